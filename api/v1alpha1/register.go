@@ -9,12 +9,14 @@ import (
 // GroupVersion is the API group and version of every type in this package.
 var GroupVersion = schema.GroupVersion{Group: "networking.kidoban.dev", Version: "v1alpha1"}
 
-// AddToScheme registers this package's types.
-var AddToScheme = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
+var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&PolicyEndpoint{}, &PolicyEndpointList{},
 		&PolicyEndpointSlice{}, &PolicyEndpointSliceList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
-}).AddToScheme
+})
+
+// AddToScheme registers this package's types.
+var AddToScheme = schemeBuilder.AddToScheme

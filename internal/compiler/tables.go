@@ -1,0 +1,106 @@
+package compiler
+
+import (
+	"net/netip"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// The IDs are small integers given out by one Compiler, from 1, and never given out again by it: a packet that has read
+// an entry of the tables never finds another thing under the ID that it read.
+type (
+	// SetID stands for what the policies on a pod say in one direction. 0: the pod is not isolated.
+	SetID uint32
+	// ClassID stands for the set of groups and networks that an address belongs to. 0: to none.
+	ClassID uint32
+	// TableID stands for a list of ports with a verdict each. 0: none, the row's own verdict goes for every port.
+	TableID uint32
+	// RuleID stands for one rule of one policy in one direction, or 0 for the default of an isolated pod.
+	RuleID uint32
+)
+
+// PodFlags modify how a pod is judged.
+type PodFlags uint32
+
+const (
+	// Audit: refusals are counted and logged, and the packet passes.
+	Audit PodFlags = 1 << iota
+)
+
+// Pod is what the tables hold about one address of a pod of this node.
+type Pod struct {
+	// Sets by policy.Direction.
+	Sets  [2]SetID
+	Flags PodFlags
+	// IfIndex of the pod's own interface on the host, where there is one; 0 where it is not known or shared.
+	IfIndex uint32
+}
+
+// RowKey asks: what does this set say about addresses of this class?
+type RowKey struct {
+	Set   SetID
+	Class ClassID
+}
+
+// Verdict is what the tables say about a packet, and by which rule.
+type Verdict struct {
+	Action policy.Action
+	Tier   policy.Tier
+	Rule   RuleID
+}
+
+// Row answers a RowKey: the verdict of Table's longest match for protocol and port or, without one, Default.
+// A RowKey without a Row has the answer of {Set, Class: 0}, and where that has none the answer is a Deny of rule 0.
+type Row struct {
+	Table   TableID
+	Default Verdict
+}
+
+// PortKey is a prefix of a table's ports: Bits is how many of Port's 16 bits count, the most significant first.
+type PortKey struct {
+	Table    TableID
+	Protocol policy.Protocol
+	Port     uint16
+	Bits     uint8
+}
+
+// Tables is what a node's dataplane looks flows up in, as plain data. A flow's new packet is judged twice, for the
+// source's Egress and for the destination's Ingress; both must accept:
+//
+//	pod := Pods[own address]                    no entry: accept;  pod.Sets[direction] == 0: accept
+//	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0
+//	row := Rows[{set, class}]                   no entry: Rows[{set, 0}];  none: Deny, rule 0
+//	verdict := longest match in Ports[{row.Table, protocol, port}]   none: row.Default
+type Tables struct {
+	Pods      map[netip.Addr]Pod
+	Addresses map[netip.Addr]ClassID
+	Networks  map[netip.Prefix]ClassID // masked; each family has its own trie
+	Rows      map[RowKey]Row
+	Ports     map[PortKey]Verdict
+}
+
+// Write puts an entry into a table, or takes it out where Delete is true (Value is the zero value then).
+type Write[K comparable, V any] struct {
+	Key    K
+	Value  V
+	Delete bool
+}
+
+// Changes are the writes that take the tables from one state to the next. A packet that meets them half done gets the
+// verdict of before or of after, never a third one, if they are made field by field in the order of the fields, and each
+// field's in its own order.
+type Changes struct {
+	Ports     []Write[PortKey, Verdict]
+	Rows      []Write[RowKey, Row]
+	Networks  []Write[netip.Prefix, ClassID]
+	Addresses []Write[netip.Addr, ClassID]
+	Pods      []Write[netip.Addr, Pod]
+	// Stale are deletions that nothing refers to any more since before these changes.
+	StaleRows  []RowKey
+	StalePorts []PortKey
+}
+
+// Len is the number of writes.
+func (c *Changes) Len() int {
+	return len(c.Ports) + len(c.Rows) + len(c.Networks) + len(c.Addresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
+}

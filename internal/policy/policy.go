@@ -1,0 +1,160 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+)
+
+// Tier is a step of evaluation. A flow is judged by Admin first; what no Admin policy decides goes to NetworkPolicy; where
+// no NetworkPolicy selects the pod, to Baseline.
+type Tier uint8
+
+// The tiers in the order of evaluation. See https://network-policy-api.sigs.k8s.io.
+const (
+	TierAdmin Tier = iota
+	TierNetworkPolicy
+	TierBaseline
+)
+
+func (t Tier) String() string {
+	return [...]string{"Admin", "NetworkPolicy", "Baseline"}[t]
+}
+
+// Direction is the half of a flow that a policy is about, seen from the selected pod.
+type Direction uint8
+
+// The directions. They index arrays of length 2.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+// Directions are both, for ranging over.
+var Directions = [...]Direction{Ingress, Egress}
+
+func (d Direction) String() string {
+	return [...]string{"Ingress", "Egress"}[d]
+}
+
+// Action is what a rule does with the flows that it matches.
+type Action uint8
+
+// The actions. Pass leaves the decision to the next tier; it means nothing outside the Admin tier. Rules of the NetworkPolicy tier
+// only ever accept.
+const (
+	Accept Action = iota
+	Deny
+	Pass
+)
+
+func (a Action) String() string {
+	return [...]string{"Accept", "Deny", "Pass"}[a]
+}
+
+// Protocol is an IP protocol number (https://www.iana.org/assignments/protocol-numbers).
+type Protocol uint8
+
+// Protocols that policies or logs name.
+const (
+	ICMP   Protocol = 1
+	TCP    Protocol = 6
+	UDP    Protocol = 17
+	ICMPv6 Protocol = 58
+	SCTP   Protocol = 132
+)
+
+func (p Protocol) String() string {
+	switch p {
+	case ICMP:
+		return "ICMP"
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case ICMPv6:
+		return "ICMPv6"
+	case SCTP:
+		return "SCTP"
+	}
+	return fmt.Sprintf("%d", uint8(p))
+}
+
+// HasPorts reports whether rules can tell this protocol's flows apart by port.
+func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
+
+// PortRange is a range of one protocol's ports, both ends included; First 0 with Last 65535 is the whole protocol.
+type PortRange struct {
+	Protocol    Protocol
+	First, Last uint16
+	// Name stands for a number that each selected pod gives it (see Policy.ForPod). First and Last mean nothing then.
+	Name string
+}
+
+// AllPorts is every port of protocol p.
+func AllPorts(p Protocol) PortRange { return PortRange{Protocol: p, Last: 65535} }
+
+// GroupKey names a group of addresses: the PolicyEndpointSlices of one namespace that have one spec.group.
+type GroupKey struct{ Namespace, Name string }
+
+func (k GroupKey) String() string { return k.Namespace + "/" + k.Name }
+
+// Peer is a group's addresses, or a CIDR less its excepts. A Peer with a valid CIDR is the latter.
+type Peer struct {
+	Group  GroupKey
+	CIDR   netip.Prefix
+	Except []netip.Prefix
+}
+
+// Rule is one normalised rule.
+type Rule struct {
+	Action Action
+	// Origin are the indexes of the policy's own rules that this one comes from, ascending.
+	Origin []int32
+	// Everyone makes the rule match every address; Peers is empty then.
+	Everyone bool
+	Peers    []Peer
+	// EveryPort makes the rule match every port of every protocol, also protocols without ports; Ports is empty then.
+	EveryPort bool
+	Ports     []PortRange
+}
+
+// ID names a policy to a person, and by UID and Generation one version of it to the agent.
+type ID struct {
+	Kind, Namespace, Name string
+	UID                   string
+	Generation            int64
+}
+
+// String is "Kind namespace/name", or "Kind name" for a policy without a namespace.
+func (id ID) String() string {
+	if id.Namespace == "" {
+		return id.Kind + " " + id.Name
+	}
+	return id.Kind + " " + id.Namespace + "/" + id.Name
+}
+
+// Policy is one policy as agents enforce it. Which pods it selects is known elsewhere; here it is a list of rules.
+type Policy struct {
+	ID       ID
+	Tier     Tier
+	Priority int32
+	// Isolates, by Direction: in the NetworkPolicy tier, a selected pod refuses what no rule accepts. In the other tiers it says
+	// whether the policy has rules in that direction.
+	Isolates [2]bool
+	// Rules, by Direction, in the policy's order.
+	Rules [2][]Rule
+}
+
+// Compare orders policies as they are judged: by tier, then by priority, then by name so that the rule which is said to
+// have decided is always the same one.
+func Compare(a, b *Policy) int {
+	return cmp.Or(
+		cmp.Compare(a.Tier, b.Tier),
+		cmp.Compare(a.Priority, b.Priority),
+		cmp.Compare(a.ID.Namespace, b.ID.Namespace),
+		cmp.Compare(a.ID.Name, b.ID.Name),
+		cmp.Compare(a.ID.Kind, b.ID.Kind),
+		cmp.Compare(a.ID.UID, b.ID.UID),
+	)
+}
