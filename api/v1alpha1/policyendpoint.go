@@ -74,13 +74,14 @@ type PolicyEndpointSpec struct {
 	// rules give it. Empty, with Ingress among the policy types: nothing may.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=400
 	Ingress []Rule `json:"ingress,omitempty"`
 
 	// egress is what the selected pods may reach, in the form of ingress.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=400
+	// +kubebuilder:validation:XValidation:rule="self.all(r, !has(r.ports) || r.ports.all(p, !has(p.name)))",message="a named port belongs to the selected pod: ingress only"
 	Egress []Rule `json:"egress,omitempty"`
 }
 
@@ -130,24 +131,26 @@ type Rule struct {
 	// rules are the indexes of the policy's own rules, in this direction, that this one comes from. Logs quote them.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=10000
+	// +kubebuilder:validation:items:Minimum=0
 	Rules []int32 `json:"rules,omitempty"`
-	// peers that the rule is about. Empty: every peer, in the cluster or outside it.
+	// peers that the rule is about. Empty: every peer, in the cluster or outside it. More of them than fit stand in another entry
+	// with the same ports.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=8192
+	// +kubebuilder:validation:MaxItems=48
 	Peers []Peer `json:"peers,omitempty"`
 	// ports that the rule is about: at the selected pod for ingress, at the peer for egress. Empty: every port of every protocol,
 	// also of protocols that have no ports.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=4096
+	// +kubebuilder:validation:MaxItems=2000
 	Ports []Port `json:"ports,omitempty"`
 }
 
 // Peer is one end of a rule: the addresses of a group, or a CIDR less some parts of it.
 // +kubebuilder:validation:ExactlyOneOf=group;cidr
-// +kubebuilder:validation:XValidation:rule="!has(self.except) || (has(self.cidr) && self.except.all(e, cidr(self.cidr).containsCIDR(e)))",message="except needs a cidr and lies inside it"
+// +kubebuilder:validation:XValidation:rule="!has(self.except) || (has(self.cidr) && [cidr(self.cidr)].all(c, self.except.all(e, c.containsCIDR(e))))",message="except needs a cidr and lies inside it"
 type Peer struct {
 	// group is the name of a group: the addresses in all PolicyEndpointSlices with this spec.group, in this namespace or,
 	// where there are none, in kidoban's own.
@@ -157,11 +160,12 @@ type Peer struct {
 	Group string `json:"group,omitempty"`
 	// cidr is a block of addresses, as 10.0.0.0/8 or 2001:db8::/32, in canonical form.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no host bits, IPv6 in lower case and compressed"
 	CIDR CIDR `json:"cidr,omitempty"`
 	// except are blocks inside cidr that this peer does not cover. Another peer may cover them all the same.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:MaxItems=16
 	Except []CIDR `json:"except,omitempty"`
 }
 

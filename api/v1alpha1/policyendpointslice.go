@@ -64,6 +64,7 @@ type PolicyEndpointSliceSpec struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no host bits, IPv6 in lower case and compressed"
 	Addresses []CIDR `json:"addresses,omitempty"`
 
 	// count is the number of addresses, for `kubectl get`.
