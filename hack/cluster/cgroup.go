@@ -1,0 +1,141 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+const cgroupDir = "/sys/fs/cgroup"
+
+// cgroup is the path of the node's cgroup below each hierarchy's root. The
+// kubelet makes those of its pods there.
+func (n node) cgroup() string { return "/" + filepath.Join(n.c.id(), n.name()) }
+
+// cgroupRoots returns where cgroup hierarchies are mounted: the one of version 2,
+// or all those of version 1.
+func cgroupRoots() (roots []string, v2 bool, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(cgroupDir, &st); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", cgroupDir, err)
+	}
+	if st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return []string{cgroupDir}, true, nil
+	}
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.FSType != "cgroup" || filepath.Dir(m.Mountpoint) != cgroupDir, false
+	})
+	for _, m := range mounts {
+		roots = append(roots, m.Mountpoint)
+	}
+	if err == nil && len(roots) == 0 {
+		err = fmt.Errorf("no cgroup hierarchy is mounted below %s", cgroupDir)
+	}
+	return roots, false, err
+}
+
+// makeCgroup makes the node's cgroup in every hierarchy.
+func (n node) makeCgroup() error {
+	roots, v2, err := cgroupRoots()
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		dir := root
+		for _, elem := range strings.Split(strings.Trim(n.cgroup(), "/"), "/") {
+			parent := dir
+			dir = filepath.Join(dir, elem)
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			if v2 {
+				err = delegateControllers(parent)
+			} else if filepath.Base(root) == "cpuset" {
+				err = copyFiles(parent, dir, "cpuset.cpus", "cpuset.mems")
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// delegateControllers lets the children of a version 2 cgroup use every controller that it has.
+func delegateControllers(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, controller := range strings.Fields(string(b)) {
+		control := filepath.Join(dir, "cgroup.subtree_control")
+		if err := os.WriteFile(control, []byte("+"+controller), 0o644); err != nil {
+			return fmt.Errorf("hand on the %s controller: %w", controller, err)
+		}
+	}
+	return nil
+}
+
+// copyFiles sets what version 1 leaves empty in a new cpuset, which then takes no process.
+func copyFiles(from, to string, names ...string) error {
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeCgroups removes the cluster's cgroups. Their processes must have been
+// killed; the kernel takes a moment to let go of the cgroups after that.
+func (c *Cluster) removeCgroups() error {
+	roots, _, err := cgroupRoots()
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		dir := filepath.Join(root, c.id())
+		deadline := time.Now().Add(10 * time.Second)
+		for e := removeTree(dir); e != nil; e = removeTree(dir) {
+			if time.Now().After(deadline) {
+				err = errors.Join(err, e)
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	return err
+}
+
+// removeTree removes a cgroup and those in it, the innermost first. Their files
+// cannot be removed and go with them.
+func removeTree(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return err
+	})
+	for _, d := range slices.Backward(dirs) {
+		if e := unix.Rmdir(d); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove cgroup %s: %w", d, e))
+		}
+	}
+	return err
+}
