@@ -86,21 +86,24 @@ type Write[K comparable, V any] struct {
 	Delete bool
 }
 
-// Changes are the writes that take the tables from one state to the next. A packet that meets them half done gets the
-// verdict of before or of after, never a third one, if they are made field by field in the order of the fields, and each
-// field's in its own order.
+// Changes are the writes that take the tables from one state to the next. They are to be made field by field in the order of the
+// fields, and each field's in its own order: what is referred to comes before what refers to it, and a longer prefix before
+// the shorter one that it was a part of. Then a pod goes from its old policies to its new ones at one moment, and an address from
+// its old groups to its new ones; no packet is judged by a part of either.
 type Changes struct {
 	Ports     []Write[PortKey, Verdict]
 	Rows      []Write[RowKey, Row]
-	Networks  []Write[netip.Prefix, ClassID]
 	Addresses []Write[netip.Addr, ClassID]
-	Pods      []Write[netip.Addr, Pod]
-	// Stale are deletions that nothing refers to any more since before these changes.
+	Networks  []Write[netip.Prefix, ClassID]
+	// GoneAddresses have no entry of their own any more.
+	GoneAddresses []netip.Addr
+	Pods          []Write[netip.Addr, Pod]
+	// StaleRows and StalePorts are what nothing has referred to since before the last Collect.
 	StaleRows  []RowKey
 	StalePorts []PortKey
 }
 
 // Len is the number of writes.
 func (c *Changes) Len() int {
-	return len(c.Ports) + len(c.Rows) + len(c.Networks) + len(c.Addresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
+	return len(c.Ports) + len(c.Rows) + len(c.Addresses) + len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
 }

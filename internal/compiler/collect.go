@@ -1,0 +1,73 @@
+package compiler
+
+// Collect takes out of the tables what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
+// it now and then, some seconds apart at least: the time between is what a packet has to end its look-ups in.
+func (c *Compiler) Collect() Changes {
+	for _, s := range c.sets {
+		if s.refs == 0 && s.dead < c.round {
+			c.collectSet(s)
+		}
+	}
+	for _, cl := range c.classes {
+		if cl.refs == 0 && cl.dead < c.round && len(cl.atoms) > 0 {
+			c.collectClass(cl)
+		}
+	}
+	for _, t := range c.ports {
+		if t.refs == 0 && t.dead < c.round {
+			delete(c.ports, t.key)
+			delete(c.byTable, t.id)
+			for _, e := range t.entries {
+				delete(c.tables.Ports, e.key)
+				c.changes.StalePorts = append(c.changes.StalePorts, e.key)
+			}
+		}
+	}
+	c.round++
+	return c.flush()
+}
+
+func (c *Compiler) collectSet(s *set) {
+	for cl := range s.rows {
+		c.deleteRow(s, cl)
+	}
+	for a := range s.byAtom {
+		if delete(a.sets, s); len(a.sets) == 0 {
+			c.releaseAtom(a)
+		}
+	}
+	for _, v := range s.versions {
+		if v.refs--; v.refs > 0 {
+			continue
+		}
+		delete(c.versions, v.key)
+		for _, id := range v.rules {
+			delete(c.rules, id)
+		}
+	}
+	delete(c.sets, s.key)
+	delete(c.bySet, s.id)
+}
+
+func (c *Compiler) collectClass(cl *class) {
+	for s := range cl.rows {
+		c.deleteRow(s, cl)
+	}
+	for _, a := range cl.atoms {
+		delete(a.classes, cl)
+	}
+	delete(c.classes, cl.key)
+}
+
+func (c *Compiler) deleteRow(s *set, cl *class) {
+	key := RowKey{s.id, cl.id}
+	if t := c.byTable[c.tables.Rows[key].Table]; t != nil {
+		if t.refs--; t.refs == 0 {
+			t.dead = c.round
+		}
+	}
+	delete(c.tables.Rows, key)
+	delete(s.rows, cl)
+	delete(cl.rows, s)
+	c.changes.StaleRows = append(c.changes.StaleRows, key)
+}

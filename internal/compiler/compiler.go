@@ -1,0 +1,242 @@
+package compiler
+
+import (
+	"net/netip"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Compiler holds what a node's tables are made from, and the tables. It is told what changes (UpdateGroup, SetPod …) and says on
+// Commit which writes bring the tables up to date. What nothing uses any more lingers until Collect has seen it unused
+// twice, so that a packet which is being judged meanwhile never finds half of what it looks for.
+//
+// A Compiler is not safe for concurrent use.
+type Compiler struct {
+	tables  Tables
+	changes Changes // since the last Commit or Collect
+
+	members map[policy.GroupKey]map[netip.Prefix]int // how many times each was added
+	pods    map[string]*pod
+	dirty   dirty
+
+	atoms   map[atomKey]*atom
+	hosts   map[netip.Addr]*node
+	nets    bart.Table[*node]
+	classes map[string]*class
+
+	versions map[string]*version
+	rules    map[RuleID]RuleRef
+	sets     map[string]*set
+	bySet    map[SetID]*set
+	ports    map[string]*portTable
+	byTable  map[TableID]*portTable
+
+	next  struct{ atom, set, class, table, rule uint32 }
+	round uint64 // of Collect
+}
+
+// dirty is what Commit has to look at again.
+type dirty struct {
+	pods  map[string]struct{}
+	hosts map[netip.Addr]struct{}
+	nets  map[netip.Prefix]struct{}
+}
+
+// PodSpec is what the compiler has to know of a pod of this node.
+type PodSpec struct {
+	// Addresses of the pod. No two pods may have the same one.
+	Addresses []netip.Addr
+	// Policies that select the pod, ordered by policy.Compare, with the pod's named ports in place (policy.ForPod).
+	Policies []*policy.Policy
+	Flags    PodFlags
+	IfIndex  uint32
+}
+
+type pod struct {
+	spec PodSpec
+	sets [2]*set      // nil: not isolated in that direction
+	in   []netip.Addr // Tables.Pods under these addresses
+}
+
+// RuleRef is what a RuleID stands for.
+type RuleRef struct {
+	Policy    *policy.Policy
+	Direction policy.Direction
+	// Rule is the index in Policy.Rules[Direction].
+	Rule int
+}
+
+// New returns a Compiler with empty tables.
+func New() *Compiler {
+	return &Compiler{
+		tables: Tables{
+			Pods:      map[netip.Addr]Pod{},
+			Addresses: map[netip.Addr]ClassID{},
+			Networks:  map[netip.Prefix]ClassID{},
+			Rows:      map[RowKey]Row{},
+			Ports:     map[PortKey]Verdict{},
+		},
+		members:  map[policy.GroupKey]map[netip.Prefix]int{},
+		pods:     map[string]*pod{},
+		dirty:    newDirty(),
+		atoms:    map[atomKey]*atom{},
+		hosts:    map[netip.Addr]*node{},
+		classes:  map[string]*class{},
+		versions: map[string]*version{},
+		rules:    map[RuleID]RuleRef{},
+		sets:     map[string]*set{},
+		bySet:    map[SetID]*set{},
+		ports:    map[string]*portTable{},
+		byTable:  map[TableID]*portTable{},
+	}
+}
+
+func newDirty() dirty {
+	return dirty{pods: map[string]struct{}{}, hosts: map[netip.Addr]struct{}{}, nets: map[netip.Prefix]struct{}{}}
+}
+
+// UpdateGroup adds addresses to a group and takes others out. An address that was added twice (by two slices of the group, while it moves
+// from one to the other) is in the group until it is taken out twice. Taking out what is not there does nothing.
+func (c *Compiler) UpdateGroup(key policy.GroupKey, add, remove []netip.Prefix) {
+	g := c.members[key]
+	if g == nil {
+		g = map[netip.Prefix]int{}
+		c.members[key] = g
+	}
+	a := c.atoms[atomKey{group: key}]
+	for _, p := range add {
+		if g[p]++; g[p] == 1 && a != nil {
+			c.mark(p, a)
+		}
+	}
+	for _, p := range remove {
+		switch g[p] {
+		case 0:
+		case 1:
+			delete(g, p)
+			if a != nil {
+				c.unmark(p, a)
+			}
+		default:
+			g[p]--
+		}
+	}
+	if len(g) == 0 {
+		delete(c.members, key)
+	}
+}
+
+// SetPod says what a pod is like now. key names the pod among those of the node.
+func (c *Compiler) SetPod(key string, spec PodSpec) {
+	p := c.pods[key]
+	if p == nil {
+		p = &pod{}
+		c.pods[key] = p
+	}
+	p.spec = spec
+	c.dirty.pods[key] = struct{}{}
+}
+
+// DeletePod says that a pod is gone.
+func (c *Compiler) DeletePod(key string) {
+	if p := c.pods[key]; p != nil {
+		p.spec = PodSpec{}
+		c.dirty.pods[key] = struct{}{}
+	}
+}
+
+// Commit brings the tables up to date with what was said since the last Commit, and returns the writes that do the same elsewhere.
+func (c *Compiler) Commit() Changes {
+	encoded := map[*policy.Policy]string{}
+	was := map[netip.Addr]Pod{}
+	for key := range c.dirty.pods {
+		for _, addr := range c.pods[key].in {
+			was[addr] = c.tables.Pods[addr]
+			delete(c.tables.Pods, addr)
+		}
+	}
+	for key := range c.dirty.pods {
+		p := c.pods[key]
+		p.in = p.spec.Addresses
+		if len(p.in) == 0 {
+			delete(c.pods, key)
+		}
+		entry := c.install(p, encoded)
+		for _, addr := range p.in {
+			c.tables.Pods[addr] = entry
+			if old, ok := was[addr]; !ok || old != entry {
+				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
+			}
+		}
+	}
+	for addr := range was {
+		if _, ok := c.tables.Pods[addr]; !ok {
+			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
+		}
+	}
+	return c.flush()
+}
+
+// install gives a pod the sets that its policies come to.
+func (c *Compiler) install(p *pod, encoded map[*policy.Policy]string) Pod {
+	old := p.sets
+	entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.IfIndex}
+	for _, d := range policy.Directions {
+		if p.sets[d] = c.set(d, p.spec.Policies, encoded); p.sets[d] != nil {
+			p.sets[d].refs++
+			entry.Sets[d] = p.sets[d].id
+		}
+	}
+	for _, s := range old {
+		c.unref(s)
+	}
+	return entry
+}
+
+// flush brings classes up to date and hands out the journal.
+func (c *Compiler) flush() Changes {
+	c.reclassify()
+	c.dirty = newDirty()
+	out := c.changes
+	c.changes = Changes{}
+	return out
+}
+
+// Tables are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own: valid until its
+// next method is called, and not to be changed.
+func (c *Compiler) Tables() *Tables { return &c.tables }
+
+// Rule says what a RuleID stands for; false for one that is no longer in use.
+func (c *Compiler) Rule(id RuleID) (RuleRef, bool) {
+	r, ok := c.rules[id]
+	return r, ok
+}
+
+// Set returns the policies that a set is made of, in the order of evaluation; nil for one that is no longer in use.
+func (c *Compiler) Set(id SetID) []*policy.Policy {
+	s := c.bySet[id]
+	if s == nil {
+		return nil
+	}
+	out := make([]*policy.Policy, len(s.versions))
+	for i, v := range s.versions {
+		out[i] = v.policy
+	}
+	return out
+}
+
+// Contains reports whether an address is in a group, by what the compiler was told. It makes a Compiler a policy.Groups.
+func (c *Compiler) Contains(group policy.GroupKey, addr netip.Addr) bool {
+	g := c.members[group]
+	if g[netip.PrefixFrom(addr, addr.BitLen())] > 0 {
+		return true
+	}
+	for bits := addr.BitLen() - 1; bits >= 0 && len(g) > 0; bits-- {
+		if p, err := addr.Prefix(bits); err == nil && g[p] > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,330 @@
+package compiler
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// world is what the reference evaluator needs to know, changed at random beside a Compiler.
+type world struct {
+	rng      *rand.Rand
+	groups   map[policy.GroupKey]map[netip.Prefix]int
+	pods     map[string]PodSpec
+	policies []*policy.Policy
+	version  int64
+}
+
+func (w *world) Contains(g policy.GroupKey, addr netip.Addr) bool {
+	for p := range w.groups[g] {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	groupKeys = []policy.GroupKey{{Namespace: "a", Name: "g1"}, {Namespace: "b", Name: "g1"}, {Namespace: "a", Name: "g2"}, {Namespace: "a", Name: "g3"}}
+	// Few addresses and many prefixes around them, so that everything overlaps.
+	universe = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.1", "10.1.0.1", "192.168.0.1", "fd00::1", "fd00::2", "fd00:0:0:1::1", "2001:db8::1", "::1", "0.0.0.1"}
+	cidrs    = []string{
+		"0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/16", "10.0.0.0/24", "10.0.0.0/30", "10.0.0.1/32", "10.0.0.2/32", "192.168.0.0/16",
+		"::/0", "::/64", "fd00::/8", "fd00::/64", "fd00::/127", "fd00::1/128", "2001:db8::/32",
+	}
+	ports = []uint16{1, 53, 79, 80, 81, 443, 1023, 1024, 8080, 32767, 32768, 65535}
+)
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }
+
+func (w *world) peer() policy.Peer {
+	if w.rng.IntN(2) == 0 {
+		return policy.Peer{Group: pick(w.rng, groupKeys)}
+	}
+	p := policy.Peer{CIDR: netip.MustParsePrefix(pick(w.rng, cidrs))}
+	for _, c := range cidrs {
+		if e := netip.MustParsePrefix(c); e.Bits() > p.CIDR.Bits() && p.CIDR.Contains(e.Addr()) && w.rng.IntN(3) == 0 {
+			p.Except = append(p.Except, e)
+		}
+	}
+	return p
+}
+
+func (w *world) rule(tier policy.Tier) policy.Rule {
+	r := policy.Rule{EveryPort: w.rng.IntN(3) == 0, Everyone: w.rng.IntN(6) == 0}
+	switch tier {
+	case policy.TierAdmin:
+		r.Action = pick(w.rng, []policy.Action{policy.Accept, policy.Deny, policy.Pass})
+	case policy.TierBaseline:
+		r.Action = pick(w.rng, []policy.Action{policy.Accept, policy.Deny})
+	}
+	for range w.rng.IntN(4) {
+		if !r.Everyone {
+			r.Peers = append(r.Peers, w.peer())
+		}
+	}
+	for range w.rng.IntN(4) {
+		if r.EveryPort {
+			break
+		}
+		pr := policy.PortRange{Protocol: pick(w.rng, protocolsWithPorts[:])}
+		switch w.rng.IntN(3) {
+		case 0:
+			pr.Last = 65535
+		case 1:
+			pr.First = pick(w.rng, ports)
+			pr.Last = pr.First
+		default:
+			pr.First, pr.Last = pick(w.rng, ports), pick(w.rng, ports)
+			if pr.First > pr.Last {
+				pr.First, pr.Last = pr.Last, pr.First
+			}
+		}
+		r.Ports = append(r.Ports, pr)
+	}
+	return r
+}
+
+func (w *world) newPolicy() *policy.Policy {
+	w.version++
+	p := &policy.Policy{
+		ID:   policy.ID{Kind: "NetworkPolicy", Namespace: "a", Name: fmt.Sprint("p", w.rng.IntN(5)), Generation: w.version},
+		Tier: policy.TierNetworkPolicy, Isolates: [2]bool{w.rng.IntN(4) > 0, w.rng.IntN(4) > 0},
+	}
+	if w.rng.IntN(3) == 0 {
+		p.Tier, p.Priority = pick(w.rng, []policy.Tier{policy.TierAdmin, policy.TierBaseline}), w.rng.Int32N(3)
+	}
+	for _, d := range policy.Directions {
+		for range w.rng.IntN(4) {
+			p.Rules[d] = append(p.Rules[d], w.rule(p.Tier))
+		}
+	}
+	return p
+}
+
+// mutate changes one thing in the world and tells the compiler.
+func (w *world) mutate(c *Compiler) {
+	switch w.rng.IntN(3) {
+	case 0:
+		g := pick(w.rng, groupKeys)
+		p := netip.MustParsePrefix(pick(w.rng, cidrs))
+		if w.rng.IntN(3) > 0 {
+			a := netip.MustParseAddr(pick(w.rng, universe))
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		if w.groups[g] == nil {
+			w.groups[g] = map[netip.Prefix]int{}
+		}
+		if w.groups[g][p] > 0 && w.rng.IntN(2) == 0 {
+			if w.groups[g][p]--; w.groups[g][p] == 0 {
+				delete(w.groups[g], p)
+			}
+			c.UpdateGroup(g, nil, []netip.Prefix{p})
+		} else {
+			w.groups[g][p]++
+			c.UpdateGroup(g, []netip.Prefix{p}, nil)
+		}
+	default:
+		key := fmt.Sprint("pod", w.rng.IntN(3))
+		if w.rng.IntN(6) == 0 {
+			delete(w.pods, key)
+			c.DeletePod(key)
+			return
+		}
+		spec := PodSpec{Addresses: podAddresses[key]}
+		for range w.rng.IntN(4) {
+			if len(w.policies) < 6 || w.rng.IntN(4) == 0 {
+				w.policies = append(w.policies, w.newPolicy())
+			}
+			spec.Policies = append(spec.Policies, pick(w.rng, w.policies[max(0, len(w.policies)-6):]))
+		}
+		slices.SortFunc(spec.Policies, policy.Compare)
+		spec.Policies = slices.Compact(spec.Policies)
+		w.pods[key] = spec
+		c.SetPod(key, spec)
+	}
+}
+
+var podAddresses = map[string][]netip.Addr{
+	"pod0": {netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
+	"pod1": {netip.MustParseAddr("10.0.0.2")},
+	"pod2": {netip.MustParseAddr("fd00:0:0:1::1"), netip.MustParseAddr("10.0.1.1")},
+}
+
+func (w *world) verdict(d policy.Direction, f policy.Flow) (policy.Verdict, bool) {
+	self := f.Destination
+	if d == policy.Egress {
+		self = f.Source
+	}
+	for _, p := range w.pods {
+		if slices.Contains(p.Addresses, self) {
+			isolated := slices.ContainsFunc(p.Policies, func(p *policy.Policy) bool { return p.Isolates[d] })
+			return policy.Evaluate(d, p.Policies, f, w), isolated
+		}
+	}
+	return policy.Verdict{Action: policy.Accept, Tier: policy.TierBaseline}, false
+}
+
+func (w *world) flows(n int) []policy.Flow {
+	out := make([]policy.Flow, n)
+	for i := range out {
+		f := policy.Flow{Protocol: pick(w.rng, []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, 47})}
+		for ok := false; !ok; ok = f.Source.Is4() == f.Destination.Is4() {
+			f.Source, f.Destination = netip.MustParseAddr(pick(w.rng, universe)), netip.MustParseAddr(pick(w.rng, universe))
+		}
+		if f.Protocol.HasPorts() {
+			f.Port = pick(w.rng, ports)
+		}
+		out[i] = f
+	}
+	return out
+}
+
+func cloneTables(t *Tables) *Tables {
+	return &Tables{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports)}
+}
+
+// steps makes the writes one by one, in the order that Changes asks for, and calls check after each.
+func (c *Changes) steps(t *Tables, check func()) {
+	apply(t.Ports, c.Ports, check)
+	apply(t.Rows, c.Rows, check)
+	apply(t.Addresses, c.Addresses, check)
+	apply(t.Networks, c.Networks, check)
+	for _, k := range c.GoneAddresses {
+		delete(t.Addresses, k)
+		check()
+	}
+	apply(t.Pods, c.Pods, check)
+	for _, k := range c.StaleRows {
+		delete(t.Rows, k)
+		check()
+	}
+	for _, k := range c.StalePorts {
+		delete(t.Ports, k)
+		check()
+	}
+}
+
+func apply[K comparable, V any](m map[K]V, writes []Write[K, V], check func()) {
+	for _, w := range writes {
+		if w.Delete {
+			delete(m, w.Key)
+		} else {
+			m[w.Key] = w.Value
+		}
+		check()
+	}
+}
+
+// TestTablesMeanWhatPoliciesMean changes a world at random and holds the tables against the reference evaluator: after each change
+// every flow has the evaluator's verdict and rule, and in the middle of a change it has that of before or of after.
+func TestTablesMeanWhatPoliciesMean(t *testing.T) {
+	for seed := range uint64(150) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			w := &world{rng: rng, groups: map[policy.GroupKey]map[netip.Prefix]int{}, pods: map[string]PodSpec{}}
+			c := New()
+			mirror := cloneTables(c.Tables())
+			for range 60 {
+				flows := w.flows(12)
+				before := judgeAll(mirror, flows)
+				w.mutate(c)
+				changes := c.Commit()
+				after := judgeAll(c.Tables(), flows)
+				changes.steps(mirror, func() { checkBetween(t, mirror, flows, before, after) })
+				checkEqual(t, "mirror", mirror, c.Tables())
+				checkAgainstReference(t, c, w, flows)
+				if rng.IntN(3) == 0 {
+					collected := c.Collect()
+					collected.steps(mirror, func() { checkBetween(t, mirror, flows, after, after) })
+					checkEqual(t, "mirror after Collect", mirror, c.Tables())
+				}
+				if t.Failed() {
+					return
+				}
+			}
+			checkNothingLeft(t, c, w)
+		})
+	}
+}
+
+type judged [2]Verdict
+
+func judgeAll(t *Tables, flows []policy.Flow) []judged {
+	out := make([]judged, len(flows))
+	for i, f := range flows {
+		for _, d := range policy.Directions {
+			out[i][d], _ = t.Lookup(d, f)
+		}
+	}
+	return out
+}
+
+func checkBetween(t *testing.T, tables *Tables, flows []policy.Flow, before, after []judged) {
+	t.Helper()
+	for i, now := range judgeAll(tables, flows) {
+		for _, d := range policy.Directions {
+			if now[d] != before[i][d] && now[d] != after[i][d] {
+				t.Errorf("%v %v: %v in the middle of a change from %v to %v", d, flows[i], now[d], before[i][d], after[i][d])
+			}
+		}
+	}
+}
+
+func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.Flow) {
+	t.Helper()
+	for _, f := range flows {
+		for _, d := range policy.Directions {
+			want, wantIsolated := w.verdict(d, f)
+			got, isolated := c.Tables().Lookup(d, f)
+			if got.Action != want.Action || got.Tier != want.Tier || isolated != wantIsolated {
+				t.Errorf("%v %v: tables say %v (isolated %v), the policies %v (isolated %v)", d, f, got, isolated, want, wantIsolated)
+				continue
+			}
+			ref, known := c.Rule(got.Rule)
+			if known != (want.Policy != nil) || known && (ref.Policy.ID != want.Policy.ID || ref.Rule != want.Rule || ref.Direction != d) {
+				t.Errorf("%v %v: tables name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
+			}
+		}
+	}
+}
+
+func checkEqual(t *testing.T, what string, got, want *Tables) {
+	t.Helper()
+	if !maps.Equal(got.Pods, want.Pods) || !maps.Equal(got.Addresses, want.Addresses) || !maps.Equal(got.Networks, want.Networks) ||
+		!maps.Equal(got.Rows, want.Rows) || !maps.Equal(got.Ports, want.Ports) {
+		t.Errorf("%s: the changes lead to\n%v\nnot to\n%v", what, got, want)
+	}
+}
+
+// checkNothingLeft takes everything away and looks for what stays.
+func checkNothingLeft(t *testing.T, c *Compiler, w *world) {
+	t.Helper()
+	for key := range w.pods {
+		c.DeletePod(key)
+	}
+	for g, members := range w.groups {
+		for p, n := range members {
+			for range n {
+				c.UpdateGroup(g, nil, []netip.Prefix{p})
+			}
+		}
+	}
+	c.Commit()
+	for range 4 {
+		c.Collect()
+	}
+	tables := c.Tables()
+	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Networks) + len(tables.Rows) + len(tables.Ports); n > 0 {
+		t.Errorf("%d entries are left: %v", n, tables)
+	}
+	if n := len(c.members) + len(c.pods) + len(c.atoms) + len(c.hosts) + c.nets.Size() + len(c.sets) + len(c.bySet) +
+		len(c.versions) + len(c.rules) + len(c.ports) + len(c.byTable); n > 0 || len(c.classes) > 1 {
+		t.Errorf("the compiler still remembers something: %+v", c)
+	}
+}
