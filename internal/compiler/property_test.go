@@ -107,27 +107,33 @@ func (w *world) newPolicy() *policy.Policy {
 	return p
 }
 
-// mutate changes one thing in the world and tells the compiler.
+func (w *world) mutateGroup(c *Compiler) {
+	g := pick(w.rng, groupKeys)
+	p := netip.MustParsePrefix(pick(w.rng, cidrs))
+	if w.rng.IntN(2) > 0 {
+		a := netip.MustParseAddr(pick(w.rng, universe))
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if w.groups[g] == nil {
+		w.groups[g] = map[netip.Prefix]int{}
+	}
+	if w.groups[g][p] > 0 && w.rng.IntN(2) == 0 {
+		if w.groups[g][p]--; w.groups[g][p] == 0 {
+			delete(w.groups[g], p)
+		}
+		c.UpdateGroup(g, nil, []netip.Prefix{p})
+	} else {
+		w.groups[g][p]++
+		c.UpdateGroup(g, []netip.Prefix{p}, nil)
+	}
+}
+
+// mutate changes some addresses' groups, or one pod's policies, in the world and in the compiler.
 func (w *world) mutate(c *Compiler) {
 	switch w.rng.IntN(3) {
 	case 0:
-		g := pick(w.rng, groupKeys)
-		p := netip.MustParsePrefix(pick(w.rng, cidrs))
-		if w.rng.IntN(3) > 0 {
-			a := netip.MustParseAddr(pick(w.rng, universe))
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		if w.groups[g] == nil {
-			w.groups[g] = map[netip.Prefix]int{}
-		}
-		if w.groups[g][p] > 0 && w.rng.IntN(2) == 0 {
-			if w.groups[g][p]--; w.groups[g][p] == 0 {
-				delete(w.groups[g], p)
-			}
-			c.UpdateGroup(g, nil, []netip.Prefix{p})
-		} else {
-			w.groups[g][p]++
-			c.UpdateGroup(g, []netip.Prefix{p}, nil)
+		for range 1 + w.rng.IntN(8) {
+			w.mutateGroup(c)
 		}
 	default:
 		key := fmt.Sprint("pod", w.rng.IntN(3))
@@ -231,7 +237,7 @@ func TestTablesMeanWhatPoliciesMean(t *testing.T) {
 			c := New()
 			mirror := cloneTables(c.Tables())
 			for range 60 {
-				flows := w.flows(12)
+				flows := w.flows(30)
 				before := judgeAll(mirror, flows)
 				w.mutate(c)
 				changes := c.Commit()
