@@ -1,0 +1,28 @@
+package dataplane
+
+import "github.com/kidoban/kidoban/internal/compiler"
+
+// Apply makes the changes, in the order that compiler.Changes asks for. Each write is idempotent: after an error, which
+// leaves the rest unwritten, Apply with the same changes or Sync with the whole goes on where it stopped. A full map is a
+// *MapFullError.
+func (d *Dataplane) Apply(c compiler.Changes) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+
+	t := &d.tables
+	steps := []func() error{
+		func() error { return t.ports.write(c.Ports) },
+		func() error { return t.rows.write(c.Rows) },
+		func() error { return t.networks.write(c.Networks) },
+		func() error { return t.addresses.write(c.Addresses) },
+		func() error { return t.pods.write(c.Pods) },
+		func() error { return t.rows.deleteAll(c.StaleRows) },
+		func() error { return t.ports.deleteAll(c.StalePorts) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The judge of new flows. It runs on netfilter's forward hook of both families, after conntrack, DNAT and
+ * defragmentation and before SNAT, so it sees whole packets, the real backend and the real client. docs/dataplane.md
+ * draws the path of a packet through it.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+/* net/core/filter.c and kernel/bpf/helpers.c */
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
+extern void *bpf_dynptr_slice(const struct bpf_dynptr *ptr, __u32 offset, void *buffer, __u32 buffer_size) __ksym;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
+
+#include "tables.h"
+#include "packet.h"
+#include "report.h"
+
+char _license[] SEC("license") = "GPL";
+
+/*
+ * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
+ *
+ * ESTABLISHED, RELATED (such as an ICMP error about a flow, which conntrack looks up by the packet inside) and the
+ * replies of both do. NEW only means that nobody answered yet; an entry is CONFIRMED when its first packet has left the
+ * stack. A kernel whose BTF lacks struct nf_conn judges every NEW packet, at a higher cost and to the same end.
+ */
+static __always_inline bool passed_before(unsigned long nfct)
+{
+	unsigned long entry = nfct & NFCT_PTRMASK;
+	struct nf_conn *ct;
+
+	if (!entry)
+		return false;
+	if ((nfct & NFCT_INFOMASK) != IP_CT_NEW)
+		return true;
+	if (!bpf_core_type_exists(struct nf_conn))
+		return false;
+	ct = bpf_rdonly_cast((void *)entry, bpf_core_type_id_kernel(struct nf_conn));
+	return ct->status & IPS_CONFIRMED;
+}
+
+static __always_inline __u32 class_of(const struct address *a)
+{
+	__u32 *class = bpf_map_lookup_elem(&addresses, a);
+
+	if (!class) {
+		struct network_key key = { .prefixlen = 128, .addr = *a };
+
+		class = bpf_map_lookup_elem(&networks, &key);
+	}
+	return class ? *class : 0;
+}
+
+/* What the set says about the peer and the port, as compiler.Tables defines. NULL: Deny of rule 0. */
+static __always_inline const struct rule *look_up(const struct packet *p, __u32 set, const struct address *peer)
+{
+	struct row_key key = { .set = set, .class = class_of(peer) };
+	struct row *row = bpf_map_lookup_elem(&rows, &key);
+
+	if (!row && key.class) {
+		key.class = 0;
+		row = bpf_map_lookup_elem(&rows, &key);
+	}
+	if (!row)
+		return NULL;
+	if (row->table) {
+		struct port_key port = {
+			.prefixlen = PORT_KEY_EXACT,
+			.table = row->table,
+			.protocol = p->protocol,
+			.port = bpf_htons(p->dport),
+		};
+		struct rule *rule = bpf_map_lookup_elem(&ports, &port);
+
+		if (rule)
+			return rule;
+	}
+	return &row->otherwise;
+}
+
+/* An audited pod's refusals pass. */
+static __always_inline enum verdict refusal(const struct pod *pod)
+{
+	return pod->flags & POD_AUDIT ? VERDICT_AUDIT : VERDICT_DENY;
+}
+
+/* Judges one direction of the packet for the pod at one end of it. */
+static __noinline bool judge(const struct packet *p, const struct pod *pod, enum direction direction)
+{
+	__u32 set = pod->sets[direction & 1];
+	struct judgement j = { .tier = TIER_NETWORK_POLICY, .reason = REASON_DEFAULT };
+	const struct rule *rule;
+
+	if (!set)
+		return true;
+	rule = look_up(p, set, direction == EGRESS ? &p->dst : &p->src);
+	if (rule) {
+		j.rule = rule->id;
+		j.tier = rule->tier;
+		j.reason = rule->id ? REASON_RULE : REASON_DEFAULT;
+	}
+	j.verdict = rule && rule->action == ACTION_ACCEPT ? VERDICT_ACCEPT : refusal(pod);
+	report(p, direction, pod, &j);
+	return j.verdict != VERDICT_DENY;
+}
+
+/* Refuses a packet that cannot be read where the pod is isolated. */
+static __noinline bool refuse_unparsable(const struct packet *p, const struct pod *pod, enum direction direction)
+{
+	struct judgement j = { .reason = REASON_UNPARSABLE };
+
+	if (!pod->sets[direction & 1])
+		return true;
+	j.verdict = refusal(pod);
+	report(p, direction, pod, &j);
+	return j.verdict != VERDICT_DENY;
+}
+
+/* Drops a packet for what it is, whoever's it is. */
+static __noinline int drop(const struct packet *p, enum reason reason)
+{
+	struct judgement j = { .verdict = VERDICT_DENY, .reason = reason };
+
+	report(p, EGRESS, NULL, &j);
+	return NF_DROP;
+}
+
+/*
+ * A pod that reaches itself through its own Service cannot be cut off from itself. Where the pod's interface is known
+ * the packet must have come out of it: anybody can write another's address into both fields.
+ */
+static __always_inline bool is_hairpin(const struct packet *p, const struct pod *pod)
+{
+	return is_same(&p->src, &p->dst) && (!pod || !pod->ifindex || pod->ifindex == p->ifindex);
+}
+
+/* A flow that was cut must not be opened again by the next packet of its other end. A TCP SYN is a flow of its own. */
+static __always_inline bool is_revoked(const struct packet *p)
+{
+	struct revoked_key key = { .src = p->src, .dst = p->dst, .sport = p->sport, .dport = p->dport, .protocol = p->protocol };
+	__u64 *until;
+
+	if (p->opens)
+		return false;
+	until = bpf_map_lookup_elem(&revoked, &key);
+	return until && *until > bpf_ktime_get_ns();
+}
+
+SEC("netfilter")
+int kidoban(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+	const struct net_device *in = ctx->state->in;
+	struct packet p = {};
+	struct pod *source, *destination;
+	enum parsed parsed;
+
+	if (passed_before(nfct))
+		return NF_ACCEPT;
+
+	p.conntrack = nfct & NFCT_PTRMASK;
+	p.family = ctx->state->pf;
+	p.ifindex = in ? in->ifindex : 0;
+	parsed = parse(&p, ctx->skb);
+	if (parsed == UNPARSABLE_ADDRESSES)
+		return drop(&p, REASON_UNPARSABLE);
+	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would pass for IPv4 pods */
+	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
+		return drop(&p, REASON_INVALID);
+	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
+	if (p.neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
+		return NF_ACCEPT;
+
+	source = bpf_map_lookup_elem(&pods, &p.src);
+	destination = bpf_map_lookup_elem(&pods, &p.dst);
+	if (parsed == UNPARSABLE) {
+		if (source && !refuse_unparsable(&p, source, EGRESS))
+			return NF_DROP;
+		if (destination && !refuse_unparsable(&p, destination, INGRESS))
+			return NF_DROP;
+		return NF_ACCEPT;
+	}
+	if (is_hairpin(&p, source))
+		return NF_ACCEPT;
+	if (source && !judge(&p, source, EGRESS))
+		return NF_DROP;
+	if (destination && !judge(&p, destination, INGRESS))
+		return NF_DROP;
+	if (is_revoked(&p))
+		return drop(&p, REASON_REVOKED);
+	return NF_ACCEPT;
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What the program knows of the kernel: the few types and fields that it reads, by name. The loader finds their real
+ * offsets in the running kernel's BTF (CO-RE), so neither order nor what is left out matters.
+ */
+#pragma once
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed int __s32;
+typedef signed long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+#define NULL ((void *)0)
+#define true 1
+#define false 0
+
+/* include/uapi/linux/bpf.h */
+enum {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_F_NO_PREALLOC = 1,
+};
+
+/* include/uapi/linux/netfilter.h */
+enum {
+	NF_DROP = 0,
+	NF_ACCEPT = 1,
+	NFPROTO_IPV4 = 2,
+};
+
+/* include/uapi/linux/netfilter/nf_conntrack_common.h */
+enum {
+	IP_CT_NEW = 2,
+	IP_CT_UNTRACKED = 7,
+	IPS_CONFIRMED = 1 << 3,
+};
+
+/* include/linux/skbuff.h: _nfct is a pointer to a struct nf_conn with the packet's state in its low bits */
+#define NFCT_INFOMASK 7UL
+#define NFCT_PTRMASK ~7UL
+
+/* include/uapi/linux/in.h, in6.h, icmpv6.h */
+enum {
+	IPPROTO_HOPOPTS = 0,
+	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_AH = 51,
+	IPPROTO_ICMPV6 = 58,
+	IPPROTO_DSTOPTS = 60,
+	IPPROTO_SCTP = 132,
+
+	NDISC_FIRST = 133, /* router solicitation */
+	NDISC_LAST = 137,  /* redirect */
+};
+
+/* Packet headers, as on the wire: no relocation. */
+
+struct ipv4_header {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 tot_len;
+	__be16 id;
+	__be16 frag_off;
+	__u8 ttl;
+	__u8 protocol;
+	__be16 check;
+	__be32 saddr;
+	__be32 daddr;
+};
+
+struct ipv6_header {
+	__be32 version_class_label;
+	__be16 payload_len;
+	__u8 nexthdr;
+	__u8 hop_limit;
+	__be32 saddr[4];
+	__be32 daddr[4];
+};
+
+/* The first 8 bytes of every extension header; rest is a fragment header's offset and "more" flag. */
+struct ipv6_extension {
+	__u8 nexthdr;
+	__u8 len;
+	__be16 rest;
+	__u8 more[4];
+};
+
+struct port_pair {
+	__be16 source;
+	__be16 dest;
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct net_device {
+	int ifindex;
+};
+
+/* include/linux/netfilter.h */
+struct nf_hook_state {
+	__u8 pf;
+	struct net_device *in;
+};
+
+struct sk_buff {
+	unsigned int len;
+	unsigned long _nfct;
+};
+
+/* include/net/netfilter/nf_conntrack_tuple.h */
+union nf_inet_addr {
+	__u32 all[4];
+};
+
+struct nf_conntrack_tuple {
+	struct {
+		union nf_inet_addr u3;
+		union {
+			__be16 all;
+		} u;
+	} dst;
+};
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+};
+
+/* include/net/netfilter/nf_conntrack.h; tuplehash[0] is as the client sent it, [1] as replies come back */
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2];
+	unsigned long status;
+};
+
+#pragma clang attribute pop
+
+/* include/net/netfilter/nf_bpf_link.h: the program's context, checked by the verifier itself */
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+/* Opaque; a kfunc's types are compared by kind and name. */
+struct __sk_buff {
+	__u32 len;
+};
+
+struct bpf_dynptr {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The maps. The first five are compiler.Tables, whose comment says how they are read; the sizes given here are replaced
+ * by those of dataplane.Sizes. Integers are in host order unless a comment says otherwise.
+ */
+#pragma once
+
+/* An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d; in network order. */
+struct address {
+	__be32 word[4];
+};
+
+#define MAPPED_PREFIX bpf_htonl(0xffff)
+
+/* policy.Direction; it indexes pod.sets. */
+enum direction {
+	INGRESS,
+	EGRESS,
+};
+
+/* policy.Action: Pass is not a verdict, so the tables do not have it. */
+enum action {
+	ACTION_ACCEPT,
+	ACTION_DENY,
+};
+
+#define TIER_NETWORK_POLICY 1 /* policy.TierNetworkPolicy */
+
+/* compiler.PodFlags */
+enum pod_flags {
+	POD_AUDIT = 1,
+};
+
+struct pod {
+	__u32 sets[2];
+	__u32 flags;
+	__u32 ifindex;
+};
+
+struct network_key {
+	__u32 prefixlen;
+	struct address addr;
+};
+
+struct row_key {
+	__u32 set;
+	__u32 class;
+};
+
+struct rule {
+	__u32 id;
+	__u8 action;
+	__u8 tier;
+	__u8 pad[2];
+};
+
+struct row {
+	__u32 table;
+	struct rule otherwise;
+};
+
+struct port_key {
+	__u32 prefixlen; /* PORT_KEY_EXACT for one port, 16 less for a whole protocol */
+	__u32 table;
+	__u8 protocol;
+	__u8 pad;
+	__be16 port;
+};
+
+#define PORT_KEY_EXACT 64
+
+/* A flow that was cut; packets from src to dst do not open it again before `until`, by bpf_ktime_get_ns. */
+struct revoked_key {
+	struct address src;
+	struct address dst;
+	__u16 sport;
+	__u16 dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, struct pod);
+} pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, __u32); /* class */
+} addresses SEC(".maps");
+
+/*
+ * One trie for both families. ::ffff:0:0/96, which is 0.0.0.0/0, is always in it: without it the look-up of an IPv4
+ * address would fall through to ::/0.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct network_key);
+	__type(value, __u32); /* class */
+} networks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct row_key);
+	__type(value, struct row);
+} rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct port_key);
+	__type(value, struct rule);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct revoked_key);
+	__type(value, __u64);
+} revoked SEC(".maps");

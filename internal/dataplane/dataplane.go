@@ -1,0 +1,85 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
+
+// Dataplane is one generation of maps and program. Its methods may be called at the same time.
+type Dataplane struct {
+	opts Options
+	objs bpf.FilterObjects
+	tables
+
+	mu sync.Mutex // one writer of the maps at a time
+
+	attachMu sync.Mutex
+	dir      string               // of its pins; empty before Attach
+	links    map[string]link.Link // by the name of the pin
+}
+
+// New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. What it takes is gone
+// with Close, or with the process, if Attach was not called.
+func New(opts Options) (*Dataplane, error) {
+	opts = opts.withDefaults()
+	objs, err := load(opts)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataplane{opts: opts, objs: *objs, tables: newTables(&objs.FilterMaps)}
+	for prefix, class := range d.networks.standing {
+		if err := d.networks.put(prefix, class); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	return d, nil
+}
+
+// Close lets go of the generation in this process. If it is attached it goes on judging, by its pins.
+func (d *Dataplane) Close() error {
+	d.attachMu.Lock()
+	defer d.attachMu.Unlock()
+
+	errs := []error{d.objs.Close()}
+	for _, l := range d.links {
+		errs = append(errs, l.Close())
+	}
+	d.links = nil
+	return errors.Join(errs...)
+}
+
+func load(opts Options) (*bpf.FilterObjects, error) {
+	spec, err := bpf.LoadFilter()
+	if err != nil {
+		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
+	}
+	for name, entries := range map[string]uint32{
+		bpf.FilterMapPods:      opts.Sizes.Pods,
+		bpf.FilterMapAddresses: opts.Sizes.Addresses,
+		bpf.FilterMapNetworks:  opts.Sizes.Networks,
+		bpf.FilterMapRows:      opts.Sizes.Rows,
+		bpf.FilterMapPorts:     opts.Sizes.Ports,
+		bpf.FilterMapRevoked:   opts.Sizes.Revoked,
+		bpf.FilterMapEvents:    opts.Sizes.EventBytes,
+	} {
+		spec.Maps[name].MaxEntries = entries
+	}
+	if err := spec.Variables[bpf.FilterVarEventsWanted].Set(uint32(opts.Events)); err != nil {
+		return nil, fmt.Errorf("set the event mode of the BPF program: %w", err)
+	}
+	objs := &bpf.FilterObjects{}
+	if err := spec.LoadAndAssign(objs, nil); err != nil {
+		var refused *ebpf.VerifierError
+		if errors.As(err, &refused) {
+			return nil, fmt.Errorf("load the BPF program: %+v", refused)
+		}
+		return nil, fmt.Errorf("load the BPF program and its maps: %w", err)
+	}
+	return objs, nil
+}

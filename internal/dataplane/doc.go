@@ -1,0 +1,10 @@
+// Package dataplane loads compiler.Tables into BPF maps and puts the program that reads them on netfilter's forward hook.
+//
+// It is the only package that knows the kernel. A Dataplane is one generation: maps and a program of its own, filled
+// before they judge anything, pinned so that they outlive the process, and taken away by the next generation when that
+// one judges. docs/dataplane.md has the whole picture.
+package dataplane
+
+// The object is the same on every machine with the same clang and libbpf-dev: no path and no version gets into it.
+//
+//go:generate go tool -modfile=../../hack/go.mod bpf2go -go-package bpf -output-dir bpf -target bpfel -no-global-types -type address -type pod -type network_key -type row_key -type row -type rule -type port_key -type revoked_key -type event -type verdict -type reason -type event_mode Filter bpf/filter.c -- -mcpu=v3 -Wall -Wextra -Werror

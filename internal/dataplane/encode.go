@@ -1,0 +1,126 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// The two ways between the tables' keys and values and the bytes of bpf/tables.h.
+
+// mappedBits are what the keys of IPv4 have before the address: ::ffff:0:0/96.
+const mappedBits = 96
+
+// onWire reports whether an address of a packet can be a. IPv6 packets with IPv4-mapped addresses are dropped, so an
+// entry for one would only be mistaken for the IPv4 address.
+func onWire(a netip.Addr) bool { return !a.Is4In6() }
+
+func encodeAddr(a netip.Addr) bpf.FilterAddress {
+	b := a.As16()
+	var out bpf.FilterAddress
+	for i := range out.Word {
+		out.Word[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return out
+}
+
+func decodeAddr(a bpf.FilterAddress) netip.Addr {
+	var b [16]byte
+	for i, w := range a.Word {
+		binary.NativeEndian.PutUint32(b[4*i:], w)
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+func encodeNetwork(p netip.Prefix) bpf.FilterNetworkKey {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += mappedBits
+	}
+	return bpf.FilterNetworkKey{Prefixlen: uint32(bits), Addr: encodeAddr(p.Addr())}
+}
+
+func decodeNetwork(k bpf.FilterNetworkKey) netip.Prefix {
+	addr, bits := decodeAddr(k.Addr), int(k.Prefixlen)
+	if addr.Is4() {
+		if bits < mappedBits { // not of our making: an IPv6 prefix that ends inside ::ffff
+			return netip.PrefixFrom(netip.AddrFrom16(addr.As16()), bits)
+		}
+		bits -= mappedBits
+	}
+	return netip.PrefixFrom(addr, bits)
+}
+
+func encodePod(p compiler.Pod) bpf.FilterPod {
+	return bpf.FilterPod{
+		Sets:    [2]uint32{uint32(p.Sets[0]), uint32(p.Sets[1])},
+		Flags:   uint32(p.Flags),
+		Ifindex: p.IfIndex,
+	}
+}
+
+func decodePod(p bpf.FilterPod) compiler.Pod {
+	return compiler.Pod{
+		Sets:    [2]compiler.SetID{compiler.SetID(p.Sets[0]), compiler.SetID(p.Sets[1])},
+		Flags:   compiler.PodFlags(p.Flags),
+		IfIndex: p.Ifindex,
+	}
+}
+
+func encodeClass(c compiler.ClassID) uint32 { return uint32(c) }
+func decodeClass(c uint32) compiler.ClassID { return compiler.ClassID(c) }
+
+func encodeRowKey(k compiler.RowKey) bpf.FilterRowKey {
+	return bpf.FilterRowKey{Set: uint32(k.Set), Class: uint32(k.Class)}
+}
+
+func decodeRowKey(k bpf.FilterRowKey) compiler.RowKey {
+	return compiler.RowKey{Set: compiler.SetID(k.Set), Class: compiler.ClassID(k.Class)}
+}
+
+func encodeRow(r compiler.Row) bpf.FilterRow {
+	return bpf.FilterRow{Table: uint32(r.Table), Otherwise: encodeVerdict(r.Default)}
+}
+
+func decodeRow(r bpf.FilterRow) compiler.Row {
+	return compiler.Row{Table: compiler.TableID(r.Table), Default: decodeVerdict(r.Otherwise)}
+}
+
+func encodeVerdict(v compiler.Verdict) bpf.FilterRule {
+	return bpf.FilterRule{Id: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
+}
+
+func decodeVerdict(r bpf.FilterRule) compiler.Verdict {
+	return compiler.Verdict{Action: policy.Action(r.Action), Tier: policy.Tier(r.Tier), Rule: compiler.RuleID(r.Id)}
+}
+
+// portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.
+const portKeyBits = 32 + 8 + 8
+
+func encodePort(k compiler.PortKey) bpf.FilterPortKey {
+	return bpf.FilterPortKey{
+		Prefixlen: portKeyBits + uint32(k.Bits),
+		Table:     uint32(k.Table),
+		Protocol:  uint8(k.Protocol),
+		Port:      htons(k.Port),
+	}
+}
+
+func decodePort(k bpf.FilterPortKey) compiler.PortKey {
+	return compiler.PortKey{
+		Table:    compiler.TableID(k.Table),
+		Protocol: policy.Protocol(k.Protocol),
+		Port:     htons(k.Port),
+		Bits:     uint8(k.Prefixlen - portKeyBits),
+	}
+}
+
+// htons turns a number into network order in place, and back.
+func htons(p uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], p)
+	return binary.NativeEndian.Uint16(b[:])
+}

@@ -1,0 +1,170 @@
+// Package netnstest builds networks of namespaces for tests, inside the test's own process.
+//
+// A namespace has no name and no mount: it is a file descriptor, and is gone with it.
+package netnstest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace with its loopback up.
+type Namespace struct {
+	t      testing.TB
+	handle netns.NsHandle
+	// Link configures the namespace from any thread.
+	Link *netlink.Handle
+}
+
+// New makes a namespace that lives as long as the test.
+func New(t testing.TB) *Namespace {
+	t.Helper()
+	n := &Namespace{t: t}
+	onThread(t, func() error {
+		handle, err := netns.New()
+		n.handle = handle
+		return err
+	})
+	link, err := netlink.NewHandleAt(n.handle)
+	must(t, err)
+	n.Link = link
+	t.Cleanup(func() {
+		link.Close()
+		_ = n.handle.Close()
+	})
+	must(t, n.Link.LinkSetUp(n.link("lo")))
+	return n
+}
+
+// onThread runs f on a thread that ends with it, so that what f does to the thread bothers nobody.
+func onThread(t testing.TB, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread goes with the goroutine
+		done <- f()
+	}()
+	must(t, <-done)
+}
+
+// Do runs f in the namespace. Sockets that f opens stay there; goroutines that f starts do not run there.
+func (n *Namespace) Do(f func() error) {
+	n.t.Helper()
+	onThread(n.t, func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// Sysctl sets net.<key>, with slashes.
+func (n *Namespace) Sysctl(key, value string) {
+	n.t.Helper()
+	n.Do(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0o644) })
+}
+
+func (n *Namespace) link(name string) netlink.Link {
+	n.t.Helper()
+	l, err := n.Link.LinkByName(name)
+	if err != nil {
+		n.t.Fatalf("link %s: %v", name, err)
+	}
+	return l
+}
+
+// NewRouter makes a namespace that forwards both families, as a node does.
+func NewRouter(t testing.TB) *Namespace {
+	t.Helper()
+	r := New(t)
+	r.Sysctl("ipv4/ip_forward", "1")
+	r.Sysctl("ipv6/conf/all/forwarding", "1")
+	return r
+}
+
+// The pods' gateways, as Amazon's VPC CNI has them: addresses that no link bears, with static neighbours.
+var (
+	gateway4 = netip.MustParseAddr("169.254.1.1")
+	gateway6 = netip.MustParseAddr("fe80::1")
+)
+
+// Pod is a namespace behind a routed veth of a router, with host addresses only.
+type Pod struct {
+	*Namespace
+	V4, V6 netip.Addr
+	// Host is the router's end of the veth.
+	Host netlink.Link
+}
+
+// Addr of a family.
+func (p *Pod) Addr(v6 bool) netip.Addr {
+	if v6 {
+		return p.V6
+	}
+	return p.V4
+}
+
+var veths atomic.Uint32
+
+// AddPod makes a pod behind the router.
+func (n *Namespace) AddPod(v4, v6 string) *Pod {
+	t := n.t
+	t.Helper()
+	p := &Pod{Namespace: New(t), V4: netip.MustParseAddr(v4), V6: netip.MustParseAddr(v6)}
+	name := fmt.Sprintf("eni%d", veths.Add(1))
+	must(t, n.Link.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: name, MTU: 1500},
+		PeerName:      "eth0",
+		PeerNamespace: netlink.NsFd(p.handle),
+	}))
+	p.Host = n.link(name)
+	eth0 := p.link("eth0")
+	n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0o644) })
+	p.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0o644) })
+	must(t, n.Link.LinkSetUp(p.Host))
+	must(t, p.Link.LinkSetUp(eth0))
+	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V4, gateway4)
+	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V6, gateway6)
+	for _, a := range []netip.Addr{p.V4, p.V6} {
+		must(t, n.Link.RouteAdd(&netlink.Route{LinkIndex: p.Host.Attrs().Index, Dst: host(a), Scope: netlink.SCOPE_LINK}))
+		must(t, n.Link.NeighSet(&netlink.Neigh{
+			LinkIndex: p.Host.Attrs().Index, IP: a.AsSlice(), HardwareAddr: eth0.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
+		}))
+	}
+	return p
+}
+
+func (p *Pod) route(eth0 netlink.Link, router net.HardwareAddr, addr, gateway netip.Addr) {
+	p.t.Helper()
+	index := eth0.Attrs().Index
+	must(p.t, p.Link.AddrAdd(eth0, &netlink.Addr{IPNet: host(addr), Flags: unix.IFA_F_NODAD}))
+	must(p.t, p.Link.NeighSet(&netlink.Neigh{LinkIndex: index, IP: gateway.AsSlice(), HardwareAddr: router, State: netlink.NUD_PERMANENT}))
+	if gateway.Is4() {
+		must(p.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: index, Dst: host(gateway), Scope: netlink.SCOPE_LINK}))
+	}
+	must(p.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice(), Dst: everything(gateway)}))
+}
+
+func host(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+func everything(like netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: make(net.IP, like.BitLen()/8), Mask: net.CIDRMask(0, like.BitLen())}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,70 @@
+package dataplane
+
+import (
+	"cmp"
+
+	"github.com/go-logr/logr"
+
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
+
+// DefaultBPFFS is where the BPF file system is mounted on nearly every machine.
+const DefaultBPFFS = "/sys/fs/bpf"
+
+// EventMode is which verdicts become events. Counters count all of them, whatever it is.
+type EventMode uint32
+
+// The event modes.
+const (
+	EventsOff    = EventMode(bpf.FilterEventModeEVENTS_OFF)
+	EventsDenied = EventMode(bpf.FilterEventModeEVENTS_DENIED) // refusals, also those that only audit
+	EventsAll    = EventMode(bpf.FilterEventModeEVENTS_ALL)    // and what isolated pods are allowed
+)
+
+// Options of a Dataplane. The zero value of a field means its default.
+type Options struct {
+	// BPFFS is where the BPF file system is mounted; DefaultBPFFS by default.
+	BPFFS string
+	// Sizes of the maps.
+	Sizes Sizes
+	// Events is which verdicts become events; EventsOff by default.
+	Events EventMode
+	// Log is told what is done once, such as taking over from another generation.
+	Log logr.Logger
+}
+
+// Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72 to 88 bytes
+// when it is there, and 16 bytes for each that could be; one of a trie (networks, ports) about 100 bytes, only when it is
+// there. The defaults cost 20 MiB, on a node of any size.
+type Sizes struct {
+	// Pods of this node, by address. Default 16384.
+	Pods uint32
+	// Addresses of every group in use on this node. Default 524288.
+	Addresses uint32
+	// Networks of every CIDR and except in use on this node. Default 1048576.
+	Networks uint32
+	// Rows: what each set says about each class. Default 524288.
+	Rows uint32
+	// Ports of every table; a range is at most 30 entries. Default 1048576.
+	Ports uint32
+	// Revoked are the flows whose other end is still held off after a cut. The longest unused go first when it is full.
+	// Its memory, 100 bytes an entry, is always taken. Default 16384.
+	Revoked uint32
+	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1 MiB, which is
+	// some 10,000 events.
+	EventBytes uint32
+}
+
+func (o Options) withDefaults() Options {
+	o.BPFFS = cmp.Or(o.BPFFS, DefaultBPFFS)
+	o.Sizes = Sizes{
+		Pods:       cmp.Or(o.Sizes.Pods, 1<<14),
+		Addresses:  cmp.Or(o.Sizes.Addresses, 1<<19),
+		Networks:   cmp.Or(o.Sizes.Networks, 1<<20),
+		Rows:       cmp.Or(o.Sizes.Rows, 1<<19),
+		Ports:      cmp.Or(o.Sizes.Ports, 1<<20),
+		Revoked:    cmp.Or(o.Sizes.Revoked, 1<<14),
+		EventBytes: cmp.Or(o.Sizes.EventBytes, 1<<20),
+	}
+	return o
+}

@@ -1,0 +1,145 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+)
+
+// MapDrift is how far a map was from what it should have been, in entries.
+type MapDrift struct {
+	Map                   string
+	Missing, Wrong, Extra int
+}
+
+// Drift is what Sync found and repaired, a MapDrift for each map of Usage.
+type Drift []MapDrift
+
+// Total is the number of entries that were not as they should have been.
+func (d Drift) Total() int {
+	n := 0
+	for _, m := range d {
+		n += m.Missing + m.Wrong + m.Extra
+	}
+	return n
+}
+
+// Sync makes the maps hold exactly want: it fills a new generation, heals after a failed Apply, and is the audit of one
+// that should need none. What is missing or wrong is written first, what others refer to before them; then what is too much
+// is deleted, in the opposite order. The drift is returned also with an error, which may have left some of it in place.
+func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+
+	t := &d.tables
+	ports, errPorts := t.ports.compare(want.Ports)
+	rows, errRows := t.rows.compare(want.Rows)
+	networks, errNetworks := t.networks.compare(want.Networks)
+	addresses, errAddresses := t.addresses.compare(want.Addresses)
+	pods, errPods := t.pods.compare(want.Pods)
+	drift := Drift{pods.MapDrift, addresses.MapDrift, networks.MapDrift, rows.MapDrift, ports.MapDrift}
+	if err := errors.Join(errPods, errAddresses, errNetworks, errRows, errPorts); err != nil {
+		return drift, err
+	}
+
+	steps := []func() error{
+		func() error { return t.ports.write(ports.puts) },
+		func() error { return t.rows.write(rows.puts) },
+		func() error { return t.networks.write(networks.puts) },
+		func() error { return t.addresses.write(addresses.puts) },
+		func() error { return t.pods.write(pods.puts) },
+		func() error { return t.pods.deleteAll(pods.extra) },
+		func() error { return t.addresses.deleteAll(addresses.extra) },
+		func() error { return t.networks.deleteAll(networks.extra) },
+		func() error { return t.rows.deleteAll(rows.extra) },
+		func() error { return t.ports.deleteAll(ports.extra) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return drift, err
+		}
+	}
+	return drift, nil
+}
+
+// difference is what takes a map to what it should be.
+type difference[K comparable, V any] struct {
+	MapDrift
+	puts  []compiler.Write[K, V]
+	extra []K
+}
+
+// compare reads the whole map.
+func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, V], error) {
+	diff := difference[K, V]{MapDrift: MapDrift{Map: t.name}}
+	wanted := func(k K) (V, bool) {
+		if v, ok := want[k]; ok {
+			return v, t.valid == nil || t.valid(k)
+		}
+		v, ok := t.standing[k]
+		return v, ok
+	}
+
+	found := uint32(0)
+	right := make(map[K]struct{}, len(want))
+	err := t.dump(func(k K, have V) {
+		found++
+		v, ok := wanted(k)
+		switch {
+		case !ok:
+			diff.Extra++
+			diff.extra = append(diff.extra, k)
+			return
+		case v != have:
+			diff.Wrong++
+			diff.puts = append(diff.puts, compiler.Write[K, V]{Key: k, Value: v})
+		}
+		right[k] = struct{}{}
+	})
+	if err != nil {
+		return diff, err
+	}
+	t.entries.Store(found)
+
+	missing := func(k K) {
+		if _, ok := right[k]; ok {
+			return
+		}
+		if v, ok := wanted(k); ok {
+			diff.Missing++
+			diff.puts = append(diff.puts, compiler.Write[K, V]{Key: k, Value: v})
+			right[k] = struct{}{}
+		}
+	}
+	for k := range want {
+		missing(k)
+	}
+	for k := range t.standing {
+		missing(k)
+	}
+	return diff, nil
+}
+
+// dumpBatch is how many entries one system call reads. A hash map needs room for its fullest bucket.
+const dumpBatch = 1024
+
+// dump calls f for every entry. Entries that come or go meanwhile may be seen or not; only this package makes any.
+func (t *table[K, V, RK, RV]) dump(f func(K, V)) error {
+	keys, values := make([]RK, dumpBatch), make([]RV, dumpBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := t.m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			f(t.decodeKey(keys[i]), t.decodeValue(values[i]))
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read BPF map %s: %w", t.name, err)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+)
+
+// MapFullError says that a map has no room for another entry. What was in it is still there.
+type MapFullError struct {
+	// Map is the map's name, as in Usage.
+	Map string
+	// Max is the number of entries that it was made for.
+	Max uint32
+}
+
+func (e *MapFullError) Error() string {
+	return fmt.Sprintf("BPF map %s is full at %d entries: start the agent with a larger one", e.Map, e.Max)
+}
+
+// MapUsage is how full a map is.
+type MapUsage struct {
+	Map          string
+	Entries, Max uint32
+}
+
+// table is one field of compiler.Tables in the kernel: a map whose keys and values are K and V to Go, RK and RV to BPF.
+type table[K, V comparable, RK, RV any] struct {
+	m    *ebpf.Map
+	name string
+
+	encodeKey   func(K) RK
+	decodeKey   func(RK) K
+	encodeValue func(V) RV
+	decodeValue func(RV) V
+
+	// valid reports whether a packet can have such a key; an entry that none can have is not written. nil: all are.
+	valid func(K) bool
+	// standing are entries that are there with these values when the tables do not have them.
+	standing map[K]V
+
+	entries atomic.Uint32
+}
+
+func (t *table[K, V, RK, RV]) put(k K, v V) error {
+	if t.valid != nil && !t.valid(k) {
+		return nil
+	}
+	rk, rv := t.encodeKey(k), t.encodeValue(v)
+	err := t.m.Update(&rk, &rv, ebpf.UpdateNoExist)
+	if err == nil {
+		t.entries.Add(1)
+		return nil
+	}
+	if errors.Is(err, ebpf.ErrKeyExist) {
+		err = t.m.Update(&rk, &rv, ebpf.UpdateExist)
+	}
+	// hash maps say the one, tries the other
+	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) {
+		err = &MapFullError{Map: t.name, Max: t.m.MaxEntries()}
+	}
+	if err != nil {
+		return fmt.Errorf("write %v to BPF map %s: %w", k, t.name, err)
+	}
+	return nil
+}
+
+// del makes sure that the tables' entry is not there. That it never was is no error.
+func (t *table[K, V, RK, RV]) del(k K) error {
+	if t.valid != nil && !t.valid(k) {
+		return nil
+	}
+	if v, ok := t.standing[k]; ok {
+		return t.put(k, v)
+	}
+	rk := t.encodeKey(k)
+	switch err := t.m.Delete(&rk); {
+	case errors.Is(err, ebpf.ErrKeyNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("delete %v from BPF map %s: %w", k, t.name, err)
+	}
+	t.entries.Add(^uint32(0))
+	return nil
+}
+
+func (t *table[K, V, RK, RV]) write(writes []compiler.Write[K, V]) error {
+	for i := range writes {
+		w := &writes[i]
+		if w.Delete {
+			if err := t.del(w.Key); err != nil {
+				return err
+			}
+		} else if err := t.put(w.Key, w.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *table[K, V, RK, RV]) deleteAll(keys []K) error {
+	for _, k := range keys {
+		if err := t.del(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *table[K, V, RK, RV]) usage() MapUsage {
+	return MapUsage{Map: t.name, Entries: t.entries.Load(), Max: t.m.MaxEntries()}
+}
