@@ -1,8 +1,11 @@
 package dataplane
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -45,11 +48,17 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 		return drift, err
 	}
 
+	// No address is to meet, for a moment, a prefix that is not its longest one.
+	slices.SortFunc(networks.puts, func(a, b compiler.Write[netip.Prefix, compiler.ClassID]) int {
+		return cmp.Compare(b.Key.Bits(), a.Key.Bits())
+	})
+	slices.SortFunc(networks.extra, func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
+
 	steps := []func() error{
 		func() error { return t.ports.write(ports.puts) },
 		func() error { return t.rows.write(rows.puts) },
-		func() error { return t.networks.write(networks.puts) },
 		func() error { return t.addresses.write(addresses.puts) },
+		func() error { return t.networks.write(networks.puts) },
 		func() error { return t.pods.write(pods.puts) },
 		func() error { return t.pods.deleteAll(pods.extra) },
 		func() error { return t.addresses.deleteAll(addresses.extra) },
