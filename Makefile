@@ -1,0 +1,149 @@
+# `make help` tells what there is. Tools come from hack/go.mod, at the versions that it pins.
+
+VERSION    ?= $(shell git describe --tags --always --dirty)
+ARCH       ?= $(shell go env GOARCH)
+TAG        ?= dev
+NODES      ?= 2
+PROXY_MODE ?= nftables
+KUBECTL    ?= kubectl
+
+tool     = go tool -modfile=$(CURDIR)/hack/go.mod
+go-build = CGO_ENABLED=0 go build -trimpath -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
+heading  = @printf '\n==> %s\n' '$(1)'
+
+modules = $(patsubst %go.mod,%,$(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
+# Modules with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
+code = . e2e hack/cluster hack/image
+
+generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf
+
+# The generated BPF object depends on the compiler's version.
+export BPF2GO_CC    = clang-14
+export BPF2GO_STRIP = llvm-strip-14
+
+.NOTPARALLEL:
+.SUFFIXES:
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+##@ Build
+
+.PHONY: build
+build: ## Build the static binaries into bin/
+	$(go-build) -o bin/ ./cmd/...
+
+.PHONY: image
+image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=arm64 TAG=dev)
+	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
+	bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/controller:$(TAG) --user=65532:65532 \
+		--output=dist/$(ARCH)/controller.tar --entrypoint=/controller dist/$(ARCH)/controller:/controller
+	bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/agent:$(TAG) --user=0:0 \
+		--output=dist/$(ARCH)/agent.tar --entrypoint=/agent dist/$(ARCH)/agent:/agent
+
+.PHONY: generate
+generate: ## Regenerate Go code: deep copies, and the BPF objects (with Debian 12's clang)
+	hack/apt.sh clang-14=clang-14 llvm-strip-14=llvm-14 /usr/include/bpf/bpf_helpers.h=libbpf-dev
+	$(tool) controller-gen object paths=./api/...
+	go generate ./...
+
+.PHONY: manifests
+manifests: ## Regenerate the CRDs and the controller's role from the code's markers
+	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	$(tool) controller-gen rbac:roleName=kidoban-controller paths=./internal/controller/... output:rbac:dir=config/rbac
+
+.PHONY: clean
+clean: ## Remove what was built (the test cluster's binaries stay in the user's cache directory)
+	rm -rf bin dist
+
+##@ Test
+
+.PHONY: test
+test: test-unit test-envtest test-dataplane e2e ## Everything that a change must pass (needs root)
+
+.PHONY: test-unit
+test-unit: ## Unit tests, with the race detector
+	$(call heading,Unit tests)
+	hack/apt.sh gcc=gcc /usr/include/stdio.h=libc6-dev
+	for m in $(code); do go -C $$m test -race ./... || exit 1; done
+
+.PHONY: test-envtest
+test-envtest: bin/cluster ## Tests against a real API server (a first time builds Kubernetes: 10 minutes)
+	$(call heading,Tests against a real API server)
+	KUBEBUILDER_ASSETS=$$(bin/cluster assets) go test -race -tags=envtest ./api/... ./internal/controller/...
+
+.PHONY: test-dataplane
+test-dataplane: ## Tests with real packets in network namespaces (needs root)
+	$(call heading,Tests with real packets)
+	hack/apt.sh nft=nftables ip=iproute2
+	go test -tags=dataplane ./internal/dataplane/... ./internal/agent/...
+
+.PHONY: e2e
+e2e: bin/cluster ## The whole on a real cluster of its own, which goes again (needs root)
+	$(call heading,End to end)
+	go -C e2e test -count=1 -v -tags=e2e ./...
+
+.PHONY: bench
+bench: ## Benchmarks
+	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: lint
+lint: ## golangci-lint over every module (a first time builds it: minutes)
+	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
+
+.PHONY: verify
+verify: verify-generated verify-format verify-modules ## Regenerate and compare, gofmt, go vet, go mod tidy
+
+.PHONY: verify-generated
+verify-generated: generate manifests
+	git diff --exit-code -- $(generated)
+
+.PHONY: verify-format
+verify-format:
+	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
+	for m in $(code); do go -C $$m vet ./... || exit 1; done
+
+.PHONY: verify-modules
+verify-modules:
+	for m in $(modules); do go -C ./$$m mod tidy -diff || exit 1; done
+
+##@ Try
+
+.PHONY: demo
+demo: bin/cluster ## A small shop on a cluster of its own: who reaches whom, before and after (KEEP=1 keeps it; needs root)
+	go -C e2e run ./demo
+
+.PHONY: cluster-up
+cluster-up: bin/cluster ## Bring a cluster up on this machine (NODES=2 PROXY_MODE=nftables|iptables; needs root)
+	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE)
+
+.PHONY: cluster-deploy
+cluster-deploy: image ## Build both halves and start them anew on that cluster
+	bin/cluster load dist/$(ARCH)/controller.tar dist/$(ARCH)/agent.tar
+	bin/cluster kubectl -- apply -k $(CURDIR)/config/overlays/local
+	bin/cluster kubectl -- -n kidoban-system rollout restart deployment,daemonset
+	bin/cluster kubectl -- -n kidoban-system rollout status --timeout=2m deployment/kidoban-controller
+	bin/cluster kubectl -- -n kidoban-system rollout status --timeout=2m daemonset/kidoban-agent
+
+.PHONY: cluster-down
+cluster-down: bin/cluster ## Take it down, or what is left of it
+	bin/cluster down
+
+##@ Install, where kubectl points to (KUBECTL='bin/cluster kubectl --')
+
+.PHONY: install
+install: ## The CRDs alone
+	$(KUBECTL) apply -k config/crd
+
+.PHONY: deploy
+deploy: ## Everything: CRDs, roles, controller, agents
+	$(KUBECTL) apply -k config/default
+
+.PHONY: uninstall
+uninstall: ## Remove all of it
+	$(KUBECTL) delete --ignore-not-found -k config/default
+
+.PHONY: bin/cluster bin/image
+bin/cluster bin/image: bin/%:
+	CGO_ENABLED=0 go -C hack/$* build -o $(CURDIR)/bin/ .
