@@ -1,0 +1,129 @@
+// Command agent enforces NetworkPolicies on the node that it runs on.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/version"
+)
+
+type options struct {
+	nodeName, namespace string
+	bpffs               string
+	metricsAddr         string
+	probeAddr           string
+	auditInterval       time.Duration
+	cleanup             bool
+	version             bool
+	log                 zap.Options
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
+	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, where the groups are that cross namespaces. Default: environment POD_NAMESPACE.")
+	flag.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
+	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
+	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
+	flag.DurationVar(&o.auditInterval, "audit-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
+	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
+	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
+	o.log.BindFlags(flag.CommandLine)
+	flag.Parse()
+
+	if o.version {
+		fmt.Println(version.String())
+		return
+	}
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.log)))
+	if err := run(o); err != nil {
+		ctrl.Log.Error(err, "The agent stops; what was in force stays in force")
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	if o.cleanup {
+		return dataplane.Cleanup(o.bpffs)
+	}
+	if o.nodeName == "" || o.namespace == "" {
+		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
+	}
+	for name, addr := range map[string]string{"--metrics-bind-address": o.metricsAddr, "--health-probe-bind-address": o.probeAddr} {
+		if err := checkFree(name, addr); err != nil {
+			return err
+		}
+	}
+	log := ctrl.Log
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Log: log.WithName("dataplane")}
+	warnings, err := dataplane.Check(dpOptions)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		log.Info("This node may not be enforced wholly", "warning", w)
+	}
+
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                 scheme,
+		Cache:                  agent.CacheOptions(o.nodeName),
+		Metrics:                metricsserver.Options{BindAddress: o.metricsAddr},
+		HealthProbeBindAddress: o.probeAddr,
+	})
+	if err != nil {
+		return err
+	}
+	dp, err := dataplane.New(dpOptions)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dp.Close() }()
+	a := agent.New(mgr.GetCache(), dp, agent.Options{
+		SharedNamespace: o.namespace, AuditInterval: o.auditInterval, Log: log.WithName("agent"), Registry: metrics.Registry,
+	})
+	if err := errors.Join(
+		mgr.Add(a),
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("policies-in-force", a.Ready),
+	); err != nil {
+		return err
+	}
+	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
+	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// checkFree fails where a port is taken: with the name of the flag, and before anything is touched.
+func checkFree(name, addr string) error {
+	if addr == "0" || addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("%s=%s cannot be listened on; give another address by the flag: %w", name, addr, err)
+	}
+	return l.Close()
+}

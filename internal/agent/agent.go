@@ -1,0 +1,226 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/kidoban/kidoban/internal/dataplane"
+)
+
+// Options of an Agent.
+type Options struct {
+	// SharedNamespace is where the groups are that cross namespaces: kidoban's own.
+	SharedNamespace string
+	// AuditInterval is how often the kernel's maps are compared with what they should hold, and put right.
+	AuditInterval time.Duration
+	Log           logr.Logger
+	Registry      prometheus.Registerer
+}
+
+// Agent feeds a node's dataplane from a cache of its pods, PolicyEndpoints and slices.
+type Agent struct {
+	opts    Options
+	cache   cache.Cache
+	dp      *dataplane.Dataplane
+	metrics *metrics
+
+	mu      sync.Mutex // of what follows, and of the order of writes to dp
+	state   *state
+	changed time.Time // of the first event since the last programming; zero when there was none
+
+	kick     chan struct{} // something changed; capacity 1
+	inForce  atomic.Bool   // this generation judges
+	failure  atomic.Pointer[error]
+	attempts int // that failed in a row
+}
+
+// What is unused is collected at this interval; a packet is judged in far less.
+const collectInterval = 5 * time.Second
+
+// New returns an Agent. The dataplane's maps are its own from now on.
+func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
+	return &Agent{
+		opts: opts, cache: c, dp: dp,
+		metrics: newMetrics(opts.Registry, dp),
+		state:   newState(opts.SharedNamespace),
+		kick:    make(chan struct{}, 1),
+	}
+}
+
+// Start fills the dataplane with what there is, makes it the judge, and keeps it right until the context is done. What was in force before stays
+// so until then: an API server that is away delays a start and opens nothing.
+func (a *Agent) Start(ctx context.Context) error {
+	if err := a.watch(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := a.takeOver(); err != nil {
+		return fmt.Errorf("take over the node: %w", err)
+	}
+	a.opts.Log.Info("Policies are in force", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
+	return a.run(ctx)
+}
+
+func (a *Agent) takeOver() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.compiler.Commit()
+	if _, err := a.dp.Sync(a.state.compiler.Tables()); err != nil {
+		return err
+	}
+	if err := a.dp.Attach(); err != nil {
+		return err
+	}
+	a.changed = time.Time{}
+	a.metrics.observe(a.state)
+	a.inForce.Store(true)
+	return nil
+}
+
+func (a *Agent) run(ctx context.Context) error {
+	collect := time.NewTicker(collectInterval)
+	defer collect.Stop()
+	audit := time.NewTicker(a.opts.AuditInterval)
+	defer audit.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	<-retry.C
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.kick:
+			err = a.program()
+		case <-collect.C:
+			err = a.collect()
+		case <-audit.C:
+			err = a.repair()
+		case <-retry.C:
+			err = a.repair()
+		}
+		if a.noteFailure(err); err != nil {
+			retry.Reset(backoff(a.attempts))
+		}
+	}
+}
+
+// program takes what changed to the kernel.
+func (a *Agent) program() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changes := a.state.compiler.Commit()
+	a.metrics.observe(a.state)
+	if a.failure.Load() != nil {
+		return a.sync() // the maps lack what failed before: an incremental change could refer to it
+	}
+	if err := a.dp.Apply(changes); err != nil {
+		return err
+	}
+	a.metrics.writes.Add(float64(changes.Len()))
+	a.programmed()
+	return nil
+}
+
+// collect frees what nothing uses any more.
+func (a *Agent) collect() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failure.Load() != nil {
+		return *a.failure.Load() // repair is due
+	}
+	changes := a.state.compiler.Collect()
+	a.metrics.writes.Add(float64(changes.Len()))
+	return a.dp.Apply(changes)
+}
+
+// repair compares the kernel's maps with what they should hold, and puts them right.
+func (a *Agent) repair() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.compiler.Commit()
+	return a.sync()
+}
+
+func (a *Agent) sync() error {
+	healing := a.failure.Load() != nil // then a difference is no surprise
+	drift, err := a.dp.Sync(a.state.compiler.Tables())
+	if n := drift.Total(); n > 0 && !healing && a.changed.IsZero() {
+		a.opts.Log.Info("The kernel's maps were not as they should have been and were put right", "entries", n, "drift", drift)
+		for _, m := range drift {
+			a.metrics.drift.WithLabelValues(m.Map, "missing").Add(float64(m.Missing))
+			a.metrics.drift.WithLabelValues(m.Map, "wrong").Add(float64(m.Wrong))
+			a.metrics.drift.WithLabelValues(m.Map, "extra").Add(float64(m.Extra))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	a.programmed()
+	return nil
+}
+
+func (a *Agent) programmed() {
+	if !a.changed.IsZero() {
+		a.metrics.programming.Observe(time.Since(a.changed).Seconds())
+		a.changed = time.Time{}
+	}
+}
+
+// noteFailure logs a failure when it begins, when it becomes another and when it is over.
+func (a *Agent) noteFailure(err error) {
+	was := a.failure.Load()
+	if err == nil {
+		if was != nil && a.failure.CompareAndSwap(was, nil) {
+			a.attempts = 0
+			a.opts.Log.Info("Policies are in force again")
+		}
+		return
+	}
+	a.attempts++
+	a.metrics.failures.Inc()
+	if was == nil || (*was).Error() != err.Error() {
+		a.opts.Log.Error(err, "Cannot write the kernel's maps; what was in force stays so, and it is tried again")
+	}
+	a.failure.Store(&err)
+}
+
+func backoff(attempts int) time.Duration {
+	return min(30*time.Second, 100*time.Millisecond<<min(attempts, 10))
+}
+
+// Ready is a readiness check: this agent's generation judges, and the last programming succeeded.
+func (a *Agent) Ready(*http.Request) error {
+	if !a.inForce.Load() {
+		return errors.New("waiting for the API server: what an earlier agent left in force, if there was one, is what judges")
+	}
+	if err := a.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// update changes the state under the lock, and wakes the loop.
+func (a *Agent) update(change func(*state)) {
+	a.mu.Lock()
+	change(a.state)
+	if a.changed.IsZero() {
+		a.changed = time.Now()
+	}
+	a.mu.Unlock()
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}

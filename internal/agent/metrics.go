@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kidoban/kidoban/internal/dataplane"
+)
+
+// metrics of the agent. Names and meanings are listed in docs/metrics.md.
+type metrics struct {
+	pods        prometheus.Gauge
+	policies    *prometheus.GaugeVec // by state: in force, waiting for groups
+	groups      prometheus.Gauge
+	programming prometheus.Histogram
+	writes      prometheus.Counter
+	failures    prometheus.Counter
+	rejected    *prometheus.CounterVec // by kind
+	drift       *prometheus.CounterVec // by map, difference
+}
+
+func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metrics {
+	m := &metrics{
+		pods: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own."}),
+		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for groups that are not whole yet."}, []string{"state"}),
+		groups: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_groups", Help: "Groups of addresses that are known."}),
+		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_programming_seconds", Help: "Time from the first event of a change until the change is in force in the kernel.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
+		writes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kidoban_agent_programming_failures_total", Help: "Changes that could not be written; they are retried."}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; what they said before stays in force."}, []string{"kind"}),
+		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
+	}
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
+	return m
+}
+
+func (m *metrics) observe(s *state) {
+	m.pods.Set(float64(len(s.pods)))
+	m.policies.WithLabelValues("enforced").Set(float64(len(s.policies) - len(s.waiting)))
+	m.policies.WithLabelValues("waiting").Set(float64(len(s.waiting)))
+	m.groups.Set(float64(len(s.groups)))
+}
+
+// usage collects how full the maps are when it is asked.
+type usage struct{ dp *dataplane.Dataplane }
+
+var (
+	usageEntries = prometheus.NewDesc("kidoban_agent_map_entries", "Entries of a BPF map.", []string{"map"}, nil)
+	usageMax     = prometheus.NewDesc("kidoban_agent_map_max_entries", "The most entries that a BPF map can hold.", []string{"map"}, nil)
+	verdicts     = prometheus.NewDesc("kidoban_agent_verdicts_total", "Packets that opened a flow and were judged, by direction, verdict and reason.",
+		[]string{"direction", "verdict", "reason"}, nil)
+	lostEvents = prometheus.NewDesc("kidoban_agent_lost_events_total", "Events that did not fit in the kernel's ring.", nil, nil)
+)
+
+func (u *usage) Describe(ch chan<- *prometheus.Desc) {
+	ch <- usageEntries
+	ch <- usageMax
+	ch <- verdicts
+	ch <- lostEvents
+}
+
+func (u *usage) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range u.dp.Usage() {
+		ch <- prometheus.MustNewConstMetric(usageEntries, prometheus.GaugeValue, float64(m.Entries), m.Map)
+		ch <- prometheus.MustNewConstMetric(usageMax, prometheus.GaugeValue, float64(m.Max), m.Map)
+	}
+	counters, err := u.dp.Counters()
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(verdicts, err)
+		return
+	}
+	for _, c := range counters.Judged {
+		ch <- prometheus.MustNewConstMetric(verdicts, prometheus.CounterValue, float64(c.Packets), c.Direction.String(), c.Verdict.String(), c.Reason.String())
+	}
+	ch <- prometheus.MustNewConstMetric(lostEvents, prometheus.CounterValue, float64(counters.LostEvents))
+}

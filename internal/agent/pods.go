@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// A pod of this node that has addresses of its own.
+type pod struct {
+	uid       types.UID
+	created   time.Time
+	labels    labels.Set
+	addresses []netip.Addr
+	ports     []policy.NamedPort
+}
+
+// setPod takes in a pod as it is now.
+func (s *state) setPod(obj *corev1.Pod) {
+	key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
+	if !policy.IsPeer(obj) { // the same that peers are: an address of its own, and not ended
+		s.deletePod(key)
+		return
+	}
+	p := &pod{
+		uid:       obj.UID,
+		created:   obj.CreationTimestamp.Time,
+		labels:    obj.Labels,
+		addresses: policy.PodAddresses(obj),
+		ports:     policy.ContainerPorts(obj),
+	}
+	old := s.pods[key]
+	if old != nil && old.equal(p) {
+		return
+	}
+	s.pods[key] = p
+	s.own(key, old, p)
+	s.compilePod(key, p)
+}
+
+func (p *pod) equal(q *pod) bool {
+	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.ports, q.ports)
+}
+
+// deletePod forgets a pod.
+func (s *state) deletePod(key types.NamespacedName) {
+	old := s.pods[key]
+	if old == nil {
+		return
+	}
+	delete(s.pods, key)
+	s.own(key, old, nil)
+	s.compiler.DeletePod(key.String())
+}
+
+// own notes who says that an address is theirs. Two pods may for a moment: one that is going and one that has come.
+func (s *state) own(key types.NamespacedName, old, now *pod) {
+	var others []types.NamespacedName
+	if old != nil {
+		for _, addr := range old.addresses {
+			s.owners[addr] = slices.DeleteFunc(s.owners[addr], func(k types.NamespacedName) bool { return k == key })
+			others = append(others, s.owners[addr]...)
+			if len(s.owners[addr]) == 0 {
+				delete(s.owners, addr)
+			}
+		}
+	}
+	if now != nil {
+		for _, addr := range now.addresses {
+			others = append(others, s.owners[addr]...)
+			s.owners[addr] = append(s.owners[addr], key)
+		}
+	}
+	for _, other := range others {
+		s.compilePod(other, s.pods[other])
+	}
+}
+
+// owns reports whether an address is the pod's: of those who say so, the youngest has it.
+func (s *state) owns(key types.NamespacedName, addr netip.Addr) bool {
+	return key == slices.MaxFunc(s.owners[addr], func(a, b types.NamespacedName) int {
+		p, q := s.pods[a], s.pods[b]
+		return cmp.Or(p.created.Compare(q.created), cmp.Compare(p.uid, q.uid))
+	})
+}
+
+// compilePod tells the compiler what a pod is and which policies select it.
+func (s *state) compilePod(key types.NamespacedName, p *pod) {
+	spec := compiler.PodSpec{}
+	for _, addr := range p.addresses {
+		if s.owns(key, addr) {
+			spec.Addresses = append(spec.Addresses, addr)
+		}
+	}
+	for _, e := range s.byNamespace[key.Namespace] {
+		if e.active != nil && e.active.selector.Matches(p.labels) {
+			spec.Policies = append(spec.Policies, e.active.policy.ForPod(p.ports))
+		}
+	}
+	slices.SortFunc(spec.Policies, policy.Compare)
+	s.compiler.SetPod(key.String(), spec)
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// An endpoint is a PolicyEndpoint: the version that is in force, and the one that waits for its groups to be whole.
+type endpoint struct {
+	active  *version
+	waiting *v1alpha1.PolicyEndpoint
+}
+
+type version struct {
+	selector labels.Selector
+	policy   *policy.Policy
+	groups   []policy.GroupKey
+}
+
+// setPolicyEndpoint takes in a PolicyEndpoint as it is now. On an error the version that is in force stays so.
+func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
+	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
+	if _, err := s.parse(pe); err != nil {
+		return err
+	}
+	e := s.policies[key]
+	if e == nil {
+		e = &endpoint{}
+		s.policies[key] = e
+		if s.byNamespace[key.Namespace] == nil {
+			s.byNamespace[key.Namespace] = map[types.NamespacedName]*endpoint{}
+		}
+		s.byNamespace[key.Namespace][key] = e
+	}
+	e.waiting = pe
+	s.waiting[key] = struct{}{}
+	s.activate(key)
+	return nil
+}
+
+// deletePolicyEndpoint forgets a PolicyEndpoint and lifts what it had in force.
+func (s *state) deletePolicyEndpoint(key types.NamespacedName) {
+	e := s.policies[key]
+	if e == nil {
+		return
+	}
+	delete(s.policies, key)
+	delete(s.waiting, key)
+	if delete(s.byNamespace[key.Namespace], key); len(s.byNamespace[key.Namespace]) == 0 {
+		delete(s.byNamespace, key.Namespace)
+	}
+	s.replace(key.Namespace, e, nil)
+}
+
+func (s *state) parse(pe *v1alpha1.PolicyEndpoint) (*version, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
+	if err != nil {
+		return nil, fmt.Errorf("spec.podSelector: %w", err)
+	}
+	v := &version{selector: selector}
+	v.policy, err = policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
+		key := s.find(pe.Namespace, name)
+		v.groups = append(v.groups, key)
+		return key
+	})
+	return v, err
+}
+
+// activate puts the waiting version of a PolicyEndpoint in force if all its groups are whole.
+func (s *state) activate(key types.NamespacedName) {
+	e := s.policies[key]
+	v, err := s.parse(e.waiting)
+	if err != nil {
+		return // setPolicyEndpoint has let it pass: groups make no difference
+	}
+	for _, g := range v.groups {
+		if s.groups[g] == nil || !s.groups[g].whole {
+			return
+		}
+	}
+	e.waiting = nil
+	delete(s.waiting, key)
+	s.replace(key.Namespace, e, v)
+}
+
+// groupArrived looks again at the PolicyEndpoints that wait.
+func (s *state) groupArrived(group policy.GroupKey) {
+	for key := range s.waiting {
+		if key.Namespace == group.Namespace || group.Namespace == s.sharedNamespace {
+			s.activate(key)
+		}
+	}
+}
+
+// replace puts another version of a PolicyEndpoint in force; nil for none.
+func (s *state) replace(namespace string, e *endpoint, v *version) {
+	old := e.active
+	e.active = v
+	if v != nil {
+		for _, g := range v.groups {
+			s.groupUsers[g]++
+		}
+	}
+	if old != nil {
+		for _, g := range old.groups {
+			if s.groupUsers[g]--; s.groupUsers[g] == 0 {
+				delete(s.groupUsers, g)
+				s.dropUnused(g)
+			}
+		}
+	}
+	for key, p := range s.pods {
+		if key.Namespace == namespace && (old != nil && old.selector.Matches(p.labels) || v != nil && v.selector.Matches(p.labels)) {
+			s.compilePod(key, p)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// state is what this node knows, as plain data: it can be asked nothing that it was not told, and tells the compiler all that follows.
+type state struct {
+	sharedNamespace string // kidoban's own, where the groups are that cross namespaces
+	compiler        *compiler.Compiler
+
+	pods   map[types.NamespacedName]*pod
+	owners map[netip.Addr][]types.NamespacedName // never empty
+
+	policies    map[types.NamespacedName]*endpoint
+	byNamespace map[string]map[types.NamespacedName]*endpoint
+	waiting     map[types.NamespacedName]struct{} // policies with a version that waits for its groups
+
+	groups     map[policy.GroupKey]*group
+	groupUsers map[policy.GroupKey]int // mentions in policies that are in force
+}
+
+func newState(sharedNamespace string) *state {
+	return &state{
+		sharedNamespace: sharedNamespace,
+		compiler:        compiler.New(),
+		pods:            map[types.NamespacedName]*pod{},
+		owners:          map[netip.Addr][]types.NamespacedName{},
+		policies:        map[types.NamespacedName]*endpoint{},
+		byNamespace:     map[string]map[types.NamespacedName]*endpoint{},
+		waiting:         map[types.NamespacedName]struct{}{},
+		groups:          map[policy.GroupKey]*group{},
+		groupUsers:      map[policy.GroupKey]int{},
+	}
+}
