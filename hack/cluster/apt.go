@@ -48,10 +48,11 @@ func installMissing(ctx context.Context, out io.Writer) error {
 }
 
 func aptGet(ctx context.Context, args ...string) error {
+	args = append([]string{"--option=DPkg::Lock::Timeout=300"}, args...) // somebody else may be installing
 	cmd := exec.CommandContext(ctx, "apt-get", args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if b, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("apt-get %s: %w", args[0], err), errors.New(strings.TrimSpace(string(b))))
+		return errors.Join(fmt.Errorf("apt-get %s: %w", args[1], err), errors.New(strings.TrimSpace(string(b))))
 	}
 	return nil
 }

@@ -20,45 +20,48 @@ const cgroupDir = "/sys/fs/cgroup"
 // kubelet makes those of its pods there.
 func (n node) cgroup() string { return "/" + filepath.Join(n.c.id(), n.name()) }
 
-// cgroupRoots returns where cgroup hierarchies are mounted: the one of version 2,
-// or all those of version 1.
-func cgroupRoots() (roots []string, v2 bool, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(cgroupDir, &st); err != nil {
-		return nil, false, fmt.Errorf("%s: %w", cgroupDir, err)
-	}
-	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return []string{cgroupDir}, true, nil
-	}
+// A hierarchy of cgroups is mounted at dir: the one of version 2, of version 1
+// those of every controller, or a mixture of both.
+type hierarchy struct {
+	dir string
+	v2  bool
+}
+
+func hierarchies() ([]hierarchy, error) {
 	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return m.FSType != "cgroup" || filepath.Dir(m.Mountpoint) != cgroupDir, false
+		here := m.Mountpoint == cgroupDir || filepath.Dir(m.Mountpoint) == cgroupDir
+		return !here || m.FSType != "cgroup" && m.FSType != "cgroup2", false
 	})
+	if err != nil {
+		return nil, err
+	}
+	var all []hierarchy
 	for _, m := range mounts {
-		roots = append(roots, m.Mountpoint)
+		all = append(all, hierarchy{dir: m.Mountpoint, v2: m.FSType == "cgroup2"})
 	}
-	if err == nil && len(roots) == 0 {
-		err = fmt.Errorf("no cgroup hierarchy is mounted below %s", cgroupDir)
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no cgroup hierarchy is mounted on or below %s", cgroupDir)
 	}
-	return roots, false, err
+	return all, nil
 }
 
 // makeCgroup makes the node's cgroup in every hierarchy.
 func (n node) makeCgroup() error {
-	roots, v2, err := cgroupRoots()
+	all, err := hierarchies()
 	if err != nil {
 		return err
 	}
-	for _, root := range roots {
-		dir := root
+	for _, h := range all {
+		dir := h.dir
 		for _, elem := range strings.Split(strings.Trim(n.cgroup(), "/"), "/") {
 			parent := dir
 			dir = filepath.Join(dir, elem)
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
-			if v2 {
+			if h.v2 {
 				err = delegateControllers(parent)
-			} else if filepath.Base(root) == "cpuset" {
+			} else if filepath.Base(h.dir) == "cpuset" {
 				err = copyFiles(parent, dir, "cpuset.cpus", "cpuset.mems")
 			}
 			if err != nil {
@@ -101,12 +104,12 @@ func copyFiles(from, to string, names ...string) error {
 // removeCgroups removes the cluster's cgroups. Their processes must have been
 // killed; the kernel takes a moment to let go of the cgroups after that.
 func (c *Cluster) removeCgroups() error {
-	roots, _, err := cgroupRoots()
+	all, err := hierarchies()
 	if err != nil {
 		return err
 	}
-	for _, root := range roots {
-		dir := filepath.Join(root, c.id())
+	for _, h := range all {
+		dir := filepath.Join(h.dir, c.id())
 		deadline := time.Now().Add(10 * time.Second)
 		for e := removeTree(dir); e != nil; e = removeTree(dir) {
 			if time.Now().After(deadline) {

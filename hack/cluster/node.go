@@ -100,7 +100,7 @@ func (n node) start() (*running, error) {
 
 // loadPauseImage gives the node the image of its sandboxes as soon as its containerd answers.
 func (n node) loadPauseImage(ctx context.Context, components []*running) error {
-	err := await(ctx, "containerd of "+n.name(), time.Minute, components, func() error {
+	err := await(ctx, "containerd of "+n.name(), 2*time.Minute, components, func() error {
 		_, err := n.ctr(ctx, nil, "version")
 		return err
 	})
