@@ -104,6 +104,13 @@ func (c *Cluster) nodes() []node {
 	return nodes
 }
 
+func (c *Cluster) nodeCount() string {
+	if c.Nodes == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", c.Nodes)
+}
+
 // writeFile makes parent directories and replaces the file in one step, so
 // that a reader never sees half of it.
 func writeFile(path string, data []byte, mode os.FileMode) error {

@@ -110,10 +110,17 @@ func (n node) loadPauseImage(ctx context.Context, components []*running) error {
 	return n.load(ctx, n.c.PauseImage)
 }
 
-// awaitNodes waits until every node is Ready.
+// awaitNodes waits until every node is Ready, and free of the taint that it bore before that.
 func (c *Cluster) awaitNodes(ctx context.Context, components []*running) error {
 	err := await(ctx, "nodes", 2*time.Minute, components, func() error {
 		_, err := c.kubectl(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=2s")
+		if err != nil {
+			return err
+		}
+		taints, err := c.kubectl(ctx, "", "get", "nodes", "--output=jsonpath={.items[*].spec.taints[*].key}")
+		if err == nil && taints != "" {
+			err = fmt.Errorf("tainted: %s", taints)
+		}
 		return err
 	})
 	if err == nil || ctx.Err() != nil {

@@ -16,7 +16,7 @@ func (c *Cluster) status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "cluster %s: %d nodes, kube-proxy in %s mode, files in %s\n\n", c.Name, c.Nodes, c.ProxyMode, c.dir())
+	fmt.Fprintf(out, "cluster %s: %s, kube-proxy in %s mode, files in %s\n\n", c.Name, c.nodeCount(), c.ProxyMode, c.dir())
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "COMPONENT\tPID\tSTATE")
 	for _, name := range slices.Sorted(maps.Keys(processes)) {

@@ -39,8 +39,8 @@ func (c *Cluster) up(ctx context.Context, out io.Writer) (err error) {
 	defer func() { _ = held.Close() }()
 	switch old, err := loadCluster(c.root, c.Name); {
 	case err == nil && old.Ready:
-		return fmt.Errorf("cluster %s is up already, with %d nodes, since %s: take it down first with `cluster down --name %s`",
-			c.Name, old.Nodes, old.Created.Format(time.DateTime), c.Name)
+		return fmt.Errorf("cluster %s is up already, with %s, since %s: take it down first with `cluster down --name %s`",
+			c.Name, old.nodeCount(), old.Created.Format(time.DateTime), c.Name)
 	case err == nil || !errors.Is(err, errNoCluster):
 		fmt.Fprintf(out, "removing what an interrupted `cluster up` left of cluster %s\n", c.Name)
 		if err := c.tearDown(out); err != nil {
@@ -123,7 +123,7 @@ func (c *Cluster) assemble(ctx context.Context, p progress) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	p.step("cluster %s is up: nodes n1 to n%d, kube-proxy in %s mode", c.Name, c.Nodes, c.ProxyMode)
+	p.step("cluster %s is up: %s, kube-proxy in %s mode", c.Name, c.nodeCount(), c.ProxyMode)
 	return nil
 }
 
