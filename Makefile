@@ -8,7 +8,7 @@ PROXY_MODE ?= nftables
 KUBECTL    ?= kubectl
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
-go-build = CGO_ENABLED=0 go build -trimpath -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
+go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
 heading  = @printf '\n==> %s\n' '$(1)'
 
 modules = $(patsubst %go.mod,%,$(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
