@@ -1,0 +1,168 @@
+// Command demo shows kidoban at work: on a cluster of its own it deploys a small shop, measures who reaches whom by real
+// connections, applies NetworkPolicies and measures again. It fails if one connection does not go as the policies say.
+//
+// Environment: KEEP=1 leaves the cluster up; NODES and PROXY_MODE are those of `cluster up`; NO_COLOR switches colours off.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/kidoban/kidoban/e2e/cluster"
+	"github.com/kidoban/kidoban/e2e/engine"
+	"github.com/kidoban/kidoban/e2e/matrix"
+	"github.com/kidoban/kidoban/e2e/shop"
+)
+
+// inForceTimeout is how long policies may take from the API server to every node.
+const inForceTimeout = 30 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("a cluster needs root: it makes namespaces, mounts and cgroups")
+	}
+	repo, err := cluster.FindRepo()
+	if err != nil {
+		return err
+	}
+	d := &demo{
+		out:     os.Stdout,
+		start:   time.Now(),
+		style:   matrix.Style{Color: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""},
+		cluster: &cluster.Cluster{Name: "demo", Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout},
+	}
+	defer func() { err = errors.Join(err, d.leave()) }()
+	return d.show(ctx)
+}
+
+type demo struct {
+	out     io.Writer
+	start   time.Time
+	style   matrix.Style
+	cluster *cluster.Cluster
+}
+
+func (d *demo) show(ctx context.Context) error {
+	d.step("building the controller, the agent and the probe (a first time takes minutes)")
+	build, err := engine.Make(ctx, d.cluster.Repo, d.out)
+	if err != nil {
+		return err
+	}
+	d.step("bringing a cluster up")
+	nodes, proxyMode := cmp.Or(os.Getenv("NODES"), "2"), cmp.Or(os.Getenv("PROXY_MODE"), "nftables")
+	if err := d.cluster.UpAnew(ctx, "--nodes="+nodes, "--proxy-mode="+proxyMode); err != nil {
+		return err
+	}
+	d.step("installing kidoban: kubectl apply -k config/overlays/local")
+	if err := engine.Install(ctx, d.cluster, build); err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "-n", engine.Namespace, "get", "pods", "-o", "wide"); err != nil {
+		return err
+	}
+	d.step("deploying the shop: kubectl apply -k examples/shop")
+	s, err := shop.Deploy(ctx, d.cluster, build.Probe)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := d.kubectl(ctx, "get", "pods", "-A", "-l", "app.kubernetes.io/part-of=shop", "-o", "wide"); err != nil {
+		return err
+	}
+
+	d.step("connecting from everywhere to everywhere, without any NetworkPolicy")
+	tables, err := s.AwaitInForce(ctx, inForceTimeout)
+	d.draw(tables)
+	if err != nil {
+		return err
+	}
+	d.style.Legend(d.out)
+
+	d.step("applying NetworkPolicies: kubectl apply -k examples/shop/policies")
+	if err := s.ApplyPolicies(ctx); err != nil {
+		return err
+	}
+	applied := time.Now()
+	d.style.Meaning = true
+	tables, err = s.AwaitInForce(ctx, inForceTimeout)
+	if err != nil {
+		d.draw(tables)
+		return errors.Join(err, errors.New(engine.Describe(ctx, d.cluster)))
+	}
+	d.step("in force on all nodes within %.1f s; what the controller made of them:", time.Since(applied).Seconds())
+	if err := d.kubectl(ctx, "get", "networkpolicies", "-n", shop.Namespace); err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "get", "pe,pes", "-A"); err != nil {
+		return err
+	}
+
+	d.step("connecting again, beside what the policies mean")
+	tables, err = s.Measure(ctx)
+	if err != nil {
+		return err
+	}
+	d.draw(tables)
+	d.style.Legend(d.out)
+	if err := shop.Verify(tables); err != nil {
+		return err
+	}
+	n := 0
+	for _, t := range tables {
+		n += len(t.Probes)
+	}
+	d.step("all %d connections went as the policies say", n)
+	return nil
+}
+
+// leave takes the cluster down, or tells how to use it.
+func (d *demo) leave() error {
+	if os.Getenv("KEEP") == "" {
+		d.step("taking the cluster down (KEEP=1 keeps it)")
+		return d.cluster.Down()
+	}
+	fmt.Fprintf(d.out, `
+The cluster is still up:
+  bin/cluster --name %[1]s kubectl -- get pe,pes -A
+  bin/cluster --name %[1]s exec --pod shop/POD -- COMMAND
+  bin/cluster --name %[1]s down
+`, d.cluster.Name)
+	return d.cluster.Keep()
+}
+
+func (d *demo) step(format string, args ...any) {
+	fmt.Fprintf(d.out, "\n%5.1fs  %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (d *demo) kubectl(ctx context.Context, args ...string) error {
+	out, err := cluster.Output(d.cluster.Kubectl(ctx, args...))
+	fmt.Fprintf(d.out, "\n%s", out)
+	return err
+}
+
+func (d *demo) draw(tables []*matrix.Table) {
+	for _, t := range tables {
+		fmt.Fprintln(d.out)
+		d.style.Draw(d.out, t)
+	}
+	fmt.Fprintln(d.out)
+}

@@ -1,0 +1,114 @@
+package reach
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// resend is how often a UDP request is repeated until somebody answers: a lost datagram is no verdict.
+const resend = 250 * time.Millisecond
+
+// Dial connects to a target anew and waits until its server has named itself.
+func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var server string
+	var err error
+	if target.Protocol == "udp" {
+		server, err = dialUDP(ctx, target)
+	} else {
+		server, err = dialTCP(ctx, target)
+	}
+	return newResult(target, server, err)
+}
+
+// DialAll dials the targets at the same time. The results are in the order of the targets.
+func DialAll(ctx context.Context, targets []Target, timeout time.Duration) []Result {
+	results := make([]Result, len(targets))
+	var wg sync.WaitGroup
+	for i, target := range targets {
+		wg.Go(func() { results[i] = Dial(ctx, target, timeout) })
+	}
+	wg.Wait()
+	return results
+}
+
+func dialTCP(ctx context.Context, target Target) (server string, err error) {
+	conn, err := open(ctx, target)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+func dialUDP(ctx context.Context, target Target) (server string, err error) {
+	conn, err := open(ctx, target)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	buffer := make([]byte, 1024)
+	for {
+		if _, err := conn.Write([]byte("who\n")); err != nil {
+			return "", err
+		}
+		next := time.Now().Add(resend)
+		last := !next.Before(deadline)
+		if last {
+			next = deadline
+		}
+		if err := conn.SetReadDeadline(next); err != nil {
+			return "", err
+		}
+		n, err := conn.Read(buffer)
+		if err == nil {
+			return strings.TrimSpace(string(buffer[:n])), nil
+		}
+		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return "", err
+		}
+	}
+}
+
+// open connects, with the context's deadline for all that follows on the connection.
+func open(ctx context.Context, target Target) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, target.Protocol, target.Address.String())
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	return conn, nil
+}
+
+func newResult(target Target, server string, err error) Result {
+	r := Result{Target: target, Outcome: Open, Server: server}
+	if err == nil {
+		return r
+	}
+	r.Error = err.Error()
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		r.Outcome = TimedOut
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		r.Outcome = Refused
+	default:
+		r.Outcome = Failed
+	}
+	return r
+}

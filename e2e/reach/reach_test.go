@@ -1,0 +1,165 @@
+package reach_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kidoban/kidoban/e2e/reach"
+)
+
+func TestTargetIsReadAsWritten(t *testing.T) {
+	for _, s := range []string{"tcp/10.0.0.1:80", "udp/[2001:db8::1]:53"} {
+		target, err := reach.ParseTarget(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(reach.Result{Target: target, Outcome: reach.Open})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r reach.Result
+		if err := json.Unmarshal(b, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Target.String() != s {
+			t.Errorf("%s became %s", s, r.Target)
+		}
+	}
+	for _, s := range []string{"", "10.0.0.1:80", "sctp/10.0.0.1:80", "tcp/10.0.0.1", "tcp/example.org:80"} {
+		if target, err := reach.ParseTarget(s); err == nil {
+			t.Errorf("%q was taken for %v", s, target)
+		}
+	}
+}
+
+func TestDialTellsHowItWent(t *testing.T) {
+	port := startServer(t, "database-0")
+	silent := silentPort(t)
+	closed := freePort(t)
+	for _, tc := range []struct {
+		target string
+		port   uint16
+		want   reach.Outcome
+		server string
+	}{
+		{"tcp/127.0.0.1", port, reach.Open, "database-0"},
+		{"tcp/[::1]", port, reach.Open, "database-0"},
+		{"udp/127.0.0.1", port, reach.Open, "database-0"},
+		{"udp/[::1]", port, reach.Open, "database-0"},
+		{"tcp/127.0.0.1", closed, reach.Refused, ""},
+		{"udp/127.0.0.1", closed, reach.Refused, ""},
+		{"udp/127.0.0.1", silent, reach.TimedOut, ""},
+	} {
+		r := reach.Dial(t.Context(), parse(t, tc.target, tc.port), time.Second)
+		if r.Outcome != tc.want || r.Server != tc.server {
+			t.Errorf("%s: %s from %q (%s), want %s from %q", r.Target, r.Outcome, r.Server, r.Error, tc.want, tc.server)
+		}
+	}
+}
+
+func TestWatchHoldsAConnectionUntilTheServerGoes(t *testing.T) {
+	serving, stop := context.WithCancel(t.Context())
+	port := startServerUntil(t, serving, "a")
+	target := parse(t, "tcp/127.0.0.1", port)
+
+	var mu sync.Mutex
+	var held []reach.Outcome
+	dialled := 0
+	enough, ended := make(chan struct{}), make(chan struct{})
+	w := reach.Watch{
+		Dial: []reach.Target{target}, Hold: []reach.Target{target},
+		Interval: time.Millisecond, Timeout: 10 * time.Second,
+		Report: func(r reach.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case !r.Held && r.Outcome == reach.Open:
+				dialled++
+			case r.Held:
+				held = append(held, r.Outcome)
+				if len(held) == 5 {
+					close(enough)
+				}
+				if r.Outcome != reach.Open {
+					close(ended)
+				}
+			}
+		},
+	}
+	watching, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { w.Run(watching); close(done) }()
+	<-enough
+	stop()
+	<-ended
+	cancel()
+	<-done
+	if i := slices.IndexFunc(held, func(o reach.Outcome) bool { return o != reach.Open }); i != len(held)-1 {
+		t.Errorf("held connection went on after it failed: %v", held)
+	}
+	if dialled == 0 {
+		t.Error("no new connection was reported")
+	}
+}
+
+func parse(t *testing.T, host string, port uint16) reach.Target {
+	t.Helper()
+	target, err := reach.ParseTarget(host + ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.Address = netip.AddrPortFrom(target.Address.Addr(), port)
+	return target
+}
+
+func startServer(t *testing.T, name string) uint16 { return startServerUntil(t, t.Context(), name) }
+
+// startServerUntil answers on a port of both protocols until ctx or the test ends.
+func startServerUntil(t *testing.T, ctx context.Context, name string) uint16 {
+	t.Helper()
+	ctx, stop := context.WithCancel(ctx)
+	port := freePort(t)
+	server := reach.Server{Name: name, TCP: []uint16{port}, UDP: []uint16{port}}
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- server.Serve(ctx, func() { close(ready) }) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- err
+		t.Fatal(err)
+	}
+	return port
+}
+
+// silentPort is a UDP port on which nobody answers.
+func silentPort(t *testing.T) uint16 {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}

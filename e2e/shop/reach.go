@@ -1,0 +1,138 @@
+package shop
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/e2e/matrix"
+	"github.com/kidoban/kidoban/e2e/reach"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Time that a probe waits for an answer. In a steady state it is long enough for a lost SYN to be sent again.
+const (
+	quick  = time.Second
+	steady = 2500 * time.Millisecond
+)
+
+// Measure connects from everywhere to everywhere once, by Pod IP and by Service, and holds it against what the
+// NetworkPolicies of the moment mean for the pods of the moment.
+func (s *Shop) Measure(ctx context.Context) ([]*matrix.Table, error) { return s.measure(ctx, steady) }
+
+// AwaitInForce measures until everything is as the policies say, and returns what it saw last. The error, after
+// the timeout, names what is not.
+func (s *Shop) AwaitInForce(ctx context.Context, timeout time.Duration) ([]*matrix.Table, error) {
+	deadline := time.Now().Add(timeout)
+	for {
+		tables, err := s.measure(ctx, quick)
+		if err != nil {
+			return nil, err
+		}
+		err = Verify(tables)
+		if err == nil || time.Now().After(deadline) {
+			return tables, err
+		}
+	}
+}
+
+// Verify returns an error that names each probe that did not go as the policies say.
+func Verify(tables []*matrix.Table) error {
+	var wrong []string
+	for _, t := range tables {
+		for _, p := range t.Wrong() {
+			wrong = append(wrong, t.Title+": "+p.String())
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d connections did not go as the policies say:\n\t%s", len(wrong), strings.Join(wrong, "\n\t"))
+}
+
+func (s *Shop) measure(ctx context.Context, timeout time.Duration) ([]*matrix.Table, error) {
+	world, err := s.World(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views, err := s.views(ctx, world.Pods)
+	if err != nil {
+		return nil, err
+	}
+	var tables []*matrix.Table
+	for _, view := range views {
+		t := view.Plan(world)
+		if err := t.Run(ctx, timeout); err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// World is everything that NetworkPolicies are about, as it is now.
+func (s *Shop) World(ctx context.Context) (*policy.Cluster, error) {
+	var namespaces corev1.NamespaceList
+	var policies networkingv1.NetworkPolicyList
+	pods, err := s.Pods(ctx)
+	if err := errors.Join(err, s.Client.List(ctx, &namespaces), s.Client.List(ctx, &policies)); err != nil {
+		return nil, err
+	}
+	return &policy.Cluster{Namespaces: namespaces.Items, Pods: pods, Policies: policies.Items}, nil
+}
+
+func (s *Shop) views(ctx context.Context, pods []corev1.Pod) ([]matrix.View, error) {
+	var services []corev1.Service
+	for _, namespace := range []string{Namespace, Monitoring, DNS} {
+		var list corev1.ServiceList
+		if err := s.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return nil, err
+		}
+		services = append(services, list.Items...)
+	}
+	slices.SortStableFunc(services, func(a, b corev1.Service) int { return cmp.Compare(rank(a.Name), rank(b.Name)) })
+	var sources []matrix.Source
+	for i := range pods {
+		if pods[i].Namespace != DNS {
+			sources = append(sources, s.podSource(&pods[i]))
+		}
+	}
+	endpoints := matrix.PodEndpoints(pods)
+	endpoints = append(endpoints, matrix.HostEndpoints("partner", partner, partnerTCP...)...)
+	endpoints = append(endpoints, matrix.HostEndpoints("partner test", partnerTest, partnerTCP...)...)
+	return []matrix.View{
+		{Title: "Pod IP", Sources: append(sources, s.outsideSource()), Endpoints: endpoints},
+		// A Service's address means something on the nodes only.
+		{Title: "Service", Sources: sources, Endpoints: matrix.ServiceEndpoints(services, pods)},
+	}, nil
+}
+
+func (s *Shop) podSource(pod *corev1.Pod) matrix.Source {
+	return matrix.Source{
+		Row:       pod.Labels[matrix.WorkloadLabel],
+		Name:      pod.Namespace + "/" + pod.Name,
+		Addresses: policy.PodAddresses(pod),
+		Dial: func(ctx context.Context, targets []reach.Target, timeout time.Duration) ([]reach.Result, error) {
+			return s.Cluster.Dial(ctx, pod, targets, timeout)
+		},
+	}
+}
+
+func (s *Shop) outsideSource() matrix.Source {
+	return matrix.Source{
+		Row:       "outside",
+		Name:      "outside",
+		Addresses: outside,
+		Dial: func(ctx context.Context, targets []reach.Target, timeout time.Duration) ([]reach.Result, error) {
+			return s.Cluster.DialOutside(ctx, s.probe, targets, timeout)
+		},
+	}
+}
