@@ -11,7 +11,7 @@ tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
 heading  = @printf '\n==> %s\n' '$(1)'
 
-modules = $(patsubst %go.mod,%,$(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
+modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # Modules with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
 code = . e2e hack/cluster hack/image
 
@@ -113,7 +113,7 @@ verify-format:
 
 .PHONY: verify-modules
 verify-modules:
-	for m in $(modules); do go -C ./$$m mod tidy -diff || exit 1; done
+	for m in $(modules); do go -C $$m mod tidy -diff || exit 1; done
 
 ##@ Try
 
