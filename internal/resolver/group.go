@@ -1,0 +1,136 @@
+package resolver
+
+import (
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// group is the addresses of a matcher's pods, or of those of them that have a named port.
+type group struct {
+	key     policy.GroupKey
+	matcher *matcher
+	port    *policy.NamedPort
+	users   int // policies
+	*placement
+}
+
+// acquire notes one more user of a group, a new one if need be.
+func (r *Resolver) acquire(from string, ref groupRef) {
+	if g, ok := r.groups[ref.key]; ok {
+		g.users++
+		return
+	}
+	m := r.matcher(from, ref.set)
+	g := &group{key: ref.key, matcher: m, port: ref.port, users: 1, placement: newPlacement(r.options.MaxAddresses)}
+	r.groups[g.key] = g
+	if g.port == nil {
+		m.group = g
+	} else {
+		m.byPort[*g.port] = g
+	}
+	if r.adopted != nil || !r.started {
+		g.adopt(adoptable(r.adopted[g.key]))
+	}
+	for _, p := range r.pods(m) {
+		if g.holds(p) {
+			g.update(nil, p.addresses, func(int32) {})
+		}
+	}
+	if !g.adopting {
+		r.markAll(g, +1)
+	}
+}
+
+// release notes one user less; with the last the group goes.
+func (r *Resolver) release(key policy.GroupKey) {
+	g := r.groups[key]
+	if g.users--; g.users > 0 {
+		return
+	}
+	delete(r.groups, key)
+	if g.port == nil {
+		g.matcher.group = nil
+	} else {
+		delete(g.matcher.byPort, *g.port)
+	}
+	if !g.adopting {
+		r.markAll(g, -1)
+	}
+	r.dropMatcher(g.matcher)
+}
+
+// settle ends the adoption of a group's existing slices.
+func (r *Resolver) settle(g *group) {
+	if g.adopting {
+		g.placement.settle()
+		r.markAll(g, +1)
+	}
+}
+
+// markAll notes that all of a group's slices came (+1) or went (-1).
+func (r *Resolver) markAll(g *group, sign int) {
+	for i := range g.slices {
+		r.changedSlices[SliceKey{g.key, int32(i)}] = struct{}{}
+	}
+	r.stats.Slices += sign * len(g.slices)
+	r.stats.Addresses += sign * len(g.members)
+}
+
+// place removes and adds addresses of one pod.
+func (r *Resolver) place(g *group, remove, add []address) {
+	slices, addresses := len(g.slices), len(g.members)
+	g.update(remove, add, func(i int32) { r.changedSlices[SliceKey{g.key, i}] = struct{}{} })
+	if !g.adopting {
+		r.stats.Slices += len(g.slices) - slices
+		r.stats.Addresses += len(g.members) - addresses
+	}
+}
+
+// holds reports whether a pod that the matcher selects is in the group.
+func (g *group) holds(p *pod) bool {
+	if g.port == nil {
+		return true
+	}
+	for _, port := range p.Ports {
+		if port == *g.port {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
+	out := v1alpha1.PolicyEndpointSliceSpec{
+		Group:     g.key.Name,
+		Index:     index,
+		Selector:  &v1alpha1.GroupSelector{PodSelector: g.matcher.selector.labelSelector()},
+		Addresses: g.addresses(index),
+		Count:     int32(len(g.slices[index])),
+	}
+	if index == 0 {
+		out.Slices = int32(len(g.slices))
+	}
+	if s := g.matcher.scope.selector; s != nil {
+		out.Selector.NamespaceSelector = s.labelSelector()
+	}
+	if g.port != nil {
+		out.Selector.Port = &v1alpha1.NamedPort{Protocol: v1alpha1.Protocol(g.port.Protocol.String()), Name: g.port.Name, Port: int32(g.port.Port)}
+	}
+	return out
+}
+
+// adoptable returns the addresses of existing slices by index.
+func adoptable(specs []v1alpha1.PolicyEndpointSliceSpec) [][]address {
+	var out [][]address
+	for _, s := range specs {
+		for n := max(s.Index+1, s.Slices); int(n) > len(out); {
+			out = append(out, nil)
+		}
+		for _, c := range s.Addresses {
+			if p, err := parsePrefix(string(c)); err == nil && p.IsSingleIP() {
+				out[s.Index] = append(out[s.Index], p.Addr().As16())
+			}
+		}
+	}
+	return out
+}

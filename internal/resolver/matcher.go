@@ -1,0 +1,205 @@
+package resolver
+
+import (
+	"slices"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// namespace is what is known of one.
+type namespace struct {
+	name string
+	// known is false as long as only pods or policies of it were seen.
+	known  bool
+	labels map[string]string
+	pods   map[string]*pod
+	// local has the selectors of the namespace's own policies; scopes are those that cross namespaces and select this one.
+	local  *scope
+	scopes map[*scope]struct{}
+}
+
+// scope is a set of namespaces, and the pod selectors that are asked in them.
+type scope struct {
+	// selector of namespaces; nil for the scope of one namespace's own policies.
+	selector   *selector
+	namespaces map[*namespace]struct{}
+	matchers   map[string]*matcher // by the key of their selector
+	index      index[*matcher]
+}
+
+// matcher is a pod selector in a scope: what the groups made of its pods have in common. It lives as long as something
+// below refers to it.
+type matcher struct {
+	scope    *scope
+	selector selector
+	// group of the pods' addresses, and those of the pods that have a named port.
+	group  *group
+	byPort map[policy.NamedPort]*group
+	// names are the named ports whose numbers somebody wants to know.
+	names map[portName]*nameCount
+}
+
+// nameCount counts the numbers that a matcher's pods give to a name.
+type nameCount struct {
+	numbers map[uint16]int
+	users   map[*policyState]struct{}
+}
+
+// matchers returns those that select the pod.
+func (ns *namespace) matchers(p *pod) []*matcher {
+	if !p.isPeer() {
+		return nil
+	}
+	var out []*matcher
+	yield := func(m *matcher) {
+		if m.selector.matches(p.Labels) {
+			out = append(out, m)
+		}
+	}
+	if ns.local != nil {
+		ns.local.index.candidates(p.Labels, yield)
+	}
+	for s := range ns.scopes {
+		s.index.candidates(p.Labels, yield)
+	}
+	return slices.Clip(out)
+}
+
+// matcher returns the matcher of a set of pods as a policy of a namespace names it, a new one if need be.
+func (r *Resolver) matcher(from string, set *podSet) *matcher {
+	s := r.scope(from, set.namespaces)
+	key := set.pods.key()
+	m, ok := s.matchers[key]
+	if !ok {
+		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort]*group{}, names: map[portName]*nameCount{}}
+		s.matchers[key] = m
+		s.index.add(m.selector, m)
+		for _, p := range r.pods(m) {
+			p.in = append(p.in, m)
+		}
+	}
+	return m
+}
+
+// dropMatcher forgets a matcher that nothing refers to any more, and its scope with the last.
+func (r *Resolver) dropMatcher(m *matcher) {
+	if m.group != nil || len(m.byPort) > 0 || len(m.names) > 0 {
+		return
+	}
+	for _, p := range r.pods(m) {
+		p.in = slices.DeleteFunc(p.in, func(in *matcher) bool { return in == m })
+	}
+	s := m.scope
+	s.index.remove(m.selector, m)
+	delete(s.matchers, m.selector.key())
+	if len(s.matchers) > 0 {
+		return
+	}
+	for ns := range s.namespaces {
+		delete(ns.scopes, s)
+		if ns.local == s {
+			ns.local = nil
+		}
+		r.dropNamespace(ns)
+	}
+	if s.selector != nil {
+		r.scopeIndex.remove(*s.selector, s)
+		delete(r.scopes, s.selector.key())
+	}
+}
+
+// scope returns that of a namespace selector, or, where it is nil, of one namespace.
+func (r *Resolver) scope(from string, namespaces *selector) *scope {
+	s := &scope{selector: namespaces, namespaces: map[*namespace]struct{}{}, matchers: map[string]*matcher{}, index: newIndex[*matcher]()}
+	if namespaces == nil {
+		ns := r.namespace(from)
+		if ns.local == nil {
+			ns.local = s
+			s.namespaces[ns] = struct{}{}
+		}
+		return ns.local
+	}
+	key := namespaces.key()
+	if have, ok := r.scopes[key]; ok {
+		return have
+	}
+	r.scopes[key] = s
+	r.scopeIndex.add(*namespaces, s)
+	for _, ns := range r.namespaces {
+		if ns.known && namespaces.matches(ns.labels) {
+			s.namespaces[ns] = struct{}{}
+			ns.scopes[s] = struct{}{}
+		}
+	}
+	return s
+}
+
+// pods returns those that a matcher selects, sorted; none before they are resolved.
+func (r *Resolver) pods(m *matcher) []*pod {
+	var out []*pod
+	if !r.started {
+		return nil
+	}
+	for ns := range m.scope.namespaces {
+		for _, p := range ns.pods {
+			if p.isPeer() && m.selector.matches(p.Labels) {
+				out = append(out, p)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *pod) int { return compareNames(a.Key, b.Key) })
+	return out
+}
+
+func (r *Resolver) setNamespace(name string, labels map[string]string, known bool) {
+	ns := r.namespace(name)
+	ns.known, ns.labels = known, labels
+	scopes := map[*scope]struct{}{}
+	if known {
+		r.scopeIndex.candidates(labels, func(s *scope) {
+			if s.selector.matches(labels) {
+				scopes[s] = struct{}{}
+			}
+		})
+	}
+	changed := false
+	for s := range ns.scopes {
+		if _, stays := scopes[s]; !stays {
+			delete(s.namespaces, ns)
+			changed = true
+		}
+	}
+	for s := range scopes {
+		if _, was := ns.scopes[s]; !was {
+			s.namespaces[ns] = struct{}{}
+			changed = true
+		}
+	}
+	ns.scopes = scopes
+	if changed && r.started {
+		for _, old := range sortedPods(ns.pods) {
+			p := *old
+			p.in = ns.matchers(&p)
+			ns.pods[p.Key.Name] = &p
+			r.movePod(old, &p)
+		}
+	}
+	r.dropNamespace(ns)
+}
+
+// namespace returns the record of a namespace, a new one if need be.
+func (r *Resolver) namespace(name string) *namespace {
+	ns, ok := r.namespaces[name]
+	if !ok {
+		ns = &namespace{name: name, pods: map[string]*pod{}, scopes: map[*scope]struct{}{}}
+		r.namespaces[name] = ns
+	}
+	return ns
+}
+
+// dropNamespace forgets a namespace of which nothing is left.
+func (r *Resolver) dropNamespace(ns *namespace) {
+	if !ns.known && len(ns.pods) == 0 && ns.local == nil {
+		delete(r.namespaces, ns.name)
+	}
+}

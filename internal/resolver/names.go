@@ -1,0 +1,46 @@
+package resolver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// maxName is the length of an object's name at most (a DNS subdomain).
+const maxName = 253
+
+// endpointName names the PolicyEndpoint of a policy. Policies that differ in kind, namespace, name or UID have different ones.
+func endpointName(kind string, name types.NamespacedName, uid types.UID) string {
+	suffix := "-" + digest(10, kind, name.Namespace, name.Name, string(uid))
+	stem := name.Name
+	if len(stem) > maxName-len(suffix) {
+		stem = strings.TrimRight(stem[:maxName-len(suffix)], ".-")
+	}
+	return stem + suffix
+}
+
+// groupName names a group by what it selects. namespaces is nil for a group of one namespace's own pods, port for one of all ports.
+func groupName(namespaces *selector, pods selector, port *policy.NamedPort) string {
+	parts := []string{"local", "", pods.key(), ""}
+	if namespaces != nil {
+		parts[0], parts[1] = "shared", namespaces.key()
+	}
+	if port != nil {
+		parts[3] = fmt.Sprintf("%d %d %s", port.Protocol, port.Port, port.Name)
+	}
+	return "g-" + digest(16, parts...)
+}
+
+// digest hashes strings to n hexadecimal digits. Lengths go in too, so that no two lists look alike.
+func digest(n int, parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:n]
+}

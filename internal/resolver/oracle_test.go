@@ -1,0 +1,170 @@
+package resolver
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// model is a cluster as a test knows it. Its answers are written down from Kubernetes' documentation, without any of
+// the resolver's code but the Pod.
+type model struct {
+	namespaces map[string]map[string]string
+	pods       map[types.NamespacedName]Pod
+	policies   map[types.NamespacedName]*networkingv1.NetworkPolicy
+}
+
+// flow is what a rule of one direction can tell apart: the address at the other end and the destination port.
+type flow struct {
+	peer     netip.Addr
+	protocol policy.Protocol
+	port     uint16
+}
+
+func selects(s *metav1.LabelSelector, set map[string]string) bool {
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	return err == nil && sel.Matches(labels.Set(set))
+}
+
+// peersAt returns the pods that show an address.
+func (m *model) peersAt(a netip.Addr) []Pod {
+	var out []Pod
+	for _, p := range m.pods {
+		if p.Phase != corev1.PodSucceeded && p.Phase != corev1.PodFailed && !p.HostNetwork && slices.Contains(p.Addresses, a) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// selectsPod reports whether selectors of a policy in a namespace select the pod.
+func (m *model) selectsPod(from string, namespaces, pods *metav1.LabelSelector, p Pod) bool {
+	if pods == nil {
+		pods = &metav1.LabelSelector{}
+	}
+	if !selects(pods, p.Labels) {
+		return false
+	}
+	if namespaces == nil {
+		return p.Key.Namespace == from
+	}
+	set, known := m.namespaces[p.Key.Namespace]
+	return known && selects(namespaces, set)
+}
+
+// allows reports whether a rule of the policy allows the flow; selected is the pod that the policy selects.
+func (m *model) allows(np *networkingv1.NetworkPolicy, d policy.Direction, selected Pod, f flow) bool {
+	type rule struct {
+		peers []networkingv1.NetworkPolicyPeer
+		ports []networkingv1.NetworkPolicyPort
+	}
+	var rules []rule
+	if d == policy.Ingress {
+		for _, r := range np.Spec.Ingress {
+			rules = append(rules, rule{r.From, r.Ports})
+		}
+	} else {
+		for _, r := range np.Spec.Egress {
+			rules = append(rules, rule{r.To, r.Ports})
+		}
+	}
+	return slices.ContainsFunc(rules, func(r rule) bool {
+		if len(r.peers) == 0 {
+			r.peers = []networkingv1.NetworkPolicyPeer{{}}
+		}
+		return slices.ContainsFunc(r.peers, func(peer networkingv1.NetworkPolicyPeer) bool {
+			var named []Pod // the pods whose names for ports count
+			switch {
+			case peer.IPBlock != nil:
+				if blockHolds(peer.IPBlock.CIDR, peer.IPBlock.Except, f.peer) == 0 {
+					return false
+				}
+			case peer.PodSelector == nil && peer.NamespaceSelector == nil: // everyone
+				for _, p := range m.peersAt(f.peer) {
+					if _, known := m.namespaces[p.Key.Namespace]; known {
+						named = append(named, p)
+					}
+				}
+			default:
+				for _, p := range m.peersAt(f.peer) {
+					if m.selectsPod(np.Namespace, peer.NamespaceSelector, peer.PodSelector, p) {
+						named = append(named, p)
+					}
+				}
+				if len(named) == 0 {
+					return false
+				}
+			}
+			if d == policy.Ingress {
+				named = []Pod{selected}
+			}
+			return len(r.ports) == 0 || slices.ContainsFunc(r.ports, func(p networkingv1.NetworkPolicyPort) bool { return portAllows(p, named, f) })
+		})
+	})
+}
+
+func portAllows(p networkingv1.NetworkPolicyPort, named []Pod, f flow) bool {
+	protocol := "TCP"
+	if p.Protocol != nil {
+		protocol = string(*p.Protocol)
+	}
+	switch {
+	case f.protocol.String() != protocol:
+		return false
+	case p.Port == nil:
+		return true
+	case p.Port.Type == intstr.String:
+		return slices.ContainsFunc(named, func(pod Pod) bool {
+			return slices.Contains(pod.Ports, policy.NamedPort{Protocol: f.protocol, Name: p.Port.StrVal, Port: f.port})
+		})
+	case p.EndPort != nil:
+		return p.Port.IntVal <= int32(f.port) && int32(f.port) <= *p.EndPort
+	}
+	return p.Port.IntVal == int32(f.port)
+}
+
+// specAllows reports whether a PolicyEndpoint allows the flow.
+func specAllows(r *Resolver, e Endpoint, d policy.Direction, selected Pod, f flow) bool {
+	rules := e.Spec.Ingress
+	if d == policy.Egress {
+		rules = e.Spec.Egress
+	}
+	return slices.ContainsFunc(rules, func(rule v1alpha1.Rule) bool {
+		peer := len(rule.Peers) == 0 || slices.ContainsFunc(rule.Peers, func(p v1alpha1.Peer) bool {
+			if p.Group == "" {
+				return peersHold([]v1alpha1.Peer{p}, f.peer) > 0
+			}
+			key := policy.GroupKey{Namespace: e.Name.Namespace, Name: p.Group}
+			if r.Slices(key) == 0 {
+				key.Namespace = r.options.SharedNamespace
+			}
+			for i := range r.Slices(key) {
+				s, _ := r.Slice(SliceKey{key, int32(i)})
+				if slices.Contains(s.Addresses, v1alpha1.CIDR(netip.PrefixFrom(f.peer, f.peer.BitLen()).String())) {
+					return true
+				}
+			}
+			return false
+		})
+		return peer && (len(rule.Ports) == 0 || slices.ContainsFunc(rule.Ports, func(p v1alpha1.Port) bool {
+			switch {
+			case string(p.Protocol) != f.protocol.String():
+				return false
+			case p.Name != "":
+				return slices.Contains(selected.Ports, policy.NamedPort{Protocol: f.protocol, Name: p.Name, Port: f.port})
+			case p.Port == 0:
+				return true
+			}
+			return p.Port <= int32(f.port) && int32(f.port) <= max(p.Port, p.EndPort)
+		}))
+	})
+}

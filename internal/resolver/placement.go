@@ -1,0 +1,187 @@
+package resolver
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+// address is an IP address, IPv4 as IPv4-mapped IPv6: without a pointer in it, for there are millions.
+type address [16]byte
+
+func (a address) prefix() netip.Prefix {
+	ip := netip.AddrFrom16(a).Unmap()
+	return netip.PrefixFrom(ip, ip.BitLen())
+}
+
+// placement spreads the addresses of one group over slices of at most max. An address stays in the slice that it was first
+// put in until it leaves the group, or until two slices are merged.
+type placement struct {
+	max     int
+	members map[address]place
+	// slices are never fewer than one: the first tells how many there are.
+	slices [][]address
+	// waiting are addresses to place once those of the slices that were there before have been claimed; see adopt.
+	adopting bool
+	waiting  [][]address
+}
+
+// place is where an address is, and how many pods show it: two may for a moment, one that goes and one that comes.
+type place struct {
+	slice int32
+	refs  int32
+}
+
+func newPlacement(max int) *placement {
+	return &placement{max: max, members: map[address]place{}, slices: make([][]address, 1)}
+}
+
+// adopt makes the placement remember slices that exist already: an address that is added before settle is called goes where
+// it was. What does not fit the bounds of now is not remembered.
+func (p *placement) adopt(existing [][]address) {
+	p.adopting = true
+	if len(existing) > 0 {
+		p.slices = make([][]address, len(existing))
+	}
+	for i, addresses := range existing {
+		for _, a := range addresses {
+			if _, ok := p.members[a]; ok || len(p.slices[i]) >= p.max {
+				continue
+			}
+			p.members[a] = place{slice: int32(i)}
+			p.slices[i] = append(p.slices[i], a)
+		}
+	}
+}
+
+// settle ends adoption: remembered addresses that nobody claimed go, those that wait are placed.
+func (p *placement) settle() {
+	p.adopting = false
+	for i := range p.slices {
+		p.slices[i] = slices.DeleteFunc(p.slices[i], func(a address) bool {
+			gone := p.members[a].refs == 0
+			if gone {
+				delete(p.members, a)
+			}
+			return gone
+		})
+	}
+	ignore := func(int32) {}
+	for _, addresses := range p.waiting {
+		p.update(nil, addresses, ignore)
+	}
+	p.waiting = nil
+	p.merge(ignore)
+}
+
+// update removes and adds what one pod shows or showed, and calls touched with the index of each slice that becomes
+// different, appears or goes. It may call it more than once for one slice.
+func (p *placement) update(remove, add []address, touched func(int32)) {
+	freed := int32(-1)
+	for _, a := range remove {
+		m := p.members[a]
+		if m.refs--; m.refs > 0 {
+			p.members[a] = m
+			continue
+		}
+		delete(p.members, a)
+		s := p.slices[m.slice]
+		last := len(s) - 1
+		s[slices.Index(s, a)] = s[last]
+		p.slices[m.slice] = s[:last]
+		touched(m.slice)
+		freed = m.slice
+	}
+	var fresh []address
+	for _, a := range add {
+		if m, ok := p.members[a]; ok {
+			m.refs++
+			p.members[a] = m
+			continue
+		}
+		fresh = append(fresh, a)
+	}
+	if p.adopting {
+		if len(fresh) > 0 {
+			p.waiting = append(p.waiting, fresh)
+		}
+		return
+	}
+	for together := range slices.Chunk(fresh, p.max) {
+		p.put(p.room(len(together), freed, touched), together, touched)
+	}
+	if len(remove) > 0 {
+		p.merge(touched)
+	}
+}
+
+// room finds a slice with n free places: the preferred one, or the first, or a new one. A pod's addresses go to one slice, so
+// that its leaving rewrites one.
+func (p *placement) room(n int, preferred int32, touched func(int32)) int32 {
+	if preferred >= 0 && len(p.slices[preferred])+n <= p.max {
+		return preferred
+	}
+	for i := range p.slices {
+		if len(p.slices[i])+n <= p.max {
+			return int32(i)
+		}
+	}
+	p.slices = append(p.slices, nil)
+	touched(0) // it says how many there are
+	return int32(len(p.slices) - 1)
+}
+
+func (p *placement) put(slice int32, addresses []address, touched func(int32)) {
+	for _, a := range addresses {
+		m := p.members[a] // there already when it moves
+		m.slice = slice
+		if m.refs == 0 {
+			m.refs = 1
+		}
+		p.members[a] = m
+	}
+	p.slices[slice] = append(p.slices[slice], addresses...)
+	touched(slice)
+}
+
+// merge joins the two emptiest slices, and moves the last one to the place that becomes free, as long as at most half of all
+// places are taken and a quarter stays free afterwards: far enough from full that the next pods do not undo it.
+func (p *placement) merge(touched func(int32)) {
+	for n := len(p.slices); n > 1 && 2*len(p.members) <= n*p.max && 4*len(p.members) <= 3*(n-1)*p.max; n-- {
+		i, j := 0, 1
+		if len(p.slices[j]) < len(p.slices[i]) {
+			i, j = j, i
+		}
+		for k := 2; k < n; k++ {
+			switch size := len(p.slices[k]); {
+			case size < len(p.slices[i]):
+				i, j = k, i
+			case size < len(p.slices[j]):
+				j = k
+			}
+		}
+		i, j = min(i, j), max(i, j)
+		if len(p.slices[j]) > 0 {
+			p.put(int32(i), p.slices[j], touched)
+		}
+		if last := n - 1; j != last {
+			p.slices[j] = nil
+			p.put(int32(j), p.slices[last], touched)
+		}
+		p.slices[n-1] = nil
+		p.slices = p.slices[:n-1]
+		touched(int32(n - 1))
+		touched(0)
+	}
+}
+
+// addresses returns those of one slice, sorted, in the form of the API.
+func (p *placement) addresses(slice int32) []v1alpha1.CIDR {
+	sorted := slices.SortedFunc(slices.Values(p.slices[slice]), func(a, b address) int { return comparePrefixes(a.prefix(), b.prefix()) })
+	out := make([]v1alpha1.CIDR, len(sorted))
+	for i, a := range sorted {
+		out[i] = v1alpha1.CIDR(a.prefix().String())
+	}
+	return out
+}

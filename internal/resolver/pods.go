@@ -1,0 +1,144 @@
+package resolver
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// pod is a pod and the matchers that select it.
+type pod struct {
+	Pod
+	addresses []address
+	in        []*matcher
+}
+
+func newPod(p *Pod) *pod {
+	out := &pod{Pod: *p}
+	for _, addr := range p.Addresses {
+		out.addresses = append(out.addresses, addr.As16())
+	}
+	return out
+}
+
+func (p *pod) equal(q *pod) bool {
+	return p.isPeer() == q.isPeer() && maps.Equal(p.Labels, q.Labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.Ports, q.Ports)
+}
+
+// eachGroup yields the groups that the pod's addresses are in.
+func (p *pod) eachGroup(yield func(*group)) {
+	for _, m := range p.in {
+		if m.group != nil {
+			yield(m.group)
+		}
+		if len(m.byPort) == 0 {
+			continue
+		}
+		for _, port := range p.Ports {
+			if g := m.byPort[port]; g != nil {
+				yield(g)
+			}
+		}
+	}
+}
+
+// eachNumber yields the numbers that the pod gives to a name.
+func (p *pod) eachNumber(name portName, yield func(uint16)) {
+	for _, port := range p.Ports {
+		if port.Name == name.name && port.Protocol == name.protocol {
+			yield(port.Port)
+		}
+	}
+}
+
+// eachCount yields the counts that the pod is part of, with its numbers.
+func (p *pod) eachCount(yield func(*nameCount, uint16)) {
+	for _, m := range p.in {
+		if len(m.names) == 0 {
+			continue
+		}
+		for _, port := range p.Ports {
+			if c := m.names[portName{port.Protocol, port.Name}]; c != nil {
+				yield(c, port.Port)
+			}
+		}
+	}
+}
+
+func (r *Resolver) setPod(key types.NamespacedName, next *Pod) {
+	ns := r.namespace(key.Namespace)
+	old := ns.pods[key.Name]
+	var p *pod
+	if next != nil {
+		p = newPod(next)
+		if old != nil && p.equal(old) {
+			return
+		}
+		ns.pods[key.Name] = p
+		if r.started {
+			p.in = ns.matchers(p)
+		}
+	} else {
+		delete(ns.pods, key.Name)
+	}
+	if r.started {
+		r.movePod(old, p)
+	}
+	r.dropNamespace(ns)
+}
+
+// movePod takes a pod out of the groups that it leaves and puts it into those that it enters. Either may be nil.
+func (r *Resolver) movePod(old, next *pod) {
+	type move struct{ remove, add []address }
+	moves := map[*group]move{}
+	if old != nil {
+		old.eachGroup(func(g *group) { moves[g] = move{remove: old.addresses} })
+	}
+	if next != nil {
+		next.eachGroup(func(g *group) { moves[g] = move{remove: moves[g].remove, add: next.addresses} })
+	}
+	for g, m := range moves {
+		r.place(g, without(m.remove, m.add), without(m.add, m.remove))
+	}
+	// numbers of the new pod first: one that stays is never nobody's in between
+	if next != nil {
+		next.eachCount(func(c *nameCount, n uint16) {
+			if c.numbers[n]++; c.numbers[n] == 1 {
+				r.markStale(c)
+			}
+		})
+	}
+	if old != nil {
+		old.eachCount(func(c *nameCount, n uint16) {
+			if c.numbers[n]--; c.numbers[n] == 0 {
+				delete(c.numbers, n)
+				r.markStale(c)
+			}
+		})
+	}
+}
+
+func (r *Resolver) markStale(c *nameCount) {
+	for p := range c.users {
+		r.stale[p] = struct{}{}
+	}
+}
+
+// without returns the addresses of a that are not in b.
+func without(a, b []address) []address {
+	if len(b) == 0 {
+		return a
+	}
+	var out []address
+	for _, addr := range a {
+		if !slices.Contains(b, addr) {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+func sortedPods(pods map[string]*pod) []*pod {
+	return slices.SortedFunc(maps.Values(pods), func(a, b *pod) int { return compareNames(a.Key, b.Key) })
+}

@@ -1,0 +1,155 @@
+package resolver
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Endpoint is what a policy's PolicyEndpoint should be.
+type Endpoint struct {
+	// Name of the PolicyEndpoint; Policy and UID are those of the policy.
+	Name, Policy types.NamespacedName
+	UID          types.UID
+	// Spec is nil where the policy cannot be honoured and nothing of it was in force before: what is there stays.
+	Spec *v1alpha1.PolicyEndpointSpec
+	// Groups that Spec refers to, sorted. They must be there before it.
+	Groups []policy.GroupKey
+	// Problems are what Spec does not say, the gravest first.
+	Problems []Problem
+}
+
+// policyState is a policy and what it uses.
+type policyState struct {
+	source     *networkingv1.NetworkPolicy
+	normalized *normalized
+	endpoint   Endpoint
+	names      []nameUse
+}
+
+// nameUse is a named port whose numbers a policy depends on.
+type nameUse struct {
+	matcher *matcher
+	name    portName
+}
+
+func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
+	key := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
+	p := &policyState{source: np, normalized: normalize(np)}
+	p.endpoint = Endpoint{
+		Name:   types.NamespacedName{Namespace: np.Namespace, Name: endpointName(policyKind, key, np.UID)},
+		Policy: key,
+		UID:    np.UID,
+	}
+	for _, name := range p.normalized.names {
+		r.watch(p, &podSet{pods: p.normalized.selects}, name)
+	}
+	for _, peer := range p.normalized.peers[policy.Egress] {
+		if peer.name != (portName{}) {
+			r.watch(p, peer.peer.pods, peer.name)
+		}
+	}
+	old := r.policies[key]
+	r.policies[key] = p
+	r.endpoints[p.endpoint.Name] = p
+
+	// what the old one used goes last, so that nothing goes and comes back
+	switch {
+	case old == nil:
+		r.render(p, Endpoint{})
+	case old.endpoint.Name == p.endpoint.Name:
+		r.render(p, old.endpoint)
+		r.unwatch(old)
+	default: // made again under the same name
+		r.render(p, Endpoint{})
+		r.forget(old)
+	}
+}
+
+func (r *Resolver) deletePolicy(key types.NamespacedName) {
+	if p, ok := r.policies[key]; ok {
+		delete(r.policies, key)
+		r.forget(p)
+	}
+}
+
+// render makes a policy's endpoint what it should be now. The groups that it used before are released.
+func (r *Resolver) render(p *policyState, before Endpoint) {
+	from := p.source.Namespace
+	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, numbers: func(set *podSet, name portName) []uint16 {
+		return slices.Sorted(maps.Keys(r.matcher(from, set).names[name].numbers))
+	}}
+	out := renderer.render(p.source, p.normalized)
+	e := &p.endpoint
+	e.Problems = out.problems
+	if out.spec == nil {
+		e.Spec, e.Groups = before.Spec, before.Groups
+	} else {
+		e.Spec, e.Groups = out.spec, nil
+		slices.SortFunc(out.groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
+		for i, ref := range out.groups {
+			if i == 0 || ref.key != out.groups[i-1].key {
+				r.acquire(from, ref)
+				e.Groups = append(e.Groups, ref.key)
+			}
+		}
+		for _, g := range before.Groups {
+			r.release(g)
+		}
+	}
+	if !reflect.DeepEqual(before, *e) {
+		r.changedEndpoints[e.Name] = struct{}{}
+	}
+}
+
+// renderStale renders the policies with a named port that has other numbers now.
+func (r *Resolver) renderStale() {
+	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
+		r.render(p, p.endpoint)
+	}
+	clear(r.stale)
+}
+
+// watch makes a policy depend on the numbers behind a named port.
+func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
+	m := r.matcher(p.source.Namespace, set)
+	c, ok := m.names[name]
+	if !ok {
+		c = &nameCount{numbers: map[uint16]int{}, users: map[*policyState]struct{}{}}
+		m.names[name] = c
+		for _, pod := range r.pods(m) {
+			pod.eachNumber(name, func(n uint16) { c.numbers[n]++ })
+		}
+	}
+	c.users[p] = struct{}{}
+	p.names = append(p.names, nameUse{m, name})
+}
+
+func (r *Resolver) unwatch(p *policyState) {
+	delete(r.stale, p)
+	for _, u := range p.names {
+		if c := u.matcher.names[u.name]; c != nil {
+			delete(c.users, p)
+			if len(c.users) == 0 {
+				delete(u.matcher.names, u.name)
+				r.dropMatcher(u.matcher)
+			}
+		}
+	}
+}
+
+// forget releases all that a policy used, and its PolicyEndpoint.
+func (r *Resolver) forget(p *policyState) {
+	r.unwatch(p)
+	for _, g := range p.endpoint.Groups {
+		r.release(g)
+	}
+	delete(r.endpoints, p.endpoint.Name)
+	r.changedEndpoints[p.endpoint.Name] = struct{}{}
+}

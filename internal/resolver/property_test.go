@@ -1,0 +1,317 @@
+package resolver
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// snapshot is all that a resolver wants to be there.
+type snapshot struct {
+	endpoints map[types.NamespacedName]Endpoint
+	slices    map[SliceKey]v1alpha1.PolicyEndpointSliceSpec
+}
+
+func snap(r *Resolver) snapshot {
+	s := snapshot{map[types.NamespacedName]Endpoint{}, map[SliceKey]v1alpha1.PolicyEndpointSliceSpec{}}
+	for name := range r.endpoints {
+		s.endpoints[name], _ = r.Endpoint(name)
+	}
+	for key := range r.groups {
+		for i := range r.Slices(key) {
+			k := SliceKey{key, int32(i)}
+			s.slices[k], _ = r.Slice(k)
+		}
+	}
+	return s
+}
+
+// members returns the groups' addresses, whatever slices they are in.
+func (s snapshot) members(t *testing.T) map[policy.GroupKey]map[v1alpha1.CIDR]bool {
+	t.Helper()
+	out := map[policy.GroupKey]map[v1alpha1.CIDR]bool{}
+	for key, slice := range s.slices {
+		if out[key.Group] == nil {
+			out[key.Group] = map[v1alpha1.CIDR]bool{}
+		}
+		for _, a := range slice.Addresses {
+			if out[key.Group][a] {
+				t.Fatalf("%s stands twice in %s", a, key.Group)
+			}
+			out[key.Group][a] = true
+		}
+	}
+	return out
+}
+
+const propertyMax = 4
+
+// TestIncrementalIsExact draws events and holds the resolver, after each, against a new one that is fed what there is, against
+// the selectors and rules as Kubernetes defines them, and against what it said that it changed.
+func TestIncrementalIsExact(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			d := dice{rand.New(rand.NewPCG(seed, 1))}
+			options := Options{SharedNamespace: "kidoban", MaxAddresses: propertyMax}
+			m := &model{map[string]map[string]string{}, map[types.NamespacedName]Pod{}, map[types.NamespacedName]*networkingv1.NetworkPolicy{}}
+			r := New(options)
+			r.Start(nil)
+			before := snap(r)
+			for step := range 150 {
+				what, changes := event(d, m, r, int64(step))
+				after := snap(r)
+				checkChanges(t, what, before, after, changes)
+				checkSlices(t, after)
+				if t.Failed() {
+					t.Fatalf("after step %d: %s", step, what.name)
+				}
+				before = after
+				if step%10 == 9 {
+					checkRebuilt(t, d, m, options, after)
+					checkMembers(t, m, after)
+					checkFlows(t, d, m, r)
+					checkStats(t, r, after)
+				}
+			}
+		})
+	}
+}
+
+type happening struct {
+	name string
+	// noop: nothing changed. pod: one pod's labels, or its coming or going.
+	noop, pod bool
+}
+
+func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
+	switch k := d.IntN(20); {
+	case k < 2:
+		name, labels := d.namespace(), randomLabels(d.Rand)
+		m.namespaces[name] = labels
+		return happening{name: fmt.Sprintf("namespace %s %v", name, labels)}, r.SetNamespace(name, labels)
+	case k < 3:
+		name := d.namespace()
+		delete(m.namespaces, name)
+		return happening{name: "delete namespace " + name}, r.DeleteNamespace(name)
+	case k < 9:
+		p := d.pod(d.podKey())
+		_, was := m.pods[p.Key]
+		m.pods[p.Key] = p
+		return happening{name: fmt.Sprintf("pod %v", p), pod: !was}, r.SetPod(p)
+	case k < 11:
+		key := d.podKey()
+		p, ok := m.pods[key]
+		if !ok {
+			return happening{name: "delete no pod", noop: true}, r.DeletePod(key)
+		}
+		p.Labels = randomLabels(d.Rand)
+		m.pods[key] = p
+		return happening{name: fmt.Sprintf("relabel %v", p), pod: true}, r.SetPod(p)
+	case k < 13:
+		key := d.podKey()
+		delete(m.pods, key)
+		return happening{name: fmt.Sprintf("delete pod %s", key), pod: true}, r.DeletePod(key)
+	case k < 17:
+		np := d.policy(step)
+		m.policies[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
+		return happening{name: fmt.Sprintf("policy %s/%s", np.Namespace, np.Name)}, r.SetPolicy(np)
+	case k < 18:
+		key := types.NamespacedName{Namespace: d.namespace(), Name: pick(d, "a", "b", "c")}
+		delete(m.policies, key)
+		return happening{name: fmt.Sprintf("delete policy %s", key)}, r.DeletePolicy(key)
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.pods), compareNames) {
+		return happening{name: fmt.Sprintf("no change of pod %s", key), noop: true}, r.SetPod(m.pods[key])
+	}
+	return happening{name: "nothing", noop: true}, Changes{}
+}
+
+// checkChanges holds what the resolver said that it changed against what is different.
+func checkChanges(t *testing.T, what happening, before, after snapshot, c Changes) {
+	t.Helper()
+	var want Changes
+	for name := range union(before.endpoints, after.endpoints) {
+		if !cmp.Equal(before.endpoints[name], after.endpoints[name]) {
+			want.Endpoints = append(want.Endpoints, name)
+		}
+	}
+	perGroup, resized := map[policy.GroupKey]int{}, map[policy.GroupKey]bool{}
+	for key := range union(before.slices, after.slices) {
+		old, was := before.slices[key]
+		now, is := after.slices[key]
+		if was != is || !cmp.Equal(old, now) {
+			want.Slices = append(want.Slices, key)
+			perGroup[key.Group]++
+			resized[key.Group] = resized[key.Group] || was != is
+		}
+	}
+	slices.SortFunc(want.Endpoints, compareNames)
+	if diff := cmp.Diff(want.Endpoints, c.Endpoints); diff != "" {
+		t.Errorf("changed endpoints (-want +got):\n%s", diff)
+	}
+	wanted, got := map[SliceKey]bool{}, map[SliceKey]bool{}
+	for _, k := range want.Slices {
+		wanted[k] = true
+	}
+	for _, k := range c.Slices {
+		got[k] = true
+	}
+	if diff := cmp.Diff(wanted, got); diff != "" {
+		t.Errorf("changed slices (-want +got):\n%s", diff)
+	}
+	if what.noop && len(c.Endpoints)+len(c.Slices) > 0 {
+		t.Errorf("a change of nothing changed %v", c)
+	}
+	if what.pod {
+		for g, n := range perGroup {
+			if n > 1 && !resized[g] {
+				t.Errorf("one pod changed %d slices of %s", n, g)
+			}
+		}
+	}
+}
+
+func union[K comparable, V any](a, b map[K]V) map[K]struct{} {
+	out := map[K]struct{}{}
+	for k := range a {
+		out[k] = struct{}{}
+	}
+	for k := range b {
+		out[k] = struct{}{}
+	}
+	return out
+}
+
+func checkSlices(t *testing.T, s snapshot) {
+	t.Helper()
+	for key, slice := range s.slices {
+		head, ok := s.slices[SliceKey{key.Group, 0}]
+		if !ok || key.Index >= head.Slices || key.Index > 0 && slice.Slices != 0 {
+			t.Errorf("slice %v of %d", key, head.Slices)
+		}
+		if len(slice.Addresses) > propertyMax || int(slice.Count) != len(slice.Addresses) || slice.Group != key.Group.Name || slice.Index != key.Index {
+			t.Errorf("slice %v: %v", key, slice)
+		}
+	}
+	for name, e := range s.endpoints {
+		for _, g := range e.Groups {
+			if _, ok := s.slices[SliceKey{g, 0}]; !ok {
+				t.Errorf("%s refers to %s, which is not there", name, g)
+			}
+		}
+	}
+}
+
+// checkRebuilt feeds a new resolver, with and without the existing slices.
+func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
+	t.Helper()
+	existing := map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}
+	for key, s := range want.slices {
+		existing[key.Group] = append(existing[key.Group], s)
+	}
+	for _, adopt := range []map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{nil, existing} {
+		r := New(o)
+		feeds := []func(){}
+		for name, l := range m.namespaces {
+			feeds = append(feeds, func() { r.SetNamespace(name, l) })
+		}
+		for _, p := range m.pods {
+			feeds = append(feeds, func() { r.SetPod(p) })
+		}
+		for _, np := range m.policies {
+			feeds = append(feeds, func() { r.SetPolicy(np) })
+		}
+		d.Shuffle(len(feeds), func(i, j int) { feeds[i], feeds[j] = feeds[j], feeds[i] })
+		late := d.IntN(len(feeds)+1) * d.IntN(2) // some, or none, come after the start
+		for _, feed := range feeds[late:] {
+			feed()
+		}
+		if adopt != nil {
+			for _, feed := range feeds[:late] {
+				feed()
+			}
+			late = 0
+		}
+		r.Start(adopt)
+		for _, feed := range feeds[:late] {
+			feed()
+		}
+		got := snap(r)
+		if diff := cmp.Diff(want.endpoints, got.endpoints); diff != "" {
+			t.Fatalf("endpoints (-incremental +rebuilt):\n%s", diff)
+		}
+		if diff := cmp.Diff(want.members(t), got.members(t)); diff != "" {
+			t.Fatalf("members (-incremental +rebuilt):\n%s", diff)
+		}
+		if adopt != nil {
+			if diff := cmp.Diff(want.slices, got.slices); diff != "" {
+				t.Fatalf("a restart changes slices (-before +after):\n%s", diff)
+			}
+		}
+	}
+}
+
+// checkMembers holds each group against the selectors that its slices bear.
+func checkMembers(t *testing.T, m *model, s snapshot) {
+	t.Helper()
+	for group, got := range s.members(t) {
+		sel := s.slices[SliceKey{group, 0}].Selector
+		want := map[v1alpha1.CIDR]bool{}
+		for _, p := range m.pods {
+			for _, a := range p.Addresses {
+				at := slices.ContainsFunc(m.peersAt(a), func(q Pod) bool { return q.Key == p.Key })
+				if sel.Port != nil {
+					at = at && slices.ContainsFunc(p.Ports, func(n policy.NamedPort) bool {
+						return n.Name == sel.Port.Name && n.Protocol.String() == string(sel.Port.Protocol) && int32(n.Port) == sel.Port.Port
+					})
+				}
+				if at && m.selectsPod(group.Namespace, sel.NamespaceSelector, sel.PodSelector, p) {
+					want[v1alpha1.CIDR(address(a.As16()).prefix().String())] = true
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s of %v (-want +got):\n%s", group, sel, diff)
+		}
+	}
+}
+
+// checkFlows holds each PolicyEndpoint against its policy.
+func checkFlows(t *testing.T, d dice, m *model, r *Resolver) {
+	t.Helper()
+	for key, np := range m.policies {
+		name, _ := r.EndpointName(key)
+		e, _ := r.Endpoint(name)
+		for range 30 {
+			selected, f := d.pod(d.podKey()), d.flow()
+			for _, dir := range policy.Directions {
+				if !slices.Contains(e.Spec.PolicyTypes, v1alpha1.PolicyType(dir.String())) {
+					continue
+				}
+				if want, got := m.allows(np, dir, selected, f), specAllows(r, e, dir, selected, f); want != got {
+					t.Fatalf("%s %v of %v by %v: policy %v says %t, endpoint %v says %t", dir, f, selected.Ports, key, np.Spec, want, e.Spec, got)
+				}
+			}
+		}
+	}
+}
+
+func checkStats(t *testing.T, r *Resolver, s snapshot) {
+	t.Helper()
+	want := Stats{Policies: len(s.endpoints), Groups: len(r.groups), Slices: len(s.slices)}
+	for _, slice := range s.slices {
+		want.Addresses += len(slice.Addresses)
+	}
+	if got := r.Stats(); got != want {
+		t.Errorf("stats %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,193 @@
+package resolver
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// policyKind is the kind of policy that this package resolves.
+const policyKind = "NetworkPolicy"
+
+// groupRef is a group that a policy uses.
+type groupRef struct {
+	key  policy.GroupKey
+	set  *podSet
+	port *policy.NamedPort
+}
+
+// rendered is a policy in the form of the API. spec is nil where the policy cannot be honoured at all. A group that both
+// directions use stands twice in groups.
+type rendered struct {
+	spec     *v1alpha1.PolicyEndpointSpec
+	groups   []groupRef
+	problems []Problem
+}
+
+// renderer has what rendering needs of the cluster.
+type renderer struct {
+	// namespace of the policy; shared is the one of groups that cross namespaces.
+	namespace, shared string
+	// numbers are those that the pods of a set give to a name, ascending.
+	numbers func(*podSet, portName) []uint16
+}
+
+func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendered {
+	out := rendered{problems: slices.Clone(n.problems)}
+	if n.invalid {
+		return out
+	}
+	spec := &v1alpha1.PolicyEndpointSpec{
+		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
+		Tier:        v1alpha1.TierNetworkPolicy,
+		PodSelector: *np.Spec.PodSelector.DeepCopy(),
+		PolicyTypes: n.types,
+	}
+	for _, name := range n.names {
+		if len(r.numbers(&podSet{pods: n.selects}, name)) == 0 {
+			out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.ingress: no pod that the policy selects has a %s", name)
+		}
+	}
+	spec.Ingress = rules(r.peers(n.peers[policy.Ingress], &out))
+	spec.Egress = rules(r.peers(n.peers[policy.Egress], &out))
+	if field := outOfBounds(spec); field != "" {
+		out.problem(v1alpha1.ReasonTooLarge, "%s; split the policy in two", field)
+	} else {
+		out.spec = spec
+	}
+	out.problems = sortProblems(out.problems)
+	return out
+}
+
+func (o *rendered) problem(reason, format string, args ...any) {
+	o.problems = append(o.problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+// apiPeers are some of a rule's peers in the form of the API.
+type apiPeers struct {
+	everyone bool
+	peers    []v1alpha1.Peer
+	origins  []int32
+	ports    portSet
+}
+
+// peers writes peers as groups and CIDRs; a peer with a port's name becomes one group for each number behind the name.
+func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
+	var peers []apiPeers
+	for _, p := range list {
+		a := apiPeers{everyone: p.peer.everyone, origins: p.origins, ports: p.ports}
+		switch {
+		case p.peer.everyone:
+			peers = append(peers, a)
+		case p.peer.pods == nil:
+			a.peers = p.peer.block.peers()
+			peers = append(peers, a)
+		case p.name == portName{}:
+			a.peers = r.group(p.peer.pods, nil, out)
+			peers = append(peers, a)
+		default:
+			numbers := r.numbers(p.peer.pods, p.name)
+			if len(numbers) == 0 {
+				out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.egress[%d].ports: no pod among the peers has a %s", p.origins[0], p.name)
+			}
+			for _, number := range numbers {
+				a.peers = r.group(p.peer.pods, &policy.NamedPort{Protocol: p.name.protocol, Name: p.name.name, Port: number}, out)
+				a.ports = portSet{ranges: []policy.PortRange{{Protocol: p.name.protocol, First: number, Last: number}}}
+				peers = append(peers, a)
+			}
+		}
+	}
+	return peers
+}
+
+func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
+	key := policy.GroupKey{Namespace: r.namespace, Name: groupName(set.namespaces, set.pods, port)}
+	if set.namespaces != nil {
+		key.Namespace = r.shared
+	}
+	out.groups = append(out.groups, groupRef{key, set, port})
+	return []v1alpha1.Peer{{Group: key.Name}}
+}
+
+// rules puts peers that come from the same rules and have the same ports in one entry, or, where they are more than fit,
+// in several.
+func rules(list []apiPeers) []v1alpha1.Rule {
+	type entry struct {
+		key      string
+		everyone bool
+		rule     v1alpha1.Rule
+	}
+	var entries []entry
+	byKey := map[string]int{}
+	for _, a := range list {
+		key := fmt.Sprintf("%t %v %v %v", a.everyone, a.origins, a.ports.everything, a.ports.ranges)
+		i, ok := byKey[key]
+		if !ok {
+			i = len(entries)
+			byKey[key] = i
+			entries = append(entries, entry{key, a.everyone, v1alpha1.Rule{Rules: a.origins, Ports: a.ports.api()}})
+		}
+		entries[i].rule.Peers = append(entries[i].rule.Peers, a.peers...)
+	}
+	slices.SortFunc(entries, func(a, b entry) int {
+		return cmp.Or(slices.Compare(a.rule.Rules, b.rule.Rules), -compareBools(a.everyone, b.everyone), strings.Compare(a.key, b.key))
+	})
+	var out []v1alpha1.Rule
+	for _, e := range entries {
+		slices.SortFunc(e.rule.Peers, comparePeers)
+		if e.everyone {
+			out = append(out, e.rule)
+		}
+		for peers := range slices.Chunk(e.rule.Peers, v1alpha1.MaxPeersPerRule) {
+			out = append(out, v1alpha1.Rule{Rules: e.rule.Rules, Peers: peers, Ports: e.rule.Ports})
+		}
+	}
+	return out
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// comparePeers puts groups first, by name, and CIDRs after them, by address.
+func comparePeers(a, b v1alpha1.Peer) int {
+	if a.Group != "" || b.Group != "" {
+		return cmp.Or(-compareBools(a.Group != "", b.Group != ""), strings.Compare(a.Group, b.Group))
+	}
+	return cmp.Or(
+		comparePrefixes(netip.MustParsePrefix(string(a.CIDR)), netip.MustParsePrefix(string(b.CIDR))),
+		slices.Compare(a.Except, b.Except),
+	)
+}
+
+// outOfBounds names the field that the schema would refuse.
+func outOfBounds(spec *v1alpha1.PolicyEndpointSpec) string {
+	for d, rules := range [2][]v1alpha1.Rule{spec.Ingress, spec.Egress} {
+		field := [2]string{"spec.ingress", "spec.egress"}[d]
+		if len(rules) > v1alpha1.MaxRules {
+			return fmt.Sprintf("%s comes to %d entries of different rules and ports, of %d at most", field, len(rules), v1alpha1.MaxRules)
+		}
+		for _, r := range rules {
+			if len(r.Ports) > v1alpha1.MaxPortsPerRule {
+				return fmt.Sprintf("%s[%d].ports comes to %d ranges, of %d at most", field, r.Rules[0], len(r.Ports), v1alpha1.MaxPortsPerRule)
+			}
+			if len(r.Rules) > v1alpha1.MaxOriginsPerRule {
+				return fmt.Sprintf("%s names one peer in %d rules, of %d at most", field, len(r.Rules), v1alpha1.MaxOriginsPerRule)
+			}
+		}
+	}
+	return ""
+}
