@@ -1,0 +1,269 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+const shared = "kidoban-system"
+
+// A story is a node's state and what its tables say, told step by step.
+type story struct {
+	*testing.T
+	*state
+}
+
+func tell(t *testing.T) story { return story{t, newState(shared)} }
+
+func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + ip), Labels: map[string]string{"app": name}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
+	}
+	for _, c := range change {
+		c(pod)
+	}
+	s.setPod(pod)
+}
+
+func (s story) endpoint(name string, selector map[string]string, rules ...v1alpha1.Rule) {
+	s.Helper()
+	err := s.setPolicyEndpoint(&v1alpha1.PolicyEndpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+		Spec: v1alpha1.PolicyEndpointSpec{
+			PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: name},
+			PodSelector: metav1.LabelSelector{MatchLabels: selector},
+			PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress},
+			Ingress:     rules,
+		},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s story) slice(namespace, group string, index, slices int32, addresses ...v1alpha1.CIDR) {
+	s.Helper()
+	err := s.setSlice(&v1alpha1.PolicyEndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(group, "-", index)},
+		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: group, Index: index, Slices: slices, Addresses: addresses},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s story) sliceGone(namespace, group string, index int) {
+	s.deleteSlice(policy.GroupKey{Namespace: namespace, Name: group}, fmt.Sprint(group, "-", index))
+}
+
+func (s story) verdict(from, to string, port uint16) policy.Action {
+	s.compiler.Commit()
+	f := policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: port}
+	v, _ := s.compiler.Tables().Lookup(policy.Ingress, f)
+	return v.Action
+}
+
+func (s story) open(from, to string, port uint16) {
+	s.Helper()
+	if s.verdict(from, to, port) != policy.Accept {
+		s.Errorf("%s → %s:%d is refused", from, to, port)
+	}
+}
+
+func (s story) closed(from, to string, port uint16) {
+	s.Helper()
+	if s.verdict(from, to, port) != policy.Deny {
+		s.Errorf("%s → %s:%d passes", from, to, port)
+	}
+}
+
+func fromGroup(name string) v1alpha1.Rule {
+	return v1alpha1.Rule{Peers: []v1alpha1.Peer{{Group: name}}}
+}
+
+var everyPod map[string]string
+
+func TestAPolicyIsInForceWhenAllItsGroupsAreWhole(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.open("10.0.0.9", "10.0.0.1", 80) // nothing is known of the group
+	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
+	s.open("10.0.0.9", "10.0.0.1", 80) // one slice of two
+	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.open("10.0.0.3", "10.0.0.1", 80)
+}
+
+func TestAnOldVersionJudgesUntilTheNewOneCan(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "old", 0, 1, "10.0.0.2/32")
+	s.endpoint("allow", everyPod, fromGroup("old"))
+	s.endpoint("allow", everyPod, fromGroup("new"))
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.closed("10.0.0.3", "10.0.0.1", 80)
+	s.sliceGone("shop", "old", 0) // nobody refers to it in the API any more
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.slice("shop", "new", 0, 1, "10.0.0.3/32")
+	s.closed("10.0.0.2", "10.0.0.1", 80)
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	if len(s.groups) != 1 {
+		t.Errorf("groups %v: the old one is not used", s.groups)
+	}
+}
+
+func TestAGroupKeepsItsMembersWhileASliceIsMissing(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
+	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.sliceGone("shop", "g", 1) // somebody deleted it by hand
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.slice("shop", "g", 1, 0, "10.0.0.4/32")
+	s.closed("10.0.0.3", "10.0.0.1", 80)
+	s.open("10.0.0.4", "10.0.0.1", 80)
+}
+
+func TestAGroupGrowsAndShrinksWithItsHead(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
+	s.closed("10.0.0.3", "10.0.0.1", 80) // the head does not count it yet
+	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.slice("shop", "g", 0, 2, "10.0.0.2/32", "10.0.0.3/32") // the address moves
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32", "10.0.0.3/32")
+	s.sliceGone("shop", "g", 1)
+	s.open("10.0.0.3", "10.0.0.1", 80)
+}
+
+func TestAGroupOfTheNamespaceComesBeforeASharedOne(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice(shared, "g", 0, 1, "10.0.0.2/32")
+	s.slice("other", "g", 0, 1, "10.0.0.9/32")
+	s.endpoint("a", map[string]string{"app": "web"}, fromGroup("g"))
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.slice("shop", "g", 0, 1, "10.0.0.3/32")
+	s.endpoint("b", map[string]string{"app": "db"}, fromGroup("g"))
+	s.pod("db", "10.0.0.5")
+	s.open("10.0.0.3", "10.0.0.5", 80)
+	s.closed("10.0.0.2", "10.0.0.5", 80)
+}
+
+func TestAPodFollowsItsLabels(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"tier": "closed"})
+	s.pod("web", "10.0.0.1")
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.pod("web", "10.0.0.1", func(p *corev1.Pod) { p.Labels["tier"] = "closed" })
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.pod("web", "10.0.0.1")
+	s.open("10.0.0.9", "10.0.0.1", 80)
+}
+
+func TestANamedPortIsEachPodsOwn(t *testing.T) {
+	s := tell(t)
+	s.endpoint("http", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Name: "http"}}})
+	listen := func(port int32) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: port}}}}
+		}
+	}
+	s.pod("a", "10.0.0.1", listen(80))
+	s.pod("b", "10.0.0.2", listen(8080))
+	s.pod("c", "10.0.0.3")
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.closed("10.0.0.9", "10.0.0.1", 8080)
+	s.open("10.0.0.9", "10.0.0.2", 8080)
+	s.closed("10.0.0.9", "10.0.0.2", 80)
+	s.closed("10.0.0.9", "10.0.0.3", 80)
+}
+
+func TestTheYoungestOfTwoPodsHasTheAddress(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "new"})
+	at := func(seconds int) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(time.Unix(int64(seconds), 0)) }
+	}
+	s.pod("new", "10.0.0.1", at(2))
+	s.pod("old", "10.0.0.1", at(1)) // its deletion was not seen yet
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "old"})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.pod("old", "10.0.0.1", at(1))
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "new"})
+	s.open("10.0.0.9", "10.0.0.1", 80)
+}
+
+func TestAPodThatEndedOrIsOnTheHostNetworkIsNobody(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", everyPod)
+	s.pod("done", "10.0.0.1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
+	s.pod("host", "10.0.0.2", func(p *corev1.Pod) { p.Spec.HostNetwork = true })
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.open("10.0.0.9", "10.0.0.2", 80)
+	s.pod("web", "10.0.0.3")
+	s.closed("10.0.0.9", "10.0.0.3", 80)
+	s.pod("web", "10.0.0.3", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+	s.open("10.0.0.9", "10.0.0.3", 80)
+}
+
+func TestABrokenObjectLeavesWhatWasInForce(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	broken := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow"}}
+	broken.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
+	broken.Spec.Ingress = []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/33"}}}}
+	if err := s.setPolicyEndpoint(broken); err == nil {
+		t.Error("10.0.0.0/33 is taken for a CIDR")
+	}
+	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-0"}}
+	pes.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Addresses: []v1alpha1.CIDR{"ten"}}
+	if err := s.setSlice(pes); err == nil {
+		t.Error("ten is taken for a CIDR")
+	}
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.closed("10.0.0.3", "10.0.0.1", 80)
+}
+
+func TestNothingStaysWhenAllIsGone(t *testing.T) {
+	s := tell(t)
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.pod("web", "10.0.0.1")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.sliceGone("shop", "g", 0)
+	s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
+	if n := len(s.pods) + len(s.owners) + len(s.policies) + len(s.byNamespace) + len(s.waiting) + len(s.groups) + len(s.groupUsers); n > 0 {
+		t.Errorf("something is left: %+v", s.state)
+	}
+	s.compiler.Commit()
+	for range 4 {
+		s.compiler.Collect()
+	}
+	tables := s.compiler.Tables()
+	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Rows) + len(tables.Ports); n > 0 {
+		t.Errorf("entries are left: %+v", tables)
+	}
+}

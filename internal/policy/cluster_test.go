@@ -1,0 +1,164 @@
+package policy
+
+import (
+	"net/netip"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// A small cluster: shop with frontend and backend, monitoring with prometheus. 10.0.0.9 is no pod.
+const (
+	frontend   = "10.0.0.1"
+	backend    = "10.0.0.2"
+	prometheus = "10.0.1.1"
+	outside    = "10.0.0.9"
+)
+
+func cluster(t *testing.T, policies ...string) *Cluster {
+	t.Helper()
+	pod := func(namespace, name, ip string, ports ...corev1.ContainerPort) corev1.Pod {
+		return corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": name}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Ports: ports}}},
+			Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}, {IP: "fd00::" + ip[len(ip)-1:]}}},
+		}
+	}
+	c := &Cluster{
+		Namespaces: []corev1.Namespace{
+			{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"team": "shop"}}},
+			{ObjectMeta: metav1.ObjectMeta{Name: "monitoring", Labels: map[string]string{"team": "sre"}}},
+		},
+		Pods: []corev1.Pod{
+			pod("shop", "frontend", frontend),
+			pod("shop", "backend", backend, corev1.ContainerPort{Name: "http", ContainerPort: 8080}),
+			pod("monitoring", "prometheus", prometheus),
+		},
+	}
+	for _, y := range policies {
+		var np networkingv1.NetworkPolicy
+		if err := yaml.UnmarshalStrict([]byte(y), &np.Spec); err != nil {
+			t.Fatal(err)
+		}
+		np.Namespace, np.Name = "shop", "p"
+		c.Policies = append(c.Policies, np)
+	}
+	return c
+}
+
+func TestWhatNetworkPoliciesMean(t *testing.T) {
+	const selectBackend = "podSelector: {matchLabels: {app: backend}}\n"
+	type flow struct {
+		from, to string
+		proto    Protocol
+		port     uint16
+		allowed  bool
+	}
+	for _, tc := range []struct {
+		name, policy string
+		flows        []flow
+	}{
+		{"no policy isolates nobody", "", []flow{{frontend, backend, TCP, 80, true}, {outside, backend, ICMP, 0, true}}},
+		{"an empty podSelector selects every pod of the namespace, and no other", "podSelector: {}", []flow{
+			{frontend, backend, TCP, 80, false}, {backend, frontend, TCP, 80, false}, {backend, prometheus, TCP, 80, true}}},
+		{"without policyTypes and egress rules only ingress is isolated", selectBackend, []flow{
+			{frontend, backend, TCP, 80, false}, {backend, outside, TCP, 80, true}}},
+		{"without policyTypes and with egress rules both are isolated", selectBackend + "egress: [{to: [{ipBlock: {cidr: 10.0.0.9/32}}]}]", []flow{
+			{frontend, backend, TCP, 80, false}, {backend, outside, TCP, 80, true}, {backend, frontend, TCP, 80, false}}},
+		{"a missing from is everyone", selectBackend + "ingress: [{ports: [{port: 80}]}]", []flow{
+			{outside, backend, TCP, 80, true}, {outside, backend, TCP, 81, false}, {outside, backend, UDP, 80, false}}},
+		{"an empty from is everyone", selectBackend + "ingress: [{from: []}]", []flow{{outside, backend, TCP, 80, true}, {outside, backend, ICMP, 0, true}}},
+		{"an empty rule list refuses all", selectBackend + "ingress: []", []flow{{frontend, backend, TCP, 80, false}}},
+		{"podSelector alone means the policy's namespace", selectBackend + "ingress: [{from: [{podSelector: {}}]}]", []flow{
+			{frontend, backend, TCP, 80, true}, {prometheus, backend, TCP, 80, false}, {outside, backend, TCP, 80, false}}},
+		{"an empty namespaceSelector means pods of all namespaces", selectBackend + "ingress: [{from: [{namespaceSelector: {}}]}]", []flow{
+			{frontend, backend, TCP, 80, true}, {prometheus, backend, TCP, 80, true}, {outside, backend, TCP, 80, false}}},
+		{"both selectors in one peer are AND", selectBackend + "ingress: [{from: [{namespaceSelector: {matchLabels: {team: sre}}, podSelector: {matchLabels: {app: frontend}}}]}]", []flow{
+			{frontend, backend, TCP, 80, false}, {prometheus, backend, TCP, 80, false}}},
+		{"two peers are OR", selectBackend + "ingress: [{from: [{namespaceSelector: {matchLabels: {team: sre}}}, {podSelector: {matchLabels: {app: frontend}}}]}]", []flow{
+			{frontend, backend, TCP, 80, true}, {prometheus, backend, TCP, 80, true}}},
+		{"NotIn and DoesNotExist hold where the key is absent", selectBackend + "ingress: [{from: [{podSelector: {matchExpressions: [{key: none, operator: NotIn, values: [x]}, {key: nil, operator: DoesNotExist}]}}]}]", []flow{
+			{frontend, backend, TCP, 80, true}}},
+		{"In and Exists do not", selectBackend + "ingress: [{from: [{podSelector: {matchExpressions: [{key: none, operator: Exists}]}}]}]", []flow{
+			{frontend, backend, TCP, 80, false}}},
+		{"an except of one rule takes nothing from another", selectBackend + "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.0.0.8/29]}}]}, {from: [{ipBlock: {cidr: 10.0.0.9/32}}], ports: [{port: 80}]}]", []flow{
+			{outside, backend, TCP, 80, true}, {outside, backend, TCP, 81, false}, {frontend, backend, TCP, 81, true}}},
+		{"two rules for one CIDR add up", selectBackend + "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: 80}]}, {from: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: 443}]}]", []flow{
+			{outside, backend, TCP, 80, true}, {outside, backend, TCP, 443, true}, {outside, backend, TCP, 81, false}}},
+		{"endPort is inclusive", selectBackend + "ingress: [{ports: [{port: 80, endPort: 82}]}]", []flow{
+			{outside, backend, TCP, 79, false}, {outside, backend, TCP, 80, true}, {outside, backend, TCP, 82, true}, {outside, backend, TCP, 83, false}}},
+		{"a protocol without a port is all its ports", selectBackend + "ingress: [{ports: [{protocol: UDP}]}]", []flow{
+			{outside, backend, UDP, 9, true}, {outside, backend, TCP, 9, false}, {outside, backend, SCTP, 9, false}, {outside, backend, ICMP, 0, false}}},
+		{"a named port of ingress is the selected pod's", "podSelector: {}\ningress: [{ports: [{port: http}]}]", []flow{
+			{outside, backend, TCP, 8080, true}, {outside, backend, TCP, 80, false}, {outside, frontend, TCP, 8080, false}}},
+		{"a named port of egress is the peer's", "podSelector: {}\npolicyTypes: [Egress]\negress: [{ports: [{port: http}]}]", []flow{
+			{frontend, backend, TCP, 8080, true}, {frontend, backend, TCP, 80, false}, {frontend, outside, TCP, 8080, false}}},
+		{"families are judged alike", selectBackend + "ingress: [{from: [{podSelector: {matchLabels: {app: frontend}}}]}]", []flow{
+			{"fd00::1", "fd00::2", TCP, 80, true}, {"fd00::9", "fd00::2", TCP, 80, false}}},
+		{"a pod cannot block itself", "podSelector: {}\npolicyTypes: [Ingress, Egress]", []flow{{backend, backend, TCP, 80, true}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := cluster(t)
+			if tc.policy != "" {
+				c = cluster(t, tc.policy)
+			}
+			for _, f := range tc.flows {
+				flow := Flow{Source: netip.MustParseAddr(f.from), Destination: netip.MustParseAddr(f.to), Protocol: f.proto, Port: f.port}
+				if got := c.Allows(flow); got != f.allowed {
+					t.Errorf("%v: allowed %v, want %v", flow, got, f.allowed)
+				}
+			}
+		})
+	}
+}
+
+func TestAClusterVerdictNamesWhatDecided(t *testing.T) {
+	c := cluster(t, "podSelector: {}", "podSelector: {}\ningress: [{ports: [{port: 1}]}, {ports: [{port: 80}]}]")
+	c.Policies[0].Name, c.Policies[1].Name = "deny", "allow"
+	f := Flow{Source: netip.MustParseAddr(outside), Destination: netip.MustParseAddr(backend), Protocol: TCP, Port: 80}
+	v := c.Evaluate(Ingress, f)
+	if !v.Allowed || v.Policy == nil || v.Policy.Name != "allow" || v.Rule != 1 || len(v.Isolating) != 2 {
+		t.Errorf("%+v", v)
+	}
+	f.Port = 81
+	if v = c.Evaluate(Ingress, f); v.Allowed || v.Policy != nil || len(v.Isolating) != 2 {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestPodsWithoutAnAddressOfTheirOwnAreNoPeers(t *testing.T) {
+	base := corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"}}
+	for name, change := range map[string]func(*corev1.Pod){
+		"host network":   func(p *corev1.Pod) { p.Spec.HostNetwork = true },
+		"succeeded":      func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded },
+		"failed":         func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed },
+		"no address yet": func(p *corev1.Pod) { p.Status.PodIP = "" },
+	} {
+		pod := base.DeepCopy()
+		change(pod)
+		if IsPeer(pod) {
+			t.Errorf("%s: a peer", name)
+		}
+	}
+	pending := base.DeepCopy()
+	pending.Status.Phase = corev1.PodPending
+	now := metav1.Now()
+	pending.DeletionTimestamp = &now
+	if !IsPeer(pending) {
+		t.Error("a pod that is starting or terminating and has an address is a peer")
+	}
+}
+
+func TestSidecarsHavePortsAndOtherInitContainersHaveNot(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	pod := &corev1.Pod{Spec: corev1.PodSpec{InitContainers: []corev1.Container{
+		{Ports: []corev1.ContainerPort{{Name: "init", ContainerPort: 1}}},
+		{Ports: []corev1.ContainerPort{{Name: "side", ContainerPort: 2}}, RestartPolicy: &always},
+	}}}
+	if ports := ContainerPorts(pod); len(ports) != 1 || ports[0] != (NamedPort{TCP, "side", 2}) {
+		t.Errorf("%v", ports)
+	}
+}
