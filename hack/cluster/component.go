@@ -66,7 +66,9 @@ func (c *Cluster) start(comp component) (*running, error) {
 	}
 	r := &running{name: comp.name, log: logPath, done: make(chan struct{})}
 	go func() {
-		r.err = cmd.Wait()
+		if r.err = cmd.Wait(); r.err == nil {
+			r.err = errors.New("exit status 0")
+		}
 		close(r.done)
 	}()
 	p, err := processOf(cmd.Process.Pid)
@@ -108,7 +110,7 @@ func becomeComponent(ns string, argv []string) error {
 
 // failure describes a component that ended though it should run.
 func (r *running) failure() error {
-	return fmt.Errorf("%s ended: %v\n%s", r.name, r.err, logTail(r.log))
+	return fmt.Errorf("%s ended: %w\n%s", r.name, r.err, logTail(r.log))
 }
 
 // logTail quotes the last lines of a log.
