@@ -7,59 +7,260 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr/testr"
+	"golang.org/x/sys/unix"
 
-	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-func TestSmoke(t *testing.T) {
-	r := netnstest.NewRouter(t)
-	a := r.AddPod("10.9.0.1", "fd09::1")
-	b := r.AddPod("10.9.0.2", "fd09::2")
-	var d *dataplane.Dataplane
-	r.Do(func() error {
-		var err error
-		d, err = dataplane.New(dataplane.Options{BPFFS: bpffs(t), Log: testr.New(t), Events: dataplane.EventsAll})
-		if err != nil {
-			return err
+// Three pods of one node, by real connections.
+func TestConnections(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b, c := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3")
+	for _, p := range pods(a, b, c) {
+		for _, port := range []uint16{8079, 8080, 8083, 8084} {
+			p.Echo("tcp", port)
+			p.Echo("udp", port)
 		}
-		_, err = d.Sync(&compiler.Tables{
-			Pods:      map[netip.Addr]compiler.Pod{b.V4: {Sets: [2]compiler.SetID{1, 0}}, b.V6: {Sets: [2]compiler.SetID{1, 0}}},
-			Addresses: map[netip.Addr]compiler.ClassID{a.V4: 1},
-			Rows:      map[compiler.RowKey]compiler.Row{{Set: 1, Class: 1}: {Table: 1, Default: compiler.Verdict{Action: policy.Deny}}},
-			Ports:     map[compiler.PortKey]compiler.Verdict{{Table: 1, Protocol: policy.TCP, Port: 80, Bits: 16}: {Rule: 1, Tier: 1}},
+	}
+	n.set(a)
+	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.TCP, 8080, 8083), port(policy.UDP, 8084))))
+	n.set(c, isolate(policy.Egress, with(pods(a), port(policy.TCP, 8080))), isolate(policy.Ingress))
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		addrA, addrB, addrC := a.Addr(v6), b.Addr(v6), c.Addr(v6)
+
+		t.Run("a range of ports", func(t *testing.T) {
+			reaches(t, a, "tcp", addrB, 8080)
+			reaches(t, a, "tcp", addrB, 8083)
+			isKept(t, a, "tcp", addrB, 8079)
+			isKept(t, a, "tcp", addrB, 8084)
 		})
-		if err != nil {
+		t.Run("another protocol", func(t *testing.T) {
+			reaches(t, a, "udp", addrB, 8084)
+			isKept(t, a, "udp", addrB, 8080)
+		})
+		t.Run("another peer", func(t *testing.T) {
+			isKept(t, c, "tcp", addrB, 8080)
+		})
+		t.Run("replies to a pod that lets nobody in", func(t *testing.T) {
+			reaches(t, c, "tcp", addrA, 8080)
+		})
+		t.Run("replies of a pod that may not open the same", func(t *testing.T) {
+			reaches(t, b, "tcp", addrA, 8079)
+			reaches(t, b, "udp", addrA, 8079)
+		})
+		t.Run("both ends must accept", func(t *testing.T) {
+			isKept(t, a, "tcp", addrC, 8080) // ingress of c refuses, nothing of a does
+			isKept(t, c, "tcp", addrA, 8083) // egress of c refuses
+			isKept(t, c, "udp", addrA, 8080)
+		})
+		t.Run("another's protocol says nothing about ICMP", func(t *testing.T) {
+			if ping(t, a, addrB) {
+				t.Error("a pinged b")
+			}
+			if !ping(t, b, addrA) {
+				t.Error("b did not ping a, which is not isolated")
+			}
+		})
+	})
+}
+
+// ping sends an echo request and reports whether an answer comes, within Silence if it may not come.
+func ping(t testing.TB, from *netnstest.Pod, to netip.Addr) bool {
+	t.Helper()
+	family, protocol, request := unix.AF_INET, unix.IPPROTO_ICMP, byte(8)
+	if to.Is6() {
+		family, protocol, request = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128
+	}
+	answered := false
+	from.Do(func() error {
+		if err := pingRange(); err != nil {
 			return err
 		}
-		return d.Attach()
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
+		if err != nil {
+			return fmt.Errorf("open a ping socket: %w", err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		timeout := unix.NsecToTimeval(netnstest.Silence.Nanoseconds())
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+			return err
+		}
+		// The kernel fills in identifier and checksum.
+		if err := unix.Sendto(fd, []byte{request, 0, 0, 0, 0, 0, 0, 1}, 0, sockaddr(to, 0)); err != nil {
+			return err
+		}
+		_, _, err = unix.Recvfrom(fd, make([]byte, 64), 0)
+		answered = err == nil
+		return nil
 	})
-	for _, port := range []int{80, 81} {
-		for _, ip := range []netip.Addr{b.V4, b.V6} {
-			var l net.Listener
-			b.Do(func() error { var err error; l, err = net.Listen("tcp", fmt.Sprint(":", port)); return err })
-			a.Do(func() error {
-				c, err := net.DialTimeout("tcp", netip.AddrPortFrom(ip, uint16(port)).String(), time.Second)
-				t.Log(ip, port, err)
-				if c != nil {
-					c.Close()
-				}
-				return nil
-			})
-			l.Close()
-		}
+	return answered
+}
+
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
 	}
-	c, err := d.Counters()
-	t.Log(err)
-	for _, c := range c.Judged {
-		if c.Packets > 0 {
-			t.Log(c)
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+}
+
+func TestFragments(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	b.Echo("udp", 53)
+	b.Echo("udp", 54)
+	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
+	n.set(a, isolate(policy.Ingress))
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		if err := a.AskSize("udp", netip.AddrPortFrom(b.Addr(v6), 53), 4000, netnstest.Patience); err != nil {
+			t.Errorf("4000 bytes to an allowed port and back: %v", err)
 		}
+		if err := a.AskSize("udp", netip.AddrPortFrom(b.Addr(v6), 54), 4000, netnstest.Silence); err == nil {
+			t.Error("4000 bytes to a refused port and back")
+		}
+	})
+}
+
+// withOption opens a UDP connection whose packets all bear an IP option or an extension header.
+func withOption(t testing.TB, from *netnstest.Pod, to netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := from.Dial("udp", to, netnstest.Patience)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Log(d.Usage())
-	dr, err := d.Sync(&compiler.Tables{})
-	t.Log(dr, err)
+	t.Cleanup(func() { _ = c.Close() })
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		if to.Addr().Is4() {
+			failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IP, unix.IP_OPTIONS, "\x01\x01\x01\x01") // no operation, four times
+			return
+		}
+		// destination options: next header (the kernel's), length, PadN of 4
+		failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, "\x00\x00\x01\x04\x00\x00\x00\x00")
+		if failed == nil {
+			failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, "\x00\x00\x01\x04\x00\x00\x00\x00")
+		}
+	}); err != nil || failed != nil {
+		t.Fatalf("set options: %v, %v", err, failed)
+	}
+	return c
+}
+
+func TestOptionsAndExtensionHeaders(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	b.Echo("udp", 53)
+	b.Echo("udp", 54)
+	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		if err := netnstest.Exchange(withOption(t, a, netip.AddrPortFrom(b.Addr(v6), 53)), 8, netnstest.Patience); err != nil {
+			t.Errorf("to an allowed port: %v", err)
+		}
+		if err := netnstest.Exchange(withOption(t, a, netip.AddrPortFrom(b.Addr(v6), 54)), 8, netnstest.Silence); err == nil {
+			t.Error("a refused port was reached")
+		}
+		if n := denied(t, n.d)[dataplane.ReasonUnparsable]; n != 0 {
+			t.Errorf("%d packets were unparsable", n)
+		}
+	})
+}
+
+// The refusal of a port comes as an ICMP error, to a pod that lets nobody in.
+func TestICMPErrorsOfAllowedFlows(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.set(a, isolate(policy.Ingress), isolate(policy.Egress, with(pods(b), port(policy.UDP, 53))))
+	n.set(b, isolate(policy.Egress), isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		err := a.Ask("udp", netip.AddrPortFrom(b.Addr(v6), 53), netnstest.Patience)
+		if !isRefused(err) {
+			t.Errorf("a closed port answers with %v", err)
+		}
+	})
+}
+
+// A second router on the way has a smaller MTU, and tells the sender so through the first.
+func TestPathMTUDiscovery(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, second := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.9", "fd09::9")
+	second.Forward()
+	b := second.AddPod("10.9.0.2", "fd09::2")
+	n.RouteVia(b, second)
+	second.SetMTU(b.Host, 1300)
+	b.Echo("tcp", 80)
+	n.set(a, isolate(policy.Ingress), isolate(policy.Egress, with(pods(b), port(policy.TCP, 80))))
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		if err := a.AskSize("tcp", netip.AddrPortFrom(b.Addr(v6), 80), 200_000, netnstest.Patience); err != nil {
+			t.Errorf("200 kB over a path of MTU 1300: %v", err)
+		}
+	})
+}
+
+func TestAudit(t *testing.T) {
+	n := newNode(t, dataplane.Options{Events: dataplane.EventsDenied})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	b.Echo("tcp", 80)
+	n.audit(b, isolate(policy.Ingress))
+	events := watchEvents(t, n.d)
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		reaches(t, a, "tcp", b.Addr(v6), 80)
+		if e := nextEvent(t, events); e.Verdict != dataplane.AuditDeny || e.Destination.Addr() != b.Addr(v6) {
+			t.Errorf("event %+v", e)
+		}
+	})
+}
+
+func TestEventContents(t *testing.T) {
+	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	b.Echo("udp", 53)
+	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
+	events := watchEvents(t, n.d)
+
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		before := time.Now()
+		c, err := a.Dial("udp", netip.AddrPortFrom(b.Addr(v6), 53), netnstest.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		for range 3 { // one flow, one event
+			if err := netnstest.Exchange(c, 8, netnstest.Patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := nextEvent(t, events)
+		after := time.Now()
+		if got.Time.Before(before.Add(-time.Second)) || got.Time.After(after.Add(time.Second)) {
+			t.Errorf("the event is of %v, the packet of %v to %v", got.Time, before, after)
+		}
+		set := n.compiler.Tables().Pods[b.Addr(v6)].Sets[policy.Ingress]
+		want := dataplane.Event{
+			Time: got.Time, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
+			Destination: netip.AddrPortFrom(b.Addr(v6), 53), OriginalDestination: netip.AddrPortFrom(b.Addr(v6), 53),
+			Protocol: policy.UDP, Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy,
+			Rule: got.Rule, Set: set, IfIndex: uint32(a.Host.Attrs().Index),
+		}
+		if got != want {
+			t.Errorf("got\n%+v, want\n%+v", got, want)
+		}
+		if ref, ok := n.compiler.Rule(got.Rule); !ok || ref.Rule != 0 || ref.Direction != policy.Ingress {
+			t.Errorf("rule %d is %+v", got.Rule, ref)
+		}
+		isKept(t, a, "udp", b.Addr(v6), 54)
+		if got := nextEvent(t, events); got.Verdict != dataplane.Deny || got.Reason != dataplane.ReasonDefault || got.Destination.Port() != 54 {
+			t.Errorf("event of a refusal: %+v", got)
+		}
+	})
 }

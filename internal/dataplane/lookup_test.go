@@ -280,4 +280,3 @@ func TestClosedSet(t *testing.T) {
 		t.Error("a pod under ClosedSet was reached")
 	}
 }
-

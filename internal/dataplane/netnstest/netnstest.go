@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -86,9 +87,15 @@ func (n *Namespace) link(name string) netlink.Link {
 func NewRouter(t testing.TB) *Namespace {
 	t.Helper()
 	r := New(t)
-	r.Sysctl("ipv4/ip_forward", "1")
-	r.Sysctl("ipv6/conf/all/forwarding", "1")
+	r.Forward()
 	return r
+}
+
+// Forward makes the namespace forward both families.
+func (n *Namespace) Forward() {
+	n.t.Helper()
+	n.Sysctl("ipv4/ip_forward", "1")
+	n.Sysctl("ipv6/conf/all/forwarding", "1")
 }
 
 // The pods' gateways, as Amazon's VPC CNI has them: addresses that no link bears, with static neighbours.
@@ -132,6 +139,8 @@ func (n *Namespace) AddPod(v4, v6 string) *Pod {
 	p.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0o644) })
 	must(t, n.Link.LinkSetUp(p.Host))
 	must(t, p.Link.LinkSetUp(eth0))
+	n.awaitUp(name)
+	p.awaitUp("eth0")
 	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V4, gateway4)
 	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V6, gateway6)
 	for _, a := range []netip.Addr{p.V4, p.V6} {
@@ -143,6 +152,16 @@ func (n *Namespace) AddPod(v4, v6 string) *Pod {
 	return p
 }
 
+// awaitUp waits until the link really sends: the kernel throws packets away until its linkwatch has come by.
+func (n *Namespace) awaitUp(name string) {
+	n.t.Helper()
+	for deadline := time.Now().Add(Patience); n.link(name).Attrs().OperState != netlink.OperUp; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("link %s does not come up", name)
+		}
+	}
+}
+
 func (p *Pod) route(eth0 netlink.Link, router net.HardwareAddr, addr, gateway netip.Addr) {
 	p.t.Helper()
 	index := eth0.Attrs().Index
@@ -152,6 +171,22 @@ func (p *Pod) route(eth0 netlink.Link, router net.HardwareAddr, addr, gateway ne
 		must(p.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: index, Dst: host(gateway), Scope: netlink.SCOPE_LINK}))
 	}
 	must(p.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice(), Dst: everything(gateway)}))
+}
+
+// RouteVia leads to a pod that is behind another pod, which forwards.
+func (n *Namespace) RouteVia(p, router *Pod) {
+	n.t.Helper()
+	for _, v6 := range []bool{false, true} {
+		must(n.t, n.Link.RouteAdd(&netlink.Route{
+			LinkIndex: router.Host.Attrs().Index, Dst: host(p.Addr(v6)), Gw: router.Addr(v6).AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+		}))
+	}
+}
+
+// SetMTU sets the MTU of a link of this namespace.
+func (n *Namespace) SetMTU(l netlink.Link, mtu int) {
+	n.t.Helper()
+	must(n.t, n.Link.LinkSetMTU(l, mtu))
 }
 
 func host(a netip.Addr) *net.IPNet {
