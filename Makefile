@@ -148,7 +148,9 @@ deploy: ## Everything: CRDs, roles, controller, agents
 	$(KUBECTL) apply -k config/default
 
 .PHONY: uninstall
-uninstall: ## Remove all of it
+uninstall: ## Remove everything, from the nodes too
+	for pod in $$($(KUBECTL) -n kidoban-system get pods -l app.kubernetes.io/component=agent -o name); do \
+		$(KUBECTL) -n kidoban-system exec $$pod -- /agent --cleanup || exit 1; done
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 .PHONY: bin/cluster bin/image
