@@ -103,7 +103,11 @@ func run(o options) error {
 	}
 	defer func() { _ = dp.Close() }()
 	a := agent.New(mgr.GetCache(), dp, agent.Options{
-		SharedNamespace: o.namespace, AuditInterval: o.auditInterval, Log: log.WithName("agent"), Registry: metrics.Registry,
+		NamespaceCache:  agent.NamespaceCaches(mgr),
+		SharedNamespace: o.namespace,
+		AuditInterval:   o.auditInterval,
+		Log:             log.WithName("agent"),
+		Registry:        metrics.Registry,
 	})
 	if err := errors.Join(
 		mgr.Add(a),

@@ -18,6 +18,8 @@ import (
 
 // Options of an Agent.
 type Options struct {
+	// NamespaceCache makes the cache of one namespace's PolicyEndpoints and slices.
+	NamespaceCache func(namespace string) (cache.Cache, error)
 	// SharedNamespace is where the groups are that cross namespaces: kidoban's own.
 	SharedNamespace string
 	// AuditInterval is how often the kernel's maps are compared with what they should hold, and put right.
@@ -26,12 +28,13 @@ type Options struct {
 	Registry      prometheus.Registerer
 }
 
-// Agent feeds a node's dataplane from a cache of its pods, PolicyEndpoints and slices.
+// Agent feeds a node's dataplane from what the API server says about its pods and about the namespaces that they are in.
 type Agent struct {
 	opts    Options
-	cache   cache.Cache
+	cache   cache.Cache // of the node's pods
 	dp      *dataplane.Dataplane
 	metrics *metrics
+	watches map[string]context.CancelFunc // by namespace
 
 	mu      sync.Mutex // of what follows, and of the order of writes to dp
 	state   *state
@@ -53,6 +56,7 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 		metrics: newMetrics(opts.Registry, dp),
 		state:   newState(opts.SharedNamespace),
 		kick:    make(chan struct{}, 1),
+		watches: map[string]context.CancelFunc{},
 	}
 }
 
@@ -60,10 +64,10 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 // so until then: an API server that is away delays a start and opens nothing.
 func (a *Agent) Start(ctx context.Context) error {
 	if err := a.watch(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
-	}
-	if ctx.Err() != nil {
-		return nil
 	}
 	if err := a.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
@@ -102,8 +106,10 @@ func (a *Agent) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.kick:
+			a.followNamespaces(ctx)
 			err = a.program()
 		case <-collect.C:
+			a.followNamespaces(ctx)
 			err = a.collect()
 		case <-audit.C:
 			err = a.repair()
@@ -211,9 +217,13 @@ func (a *Agent) Ready(*http.Request) error {
 	return nil
 }
 
-// update changes the state under the lock, and wakes the loop.
-func (a *Agent) update(change func(*state)) {
+// update changes the state under the lock, unless the context is done, and wakes the loop.
+func (a *Agent) update(ctx context.Context, change func(*state)) {
 	a.mu.Lock()
+	if ctx.Err() != nil {
+		a.mu.Unlock()
+		return
+	}
 	change(a.state)
 	if a.changed.IsZero() {
 		a.changed = time.Now()

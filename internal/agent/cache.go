@@ -6,20 +6,30 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/kidoban/kidoban/api/v1alpha1"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// CacheOptions are those of the cache that an Agent is given: of pods only the node's, and of all objects only what is used.
+// CacheOptions are those of the cache that an Agent is given: the node's pods, and of them only what is used.
 func CacheOptions(nodeName string) cache.Options {
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
 		&corev1.Pod{}: {
 			Field:     fields.OneTermEqualSelector("spec.nodeName", nodeName),
 			Transform: stripPod,
 		},
-		&v1alpha1.PolicyEndpoint{}:      {Transform: cache.TransformStripManagedFields()},
-		&v1alpha1.PolicyEndpointSlice{}: {Transform: cache.TransformStripManagedFields()},
 	}}
+}
+
+// NamespaceCaches makes the caches of single namespaces that an Agent watches while it has pods there. They share the manager's connection.
+func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, error) {
+	return func(namespace string) (cache.Cache, error) {
+		return cache.New(mgr.GetConfig(), cache.Options{
+			HTTPClient:        mgr.GetHTTPClient(),
+			Scheme:            mgr.GetScheme(),
+			Mapper:            mgr.GetRESTMapper(),
+			DefaultNamespaces: map[string]cache.Config{namespace: {}},
+			DefaultTransform:  cache.TransformStripManagedFields(),
+		})
+	}
 }
 
 func stripPod(obj any) (any, error) {

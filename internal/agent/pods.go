@@ -26,8 +26,12 @@ type pod struct {
 // setPod takes in a pod as it is now.
 func (s *state) setPod(obj *corev1.Pod) {
 	key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
-	if !policy.IsPeer(obj) { // the same that peers are: an address of its own, and not ended
+	if obj.Spec.HostNetwork || obj.Status.Phase == corev1.PodSucceeded || obj.Status.Phase == corev1.PodFailed {
 		s.deletePod(key)
+		return
+	}
+	s.reside(key)
+	if !policy.IsPeer(obj) { // it has no address yet
 		return
 	}
 	p := &pod{
@@ -52,6 +56,7 @@ func (p *pod) equal(q *pod) bool {
 
 // deletePod forgets a pod.
 func (s *state) deletePod(key types.NamespacedName) {
+	s.leave(key)
 	old := s.pods[key]
 	if old == nil {
 		return
@@ -92,8 +97,11 @@ func (s *state) owns(key types.NamespacedName, addr netip.Addr) bool {
 	})
 }
 
-// compilePod tells the compiler what a pod is and which policies select it.
+// compilePod tells the compiler what a pod is and which policies select it, once its namespace is known.
 func (s *state) compilePod(key types.NamespacedName, p *pod) {
+	if ns := s.namespaces[key.Namespace]; ns == nil || !ns.known {
+		return
+	}
 	spec := compiler.PodSpec{}
 	for _, addr := range p.addresses {
 		if s.owns(key, addr) {

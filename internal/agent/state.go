@@ -14,8 +14,9 @@ type state struct {
 	sharedNamespace string // kidoban's own, where the groups are that cross namespaces
 	compiler        *compiler.Compiler
 
-	pods   map[types.NamespacedName]*pod
-	owners map[netip.Addr][]types.NamespacedName // never empty
+	namespaces map[string]*namespace
+	pods       map[types.NamespacedName]*pod
+	owners     map[netip.Addr][]types.NamespacedName // never empty
 
 	policies    map[types.NamespacedName]*endpoint
 	byNamespace map[string]map[types.NamespacedName]*endpoint
@@ -29,6 +30,7 @@ func newState(sharedNamespace string) *state {
 	return &state{
 		sharedNamespace: sharedNamespace,
 		compiler:        compiler.New(),
+		namespaces:      map[string]*namespace{sharedNamespace: {pods: map[types.NamespacedName]struct{}{}}},
 		pods:            map[types.NamespacedName]*pod{},
 		owners:          map[netip.Addr][]types.NamespacedName{},
 		policies:        map[types.NamespacedName]*endpoint{},

@@ -22,7 +22,12 @@ type story struct {
 	*state
 }
 
-func tell(t *testing.T) story { return story{t, newState(shared)} }
+func tell(t *testing.T) story {
+	s := story{t, newState(shared)}
+	s.namespaces["shop"] = &namespace{pods: map[types.NamespacedName]struct{}{}}
+	s.namespaceKnown("shop")
+	return s
+}
 
 func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 	pod := &corev1.Pod{
@@ -265,5 +270,39 @@ func TestNothingStaysWhenAllIsGone(t *testing.T) {
 	tables := s.compiler.Tables()
 	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Rows) + len(tables.Ports); n > 0 {
 		t.Errorf("entries are left: %+v", tables)
+	}
+}
+
+func TestAPodIsJudgedWhenItsNamespaceIsKnown(t *testing.T) {
+	s := tell(t)
+	delete(s.namespaces, "shop")
+	s.pod("web", "")
+	if s.complete() || s.namespaces["shop"] == nil {
+		t.Error("the namespace of a pod without an address yet is not asked for")
+	}
+	s.pod("web", "10.0.0.1")
+	s.verdict("10.0.0.9", "10.0.0.1", 80)
+	if n := len(s.compiler.Tables().Pods); n != 0 {
+		t.Errorf("%d pods in the tables before the namespace's policies are known", n)
+	}
+	s.endpoint("deny", everyPod)
+	s.namespaceKnown("shop")
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.namespaceKnown(shared)
+	if !s.complete() {
+		t.Error("all namespaces are known")
+	}
+}
+
+func TestANamespaceIsForgottenWithAllThatWasKnownOfIt(t *testing.T) {
+	s := tell(t)
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.slice(shared, "g", 0, 1, "10.0.0.3/32")
+	s.pod("web", "10.0.0.1")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
+	s.forgetNamespace("shop")
+	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 {
+		t.Errorf("policies %v, namespaces %v, groups %v: only the shared group is left", s.policies, s.namespaces, s.groups)
 	}
 }

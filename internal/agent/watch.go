@@ -9,47 +9,36 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// watch feeds the state from the cache, and returns when everything that there was is in it.
+// watch feeds the state from the cache, and returns when everything that there was is in it: this node's pods, and what
+// the namespaces say that they are in.
 func (a *Agent) watch(ctx context.Context) error {
-	sources := []struct {
-		object client.Object
-		set    func(any)
-		gone   func(any)
-	}{
-		{&corev1.Pod{}, a.onPod, a.onPodGone},
-		{&v1alpha1.PolicyEndpointSlice{}, a.onSlice, a.onSliceGone},
-		{&v1alpha1.PolicyEndpoint{}, a.onPolicyEndpoint, a.onPolicyEndpointGone},
+	pods, err := a.subscribe(ctx, a.cache, &corev1.Pod{}, a.onPod, a.onPodGone)
+	if err != nil {
+		return err
 	}
-	var synced []toolscache.InformerSynced
-	for _, s := range sources {
-		registration, err := a.subscribe(ctx, s.object, toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    s.set,
-			UpdateFunc: func(_, obj any) { s.set(obj) },
-			DeleteFunc: s.gone,
-		})
-		if err != nil {
-			return err
-		}
-		if registration != nil {
-			synced = append(synced, registration.HasSynced)
-		}
-	}
-	toolscache.WaitForCacheSync(ctx.Done(), synced...)
-	return nil
+	toolscache.WaitForCacheSync(ctx.Done(), pods)
+	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) {
+		a.followNamespaces(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.state.complete(), nil
+	})
 }
 
-// subscribe asks for an informer until the API server can say what its kind is.
-func (a *Agent) subscribe(ctx context.Context, object client.Object, handler toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+// subscribe hands the events of a kind of object to set and gone. It asks until the API server can say what the kind is, or the
+// context is done, which also ends the events. What it returns says whether set has been given all that there was.
+func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Object, set, gone func(context.Context, any)) (toolscache.InformerSynced, error) {
 	var registration toolscache.ResourceEventHandlerRegistration
 	told := false
-	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		informer, err := a.cache.GetInformer(ctx, object)
+	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
+		informer, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			if !told && ctx.Err() == nil {
 				told = true
@@ -57,42 +46,46 @@ func (a *Agent) subscribe(ctx context.Context, object client.Object, handler too
 			}
 			return false, nil
 		}
-		registration, err = informer.AddEventHandler(handler)
+		registration, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { set(ctx, obj) },
+			UpdateFunc: func(_, obj any) { set(ctx, obj) },
+			DeleteFunc: func(obj any) { gone(ctx, obj) },
+		})
 		return err == nil, err
 	})
-	if ctx.Err() != nil {
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
-	return registration, err
+	return registration.HasSynced, nil
 }
 
-func (a *Agent) onPod(obj any) {
-	a.update(func(s *state) { s.setPod(obj.(*corev1.Pod)) })
+func (a *Agent) onPod(ctx context.Context, obj any) {
+	a.update(ctx, func(s *state) { s.setPod(obj.(*corev1.Pod)) })
 }
 
-func (a *Agent) onPodGone(obj any) {
+func (a *Agent) onPodGone(ctx context.Context, obj any) {
 	pod := last[*corev1.Pod](obj)
-	a.update(func(s *state) { s.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}) })
+	a.update(ctx, func(s *state) { s.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}) })
 }
 
-func (a *Agent) onPolicyEndpoint(obj any) {
+func (a *Agent) onPolicyEndpoint(ctx context.Context, obj any) {
 	pe := obj.(*v1alpha1.PolicyEndpoint)
-	a.update(func(s *state) { a.reject("PolicyEndpoint", pe, s.setPolicyEndpoint(pe)) })
+	a.update(ctx, func(s *state) { a.reject("PolicyEndpoint", pe, s.setPolicyEndpoint(pe)) })
 }
 
-func (a *Agent) onPolicyEndpointGone(obj any) {
+func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	pe := last[*v1alpha1.PolicyEndpoint](obj)
-	a.update(func(s *state) { s.deletePolicyEndpoint(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}) })
+	a.update(ctx, func(s *state) { s.deletePolicyEndpoint(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}) })
 }
 
-func (a *Agent) onSlice(obj any) {
+func (a *Agent) onSlice(ctx context.Context, obj any) {
 	pes := obj.(*v1alpha1.PolicyEndpointSlice)
-	a.update(func(s *state) { a.reject("PolicyEndpointSlice", pes, s.setSlice(pes)) })
+	a.update(ctx, func(s *state) { a.reject("PolicyEndpointSlice", pes, s.setSlice(pes)) })
 }
 
-func (a *Agent) onSliceGone(obj any) {
+func (a *Agent) onSliceGone(ctx context.Context, obj any) {
 	pes := last[*v1alpha1.PolicyEndpointSlice](obj)
-	a.update(func(s *state) {
+	a.update(ctx, func(s *state) {
 		s.deleteSlice(policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}, pes.Name)
 	})
 }
