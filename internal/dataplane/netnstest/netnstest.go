@@ -183,6 +183,13 @@ func (n *Namespace) RouteVia(p, router *Pod) {
 	}
 }
 
+// AddAddress gives a link of this namespace an address.
+func (n *Namespace) AddAddress(l netlink.Link, prefix string) {
+	n.t.Helper()
+	p := netip.MustParsePrefix(prefix)
+	must(n.t, n.Link.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Flags: unix.IFA_F_NODAD}))
+}
+
 // SetMTU sets the MTU of a link of this namespace.
 func (n *Namespace) SetMTU(l netlink.Link, mtu int) {
 	n.t.Helper()
