@@ -122,8 +122,46 @@ func (p *Pod) Addr(v6 bool) netip.Addr {
 
 var veths atomic.Uint32
 
-// AddPod makes a pod behind the router.
+// AddPod makes a pod behind a routed veth of the router.
 func (n *Namespace) AddPod(v4, v6 string) *Pod {
+	n.t.Helper()
+	p := n.addVeth(v4, v6)
+	eth0 := p.link("eth0")
+	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V4, gateway4)
+	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V6, gateway6)
+	for _, a := range []netip.Addr{p.V4, p.V6} {
+		must(n.t, n.Link.RouteAdd(&netlink.Route{LinkIndex: p.Host.Attrs().Index, Dst: host(a), Scope: netlink.SCOPE_LINK}))
+		must(n.t, n.Link.NeighSet(&netlink.Neigh{
+			LinkIndex: p.Host.Attrs().Index, IP: a.AsSlice(), HardwareAddr: eth0.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
+		}))
+	}
+	return p
+}
+
+// AddBridge makes a bridge for AddBridgedPod.
+func (n *Namespace) AddBridge(name string) netlink.Link {
+	n.t.Helper()
+	must(n.t, n.Link.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}))
+	bridge := n.link(name)
+	must(n.t, n.Link.LinkSetUp(bridge))
+	return bridge
+}
+
+// AddBridgedPod makes a pod on a bridge. Pods of one bridge reach each other directly if their /24s and /64s are the same.
+func (n *Namespace) AddBridgedPod(bridge netlink.Link, v4, v6 string) *Pod {
+	n.t.Helper()
+	p := n.addVeth(v4, v6)
+	must(n.t, n.Link.LinkSetMaster(p.Host, bridge))
+	for _, a := range []struct {
+		addr netip.Addr
+		bits int
+	}{{p.V4, 24}, {p.V6, 64}} {
+		p.AddAddress(p.link("eth0"), netip.PrefixFrom(a.addr, a.bits).String())
+	}
+	return p
+}
+
+func (n *Namespace) addVeth(v4, v6 string) *Pod {
 	t := n.t
 	t.Helper()
 	p := &Pod{Namespace: New(t), V4: netip.MustParseAddr(v4), V6: netip.MustParseAddr(v6)}
@@ -134,21 +172,12 @@ func (n *Namespace) AddPod(v4, v6 string) *Pod {
 		PeerNamespace: netlink.NsFd(p.handle),
 	}))
 	p.Host = n.link(name)
-	eth0 := p.link("eth0")
-	n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0o644) })
-	p.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0o644) })
+	n.Sysctl("ipv6/conf/"+name+"/accept_dad", "0")
+	p.Sysctl("ipv6/conf/eth0/accept_dad", "0")
 	must(t, n.Link.LinkSetUp(p.Host))
-	must(t, p.Link.LinkSetUp(eth0))
+	must(t, p.Link.LinkSetUp(p.link("eth0")))
 	n.awaitUp(name)
 	p.awaitUp("eth0")
-	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V4, gateway4)
-	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V6, gateway6)
-	for _, a := range []netip.Addr{p.V4, p.V6} {
-		must(t, n.Link.RouteAdd(&netlink.Route{LinkIndex: p.Host.Attrs().Index, Dst: host(a), Scope: netlink.SCOPE_LINK}))
-		must(t, n.Link.NeighSet(&netlink.Neigh{
-			LinkIndex: p.Host.Attrs().Index, IP: a.AsSlice(), HardwareAddr: eth0.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
-		}))
-	}
 	return p
 }
 
