@@ -9,7 +9,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// The two ways between the tables' keys and values and the bytes of bpf/tables.h.
+// From the tables' keys and values to the bytes of bpf/tables.h, and for keys the way back.
 
 // mappedBits are what the keys of IPv4 have before the address: ::ffff:0:0/96.
 const mappedBits = 96
@@ -62,16 +62,7 @@ func encodePod(p compiler.Pod) bpf.FilterPod {
 	}
 }
 
-func decodePod(p bpf.FilterPod) compiler.Pod {
-	return compiler.Pod{
-		Sets:    [2]compiler.SetID{compiler.SetID(p.Sets[0]), compiler.SetID(p.Sets[1])},
-		Flags:   compiler.PodFlags(p.Flags),
-		IfIndex: p.Ifindex,
-	}
-}
-
 func encodeClass(c compiler.ClassID) uint32 { return uint32(c) }
-func decodeClass(c uint32) compiler.ClassID { return compiler.ClassID(c) }
 
 func encodeRowKey(k compiler.RowKey) bpf.FilterRowKey {
 	return bpf.FilterRowKey{Set: uint32(k.Set), Class: uint32(k.Class)}
@@ -85,16 +76,8 @@ func encodeRow(r compiler.Row) bpf.FilterRow {
 	return bpf.FilterRow{Table: uint32(r.Table), Otherwise: encodeVerdict(r.Default)}
 }
 
-func decodeRow(r bpf.FilterRow) compiler.Row {
-	return compiler.Row{Table: compiler.TableID(r.Table), Default: decodeVerdict(r.Otherwise)}
-}
-
 func encodeVerdict(v compiler.Verdict) bpf.FilterRule {
 	return bpf.FilterRule{Id: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
-}
-
-func decodeVerdict(r bpf.FilterRule) compiler.Verdict {
-	return compiler.Verdict{Action: policy.Action(r.Action), Tier: policy.Tier(r.Tier), Rule: compiler.RuleID(r.Id)}
 }
 
 // portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.

@@ -24,26 +24,26 @@ func newTables(m *bpf.FilterMaps) tables {
 	return tables{
 		pods: &table[netip.Addr, compiler.Pod, bpf.FilterAddress, bpf.FilterPod]{
 			m: m.Pods, name: bpf.FilterMapPods, valid: onWire,
-			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodePod, decodeValue: decodePod,
+			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodePod,
 		},
 		addresses: &table[netip.Addr, compiler.ClassID, bpf.FilterAddress, uint32]{
 			m: m.Addresses, name: bpf.FilterMapAddresses, valid: onWire,
-			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodeClass, decodeValue: decodeClass,
+			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodeClass,
 		},
 		networks: &table[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]{
 			m: m.Networks, name: bpf.FilterMapNetworks,
 			valid: func(p netip.Prefix) bool { return onWire(p.Addr()) || p.Bits() < mappedBits },
 			// Keeps the families apart: with it no IPv4 address falls through to an IPv6 prefix such as ::/0.
 			standing:  map[netip.Prefix]compiler.ClassID{netip.PrefixFrom(netip.IPv4Unspecified(), 0): 0},
-			encodeKey: encodeNetwork, decodeKey: decodeNetwork, encodeValue: encodeClass, decodeValue: decodeClass,
+			encodeKey: encodeNetwork, decodeKey: decodeNetwork, encodeValue: encodeClass,
 		},
 		rows: &table[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]{
 			m: m.Rows, name: bpf.FilterMapRows,
-			encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow, decodeValue: decodeRow,
+			encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow,
 		},
 		ports: &table[compiler.PortKey, compiler.Verdict, bpf.FilterPortKey, bpf.FilterRule]{
 			m: m.Ports, name: bpf.FilterMapPorts,
-			encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict, decodeValue: decodeVerdict,
+			encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict,
 		},
 	}
 }

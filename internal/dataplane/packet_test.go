@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -135,4 +136,14 @@ func (r *runner) passes(p packet) bool {
 
 func flow(source, destination string, protocol policy.Protocol, port uint16) policy.Flow {
 	return policy.Flow{Source: netip.MustParseAddr(source), Destination: netip.MustParseAddr(destination), Protocol: protocol, Port: port}
+}
+
+// mapped is the key of an address.
+func mapped(a string) bpf.FilterAddress {
+	b := netip.MustParseAddr(a).As16()
+	var out bpf.FilterAddress
+	for i := range out.Word {
+		out.Word[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return out
 }

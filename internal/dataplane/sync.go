@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
 // MapDrift is how far a map was from what it should have been, in entries.
@@ -52,7 +53,7 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 	slices.SortFunc(networks.puts, func(a, b compiler.Write[netip.Prefix, compiler.ClassID]) int {
 		return cmp.Compare(b.Key.Bits(), a.Key.Bits())
 	})
-	slices.SortFunc(networks.extra, func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
+	slices.SortFunc(networks.extra, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
 
 	steps := []func() error{
 		func() error { return t.ports.write(ports.puts) },
@@ -60,11 +61,11 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 		func() error { return t.addresses.write(addresses.puts) },
 		func() error { return t.networks.write(networks.puts) },
 		func() error { return t.pods.write(pods.puts) },
-		func() error { return t.pods.deleteAll(pods.extra) },
-		func() error { return t.addresses.deleteAll(addresses.extra) },
-		func() error { return t.networks.deleteAll(networks.extra) },
-		func() error { return t.rows.deleteAll(rows.extra) },
-		func() error { return t.ports.deleteAll(ports.extra) },
+		func() error { return t.pods.deleteRaw(pods.extra) },
+		func() error { return t.addresses.deleteRaw(addresses.extra) },
+		func() error { return t.networks.deleteRaw(networks.extra) },
+		func() error { return t.rows.deleteRaw(rows.extra) },
+		func() error { return t.ports.deleteRaw(ports.extra) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -75,15 +76,15 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 }
 
 // difference is what takes a map to what it should be.
-type difference[K comparable, V any] struct {
+type difference[K, RK comparable, V any] struct {
 	MapDrift
 	puts  []compiler.Write[K, V]
-	extra []K
+	extra []RK // as found: they may be nothing that the tables could say
 }
 
 // compare reads the whole map.
-func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, V], error) {
-	diff := difference[K, V]{MapDrift: MapDrift{Map: t.name}}
+func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, RK, V], error) {
+	diff := difference[K, RK, V]{MapDrift: MapDrift{Map: t.name}}
 	wanted := func(k K) (V, bool) {
 		if v, ok := want[k]; ok {
 			return v, t.valid == nil || t.valid(k)
@@ -94,15 +95,16 @@ func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, V], error) {
 
 	found := uint32(0)
 	right := make(map[K]struct{}, len(want))
-	err := t.dump(func(k K, have V) {
+	err := t.dump(func(rk RK, rv RV) {
 		found++
+		k := t.decodeKey(rk)
 		v, ok := wanted(k)
 		switch {
-		case !ok:
+		case !ok || t.encodeKey(k) != rk:
 			diff.Extra++
-			diff.extra = append(diff.extra, k)
+			diff.extra = append(diff.extra, rk)
 			return
-		case v != have:
+		case t.encodeValue(v) != rv:
 			diff.Wrong++
 			diff.puts = append(diff.puts, compiler.Write[K, V]{Key: k, Value: v})
 		}
@@ -136,13 +138,13 @@ func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, V], error) {
 const dumpBatch = 1024
 
 // dump calls f for every entry. Entries that come or go meanwhile may be seen or not; only this package makes any.
-func (t *table[K, V, RK, RV]) dump(f func(K, V)) error {
+func (t *table[K, V, RK, RV]) dump(f func(RK, RV)) error {
 	keys, values := make([]RK, dumpBatch), make([]RV, dumpBatch)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := t.m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			f(t.decodeKey(keys[i]), t.decodeValue(values[i]))
+			f(keys[i], values[i])
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			return nil

@@ -30,14 +30,13 @@ type MapUsage struct {
 }
 
 // table is one field of compiler.Tables in the kernel: a map whose keys and values are K and V to Go, RK and RV to BPF.
-type table[K, V comparable, RK, RV any] struct {
+type table[K comparable, V any, RK, RV comparable] struct {
 	m    *ebpf.Map
 	name string
 
 	encodeKey   func(K) RK
 	decodeKey   func(RK) K
 	encodeValue func(V) RV
-	decodeValue func(RV) V
 
 	// valid reports whether a packet can have such a key; an entry that none can have is not written. nil: all are.
 	valid func(K) bool
@@ -78,12 +77,15 @@ func (t *table[K, V, RK, RV]) del(k K) error {
 	if v, ok := t.standing[k]; ok {
 		return t.put(k, v)
 	}
-	rk := t.encodeKey(k)
+	return t.deleteKey(t.encodeKey(k))
+}
+
+func (t *table[K, V, RK, RV]) deleteKey(rk RK) error {
 	switch err := t.m.Delete(&rk); {
 	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("delete %v from BPF map %s: %w", k, t.name, err)
+		return fmt.Errorf("delete %v from BPF map %s: %w", t.decodeKey(rk), t.name, err)
 	}
 	t.entries.Add(^uint32(0))
 	return nil
@@ -106,6 +108,15 @@ func (t *table[K, V, RK, RV]) write(writes []compiler.Write[K, V]) error {
 func (t *table[K, V, RK, RV]) deleteAll(keys []K) error {
 	for _, k := range keys {
 		if err := t.del(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *table[K, V, RK, RV]) deleteRaw(keys []RK) error {
+	for _, rk := range keys {
+		if err := t.deleteKey(rk); err != nil {
 			return err
 		}
 	}
