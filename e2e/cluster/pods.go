@@ -27,13 +27,14 @@ func (c *Cluster) InPod(ctx context.Context, pod *corev1.Pod, argv ...string) (*
 	return c.OnNode(ctx, pod.Spec.NodeName, append(enter, argv...)...), nil
 }
 
-// Kill ends the first container of a pod without a warning.
-func (c *Cluster) Kill(ctx context.Context, pod *corev1.Pod) error {
+// SignalPod sends a signal, as KILL, to the first process of a pod's first container. It comes from outside the container: a
+// container's own PID 1 ignores what it has no handler for, from within.
+func (c *Cluster) SignalPod(ctx context.Context, pod *corev1.Pod, signal string) error {
 	container, err := containerOf(pod)
 	if err != nil {
 		return err
 	}
-	_, err = Output(c.OnNode(ctx, pod.Spec.NodeName, "sh", "-c", `kill -KILL `+initPID, container))
+	_, err = Output(c.OnNode(ctx, pod.Spec.NodeName, "sh", "-c", `kill -s "$1" `+initPID, container, signal))
 	return err
 }
 
