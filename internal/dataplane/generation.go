@@ -93,30 +93,37 @@ func attachFirstFree(p *ebpf.Program, family link.NetfilterProtocolFamily) (link
 	}
 }
 
+// pinner is a map or a link.
+type pinner interface {
+	Pin(path string) error
+	Unpin() error
+}
+
 // pin pins what is not pinned. The links come last: a directory without them is the remains of a start that was cut short.
 func (d *Dataplane) pin() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of pins: %w", err)
 	}
 	m := &d.objs.FilterMaps
-	pins := map[string]func(string) error{
-		bpf.FilterMapPods:      m.Pods.Pin,
-		bpf.FilterMapAddresses: m.Addresses.Pin,
-		bpf.FilterMapNetworks:  m.Networks.Pin,
-		bpf.FilterMapRows:      m.Rows.Pin,
-		bpf.FilterMapPorts:     m.Ports.Pin,
-		bpf.FilterMapRevoked:   m.Revoked.Pin,
-		bpf.FilterMapCounters:  m.Counters.Pin,
+	pins := map[string]pinner{
+		bpf.FilterMapPods:      m.Pods,
+		bpf.FilterMapAddresses: m.Addresses,
+		bpf.FilterMapNetworks:  m.Networks,
+		bpf.FilterMapRows:      m.Rows,
+		bpf.FilterMapPorts:     m.Ports,
+		bpf.FilterMapRevoked:   m.Revoked,
+		bpf.FilterMapCounters:  m.Counters,
 	}
 	for name, l := range d.links {
-		pins[name] = l.Pin
+		pins[name] = l
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(pins), linksLast) {
 		path := filepath.Join(d.dir, name)
 		if _, err := os.Lstat(path); err == nil {
 			continue
 		}
-		if err := pins[name](path); err != nil {
+		// The object may believe that it is pinned: only Unpin tells it otherwise.
+		if err := errors.Join(pins[name].Unpin(), pins[name].Pin(path)); err != nil {
 			return fmt.Errorf("pin %s: %w", path, err)
 		}
 	}
