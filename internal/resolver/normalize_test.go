@@ -91,6 +91,7 @@ func TestMeaningOfPolicies(t *testing.T) {
 		{name: "no types, an empty list of egress rules: ingress only", spec: `{podSelector: {}, egress: []}`, want: "Ingress"},
 		{name: "egress only", spec: `{podSelector: {}, policyTypes: [Egress]}`, want: "Egress"},
 		{name: "rules of a direction that is not among the types mean nothing", spec: `{podSelector: {}, policyTypes: [Egress], ingress: [{}]}`, want: "Egress"},
+		{name: "so for egress", spec: `{podSelector: {}, policyTypes: [Ingress], egress: [{}]}`, want: "Ingress"},
 		{name: "types in any order", spec: `{podSelector: {}, policyTypes: [Egress, Ingress]}`, want: "Ingress,Egress"},
 		{name: "an empty list of rules allows nothing", spec: `{podSelector: {}, ingress: []}`, want: "Ingress"},
 		{name: "an empty rule allows everything", spec: `{podSelector: {}, ingress: [{}]}`, want: "Ingress\nin [0]: everyone on every port"},

@@ -29,7 +29,9 @@ func (d dice) namedPort() policy.NamedPort {
 	return policy.NamedPort{Protocol: d.protocol(), Name: pick(d, "http", "dns"), Port: pick[uint16](d, 80, 53, 8080)}
 }
 
-func (d dice) protocol() policy.Protocol { return pick(d, policy.TCP, policy.TCP, policy.UDP, policy.SCTP) }
+func (d dice) protocol() policy.Protocol {
+	return pick(d, policy.TCP, policy.TCP, policy.UDP, policy.SCTP)
+}
 
 func (d dice) podKey() types.NamespacedName {
 	return types.NamespacedName{Namespace: d.namespace(), Name: fmt.Sprintf("p%d", d.IntN(12))}
