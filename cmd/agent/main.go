@@ -29,6 +29,7 @@ type options struct {
 	metricsAddr         string
 	probeAddr           string
 	auditInterval       time.Duration
+	nriSocket           string
 	cleanup             bool
 	version             bool
 	log                 zap.Options
@@ -42,6 +43,7 @@ func main() {
 	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
 	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
 	flag.DurationVar(&o.auditInterval, "audit-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
+	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
 	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
 	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
 	o.log.BindFlags(flag.CommandLine)
@@ -106,6 +108,7 @@ func run(o options) error {
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
 		AuditInterval:   o.auditInterval,
+		NRISocket:       o.nriSocket,
 		Log:             log.WithName("agent"),
 		Registry:        metrics.Registry,
 	})

@@ -24,8 +24,10 @@ type Options struct {
 	SharedNamespace string
 	// AuditInterval is how often the kernel's maps are compared with what they should hold, and put right.
 	AuditInterval time.Duration
-	Log           logr.Logger
-	Registry      prometheus.Registerer
+	// NRISocket is where the container runtime listens for plugins; empty: none is asked.
+	NRISocket string
+	Log       logr.Logger
+	Registry  prometheus.Registerer
 }
 
 // Agent feeds a node's dataplane from what the API server says about its pods and about the namespaces that they are in.
@@ -93,6 +95,9 @@ func (a *Agent) takeOver() error {
 }
 
 func (a *Agent) run(ctx context.Context) error {
+	if a.opts.NRISocket != "" {
+		go a.followRuntime(ctx)
+	}
 	collect := time.NewTicker(collectInterval)
 	defer collect.Stop()
 	audit := time.NewTicker(a.opts.AuditInterval)

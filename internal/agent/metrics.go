@@ -12,6 +12,7 @@ type metrics struct {
 	policies    *prometheus.GaugeVec // by state: in force, waiting for groups
 	groups      prometheus.Gauge
 	programming prometheus.Histogram
+	late        prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
 	rejected    *prometheus.CounterVec // by kind
@@ -29,6 +30,8 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_programming_seconds", Help: "Time from the first event of a change until the change is in force in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
+		late: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kidoban_agent_late_pods_total", Help: "Pods that the container runtime started before their policies were in force."}),
 		writes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
@@ -38,7 +41,7 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
 	}
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.late, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
 	return m
 }
 

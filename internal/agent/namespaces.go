@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 
@@ -12,22 +13,22 @@ import (
 
 // A namespace is one that this node has pods in, or kidoban's own.
 type namespace struct {
-	pods  map[types.NamespacedName]struct{} // also those without an address yet
-	known bool                              // what its policies and groups are
-	idle  time.Time                         // since when it has no pods
+	pods  map[types.NamespacedName]*corev1.Pod // as last seen; also those without an address yet
+	known bool                                 // what its policies and groups are
+	idle  time.Time                            // since when it has no pods
 }
 
 // A namespace without pods is watched for this long: the next run of a job finds its policies there.
 const idleNamespace = time.Minute
 
 // reside notes that a pod is on this node. A pod is there some time before it has an address: its namespace's policies are known by then.
-func (s *state) reside(key types.NamespacedName) {
+func (s *state) reside(key types.NamespacedName, obj *corev1.Pod) {
 	ns := s.namespaces[key.Namespace]
 	if ns == nil {
-		ns = &namespace{pods: map[types.NamespacedName]struct{}{}}
+		ns = &namespace{pods: map[types.NamespacedName]*corev1.Pod{}}
 		s.namespaces[key.Namespace] = ns
 	}
-	ns.pods[key] = struct{}{}
+	ns.pods[key] = obj
 }
 
 func (s *state) leave(key types.NamespacedName) {

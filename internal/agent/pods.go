@@ -30,10 +30,7 @@ func (s *state) setPod(obj *corev1.Pod) {
 		s.deletePod(key)
 		return
 	}
-	s.reside(key)
-	if !policy.IsPeer(obj) { // it has no address yet
-		return
-	}
+	s.reside(key, obj)
 	p := &pod{
 		uid:       obj.UID,
 		created:   obj.CreationTimestamp.Time,
@@ -41,7 +38,15 @@ func (s *state) setPod(obj *corev1.Pod) {
 		addresses: policy.PodAddresses(obj),
 		ports:     policy.ContainerPorts(obj),
 	}
+	for _, addr := range s.sandboxes[key].addresses {
+		if !slices.Contains(p.addresses, addr) {
+			p.addresses = append(p.addresses, addr)
+		}
+	}
 	old := s.pods[key]
+	if len(p.addresses) == 0 && old == nil {
+		return // it has none yet
+	}
 	if old != nil && old.equal(p) {
 		return
 	}
@@ -57,6 +62,7 @@ func (p *pod) equal(q *pod) bool {
 // deletePod forgets a pod.
 func (s *state) deletePod(key types.NamespacedName) {
 	s.leave(key)
+	delete(s.sandboxes, key)
 	old := s.pods[key]
 	if old == nil {
 		return

@@ -3,6 +3,7 @@ package agent
 import (
 	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -15,6 +16,7 @@ type state struct {
 	compiler        *compiler.Compiler
 
 	namespaces map[string]*namespace
+	sandboxes  map[types.NamespacedName]sandbox // what the container runtime said, sooner than the API server
 	pods       map[types.NamespacedName]*pod
 	owners     map[netip.Addr][]types.NamespacedName // never empty
 
@@ -30,7 +32,8 @@ func newState(sharedNamespace string) *state {
 	return &state{
 		sharedNamespace: sharedNamespace,
 		compiler:        compiler.New(),
-		namespaces:      map[string]*namespace{sharedNamespace: {pods: map[types.NamespacedName]struct{}{}}},
+		namespaces:      map[string]*namespace{sharedNamespace: {pods: map[types.NamespacedName]*corev1.Pod{}}},
+		sandboxes:       map[types.NamespacedName]sandbox{},
 		pods:            map[types.NamespacedName]*pod{},
 		owners:          map[netip.Addr][]types.NamespacedName{},
 		policies:        map[types.NamespacedName]*endpoint{},

@@ -24,7 +24,7 @@ type story struct {
 
 func tell(t *testing.T) story {
 	s := story{t, newState(shared)}
-	s.namespaces["shop"] = &namespace{pods: map[types.NamespacedName]struct{}{}}
+	s.namespaces["shop"] = &namespace{pods: map[types.NamespacedName]*corev1.Pod{}}
 	s.namespaceKnown("shop")
 	return s
 }
@@ -304,5 +304,43 @@ func TestANamespaceIsForgottenWithAllThatWasKnownOfIt(t *testing.T) {
 	s.forgetNamespace("shop")
 	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 {
 		t.Errorf("policies %v, namespaces %v, groups %v: only the shared group is left", s.policies, s.namespaces, s.groups)
+	}
+}
+
+func TestASandboxSpeaksBeforeThePodsStatus(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	web := types.NamespacedName{Namespace: "shop", Name: "web"}
+	box := func(id, ip string) sandbox { return sandbox{id: id, addresses: []netip.Addr{netip.MustParseAddr(ip)}} }
+
+	s.pod("web", "") // scheduled
+	if s.judges(web) {
+		t.Error("a pod without an address is said to be judged")
+	}
+	s.setSandbox(web, "web", nil, box("1", "10.0.0.1"))
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	if !s.judges(web) {
+		t.Error("the pod is not said to be judged")
+	}
+	s.pod("web", "") // a status from before the sandbox
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+
+	s.setSandbox(web, "web", nil, box("2", "10.0.0.2")) // made again after a crash
+	s.deleteSandbox(web, "1")
+	s.closed("10.0.0.9", "10.0.0.2", 80)
+	s.deleteSandbox(web, "2")
+	s.open("10.0.0.9", "10.0.0.2", 80)
+}
+
+func TestASandboxOfAPodThatNobodyToldOf(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	web := types.NamespacedName{Namespace: "shop", Name: "web"}
+	s.setSandbox(web, "uid", map[string]string{"app": "web"}, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.deletePod(web)
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	if len(s.sandboxes) > 0 {
+		t.Error("a deleted pod's sandbox is remembered")
 	}
 }

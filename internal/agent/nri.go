@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/containerd/nri/pkg/stub"
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// DefaultNRISocket is where containerd and CRI-O listen for plugins.
+const DefaultNRISocket = "/run/nri/nri.sock"
+
+const (
+	// The runtime waits for the hook, by default for 2 s, and disconnects a plugin that takes longer.
+	hookTimeout = 1500 * time.Millisecond
+	// Between attempts to connect to the runtime.
+	nriRetry = 5 * time.Second
+)
+
+// nri is a plugin of the container runtime (https://github.com/containerd/nri). The runtime calls it when a pod has its
+// addresses and no container yet, and waits: so a pod's policies are in force before its first instruction.
+type nri struct {
+	a    *Agent
+	told bool // that there is no connection
+}
+
+// followRuntime keeps the plugin connected until the context is done. Without a runtime that can be asked, the watch of
+// pods is what there is.
+func (a *Agent) followRuntime(ctx context.Context) {
+	n := &nri{a: a}
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		err := n.serve(ctx)
+		if ctx.Err() == nil && !n.told {
+			n.told = true
+			a.opts.Log.Info("No connection to the container runtime's NRI: a pod's policies are in force a moment after its start, not before",
+				"socket", a.opts.NRISocket, "reason", fmt.Sprint(err))
+		}
+	}, nriRetry)
+}
+
+func (n *nri) serve(ctx context.Context) error {
+	s, err := stub.New(n, stub.WithPluginName("kidoban"), stub.WithPluginIdx("90"), stub.WithSocketPath(n.a.opts.NRISocket),
+		stub.WithLogger(nriLogger{n.a.opts.Log.WithName("nri").V(1)}),
+		stub.WithOnClose(func() {})) // without one the stub ends the process when the runtime does
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// Configure is the runtime's welcome.
+func (n *nri) Configure(context.Context, string, string, string) (stub.EventMask, error) {
+	n.told = false
+	n.a.opts.Log.Info("Connected to the container runtime: a pod's policies are in force before its containers start", "socket", n.a.opts.NRISocket)
+	return 0, nil // the events that there are methods for
+}
+
+// RunPodSandbox puts a pod's policies in force, as far as that can be done in the time that the runtime gives.
+func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
+	addresses := sandboxAddresses(s)
+	if len(addresses) == 0 {
+		return nil
+	}
+	a, key := n.a, sandboxKey(s)
+	a.update(ctx, func(st *state) {
+		st.setSandbox(key, types.UID(s.GetUid()), s.GetLabels(), sandbox{id: s.GetId(), addresses: addresses})
+	})
+	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, hookTimeout, true, func(context.Context) (bool, error) {
+		return a.judges(key), nil
+	})
+	if err != nil {
+		a.opts.Log.Info("A pod starts before its policies are in force", "pod", key, "waited", hookTimeout)
+		a.metrics.late.Inc()
+	}
+	return nil
+}
+
+// StopPodSandbox forgets what RunPodSandbox was told.
+func (n *nri) StopPodSandbox(ctx context.Context, s *api.PodSandbox) error {
+	n.a.update(ctx, func(st *state) { st.deleteSandbox(sandboxKey(s), s.GetId()) })
+	return nil
+}
+
+// judges reports whether a pod's entries are in the kernel.
+func (a *Agent) judges(key types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.inForce.Load() && a.changed.IsZero() && a.failure.Load() == nil && a.state.judges(key)
+}
+
+func sandboxKey(s *api.PodSandbox) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.GetNamespace(), Name: s.GetName()}
+}
+
+// sandboxAddresses are the pod's own; none for one on the host's network.
+func sandboxAddresses(s *api.PodSandbox) []netip.Addr {
+	own := false
+	for _, ns := range s.GetLinux().GetNamespaces() {
+		own = own || ns.GetType() == "network" && ns.GetPath() != ""
+	}
+	if !own {
+		return nil
+	}
+	var out []netip.Addr
+	for _, ip := range s.GetIps() {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			out = append(out, addr.Unmap())
+		}
+	}
+	return out
+}
+
+// nriLogger takes the stub's formatted lines.
+type nriLogger struct{ logr.Logger }
+
+func (l nriLogger) Debugf(_ context.Context, format string, args ...any) {
+	l.V(1).Info(fmt.Sprintf(format, args...))
+}
+func (l nriLogger) Infof(_ context.Context, format string, args ...any) {
+	l.Info(fmt.Sprintf(format, args...))
+}
+func (l nriLogger) Warnf(_ context.Context, format string, args ...any) {
+	l.Info(fmt.Sprintf(format, args...))
+}
+func (l nriLogger) Errorf(_ context.Context, format string, args ...any) {
+	l.Info(fmt.Sprintf(format, args...))
+}

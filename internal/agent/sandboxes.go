@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// A sandbox is what the container runtime has made for a pod: it has the pod's addresses before a container runs, and
+// before the pod's status has them.
+type sandbox struct {
+	id        string
+	addresses []netip.Addr
+}
+
+// setSandbox takes in a sandbox that is about to get its first container. uid and labels are the pod's, for the case that the API server has
+// not told of it yet. Without the pod's object its named ports are not known, and match nothing.
+func (s *state) setSandbox(key types.NamespacedName, uid types.UID, labels map[string]string, sb sandbox) {
+	s.sandboxes[key] = sb
+	obj := s.lastSeen(key)
+	if obj == nil || obj.UID != uid {
+		obj = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: key.Namespace, Name: key.Name, UID: uid, Labels: labels, CreationTimestamp: metav1.NewTime(time.Now()),
+		}}
+	}
+	s.setPod(obj)
+}
+
+// deleteSandbox forgets a sandbox, unless another one has its pod already. The pod keeps the addresses that its status has.
+func (s *state) deleteSandbox(key types.NamespacedName, id string) {
+	if s.sandboxes[key].id != id {
+		return
+	}
+	delete(s.sandboxes, key)
+	if obj := s.lastSeen(key); obj != nil {
+		s.setPod(obj)
+	}
+}
+
+func (s *state) lastSeen(key types.NamespacedName) *corev1.Pod {
+	if ns := s.namespaces[key.Namespace]; ns != nil {
+		return ns.pods[key]
+	}
+	return nil
+}
+
+// judges reports whether the tables hold a pod's addresses, or another pod's claim to them.
+func (s *state) judges(key types.NamespacedName) bool {
+	p := s.pods[key]
+	return p != nil && !slices.ContainsFunc(p.addresses, func(addr netip.Addr) bool {
+		_, ok := s.compiler.Tables().Pods[addr]
+		return !ok
+	})
+}
