@@ -158,6 +158,7 @@ func (c *Compiler) reclassify() {
 	}
 	slices.SortFunc(c.changes.Networks, func(a, b Write[netip.Prefix, ClassID]) int { return cmp.Compare(b.Key.Bits(), a.Key.Bits()) })
 	for _, p := range gone {
+		c.changes.Narrowed.Everything = true
 		if _, ok := c.tables.Networks[p]; ok {
 			delete(c.tables.Networks, p)
 			c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Delete: true})
@@ -178,7 +179,9 @@ func (c *Compiler) reclassifyNet(p netip.Prefix, n *node) {
 			break
 		}
 	}
-	c.classify(n, parent)
+	if c.classify(n, parent) {
+		c.changes.Narrowed.Everything = true
+	}
 	if id, ok := c.tables.Networks[p]; !ok || id != n.class.id {
 		c.tables.Networks[p] = n.class.id
 		c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Value: n.class.id})
@@ -188,6 +191,7 @@ func (c *Compiler) reclassifyNet(p netip.Prefix, n *node) {
 func (c *Compiler) reclassifyHost(addr netip.Addr) {
 	n := c.hosts[addr]
 	if n.unmarked() {
+		c.narrow(addr)
 		delete(c.hosts, addr)
 		c.unrefClass(n.class)
 		if _, ok := c.tables.Addresses[addr]; ok {
@@ -197,15 +201,23 @@ func (c *Compiler) reclassifyHost(addr netip.Addr) {
 		return
 	}
 	parent, _ := c.nets.Lookup(addr)
-	c.classify(n, parent)
+	if c.classify(n, parent) {
+		c.narrow(addr)
+	}
 	if id, ok := c.tables.Addresses[addr]; !ok || id != n.class.id {
 		c.tables.Addresses[addr] = n.class.id
 		c.changes.Addresses = append(c.changes.Addresses, Write[netip.Addr, ClassID]{Key: addr, Value: n.class.id})
 	}
 }
 
-// classify finds a node's atoms from those of the next shorter prefix, and its class.
-func (c *Compiler) classify(n, parent *node) {
+// narrow notes that flows of an address may have lost what allowed them.
+func (c *Compiler) narrow(addr netip.Addr) {
+	c.changes.Narrowed.Addresses = append(c.changes.Narrowed.Addresses, addr)
+}
+
+// classify finds a node's atoms from those of the next shorter prefix, and its class. It reports whether the change can refuse what
+// was allowed: a lost atom does, and where there are rules that deny so does one more.
+func (c *Compiler) classify(n, parent *node) bool {
 	full := n.adds
 	if parent != nil && len(parent.full) > 0 {
 		full = make([]*atom, 0, len(parent.full)+len(n.adds))
@@ -227,6 +239,16 @@ func (c *Compiler) classify(n, parent *node) {
 	n.class = c.class(full)
 	n.class.refs++
 	c.unrefClass(was)
+	if was == n.class {
+		return false
+	}
+	if c.denying > 0 {
+		return true
+	}
+	return was != nil && slices.ContainsFunc(was.atoms, func(a *atom) bool {
+		_, kept := slices.BinarySearchFunc(full, a, byID)
+		return !kept
+	})
 }
 
 func (c *Compiler) unrefClass(cl *class) {

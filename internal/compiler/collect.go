@@ -1,7 +1,8 @@
 package compiler
 
 // Collect takes out of the tables what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
-// it now and then, some seconds apart at least: the time between is what a packet has to end its look-ups in.
+// it now and then, after a Commit and some seconds apart at least: the time between is what a packet has to end its
+// look-ups in.
 func (c *Compiler) Collect() Changes {
 	for _, s := range c.sets {
 		if s.refs == 0 && s.dead < c.round {
@@ -24,7 +25,9 @@ func (c *Compiler) Collect() Changes {
 		}
 	}
 	c.round++
-	return c.flush()
+	changes := c.flush()
+	changes.Narrowed = Narrowed{} // what nothing uses allowed nothing
+	return changes
 }
 
 func (c *Compiler) collectSet(s *set) {
@@ -44,6 +47,9 @@ func (c *Compiler) collectSet(s *set) {
 		for _, id := range v.rules {
 			delete(c.rules, id)
 		}
+	}
+	if s.denying {
+		c.denying--
 	}
 	delete(c.sets, s.key)
 	delete(c.bySet, s.id)

@@ -35,6 +35,8 @@ type Compiler struct {
 
 	next  struct{ atom, set, class, table, rule uint32 }
 	round uint64 // of Collect
+
+	denying int // sets with rules that do not accept
 }
 
 // dirty is what Commit has to look at again.
@@ -167,6 +169,7 @@ func (c *Compiler) Commit() Changes {
 		for _, addr := range p.in {
 			c.tables.Pods[addr] = entry
 			if old, ok := was[addr]; !ok || old != entry {
+				c.narrow(addr)
 				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
 			}
 		}

@@ -60,10 +60,16 @@ func TestAnAddressThatJoinsAGroupIsOneWrite(t *testing.T) {
 	if changes.Len() != 1 || len(changes.Addresses) != 1 {
 		t.Errorf("an address that joins the group of 5 policies makes %d writes: %+v", changes.Len(), changes)
 	}
+	if n := changes.Narrowed; n.Everything || len(n.Addresses) > 0 {
+		t.Errorf("an address that joins a group takes nothing from anybody: %+v", n)
+	}
 	c.UpdateGroup(g1, nil, prefixes("10.0.0.3/32"))
 	changes = c.Commit()
 	if changes.Len() != 1 || len(changes.GoneAddresses) != 1 {
 		t.Errorf("an address that leaves it makes %d writes: %+v", changes.Len(), changes)
+	}
+	if n := changes.Narrowed; n.Everything || len(n.Addresses) != 1 {
+		t.Errorf("one address lost something: %+v", n)
 	}
 }
 

@@ -245,6 +245,7 @@ func TestTablesMeanWhatPoliciesMean(t *testing.T) {
 				changes.steps(mirror, func() { checkBetween(t, mirror, flows, before, after) })
 				checkEqual(t, "mirror", mirror, c.Tables())
 				checkAgainstReference(t, c, w, flows)
+				checkNarrowed(t, changes.Narrowed, flows, before, after)
 				if rng.IntN(3) == 0 {
 					collected := c.Collect()
 					collected.steps(mirror, func() { checkBetween(t, mirror, flows, after, after) })
@@ -295,6 +296,19 @@ func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.F
 			ref, known := c.Rule(got.Rule)
 			if known != (want.Policy != nil) || known && (ref.Policy.ID != want.Policy.ID || ref.Rule != want.Rule || ref.Direction != d) {
 				t.Errorf("%v %v: tables name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
+			}
+		}
+	}
+}
+
+// checkNarrowed: a flow that was allowed and is not any more has an end that Narrowed names.
+func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after []judged) {
+	t.Helper()
+	for i, f := range flows {
+		for _, d := range policy.Directions {
+			if before[i][d].Action == policy.Accept && after[i][d].Action == policy.Deny && !n.Everything &&
+				!slices.Contains(n.Addresses, f.Source) && !slices.Contains(n.Addresses, f.Destination) {
+				t.Errorf("%v %v lost what allowed it, and is not in %v", d, f, n)
 			}
 		}
 	}

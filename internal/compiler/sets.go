@@ -18,6 +18,7 @@ type set struct {
 	rules    []setRule
 	byAtom   map[*atom][]int // the rules, by index, that have the atom among their peers
 	everyone []int           // the rules that are about every peer
+	denying  bool            // some rule does not accept
 	refs     int             // pods
 	rows     map[*class]struct{}
 	dead     uint64
@@ -68,6 +69,9 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 	for i, p := range in {
 		c.include(s, d, p, c.version(d, p, keys[i]))
 	}
+	if s.denying {
+		c.denying++
+	}
 	c.addRow(s, c.class(nil))
 	for a := range s.byAtom {
 		a.sets[s] = struct{}{}
@@ -86,6 +90,7 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		r := &p.Rules[d][i]
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
+		s.denying = s.denying || r.Action != policy.Accept
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}

@@ -101,6 +101,17 @@ type Changes struct {
 	// StaleRows and StalePorts are what nothing has referred to since before the last Collect.
 	StaleRows  []RowKey
 	StalePorts []PortKey
+
+	// Narrowed is what these changes may have taken from flows that were allowed: no write, but what to look for in conntrack.
+	Narrowed Narrowed
+}
+
+// Narrowed names the flows that may have lost what allowed them.
+type Narrowed struct {
+	// Addresses are those of pods under other policies and of peers that left a group: the flows to and from them.
+	Addresses []netip.Addr
+	// Everything: a network changed, and any flow may be concerned.
+	Everything bool
 }
 
 // Len is the number of writes.
