@@ -12,8 +12,8 @@ go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X g
 heading  = @printf '\n==> %s\n' '$(1)'
 
 modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
-# Modules with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
-code = . e2e hack/cluster hack/image
+# Those with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
+code = $(filter-out hack/ hack/nodeenv/ hack/testenv/,$(modules))
 
 generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf
 
@@ -66,7 +66,7 @@ test: test-unit test-envtest test-dataplane e2e ## Everything that a change must
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
 	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane)')
-	for m in e2e hack/cluster hack/image; do go -C $$m test -race ./... || exit 1; done
+	for m in $(filter-out ./,$(code)); do go -C $$m test -race ./... || exit 1; done
 
 .PHONY: test-envtest
 test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds Kubernetes: 10 minutes)
@@ -87,9 +87,9 @@ test-cluster: ## Tests of the test cluster itself (2 minutes; needs root)
 	go -C hack/cluster test -count=1 -v -tags=e2e ./e2e
 
 .PHONY: e2e
-e2e: bin/cluster ## The whole on a real cluster of its own, which goes again (needs root)
+e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; needs root)
 	$(call heading,End to end)
-	go -C e2e test -count=1 -v -tags=e2e ./...
+	go -C e2e test -count=1 -v -timeout=45m -tags=e2e .
 
 .PHONY: bench
 bench: ## Benchmarks
@@ -109,7 +109,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e ./... || exit 1; done
 
 .PHONY: verify-modules
 verify-modules:
