@@ -10,7 +10,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
@@ -94,9 +93,9 @@ func decodeEvent(sample []byte) (Event, error) {
 
 // wallClock turns a time of bpf_ktime_get_ns (CLOCK_MONOTONIC) into one of this moment's clock.
 func wallClock(ns uint64) time.Time {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+	now, err := monotonic()
+	if err != nil {
 		return time.Now()
 	}
-	return time.Now().Add(time.Duration(int64(ns) - now.Nano()))
+	return time.Now().Add(time.Duration(ns - now)) // negative, in two's complement
 }

@@ -151,6 +151,9 @@ func (d *Dataplane) removeOthers() error {
 		if dir == d.dir {
 			continue
 		}
+		if err := d.inheritRevoked(dir); err != nil {
+			return err
+		}
 		if err := remove(dir); err != nil {
 			return fmt.Errorf("remove an older generation: %w", err)
 		}

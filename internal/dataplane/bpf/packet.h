@@ -13,7 +13,7 @@ struct packet {
 	__u16 sport, dport; /* 0 where the protocol has none */
 	__u8 family;        /* NFPROTO_* */
 	__u8 protocol;
-	bool opens;     /* a TCP packet with SYN and without ACK */
+	bool opens;     /* TCP's SYN without ACK, SCTP's INIT */
 	bool neighbour; /* neighbour discovery on its own link */
 };
 
@@ -166,8 +166,11 @@ static __always_inline enum parsed parse_upper(struct packet *p, const struct up
 	p->sport = bpf_ntohs(ports->source);
 	p->dport = bpf_ntohs(ports->dest);
 	if (p->protocol == IPPROTO_TCP) {
-		b = bpf_dynptr_slice(data, u->offset + 13, &byte, sizeof(byte));
+		b = bpf_dynptr_slice(data, u->offset + 13, &byte, sizeof(byte)); /* flags */
 		p->opens = b && (*b & 0x12) == 0x02;
+	} else if (p->protocol == IPPROTO_SCTP && u->offset + 12 < u->end) {
+		b = bpf_dynptr_slice(data, u->offset + 12, &byte, sizeof(byte)); /* type of the first chunk */
+		p->opens = b && *b == 1;
 	}
 	return PARSED;
 }
