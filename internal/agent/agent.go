@@ -41,11 +41,13 @@ type Agent struct {
 	mu      sync.Mutex // of what follows, and of the order of writes to dp
 	state   *state
 	changed time.Time // of the first event since the last programming; zero when there was none
+	pending pending   // flows to look at
 
-	kick     chan struct{} // something changed; capacity 1
-	inForce  atomic.Bool   // this generation judges
-	failure  atomic.Pointer[error]
-	attempts int // that failed in a row
+	kick      chan struct{} // something changed; capacity 1
+	sweepKick chan struct{} // something was taken away; capacity 1
+	inForce   atomic.Bool   // this generation judges
+	failure   atomic.Pointer[error]
+	attempts  int // that failed in a row
 }
 
 // What is unused is collected at this interval; a packet is judged in far less.
@@ -57,8 +59,10 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 		opts: opts, cache: c, dp: dp,
 		metrics: newMetrics(opts.Registry, dp),
 		state:   newState(opts.SharedNamespace),
-		kick:    make(chan struct{}, 1),
 		watches: map[string]context.CancelFunc{},
+
+		kick:      make(chan struct{}, 1),
+		sweepKick: make(chan struct{}, 1),
 	}
 }
 
@@ -91,10 +95,13 @@ func (a *Agent) takeOver() error {
 	a.changed = time.Time{}
 	a.metrics.observe(a.state)
 	a.inForce.Store(true)
+	a.pending.everything = true // of what changed while no agent was here
+	a.wakeSweep()
 	return nil
 }
 
 func (a *Agent) run(ctx context.Context) error {
+	go a.keepSwept(ctx)
 	if a.opts.NRISocket != "" {
 		go a.followRuntime(ctx)
 	}
@@ -132,6 +139,7 @@ func (a *Agent) program() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	changes := a.state.compiler.Commit()
+	a.pending.add(changes.Narrowed)
 	a.metrics.observe(a.state)
 	if a.failure.Load() != nil {
 		return a.sync() // the maps lack what failed before: an incremental change could refer to it
@@ -151,6 +159,9 @@ func (a *Agent) collect() error {
 	if a.failure.Load() != nil {
 		return *a.failure.Load() // repair is due
 	}
+	if !a.changed.IsZero() {
+		return nil // program first
+	}
 	changes := a.state.compiler.Collect()
 	a.metrics.writes.Add(float64(changes.Len()))
 	return a.dp.Apply(changes)
@@ -160,7 +171,7 @@ func (a *Agent) collect() error {
 func (a *Agent) repair() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.state.compiler.Commit()
+	a.pending.add(a.state.compiler.Commit().Narrowed)
 	return a.sync()
 }
 
@@ -187,6 +198,7 @@ func (a *Agent) programmed() {
 		a.metrics.programming.Observe(time.Since(a.changed).Seconds())
 		a.changed = time.Time{}
 	}
+	a.wakeSweep()
 }
 
 // noteFailure logs a failure when it begins, when it becomes another and when it is over.

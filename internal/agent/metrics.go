@@ -13,6 +13,8 @@ type metrics struct {
 	groups      prometheus.Gauge
 	programming prometheus.Histogram
 	late        prometheus.Counter
+	sweep       prometheus.Histogram
+	cut         prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
 	rejected    *prometheus.CounterVec // by kind
@@ -32,6 +34,11 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		late: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_late_pods_total", Help: "Pods that the container runtime started before their policies were in force."}),
+		sweep: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_sweep_seconds", Help: "Time to look at the live flows that a change concerns, and to cut those that are refused now.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
+		cut: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kidoban_agent_cut_flows_total", Help: "Live flows that were cut because no policy allows them any more."}),
 		writes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
@@ -41,7 +48,7 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
 	}
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.late, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.late, m.sweep, m.cut, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
 	return m
 }
 

@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// The kernel's conntrack lets a flow go on that was allowed when it began. So after a change that takes something away,
+// the flows that it may concern are looked up, judged as their clients opened them, and cut where they are refused now.
+
+const (
+	// A packet that was judged just before the change makes its entry just after the first look: a second one finds it.
+	secondLook = 250 * time.Millisecond
+	// How long a cut flow's server cannot open it again from its side: longer than TCP sends again what nobody acknowledges
+	// (net.ipv4.tcp_retries2, 924 s by default).
+	holdOff = 20 * time.Minute
+)
+
+// pending are the addresses whose flows are to be looked at; guarded by Agent.mu.
+type pending struct {
+	addresses  map[netip.Addr]struct{}
+	everything bool
+}
+
+func (p *pending) add(n compiler.Narrowed) {
+	if p.addresses == nil {
+		p.addresses = map[netip.Addr]struct{}{}
+	}
+	for _, a := range n.Addresses {
+		p.addresses[a] = struct{}{}
+	}
+	p.everything = p.everything || n.Everything
+}
+
+// keepSwept cuts flows until the context is done.
+func (a *Agent) keepSwept(ctx context.Context) {
+	var again pending
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	for {
+		var work pending
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.sweepKick:
+			a.mu.Lock()
+			work, a.pending = a.pending, pending{}
+			a.mu.Unlock()
+			again.add(compiler.Narrowed{Addresses: slices.Collect(maps.Keys(work.addresses)), Everything: work.everything})
+			timer.Reset(secondLook)
+		case <-timer.C:
+			work, again = again, pending{}
+		}
+		begin := time.Now()
+		cut, err := a.sweep(work)
+		took := time.Since(begin)
+		a.metrics.sweep.Observe(took.Seconds())
+		a.metrics.cut.Add(float64(cut))
+		if err != nil {
+			a.opts.Log.Error(err, "Cannot cut flows that are not allowed any more; it is tried again")
+			again.add(compiler.Narrowed{Addresses: slices.Collect(maps.Keys(work.addresses)), Everything: work.everything})
+			timer.Reset(5 * time.Second)
+		}
+		// At most half of a core, however many changes there are.
+		select {
+		case <-ctx.Done():
+		case <-time.After(took):
+		}
+	}
+}
+
+// sweep looks at the flows of some addresses once.
+func (a *Agent) sweep(work pending) (int, error) {
+	addresses := slices.Collect(maps.Keys(work.addresses))
+	if work.everything {
+		a.mu.Lock()
+		addresses = slices.Collect(maps.Keys(a.state.compiler.Tables().Pods))
+		a.mu.Unlock()
+	}
+	if len(addresses) == 0 {
+		return 0, nil
+	}
+	own, err := nodeAddresses()
+	if err != nil {
+		return 0, err
+	}
+	flows, err := dataplane.Flows(addresses...)
+	if err != nil {
+		return 0, err
+	}
+	a.mu.Lock()
+	flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
+		return !refused(a.state.compiler.Tables(), f.Opened(), own)
+	})
+	a.mu.Unlock()
+	return len(flows), a.dp.Cut(flows, holdOff)
+}
+
+// refused reports whether a flow would not be allowed to begin now. What a pod has with its own node is always allowed, and with itself.
+func refused(t *compiler.Tables, f policy.Flow, node map[netip.Addr]bool) bool {
+	if node[f.Source] || node[f.Destination] || f.Source == f.Destination {
+		return false
+	}
+	for _, d := range policy.Directions {
+		self := f.Source
+		if d == policy.Ingress {
+			self = f.Destination
+		}
+		if v, _ := t.Lookup(d, f); v.Action == policy.Deny && t.Pods[self].Flags&compiler.Audit == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func nodeAddresses() (map[netip.Addr]bool, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list this node's addresses: %w", err)
+	}
+	own := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			own[p.Addr().Unmap()] = true
+		}
+	}
+	return own, nil
+}
+
+// wakeSweep has keepSwept look at what is pending.
+func (a *Agent) wakeSweep() {
+	if len(a.pending.addresses) == 0 && !a.pending.everything {
+		return
+	}
+	select {
+	case a.sweepKick <- struct{}{}:
+	default:
+	}
+}
