@@ -35,8 +35,9 @@ func TestMain(m *testing.M) {
 	err := setUp(ctx)
 	if err == nil {
 		// An interrupt ends the tests at once; the cluster's reaper does the rest.
-		context.AfterFunc(ctx, func() { os.Exit(1) })
+		done := context.AfterFunc(ctx, func() { os.Exit(1) })
 		code = m.Run()
+		done()
 	}
 	err = errors.Join(err, tearDown())
 	stop()

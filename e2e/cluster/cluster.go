@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,7 +44,7 @@ func (c *Cluster) Up(ctx context.Context, flags ...string) (already bool, err er
 
 // UpAnew is Up, but takes a cluster that is up already down first.
 func (c *Cluster) UpAnew(ctx context.Context, flags ...string) (err error) {
-	if err := c.run(c.Command(ctx, "down")); err != nil {
+	if _, err := Output(c.Command(ctx, "down")); err != nil {
 		return err
 	}
 	if c.reaper, err = startReaper(c); err != nil {
@@ -100,8 +101,12 @@ func Output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
+// run runs a command that reports progress, and asks it to stop if this process is killed.
 func (c *Cluster) run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = c.Log, c.Log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	runtime.LockOSThread() // it is the end of the thread that started it that counts
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
 	}

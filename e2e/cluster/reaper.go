@@ -23,10 +23,10 @@ const reap = `
 read -r word
 [ "$word" = keep ] && exit 0
 for _ in $(seq 30); do
-	"$0" --name "$1" down && exit 0
+	"$0" --name "$1" down 2>/dev/null && exit 0
 	sleep 1
 done
-exit 1`
+exec "$0" --name "$1" down`
 
 func startReaper(c *Cluster) (*reaper, error) {
 	cmd := exec.Command("sh", "-c", reap, c.Program, c.Name)

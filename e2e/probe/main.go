@@ -27,8 +27,7 @@ const usage = `Usage:
         connect to all targets at the same time, print a line of JSON for each
   probe watch [--interval 100ms] [--timeout 1s] [--hold TARGET,...] TARGET...
         connect again and again until standard input ends; keep one connection to each of --hold
-A TARGET is tcp/ADDRESS:PORT or udp/ADDRESS:PORT; an IPv6 address stands in brackets.
-`
+A TARGET is tcp/ADDRESS:PORT or udp/ADDRESS:PORT; an IPv6 address stands in brackets.`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,7 +44,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("want serve, dial or watch\n" + usage)
+		return fmt.Errorf("no command\n%s", usage)
 	}
 	switch command, args := args[0], args[1:]; command {
 	case "serve":
@@ -61,7 +60,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 
 func newFlags(command string) *flag.FlagSet {
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
-	flags.Usage = func() { fmt.Fprint(flags.Output(), usage) }
+	flags.Usage = func() { fmt.Fprintln(flags.Output(), usage) }
 	return flags
 }
 

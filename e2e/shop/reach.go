@@ -44,7 +44,10 @@ func (s *Shop) AwaitInForce(ctx context.Context, timeout time.Duration) ([]*matr
 	}
 }
 
-// Verify returns an error that names each probe that did not go as the policies say.
+// mostNamed is how many probes an error names. The tables show all.
+const mostNamed = 12
+
+// Verify returns an error that names probes which did not go as the policies say.
 func Verify(tables []*matrix.Table) error {
 	var wrong []string
 	for _, t := range tables {
@@ -52,10 +55,14 @@ func Verify(tables []*matrix.Table) error {
 			wrong = append(wrong, t.Title+": "+p.String())
 		}
 	}
-	if len(wrong) == 0 {
+	n := len(wrong)
+	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d connections did not go as the policies say:\n\t%s", len(wrong), strings.Join(wrong, "\n\t"))
+	if n > mostNamed {
+		wrong = append(wrong[:mostNamed], "…")
+	}
+	return fmt.Errorf("%d connections did not go as the policies say:\n\t%s", n, strings.Join(wrong, "\n\t"))
 }
 
 func (s *Shop) measure(ctx context.Context, timeout time.Duration) ([]*matrix.Table, error) {
