@@ -1,0 +1,166 @@
+//go:build envtest
+
+package v1alpha1_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/apitest"
+)
+
+var api client.Client
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	config, stop, err := apitest.Start()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = stop() }()
+	scheme := runtime.NewScheme()
+	_ = v1alpha1.AddToScheme(scheme)
+	if api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// create writes an object of a kind with this spec, strictly, and deletes it again.
+func create(t *testing.T, kind, spec string) error {
+	t.Helper()
+	u := &unstructured.Unstructured{Object: map[string]any{}}
+	var s map[string]any
+	if err := yaml.Unmarshal([]byte(spec), &s); err != nil {
+		t.Fatal(err)
+	}
+	u.Object["spec"] = s
+	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+	u.SetNamespace("default")
+	u.SetName("test")
+	err := api.Create(context.Background(), u, client.FieldValidation(metav1.FieldValidationStrict))
+	if err == nil {
+		if err := api.Delete(context.Background(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return err
+}
+
+// pe is the spec of a PolicyEndpoint with this ingress.
+func pe(ingress string) string {
+	return `{policyRef: {kind: NetworkPolicy, name: a}, podSelector: {}, policyTypes: [Ingress], ingress: ` + ingress + `}`
+}
+
+// many repeats an element of a list.
+func many(n int, element func(int) string) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = element(i)
+	}
+	return "[" + strings.Join(all, ", ") + "]"
+}
+
+func block(i int) string   { return fmt.Sprintf("{cidr: 10.%d.%d.0/24}", i/256, i%256) }
+func address(i int) string { return fmt.Sprintf("10.0.%d.%d/32", i/256, i%256) }
+
+func TestWhatIsRightIsAccepted(t *testing.T) {
+	for name, c := range map[string]struct{ kind, spec string }{
+		"nothing allowed":       {"PolicyEndpoint", pe(`[]`)},
+		"everyone, every port":  {"PolicyEndpoint", pe(`[{rules: [0]}]`)},
+		"a group":               {"PolicyEndpoint", pe(`[{rules: [0], peers: [{group: g-1}], ports: [{protocol: UDP, port: 53}]}]`)},
+		"blocks of both kinds":  {"PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.0.0.0/8]}, {cidr: "2001:db8::/32", except: ["2001:db8::1/128"]}]}]`)},
+		"a name, ranges":        {"PolicyEndpoint", pe(`[{ports: [{name: http}, {port: 1, endPort: 65535}, {protocol: SCTP}]}]`)},
+		"as many as fit":        {"PolicyEndpoint", pe(`[{rules: [0], peers: ` + many(v1alpha1.MaxPeersPerRule, block) + `}]`)},
+		"as many rules as fit":  {"PolicyEndpoint", pe(many(v1alpha1.MaxRules, func(i int) string { return fmt.Sprintf("{ports: [{port: %d}], peers: [%s]}", i+1, block(i)) }))},
+		"as many ports as fit":  {"PolicyEndpoint", pe(`[{ports: ` + many(v1alpha1.MaxPortsPerRule, func(i int) string { return fmt.Sprintf("{port: %d}", 2*i+1) }) + `}]`)},
+		"an empty slice":        {"PolicyEndpointSlice", `{group: g-1, index: 0, slices: 1, count: 0}`},
+		"a slice of both kinds": {"PolicyEndpointSlice", `{group: g-1, index: 3, count: 3, addresses: [10.0.0.1/32, "2001:db8::1/128", 192.168.0.0/16]}`},
+		"a full slice":          {"PolicyEndpointSlice", `{group: g-1, count: 1000, addresses: ` + many(v1alpha1.MaxAddressesPerSlice, address) + `}`},
+	} {
+		if err := create(t, c.kind, c.spec); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWhatIsBrokenIsRefusedByName(t *testing.T) {
+	for _, c := range []struct{ name, kind, spec, want string }{
+		{"no policy", "PolicyEndpoint", `{podSelector: {}, policyTypes: [Ingress]}`, "spec.policyRef: Required"},
+		{"no selector", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, policyTypes: [Ingress]}`, "spec.podSelector: Required"},
+		{"no types", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, podSelector: {}, policyTypes: []}`, "spec.policyTypes"},
+		{"one type twice", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, podSelector: {}, policyTypes: [Ingress, Ingress]}`, "spec.policyTypes[1]: Duplicate"},
+		{"an unknown type", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, podSelector: {}, policyTypes: [Sideways]}`, `spec.policyTypes[0]: Unsupported value: "Sideways"`},
+		{"an unknown tier", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, tier: Top, podSelector: {}, policyTypes: [Ingress]}`, `spec.tier: Unsupported value: "Top"`},
+		{"a priority out of range", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, priority: 1001, podSelector: {}, policyTypes: [Ingress]}`, "spec.priority"},
+		{"a name too long", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: ` + strings.Repeat("a", 254) + `}, podSelector: {}, policyTypes: [Ingress]}`, "spec.policyRef.name: Too long"},
+		{"an unknown field", "PolicyEndpoint", pe(`[{port: 80}]`), `unknown field "spec.ingress[0].port"`},
+		{"a word for a CIDR", "PolicyEndpoint", pe(`[{peers: [{cidr: banana}]}]`), `spec.ingress[0].peers[0].cidr: Invalid value: "banana": must be a CIDR`},
+		{"an address for a CIDR", "PolicyEndpoint", pe(`[{}, {peers: [{group: g}, {cidr: 10.0.0.1}]}]`), `spec.ingress[1].peers[1].cidr: Invalid value: "10.0.0.1": must be a CIDR`},
+		{"too long a mask", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/33}]}]`), `spec.ingress[0].peers[0].cidr: Invalid value: "10.0.0.0/33": must be a CIDR`},
+		{"host bits", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.1/8}]}]`), `spec.ingress[0].peers[0].cidr: Invalid value: "10.0.0.1/8": must be in canonical form`},
+		{"IPv6 in upper case", "PolicyEndpoint", pe(`[{peers: [{cidr: "2001:DB8::/32"}]}]`), `spec.ingress[0].peers[0].cidr: Invalid value: "2001:DB8::/32": must be in canonical form`},
+		{"IPv4 as IPv6", "PolicyEndpoint", pe(`[{peers: [{cidr: "::ffff:10.0.0.0/104"}]}]`), `spec.ingress[0].peers[0].cidr: Invalid value: "::ffff:10.0.0.0/104": must be a CIDR`},
+		{"an except outside", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16, 11.0.0.0/16]}]}]`), "spec.ingress[0].peers[0]: Invalid value: except needs a cidr and lies inside it"},
+		{"an except that is larger", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: [0.0.0.0/0]}]}]`), "spec.ingress[0].peers[0]: Invalid value: except needs a cidr and lies inside it"},
+		{"an except of the other family", "PolicyEndpoint", pe(`[{peers: [{cidr: 0.0.0.0/0, except: ["::/0"]}]}]`), "spec.ingress[0].peers[0]: Invalid value: except needs a cidr and lies inside it"},
+		{"a word for an except", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: [pear]}]}]`), `spec.ingress[0].peers[0].except[0]: Invalid value: "pear": must be a CIDR`},
+		{"an except of a group", "PolicyEndpoint", pe(`[{peers: [{group: g-1, except: [10.0.0.0/8]}]}]`), "spec.ingress[0].peers[0]: Invalid value: except needs a cidr"},
+		{"group and cidr", "PolicyEndpoint", pe(`[{peers: [{group: g-1, cidr: 10.0.0.0/8}]}]`), "spec.ingress[0].peers[0]: Invalid value: exactly one of the fields in [group cidr] must be set"},
+		{"neither group nor cidr", "PolicyEndpoint", pe(`[{peers: [{}]}]`), "spec.ingress[0].peers[0]: Invalid value: exactly one of the fields in [group cidr] must be set"},
+		{"port 0", "PolicyEndpoint", pe(`[{ports: [{port: 0}]}]`), "spec.ingress[0].ports[0].port: Invalid value: 0"},
+		{"port 65536", "PolicyEndpoint", pe(`[{ports: [{port: 65536}]}]`), "spec.ingress[0].ports[0].port: Invalid value: 65536"},
+		{"an end before the beginning", "PolicyEndpoint", pe(`[{ports: [{port: 90, endPort: 80}]}]`), "spec.ingress[0].ports[0]: Invalid value: endPort needs a port that is not greater"},
+		{"an end without beginning", "PolicyEndpoint", pe(`[{ports: [{endPort: 80}]}]`), "spec.ingress[0].ports[0]: Invalid value: endPort needs a port"},
+		{"a number and a name", "PolicyEndpoint", pe(`[{ports: [{port: 80, name: http}]}]`), "spec.ingress[0].ports[0]: Invalid value: port and name exclude each other"},
+		{"ICMP", "PolicyEndpoint", pe(`[{ports: [{protocol: ICMP}]}]`), `spec.ingress[0].ports[0].protocol: Unsupported value: "ICMP"`},
+		{"a name at a peer", "PolicyEndpoint", `{policyRef: {kind: NetworkPolicy, name: a}, podSelector: {}, policyTypes: [Egress], egress: [{ports: [{name: http}]}]}`, "spec.egress: Invalid value: a named port belongs to the selected pod"},
+		{"too many rules", "PolicyEndpoint", pe(many(v1alpha1.MaxRules+1, func(int) string { return "{}" })), "spec.ingress: Too many"},
+		{"too many peers", "PolicyEndpoint", pe(`[{peers: ` + many(v1alpha1.MaxPeersPerRule+1, block) + `}]`), "spec.ingress[0].peers: Too many"},
+		{"too many excepts", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: ` + many(v1alpha1.MaxExceptsPerPeer+1, address) + `}]}]`), "spec.ingress[0].peers[0].except: Too many"},
+		{"too many ports", "PolicyEndpoint", pe(`[{ports: ` + many(v1alpha1.MaxPortsPerRule+1, func(i int) string { return fmt.Sprintf("{port: %d}", i+1) }) + `}]`), "spec.ingress[0].ports: Too many"},
+		{"no group", "PolicyEndpointSlice", `{count: 0}`, "spec.group: Required"},
+		{"a negative index", "PolicyEndpointSlice", `{group: g, index: -1, count: 0}`, "spec.index: Invalid value: -1"},
+		{"a count of slices in another than the head", "PolicyEndpointSlice", `{group: g, index: 1, slices: 2, count: 0}`, "spec: Invalid value: only the slice with index 0"},
+		{"a wrong count", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32]}`, "spec: Invalid value: count is the number of addresses"},
+		{"a word for an address", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32, banana]}`, `spec.addresses[1]: Invalid value: "banana": must be a CIDR`},
+		{"an address with host bits", "PolicyEndpointSlice", `{group: g, count: 1, addresses: [10.0.0.1/24]}`, `spec.addresses[0]: Invalid value: "10.0.0.1/24": must be in canonical form`},
+		{"an address twice", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32, 10.0.0.1/32]}`, "spec.addresses[1]: Duplicate"},
+		{"too many addresses", "PolicyEndpointSlice", `{group: g, count: 1001, addresses: ` + many(v1alpha1.MaxAddressesPerSlice+1, address) + `}`, "spec.addresses: Too many"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := create(t, c.kind, c.spec)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("refused with %q, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestGroupAndIndexOfASliceStay(t *testing.T) {
+	ctx := context.Background()
+	s := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "stays"}, Spec: v1alpha1.PolicyEndpointSliceSpec{Group: "g"}}
+	if err := api.Create(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	s.Spec.Group = "h"
+	if err := api.Update(ctx, s); err == nil || !strings.Contains(err.Error(), "spec: Invalid value: group and index are immutable") {
+		t.Errorf("another group: %v", err)
+	}
+}

@@ -1,0 +1,137 @@
+// Command controller resolves NetworkPolicies into PolicyEndpoints and PolicyEndpointSlices.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller"
+	"github.com/kidoban/kidoban/internal/resolver"
+	"github.com/kidoban/kidoban/internal/version"
+)
+
+type options struct {
+	namespace    string
+	metricsAddr  string
+	probeAddr    string
+	leaderElect  bool
+	maxAddresses int
+	batchWindow  time.Duration
+	qps          float64
+	burst        int
+	version      bool
+	log          zap.Options
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace: for the groups that cross namespaces, and the lease. Default: environment POD_NAMESPACE.")
+	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
+	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
+	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
+	flag.IntVar(&o.maxAddresses, "max-addresses-per-slice", 250, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d.", v1alpha1.MaxAddressesPerSlice))
+	flag.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
+	flag.Float64Var(&o.qps, "kube-api-qps", 400, "Requests a second to the API server at most, in the long run.")
+	flag.IntVar(&o.burst, "kube-api-burst", 800, "Requests to the API server that may come at once.")
+	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
+	o.log.BindFlags(flag.CommandLine)
+	flag.Parse()
+
+	if o.version {
+		fmt.Println(version.String())
+		return
+	}
+	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.log)))
+	if err := run(o); err != nil {
+		ctrl.Log.Error(err, "The controller stops; what was in force stays in force")
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	config.QPS, config.Burst = float32(o.qps), o.burst
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                        scheme,
+		Cache:                         controller.CacheOptions(),
+		Client:                        controller.ClientOptions(),
+		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr},
+		HealthProbeBindAddress:        o.probeAddr,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              controller.Name,
+		LeaderElectionNamespace:       o.namespace,
+		LeaderElectionReleaseOnCancel: true, // this process ends when it stops leading
+	})
+	if err != nil {
+		return err
+	}
+	ctx := ctrl.SetupSignalHandler()
+	if err := controller.Add(mgr, controller.Options{
+		Resolver:    resolver.Options{SharedNamespace: o.namespace, MaxAddresses: o.maxAddresses},
+		BatchWindow: o.batchWindow,
+	}); err != nil {
+		return err
+	}
+	synced, err := controller.Synced(ctx, mgr.GetCache())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("synced", func(*http.Request) error { return synced() }),
+	); err != nil {
+		return err
+	}
+	ctrl.Log.Info("The controller starts", "version", version.String(), "namespace", o.namespace)
+	return mgr.Start(ctx)
+}
+
+// check finds what is wrong with the flags before anything starts.
+func (o *options) check() error {
+	if o.namespace == "" {
+		return errors.New("--namespace is needed, or the environment variable POD_NAMESPACE")
+	}
+	if o.maxAddresses < 1 || o.maxAddresses > v1alpha1.MaxAddressesPerSlice {
+		return fmt.Errorf("--max-addresses-per-slice=%d is not from 1 to %d", o.maxAddresses, v1alpha1.MaxAddressesPerSlice)
+	}
+	return errors.Join(
+		checkFree("--metrics-bind-address", o.metricsAddr),
+		checkFree("--health-probe-bind-address", o.probeAddr),
+	)
+}
+
+// checkFree fails where an address is taken, with the name of the flag.
+func checkFree(name, addr string) error {
+	if addr == "0" || addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("%s=%s cannot be listened on; give another address by the flag: %w", name, addr, err)
+	}
+	return l.Close()
+}

@@ -1,0 +1,77 @@
+package controller
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+// watched are the kinds that the controller has a cache of.
+func watched() []client.Object {
+	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
+}
+
+// CacheOptions has the manager cache only what the controller uses: pods and namespaces without what it does not ask of them,
+// and of PolicyEndpoints and slices those that it keeps right.
+func CacheOptions() cache.Options {
+	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController})}
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}:                   {Transform: stripPod},
+			&corev1.Namespace{}:             {Transform: stripNamespace},
+			&v1alpha1.PolicyEndpoint{}:      ours,
+			&v1alpha1.PolicyEndpointSlice{}: ours,
+		},
+	}
+}
+
+func stripNamespace(in any) (any, error) {
+	ns, ok := in.(*corev1.Namespace)
+	if !ok {
+		return nil, fmt.Errorf("%T is no Namespace", in)
+	}
+	return &corev1.Namespace{ObjectMeta: identity(&ns.ObjectMeta)}, nil
+}
+
+func stripPod(in any) (any, error) {
+	pod, ok := in.(*corev1.Pod)
+	if !ok {
+		return nil, fmt.Errorf("%T is no Pod", in)
+	}
+	out := &corev1.Pod{ObjectMeta: identity(&pod.ObjectMeta)}
+	out.Spec.HostNetwork = pod.Spec.HostNetwork
+	out.Spec.Containers = stripContainers(pod.Spec.Containers)
+	out.Spec.InitContainers = stripContainers(pod.Spec.InitContainers)
+	out.Status.Phase = pod.Status.Phase
+	out.Status.PodIPs = pod.Status.PodIPs
+	return out, nil
+}
+
+// stripContainers keeps the named ports, and the containers that have any.
+func stripContainers(in []corev1.Container) []corev1.Container {
+	var out []corev1.Container
+	for i := range in {
+		var ports []corev1.ContainerPort
+		for _, p := range in[i].Ports {
+			if p.Name != "" {
+				ports = append(ports, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
+			}
+		}
+		if ports != nil {
+			out = append(out, corev1.Container{RestartPolicy: in[i].RestartPolicy, Ports: ports})
+		}
+	}
+	return out
+}
+
+func identity(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: m.Labels}
+}

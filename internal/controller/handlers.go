@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// changed makes a handler of what to do when an object of a kind was seen new (old is nil), changed, or gone (now is nil).
+func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventHandler[T, request] {
+	return handler.TypedFuncs[T, request]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { do(q, nil, &e.Object) },
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q queue) { do(q, &e.ObjectOld, &e.ObjectNew) },
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { do(q, &e.Object, nil) },
+	}
+}
+
+// feed has the resolver take in a change and enqueues what it makes different.
+func (c *Controller) feed(q queue, input string, seen time.Time, change func() resolver.Changes) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.enqueue(q, c.resolve(input, change), seen)
+}
+
+func (c *Controller) namespaces() handler.TypedEventHandler[*corev1.Namespace, request] {
+	return changed(func(q queue, old, now **corev1.Namespace) {
+		c.feed(q, "namespace", time.Time{}, func() resolver.Changes {
+			if now == nil {
+				return c.resolver.DeleteNamespace((*old).Name)
+			}
+			return c.resolver.SetNamespace((*now).Name, (*now).Labels)
+		})
+	})
+}
+
+func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
+	return changed(func(q queue, old, now **corev1.Pod) {
+		var seen time.Time
+		if now != nil && len((*now).Status.PodIPs) > 0 && (old == nil || len((*old).Status.PodIPs) == 0) {
+			seen = time.Now()
+		}
+		c.feed(q, "pod", seen, func() resolver.Changes {
+			if now == nil {
+				return c.resolver.DeletePod(client.ObjectKeyFromObject(*old))
+			}
+			return c.resolver.SetPod(resolver.PodOf(*now))
+		})
+	})
+}
+
+func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkPolicy, request] {
+	return changed(func(q queue, old, now **networkingv1.NetworkPolicy) {
+		c.feed(q, "networkpolicy", time.Time{}, func() resolver.Changes {
+			if now == nil {
+				return c.resolver.DeletePolicy(client.ObjectKeyFromObject(*old))
+			}
+			return c.resolver.SetPolicy(*now)
+		})
+	})
+}
+
+// endpoints has a PolicyEndpoint compared that anybody wrote, ourselves included. Before the start it only notes what is there.
+func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint, request] {
+	return changed(func(q queue, old, now **v1alpha1.PolicyEndpoint) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case c.resolver.Started() && now == nil:
+			q.Add(request{endpoint, client.ObjectKeyFromObject(*old)})
+		case c.resolver.Started():
+			q.Add(request{endpoint, client.ObjectKeyFromObject(*now)})
+		case now == nil:
+			c.references.set(client.ObjectKeyFromObject(*old), nil)
+		default:
+			c.references.set(client.ObjectKeyFromObject(*now), c.groupsOf(*now))
+		}
+	})
+}
+
+// slices has a slice compared that anybody wrote, ourselves included.
+func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpointSlice, request] {
+	return changed(func(q queue, old, now **v1alpha1.PolicyEndpointSlice) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.resolver.Started() {
+			return
+		}
+		if now != nil {
+			c.compare(q, *now)
+			return
+		}
+		c.group(groupOf(*old)).present = false
+		c.compare(q, *old)
+	})
+}
+
+// groupsOf lists the groups that a PolicyEndpoint refers to: each name stands for one in its own namespace or in the shared one.
+func (c *Controller) groupsOf(pe *v1alpha1.PolicyEndpoint) []policy.GroupKey {
+	var out []policy.GroupKey
+	for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
+		for _, r := range rules {
+			for _, p := range r.Peers {
+				if p.Group != "" {
+					out = append(out, policy.GroupKey{Namespace: pe.Namespace, Name: p.Group}, policy.GroupKey{Namespace: c.shared, Name: p.Group})
+				}
+			}
+		}
+	}
+	return out
+}
