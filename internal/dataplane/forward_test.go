@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -206,61 +205,39 @@ func TestPathMTUDiscovery(t *testing.T) {
 	})
 }
 
-func TestAudit(t *testing.T) {
-	n := newNode(t, dataplane.Options{Events: dataplane.EventsDenied})
+// Until somebody answers, every packet of a flow is NEW to conntrack.
+func TestAOneWayFlowIsJudgedOnce(t *testing.T) {
+	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
-	b.Echo("tcp", 80)
-	n.audit(b, isolate(policy.Ingress))
-	events := watchEvents(t, n.d)
-
+	n.set(a)
+	n.set(b, isolate(policy.Ingress, with(pods(a))))
 	bothFamilies(t, func(t *testing.T, v6 bool) {
-		reaches(t, a, "tcp", b.Addr(v6), 80)
-		if e := nextEvent(t, events); e.Verdict != dataplane.AuditDeny || e.Destination.Addr() != b.Addr(v6) {
-			t.Errorf("event %+v", e)
+		before := accepted(t, n.d)
+		_, server := live(t, a, b, "udp", netip.AddrPortFrom(b.Addr(v6), 53), 53) // which does not answer by itself
+		client, err := a.Dial("udp", netip.AddrPortFrom(b.Addr(v6), 53), netnstest.Patience)
+		check(t, err)
+		defer func() { _ = client.Close() }()
+		for range 5 {
+			if !push(t, client, server, netnstest.Patience) {
+				t.Fatal("a packet did not arrive")
+			}
+		}
+		if got := accepted(t, n.d) - before; got != 2 { // live's flow, and client's
+			t.Errorf("2 flows were judged %d times", got)
 		}
 	})
 }
 
-func TestEventContents(t *testing.T) {
-	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll})
-	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
-	b.Echo("udp", 53)
-	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
-	events := watchEvents(t, n.d)
-
-	bothFamilies(t, func(t *testing.T, v6 bool) {
-		before := time.Now()
-		c, err := a.Dial("udp", netip.AddrPortFrom(b.Addr(v6), 53), netnstest.Patience)
-		if err != nil {
-			t.Fatal(err)
+// accepted is how often something was accepted.
+func accepted(t testing.TB, d *dataplane.Dataplane) uint64 {
+	t.Helper()
+	counters, err := d.Counters()
+	check(t, err)
+	n := uint64(0)
+	for _, c := range counters.Judged {
+		if c.Verdict == dataplane.Accept {
+			n += c.Packets
 		}
-		defer func() { _ = c.Close() }()
-		for range 3 { // one flow, one event
-			if err := netnstest.Exchange(c, 8, netnstest.Patience); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got := nextEvent(t, events)
-		after := time.Now()
-		if got.Time.Before(before.Add(-time.Second)) || got.Time.After(after.Add(time.Second)) {
-			t.Errorf("the event is of %v, the packet of %v to %v", got.Time, before, after)
-		}
-		set := n.compiler.Tables().Pods[b.Addr(v6)].Sets[policy.Ingress]
-		want := dataplane.Event{
-			Time: got.Time, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
-			Destination: netip.AddrPortFrom(b.Addr(v6), 53), OriginalDestination: netip.AddrPortFrom(b.Addr(v6), 53),
-			Protocol: policy.UDP, Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy,
-			Rule: got.Rule, Set: set, IfIndex: uint32(a.Host.Attrs().Index),
-		}
-		if got != want {
-			t.Errorf("got\n%+v, want\n%+v", got, want)
-		}
-		if ref, ok := n.compiler.Rule(got.Rule); !ok || ref.Rule != 0 || ref.Direction != policy.Ingress {
-			t.Errorf("rule %d is %+v", got.Rule, ref)
-		}
-		isKept(t, a, "udp", b.Addr(v6), 54)
-		if got := nextEvent(t, events); got.Verdict != dataplane.Deny || got.Reason != dataplane.ReasonDefault || got.Destination.Port() != 54 {
-			t.Errorf("event of a refusal: %+v", got)
-		}
-	})
+	}
+	return n
 }
