@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	netutils "k8s.io/utils/net"
 )
 
 // Cluster answers what NetworkPolicies mean for the pods that there are, straight from the API objects and as the
@@ -204,10 +205,11 @@ func (c *Cluster) namespaceMatches(name string, selector *metav1.LabelSelector) 
 	})
 }
 
+// blockContains reads blocks as the API server does, which lets old objects have leading zeros and IPv4 written as IPv6.
 func blockContains(block *networkingv1.IPBlock, addr netip.Addr) bool {
 	contains := func(cidr string) bool {
-		p, err := netip.ParsePrefix(cidr)
-		return err == nil && p.Contains(addr)
+		_, n, err := netutils.ParseCIDRSloppy(cidr)
+		return err == nil && n.Contains(addr.AsSlice())
 	}
 	return contains(block.CIDR) && !slices.ContainsFunc(block.Except, contains)
 }

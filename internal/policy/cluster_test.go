@@ -88,6 +88,8 @@ func TestWhatNetworkPoliciesMean(t *testing.T) {
 			{outside, backend, TCP, 80, true}, {outside, backend, TCP, 81, false}, {frontend, backend, TCP, 81, true}}},
 		{"two rules for one CIDR add up", selectBackend + "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: 80}]}, {from: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: 443}]}]", []flow{
 			{outside, backend, TCP, 80, true}, {outside, backend, TCP, 443, true}, {outside, backend, TCP, 81, false}}},
+		{"a block may have host bits, leading zeros or IPv6's form", selectBackend + "ingress: [{from: [{ipBlock: {cidr: 10.0.0.77/30}}]}, {from: [{ipBlock: {cidr: 010.000.000.001/32}}]}, {from: [{ipBlock: {cidr: '::ffff:10.0.0.8/125', except: ['::ffff:10.0.0.10/128']}}]}]", []flow{
+			{"10.0.0.78", backend, TCP, 80, true}, {frontend, backend, TCP, 80, true}, {outside, backend, TCP, 80, true}, {"10.0.0.10", backend, TCP, 80, false}, {"10.0.0.16", backend, TCP, 80, false}}},
 		{"endPort is inclusive", selectBackend + "ingress: [{ports: [{port: 80, endPort: 82}]}]", []flow{
 			{outside, backend, TCP, 79, false}, {outside, backend, TCP, 80, true}, {outside, backend, TCP, 82, true}, {outside, backend, TCP, 83, false}}},
 		{"a protocol without a port is all its ports", selectBackend + "ingress: [{ports: [{protocol: UDP}]}]", []flow{
