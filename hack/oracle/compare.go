@@ -1,0 +1,156 @@
+package oracle
+
+import (
+	"fmt"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Difference is a flow about which not all judges say the same, or a scenario that one of them cannot read.
+type Difference struct {
+	Scenario  *Scenario
+	Direction policy.Direction
+	Flow      policy.Flow // the zero value: the scenario cannot be read
+	Who       string      // the judge that differs
+	Answers   string
+}
+
+// court is all the judges of one scenario. The first is the reference.
+type court struct {
+	scenario *Scenario
+	cluster  *policy.Cluster
+	seats    []seat
+	quirks   []string // that mattered, each with its judge
+}
+
+// seat is a judge and whom it is to agree with.
+type seat struct {
+	name string
+	judge
+	reference int // index of the seat
+}
+
+// convene lets all judges read a scenario. One that cannot is a Difference.
+func convene(s *Scenario) (c *court, diff *Difference) {
+	c = &court{scenario: s, cluster: s.Cluster()}
+	who := "kidoban"
+	defer func() {
+		if p := recover(); p != nil {
+			c, diff = nil, &Difference{Scenario: s, Who: who, Answers: fmt.Sprintf("%s panics: %v\n", who, p)}
+		}
+	}()
+	k, err := runKidoban(s)
+	if err != nil {
+		return nil, &Difference{Scenario: s, Who: who, Answers: err.Error() + "\n"}
+	}
+	engine, err := newEngineJudge(k)
+	if err != nil {
+		return nil, &Difference{Scenario: s, Who: who, Answers: err.Error() + "\n"}
+	}
+	reference := c.seat("cluster", clusterJudge{c.cluster}, 0)
+	ours := reference
+	adapted, quirks := c.adapt("kidoban", kidobanQuirks)
+	if len(quirks) > 0 {
+		ours = c.seat("cluster, as kidoban is known to differ", clusterJudge{adapted}, len(c.seats))
+	}
+	if what := untold(c.cluster, k); what != "" {
+		return nil, &Difference{Scenario: s, Who: who, Answers: what}
+	}
+	c.seat("engine", engine, ours)
+	c.seat("tables", tablesJudge{k}, ours)
+	who = "cyclonus"
+	adapted, _ = c.adapt(who, cyclonusQuirks)
+	c.seat(who, newCyclonus(adapted, cyclonusQuirks), reference)
+	who = "kube-network-policies"
+	adapted, _ = c.adapt(who, knpQuirks)
+	c.seat(who, newKubeNetworkPolicies(adapted, knpQuirks), reference)
+	return c, nil
+}
+
+func (c *court) seat(name string, j judge, reference int) int {
+	c.seats = append(c.seats, seat{name, j, reference})
+	return len(c.seats) - 1
+}
+
+func (c *court) adapt(who string, quirks []*quirk) (*policy.Cluster, []*quirk) {
+	adapted, applied := adapt(c.cluster, quirks)
+	for _, q := range applied {
+		c.quirks = append(c.quirks, who+": "+q.name)
+	}
+	return adapted, applied
+}
+
+// untold says which policy has a problem that it should not have, or is not told of one that it has.
+func untold(c *policy.Cluster, k *kidoban) string {
+	problems := k.problems()
+	for i := range c.Policies {
+		np := &c.Policies[i]
+		list, ok := problems[nameOf(np)]
+		if !ok {
+			return fmt.Sprintf("policy %s has no PolicyEndpoint\n", nameOf(np))
+		}
+		named := false
+		for _, p := range list {
+			if p.Reason != v1alpha1.ReasonUnresolvedNamedPort {
+				return fmt.Sprintf("policy %s: unexpected problem %s: %s\n", nameOf(np), p.Reason, p.Message)
+			}
+			named = true
+		}
+		if _, left := adapt(&policy.Cluster{Policies: []networkingv1.NetworkPolicy{*np}}, kidobanQuirks); len(left) > 0 && policy.PolicyTypes(np)[policy.Egress] && !named {
+			return fmt.Sprintf("policy %s is not told that a named port means nothing in a block\n", nameOf(np))
+		}
+	}
+	if len(problems) != len(c.Policies) {
+		return fmt.Sprintf("%d PolicyEndpoints for %d policies\n", len(problems), len(c.Policies))
+	}
+	return ""
+}
+
+// ask asks every judge about both directions of a flow.
+func (c *court) ask(f policy.Flow, yield func(seat int, isolated, allowed bool)) *Difference {
+	for _, d := range policy.Directions {
+		said := make([]verdict, len(c.seats))
+		for i := range c.seats {
+			said[i] = c.seats[i].ask(d, f)
+			if !said[i].agrees(said[c.seats[i].reference]) {
+				return c.difference(c.seats[i].name, d, f)
+			}
+			if yield != nil {
+				yield(i, said[0].why != notIsolated, said[0].allowed)
+			}
+		}
+	}
+	return nil
+}
+
+// ask takes a panic for an answer with which nobody agrees.
+func (s *seat) ask(d policy.Direction, f policy.Flow) (v verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			v = verdict{why: fmt.Sprintf("panics: %v", p)}
+		}
+	}()
+	return s.judge.judge(d, f)
+}
+
+func (c *court) difference(who string, d policy.Direction, f policy.Flow) *Difference {
+	var answers strings.Builder
+	for i := range c.seats {
+		fmt.Fprintf(&answers, "%-40s %v\n", c.seats[i].name, c.seats[i].ask(d, f))
+	}
+	return &Difference{Scenario: c.scenario, Direction: d, Flow: f, Who: who, Answers: answers.String()}
+}
+
+// again looks whether a scenario still shows the difference.
+func (d *Difference) again(s *Scenario) (*Difference, bool) {
+	c, diff := convene(s)
+	if diff == nil && d.Flow != (policy.Flow{}) {
+		diff = c.ask(d.Flow, nil)
+	}
+	same := diff != nil && diff.Who == d.Who && diff.Flow == d.Flow && diff.Direction == d.Direction
+	return diff, same
+}

@@ -1,0 +1,14 @@
+// Package oracle draws clusters, NetworkPolicies and flows, and compares what several judges say of each flow:
+//
+//   - cluster: internal/policy's evaluation of the API objects, our reading of the documentation;
+//   - engine: internal/policy's evaluation of the PolicyEndpoints and slices that internal/resolver makes of them;
+//   - tables: the look-up in the tables that internal/compiler makes of those;
+//   - cyclonus and kube-network-policies: two implementations that share no code with ours.
+//
+// The two of others have faults. quirks.go is the one place that knows them: each is an adapter that rewrites what a judge
+// is asked so that its fault cannot show, and has a test that shows it. The reference is never adapted for them, so no flow has
+// to be left out.
+//
+// A Scenario is a sequence of events, not a cluster: the resolver and the compiler are incremental, and how a cluster came
+// about must make no difference.
+package oracle

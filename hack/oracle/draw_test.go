@@ -1,0 +1,154 @@
+package oracle
+
+import (
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// The edge cases that the comparison is about must go on being drawn, whatever is done to the dice.
+func TestTheDiceDrawTheEdges(t *testing.T) {
+	const scenarios, atLeast = 1500, 20
+	seen := map[string]int{}
+	note := func(what string, is bool) {
+		seen[what] += 0 // so that it is looked at
+		if is {
+			seen[what]++
+		}
+	}
+	for i := range uint64(scenarios) {
+		d := newDice(99, i)
+		s := d.history(d.objects())
+		c := s.Cluster()
+		for _, e := range s.Events {
+			note("event: "+string(e.Do), true)
+		}
+		for i := range c.Pods {
+			notePod(note, &c.Pods[i])
+		}
+		for i := range c.Policies {
+			notePolicy(note, &c.Policies[i])
+		}
+		flows := newFlows(d, c)
+		for range 20 {
+			f := flows.flow()
+			source, destination := c.PodAt(f.Source), c.PodAt(f.Destination)
+			note("flow between pods", source != nil && destination != nil && source != destination)
+			note("flow to itself", source != nil && source == destination)
+			note("flow from outside", source == nil && destination != nil)
+			note("flow to outside", source != nil && destination == nil)
+			note("flow of IPv6", f.Source.Is6())
+			note("flow of "+f.Protocol.String(), true)
+			note("flow to TCP port 0", f.Protocol == policy.TCP && f.Port == 0)
+		}
+	}
+	for what, n := range seen {
+		if n < atLeast {
+			t.Errorf("%s: drawn %d times in %d scenarios", what, n, scenarios)
+		}
+	}
+}
+
+func notePod(note func(string, bool), p *corev1.Pod) {
+	note("pod of the host network", p.Spec.HostNetwork)
+	note("pod without an address", len(p.Status.PodIPs) == 0)
+	note("pod that is dual-stack", len(p.Status.PodIPs) == 2)
+	note("pod that terminates", p.DeletionTimestamp != nil)
+	note("pod that has ended", p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded)
+	note("pod that is pending with an address", p.Status.Phase == corev1.PodPending && len(p.Status.PodIPs) > 0)
+	ports := policy.ContainerPorts(p)
+	for i, a := range ports {
+		for _, b := range ports[:i] {
+			note("one name, two numbers", a.Name == b.Name && a.Protocol == b.Protocol)
+			note("one name, two protocols", a.Name == b.Name && a.Protocol != b.Protocol)
+			note("two names, one port", a.Name != b.Name && a.Protocol == b.Protocol && a.Port == b.Port)
+		}
+	}
+	for _, c := range p.Spec.InitContainers {
+		note("sidecar with ports", c.RestartPolicy != nil && len(c.Ports) > 0)
+		note("init container with ports", c.RestartPolicy == nil && len(c.Ports) > 0)
+	}
+}
+
+func notePolicy(note func(string, bool), np *networkingv1.NetworkPolicy) {
+	spec := &np.Spec
+	note("policy with a name of 253", len(np.Name) == 253)
+	note("policyTypes absent", spec.PolicyTypes == nil)
+	note("policyTypes empty", spec.PolicyTypes != nil && len(spec.PolicyTypes) == 0)
+	note("policyTypes one, rules of the other", len(spec.PolicyTypes) == 1 && spec.PolicyTypes[0] == "Ingress" && len(spec.Egress) > 0)
+	note("ingress nil", spec.Ingress == nil)
+	note("ingress empty", spec.Ingress != nil && len(spec.Ingress) == 0)
+	noteSelector(note, "podSelector", &spec.PodSelector)
+	for _, r := range spec.Ingress {
+		note("from nil", r.From == nil)
+		note("from empty", r.From != nil && len(r.From) == 0)
+		note("ports nil", r.Ports == nil)
+		note("ports empty", r.Ports != nil && len(r.Ports) == 0)
+		note("ports many", len(r.Ports) > 24)
+		note("peers many", len(r.From) > 48)
+	}
+	blocks := map[string]int{}
+	c := &policy.Cluster{Policies: []networkingv1.NetworkPolicy{*np}}
+	eachPeer(c, func(p *networkingv1.NetworkPolicyPeer) {
+		noteSelector(note, "podSelector of a peer", p.PodSelector)
+		noteSelector(note, "namespaceSelector", p.NamespaceSelector)
+		note("both selectors", p.PodSelector != nil && p.NamespaceSelector != nil)
+		if p.IPBlock == nil {
+			return
+		}
+		cidr, err := parseCIDR(p.IPBlock.CIDR)
+		if err != nil {
+			note("a block that cannot be read", true)
+		}
+		blocks[cidr.String()]++
+		note("one block in two rules", blocks[cidr.String()] == 2)
+		note("block of everything", cidr.Bits() == 0)
+		note("block of one address", cidr.IsSingleIP())
+		note("block of IPv6", cidr.Addr().Is6())
+		note("block in an old form", cidr.String() != p.IPBlock.CIDR)
+		note("excepts many", len(p.IPBlock.Except) > 16)
+		noteExcepts(note, p.IPBlock.Except)
+	})
+	for i := range spec.Egress {
+		eachPort(&networkingv1.NetworkPolicySpec{Egress: spec.Egress[i : i+1]}, func(p *networkingv1.NetworkPolicyPort) {
+			named := p.Port != nil && p.Port.StrVal != ""
+			note("port of a protocol, all of them", p.Protocol != nil && p.Port == nil)
+			note("port without a protocol", p.Protocol == nil && p.Port != nil)
+			note("port with neither", p.Protocol == nil && p.Port == nil)
+			note("range of ports", p.EndPort != nil && *p.EndPort > p.Port.IntVal)
+			note("named port of egress", named)
+			note("named port of egress to everyone", named && len(spec.Egress[i].To) == 0)
+		})
+	}
+	eachPort(&networkingv1.NetworkPolicySpec{Ingress: spec.Ingress}, func(p *networkingv1.NetworkPolicyPort) {
+		note("named port of ingress", p.Port != nil && p.Port.StrVal != "")
+	})
+}
+
+func noteExcepts(note func(string, bool), excepts []string) {
+	for i, e := range excepts {
+		for _, f := range excepts[:i] {
+			p, _ := parseCIDR(e)
+			q, _ := parseCIDR(f)
+			note("one except twice", p == q)
+			note("one except in another", p != q && p.Overlaps(q))
+		}
+	}
+}
+
+func noteSelector(note func(string, bool), which string, s *metav1.LabelSelector) {
+	if s == nil {
+		return
+	}
+	note(which+" empty", len(s.MatchLabels)+len(s.MatchExpressions) == 0)
+	for _, op := range []metav1.LabelSelectorOperator{"In", "NotIn", "Exists", "DoesNotExist"} {
+		is := slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Operator == op })
+		note(which+" with "+string(op), is)
+	}
+	note(which+" with an absent key", slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == "absent" }))
+}

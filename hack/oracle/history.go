@@ -1,0 +1,97 @@
+package oracle
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// history draws a way in which the objects may have come about: from nothing at once; or one by one, with earlier versions,
+// with objects that went again, with restarts of the controller and with agents that look in between.
+func (d *dice) history(o *objects) *Scenario {
+	if d.oneIn(3) {
+		events := o.events()
+		d.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+		return &Scenario{Events: events}
+	}
+	var lives [][]Event // of each object, in order
+	for _, e := range o.events() {
+		lives = append(lives, append(d.past(e), e))
+	}
+	for i := range d.IntN(4) {
+		e := Event{Do: Set, Pod: d.pod(pick(d, d.namespaces...), fmt.Sprintf("gone%d", i))}
+		e.Pod.Status.PodIPs = nil // it had the address of one that there is
+		for range d.IntN(3) {
+			e.Pod.Status.PodIPs = append(e.Pod.Status.PodIPs, corev1.PodIP{IP: pick(d, d.addresses...).String()})
+		}
+		lives = append(lives, append(d.past(e), e, Event{Do: Delete, Pod: e.Pod}))
+	}
+	for i := range d.IntN(3) {
+		e := Event{Do: Set, Policy: d.policy(pick(d, d.namespaces...), fmt.Sprintf("gone%d", i), 1)}
+		lives = append(lives, append(d.past(e), e, Event{Do: Delete, Policy: e.Policy}))
+	}
+	return &Scenario{Events: d.interleave(lives)}
+}
+
+// past draws what was there before under the name of an event's object.
+func (d *dice) past(e Event) (out []Event) {
+	for i := range pick(d, 0, 0, 1, 2) {
+		old := Event{Do: Set}
+		switch {
+		case e.Namespace != nil:
+			old.Namespace = d.namespace(e.Namespace.Name)
+		case e.Pod != nil:
+			old.Pod = d.pod(e.Pod.Namespace, e.Pod.Name)
+			if d.oneIn(2) { // other labels only
+				labels := old.Pod.Labels
+				old.Pod = e.Pod.DeepCopy()
+				old.Pod.Labels = labels
+			}
+		case e.Policy != nil:
+			old.Policy = d.policy(e.Policy.Namespace, e.Policy.Name, -1-int64(i))
+			if d.oneIn(3) {
+				old.Policy.UID = types.UID(fmt.Sprint("old-", i))
+			}
+		}
+		out = append(out, old)
+		if d.oneIn(3) {
+			old.Do = Delete
+			out = append(out, old)
+		}
+	}
+	return out
+}
+
+func (d *dice) interleave(lives [][]Event) []Event {
+	var order []int
+	for i, events := range lives {
+		order = append(order, slices.Repeat([]int{i}, len(events))...)
+	}
+	d.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	start := d.IntN(len(order) + 1)
+	restart := -1
+	if d.oneIn(2) {
+		restart = start + d.IntN(len(order)+1-start)
+	}
+	back := restart + d.IntN(len(order)+1)/2
+	var out []Event
+	for at, i := range order {
+		if at == start {
+			out = append(out, Event{Do: Start})
+		}
+		if restart > start && at == restart {
+			out = append(out, Event{Do: Stop})
+		}
+		if restart > start && at == back {
+			out = append(out, Event{Do: Start})
+		}
+		out = append(out, lives[i][0])
+		lives[i] = lives[i][1:]
+		if at >= start && d.oneIn(6) {
+			out = append(out, Event{Do: Sync})
+		}
+	}
+	return out
+}

@@ -1,0 +1,150 @@
+package oracle
+
+import (
+	"fmt"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// judge says whether one direction of a flow is allowed.
+type judge interface {
+	judge(d policy.Direction, f policy.Flow) verdict
+}
+
+// verdict is what a judge says. why is empty from a judge that does not say it; else it is one of the two below, or the name of the
+// first policy that allows the flow.
+type verdict struct {
+	allowed bool
+	why     string
+}
+
+const (
+	notIsolated = "not isolated"
+	refused     = "refused"
+)
+
+func (v verdict) String() string {
+	allowed := map[bool]string{true: "allowed", false: "denied"}[v.allowed]
+	if v.why == "" {
+		return allowed
+	}
+	return fmt.Sprintf("%s (%s)", allowed, v.why)
+}
+
+// agrees: two judges need not both say why.
+func (v verdict) agrees(w verdict) bool {
+	return v.allowed == w.allowed && (v.why == w.why || v.why == "" || w.why == "")
+}
+
+// clusterJudge asks the reference.
+type clusterJudge struct{ *policy.Cluster }
+
+func (j clusterJudge) judge(d policy.Direction, f policy.Flow) verdict {
+	v := j.Evaluate(d, f)
+	switch {
+	case len(v.Isolating) == 0:
+		return verdict{v.Allowed, notIsolated}
+	case v.Policy == nil:
+		return verdict{v.Allowed, refused}
+	}
+	return verdict{v.Allowed, v.Policy.Namespace + "/" + v.Policy.Name}
+}
+
+// engineJudge evaluates PolicyEndpoints and slices.
+type engineJudge struct {
+	policies map[netip.Addr][]*policy.Policy // of the pod that has the address
+	members  map[policy.GroupKey]map[netip.Prefix]bool
+}
+
+func newEngineJudge(k *kidoban) (*engineJudge, error) {
+	j := &engineJudge{policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
+	for key, s := range k.slices {
+		if head, ok := k.slices[resolver.SliceKey{Group: key.Group}]; !ok || key.Index >= head.Slices || len(s.Addresses) > sliceSize {
+			return nil, fmt.Errorf("slice %d with %d addresses is one of %d", key.Index, len(s.Addresses), head.Slices)
+		}
+		if j.members[key.Group] == nil {
+			j.members[key.Group] = map[netip.Prefix]bool{}
+		}
+		addrs, err := prefixes(s.Addresses)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range addrs {
+			if j.members[key.Group][p] {
+				return nil, fmt.Errorf("%s stands twice in group %s", p, key.Group)
+			}
+			j.members[key.Group][p] = true
+		}
+	}
+	var endpoints []*endpoint
+	for _, name := range sortedNames(k.endpoints) {
+		e, err := k.endpoint(k.endpoints[name])
+		if err != nil {
+			return nil, err
+		}
+		for d := range e.policy.Rules {
+			for _, r := range e.policy.Rules[d] {
+				for _, p := range r.Peers {
+					if _, ok := j.members[p.Group]; !ok && !p.CIDR.IsValid() {
+						return nil, fmt.Errorf("%s refers to group %s, which is not there", name, p.Group)
+					}
+				}
+			}
+		}
+		endpoints = append(endpoints, e)
+	}
+	for _, pod := range k.objects.pods {
+		if policy.IsPeer(pod) {
+			policies := selecting(endpoints, pod.Namespace, pod.Labels, policy.ContainerPorts(pod))
+			for _, a := range policy.PodAddresses(pod) {
+				j.policies[a] = policies
+			}
+		}
+	}
+	return j, nil
+}
+
+// Contains makes it a policy.Groups.
+func (j *engineJudge) Contains(g policy.GroupKey, a netip.Addr) bool {
+	return j.members[g][netip.PrefixFrom(a, a.BitLen())]
+}
+
+func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
+	v := policy.Evaluate(d, j.policies[self(d, f)], f, j)
+	switch {
+	case v.Policy != nil:
+		return verdict{v.Action == policy.Accept, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}
+	case v.Tier == policy.TierNetworkPolicy:
+		return verdict{v.Action == policy.Accept, refused}
+	}
+	return verdict{v.Action == policy.Accept, notIsolated}
+}
+
+func self(d policy.Direction, f policy.Flow) netip.Addr {
+	if d == policy.Ingress {
+		return f.Destination
+	}
+	return f.Source
+}
+
+// tablesJudge looks a flow up in the tables of every node: those where the pod is not must let it pass.
+type tablesJudge struct{ *kidoban }
+
+func (j tablesJudge) judge(d policy.Direction, f policy.Flow) verdict {
+	out := verdict{true, notIsolated}
+	for _, n := range j.nodes {
+		v, isolated := n.compiler.Tables().Lookup(d, f)
+		if !isolated {
+			continue
+		}
+		out = verdict{v.Action == policy.Accept, refused}
+		if ref, ok := n.compiler.Rule(v.Rule); ok {
+			out.why = types.NamespacedName{Namespace: ref.Policy.ID.Namespace, Name: ref.Policy.ID.Name}.String()
+		}
+	}
+	return out
+}

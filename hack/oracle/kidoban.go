@@ -1,0 +1,161 @@
+package oracle
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// sliceSize is small, so that groups have several slices.
+const sliceSize = 3
+
+// kidoban is the controller and two agents, without an API server between them: the controller writes to the maps, the agents read them.
+type kidoban struct {
+	*objects
+	resolver  *resolver.Resolver // nil while the controller is stopped
+	endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpoint
+	slices    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec
+	nodes     map[string]*node
+}
+
+// runKidoban lets all the events of a scenario happen, and the agents see the end.
+func runKidoban(s *Scenario) (*kidoban, error) {
+	k := &kidoban{
+		objects:   newObjects(),
+		resolver:  newResolver(),
+		endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
+		slices:    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec{},
+		nodes:     map[string]*node{"node1": newNode("node1"), "node2": newNode("node2")},
+	}
+	for i := range s.Events {
+		if err := k.happen(&s.Events[i]); err != nil {
+			return nil, fmt.Errorf("event %d, %v: %w", i, &s.Events[i], err)
+		}
+	}
+	if k.resolver == nil || !k.resolver.Started() {
+		k.start()
+	}
+	return k, k.sync()
+}
+
+func newResolver() *resolver.Resolver {
+	return resolver.New(resolver.Options{SharedNamespace: sharedNamespace, MaxAddresses: sliceSize})
+}
+
+func (k *kidoban) happen(e *Event) error {
+	switch e.Do {
+	case Stop:
+		k.resolver = nil
+	case Start:
+		k.start()
+	case Sync:
+		return k.sync()
+	default:
+		k.apply(e)
+		if k.resolver != nil {
+			k.write(feed(k.resolver, e))
+		}
+	}
+	return nil
+}
+
+// feed tells a resolver of an event, as the controller's watches do.
+func feed(r *resolver.Resolver, e *Event) resolver.Changes {
+	switch {
+	case e.Namespace != nil && e.Do == Set:
+		return r.SetNamespace(e.Namespace.Name, e.Namespace.Labels)
+	case e.Namespace != nil:
+		return r.DeleteNamespace(e.Namespace.Name)
+	case e.Pod != nil && e.Do == Set:
+		return r.SetPod(resolver.PodOf(e.Pod))
+	case e.Pod != nil:
+		return r.DeletePod(types.NamespacedName{Namespace: e.Pod.Namespace, Name: e.Pod.Name})
+	case e.Do == Set:
+		return r.SetPolicy(e.Policy)
+	default:
+		return r.DeletePolicy(types.NamespacedName{Namespace: e.Policy.Namespace, Name: e.Policy.Name})
+	}
+}
+
+// start starts the controller: with what it was fed if it was never started, else anew with what there is.
+func (k *kidoban) start() {
+	if k.resolver == nil || k.resolver.Started() {
+		k.resolver = newResolver()
+		events := k.events()
+		for i := range events {
+			feed(k.resolver, &events[i])
+		}
+	}
+	existing := map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}
+	for key, s := range k.slices {
+		existing[key.Group] = append(existing[key.Group], s)
+	}
+	k.write(k.resolver.Start(existing))
+	for name := range k.endpoints { // sweep what nothing stands for any more
+		if _, ok := k.resolver.Endpoint(name); !ok {
+			delete(k.endpoints, name)
+		}
+	}
+	for key := range k.slices {
+		if _, ok := k.resolver.Slice(key); !ok {
+			delete(k.slices, key)
+		}
+	}
+}
+
+// write brings the objects that the resolver named up to date, and no others.
+func (k *kidoban) write(c resolver.Changes) {
+	for _, key := range c.Slices {
+		if s, ok := k.resolver.Slice(key); ok {
+			k.slices[key] = s
+		} else {
+			delete(k.slices, key)
+		}
+	}
+	for _, name := range c.Endpoints {
+		e, ok := k.resolver.Endpoint(name)
+		switch {
+		case !ok:
+			delete(k.endpoints, name)
+		case e.Spec != nil:
+			k.endpoints[name] = &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
+		}
+	}
+}
+
+func (k *kidoban) sync() error {
+	for _, name := range slices.Sorted(maps.Keys(k.nodes)) {
+		if err := k.nodes[name].sync(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads a PolicyEndpoint as agents do: a group is one of its own namespace or else of the shared one.
+func (k *kidoban) read(pe *v1alpha1.PolicyEndpoint) (*policy.Policy, error) {
+	return policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
+		own := policy.GroupKey{Namespace: pe.Namespace, Name: name}
+		if _, ok := k.slices[resolver.SliceKey{Group: own}]; ok {
+			return own
+		}
+		return policy.GroupKey{Namespace: sharedNamespace, Name: name}
+	})
+}
+
+// problems are what the controller tells about policies at the end.
+func (k *kidoban) problems() map[types.NamespacedName][]resolver.Problem {
+	out := map[types.NamespacedName][]resolver.Problem{}
+	for name := range k.endpoints {
+		e, _ := k.resolver.Endpoint(name)
+		out[e.Policy] = e.Problems
+	}
+	return out
+}
