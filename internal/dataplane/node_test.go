@@ -30,7 +30,7 @@ type node struct {
 func newNode(t testing.TB, opts dataplane.Options) *node {
 	t.Helper()
 	opts.BPFFS = bpffs(t)
-	opts.Log = testr.New(t.(*testing.T))
+	opts.Log = testr.NewWithInterface(t, testr.Options{})
 	n := &node{Namespace: netnstest.NewRouter(t), t: t, opts: opts, compiler: compiler.New()}
 	n.d = newDataplane(t, opts)
 	n.Do(n.d.Attach)

@@ -151,22 +151,18 @@ static __always_inline bool is_revoked(const struct packet *p)
 	return until && *until > bpf_ktime_get_ns();
 }
 
-SEC("netfilter")
-int kidoban(struct bpf_nf_ctx *ctx)
+/* Judges a packet that conntrack knows nothing of, or only that it is new. */
+static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
-	unsigned long nfct = ctx->skb->_nfct;
 	const struct net_device *in = ctx->state->in;
-	struct packet p = {};
+	struct packet p = {
+		.conntrack = nfct & NFCT_PTRMASK,
+		.family = ctx->state->pf,
+		.ifindex = in ? in->ifindex : 0,
+	};
+	enum parsed parsed = parse(&p, ctx->skb);
 	struct pod *source, *destination;
-	enum parsed parsed;
 
-	if (passed_before(nfct))
-		return NF_ACCEPT;
-
-	p.conntrack = nfct & NFCT_PTRMASK;
-	p.family = ctx->state->pf;
-	p.ifindex = in ? in->ifindex : 0;
-	parsed = parse(&p, ctx->skb);
 	if (parsed == UNPARSABLE_ADDRESSES)
 		return drop(&p, REASON_UNPARSABLE);
 	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would pass for IPv4 pods */
@@ -194,4 +190,13 @@ int kidoban(struct bpf_nf_ctx *ctx)
 	if (is_revoked(&p))
 		return drop(&p, REASON_REVOKED);
 	return NF_ACCEPT;
+}
+
+/* Nearly every packet ends here, so nothing comes before the question: no map, no stack. */
+SEC("netfilter")
+int kidoban(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+
+	return passed_before(nfct) ? NF_ACCEPT : judge_new(ctx, nfct);
 }
