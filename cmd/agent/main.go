@@ -28,7 +28,8 @@ type options struct {
 	bpffs               string
 	metricsAddr         string
 	probeAddr           string
-	auditInterval       time.Duration
+	audit               bool
+	checkInterval       time.Duration
 	nriSocket           string
 	cleanup             bool
 	version             bool
@@ -42,7 +43,8 @@ func main() {
 	flag.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
 	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
 	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
-	flag.DurationVar(&o.auditInterval, "audit-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
+	flag.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
+	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
 	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
 	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
 	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
@@ -107,7 +109,8 @@ func run(o options) error {
 	a := agent.New(mgr.GetCache(), dp, agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
-		AuditInterval:   o.auditInterval,
+		Audit:           o.audit,
+		CheckInterval:   o.checkInterval,
 		NRISocket:       o.nriSocket,
 		Log:             log.WithName("agent"),
 		Registry:        metrics.Registry,

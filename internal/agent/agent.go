@@ -22,8 +22,10 @@ type Options struct {
 	NamespaceCache func(namespace string) (cache.Cache, error)
 	// SharedNamespace is where the groups are that cross namespaces: kidoban's own.
 	SharedNamespace string
-	// AuditInterval is how often the kernel's maps are compared with what they should hold, and put right.
-	AuditInterval time.Duration
+	// Audit has refusals counted and logged while the packets pass. A namespace's LabelEnforcement overrides it.
+	Audit bool
+	// CheckInterval is how often the kernel's maps are compared with what they should hold, and put right.
+	CheckInterval time.Duration
 	// NRISocket is where the container runtime listens for plugins; empty: none is asked.
 	NRISocket string
 	Log       logr.Logger
@@ -55,10 +57,12 @@ const collectInterval = 5 * time.Second
 
 // New returns an Agent. The dataplane's maps are its own from now on.
 func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
+	s := newState(opts.SharedNamespace)
+	s.audit = opts.Audit
 	return &Agent{
 		opts: opts, cache: c, dp: dp,
 		metrics: newMetrics(opts.Registry, dp),
-		state:   newState(opts.SharedNamespace),
+		state:   s,
 		watches: map[string]context.CancelFunc{},
 
 		kick:      make(chan struct{}, 1),
@@ -107,8 +111,8 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	collect := time.NewTicker(collectInterval)
 	defer collect.Stop()
-	audit := time.NewTicker(a.opts.AuditInterval)
-	defer audit.Stop()
+	check := time.NewTicker(a.opts.CheckInterval)
+	defer check.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	<-retry.C
@@ -123,7 +127,7 @@ func (a *Agent) run(ctx context.Context) error {
 		case <-collect.C:
 			a.followNamespaces(ctx)
 			err = a.collect()
-		case <-audit.C:
+		case <-check.C:
 			err = a.repair()
 		case <-retry.C:
 			err = a.repair()

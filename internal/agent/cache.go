@@ -19,7 +19,8 @@ func CacheOptions(nodeName string) cache.Options {
 	}}
 }
 
-// NamespaceCaches makes the caches of single namespaces that an Agent watches while it has pods there. They share the manager's connection.
+// NamespaceCaches makes the caches of single namespaces that an Agent watches while it has pods there: of what is in
+// them, and of the Namespace itself. They share the manager's connection.
 func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, error) {
 	return func(namespace string) (cache.Cache, error) {
 		return cache.New(mgr.GetConfig(), cache.Options{
@@ -28,6 +29,9 @@ func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, e
 			Mapper:            mgr.GetRESTMapper(),
 			DefaultNamespaces: map[string]cache.Config{namespace: {}},
 			DefaultTransform:  cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
+			},
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
@@ -16,6 +17,8 @@ type namespace struct {
 	pods  map[types.NamespacedName]*corev1.Pod // as last seen; also those without an address yet
 	known bool                                 // what its policies and groups are
 	idle  time.Time                            // since when it has no pods
+	// enforcement is the value of its LabelEnforcement.
+	enforcement string
 }
 
 // A namespace without pods is watched for this long: the next run of a job finds its policies there.
@@ -56,11 +59,7 @@ func (s *state) namespaceKnown(name string) {
 		return
 	}
 	ns.known = true
-	for key, p := range s.pods {
-		if key.Namespace == name {
-			s.compilePod(key, p)
-		}
-	}
+	s.compileNamespace(name)
 }
 
 // forgetNamespace drops a namespace that has no pods here and all that was known of it.
@@ -105,15 +104,22 @@ func (a *Agent) watchNamespace(ctx context.Context, name string) {
 		return
 	}
 	go func() { _ = c.Start(ctx) }() // ends with the context; its watches retry by themselves
-	slices, err := a.subscribe(ctx, c, &v1alpha1.PolicyEndpointSlice{}, a.onSlice, a.onSliceGone)
-	if err != nil {
-		return
+	var synced []toolscache.InformerSynced
+	for _, w := range []struct {
+		object    client.Object
+		set, gone func(context.Context, any)
+	}{
+		{&corev1.Namespace{}, a.onNamespace, func(context.Context, any) {}}, // its pods go with it
+		{&v1alpha1.PolicyEndpointSlice{}, a.onSlice, a.onSliceGone},
+		{&v1alpha1.PolicyEndpoint{}, a.onPolicyEndpoint, a.onPolicyEndpointGone},
+	} {
+		s, err := a.subscribe(ctx, c, w.object, w.set, w.gone)
+		if err != nil {
+			return
+		}
+		synced = append(synced, s)
 	}
-	endpoints, err := a.subscribe(ctx, c, &v1alpha1.PolicyEndpoint{}, a.onPolicyEndpoint, a.onPolicyEndpointGone)
-	if err != nil {
-		return
-	}
-	if toolscache.WaitForCacheSync(ctx.Done(), slices, endpoints) {
+	if toolscache.WaitForCacheSync(ctx.Done(), synced...) {
 		a.update(ctx, func(s *state) { s.namespaceKnown(name) })
 	}
 }

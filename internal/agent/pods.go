@@ -105,10 +105,14 @@ func (s *state) owns(key types.NamespacedName, addr netip.Addr) bool {
 
 // compilePod tells the compiler what a pod is and which policies select it, once its namespace is known.
 func (s *state) compilePod(key types.NamespacedName, p *pod) {
-	if ns := s.namespaces[key.Namespace]; ns == nil || !ns.known {
+	ns := s.namespaces[key.Namespace]
+	if ns == nil || !ns.known {
 		return
 	}
 	spec := compiler.PodSpec{}
+	if s.audits(ns) {
+		spec.Flags |= compiler.Audit
+	}
 	for _, addr := range p.addresses {
 		if s.owns(key, addr) {
 			spec.Addresses = append(spec.Addresses, addr)

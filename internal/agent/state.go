@@ -13,6 +13,7 @@ import (
 // state is what this node knows, as plain data: it can be asked nothing that it was not told, and tells the compiler all that follows.
 type state struct {
 	sharedNamespace string // kidoban's own, where the groups are that cross namespaces
+	audit           bool   // of pods whose namespace does not say
 	compiler        *compiler.Compiler
 
 	namespaces map[string]*namespace

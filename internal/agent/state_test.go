@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -342,5 +343,35 @@ func TestASandboxOfAPodThatNobodyToldOf(t *testing.T) {
 	s.open("10.0.0.9", "10.0.0.1", 80)
 	if len(s.sandboxes) > 0 {
 		t.Error("a deleted pod's sandbox is remembered")
+	}
+}
+
+func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
+	audited := func(s story) bool {
+		s.compiler.Commit()
+		for _, p := range s.compiler.Tables().Pods {
+			return p.Flags&compiler.Audit != 0
+		}
+		return false
+	}
+	for _, tc := range []struct {
+		node  bool
+		label string
+		want  bool
+	}{
+		{false, "", false}, {false, "audit", true}, {false, "enforce", false}, {false, "other", false},
+		{true, "", true}, {true, "audit", true}, {true, "enforce", false}, {true, "other", true},
+	} {
+		s := tell(t)
+		s.audit = tc.node
+		s.pod("web", "10.0.0.1")
+		s.setNamespace("shop", map[string]string{LabelEnforcement: tc.label})
+		if audited(s) != tc.want {
+			t.Errorf("node %v, label %q: audited %v", tc.node, tc.label, !tc.want)
+		}
+		s.setNamespace("shop", nil)
+		if audited(s) != tc.node {
+			t.Errorf("node %v, label taken away: audited %v", tc.node, !tc.node)
+		}
 	}
 }

@@ -68,6 +68,11 @@ func (a *Agent) onPodGone(ctx context.Context, obj any) {
 	a.update(ctx, func(s *state) { s.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}) })
 }
 
+func (a *Agent) onNamespace(ctx context.Context, obj any) {
+	ns := obj.(*corev1.Namespace)
+	a.update(ctx, func(s *state) { s.setNamespace(ns.Name, ns.Labels) })
+}
+
 func (a *Agent) onPolicyEndpoint(ctx context.Context, obj any) {
 	pe := obj.(*v1alpha1.PolicyEndpoint)
 	a.update(ctx, func(s *state) { a.reject("PolicyEndpoint", pe, s.setPolicyEndpoint(pe)) })
