@@ -1,0 +1,313 @@
+//go:build envtest
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// churn changes pods and policies of three namespaces at random, n times.
+func (c *cluster) churn(rng *rand.Rand, n int) {
+	c.t.Helper()
+	namespaces := []string{"a", "b", "d"}
+	labels := func() map[string]string { return map[string]string{"app": []string{"web", "db", "dns"}[rng.IntN(3)]} }
+	for range n {
+		ns := namespaces[rng.IntN(3)]
+		switch key := (client.ObjectKey{Namespace: c.ns(ns), Name: fmt.Sprintf("p%d", rng.IntN(8))}); rng.IntN(10) {
+		case 0, 1, 2, 3:
+			if !c.exists(key, &corev1.Pod{}) {
+				c.pod(ns, key.Name, labels(), fmt.Sprintf("10.%d.%d.%d", 100+rng.IntN(3), rng.IntN(200), 1+rng.IntN(200)), corev1.ContainerPort{Name: "http", ContainerPort: int32(80 + rng.IntN(2))})
+			}
+		case 4, 5:
+			if pod := (&corev1.Pod{}); c.exists(key, pod) {
+				c.delete(pod)
+			}
+		case 6:
+			if pod := (&corev1.Pod{}); c.exists(key, pod) {
+				edit(c, pod, func(p *corev1.Pod) { p.Labels = labels() })
+			}
+		case 7, 8:
+			peer := func() string {
+				return []string{
+					`{podSelector: {matchLabels: {app: web}}}`, `{podSelector: {}}`, `{namespaceSelector: {matchLabels: {test: ` + c.prefix + `x}}}`,
+					`{namespaceSelector: {matchLabels: {team: b}}, podSelector: {matchLabels: {app: db}}}`, `{ipBlock: {cidr: 10.0.0.0/8}}`,
+				}[rng.IntN(5)]
+			}
+			c.policy(ns, fmt.Sprintf("n%d", rng.IntN(4)), fmt.Sprintf(`{podSelector: {}, policyTypes: [Ingress, Egress],
+				ingress: [{from: [%s, %s]}], egress: [{to: [%s], ports: [{port: http}, {port: 53}]}]}`, peer(), peer(), peer()))
+		case 9:
+			np := &networkingv1.NetworkPolicy{}
+			if c.exists(client.ObjectKey{Namespace: c.ns(ns), Name: fmt.Sprintf("n%d", rng.IntN(4))}, np) {
+				c.delete(np)
+			}
+		}
+	}
+}
+
+func (c *cluster) exists(key client.ObjectKey, obj client.Object) bool {
+	c.t.Helper()
+	err := c.Get(ctx, key, obj)
+	if client.IgnoreNotFound(err) != nil {
+		c.t.Fatal(err)
+	}
+	return !apierrors.IsNotFound(err)
+}
+
+// expectRight waits until what is on the API server is what a new resolver makes of it: nothing lost, nothing doubled.
+func (c *cluster) expectRight() {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		r := resolver.New(resolver.Options{SharedNamespace: shared, MaxAddresses: maxAddresses})
+		var namespaces corev1.NamespaceList
+		var pods corev1.PodList
+		var policies networkingv1.NetworkPolicyList
+		var endpoints v1alpha1.PolicyEndpointList
+		var parts v1alpha1.PolicyEndpointSliceList
+		for _, list := range []client.ObjectList{&namespaces, &pods, &policies, &endpoints, &parts} {
+			if err := c.List(ctx, list); err != nil {
+				return err
+			}
+		}
+		for i := range namespaces.Items {
+			r.SetNamespace(namespaces.Items[i].Name, namespaces.Items[i].Labels)
+		}
+		for i := range pods.Items {
+			r.SetPod(resolver.PodOf(&pods.Items[i]))
+		}
+		for i := range policies.Items {
+			r.SetPolicy(&policies.Items[i])
+		}
+		want := r.Start(nil)
+		if len(want.Endpoints) != len(endpoints.Items) {
+			return fmt.Errorf("%d PolicyEndpoints, want %d", len(endpoints.Items), len(want.Endpoints))
+		}
+		for i := range endpoints.Items {
+			pe := &endpoints.Items[i]
+			e, ok := r.Endpoint(client.ObjectKeyFromObject(pe))
+			if !ok || setEndpoint(pe, &e) {
+				return fmt.Errorf("PolicyEndpoint %s is not right", pe.Name)
+			}
+		}
+		wantGroups := map[policy.GroupKey][]string{}
+		for _, key := range want.Slices {
+			s, _ := r.Slice(key)
+			wantGroups[key.Group] = append(wantGroups[key.Group], texts(s.Addresses)...)
+		}
+		gotGroups := map[policy.GroupKey][]string{}
+		for i := range parts.Items {
+			key := groupOf(&parts.Items[i])
+			gotGroups[key] = append(gotGroups[key], texts(parts.Items[i].Spec.Addresses)...)
+		}
+		for key := range gotGroups {
+			if _, ok := wantGroups[key]; !ok {
+				return fmt.Errorf("nobody wants group %s", key)
+			}
+		}
+		for key, addresses := range wantGroups {
+			slices.Sort(addresses)
+			slices.Sort(gotGroups[key])
+			if !slices.Equal(addresses, gotGroups[key]) {
+				return fmt.Errorf("group %s is %v, want %v", key, gotGroups[key], addresses)
+			}
+			if _, err := c.addresses(key.Namespace, key.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func texts(addresses []v1alpha1.CIDR) (out []string) {
+	for _, a := range addresses {
+		out = append(out, string(a))
+	}
+	return out
+}
+
+// recorded is one write as the API server saw it.
+type recorded struct {
+	version uint64
+	gone    bool
+	pe      *v1alpha1.PolicyEndpoint
+	pes     *v1alpha1.PolicyEndpointSlice
+}
+
+// record watches both kinds until the returned function is called, which gives all writes in their order.
+func (c *cluster) record() func() []recorded {
+	c.t.Helper()
+	w, err := client.NewWithWatch(admin, client.Options{Scheme: scheme})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	watching, cancel := context.WithCancel(ctx)
+	var mu sync.Mutex
+	var all []recorded
+	var wg sync.WaitGroup
+	for _, list := range []client.ObjectList{&v1alpha1.PolicyEndpointList{}, &v1alpha1.PolicyEndpointSliceList{}} {
+		events, err := w.Watch(watching, list)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		wg.Go(func() {
+			for e := range events.ResultChan() {
+				if e.Type == watch.Error { // cancelled; had it broken before, the last object would be missed
+					return
+				}
+				r := recorded{gone: e.Type == watch.Deleted}
+				switch obj := e.Object.(type) {
+				case *v1alpha1.PolicyEndpoint:
+					r.pe = obj
+					r.version, _ = strconv.ParseUint(obj.ResourceVersion, 10, 64)
+				case *v1alpha1.PolicyEndpointSlice:
+					r.pes = obj
+					r.version, _ = strconv.ParseUint(obj.ResourceVersion, 10, 64)
+				}
+				mu.Lock()
+				all = append(all, r)
+				mu.Unlock()
+			}
+		})
+	}
+	return func() []recorded {
+		// both watches have seen all once they have seen these
+		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "last"}, Spec: v1alpha1.PolicyEndpointSpec{
+			PolicyRef: v1alpha1.PolicyReference{Kind: "Test", Name: "last"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"}}}
+		pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "last"}, Spec: v1alpha1.PolicyEndpointSliceSpec{Group: "last"}}
+		c.create(pe)
+		c.create(pes)
+		eventually(c.t, func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if !slices.ContainsFunc(all, func(r recorded) bool { return r.pe != nil && r.pe.Name == "last" }) || !slices.ContainsFunc(all, func(r recorded) bool { return r.pes != nil && r.pes.Name == "last" }) {
+				return fmt.Errorf("the watches are behind")
+			}
+			return nil
+		})
+		cancel()
+		wg.Wait()
+		slices.SortFunc(all, func(a, b recorded) int { return cmp.Compare(a.version, b.version) })
+		return all
+	}
+}
+
+// A reader that sees every write in its order never sees a policy that refers to a group which is not whole, and misses no
+// address that stays.
+func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
+	c := newCluster(t, "a", "b", "d")
+	stop := c.record()
+	startController(t, false)
+	rng := rand.New(rand.NewPCG(1, 2))
+	c.churn(rng, 400)
+	c.expectRight()
+	// a group of many slices grows and shrinks
+	np := c.policy("a", "all", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: many}}}]}]}`)
+	for i := range 6 * maxAddresses {
+		c.pod("a", fmt.Sprintf("many%d", i), map[string]string{"app": "many"}, fmt.Sprintf("10.200.0.%d", i+1))
+	}
+	c.expectRight()
+	for i := range 6*maxAddresses - 2 {
+		c.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("a"), Name: fmt.Sprintf("many%d", (i*7)%(6*maxAddresses-1))}})
+	}
+	c.expectRight()
+	c.delete(np)
+	c.expectRight()
+
+	endpoints := map[string]*v1alpha1.PolicyEndpoint{}
+	parts := map[string]*v1alpha1.PolicyEndpointSlice{}
+	writes := stop()
+	stays := "10.200.0." + strconv.Itoa(6*maxAddresses) + "/32" // the pod that is never deleted
+	seen := false
+	for _, w := range writes {
+		switch {
+		case w.pe != nil && w.gone:
+			delete(endpoints, w.pe.Namespace+"/"+w.pe.Name)
+		case w.pe != nil:
+			endpoints[w.pe.Namespace+"/"+w.pe.Name] = w.pe
+		case w.gone:
+			delete(parts, w.pes.Namespace+"/"+w.pes.Name)
+		default:
+			parts[w.pes.Namespace+"/"+w.pes.Name] = w.pes
+		}
+		whole := map[policy.GroupKey]bool{}
+		held := map[string]bool{}
+		for _, s := range parts {
+			if s.Spec.Index != 0 {
+				continue
+			}
+			key := groupOf(s)
+			whole[key] = true
+			for i := range max(1, s.Spec.Slices) {
+				part := parts[key.Namespace+"/"+sliceName(key.Name, i)]
+				if part == nil {
+					whole[key] = false
+					continue
+				}
+				for _, a := range texts(part.Spec.Addresses) {
+					held[a] = true
+				}
+			}
+		}
+		for _, pe := range endpoints {
+			for _, g := range refersTo(pe) {
+				if !whole[policy.GroupKey{Namespace: pe.Namespace, Name: g}] && !whole[policy.GroupKey{Namespace: shared, Name: g}] {
+					t.Fatalf("after write %d: %s refers to %s, which is not whole", w.version, pe.Name, g)
+				}
+			}
+		}
+		if seen && !held[stays] && slices.ContainsFunc(slices.Collect(maps.Values(endpoints)), func(pe *v1alpha1.PolicyEndpoint) bool { return strings.HasPrefix(pe.Name, "all-") }) {
+			t.Fatalf("after write %d: %s, which stays, is in no slice that counts", w.version, stays)
+		}
+		seen = seen || held[stays]
+	}
+	t.Logf("%d writes", len(writes))
+}
+
+func refersTo(pe *v1alpha1.PolicyEndpoint) (out []string) {
+	for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
+		for _, r := range rules {
+			for _, p := range r.Peers {
+				if p.Group != "" {
+					out = append(out, p.Group)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func TestAnotherControllerTakesOverInTheMiddleOfChurn(t *testing.T) {
+	c := newCluster(t, "a", "b", "d")
+	stopFirst := startController(t, true)
+	rng := rand.New(rand.NewPCG(3, 4))
+	c.churn(rng, 60)
+	c.expectRight()
+	startController(t, true) // it waits, and watches
+	c.churn(rng, 60)
+	go stopFirst()
+	c.churn(rng, 150)
+	c.expectRight()
+	stopFirst()
+	startController(t, true) // a third, so that the second is not alone
+	c.churn(rng, 40)
+	c.expectRight()
+}

@@ -1,0 +1,410 @@
+//go:build envtest
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+var ctx = context.Background()
+
+const fromWeb = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]}`
+
+var web = map[string]string{"app": "web"}
+
+func TestAPolicyBecomesAnEndpointAndSlices(t *testing.T) {
+	c := newCluster(t, "shop")
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.1.0.1")
+	c.pod("shop", "w2", web, "10.1.0.2")
+	c.pod("shop", "other", nil, "10.1.0.3")
+	np := c.policy("shop", "db", fromWeb)
+	c.expectPeers(np, "Ingress", "10.1.0.1 10.1.0.2")
+
+	var pe *v1alpha1.PolicyEndpoint
+	eventually(t, func() (err error) {
+		if pe, err = c.endpointOf(np); err != nil {
+			return err
+		}
+		cond := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
+		if cond == nil || cond.Status != metav1.ConditionTrue || cond.ObservedGeneration != pe.Generation || pe.Status.ObservedGeneration != pe.Generation || pe.Status.Peers != 1 {
+			return fmt.Errorf("status %+v", pe.Status)
+		}
+		return nil
+	})
+	want := v1alpha1.PolicyEndpointSpec{
+		PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "db", UID: np.UID, Generation: 1},
+		Tier:        v1alpha1.TierNetworkPolicy,
+		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+		PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
+		Ingress: []v1alpha1.Rule{{
+			Rules: []int32{0}, Peers: []v1alpha1.Peer{{Group: pe.Spec.Ingress[0].Peers[0].Group}},
+			Ports: []v1alpha1.Port{{Protocol: "TCP", Port: 5432}},
+		}},
+	}
+	if diff := cmp.Diff(want, pe.Spec); diff != "" {
+		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+	owner := []metav1.OwnerReference{{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy", Name: "db", UID: np.UID, Controller: new(true), BlockOwnerDeletion: new(false)}}
+	if diff := cmp.Diff(owner, pe.OwnerReferences); diff != "" {
+		t.Errorf("owner (-want +got):\n%s", diff)
+	}
+	labels := map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelPolicyKind: "NetworkPolicy", v1alpha1.LabelPolicyUID: string(np.UID)}
+	if diff := cmp.Diff(labels, pe.Labels); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+	if len(pe.Finalizers) != 0 {
+		t.Errorf("finalizers %v", pe.Finalizers)
+	}
+
+	np = c.policy("shop", "db", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]}`)
+	eventually(t, func() error {
+		pe, err := c.endpointOf(np)
+		if err == nil && (len(pe.Spec.Ingress) > 0 || len(pe.Spec.Egress) != 1 || pe.Spec.PolicyRef.Generation != 2) {
+			err = fmt.Errorf("spec %+v", pe.Spec)
+		}
+		return err
+	})
+	c.expectGone(&v1alpha1.PolicyEndpointSliceList{}, c.ns("shop"))
+
+	c.delete(np)
+	c.expectGone(&v1alpha1.PolicyEndpointList{}, c.ns("shop"))
+}
+
+// expectGone waits until a namespace has none of a kind.
+func (c *cluster) expectGone(list client.ObjectList, namespace string) {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		if n := meta.LenList(list); n > 0 {
+			return fmt.Errorf("%d of %T are left", n, list)
+		}
+		return nil
+	})
+}
+
+func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
+	c := newCluster(t, "shop", "tools")
+	startController(t, false)
+	np := c.policy("shop", "db", `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {test: `+c.prefix+`x}}, podSelector: {matchLabels: {app: web}}}]}]}`)
+	c.expectPeers(np, "Ingress", "")
+
+	w1 := c.pod("shop", "w1", web, "10.2.0.1")
+	w2 := c.pod("tools", "w2", web, "10.2.0.2")
+	w3 := c.pod("tools", "w3", nil, "fd00::3")
+	c.expectPeers(np, "Ingress", "10.2.0.1 10.2.0.2")
+	edit(c, w3, func(p *corev1.Pod) { p.Labels = web })
+	c.expectPeers(np, "Ingress", "10.2.0.1 10.2.0.2 fd00::3")
+	edit(c, w2, func(p *corev1.Pod) { p.Labels = nil })
+	c.expectPeers(np, "Ingress", "10.2.0.1 fd00::3")
+
+	tools := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.ns("tools")}}
+	edit(c, tools, func(n *corev1.Namespace) { delete(n.Labels, "test") })
+	c.expectPeers(np, "Ingress", "10.2.0.1")
+	edit(c, tools, func(n *corev1.Namespace) { n.Labels["test"] = c.prefix + "x" })
+	c.expectPeers(np, "Ingress", "10.2.0.1 fd00::3")
+
+	w1.Status.Phase = corev1.PodSucceeded
+	if err := c.Status().Update(ctx, w1); err != nil {
+		t.Fatal(err)
+	}
+	c.expectPeers(np, "Ingress", "fd00::3")
+	for i := range 3 * maxAddresses {
+		c.pod("shop", fmt.Sprintf("many%d", i), web, fmt.Sprintf("10.2.1.%d", i+10))
+	}
+	c.expectPeers(np, "Ingress", "10.2.1.10 10.2.1.11 10.2.1.12 10.2.1.13 10.2.1.14 10.2.1.15 10.2.1.16 10.2.1.17 10.2.1.18 10.2.1.19 10.2.1.20 10.2.1.21 fd00::3")
+	for i := range 3 * maxAddresses {
+		c.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: fmt.Sprintf("many%d", i)}})
+	}
+	c.expectPeers(np, "Ingress", "fd00::3")
+}
+
+func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
+	c := newCluster(t, "shop")
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.3.0.1")
+	np := c.policy("shop", "db", fromWeb)
+	c.expectPeers(np, "Ingress", "10.3.0.1")
+	foreign := &v1alpha1.PolicyEndpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "by-hand"},
+		Spec: v1alpha1.PolicyEndpointSpec{
+			PolicyRef: v1alpha1.PolicyReference{Kind: "Manual", Name: "by-hand"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
+			Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{Group: "by-hand"}}}},
+		},
+	}
+	foreignSlice := &v1alpha1.PolicyEndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "by-hand", Labels: map[string]string{v1alpha1.LabelGroup: "by-hand"}},
+		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: "by-hand", Addresses: []v1alpha1.CIDR{"10.9.0.0/16"}, Count: 1},
+	}
+	c.create(foreign)
+	c.create(foreignSlice)
+
+	pe, err := c.endpointOf(np)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: sliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
+	if err := c.Get(ctx, client.ObjectKeyFromObject(slice), slice); err != nil {
+		t.Fatal(err)
+	}
+	wantPE, wantSlice := pe.DeepCopy(), slice.DeepCopy()
+	check := func(what string) {
+		t.Helper()
+		eventually(t, func() error {
+			gotPE, gotSlice := pe.DeepCopy(), slice.DeepCopy()
+			if err := c.Get(ctx, client.ObjectKeyFromObject(pe), gotPE); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			if err := c.Get(ctx, client.ObjectKeyFromObject(slice), gotSlice); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			diff := cmp.Diff(wantPE.Spec, gotPE.Spec) + cmp.Diff(wantPE.OwnerReferences, gotPE.OwnerReferences) + cmp.Diff(wantSlice.Spec, gotSlice.Spec)
+			for k, v := range wantPE.Labels {
+				diff += cmp.Diff(v, gotPE.Labels[k])
+			}
+			for k, v := range wantSlice.Labels {
+				diff += cmp.Diff(v, gotSlice.Labels[k])
+			}
+			cond := meta.FindStatusCondition(gotPE.Status.Conditions, v1alpha1.ConditionResolved)
+			if diff == "" && (cond == nil || cond.ObservedGeneration != gotPE.Generation) {
+				diff = "status is not about this generation"
+			}
+			if diff != "" {
+				return fmt.Errorf("%s: %s", what, diff)
+			}
+			return nil
+		})
+	}
+	check("at first")
+	edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress = nil })
+	check("rules taken away")
+	edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.OwnerReferences = nil })
+	check("owner taken away")
+	edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Labels = nil })
+	check("labels taken off the PolicyEndpoint")
+	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
+		s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{"0.0.0.0/0"}, 1
+	})
+	check("an address smuggled in")
+	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) { s.Labels = map[string]string{"mine": "now"} })
+	check("labels taken off the slice")
+	c.delete(slice.DeepCopy())
+	check("the slice deleted")
+	c.delete(pe.DeepCopy())
+	check("the PolicyEndpoint deleted")
+	if err := c.Get(ctx, client.ObjectKeyFromObject(pe), pe); err != nil {
+		t.Fatal(err)
+	}
+	pe.Status = v1alpha1.PolicyEndpointStatus{}
+	if err := c.Status().Update(ctx, pe); err != nil {
+		t.Fatal(err)
+	}
+	check("the status wiped")
+
+	stray := &v1alpha1.PolicyEndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "stray", Labels: wantSlice.Labels},
+		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: slice.Spec.Group, Addresses: []v1alpha1.CIDR{"0.0.0.0/0"}, Count: 1},
+	}
+	c.create(stray)
+	eventually(t, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(stray), stray); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("a slice of ours that nobody wants is there: %v", err)
+		}
+		return nil
+	})
+
+	for _, obj := range []client.Object{foreign, foreignSlice} {
+		was := obj.GetResourceVersion()
+		if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil || obj.GetResourceVersion() != was {
+			t.Errorf("somebody else's %T was touched: %v", obj, err)
+		}
+	}
+}
+
+func TestARestartWritesNothing(t *testing.T) {
+	c := newCluster(t, "shop", "tools")
+	stop := startController(t, false)
+	var last *networkingv1.NetworkPolicy
+	for i := range 5 {
+		last = c.policy("shop", fmt.Sprintf("p%d", i), fmt.Sprintf(`{podSelector: {}, policyTypes: [Ingress, Egress],
+			ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: %d}, {port: http}]}],
+			egress: [{to: [{namespaceSelector: {matchLabels: {test: %sx}}}], ports: [{port: http}]}, {ports: [{port: nosuch}]}]}`, i+1, c.prefix))
+	}
+	http := corev1.ContainerPort{Name: "http", ContainerPort: 80}
+	for i := range 3*maxAddresses + 1 {
+		c.pod("shop", fmt.Sprintf("w%d", i), web, fmt.Sprintf("10.4.0.%d", i+10), http)
+	}
+	all := "10.4.0.10 10.4.0.11 10.4.0.12 10.4.0.13 10.4.0.14 10.4.0.15 10.4.0.16 10.4.0.17 10.4.0.18 10.4.0.19 10.4.0.20 10.4.0.21 10.4.0.22"
+	c.expectPeers(last, "Egress", all)
+	for i := range 2 * maxAddresses { // leaves holes
+		c.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: fmt.Sprintf("w%d", i+3)}})
+	}
+	c.expectPeers(last, "Egress", "10.4.0.10 10.4.0.11 10.4.0.12 10.4.0.21 10.4.0.22")
+	c.expectPeers(last, "Ingress", "10.4.0.10 10.4.0.11 10.4.0.12 10.4.0.21 10.4.0.22")
+	stop()
+	before := c.versions()
+	stop = startController(t, false)
+	// what is queued before the second of these was taken up before it was, and is done when stop returns
+	c.expectPeers(c.policy("tools", "marker1", fromWeb), "Ingress", "")
+	c.expectPeers(c.policy("tools", "marker2", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {marker: two}}}]}]}`), "Ingress", "")
+	stop()
+	after := c.versions()
+	for key := range after {
+		if _, ok := before[key]; !ok {
+			delete(after, key) // the markers'
+		}
+	}
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("the restart wrote (-before +after):\n%s", diff)
+	}
+}
+
+// versions returns the resource versions of all that the controller wrote.
+func (c *cluster) versions() map[string]string {
+	c.t.Helper()
+	out := map[string]string{}
+	var pes v1alpha1.PolicyEndpointList
+	var slices v1alpha1.PolicyEndpointSliceList
+	for _, list := range []client.ObjectList{&pes, &slices} {
+		if err := c.List(ctx, list); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	for _, pe := range pes.Items {
+		out["pe "+pe.Namespace+"/"+pe.Name] = pe.ResourceVersion
+	}
+	for _, s := range slices.Items {
+		out["pes "+s.Namespace+"/"+s.Name] = s.ResourceVersion
+	}
+	return out
+}
+
+func TestAPolicyMadeAgainIsAnother(t *testing.T) {
+	c := newCluster(t, "shop", "tools")
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.5.0.1")
+	first := c.policy("shop", "db", fromWeb)
+	twin := c.policy("tools", "db", fromWeb)
+	c.expectPeers(first, "Ingress", "10.5.0.1")
+	c.expectPeers(twin, "Ingress", "")
+	old, err := c.endpointOf(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.delete(first)
+	second := c.policy("shop", "db", `{podSelector: {}, ingress: [{}]}`)
+	eventually(t, func() error {
+		pe, err := c.endpointOf(second)
+		if err != nil {
+			return err
+		}
+		if pe.Name == old.Name || len(pe.Spec.Ingress) != 1 || len(pe.Spec.Ingress[0].Peers) != 0 {
+			return fmt.Errorf("%s: %+v", pe.Name, pe.Spec)
+		}
+		if err := c.Get(ctx, client.ObjectKeyFromObject(old), old); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("the first one's PolicyEndpoint is there: %v", err)
+		}
+		return nil
+	})
+	c.expectPeers(twin, "Ingress", "")
+}
+
+func TestWhatCannotBeHonouredIsTold(t *testing.T) {
+	c := newCluster(t, "shop")
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.6.0.1")
+	np := c.policy("shop", "db", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}, {port: metrics}]}]}`)
+	expect := func(status metav1.ConditionStatus, reason string, rules int) {
+		t.Helper()
+		eventually(t, func() error {
+			pe, err := c.endpointOf(np)
+			if err != nil {
+				return err
+			}
+			cond := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
+			if cond == nil || cond.Status != status || cond.Reason != reason || len(pe.Spec.Egress) != rules {
+				return fmt.Errorf("condition %+v, rules %+v", cond, pe.Spec.Egress)
+			}
+			return nil
+		})
+	}
+	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
+	c.expectPeers(np, "Egress", "10.6.0.1")
+	eventually(t, func() error {
+		var list eventsv1.EventList
+		if err := c.List(ctx, &list, client.InNamespace(c.ns("shop"))); err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "NetworkPolicy" && e.Regarding.UID == np.UID && e.Reason == v1alpha1.ReasonUnresolvedNamedPort && e.Type == corev1.EventTypeWarning {
+				if want := `spec.egress[0].ports: no pod among the peers has a TCP port "metrics"`; e.Note != want {
+					t.Errorf("the event says %q, want %q", e.Note, want)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no such event among %d", len(list.Items))
+	})
+
+	w2 := c.pod("shop", "w2", web, "10.6.0.2", corev1.ContainerPort{Name: "metrics", ContainerPort: 9100})
+	expect(metav1.ConditionTrue, v1alpha1.ReasonResolved, 2)
+	eventually(t, func() error {
+		pe, err := c.endpointOf(np)
+		if err != nil {
+			return err
+		}
+		for _, r := range pe.Spec.Egress {
+			if r.Ports[0].Port == 9100 {
+				if got, err := c.addresses(c.ns("shop"), r.Peers[0].Group); err != nil || got != "10.6.0.2" {
+					return fmt.Errorf("pods with the port: %q, %v", got, err)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no rule for port 9100: %+v", pe.Spec.Egress)
+	})
+	c.delete(w2)
+	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
+}
+
+func TestWhatNobodyWantsIsSweptAtStart(t *testing.T) {
+	c := newCluster(t, "shop")
+	ours := map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: "g-0123456789abcdef"}
+	spec := func(i int32) v1alpha1.PolicyEndpointSliceSpec {
+		return v1alpha1.PolicyEndpointSliceSpec{Group: "g-0123456789abcdef", Index: i, Addresses: []v1alpha1.CIDR{"10.7.0.1/32"}, Count: 1}
+	}
+	for i, name := range []string{"g-0123456789abcdef-0", "g-0123456789abcdef-1", "odd"} {
+		c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: name, Labels: ours}, Spec: spec(int32(i))})
+	}
+	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "left", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{
+		PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "gone", UID: "gone"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
+		Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{Group: "g-0123456789abcdef"}}}},
+	}})
+	c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "theirs"}, Spec: spec(0)})
+	startController(t, false)
+	c.expectGone(&v1alpha1.PolicyEndpointList{}, c.ns("shop"))
+	eventually(t, func() error {
+		var list v1alpha1.PolicyEndpointSliceList
+		if err := c.List(ctx, &list, client.InNamespace(c.ns("shop"))); err != nil {
+			return err
+		}
+		if len(list.Items) != 1 || list.Items[0].Name != "theirs" {
+			return fmt.Errorf("%d slices are left", len(list.Items))
+		}
+		return nil
+	})
+}
