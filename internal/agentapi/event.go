@@ -1,0 +1,99 @@
+package agentapi
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Event is one line of the flow log as JSON: a verdict about one direction of packets that open a flow.
+// docs/flow-log.schema.json is its JSON Schema.
+type Event struct {
+	// Time of the packet or, with Count above 1, of the last one.
+	Time time.Time `json:"time"`
+	// Node on which it was judged.
+	Node string `json:"node"`
+	// Direction is Ingress where the destination's policies were asked, Egress where the source's were.
+	Direction string `json:"direction"`
+	Verdict   string `json:"verdict"`
+	Reason    string `json:"reason"`
+	// Tier in which the verdict fell; empty where no policy was asked.
+	Tier string `json:"tier,omitempty"`
+	// Policy and rule that decided. None: a default.
+	Policy *RuleRef `json:"policy,omitempty"`
+	// IsolatedBy are the policies that isolate the pod in this direction, for a default deny: at most MaxIsolatedBy of them.
+	IsolatedBy []PolicyRef `json:"isolatedBy,omitempty"`
+	// Source and Destination as judged: after DNAT, before SNAT. In the line of a pod's unlisted packets (Unlisted) one of them is
+	// that pod and the other is empty; both are where not even addresses could be read.
+	Source      Endpoint `json:"source"`
+	Destination Endpoint `json:"destination"`
+	// OriginalDestination is where the sender sent it, such as a Service's address, if that is another than Destination.
+	OriginalDestination *Endpoint `json:"originalDestination,omitempty"`
+	// Protocol is TCP, UDP, SCTP, ICMP, ICMPv6 or a number (https://www.iana.org/assignments/protocol-numbers).
+	Protocol string `json:"protocol,omitempty"`
+	// Count is the number of packets that the line stands for, Bytes their length with IP headers.
+	Count uint64 `json:"count"`
+	Bytes uint64 `json:"bytes"`
+	// First is the time of the first of them, where Count is above 1.
+	First *time.Time `json:"first,omitempty"`
+	// Unlisted: the line sums up packets of one pod that had too many different flows to have a line each.
+	Unlisted bool `json:"unlisted,omitempty"`
+}
+
+// MaxIsolatedBy is the most policies that Event.IsolatedBy names.
+const MaxIsolatedBy = 10
+
+// Verdicts of an Event.
+const (
+	VerdictAccept    = "ACCEPT"
+	VerdictDeny      = "DENY"
+	VerdictAuditDeny = "AUDIT-DENY" // would have been refused, and passed: the pod is in audit mode
+)
+
+// Reasons of an Event.
+const (
+	ReasonPolicy      = "policy"       // a rule of a policy decided
+	ReasonDefaultDeny = "default-deny" // the pod is isolated and no rule allows it
+	ReasonUnparsable  = "unparsable"   // the packet cannot be read, and an end of it is isolated
+	ReasonInvalid     = "invalid"      // no honest packet looks like this
+	ReasonRevoked     = "revoked"      // of a flow that was cut, because no policy allows it any more
+	ReasonMapFull     = "map-full"     // the pod's policies did not fit into the kernel's maps
+)
+
+// Endpoint is one end of a flow, as far as it is known. Only pods of the event's own node have names: what an agent knows of others
+// is their addresses.
+type Endpoint struct {
+	IP netip.Addr `json:"ip,omitzero"`
+	// Port is 0 where the protocol has none, and on lines with a Count that sum up several source ports.
+	Port      uint16    `json:"port,omitempty"`
+	Namespace string    `json:"namespace,omitempty"`
+	Pod       string    `json:"pod,omitempty"`
+	Workload  *Workload `json:"workload,omitempty"`
+}
+
+// Workload is what runs a pod, such as its Deployment.
+type Workload struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// PolicyRef names a policy.
+type PolicyRef struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// String is "Kind namespace/name", or "Kind name" for a policy without a namespace.
+func (r PolicyRef) String() string {
+	if r.Namespace == "" {
+		return r.Kind + " " + r.Name
+	}
+	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
+// RuleRef names a rule.
+type RuleRef struct {
+	PolicyRef
+	// Rules are indexes, from 0, of the policy's own spec.ingress or spec.egress: those that the deciding rule comes from.
+	Rules []int32 `json:"rules,omitempty"`
+}
