@@ -184,17 +184,13 @@ func (n *Namespace) addVeth(v4, v6 string) *Pod {
 // awaitUp waits until the link really sends: the kernel throws packets away until its linkwatch has come by.
 func (n *Namespace) awaitUp(name string) {
 	n.t.Helper()
-	for deadline := time.Now().Add(Patience); n.link(name).Attrs().OperState != netlink.OperUp; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			n.t.Fatalf("link %s does not come up", name)
-		}
-	}
+	n.await("link "+name, func() bool { return n.link(name).Attrs().OperState == netlink.OperUp })
 }
 
 func (p *Pod) route(eth0 netlink.Link, router net.HardwareAddr, addr, gateway netip.Addr) {
 	p.t.Helper()
 	index := eth0.Attrs().Index
-	must(p.t, p.Link.AddrAdd(eth0, &netlink.Addr{IPNet: host(addr), Flags: unix.IFA_F_NODAD}))
+	p.AddAddress(eth0, netip.PrefixFrom(addr, addr.BitLen()).String())
 	must(p.t, p.Link.NeighSet(&netlink.Neigh{LinkIndex: index, IP: gateway.AsSlice(), HardwareAddr: router, State: netlink.NUD_PERMANENT}))
 	if gateway.Is4() {
 		must(p.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: index, Dst: host(gateway), Scope: netlink.SCOPE_LINK}))
@@ -212,11 +208,26 @@ func (n *Namespace) RouteVia(p, router *Pod) {
 	}
 }
 
-// AddAddress gives a link of this namespace an address.
+// AddAddress gives a link of this namespace an address, and returns when the namespace takes packets to it.
 func (n *Namespace) AddAddress(l netlink.Link, prefix string) {
 	n.t.Helper()
 	p := netip.MustParsePrefix(prefix)
-	must(n.t, n.Link.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Flags: unix.IFA_F_NODAD}))
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Flags: unix.IFA_F_NODAD}
+	must(n.t, n.Link.AddrAdd(l, addr))
+	n.await("address "+prefix, func() bool {
+		routes, err := n.Link.RouteGet(addr.IP)
+		return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL
+	})
+}
+
+// await polls until the kernel has done what it does in its own time.
+func (n *Namespace) await(what string, done func() bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(Patience); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s is not ready within %v", what, Patience)
+		}
+	}
 }
 
 // SetMTU sets the MTU of a link of this namespace.
