@@ -1,0 +1,122 @@
+package flowlog
+
+import (
+	"net/netip"
+
+	"k8s.io/utils/lru"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
+)
+
+// Directory knows the names behind what the dataplane reports. It is asked from one goroutine.
+type Directory interface {
+	// Pod that has an address, or had it a moment ago; false where no pod of this node is known under it.
+	Pod(addr netip.Addr) (Pod, bool)
+	// Rule that an ID stands for; false where it is not in use any more.
+	Rule(id compiler.RuleID) (agentapi.RuleRef, bool)
+	// Isolating are the policies that a set is made of; nil where it is not in use any more.
+	Isolating(set compiler.SetID) []agentapi.PolicyRef
+}
+
+// Pod is who has an address. Workload is nil for a pod that nobody owns.
+type Pod struct {
+	Namespace, Name string
+	Workload        *agentapi.Workload
+}
+
+// IDs are never given out again, so what was found out about one stays true, also when a policy is gone before the last line about it.
+const namesKept = 4096
+
+type recorder struct {
+	node      string
+	directory Directory
+	rules     *lru.Cache // compiler.RuleID → agentapi.RuleRef
+	sets      *lru.Cache // compiler.SetID → []agentapi.PolicyRef
+}
+
+func newRecorder(node string, directory Directory) *recorder {
+	return &recorder{node: node, directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
+}
+
+var verdicts = map[dataplane.Verdict]string{
+	dataplane.Accept:    agentapi.VerdictAccept,
+	dataplane.Deny:      agentapi.VerdictDeny,
+	dataplane.AuditDeny: agentapi.VerdictAuditDeny,
+}
+
+var reasons = map[dataplane.Reason]string{
+	dataplane.ReasonRule:       agentapi.ReasonPolicy,
+	dataplane.ReasonDefault:    agentapi.ReasonDefaultDeny,
+	dataplane.ReasonUnparsable: agentapi.ReasonUnparsable,
+	dataplane.ReasonInvalid:    agentapi.ReasonInvalid,
+	dataplane.ReasonRevoked:    agentapi.ReasonRevoked,
+}
+
+// record says what an event means.
+func (r *recorder) record(e *dataplane.Event) agentapi.Event {
+	out := agentapi.Event{
+		Time:        e.Time,
+		Node:        r.node,
+		Direction:   e.Direction.String(),
+		Verdict:     verdicts[e.Verdict],
+		Reason:      reasons[e.Reason],
+		Source:      r.endpoint(e.Source),
+		Destination: r.endpoint(e.Destination),
+		Protocol:    e.Protocol.String(),
+		Count:       1,
+	}
+	if o := e.OriginalDestination; o.IsValid() && o != e.Destination {
+		out.OriginalDestination = &agentapi.Endpoint{IP: o.Addr(), Port: o.Port()}
+	}
+	switch e.Reason {
+	case dataplane.ReasonRule:
+		out.Tier = e.Tier.String()
+		out.Policy = r.rule(e.Rule)
+	case dataplane.ReasonDefault:
+		out.Tier = e.Tier.String()
+		out.IsolatedBy = r.isolating(e.Set)
+		if e.Set == dataplane.ClosedSet {
+			out.Reason = agentapi.ReasonMapFull
+		}
+	}
+	return out
+}
+
+func (r *recorder) endpoint(a netip.AddrPort) agentapi.Endpoint {
+	if !a.IsValid() || a.Addr().IsUnspecified() {
+		return agentapi.Endpoint{}
+	}
+	out := agentapi.Endpoint{IP: a.Addr(), Port: a.Port()}
+	if pod, ok := r.directory.Pod(a.Addr()); ok {
+		out.Namespace, out.Pod, out.Workload = pod.Namespace, pod.Name, pod.Workload
+	}
+	return out
+}
+
+func (r *recorder) rule(id compiler.RuleID) *agentapi.RuleRef {
+	if known, ok := r.rules.Get(id); ok {
+		return known.(*agentapi.RuleRef)
+	}
+	ref, ok := r.directory.Rule(id)
+	if !ok {
+		return nil
+	}
+	r.rules.Add(id, &ref)
+	return &ref
+}
+
+func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
+	if known, ok := r.sets.Get(set); ok {
+		return known.([]agentapi.PolicyRef)
+	}
+	refs := r.directory.Isolating(set)
+	if len(refs) > agentapi.MaxIsolatedBy {
+		refs = refs[:agentapi.MaxIsolatedBy]
+	}
+	if len(refs) > 0 {
+		r.sets.Add(set, refs)
+	}
+	return refs
+}
