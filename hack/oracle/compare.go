@@ -57,8 +57,10 @@ func convene(s *Scenario) (c *court, diff *Difference) {
 	if len(quirks) > 0 {
 		ours = c.seat("cluster, as kidoban is known to differ", clusterJudge{adapted}, len(c.seats))
 	}
-	if what := untold(c.cluster, k); what != "" {
-		return nil, &Difference{Scenario: s, Who: who, Answers: what}
+	for _, what := range []string{untold(c.cluster, k), k.leftover()} {
+		if what != "" {
+			return nil, &Difference{Scenario: s, Who: who, Answers: what}
+		}
 	}
 	c.seat("engine", engine, ours)
 	c.seat("tables", tablesJudge{k}, ours)

@@ -47,23 +47,28 @@ func (d *dice) policy(namespace, name string, generation int64) *networkingv1.Ne
 	return np
 }
 
-func (d *dice) peers() []networkingv1.NetworkPolicyPeer {
-	var n int
+func (d *dice) peers() (out []networkingv1.NetworkPolicyPeer) {
 	switch k := d.IntN(100); {
 	case k < 8:
 		return nil
 	case k < 12:
 		return []networkingv1.NetworkPolicyPeer{}
-	case k == 12:
-		n = 60 // more than one entry of a PolicyEndpoint holds
-	default:
-		n = pick(d, 1, 1, 2, 3)
+	case k == 12: // more than one entry of a PolicyEndpoint holds, each of which counts
+		for range 100 {
+			out = append(out, networkingv1.NetworkPolicyPeer{IPBlock: d.ipBlock(block{cidr: d.small()})})
+		}
+		return out
 	}
-	var out []networkingv1.NetworkPolicyPeer
-	for range n {
+	for range pick(d, 1, 1, 2, 3) {
 		out = append(out, d.peer())
 	}
 	return out
+}
+
+// small draws a block of one address, or of few.
+func (d *dice) small() netip.Prefix {
+	a := d.address(d.ipv6 && (!d.ipv4 || d.oneIn(2)))
+	return netip.PrefixFrom(a, a.BitLen()-pick(d, 0, 0, 0, 1, 2)).Masked()
 }
 
 func (d *dice) peer() (p networkingv1.NetworkPolicyPeer) {
@@ -109,11 +114,15 @@ func (d *dice) excepts(cidr netip.Prefix) (out []netip.Prefix) {
 	if room == 0 {
 		return nil
 	}
-	n := pick(d, 0, 0, 0, 1, 1, 2, 3)
-	if d.oneIn(100) {
-		n = 40 // more than a peer of a PolicyEndpoint holds
+	if d.oneIn(30) { // more than a peer of a PolicyEndpoint holds, each of which counts
+		for range 60 {
+			if e := d.small(); e.Bits() > cidr.Bits() && cidr.Contains(e.Addr()) {
+				out = append(out, e)
+			}
+		}
+		return out
 	}
-	for range n {
+	for range pick(d, 0, 0, 0, 1, 1, 2, 3) {
 		addr := d.inside(cidr)
 		switch {
 		case len(out) > 0 && d.oneIn(6):

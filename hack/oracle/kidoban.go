@@ -3,6 +3,7 @@ package oracle
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -148,6 +149,33 @@ func (k *kidoban) read(pe *v1alpha1.PolicyEndpoint) (*policy.Policy, error) {
 		}
 		return policy.GroupKey{Namespace: sharedNamespace, Name: name}
 	})
+}
+
+// leftover says how what was written differs from what a controller would write that finds the objects as they are at the end. How
+// addresses are spread over slices depends on the past; nothing else does.
+func (k *kidoban) leftover() string {
+	fresh := newResolver()
+	events := k.events()
+	for i := range events {
+		feed(fresh, &events[i])
+	}
+	fresh.Start(nil)
+	for name, pe := range k.endpoints {
+		if e, ok := fresh.Endpoint(name); !ok || e.Spec == nil || !reflect.DeepEqual(*e.Spec, pe.Spec) {
+			return fmt.Sprintf("PolicyEndpoint %s depends on the past: %+v\n", name, pe.Spec)
+		}
+	}
+	want, got := fresh.Stats(), resolver.Stats{Policies: len(k.endpoints), Slices: len(k.slices)}
+	for key, s := range k.slices {
+		got.Addresses += len(s.Addresses)
+		if key.Index == 0 {
+			got.Groups++
+		}
+	}
+	if want.Slices = got.Slices; want != got || got != k.resolver.Stats() {
+		return fmt.Sprintf("%+v, from nothing %+v, by the resolver's count %+v\n", got, want, k.resolver.Stats())
+	}
+	return ""
 }
 
 // problems are what the controller tells about policies at the end.
