@@ -162,8 +162,9 @@ func (c *Compiler) Commit() Changes {
 	for key := range c.dirty.pods {
 		p := c.pods[key]
 		p.in = p.spec.Addresses
-		if len(p.in) == 0 {
+		if len(p.in) == 0 { // it is gone, or another pod has its addresses
 			delete(c.pods, key)
+			p.spec = PodSpec{}
 		}
 		entry := c.install(p, encoded)
 		for _, addr := range p.in {

@@ -131,6 +131,23 @@ func TestAnAddressThatMovesToAnotherPodIsNeverWithoutAPod(t *testing.T) {
 	}
 }
 
+// Two pods may say that an address is theirs while one goes and the other comes; the agent gives it to one of them.
+func TestAPodThatHasLostItsAddressesHoldsNothing(t *testing.T) {
+	c := New()
+	spec := PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{ingress("a", from(g1))}}
+	c.SetPod("old", spec)
+	c.Commit()
+	spec.Addresses = nil
+	c.SetPod("old", spec)
+	c.Commit()
+	for range 3 {
+		c.Collect()
+	}
+	if n := len(c.Tables().Rows); n > 0 {
+		t.Errorf("%d rows are left of the policy of no pod", n)
+	}
+}
+
 func TestPodsUnderTheSamePoliciesShareOneSet(t *testing.T) {
 	c := New()
 	p := ingress("a", onPort(from(g1), policy.PortRange{Protocol: policy.TCP, Name: "http"}))
