@@ -134,9 +134,13 @@ func TestAnAddressThatMovesToAnotherPodIsNeverWithoutAPod(t *testing.T) {
 // Two pods may say that an address is theirs while one goes and the other comes; the agent gives it to one of them.
 func TestAPodThatHasLostItsAddressesHoldsNothing(t *testing.T) {
 	c := New()
+	c.UpdateGroup(g1, prefixes("10.0.0.1/32"), nil)
 	spec := PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{ingress("a", from(g1))}}
 	c.SetPod("old", spec)
 	c.Commit()
+	if len(c.Tables().Rows) == 0 {
+		t.Fatal("the policy has no row")
+	}
 	spec.Addresses = nil
 	c.SetPod("old", spec)
 	c.Commit()
