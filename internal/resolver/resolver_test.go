@@ -1,0 +1,209 @@
+package resolver
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// started returns a resolver that has begun with nothing but three namespaces.
+func started() *Resolver {
+	r := New(Options{SharedNamespace: "kidoban", MaxAddresses: 4})
+	r.Start(nil)
+	for _, ns := range []string{"shop", "tools", "kidoban"} {
+		r.SetNamespace(ns, map[string]string{"kubernetes.io/metadata.name": ns})
+	}
+	return r
+}
+
+func runningPod(ns, name string, i int, labels map[string]string) Pod {
+	return Pod{Key: types.NamespacedName{Namespace: ns, Name: name}, Labels: labels, Phase: "Running", Addresses: []netip.Addr{addr(i).prefix().Addr()}}
+}
+
+func named(np *networkingv1.NetworkPolicy, ns, name, uid string) *networkingv1.NetworkPolicy {
+	np = np.DeepCopy()
+	np.Namespace, np.Name, np.UID = ns, name, types.UID(uid)
+	return np
+}
+
+func (c Changes) String() string { return fmt.Sprintf("%v %v", c.Endpoints, c.Slices) }
+
+func (r *Resolver) endpointOf(t *testing.T, ns, name string) Endpoint {
+	t.Helper()
+	key, _ := r.EndpointName(types.NamespacedName{Namespace: ns, Name: name})
+	e, ok := r.Endpoint(key)
+	if !ok {
+		t.Fatalf("no PolicyEndpoint of %s/%s", ns, name)
+	}
+	return e
+}
+
+func TestPoliciesShareGroupsThatMeanTheSame(t *testing.T) {
+	r := started()
+	a := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
+	b := parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [web, web]}]}}], ports: [{port: 80}]}]}`)
+	r.SetPolicy(named(a, "shop", "a", "1"))
+	if c := r.SetPolicy(named(b, "shop", "b", "2")); len(c.Slices) != 0 || len(c.Endpoints) != 1 {
+		t.Errorf("the second policy changed %s", c)
+	}
+	if c := r.SetPolicy(named(a, "tools", "a", "3")); len(c.Slices) != 1 {
+		t.Errorf("the same selector in another namespace changed %s", c)
+	}
+	for i := range 100 {
+		r.SetPolicy(named(a, "shop", fmt.Sprintf("more%d", i), fmt.Sprint("more", i)))
+	}
+	if c := r.SetPod(runningPod("shop", "web", 1, map[string]string{"app": "web"})); len(c.Slices) != 1 || len(c.Endpoints) != 0 {
+		t.Errorf("one pod changed %s", c)
+	}
+	if got, want := r.Stats(), (Stats{Policies: 103, Groups: 2, Slices: 2, Addresses: 1}); got != want {
+		t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+func TestAGroupWithoutPodsHasItsHead(t *testing.T) {
+	r := started()
+	c := r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`))
+	if len(c.Slices) != 1 {
+		t.Fatalf("changed %s", c)
+	}
+	if s, ok := r.Slice(c.Slices[0]); !ok || s.Slices != 1 || s.Count != 0 {
+		t.Errorf("its head is %+v", s)
+	}
+	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || len(c.Endpoints) != 1 {
+		t.Errorf("deleting the policy changed %s", c)
+	}
+	if got := r.Stats(); got != (Stats{}) {
+		t.Errorf("left are %+v", got)
+	}
+	if len(r.scopes)+len(r.namespaces["shop"].scopes) != 0 || r.namespaces["shop"].local != nil {
+		t.Error("selectors are left in the index")
+	}
+}
+
+func TestAnEditOfASelectorLeavesNothingOfTheOldOne(t *testing.T) {
+	r := started()
+	r.SetPod(runningPod("shop", "web", 1, map[string]string{"app": "web"}))
+	r.SetPod(runningPod("shop", "db", 2, map[string]string{"app": "db"}))
+	r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`))
+	old := r.endpointOf(t, "shop", "policy").Groups[0]
+	c := r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}`))
+	now := r.endpointOf(t, "shop", "policy").Groups[0]
+	if len(c.Endpoints) != 1 || len(c.Slices) != 2 || r.Slices(old) != 0 {
+		t.Errorf("changed %s", c)
+	}
+	if s, _ := r.Slice(SliceKey{Group: now}); !slices.Equal(s.Addresses, []v1alpha1.CIDR{"10.0.0.2/32"}) {
+		t.Errorf("the new group is %v", s.Addresses)
+	}
+}
+
+func TestPoliciesMadeAgainAndTwinsAreDifferent(t *testing.T) {
+	r := started()
+	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
+	r.SetPolicy(named(np, "shop", "a", "1"))
+	r.SetPolicy(named(np, "tools", "a", "2"))
+	first, twin := r.endpointOf(t, "shop", "a"), r.endpointOf(t, "tools", "a")
+	if first.Name.Name == twin.Name.Name {
+		t.Errorf("both are %s", first.Name.Name)
+	}
+	c := r.SetPolicy(named(np, "shop", "a", "3")) // its deletion was not seen
+	again := r.endpointOf(t, "shop", "a")
+	if again.Name == first.Name || len(c.Endpoints) != 2 || len(c.Slices) != 0 {
+		t.Errorf("made again as %s: changed %s", again.Name, c)
+	}
+	if _, ok := r.Endpoint(first.Name); ok {
+		t.Error("the first one's PolicyEndpoint stays")
+	}
+}
+
+func TestWhatCannotBeHonouredKeepsWhatIsInForce(t *testing.T) {
+	r := started()
+	r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`))
+	before := r.endpointOf(t, "shop", "policy")
+	broken := parsePolicy(t, `{podSelector: {matchLabels: {"a b": c}}, ingress: [{}]}`)
+	broken.Generation = 2
+	c := r.SetPolicy(broken)
+	after := r.endpointOf(t, "shop", "policy")
+	if after.Spec != before.Spec || len(after.Problems) != 1 || len(c.Endpoints) != 1 || len(c.Slices) != 0 {
+		t.Errorf("changed %s; endpoint %+v", c, after)
+	}
+	if c := r.SetPod(runningPod("shop", "web", 1, nil)); len(c.Slices) != 1 {
+		t.Errorf("its groups do not live on: a pod changed %s", c)
+	}
+	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || r.Stats() != (Stats{}) {
+		t.Errorf("deleting it changed %s and left %+v", c, r.Stats())
+	}
+}
+
+func TestNamedPortsFollowThePeers(t *testing.T) {
+	r := started()
+	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: http}]}]}`))
+	if e := r.endpointOf(t, "shop", "policy"); len(e.Problems) != 1 || len(e.Spec.Egress) != 0 {
+		t.Errorf("nobody has the port: %+v", e)
+	}
+	with := func(name string, i int, port uint16) Pod {
+		p := runningPod("shop", name, i, nil)
+		p.Ports = []policy.NamedPort{{Protocol: policy.TCP, Name: "http", Port: port}}
+		return p
+	}
+	if c := r.SetPod(with("a", 1, 80)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+		t.Errorf("the first with the port changed %s", c)
+	}
+	if c := r.SetPod(with("b", 2, 80)); len(c.Endpoints) != 0 || len(c.Slices) != 1 {
+		t.Errorf("another of the same number changed %s", c)
+	}
+	if c := r.SetPod(with("c", 3, 8080)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+		t.Errorf("one of another number changed %s", c)
+	}
+	if e := r.endpointOf(t, "shop", "policy"); len(e.Problems) != 0 || len(e.Spec.Egress) != 2 || len(e.Groups) != 2 {
+		t.Errorf("two numbers: %+v", e)
+	}
+	if c := r.DeletePod(types.NamespacedName{Namespace: "shop", Name: "c"}); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+		t.Errorf("the last of its number changed %s", c)
+	}
+}
+
+func TestNamesAreValidWhateverThePolicyIsCalled(t *testing.T) {
+	seen := map[string]bool{}
+	for _, name := range []string{"a", strings.Repeat("a", 58), strings.Repeat("a", 253), strings.Repeat("a", 241) + "." + strings.Repeat("b", 11), strings.Repeat("a-.", 1) + strings.Repeat("b", 250), strings.Repeat("a", 240) + "-." + strings.Repeat("c", 11)} {
+		for _, ns := range []string{"x", "y"} {
+			for _, uid := range []types.UID{"1", "2"} {
+				got := endpointName("NetworkPolicy", types.NamespacedName{Namespace: ns, Name: name}, uid)
+				if seen[got] || len(got) > 253 || len(validation.IsDNS1123Subdomain(got)) > 0 && len(validation.IsDNS1123Subdomain(name)) == 0 {
+					t.Errorf("%s is named %s (seen: %t)", name, got, seen[got])
+				}
+				seen[got] = true
+			}
+		}
+	}
+}
+
+func TestGroupNamesTellSelectorsApart(t *testing.T) {
+	all := selector{}
+	web := mustParse(t, where(map[string]string{"app": "web"}))
+	port := policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 80}
+	seen := map[string]int{}
+	for i, name := range []string{
+		groupName(nil, all, nil), groupName(nil, web, nil), groupName(&all, all, nil), groupName(&web, all, nil), groupName(&all, web, nil), groupName(&web, web, nil),
+		groupName(nil, web, &port), groupName(&all, web, &port),
+		groupName(nil, web, &policy.NamedPort{Protocol: policy.UDP, Name: "http", Port: 80}),
+		groupName(nil, web, &policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 8080}),
+		groupName(nil, web, &policy.NamedPort{Protocol: policy.TCP, Name: "http8", Port: 80}),
+	} {
+		if j, ok := seen[name]; ok {
+			t.Errorf("%d and %d are both %s", i, j, name)
+		}
+		seen[name] = i
+		if len(name) != 18 || !strings.HasPrefix(name, "g-") {
+			t.Errorf("%s", name)
+		}
+	}
+}
