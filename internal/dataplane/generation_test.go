@@ -225,6 +225,35 @@ func TestAttachFindsAFreePriority(t *testing.T) {
 	n.wellPinned()
 }
 
+// Two agents at once, as in a careless update: the later one judges, and the earlier one does not fight it.
+func TestALaterGenerationWins(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	b.Echo("tcp", 80)
+	n.set(b, isolate(policy.Ingress))
+	// The clock went back after the first one started.
+	dirs, _ := n.pins()
+	future := filepath.Join(filepath.Dir(dirs[0]), "7000000000000000")
+	check(t, os.Rename(dirs[0], future))
+
+	later := newDataplane(t, n.opts)
+	sync(t, later, n.compiler.Tables())
+	n.Do(later.Attach)
+	n.wellPinned()
+	dirs, _ = n.pins()
+	if dirs[0] <= future {
+		t.Errorf("a generation after %s is %s", future, dirs[0])
+	}
+	n.Do(func() error {
+		if err := n.d.Attach(); !errors.Is(err, dataplane.ErrSuperseded) {
+			t.Errorf("the earlier one's Attach: %v", err)
+		}
+		return later.Attach()
+	})
+	n.wellPinned()
+	isKept(t, a, "tcp", b.V4, 80)
+}
+
 func TestAFailedAttachLeavesTheOldGenerationInForce(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
