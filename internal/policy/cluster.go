@@ -9,7 +9,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	netutils "k8s.io/utils/net"
 )
 
 // Cluster answers what NetworkPolicies mean for the pods that there are, straight from the API objects and as the
@@ -54,9 +53,8 @@ func (c *Cluster) Evaluate(d Direction, f Flow) ClusterVerdict {
 		return v
 	}
 	for _, np := range v.Isolating {
-		for i := range ruleCount(d, np) {
-			peers, ports := rule(d, np, i)
-			if c.matchesPeers(np.Namespace, peers, f.Peer(d)) && c.matchesPorts(d, pod, ports, f) {
+		for i, r := range ClusterRules(d, np) {
+			if c.matchesPeers(np.Namespace, r.Peers, f.Peer(d)) && c.matchesPorts(r.Ports, f) {
 				v.Allowed, v.Policy, v.Rule = true, np, i
 				return v
 			}
@@ -155,7 +153,7 @@ func (c *Cluster) selecting(d Direction, pod *corev1.Pod) []*networkingv1.Networ
 	var out []*networkingv1.NetworkPolicy
 	for i := range c.Policies {
 		np := &c.Policies[i]
-		if np.Namespace == pod.Namespace && PolicyTypes(np)[d] && matches(&np.Spec.PodSelector, pod.Labels) {
+		if Selects(d, np, pod) {
 			out = append(out, np)
 		}
 	}
@@ -163,63 +161,68 @@ func (c *Cluster) selecting(d Direction, pod *corev1.Pod) []*networkingv1.Networ
 	return out
 }
 
-func ruleCount(d Direction, np *networkingv1.NetworkPolicy) int {
-	if d == Ingress {
-		return len(np.Spec.Ingress)
-	}
-	return len(np.Spec.Egress)
+// Selects reports whether a policy isolates a pod in direction d.
+func Selects(d Direction, np *networkingv1.NetworkPolicy, pod *corev1.Pod) bool {
+	return np.Namespace == pod.Namespace && PolicyTypes(np)[d] && matches(&np.Spec.PodSelector, pod.Labels)
 }
 
-func rule(d Direction, np *networkingv1.NetworkPolicy, i int) ([]networkingv1.NetworkPolicyPeer, []networkingv1.NetworkPolicyPort) {
+// ClusterRule is one rule of a NetworkPolicy, of either direction.
+type ClusterRule struct {
+	Peers []networkingv1.NetworkPolicyPeer
+	Ports []networkingv1.NetworkPolicyPort
+}
+
+// ClusterRules are a policy's rules of direction d, in its order.
+func ClusterRules(d Direction, np *networkingv1.NetworkPolicy) []ClusterRule {
+	var out []ClusterRule
 	if d == Ingress {
-		return np.Spec.Ingress[i].From, np.Spec.Ingress[i].Ports
+		for i := range np.Spec.Ingress {
+			out = append(out, ClusterRule{np.Spec.Ingress[i].From, np.Spec.Ingress[i].Ports})
+		}
+		return out
 	}
-	return np.Spec.Egress[i].To, np.Spec.Egress[i].Ports
+	for i := range np.Spec.Egress {
+		out = append(out, ClusterRule{np.Spec.Egress[i].To, np.Spec.Egress[i].Ports})
+	}
+	return out
 }
 
 // "If this field is empty or missing, this rule matches all sources" (destinations).
 func (c *Cluster) matchesPeers(namespace string, peers []networkingv1.NetworkPolicyPeer, addr netip.Addr) bool {
-	return len(peers) == 0 || slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool {
-		return c.matchesPeer(namespace, &p, addr)
-	})
-}
-
-func (c *Cluster) matchesPeer(namespace string, peer *networkingv1.NetworkPolicyPeer, addr netip.Addr) bool {
-	if peer.IPBlock != nil {
-		return blockContains(peer.IPBlock, addr)
+	if len(peers) == 0 {
+		return true
 	}
 	pod := c.PodAt(addr)
-	if pod == nil {
-		return false
+	var labels map[string]string
+	if pod != nil {
+		labels = c.namespaceLabels(pod.Namespace)
 	}
-	if peer.NamespaceSelector == nil {
-		return peer.PodSelector != nil && pod.Namespace == namespace && matches(peer.PodSelector, pod.Labels)
-	}
-	return c.namespaceMatches(pod.Namespace, peer.NamespaceSelector) &&
-		(peer.PodSelector == nil || matches(peer.PodSelector, pod.Labels))
-}
-
-func (c *Cluster) namespaceMatches(name string, selector *metav1.LabelSelector) bool {
-	return slices.ContainsFunc(c.Namespaces, func(ns corev1.Namespace) bool {
-		return ns.Name == name && matches(selector, ns.Labels)
+	return slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool {
+		return NewPeerMatcher(namespace, &p).Matches(addr, pod, labels)
 	})
 }
 
-// blockContains reads blocks as the API server does, which lets old objects have leading zeros and IPv4 written as IPv6.
-func blockContains(block *networkingv1.IPBlock, addr netip.Addr) bool {
-	contains := func(cidr string) bool {
-		_, n, err := netutils.ParseCIDRSloppy(cidr)
-		return err == nil && n.Contains(addr.AsSlice())
+// namespaceLabels are nil for a namespace that is not known: no selector of namespaces selects it.
+func (c *Cluster) namespaceLabels(name string) map[string]string {
+	for i := range c.Namespaces {
+		if ns := &c.Namespaces[i]; ns.Name == name {
+			if ns.Labels == nil {
+				return map[string]string{}
+			}
+			return ns.Labels
+		}
 	}
-	return contains(block.CIDR) && !slices.ContainsFunc(block.Except, contains)
+	return nil
 }
 
 // "If this field is empty or missing, this rule matches all ports".
-func (c *Cluster) matchesPorts(d Direction, pod *corev1.Pod, ports []networkingv1.NetworkPolicyPort, f Flow) bool {
-	target := pod // whose names a named port means: the pod that receives
-	if d == Egress {
-		target = c.PodAt(f.Destination)
-	}
+func (c *Cluster) matchesPorts(ports []networkingv1.NetworkPolicyPort, f Flow) bool {
+	return MatchesPorts(ports, c.PodAt(f.Destination), f)
+}
+
+// MatchesPorts reports whether one of a rule's ports is the flow's; a rule without ports has all. A named port is that of the
+// pod that receives, in either direction; nil for what is no pod.
+func MatchesPorts(ports []networkingv1.NetworkPolicyPort, target *corev1.Pod, f Flow) bool {
 	return len(ports) == 0 || slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
 		return matchesPort(&p, target, f)
 	})
@@ -239,8 +242,6 @@ func matchesPort(p *networkingv1.NetworkPolicyPort, target *corev1.Pod, f Flow) 
 	return p.Port.IntVal == int32(f.Port)
 }
 
-// matches: a selector that cannot be read selects nothing.
 func matches(selector *metav1.LabelSelector, set map[string]string) bool {
-	s, err := metav1.LabelSelectorAsSelector(selector)
-	return err == nil && s.Matches(labels.Set(set))
+	return readSelector(selector).Matches(labels.Set(set))
 }

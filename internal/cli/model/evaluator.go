@@ -1,0 +1,83 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Evaluator finds at once what a question is about. The answers are policy.Cluster's, of a cluster that holds no more than that: a
+// verdict depends on the pods at the two addresses, their namespaces and the policies there, and on nothing else.
+type Evaluator struct {
+	cluster    *Cluster
+	byAddress  map[netip.Addr]*Pod
+	namespaces map[string]*corev1.Namespace
+	policies   map[string][]networkingv1.NetworkPolicy
+}
+
+// NewEvaluator of a cluster that is not changed afterwards.
+func NewEvaluator(c *Cluster) *Evaluator {
+	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}}
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		if !policy.IsPeer(&p.Pod) {
+			continue
+		}
+		for _, addr := range policy.PodAddresses(&p.Pod) {
+			if e.byAddress[addr] == nil {
+				e.byAddress[addr] = p
+			}
+		}
+	}
+	for i := range c.Namespaces {
+		e.namespaces[c.Namespaces[i].Name] = &c.Namespaces[i]
+	}
+	for _, np := range c.Policies {
+		e.policies[np.Namespace] = append(e.policies[np.Namespace], np)
+	}
+	return e
+}
+
+// PodAt is the pod at an address, or nil.
+func (e *Evaluator) PodAt(addr netip.Addr) *Pod { return e.byAddress[addr] }
+
+// Namespace of that name, or nil.
+func (e *Evaluator) Namespace(name string) *corev1.Namespace { return e.namespaces[name] }
+
+// Policies of a namespace.
+func (e *Evaluator) Policies(namespace string) []networkingv1.NetworkPolicy {
+	return e.policies[namespace]
+}
+
+// Evaluate judges one direction of a flow, as policy.Cluster does.
+func (e *Evaluator) Evaluate(d policy.Direction, f policy.Flow) policy.ClusterVerdict {
+	return e.Narrow(f).Evaluate(d, f)
+}
+
+// Allows reports whether a flow passes, as policy.Cluster does.
+func (e *Evaluator) Allows(f policy.Flow) bool { return e.Narrow(f).Allows(f) }
+
+// Narrow is the part of the cluster that a flow's verdict depends on.
+func (e *Evaluator) Narrow(f policy.Flow) *policy.Cluster {
+	out := &policy.Cluster{}
+	for _, addr := range [...]netip.Addr{f.Source, f.Destination} {
+		p := e.byAddress[addr]
+		if p == nil || slices.ContainsFunc(out.Pods, func(q corev1.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {
+			continue
+		}
+		known := slices.ContainsFunc(out.Namespaces, func(ns corev1.Namespace) bool { return ns.Name == p.Namespace })
+		out.Pods = append(out.Pods, p.Pod)
+		if known {
+			continue
+		}
+		if ns := e.namespaces[p.Namespace]; ns != nil {
+			out.Namespaces = append(out.Namespaces, *ns)
+		}
+		out.Policies = append(out.Policies, e.policies[p.Namespace]...)
+	}
+	return out
+}

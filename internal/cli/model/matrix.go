@@ -1,0 +1,132 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Matrix says who reaches whom.
+type Matrix struct {
+	Rows    []Workload
+	Columns []Column
+	// Cells by row and column.
+	Cells [][]Verdict
+}
+
+// Column is a port of a workload.
+type Column struct {
+	Workload Workload
+	Port     Port
+}
+
+// MatrixOptions say what a matrix shows.
+type MatrixOptions struct {
+	// Namespaces that the rows and columns are of; none: all.
+	Namespaces []string
+	// Ports of each column's workload; none: those that it declares.
+	Ports []Port
+	// Outside are addresses that are no pods'.
+	Outside []netip.Addr
+}
+
+// Matrix of the cluster's workloads.
+func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
+	r := NewReach(c, o.Outside...)
+	m := &Matrix{}
+	ports := c.portsByWorkload()
+	for _, w := range r.Workloads() {
+		if w.Namespace != "" && len(o.Namespaces) > 0 && !slices.Contains(o.Namespaces, w.Namespace) {
+			continue
+		}
+		m.Rows = append(m.Rows, w)
+		asked := o.Ports
+		if len(asked) == 0 {
+			asked = ports[w]
+		}
+		if len(asked) == 0 {
+			asked = []Port{OtherPort}
+		}
+		for _, p := range asked {
+			m.Columns = append(m.Columns, Column{w, p})
+		}
+	}
+	m.Cells = make([][]Verdict, len(m.Rows))
+	targets := make([]*group, len(m.Columns))
+	for j, column := range m.Columns {
+		targets[j] = r.groups[column.Workload]
+	}
+	for i, row := range m.Rows {
+		from := r.groups[row]
+		m.Cells[i] = make([]Verdict, len(m.Columns))
+		for j, column := range m.Columns {
+			m.Cells[i][j] = from.verdict(targets[j], column.Port)
+		}
+	}
+	return m
+}
+
+func (c *Cluster) portsByWorkload() map[Workload][]Port {
+	services := map[string]*Cluster{}
+	for _, s := range c.Services {
+		if services[s.Namespace] == nil {
+			services[s.Namespace] = &Cluster{}
+		}
+		services[s.Namespace].Services = append(services[s.Namespace].Services, s)
+	}
+	out := map[Workload][]Port{}
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		there := services[p.Namespace]
+		if there == nil {
+			there = &Cluster{}
+		}
+		for _, port := range there.Ports(p) {
+			if !slices.Contains(out[p.Workload], port) {
+				out[p.Workload] = append(out[p.Workload], port)
+			}
+		}
+	}
+	for _, ports := range out {
+		slices.SortFunc(ports, Port.Compare)
+	}
+	return out
+}
+
+// Blocks are addresses to ask about outside the cluster: one in each ipBlock that policies have, and one in each of its
+// excepts. Blocks that hold a pod or are everything say nothing about one address.
+func Blocks(policies []networkingv1.NetworkPolicy) []netip.Addr {
+	var out []netip.Addr
+	add := func(cidr string) {
+		p, err := netip.ParsePrefix(cidr)
+		if err != nil || p.Bits() < 8 || Synthetic.Overlaps(p) {
+			return
+		}
+		addr := p.Masked().Addr()
+		if !p.IsSingleIP() {
+			addr = addr.Next()
+		}
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
+		}
+	}
+	for i := range policies {
+		for _, d := range policy.Directions {
+			for _, r := range policy.ClusterRules(d, &policies[i]) {
+				for _, peer := range r.Peers {
+					if peer.IPBlock != nil {
+						add(peer.IPBlock.CIDR)
+						for _, e := range peer.IPBlock.Except {
+							add(e)
+						}
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}

@@ -1,0 +1,226 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Reach answers for whole workloads.
+type Reach struct {
+	places map[string]*place // by looks
+	groups map[Workload]*group
+	looks  *looks
+}
+
+// group is a workload's places.
+type group struct {
+	workload Workload
+	places   []share
+}
+
+// share is a place and the number of addresses that a workload has there.
+type share struct {
+	*place
+	addresses int
+}
+
+func (g *group) add(p *place) {
+	for i := range g.places {
+		if g.places[i].place == p {
+			g.places[i].addresses++
+			return
+		}
+	}
+	g.places = append(g.places, share{p, 1})
+}
+
+// Verdict of a workload's pods.
+type Verdict uint8
+
+// The verdicts.
+const (
+	NotAsked Verdict = iota // there is no flow to ask about
+	Allowed
+	Denied
+	Partial // some pods, or one of two families
+)
+
+func (v Verdict) String() string {
+	return [...]string{"", "allowed", "denied", "partial"}[v]
+}
+
+// MarshalText makes a Verdict a string in JSON.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Outside is what is no pod: an address, by which policies know it.
+func Outside(addr netip.Addr) Workload { return Workload{Kind: "Address", Name: addr.String()} }
+
+// NewReach of a cluster, and of addresses outside it.
+func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
+	r := &Reach{places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies)}
+	e := NewEvaluator(c)
+	for i := range c.Pods {
+		pod := &c.Pods[i]
+		if !policy.IsPeer(&pod.Pod) {
+			continue
+		}
+		g := r.group(pod.Workload)
+		for _, addr := range policy.PodAddresses(&pod.Pod) {
+			g.add(r.place(addr, e.PodAt(addr)))
+		}
+	}
+	for _, addr := range outside {
+		r.group(Outside(addr)).add(r.place(addr, e.PodAt(addr)))
+	}
+	r.judge(e)
+	return r
+}
+
+func (r *Reach) group(w Workload) *group {
+	g := r.groups[w]
+	if g == nil {
+		g = &group{workload: w}
+		r.groups[w] = g
+	}
+	return g
+}
+
+func (r *Reach) place(addr netip.Addr, pod *Pod) *place {
+	family := "6 "
+	if addr.Is4() {
+		family = "4 "
+	}
+	var object *corev1.Pod
+	if pod != nil {
+		object = &pod.Pod
+	}
+	key := family + r.looks.of(addr, object)
+	p := r.places[key]
+	if p == nil {
+		p = &place{index: len(r.places), addr: addr}
+		if pod != nil {
+			p.pod = &pod.Pod
+		}
+		r.places[key] = p
+	}
+	return p
+}
+
+// judge finds the policies that select each place.
+func (r *Reach) judge(e *Evaluator) {
+	shared := map[string][2][][]*rule{} // by namespace, the rules of each of its policies
+	for _, p := range r.places {
+		pod := p.pod
+		if pod == nil {
+			continue
+		}
+		if ns := e.Namespace(pod.Namespace); ns != nil {
+			p.namespace = ns.Labels
+		}
+		policies := e.Policies(pod.Namespace)
+		all, ok := shared[pod.Namespace]
+		if !ok {
+			for i := range policies {
+				for _, d := range policy.Directions {
+					var rules []*rule
+					for _, cr := range policy.ClusterRules(d, &policies[i]) {
+						rules = append(rules, newRule(pod.Namespace, cr, len(r.places)))
+					}
+					all[d] = append(all[d], rules)
+				}
+			}
+			shared[pod.Namespace] = all
+		}
+		for i := range policies {
+			for _, d := range policy.Directions {
+				if policy.Selects(d, &policies[i], pod) {
+					p.isolated[d] = true
+					p.rules[d] = append(p.rules[d], all[d][i]...)
+				}
+			}
+		}
+	}
+}
+
+// Verdict says whether pods of one workload reach a port of another's. NotAsked: they have no family in common, or the only pod
+// of both is the same.
+func (r *Reach) Verdict(from, to Workload, port Port) Verdict {
+	return r.groups[from].verdict(r.groups[to], port)
+}
+
+func (g *group) verdict(to *group, port Port) Verdict {
+	allowed, denied := false, false
+	g.eachPair(to, func(a, b *place) bool {
+		if a.accepts(policy.Egress, b, port) && b.accepts(policy.Ingress, a, port) {
+			allowed = true
+		} else {
+			denied = true
+		}
+		return !allowed || !denied
+	})
+	switch {
+	case allowed && denied:
+		return Partial
+	case allowed:
+		return Allowed
+	case denied:
+		return Denied
+	}
+	return NotAsked
+}
+
+// eachPair yields the pairs of places that connections can be between, until yield returns false.
+func (g *group) eachPair(to *group, yield func(a, b *place) bool) {
+	if g == nil || to == nil || g.workload.Kind == "Address" && to.workload.Kind == "Address" {
+		return
+	}
+	for _, a := range g.places {
+		for _, b := range to.places {
+			if a.addr.Is4() != b.addr.Is4() || g == to && a.place == b.place && b.addresses == 1 {
+				continue
+			}
+			if !yield(a.place, b.place) {
+				return
+			}
+		}
+	}
+}
+
+// Isolated says in which directions all, some or none of a workload's pods are isolated.
+func (r *Reach) Isolated(w Workload) (out [2]Verdict) {
+	for _, d := range policy.Directions {
+		for _, p := range r.groups[w].places {
+			v := Denied
+			if p.isolated[d] {
+				v = Allowed
+			}
+			if out[d] != NotAsked && out[d] != v {
+				v = Partial
+			}
+			out[d] = v
+		}
+	}
+	return out
+}
+
+// Workloads in order, those outside last.
+func (r *Reach) Workloads() []Workload {
+	var out []Workload
+	for w := range r.groups {
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b Workload) int {
+		if (a.Kind == "Address") != (b.Kind == "Address") {
+			if a.Kind == "Address" {
+				return 1
+			}
+			return -1
+		}
+		return a.Compare(b)
+	})
+	return out
+}
