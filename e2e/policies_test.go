@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -135,7 +134,7 @@ func create(t *testing.T, objects ...client.Object) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := store.Client.Delete(context.Background(), o); err != nil && !apierrors.IsNotFound(err) {
+			if err := store.Client.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
 				t.Error(err)
 			}
 		})

@@ -7,11 +7,13 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/vishvananda/netns"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
@@ -34,6 +36,7 @@ func (c *Cluster) Client(ctx context.Context) (client.Client, error) {
 	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return dialIn(ctx, pid, network, address)
 	}
+	log.SetLogger(logr.Discard()) // which asks for one otherwise
 	scheme := k8sruntime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, err

@@ -109,11 +109,10 @@ func (d *demo) show(ctx context.Context) error {
 		return errors.Join(err, errors.New(engine.Describe(ctx, d.cluster)))
 	}
 	d.step("in force on all nodes within %.1f s; what the controller made of them:", time.Since(applied).Seconds())
-	if err := d.kubectl(ctx, "get", "networkpolicies", "-n", shop.Namespace); err != nil {
-		return err
-	}
-	if err := d.kubectl(ctx, "get", "pe,pes", "-A"); err != nil {
-		return err
+	for _, kind := range []string{"networkpolicies", "policyendpoints", "policyendpointslices"} {
+		if err := d.kubectl(ctx, "get", kind, "-A"); err != nil {
+			return err
+		}
 	}
 
 	d.step("connecting again, beside what the policies mean")

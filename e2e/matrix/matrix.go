@@ -4,12 +4,12 @@ package matrix
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -127,20 +127,16 @@ func (t *Table) Run(ctx context.Context, timeout time.Duration) error {
 		p := &t.Probes[i]
 		bySource[p.Source] = append(bySource[p.Source], p)
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var failed error
+	var all errgroup.Group
 	for source, probes := range bySource {
-		wg.Go(func() {
+		all.Go(func() error {
 			if err := dial(ctx, source, probes, timeout); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed = errors.Join(failed, fmt.Errorf("probes from %s: %w", source.Name, err))
+				return fmt.Errorf("probes from %s: %w", source.Name, err)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	return failed
+	return all.Wait()
 }
 
 func dial(ctx context.Context, source *Source, probes []*Probe, timeout time.Duration) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,10 +19,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Time that a probe waits for an answer. In a steady state it is long enough for a lost SYN to be sent again.
+// How long a probe waits for an answer: while policies are on their way, and in a steady state, where it is long enough
+// for a lost SYN to be sent again.
 const (
-	quick  = time.Second
-	steady = 2500 * time.Millisecond
+	quick  = 500 * time.Millisecond
+	steady = 1500 * time.Millisecond
 )
 
 // Measure connects from everywhere to everywhere once, by Pod IP and by Service, and holds it against what the
@@ -74,31 +76,29 @@ func (s *Shop) measure(ctx context.Context, timeout time.Duration) ([]*matrix.Ta
 	if err != nil {
 		return nil, err
 	}
-	var tables []*matrix.Table
-	for _, view := range views {
-		t := view.Plan(world)
-		if err := t.Run(ctx, timeout); err != nil {
-			return nil, err
-		}
-		tables = append(tables, t)
+	tables := make([]*matrix.Table, len(views))
+	var all errgroup.Group
+	for i, view := range views {
+		tables[i] = view.Plan(world)
+		all.Go(func() error { return tables[i].Run(ctx, timeout) })
 	}
-	return tables, nil
+	return tables, all.Wait()
 }
 
 // World is everything that NetworkPolicies are about, as it is now.
 func (s *Shop) World(ctx context.Context) (*policy.Cluster, error) {
-	var namespaces corev1.NamespaceList
+	var all corev1.NamespaceList
 	var policies networkingv1.NetworkPolicyList
 	pods, err := s.Pods(ctx)
-	if err := errors.Join(err, s.Client.List(ctx, &namespaces), s.Client.List(ctx, &policies)); err != nil {
+	if err := errors.Join(err, s.Client.List(ctx, &all), s.Client.List(ctx, &policies)); err != nil {
 		return nil, err
 	}
-	return &policy.Cluster{Namespaces: namespaces.Items, Pods: pods, Policies: policies.Items}, nil
+	return &policy.Cluster{Namespaces: all.Items, Pods: pods, Policies: policies.Items}, nil
 }
 
 func (s *Shop) views(ctx context.Context, pods []corev1.Pod) ([]matrix.View, error) {
 	var services []corev1.Service
-	for _, namespace := range []string{Namespace, Monitoring, DNS} {
+	for _, namespace := range namespaces {
 		var list corev1.ServiceList
 		if err := s.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
 			return nil, err
@@ -108,7 +108,7 @@ func (s *Shop) views(ctx context.Context, pods []corev1.Pod) ([]matrix.View, err
 	slices.SortStableFunc(services, func(a, b corev1.Service) int { return cmp.Compare(rank(a.Name), rank(b.Name)) })
 	var sources []matrix.Source
 	for i := range pods {
-		if pods[i].Namespace != DNS {
+		if pods[i].Namespace != dnsNamespace {
 			sources = append(sources, s.podSource(&pods[i]))
 		}
 	}

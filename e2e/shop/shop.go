@@ -24,12 +24,14 @@ import (
 	"github.com/kidoban/kidoban/e2e/matrix"
 )
 
-// Namespaces that the shop's pods are in, and the stand-in for the cluster's DNS.
+// The namespaces that the shop's pods are in, and the stand-in for the cluster's DNS.
 const (
-	Namespace  = "shop"
-	Monitoring = "monitoring"
-	DNS        = "kube-system"
+	shopNamespace       = "shop"
+	monitoringNamespace = "monitoring"
+	dnsNamespace        = "kube-system"
 )
+
+var namespaces = []string{shopNamespace, monitoringNamespace, dnsNamespace}
 
 // workloads in the order in which tables show them.
 var workloads = []string{"frontend", "backend", "database", "prometheus", "kube-dns"}
@@ -150,7 +152,7 @@ func startUntilReady(cmd *exec.Cmd) error {
 
 const readyTimeout = 2 * time.Minute
 
-// AwaitReady waits until every Deployment has all its pods, and no other pod is left.
+// AwaitReady waits until the Deployments have all their pods ready, and no other pod is left.
 func (s *Shop) AwaitReady(ctx context.Context) error {
 	var why string
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, readyTimeout, true, func(ctx context.Context) (bool, error) {
@@ -164,24 +166,26 @@ func (s *Shop) AwaitReady(ctx context.Context) error {
 	return err
 }
 
-// unready says what is not ready, or nothing.
+// unready says what is not ready, or nothing. It goes by the pods: a Deployment's status lags behind them.
 func (s *Shop) unready(ctx context.Context) (string, error) {
 	wanted := 0
-	for _, namespace := range []string{Namespace, Monitoring, DNS} {
+	for _, namespace := range namespaces {
 		var deployments appsv1.DeploymentList
 		if err := s.Client.List(ctx, &deployments, client.InNamespace(namespace)); err != nil {
 			return "", err
 		}
 		for _, d := range deployments.Items {
 			wanted += int(*d.Spec.Replicas)
-			if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != *d.Spec.Replicas || d.Status.ReadyReplicas != *d.Spec.Replicas {
-				return fmt.Sprintf("Deployment %s/%s: %d of %d pods are ready", namespace, d.Name, d.Status.ReadyReplicas, *d.Spec.Replicas), nil
-			}
 		}
 	}
 	pods, err := s.Pods(ctx)
 	if err != nil {
 		return "", err
+	}
+	for _, pod := range pods {
+		if pod.DeletionTimestamp != nil || !isReady(&pod) {
+			return fmt.Sprintf("pod %s/%s is not ready, or not gone yet", pod.Namespace, pod.Name), nil
+		}
 	}
 	if len(pods) != wanted {
 		return fmt.Sprintf("%d pods, want %d", len(pods), wanted), nil
@@ -189,10 +193,16 @@ func (s *Shop) unready(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
 // Pods are the shop's, workload by workload, also those that are about to go.
 func (s *Shop) Pods(ctx context.Context) ([]corev1.Pod, error) {
 	var pods []corev1.Pod
-	for _, namespace := range []string{Namespace, Monitoring, DNS} {
+	for _, namespace := range namespaces {
 		var list corev1.PodList
 		if err := s.Client.List(ctx, &list, client.InNamespace(namespace)); err != nil {
 			return nil, err
