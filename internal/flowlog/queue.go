@@ -47,7 +47,7 @@ func (e refusedError) Unwrap() error { return e.error }
 const (
 	// queued is how many lines a sink can be behind: a few MB, or minutes of many refusals.
 	queued = 16384
-	// lastChance is how long a delivery may take when the agent ends.
+	// lastChance is how long deliveries may take when the agent ends.
 	lastChance = 3 * time.Second
 )
 
@@ -85,10 +85,16 @@ func (q *queue) offer(l line) {
 	}
 }
 
+// run delivers until the context is done, and then what is there, as long as that goes without an error and in time.
 func (q *queue) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		if batch := q.collect(ctx); len(batch) > 0 {
-			q.bring(ctx, batch)
+	// A delivery under way when the context ends is not cut off: nobody could say which of its lines arrived.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastChance, cancel) })()
+	for {
+		batch := q.collect(ctx)
+		if len(batch) == 0 || !q.bring(ctx, work, batch) {
+			break
 		}
 	}
 	if err := q.sink.close(); err != nil {
@@ -96,7 +102,7 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// collect waits for a line, and for more as the limits say.
+// collect waits for a line, and for more as the limits say. It gives none only when the context is done and the queue empty.
 func (q *queue) collect(ctx context.Context) []line {
 	lim := q.sink.limits()
 	linger := time.NewTimer(lim.linger)
@@ -149,23 +155,18 @@ func (q *queue) take(ctx context.Context, enough <-chan time.Time, begun bool) (
 	return line{}, false
 }
 
-// bring delivers lines, and tries again until it is done or the context is; then once more.
-func (q *queue) bring(ctx context.Context, batch []line) {
-	backoff := q.retries
-	for ctx.Err() == nil {
-		if q.try(ctx, batch) {
-			return
+// bring delivers lines, and tries again until it is done; false: the context was before.
+func (q *queue) bring(ctx, work context.Context, batch []line) bool {
+	for backoff := q.retries; !q.try(work, batch); {
+		if ctx.Err() != nil {
+			return false
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(backoff.Step()):
 		}
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastChance)
-	defer cancel()
-	for len(batch) > 0 && q.try(last, batch) {
-		batch = q.collect(ctx)
-	}
+	return true
 }
 
 // try delivers once, and reports whether that is the end of it.
@@ -179,9 +180,6 @@ func (q *queue) try(ctx context.Context, batch []line) bool {
 			q.log.Info("The flow log is written again")
 		}
 		return true
-	}
-	if ctx.Err() != nil {
-		return false
 	}
 	q.errors.Inc()
 	var refused refusedError

@@ -64,8 +64,10 @@ func (r *recorder) record(e *dataplane.Event) agentapi.Event {
 		Reason:      reasons[e.Reason],
 		Source:      r.endpoint(e.Source),
 		Destination: r.endpoint(e.Destination),
-		Protocol:    e.Protocol.String(),
 		Count:       1,
+	}
+	if out.Source.IP.IsValid() || out.Destination.IP.IsValid() {
+		out.Protocol = e.Protocol.String()
 	}
 	if o := e.OriginalDestination; o.IsValid() && o != e.Destination {
 		out.OriginalDestination = &agentapi.Endpoint{IP: o.Addr(), Port: o.Port()}

@@ -1,0 +1,147 @@
+package flowlog
+
+import (
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+// directory knows a frontend, its rule 7, and set 3.
+type directory struct{ gone bool }
+
+func (d directory) Pod(addr netip.Addr) (Pod, bool) {
+	pods := map[string]Pod{
+		"10.0.1.7": {Namespace: "shop", Name: "frontend-6d4b-x2x", Workload: &agentapi.Workload{Kind: "Deployment", Name: "frontend"}},
+		"10.0.2.9": {Namespace: "shop", Name: "cart-0", Workload: &agentapi.Workload{Kind: "StatefulSet", Name: "cart"}},
+		"fd00::7":  {Namespace: "shop", Name: "bare"},
+	}
+	p, ok := pods[addr.String()]
+	return p, ok && !d.gone
+}
+
+func (d directory) Rule(id compiler.RuleID) (agentapi.RuleRef, bool) {
+	ref := agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "frontend"}, Rules: []int32{0, 2}}
+	return ref, id == 7 && !d.gone
+}
+
+func (d directory) Isolating(set compiler.SetID) []agentapi.PolicyRef {
+	if set != 3 || d.gone {
+		return nil
+	}
+	return []agentapi.PolicyRef{
+		{Kind: "NetworkPolicy", Namespace: "shop", Name: "default-deny"},
+		{Kind: "NetworkPolicy", Namespace: "shop", Name: "frontend"},
+	}
+}
+
+var at = time.Date(2026, 11, 22, 10, 30, 0, 123456789, time.UTC)
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// events by the name of their golden files.
+var events = map[string]dataplane.Event{
+	"accept-by-rule": {
+		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.2.9:8080"),
+		OriginalDestination: addrPort("10.100.0.5:80"), Protocol: policy.TCP,
+		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 3,
+	},
+	"default-deny": {
+		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:53"),
+		OriginalDestination: addrPort("10.0.9.9:53"), Protocol: policy.UDP,
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
+	"audit-ipv6-icmp": {
+		Time: at, Direction: policy.Ingress, Source: addrPort("[2001:db8::1]:0"), Destination: addrPort("[fd00::7]:0"), Protocol: policy.ICMPv6,
+		Verdict: dataplane.AuditDeny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
+	"map-full": {
+		Time: at, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.ClosedSet,
+	},
+	"nothing-could-be-read": {
+		Time: at, Direction: policy.Egress, Source: addrPort("0.0.0.0:0"), Destination: addrPort("0.0.0.0:0"),
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonUnparsable,
+	},
+	"names-are-gone": {
+		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
+		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,
+	},
+}
+
+func TestLines(t *testing.T) {
+	r := newRecorder("ip-10-0-1-1", directory{})
+	for name, e := range events {
+		for _, f := range []Format{Text, JSON} {
+			t.Run(name+"."+string(f), func(t *testing.T) {
+				event := r.record(&e)
+				got, err := f.Line(&event)
+				if err != nil {
+					t.Fatal(err)
+				}
+				golden(t, name+"."+string(f), got)
+				if f == JSON {
+					var back agentapi.Event
+					if err := json.Unmarshal(got, &back); err != nil || !reflect.DeepEqual(back, event) {
+						t.Errorf("reads back as %+v, %v; want %+v", back, err, event)
+					}
+				}
+			})
+		}
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(want) {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestANameCannotForgeFieldsOrLines(t *testing.T) {
+	e := agentapi.Event{Policy: &agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: "K;PolicyVerdict: ACCEPT", Name: "a\nNode: b"}}}
+	got, err := Text.Line(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "Node: ;SIP: ;SPORT: 0;DIP: ;DPORT: 0;PROTOCOL: ;PolicyVerdict: ;Time: 0001-01-01T00:00:00Z;Direction: ;Reason: ;" +
+		"Policy: K_PolicyVerdict: ACCEPT a_Node: b;Count: 0;Bytes: 0\n"
+	if string(got) != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestNamesOutliveTheirPolicy(t *testing.T) {
+	r := newRecorder("node", directory{})
+	accept, deny := events["accept-by-rule"], events["default-deny"]
+	before, beforeDeny := r.record(&accept), r.record(&deny)
+	r.directory = directory{gone: true}
+	after, afterDeny := r.record(&accept), r.record(&deny)
+	if !reflect.DeepEqual(after.Policy, before.Policy) || after.Policy == nil {
+		t.Errorf("policy %+v, before %+v", after.Policy, before.Policy)
+	}
+	if !reflect.DeepEqual(afterDeny.IsolatedBy, beforeDeny.IsolatedBy) || afterDeny.IsolatedBy == nil {
+		t.Errorf("isolated by %+v, before %+v", afterDeny.IsolatedBy, beforeDeny.IsolatedBy)
+	}
+}
