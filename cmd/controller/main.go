@@ -118,6 +118,9 @@ func (o *options) check() error {
 	if o.maxAddresses < 1 || o.maxAddresses > v1alpha1.MaxAddressesPerSlice {
 		return fmt.Errorf("--max-addresses-per-slice=%d is not from 1 to %d", o.maxAddresses, v1alpha1.MaxAddressesPerSlice)
 	}
+	if o.qps <= 0 || o.burst < 1 {
+		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)
+	}
 	return errors.Join(
 		checkFree("--metrics-bind-address", o.metricsAddr),
 		checkFree("--health-probe-bind-address", o.probeAddr),

@@ -94,7 +94,7 @@ func Add(mgr manager.Manager, o Options) error {
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
 		Reconciler:              c,
 		MaxConcurrentReconciles: workers,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, 30*time.Second),
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, 10*time.Second),
 		EnableWarmup:            new(true), // a follower watches, so that it can lead at once
 		ReconciliationTimeout:   2 * time.Minute,
 	})

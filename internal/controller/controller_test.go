@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
@@ -202,6 +203,13 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	check("an address smuggled in")
 	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) { s.Labels = map[string]string{"mine": "now"} })
 	check("labels taken off the slice")
+	for i := range 50 { // a fight: somebody writes as fast as we do
+		edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
+			s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{v1alpha1.CIDR(fmt.Sprintf("10.3.9.%d/32", i))}, 1
+		})
+		edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress = nil })
+	}
+	check("a fight over both")
 	c.delete(slice.DeepCopy())
 	check("the slice deleted")
 	c.delete(pe.DeepCopy())
@@ -379,6 +387,45 @@ func TestWhatCannotBeHonouredIsTold(t *testing.T) {
 	})
 	c.delete(w2)
 	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
+}
+
+func TestANamespaceThatGoesIsNoError(t *testing.T) {
+	c := newCluster(t, "goes", "stays")
+	startController(t, false)
+	np := c.policy("goes", "db", fromWeb)
+	c.expectPeers(np, "Ingress", "")
+	before := reconcileErrors(t)
+	// nothing here ends the deletion of a namespace: it stays Terminating, and nothing can be created in it
+	c.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.ns("goes")}})
+	for _, obj := range []client.Object{&v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}} {
+		if err := c.DeleteAllOf(ctx, obj, client.InNamespace(c.ns("goes"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// what is queued before the second of these was taken up before it was
+	c.expectPeers(c.policy("stays", "marker1", fromWeb), "Ingress", "")
+	c.expectPeers(c.policy("stays", "marker2", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {marker: two}}}]}]}`), "Ingress", "")
+	c.expectGone(&v1alpha1.PolicyEndpointSliceList{}, c.ns("goes"))
+	if after := reconcileErrors(t); after != before {
+		t.Errorf("%v reconciliations failed", after-before)
+	}
+}
+
+// reconcileErrors is how many reconciliations have failed so far.
+func reconcileErrors(t *testing.T) (n float64) {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "controller_runtime_reconcile_errors_total" {
+			for _, m := range f.GetMetric() {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
 }
 
 func TestWhatNobodyWantsIsSweptAtStart(t *testing.T) {
