@@ -97,6 +97,7 @@ func (a *Agent) takeOver() error {
 		return err
 	}
 	a.changed = time.Time{}
+	a.state.landed(time.Now())
 	a.metrics.observe(a.state)
 	a.inForce.Store(true)
 	a.pending.everything = true // of what changed while no agent was here
@@ -160,6 +161,7 @@ func (a *Agent) program() error {
 func (a *Agent) collect() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.state.forgetDeparted()
 	if a.failure.Load() != nil {
 		return *a.failure.Load() // repair is due
 	}
@@ -201,6 +203,9 @@ func (a *Agent) programmed() {
 	if !a.changed.IsZero() {
 		a.metrics.programming.Observe(time.Since(a.changed).Seconds())
 		a.changed = time.Time{}
+	}
+	for _, d := range a.state.landed(time.Now()) {
+		a.metrics.podStart.Observe(d.Seconds())
 	}
 	a.wakeSweep()
 }

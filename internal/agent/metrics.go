@@ -8,10 +8,11 @@ import (
 
 // metrics of the agent. Names and meanings are listed in docs/metrics.md.
 type metrics struct {
-	pods        prometheus.Gauge
+	pods        *prometheus.GaugeVec // by mode, state
 	policies    *prometheus.GaugeVec // by state: in force, waiting for groups
 	groups      prometheus.Gauge
 	programming prometheus.Histogram
+	podStart    prometheus.Histogram
 	late        prometheus.Counter
 	sweep       prometheus.Histogram
 	cut         prometheus.Counter
@@ -23,14 +24,18 @@ type metrics struct {
 
 func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metrics {
 	m := &metrics{
-		pods: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own."}),
+		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, audit) and by state: isolated by a policy, open, or pending."},
+			[]string{"mode", "state"}),
 		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for groups that are not whole yet."}, []string{"state"}),
 		groups: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kidoban_agent_groups", Help: "Groups of addresses that are known."}),
 		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_programming_seconds", Help: "Time from the first event of a change until the change is in force in the kernel.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
+		podStart: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_pod_start_seconds", Help: "Time from the first sight of a pod's address until its policies are in force in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		late: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_late_pods_total", Help: "Pods that the container runtime started before their policies were in force."}),
@@ -48,12 +53,14 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
 	}
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.late, m.sweep, m.cut, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
 	return m
 }
 
 func (m *metrics) observe(s *state) {
-	m.pods.Set(float64(len(s.pods)))
+	for labels, n := range s.podStates() {
+		m.pods.WithLabelValues(labels[0], labels[1]).Set(float64(n))
+	}
 	m.policies.WithLabelValues("enforced").Set(float64(len(s.policies) - len(s.waiting)))
 	m.policies.WithLabelValues("waiting").Set(float64(len(s.waiting)))
 	m.groups.Set(float64(len(s.groups)))

@@ -91,7 +91,7 @@ func (n *nri) StopPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 func (a *Agent) judges(key types.NamespacedName) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.inForce.Load() && a.changed.IsZero() && a.failure.Load() == nil && a.state.judges(key)
+	return a.settled() && a.state.judges(key)
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

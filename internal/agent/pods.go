@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -21,6 +22,8 @@ type pod struct {
 	labels    labels.Set
 	addresses []netip.Addr
 	ports     []policy.NamedPort
+	workload  *agentapi.Workload
+	seen      time.Time // first, with an address
 }
 
 // setPod takes in a pod as it is now.
@@ -37,6 +40,8 @@ func (s *state) setPod(obj *corev1.Pod) {
 		labels:    obj.Labels,
 		addresses: policy.PodAddresses(obj),
 		ports:     policy.ContainerPorts(obj),
+		workload:  workload(obj),
+		seen:      time.Now(),
 	}
 	for _, addr := range s.sandboxes[key].addresses {
 		if !slices.Contains(p.addresses, addr) {
@@ -50,13 +55,18 @@ func (s *state) setPod(obj *corev1.Pod) {
 	if old != nil && old.equal(p) {
 		return
 	}
+	if old == nil {
+		s.landing.pods[key] = p
+	} else {
+		p.seen = old.seen
+	}
 	s.pods[key] = p
 	s.own(key, old, p)
 	s.compilePod(key, p)
 }
 
 func (p *pod) equal(q *pod) bool {
-	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.ports, q.ports)
+	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.ports, q.ports) && sameWorkload(p.workload, q.workload)
 }
 
 // deletePod forgets a pod.
@@ -68,7 +78,9 @@ func (s *state) deletePod(key types.NamespacedName) {
 		return
 	}
 	delete(s.pods, key)
+	delete(s.landing.pods, key)
 	s.own(key, old, nil)
+	s.depart(key, old)
 	s.compiler.DeletePod(key.String())
 }
 

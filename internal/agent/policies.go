@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -15,12 +16,16 @@ import (
 type endpoint struct {
 	active  *version
 	waiting *v1alpha1.PolicyEndpoint
+	seen    time.Time // the newest of the two
 }
 
 type version struct {
 	selector labels.Selector
 	policy   *policy.Policy
 	groups   []policy.GroupKey
+	object   metav1.ObjectMeta
+	seen     time.Time
+	inForce  time.Time // zero: not yet
 }
 
 // setPolicyEndpoint takes in a PolicyEndpoint as it is now. On an error the version that is in force stays so.
@@ -38,7 +43,10 @@ func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
 		}
 		s.byNamespace[key.Namespace][key] = e
 	}
-	e.waiting = pe
+	if v := e.active; v != nil && e.waiting == nil && pe.Generation > 0 && v.object.UID == pe.UID && v.object.Generation == pe.Generation {
+		return nil // only what is not spec is another
+	}
+	e.waiting, e.seen = pe, time.Now()
 	s.waiting[key] = struct{}{}
 	s.activate(key)
 	return nil
@@ -63,7 +71,7 @@ func (s *state) parse(pe *v1alpha1.PolicyEndpoint) (*version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spec.podSelector: %w", err)
 	}
-	v := &version{selector: selector}
+	v := &version{selector: selector, object: pe.ObjectMeta}
 	v.policy, err = policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
 		key := s.find(pe.Namespace, name)
 		v.groups = append(v.groups, key)
@@ -84,6 +92,8 @@ func (s *state) activate(key types.NamespacedName) {
 			return
 		}
 	}
+	v.seen = e.seen
+	s.landing.versions = append(s.landing.versions, v)
 	e.waiting = nil
 	delete(s.waiting, key)
 	s.replace(key.Namespace, e, v)

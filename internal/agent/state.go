@@ -20,6 +20,8 @@ type state struct {
 	sandboxes  map[types.NamespacedName]sandbox // what the container runtime said, sooner than the API server
 	pods       map[types.NamespacedName]*pod
 	owners     map[netip.Addr][]types.NamespacedName // never empty
+	departed   map[netip.Addr]departed
+	landing    landing
 
 	policies    map[types.NamespacedName]*endpoint
 	byNamespace map[string]map[types.NamespacedName]*endpoint
@@ -37,6 +39,8 @@ func newState(sharedNamespace string) *state {
 		sandboxes:       map[types.NamespacedName]sandbox{},
 		pods:            map[types.NamespacedName]*pod{},
 		owners:          map[netip.Addr][]types.NamespacedName{},
+		departed:        map[netip.Addr]departed{},
+		landing:         landing{pods: map[types.NamespacedName]*pod{}},
 		policies:        map[types.NamespacedName]*endpoint{},
 		byNamespace:     map[string]map[types.NamespacedName]*endpoint{},
 		waiting:         map[types.NamespacedName]struct{}{},

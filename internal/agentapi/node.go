@@ -56,8 +56,9 @@ type Rule struct {
 	Policy RuleRef `json:"policy"`
 	// Peers; none: everyone.
 	Peers []Peer `json:"peers,omitempty"`
-	// Ports; none: every port of every protocol.
-	Ports []Port `json:"ports,omitempty"`
+	// Ports; none: every port of every protocol, or with NoPorts none at all: a named port that the pod does not have.
+	Ports   []Port `json:"ports,omitempty"`
+	NoPorts bool   `json:"noPorts,omitempty"`
 }
 
 // Peer is a group, or a CIDR less some parts of it.

@@ -193,7 +193,9 @@ func (c *cloud) has(n int) func() bool {
 	}
 }
 
-func text(i int) line { return line{time: at.Add(time.Duration(i) * time.Millisecond), text: fmt.Appendf(nil, "line %d\n", i)} }
+func text(i int) line {
+	return line{time: at.Add(time.Duration(i) * time.Millisecond), text: fmt.Appendf(nil, "line %d\n", i)}
+}
 
 func TestCloudWatchMakesGroupAndStreamOnce(t *testing.T) {
 	c := newCloud(t)

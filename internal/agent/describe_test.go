@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/agentapi"
+)
+
+func ownedBy(kind, name string, labels map[string]string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Labels = labels
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: name, Controller: new(true)}}
+	}
+}
+
+func TestWorkloads(t *testing.T) {
+	hash := map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "6d4b"}
+	for _, tc := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   *agentapi.Workload
+	}{
+		{"nobody's", func(*corev1.Pod) {}, nil},
+		{"a Deployment's, through its ReplicaSet", ownedBy("ReplicaSet", "cart-6d4b", hash), &agentapi.Workload{Kind: "Deployment", Name: "cart"}},
+		{"a ReplicaSet's alone", ownedBy("ReplicaSet", "cart-6d4b", nil), &agentapi.Workload{Kind: "ReplicaSet", Name: "cart-6d4b"}},
+		{"a StatefulSet's", ownedBy("StatefulSet", "cart", nil), &agentapi.Workload{Kind: "StatefulSet", Name: "cart"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := tell(t)
+			s.pod("web", "10.0.0.1", tc.change)
+			if got, ok := s.podAt(netip.MustParseAddr("10.0.0.1")); !ok || got.Name != "web" || !sameWorkload(got.Workload, tc.want) {
+				t.Errorf("%+v of %+v, %v", got, got.Workload, ok)
+			}
+		})
+	}
+}
+
+// The container runtime knows of a pod before the API server has told what it belongs to.
+func TestAWorkloadThatIsKnownLater(t *testing.T) {
+	s := tell(t)
+	key, addr := types.NamespacedName{Namespace: "shop", Name: "web"}, netip.MustParseAddr("10.0.0.1")
+	s.setSandbox(key, "web10.0.0.1", map[string]string{"app": "web"}, sandbox{id: "1", addresses: []netip.Addr{addr}})
+	s.pod("web", "10.0.0.1", func(pod *corev1.Pod) { ownedBy("StatefulSet", "web", pod.Labels)(pod) })
+	if got, _ := s.podAt(addr); got.Workload == nil {
+		t.Error("the workload is not known")
+	}
+}
+
+func TestAPodsNameOutlivesIt(t *testing.T) {
+	s := tell(t)
+	addr := netip.MustParseAddr("10.0.0.1")
+	s.pod("old", "10.0.0.1")
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "old"})
+	if got, ok := s.podAt(addr); !ok || got.Name != "old" {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	s.pod("new", "10.0.0.1")
+	if got, ok := s.podAt(addr); !ok || got.Name != "new" {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "new"})
+	d := s.departed[addr]
+	d.since = d.since.Add(-2 * departedNames)
+	s.departed[addr] = d
+	s.forgetDeparted()
+	if _, ok := s.podAt(addr); ok {
+		t.Error("the name is kept for ever")
+	}
+}
+
+func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	describe := func() agentapi.Policy {
+		key := types.NamespacedName{Namespace: "shop", Name: "allow"}
+		return s.describePolicy(key, s.policies[key])
+	}
+	generation := int64(0)
+	put := func(group string) {
+		generation++
+		err := s.setPolicyEndpoint(&v1alpha1.PolicyEndpoint{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow", UID: "object", Generation: generation},
+			Spec: v1alpha1.PolicyEndpointSpec{
+				PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "allow-web", UID: "policy", Generation: 10 * generation},
+				PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress},
+				Ingress:     []v1alpha1.Rule{fromGroup(group)},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("g")
+	if p := describe(); p.State != agentapi.StatePending || p.Realised != nil || len(p.WaitingFor) != 1 || p.WaitingFor[0] != shared+"/g" {
+		t.Errorf("without its group: %+v", p)
+	}
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	if p := describe(); p.State != agentapi.StatePending || p.Realised != nil || len(p.WaitingFor) != 0 {
+		t.Errorf("before it is written: %+v", p)
+	}
+	now := time.Now()
+	s.landed(now)
+	p := describe()
+	if p.State != agentapi.StateInForce || p.Realised == nil || p.Realised.Generation != 10 || !p.Realised.Since.Equal(now) || p.Name != "allow-web" || p.Pods != 1 {
+		t.Errorf("in force: %+v, %+v", p, p.Realised)
+	}
+	put("other")
+	if p := describe(); p.State != agentapi.StatePending || p.Newest.Generation != 20 || p.Realised == nil || p.Realised.Generation != 10 {
+		t.Errorf("with a version that waits: %+v, %+v", p, p.Realised)
+	}
+}
+
+func TestAStatusAloneIsNoNewVersion(t *testing.T) {
+	s := tell(t)
+	pe := &v1alpha1.PolicyEndpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deny", UID: "object", Generation: 1},
+		Spec: v1alpha1.PolicyEndpointSpec{PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "deny"},
+			PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}},
+	}
+	if err := s.setPolicyEndpoint(pe); err != nil {
+		t.Fatal(err)
+	}
+	s.landed(time.Now())
+	pe = pe.DeepCopy()
+	pe.Status.Peers = 7
+	if err := s.setPolicyEndpoint(pe); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.landing.versions) != 0 {
+		t.Error("it is compiled again")
+	}
+	pe = pe.DeepCopy()
+	pe.UID = "made again"
+	if err := s.setPolicyEndpoint(pe); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.landing.versions) != 1 {
+		t.Error("an object that was made again is taken for the old one")
+	}
+}
+
+func TestAPodsEffectiveRules(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1", func(pod *corev1.Pod) {
+		pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
+	})
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32", "10.0.0.3/32")
+	rule := fromGroup("g")
+	rule.Rules, rule.Ports = []int32{0, 2}, []v1alpha1.Port{{Name: "http"}}
+	s.endpoint("allow", everyPod, rule, v1alpha1.Rule{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}}, Ports: []v1alpha1.Port{{Name: "nothing"}}})
+	s.compiler.Commit()
+	key := types.NamespacedName{Namespace: "shop", Name: "web"}
+	p := s.describePod(key, s.pods[key], true)
+	if p.State != agentapi.StateInForce || p.Mode != agentapi.ModeStandard || !p.Ingress.Isolated || p.Egress.Isolated || len(p.Ingress.Rules) != 2 {
+		t.Fatalf("%+v", p)
+	}
+	r := p.Ingress.Rules[0]
+	if r.Policy.Name != "allow" || len(r.Policy.Rules) != 2 || r.Peers[0].Group != "shop/g" || r.Peers[0].Addresses != 2 {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Ports) != 1 || r.Ports[0] != (agentapi.Port{Protocol: "TCP", First: 8080, Last: 8080}) || r.NoPorts {
+		t.Errorf("ports %+v", r.Ports)
+	}
+	if r := p.Ingress.Rules[1]; !r.NoPorts || len(r.Ports) != 0 || r.Peers[0].CIDR.String() != "10.0.0.0/8" {
+		t.Errorf("a name that the pod does not have: %+v", r)
+	}
+}
