@@ -1,0 +1,90 @@
+package command
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+// Env is what a command runs in.
+type Env struct {
+	genericiooptions.IOStreams
+	// Config are kubeconfig's flags.
+	Config *genericclioptions.ConfigFlags
+	// Now is the time, which tests set.
+	Now func() time.Time
+}
+
+// NewEnv of a process.
+func NewEnv() *Env {
+	return &Env{
+		IOStreams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		Config:    genericclioptions.NewConfigFlags(true).WithDiscoveryBurst(300),
+		Now:       time.Now,
+	}
+}
+
+// Namespace that objects without one are in: the flag's, or the context's, or default.
+func (e *Env) Namespace() string {
+	ns, _, err := e.Config.ToRawKubeConfigLoader().Namespace()
+	if err != nil || ns == "" {
+		return "default"
+	}
+	return ns
+}
+
+// Width of the terminal in columns, or 0 where the output is none.
+func (e *Env) Width() int {
+	f, ok := e.Out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 80
+	}
+	return width
+}
+
+// Paint colours what goes to out: only on a terminal, and not with NO_COLOR (https://no-color.org).
+func (e *Env) Paint() Paint { return Paint(isTerminal(e.Out) && os.Getenv("NO_COLOR") == "") }
+
+// Interactive reports whether progress may be shown.
+func (e *Env) Interactive() bool { return isTerminal(e.ErrOut) }
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Paint colours text if it is true.
+type Paint bool
+
+// Colours are SGR parameters (ECMA-48).
+const (
+	Bold   = "1"
+	Dim    = "2"
+	Red    = "31"
+	Green  = "32"
+	Yellow = "33"
+	Alarm  = "1;97;41"
+)
+
+// Text in a colour.
+func (p Paint) Text(sgr, text string) string {
+	if !p || sgr == "" {
+		return text
+	}
+	return "\x1b[" + sgr + "m" + text + "\x1b[0m"
+}
+
+// Files is the flag -f of commands that work without a cluster.
+func Files(cmd *cobra.Command, files *[]string) {
+	cmd.Flags().StringArrayVarP(files, "filename", "f", nil,
+		"Read this file, directory or - (stdin) instead of a cluster; may be repeated. A directory with a kustomization is built.")
+}

@@ -1,0 +1,37 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Exit codes of every command.
+const (
+	ExitYes   = 0 // the answer is yes, or there is nothing to say
+	ExitNo    = 1 // the answer is no: refused, changed, found, not in force
+	ExitError = 2 // there is no answer
+)
+
+// ErrNo is the end of a command whose answer, already printed, is no.
+var ErrNo = errors.New("no")
+
+// ExitCode of a command that ended with this error, which is printed if nothing was.
+func ExitCode(err error, out io.Writer) int {
+	switch {
+	case err == nil:
+		return ExitYes
+	case errors.Is(err, ErrNo):
+		return ExitNo
+	}
+	fmt.Fprintln(out, "error:", err)
+	return ExitError
+}
+
+// Yes is nil, or ErrNo where the answer is no.
+func Yes(answer bool) error {
+	if answer {
+		return nil
+	}
+	return ErrNo
+}

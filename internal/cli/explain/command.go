@@ -1,0 +1,73 @@
+package explain
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// New is the command.
+func New(env *command.Env) *cobra.Command {
+	var files []string
+	var from, to string
+	var live bool
+	cmd := &cobra.Command{
+		Use:   "explain --from POD --to POD[:PORT]",
+		Short: "Say whether a connection would pass, and which rule decides",
+		Long: `Say whether a connection would pass: what the egress policies of the source and the ingress policies of the destination
+decide, each with the deciding rule quoted or, where it is refused, with the rules that nearly match and what they lack.
+
+--from is namespace/pod, namespace/workload or an address. --to is one of these with a port, or a Service, which is asked about through
+its endpoints: svc/namespace/name:port. A name without a namespace is in that of -n. Without a port, all ports that the pod
+declares are asked about.`,
+		Example: `  # Why can the frontend not reach the backend?
+  kubectl kidoban explain --from shop/frontend --to shop/backend:8000
+
+  # Through a Service, as the client does
+  kubectl kidoban explain --from shop/frontend --to svc/shop/backend:80
+
+  # Somewhere outside the cluster
+  kubectl kidoban explain --from shop/backend --to 203.0.113.7:443
+
+  # Before anything is applied
+  helm template ./chart | kubectl kidoban explain -f - --from shop/frontend --to shop/backend:http`,
+		Args: cobra.NoArgs,
+	}
+	output := command.AddOutput(cmd)
+	command.Files(cmd, &files)
+	cmd.Flags().StringVar(&from, "from", "", "Who connects: namespace/pod, namespace/workload or an address.")
+	cmd.Flags().StringVar(&to, "to", "", "Where to: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
+	cmd.Flags().BoolVar(&live, "live", false, "Ask the nodes' agents too, and say where what is in force differs.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.Check(); err != nil {
+			return err
+		}
+		if from == "" || to == "" {
+			return errors.New("give both --from and --to")
+		}
+		if live && len(files) > 0 {
+			return errors.New("--live asks agents, and -f reads files: give one of them")
+		}
+		cluster, err := env.Cluster(cmd.Context(), files)
+		if err != nil {
+			return err
+		}
+		answer, err := Ask(cluster, env.Namespace(), from, to)
+		if err != nil {
+			return err
+		}
+		if live {
+			if err := askAgents(cmd.Context(), env, cluster, answer); err != nil {
+				return err
+			}
+		}
+		if err := output.Print(env.Out, answer, func(out io.Writer) { write(out, env.Paint(), answer) }); err != nil {
+			return err
+		}
+		return command.Yes(answer.Allowed)
+	}
+	return cmd
+}

@@ -1,0 +1,224 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// An end of a flow: a pod, or an address that is none's.
+type end struct {
+	pod       *model.Pod
+	addresses []netip.Addr
+	// of is how many pods the name stands for; pod is the first.
+	of int
+}
+
+func (e end) String() string {
+	if e.pod == nil {
+		return e.addresses[0].String()
+	}
+	return e.pod.Describe()
+}
+
+// findEnd reads "namespace/pod", "namespace/workload", "pod" or an address.
+func findEnd(c *model.Cluster, e *model.Evaluator, namespace, name string) (end, error) {
+	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		addr = addr.Unmap()
+		return end{pod: e.PodAt(addr), addresses: []netip.Addr{addr}, of: 1}, nil
+	}
+	if ns, rest, ok := strings.Cut(name, "/"); ok {
+		namespace, name = ns, rest
+	}
+	var pods []*model.Pod
+	var near []string
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		switch {
+		case p.Namespace != namespace:
+			continue
+		case p.Name == name:
+			return podEnd(p, 1)
+		case p.Workload.Name == name:
+			pods = append(pods, p)
+		}
+		near = append(near, p.Workload.Name)
+	}
+	if len(pods) > 0 {
+		for _, p := range pods {
+			if out, err := podEnd(p, len(pods)); err == nil {
+				return out, nil
+			}
+		}
+		return podEnd(pods[0], len(pods))
+	}
+	slices.Sort(near)
+	if near = slices.Compact(near); len(near) > 0 {
+		return end{}, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shorten(near))
+	}
+	return end{}, fmt.Errorf("no pod or workload %s/%s, and none at all in namespace %s", namespace, name, namespace)
+}
+
+func shorten(names []string) string {
+	if len(names) > 8 {
+		return strings.Join(names[:8], ", ") + " …"
+	}
+	return strings.Join(names, ", ")
+}
+
+func podEnd(p *model.Pod, of int) (end, error) {
+	out := end{pod: p, addresses: policy.PodAddresses(&p.Pod), of: of}
+	switch {
+	case p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed:
+		return out, fmt.Errorf("pod %s has ended (%s): it has no address any more", p.Key(), p.Status.Phase)
+	case len(out.addresses) == 0:
+		return out, fmt.Errorf("pod %s has no address yet (%s)", p.Key(), p.Status.Phase)
+	}
+	return out, nil
+}
+
+// A target is what --to names.
+type target struct {
+	end
+	service string // if it is one
+	ports   []model.Port
+}
+
+// findTargets reads "namespace/pod[:port]", "svc/[namespace/]name[:port]" or "address:port". A Service is its endpoints.
+func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) ([]target, error) {
+	name, port := splitPort(text)
+	if rest, ok := cutService(name); ok {
+		return serviceTargets(c, e, namespace, rest, port)
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		if s := serviceAt(c, addr); s != nil {
+			return serviceTargets(c, e, namespace, s.Namespace+"/"+s.Name, port)
+		}
+	}
+	to, err := findEnd(c, e, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	t := target{end: to}
+	switch {
+	case port != "":
+		p, err := parsePort(port, to.pod)
+		if err != nil {
+			return nil, err
+		}
+		t.ports = []model.Port{p}
+	case to.pod == nil:
+		return nil, fmt.Errorf("--to %s: give a port, as %s:443", text, text)
+	default:
+		if t.ports = c.Ports(to.pod); len(t.ports) == 0 {
+			t.ports = []model.Port{model.OtherPort}
+		}
+	}
+	return []target{t}, nil
+}
+
+// splitPort cuts a port off; an IPv6 address with one has brackets.
+func splitPort(text string) (name, port string) {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return text, ""
+	}
+	i := strings.LastIndex(text, ":")
+	if i < 0 {
+		return text, ""
+	}
+	return text[:i], text[i+1:]
+}
+
+func cutService(name string) (string, bool) {
+	for _, prefix := range []string{"svc/", "service/", "services/"} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return rest, true
+		}
+	}
+	return "", false
+}
+
+// parsePort reads a number, or a name that the pod's containers give one.
+func parsePort(text string, pod *model.Pod) (model.Port, error) {
+	if p, err := model.ParsePort(text); err == nil || pod == nil {
+		return p, err
+	}
+	name, protocol, _ := strings.Cut(text, "/")
+	for _, n := range policy.ContainerPorts(&pod.Pod) {
+		if n.Name == name && (protocol == "" || strings.EqualFold(n.Protocol.String(), protocol)) {
+			return model.Port{Protocol: n.Protocol, Number: n.Port}, nil
+		}
+	}
+	if _, err := strconv.Atoi(name); err == nil {
+		return model.ParsePort(text)
+	}
+	return model.Port{}, fmt.Errorf("no container of pod %s names a port %q", pod.Key(), name)
+}
+
+func serviceAt(c *model.Cluster, addr netip.Addr) *corev1.Service {
+	for i := range c.Services {
+		s := &c.Services[i]
+		for _, ip := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
+			if a, err := netip.ParseAddr(ip); err == nil && a == addr {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port string) ([]target, error) {
+	if ns, rest, ok := strings.Cut(name, "/"); ok {
+		namespace, name = ns, rest
+	}
+	i := slices.IndexFunc(c.Services, func(s corev1.Service) bool { return s.Namespace == namespace && s.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("no Service %s/%s", namespace, name)
+	}
+	s := &c.Services[i]
+	if s.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil, fmt.Errorf("Service %s/%s is another name of %s: ask about its address", namespace, name, s.Spec.ExternalName)
+	}
+	var out []target
+	found := false
+	for j := range s.Spec.Ports {
+		sp := &s.Spec.Ports[j]
+		number, protocol, _ := strings.Cut(port, "/")
+		if port != "" && number != sp.Name && number != strconv.Itoa(int(sp.Port)) || protocol != "" && !strings.EqualFold(protocol, string(sp.Protocol)) {
+			continue
+		}
+		found = true
+		for _, b := range c.Backends(s, sp) {
+			out = append(out, target{
+				end:     end{pod: e.PodAt(b.Address.Addr()), addresses: []netip.Addr{b.Address.Addr()}, of: 1},
+				service: fmt.Sprintf("%s/%s:%d", namespace, name, sp.Port),
+				ports:   []model.Port{{Protocol: b.Protocol, Number: b.Address.Port()}},
+			})
+		}
+	}
+	switch {
+	case !found && port == "":
+		return nil, fmt.Errorf("Service %s/%s has no ports", namespace, name)
+	case !found:
+		return nil, fmt.Errorf("Service %s/%s has no port %s; it has %s", namespace, name, port, servicePorts(s))
+	case len(out) == 0:
+		return nil, errors.New("Service " + namespace + "/" + name + " has no endpoints: nothing answers, whatever policies say (does its selector match a pod, and is one ready?)")
+	}
+	return out, nil
+}
+
+func servicePorts(s *corev1.Service) string {
+	var out []string
+	for _, p := range s.Spec.Ports {
+		out = append(out, strings.TrimPrefix(fmt.Sprintf("%s=%d", p.Name, p.Port), "="))
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,52 @@
+// Package cli is kubectl-kidoban: its commands, each a package of its own, under one root.
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/explain"
+	"github.com/kidoban/kidoban/internal/version"
+)
+
+// New is the root command.
+func New(env *command.Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kubectl-kidoban",
+		Short: "Ask NetworkPolicies before they are applied, and why after",
+		Long: `Ask NetworkPolicies: who reaches whom, which rule decides, what a change would change, and what is in force.
+
+explain, matrix, diff, lint and lab need no cluster: with -f they read manifests, as Helm and kustomize print them.
+
+Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused, changed, found, not in force; 2 there is no answer.`,
+		Example: `  kubectl kidoban explain --from shop/frontend --to shop/backend:8000
+  kubectl kidoban matrix -n shop
+  kubectl kidoban diff -f new/
+  kubectl kidoban lint -f policies/
+  kubectl kidoban status`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl kidoban"},
+	}
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.ErrOut)
+	env.Config.AddFlags(root.PersistentFlags())
+	root.AddCommand(
+		explain.New(env),
+		versionCommand(env),
+	)
+	return root
+}
+
+func versionCommand(env *command.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this plugin",
+		Example: `  kubectl kidoban version`,
+		Args:    cobra.NoArgs,
+		Run:     func(*cobra.Command, []string) { fmt.Fprintln(env.Out, version.String()) },
+	}
+}
