@@ -203,6 +203,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	check("an address smuggled in")
 	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) { s.Labels = map[string]string{"mine": "now"} })
 	check("labels taken off the slice")
+	failed := reconcileErrors(t)
 	for i := range 50 { // a fight: somebody writes as fast as we do
 		edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
 			s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{v1alpha1.CIDR(fmt.Sprintf("10.3.9.%d/32", i))}, 1
@@ -210,6 +211,9 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 		edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress = nil })
 	}
 	check("a fight over both")
+	if n := reconcileErrors(t) - failed; n > 0 {
+		t.Errorf("%v reconciliations failed over conflicts", n)
+	}
 	c.delete(slice.DeepCopy())
 	check("the slice deleted")
 	c.delete(pe.DeepCopy())
