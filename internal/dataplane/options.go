@@ -33,7 +33,7 @@ type Options struct {
 	Log logr.Logger
 }
 
-// Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72 to 88 bytes
+// Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72 or 80 bytes
 // when it is there, and 16 bytes for each that could be; one of a trie (networks, ports) about 100 bytes, only when it is
 // there. The defaults cost 20 MiB, on a node of any size.
 type Sizes struct {

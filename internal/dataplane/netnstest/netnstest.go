@@ -35,7 +35,7 @@ func New(t testing.TB) *Namespace {
 		n.handle = handle
 		return err
 	})
-	link, err := netlink.NewHandleAt(n.handle)
+	link, err := netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
 	must(t, err)
 	n.Link = link
 	t.Cleanup(func() {
