@@ -114,7 +114,7 @@ func (d *dice) excepts(cidr netip.Prefix) (out []netip.Prefix) {
 	if room == 0 {
 		return nil
 	}
-	if d.oneIn(30) { // more than a peer of a PolicyEndpoint holds, each of which counts
+	if d.oneIn(12) { // more than a peer of a PolicyEndpoint holds, each of which counts
 		for range 60 {
 			if e := d.small(); e.Bits() > cidr.Bits() && cidr.Contains(e.Addr()) {
 				out = append(out, e)
