@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,12 +15,15 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -30,7 +34,9 @@ type options struct {
 	probeAddr           string
 	audit               bool
 	checkInterval       time.Duration
+	apiAddr             string
 	nriSocket           string
+	events              eventLog
 	cleanup             bool
 	version             bool
 	log                 zap.Options
@@ -43,9 +49,11 @@ func main() {
 	flag.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
 	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
 	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
+	flag.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
 	flag.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
 	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
 	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
+	o.events.bind()
 	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
 	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
 	o.log.BindFlags(flag.CommandLine)
@@ -69,13 +77,17 @@ func run(o options) error {
 	if o.nodeName == "" || o.namespace == "" {
 		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
 	}
-	for name, addr := range map[string]string{"--metrics-bind-address": o.metricsAddr, "--health-probe-bind-address": o.probeAddr} {
+	for name, addr := range map[string]string{"--metrics-bind-address": o.metricsAddr, "--health-probe-bind-address": o.probeAddr, "--api-bind-address": o.apiAddr} {
 		if err := checkFree(name, addr); err != nil {
 			return err
 		}
 	}
 	log := ctrl.Log
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Log: log.WithName("dataplane")}
+	format, sinks, err := o.events.sinks(o.nodeName)
+	if err != nil {
+		return err
+	}
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Events: dataplane.EventMode(o.events.mode), Log: log.WithName("dataplane")}
 	warnings, err := dataplane.Check(dpOptions)
 	if err != nil {
 		return err
@@ -115,8 +127,14 @@ func run(o options) error {
 		Log:             log.WithName("agent"),
 		Registry:        metrics.Registry,
 	})
+	events := flowlog.New(flowlog.Options{
+		Node: o.nodeName, Directory: a.Names(), Format: format, Sinks: sinks, Log: log.WithName("flowlog"), Registry: metrics.Registry,
+	})
 	if err := errors.Join(
 		mgr.Add(a),
+		mgr.Add(events),
+		mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return dp.Events(ctx, events.Handle) })),
+		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), log.WithName("api")),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("policies-in-force", a.Ready),
 	); err != nil {

@@ -39,6 +39,13 @@ type Event struct {
 	Unlisted bool `json:"unlisted,omitempty"`
 }
 
+// StreamedEvent is a line of the API's answer to PathEvents.
+type StreamedEvent struct {
+	Event
+	// Missed is how many events before this one are lost, because the reader was slower than the ring of recent events.
+	Missed uint64 `json:"missed,omitempty"`
+}
+
 // MaxIsolatedBy is the most policies that Event.IsolatedBy names.
 const MaxIsolatedBy = 10
 

@@ -2,7 +2,7 @@ package agentapi
 
 // Paths of the API. docs/agent-api.md has their parameters.
 const (
-	// PathEvents gives recent events, the oldest first, as JSON lines (ContentTypeEvents), each an Event.
+	// PathEvents gives recent events, the oldest first, as JSON lines (ContentTypeEvents), each a StreamedEvent.
 	PathEvents = "/v1/events"
 	// PathPods gives a PodList.
 	PathPods = "/v1/pods"
@@ -12,7 +12,7 @@ const (
 
 // Parameters of PathEvents.
 const (
-	// ParamFollow with any value but false keeps the answer open, and new events come as they happen.
+	// ParamFollow (no value, or true) keeps the answer open, and new events come as they happen.
 	ParamFollow = "follow"
 	// ParamSince leaves out what is older: a time (RFC 3339) or a duration before now (as 10m).
 	ParamSince = "since"

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/flowlog"
+)
+
+// eventLog is what the flags say about the flow log. docs/flow-log.md describes them.
+type eventLog struct {
+	mode   eventMode
+	format string
+	file   flowlog.FileOptions
+	stdout bool
+
+	cloudWatch  bool
+	clusterName string
+	logs        flowlog.CloudWatchOptions
+}
+
+func (o *eventLog) bind() {
+	o.mode = eventMode(dataplane.EventsDenied)
+	flag.Var(&o.mode, "enable-policy-event-logs", "Which verdicts are logged: off, denied, or all (true) of pods that a policy isolates.")
+	flag.StringVar(&o.format, "event-log-format", string(flowlog.Text), "Format of logged events: text or json.")
+	flag.StringVar(&o.file.Path, "event-log-file", "", "File to log events to; empty: none.")
+	flag.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Megabytes at which the file is put away, compressed. It is after a day, too.")
+	flag.IntVar(&o.file.MaxBackups, "event-log-file-max-backups", 10, "How many files that were put away are kept.")
+	flag.IntVar(&o.file.RetainDays, "event-log-file-max-age", 7, "For how many days files that were put away are kept.")
+	flag.BoolVar(&o.stdout, "event-log-stdout", false, "Log events to standard output. (The agent's own log goes to standard error.)")
+	flag.BoolVar(&o.cloudWatch, "enable-cloudwatch-logs", false, "Log events to Amazon CloudWatch Logs, with the region and the credentials of the AWS SDK's default chain.")
+	flag.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "The cluster's name, for --cloudwatch-log-group. Default: environment CLUSTER_NAME.")
+	flag.StringVar(&o.logs.Group, "cloudwatch-log-group", "", "Log group. Default: /aws/eks/CLUSTER/cluster by --cluster-name.")
+	flag.StringVar(&o.logs.Endpoint, "cloudwatch-endpoint", "", "URL of CloudWatch Logs, such as a VPC endpoint's. Default: the region's own.")
+}
+
+// sinks are those that the flags ask for.
+func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
+	format, err := flowlog.ParseFormat(o.format)
+	if err != nil {
+		return "", nil, fmt.Errorf("--event-log-format: %w", err)
+	}
+	if o.cloudWatch && o.logs.Group == "" && o.clusterName == "" {
+		return "", nil, errors.New("--enable-cloudwatch-logs needs --cluster-name or --cloudwatch-log-group")
+	}
+	var out []flowlog.Sink
+	if o.mode == eventMode(dataplane.EventsOff) {
+		return format, nil, nil
+	}
+	if o.file.Path != "" {
+		o.file.MaxAge = 24 * time.Hour
+		out = append(out, flowlog.File(o.file))
+	}
+	if o.stdout {
+		out = append(out, flowlog.Stdout())
+	}
+	if o.cloudWatch {
+		if o.logs.Group == "" {
+			o.logs.Group = "/aws/eks/" + o.clusterName + "/cluster"
+		}
+		o.logs.Stream = "kidoban-" + node
+		out = append(out, flowlog.CloudWatch(o.logs))
+	}
+	return format, out, nil
+}
+
+// eventMode is a flag: off, denied or all, or as a boolean.
+type eventMode dataplane.EventMode
+
+var eventModes = map[string]dataplane.EventMode{
+	"off": dataplane.EventsOff, "false": dataplane.EventsOff,
+	"denied": dataplane.EventsDenied,
+	"all":    dataplane.EventsAll, "true": dataplane.EventsAll,
+}
+
+func (m *eventMode) String() string {
+	return [...]string{dataplane.EventsOff: "off", dataplane.EventsDenied: "denied", dataplane.EventsAll: "all"}[*m]
+}
+
+// Set reads the flag's value.
+func (m *eventMode) Set(s string) error {
+	mode, ok := eventModes[s]
+	if !ok {
+		return errors.New("must be off, denied or all")
+	}
+	*m = eventMode(mode)
+	return nil
+}
+
+// IsBoolFlag lets the flag stand alone, which is true.
+func (m *eventMode) IsBoolFlag() bool { return true }

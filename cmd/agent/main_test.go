@@ -1,0 +1,60 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/flowlog"
+)
+
+func TestEventModes(t *testing.T) {
+	for value, want := range map[string]dataplane.EventMode{
+		"off": dataplane.EventsOff, "false": dataplane.EventsOff, "denied": dataplane.EventsDenied,
+		"all": dataplane.EventsAll, "true": dataplane.EventsAll,
+	} {
+		var m eventMode
+		if err := m.Set(value); err != nil || m != eventMode(want) {
+			t.Errorf("%s: %v, %v", value, m, err)
+		}
+	}
+	var m eventMode
+	if m.Set("some") == nil {
+		t.Error("some is a mode")
+	}
+}
+
+func TestSinks(t *testing.T) {
+	denied := eventMode(dataplane.EventsDenied)
+	for _, tc := range []struct {
+		name string
+		o    eventLog
+		want string // sinks, or part of the error
+	}{
+		{"none", eventLog{mode: denied, format: "text"}, ""},
+		{"off", eventLog{format: "text", stdout: true}, ""},
+		{"all", eventLog{mode: denied, format: "json", stdout: true, cloudWatch: true, clusterName: "c", file: flowlog.FileOptions{Path: "/f"}}, "file stdout cloudwatch"},
+		{"no cluster", eventLog{mode: denied, format: "text", cloudWatch: true}, "--cluster-name"},
+		{"bad format", eventLog{mode: denied, format: "xml"}, "--event-log-format"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, sinks, err := tc.o.sinks("node-1")
+			if err != nil {
+				if tc.want == "" || !strings.Contains(err.Error(), tc.want) {
+					t.Error(err)
+				}
+				return
+			}
+			var names []string
+			for _, s := range sinks {
+				names = append(names, s.Name())
+			}
+			if got := strings.Join(names, " "); got != tc.want {
+				t.Errorf("sinks %q, want %q", got, tc.want)
+			}
+			if tc.o.cloudWatch && (tc.o.logs.Group != "/aws/eks/c/cluster" || tc.o.logs.Stream != "kidoban-node-1") {
+				t.Errorf("%+v", tc.o.logs)
+			}
+		})
+	}
+}
