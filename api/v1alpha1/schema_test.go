@@ -159,6 +159,7 @@ func TestGroupAndIndexOfASliceStay(t *testing.T) {
 	if err := api.Create(ctx, s); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = api.Delete(ctx, s) })
 	s.Spec.Group = "h"
 	if err := api.Update(ctx, s); err == nil || !strings.Contains(err.Error(), "spec: Invalid value: group and index are immutable") {
 		t.Errorf("another group: %v", err)

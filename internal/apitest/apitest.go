@@ -2,10 +2,15 @@
 package apitest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -31,7 +36,52 @@ func Start() (config *rest.Config, stop func() error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("start the API server: %w; stop it: %w", err, env.Stop())
 	}
-	return config, env.Stop, nil
+	unguard, err := guard(env.ControlPlane.APIServer.CertDir, env.ControlPlane.Etcd.DataDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w; stop the API server: %w", err, env.Stop())
+	}
+	return config, func() error {
+		unguard()
+		return env.Stop()
+	}, nil
+}
+
+// guard has a shell wait for the end of this process, however it ends, and kill its children and remove their directories then. A test
+// that panics or runs out of time does not come to stop.
+func guard(dirs ...string) (unguard func(), err error) {
+	var children []string
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		if err != nil { // it has ended
+			continue
+		}
+		var pid, parent int
+		var state string
+		_, _ = fmt.Sscanf(string(data), "%d", &pid)
+		_, after, _ := bytes.Cut(data, []byte(") "))
+		if _, err := fmt.Sscanf(string(after), "%s %d", &state, &parent); err == nil && parent == os.Getpid() {
+			children = append(children, strconv.Itoa(pid))
+		}
+	}
+	script := fmt.Sprintf(`read -r _; kill -9 %s; rm -rf "$@"`, strings.Join(children, " "))
+	cmd := exec.Command("sh", append([]string{"-c", script, "guard"}, dirs...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is not for it
+	pipe, err := cmd.StdinPipe()                          // the kernel closes it with this process
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = pipe.Close()
+		_ = cmd.Wait()
+	}, nil
 }
 
 // Root is the repository's directory.
