@@ -61,7 +61,7 @@ func (d *dice) objects() *objects {
 		d.blocks = append(d.blocks, d.newBlock())
 	}
 	for i := range d.IntN(7) {
-		np := d.policy(pick(d, d.namespaces...), policyName(i/2), int64(i))
+		np := d.policy(pick(d, d.namespaces...), d.policyName(i/2), int64(i))
 		o.policies[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
 	}
 	return o

@@ -12,9 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// policyName gives the first policy of a namespace a name of the greatest length.
-func policyName(i int) string {
-	if i == 0 {
+// policyName gives some policies a name of the greatest length.
+func (d *dice) policyName(i int) string {
+	if i == 0 && d.oneIn(4) {
 		return strings.Repeat("long-name.", 25) + "end"
 	}
 	return fmt.Sprintf("np%d", i)

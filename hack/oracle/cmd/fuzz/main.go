@@ -15,13 +15,14 @@ import (
 )
 
 func main() {
-	flows := flag.Int64("flows", 1_000_000, "flows to draw")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "where the drawing begins")
-	iteration := flag.Int64("iteration", -1, "do this one iteration only, as a failure names it")
-	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "scenarios at the same time")
-	flag.Parse()
-	if *flows < 1 || *workers < 1 || flag.NArg() > 0 {
-		flag.Usage()
+	flags := flag.NewFlagSet("fuzz", flag.ExitOnError) // cyclonus brings flags of ginkgo into the global one
+	flows := flags.Int64("flows", 1_000_000, "flows to draw")
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "where the drawing begins")
+	iteration := flags.Int64("iteration", -1, "do this one iteration only, as a failure names it")
+	workers := flags.Int("workers", runtime.GOMAXPROCS(0), "scenarios at the same time")
+	_ = flags.Parse(os.Args[1:]) // it exits on an error
+	if *flows < 1 || *workers < 1 || flags.NArg() > 0 {
+		flags.Usage()
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
