@@ -41,14 +41,10 @@ func TestUnknownPortName(t *testing.T) {
 	check(t, tables, "open: backend > frontend 8080")
 
 	eventually(t, "the PolicyEndpoint's condition names the port", func(ctx context.Context) error {
-		var list v1alpha1.PolicyEndpointList
-		if err := store.Client.List(ctx, &list, client.InNamespace(np.Namespace), client.MatchingLabels{v1alpha1.LabelPolicyUID: string(np.UID)}); err != nil {
+		pe, err := endpointOf(ctx, np)
+		if err != nil {
 			return err
 		}
-		if len(list.Items) != 1 {
-			return fmt.Errorf("%d PolicyEndpoints", len(list.Items))
-		}
-		pe := list.Items[0]
 		c := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
 		if c == nil || c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonUnresolvedNamedPort ||
 			!strings.Contains(c.Message, "no-such-port") || c.ObservedGeneration != pe.Generation {

@@ -30,7 +30,11 @@ const inForceTimeout = 30 * time.Second
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
 		os.Exit(1)
 	}
@@ -50,8 +54,13 @@ func run(ctx context.Context) (err error) {
 		style:   matrix.Style{Color: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""},
 		cluster: &cluster.Cluster{Name: "demo", Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout},
 	}
+	d.step("building the controller, the agent and the probe (a first time takes minutes)")
+	build, err := engine.Make(ctx, d.cluster.Repo, d.out)
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, d.leave()) }()
-	return d.show(ctx)
+	return d.show(ctx, build)
 }
 
 type demo struct {
@@ -61,12 +70,7 @@ type demo struct {
 	cluster *cluster.Cluster
 }
 
-func (d *demo) show(ctx context.Context) error {
-	d.step("building the controller, the agent and the probe (a first time takes minutes)")
-	build, err := engine.Make(ctx, d.cluster.Repo, d.out)
-	if err != nil {
-		return err
-	}
+func (d *demo) show(ctx context.Context, build *engine.Build) error {
 	d.step("bringing a cluster up")
 	nodes, proxyMode := cmp.Or(os.Getenv("NODES"), "2"), cmp.Or(os.Getenv("PROXY_MODE"), "nftables")
 	if err := d.cluster.UpAnew(ctx, "--nodes="+nodes, "--proxy-mode="+proxyMode); err != nil {
