@@ -7,7 +7,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/diff"
 	"github.com/kidoban/kidoban/internal/cli/explain"
+	"github.com/kidoban/kidoban/internal/cli/lint"
+	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -35,7 +38,10 @@ Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused
 	root.SetErr(env.ErrOut)
 	env.Config.AddFlags(root.PersistentFlags())
 	root.AddCommand(
+		diff.New(env),
 		explain.New(env),
+		lint.New(env),
+		matrix.New(env),
 		versionCommand(env),
 	)
 	return root

@@ -47,6 +47,9 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		if len(asked) == 0 {
 			asked = ports[w]
 		}
+		if w.Kind == "Address" && len(asked) == 0 {
+			asked = c.egressPorts(netip.MustParseAddr(w.Name))
+		}
 		if len(asked) == 0 {
 			asked = []Port{OtherPort}
 		}
@@ -67,6 +70,27 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		}
 	}
 	return m
+}
+
+// egressPorts are the ports at which rules for ipBlocks begin that hold the address, and one that no rule names.
+func (c *Cluster) egressPorts(addr netip.Addr) []Port {
+	out := []Port{OtherPort}
+	for i := range c.Policies {
+		for _, r := range policy.ClusterRules(policy.Egress, &c.Policies[i]) {
+			if !slices.ContainsFunc(r.Peers, func(p networkingv1.NetworkPolicyPeer) bool {
+				return policy.NewPeerMatcher("", &p).Matches(addr, nil, nil)
+			}) {
+				continue
+			}
+			for _, p := range r.Ports {
+				if p.Port != nil && p.Port.StrVal == "" {
+					out = append(out, Port{policy.ProtocolOf(p.Protocol), uint16(p.Port.IntVal)})
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, Port.Compare)
+	return slices.Compact(out)
 }
 
 func (c *Cluster) portsByWorkload() map[Workload][]Port {

@@ -29,8 +29,15 @@ func (s PortSet) String() string {
 	if len(s.Ranges) == 0 {
 		return "no port"
 	}
+	if rest := (PortSet{Everything: true}).Minus(s); len(rest.Ranges) < len(s.Ranges) {
+		return "all ports but " + names(rest.Ranges)
+	}
+	return names(s.Ranges)
+}
+
+func names(ranges []policy.PortRange) string {
 	var out []string
-	for _, r := range s.Ranges {
+	for _, r := range ranges {
 		switch {
 		case r.First <= 1 && r.Last == 65535:
 			out = append(out, fmt.Sprintf("all of %s", r.Protocol))

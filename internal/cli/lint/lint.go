@@ -1,0 +1,156 @@
+// Package lint finds what policies say and their authors hardly mean.
+package lint
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Severity of a finding.
+type Severity string
+
+// The severities, the gravest first.
+const (
+	Error   Severity = "error"   // it cannot be meant, or is not enforced as it is written
+	Warning Severity = "warning" // it surprises
+	Info    Severity = "info"    // worth knowing
+)
+
+var severities = []Severity{Error, Warning, Info}
+
+// Finding is one thing to look at.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	// Check is the name of the check that found it.
+	Check string `json:"check"`
+	// Object is "NetworkPolicy namespace/name" or "Namespace name".
+	Object string `json:"object"`
+	// Path of the field in the object.
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+	Fix     string `json:"fix"`
+}
+
+// A check looks at the whole cluster.
+type check struct {
+	name, about string
+	run         func(*linter)
+}
+
+// checks in the order in which they are documented.
+var checks = []check{
+	{"invalid", "a policy says something that cannot be read or honoured", (*linter).invalid},
+	{"ignored-rules", "rules of a direction that policyTypes does not name", (*linter).ignoredRules},
+	{"selects-nothing", "a policy that selects no pod", (*linter).selectsNothing},
+	{"selects-host-network", "a policy that selects pods of the host network, which it does not apply to", (*linter).selectsHostNetwork},
+	{"peer-matches-nothing", "a peer that no pod matches", (*linter).peerMatchesNothing},
+	{"selectors-or", "namespaceSelector and podSelector in two peers, which mean either and not both", (*linter).selectorsOr},
+	{"open-peer", "an empty from or to, or an empty namespaceSelector, which means everybody", (*linter).openPeer},
+	{"named-port", "a named port that no container has", (*linter).namedPort},
+	{"port-protocol", "a port without a protocol, which is TCP, where containers serve another", (*linter).portProtocol},
+	{"block-covers-cluster", "an ipBlock that holds pods or nodes", (*linter).blockCoversCluster},
+	{"dns-forgotten", "pods whose egress is isolated and that may not ask DNS", (*linter).dnsForgotten},
+	{"shadowed-rule", "a rule that allows nothing which another does not", (*linter).shadowedRule},
+	{"no-default-deny", "a namespace where pods without a policy of their own are open", (*linter).noDefaultDeny},
+}
+
+type linter struct {
+	cluster   *model.Cluster
+	evaluator *model.Evaluator
+	check     string
+	findings  []Finding
+}
+
+// Run all checks but those to skip.
+func Run(c *model.Cluster, skip []string) []Finding {
+	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), findings: []Finding{}}
+	for _, check := range checks {
+		if !slices.Contains(skip, check.name) {
+			l.check = check.name
+			check.run(l)
+		}
+	}
+	slices.SortStableFunc(l.findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Path, b.Path))
+	})
+	return slices.Compact(l.findings)
+}
+
+func (l *linter) found(s Severity, object, path, fix, format string, args ...any) {
+	l.findings = append(l.findings, Finding{Severity: s, Check: l.check, Object: object, Path: path, Fix: fix, Message: fmt.Sprintf(format, args...)})
+}
+
+func object(np *networkingv1.NetworkPolicy) string {
+	return "NetworkPolicy " + np.Namespace + "/" + np.Name
+}
+
+// eachPolicy yields all policies.
+func (l *linter) eachPolicy(yield func(*networkingv1.NetworkPolicy)) {
+	for i := range l.cluster.Policies {
+		yield(&l.cluster.Policies[i])
+	}
+}
+
+// eachRule yields the rules that count, with their paths.
+func (l *linter) eachRule(yield func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule)) {
+	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
+		for _, d := range policy.Directions {
+			if !policy.PolicyTypes(np)[d] {
+				continue
+			}
+			for i, r := range policy.ClusterRules(d, np) {
+				yield(np, d, rulePath(d, i), r)
+			}
+		}
+	})
+}
+
+func rulePath(d policy.Direction, i int) string {
+	return fmt.Sprintf("spec.%s[%d]", [...]string{"ingress", "egress"}[d], i)
+}
+
+func peersPath(d policy.Direction, path string) string {
+	return path + "." + [...]string{"from", "to"}[d]
+}
+
+// selected are the pods that a policy selects and applies to, in any direction.
+func (l *linter) selected(np *networkingv1.NetworkPolicy) []*model.Pod {
+	return l.podsWhere(func(p *model.Pod) bool {
+		return policy.IsPeer(&p.Pod) && (policy.Selects(policy.Ingress, np, &p.Pod) || policy.Selects(policy.Egress, np, &p.Pod))
+	})
+}
+
+func (l *linter) podsWhere(is func(*model.Pod) bool) (out []*model.Pod) {
+	for i := range l.cluster.Pods {
+		if p := &l.cluster.Pods[i]; is(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// matched are the pods that a peer means.
+func (l *linter) matched(np *networkingv1.NetworkPolicy, peer *networkingv1.NetworkPolicyPeer) []*model.Pod {
+	m := policy.NewPeerMatcher(np.Namespace, peer)
+	return l.podsWhere(func(p *model.Pod) bool {
+		if !policy.IsPeer(&p.Pod) {
+			return false
+		}
+		var labels map[string]string
+		if ns := l.evaluator.Namespace(p.Namespace); ns != nil {
+			labels = ns.Labels
+		}
+		for _, a := range policy.PodAddresses(&p.Pod) {
+			if m.Matches(a, &p.Pod, labels) {
+				return true
+			}
+		}
+		return false
+	})
+}

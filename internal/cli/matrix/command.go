@@ -1,0 +1,95 @@
+package matrix
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/model"
+)
+
+// New is the command.
+func New(env *command.Env) *cobra.Command {
+	var files, ports, outside, namespaces []string
+	var probe bool
+	var width int
+	cmd := &cobra.Command{
+		Use:   "matrix",
+		Short: "Show who reaches whom, by workload and port",
+		Long: `Show who reaches whom, as the policies mean it: each row is a workload that connects, each column a port of one that is connected to.
+The pods of a workload are one row unless policies tell them apart (±).
+
+Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
+--outside adds addresses outside the cluster as rows and columns.`,
+		Example: `  # One namespace
+  kubectl kidoban matrix -n shop
+
+  # Manifests, before they are applied, and the Internet
+  kubectl kidoban matrix -f examples/shop -f examples/shop/policies --outside 192.0.2.1
+
+  # All that reach port 5432, for a spreadsheet
+  kubectl kidoban matrix --port 5432 -o csv
+
+  # Real connections from the pods, beside what the policies mean
+  kubectl kidoban matrix -n shop --probe`,
+		Args: cobra.NoArgs,
+	}
+	output := command.AddOutput(cmd, "csv")
+	command.Files(cmd, &files)
+	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace only; may be repeated. Default: all.")
+	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
+	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
+	cmd.Flags().BoolVar(&probe, "probe", false, "Make real TCP connections from the pods (exec), and mark what differs from the policies.")
+	cmd.Flags().IntVar(&width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.Check(); err != nil {
+			return err
+		}
+		if probe && len(files) > 0 {
+			return errors.New("--probe connects from pods, and -f has none that run: try lab")
+		}
+		o := model.MatrixOptions{Namespaces: namespaces}
+		if len(namespaces) > 0 {
+			*env.Config.Namespace = namespaces[0] // of manifests that do not say theirs
+		}
+		for _, text := range ports {
+			p, err := model.ParsePort(text)
+			if err != nil {
+				return err
+			}
+			o.Ports = append(o.Ports, p)
+		}
+		for _, text := range outside {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return fmt.Errorf("--outside %s is no address", text)
+			}
+			o.Outside = append(o.Outside, addr.Unmap())
+		}
+		cluster, err := env.Cluster(cmd.Context(), files)
+		if err != nil {
+			return err
+		}
+		t := &Table{Matrix: cluster.Matrix(o)}
+		if len(t.Rows) == 0 {
+			return errors.New("no pods with addresses of their own are there to ask about")
+		}
+		if probe {
+			if err := t.probe(cmd.Context(), env, cluster); err != nil {
+				return err
+			}
+		}
+		if width == 0 {
+			width = env.Width()
+		}
+		if err := t.Print(env, output, width); err != nil {
+			return err
+		}
+		wrong, _ := t.Wrong()
+		return command.Yes(wrong == 0)
+	}
+	return cmd
+}
