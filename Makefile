@@ -71,10 +71,11 @@ test-unit: gcc ## Unit tests of every module, with the race detector
 .PHONY: test-envtest
 test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds Kubernetes: 10 minutes)
 	$(call heading,Tests on a real API server)
-	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -race ./internal/controller/...
+	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -race -tags=envtest ./api/... ./cmd/controller/... ./internal/controller/...
 
 .PHONY: test-dataplane
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
+	@hack/apt.sh nft=nftables ip=iproute2
 	$(call heading,Tests with real packets)
 	go test -race ./internal/dataplane/...
 
@@ -109,7 +110,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest ./... || exit 1; done
 
 .PHONY: verify-modules
 verify-modules:
