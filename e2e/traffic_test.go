@@ -18,8 +18,9 @@ const probeTimeout = 3 * time.Second
 
 // traffic is connections between the shop's pods that go on while something else happens.
 type traffic struct {
+	sources []string // names of pods
 	watches []*cluster.Watch
-	allowed []map[reach.Target]bool // by watch
+	allowed []map[reach.Target]bool
 	stopped bool
 }
 
@@ -47,6 +48,7 @@ func startTraffic(t *testing.T, tables []*matrix.Table, from string, to ...matri
 		if err != nil {
 			t.Fatal(err)
 		}
+		tr.sources = append(tr.sources, pod.Name)
 		tr.watches = append(tr.watches, watch)
 		tr.allowed = append(tr.allowed, allowed)
 	}
@@ -88,10 +90,10 @@ func (tr *traffic) stop(t *testing.T) {
 			if r.Outcome != want {
 				wrong++
 				if wrong <= 10 {
-					t.Errorf("%s (held: %t): %s %s, want %s", r.Target, r.Held, r.Outcome, r.Error, want)
+					t.Errorf("%s → %s (held: %t): %s %s, want %s", tr.sources[i], r.Target, r.Held, r.Outcome, r.Error, want)
 				}
 			}
 		}
-		t.Logf("%d connections, %d not as the policies say", len(results), wrong)
+		t.Logf("%s: %d connections, %d not as the policies say", tr.sources[i], len(results), wrong)
 	}
 }
