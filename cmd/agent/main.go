@@ -6,12 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -24,6 +24,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/startup"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -43,7 +44,7 @@ type options struct {
 }
 
 func main() {
-	var o options
+	o := options{log: startup.LogOptions()}
 	flag.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
 	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, where the groups are that cross namespaces. Default: environment POD_NAMESPACE.")
 	flag.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
@@ -78,7 +79,7 @@ func run(o options) error {
 		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
 	}
 	for name, addr := range map[string]string{"--metrics-bind-address": o.metricsAddr, "--health-probe-bind-address": o.probeAddr, "--api-bind-address": o.apiAddr} {
-		if err := checkFree(name, addr); err != nil {
+		if err := startup.CheckFree(name, addr); err != nil {
 			return err
 		}
 	}
@@ -105,7 +106,14 @@ func run(o options) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme:                 scheme,
+		Scheme: scheme,
+		MapperProvider: startup.Mapper(
+			[]schema.GroupVersionKind{
+				corev1.SchemeGroupVersion.WithKind("Pod"),
+				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
+				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
+			},
+			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
 		Cache:                  agent.CacheOptions(o.nodeName),
 		Metrics:                metricsserver.Options{BindAddress: o.metricsAddr},
 		HealthProbeBindAddress: o.probeAddr,
@@ -142,16 +150,4 @@ func run(o options) error {
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctrl.SetupSignalHandler())
-}
-
-// checkFree fails where a port is taken: with the name of the flag, and before anything is touched.
-func checkFree(name, addr string) error {
-	if addr == "0" || addr == "" {
-		return nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("%s=%s cannot be listened on; give another address by the flag: %w", name, addr, err)
-	}
-	return l.Close()
 }

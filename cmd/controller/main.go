@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"time"
@@ -13,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -21,6 +21,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller"
 	"github.com/kidoban/kidoban/internal/resolver"
+	"github.com/kidoban/kidoban/internal/startup"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -38,7 +39,7 @@ type options struct {
 }
 
 func main() {
-	var o options
+	o := options{log: startup.LogOptions()}
 	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace: for the groups that cross namespaces, and the lease. Default: environment POD_NAMESPACE.")
 	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
 	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
@@ -76,7 +77,15 @@ func run(o options) error {
 		return err
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme:                        scheme,
+		Scheme: scheme,
+		MapperProvider: startup.Mapper(
+			[]schema.GroupVersionKind{
+				corev1.SchemeGroupVersion.WithKind("Pod"),
+				networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
+				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
+				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
+			},
+			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
 		Cache:                         controller.CacheOptions(),
 		Client:                        controller.ClientOptions(),
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr},
@@ -122,19 +131,7 @@ func (o *options) check() error {
 		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)
 	}
 	return errors.Join(
-		checkFree("--metrics-bind-address", o.metricsAddr),
-		checkFree("--health-probe-bind-address", o.probeAddr),
+		startup.CheckFree("--metrics-bind-address", o.metricsAddr),
+		startup.CheckFree("--health-probe-bind-address", o.probeAddr),
 	)
-}
-
-// checkFree fails where an address is taken, with the name of the flag.
-func checkFree(name, addr string) error {
-	if addr == "0" || addr == "" {
-		return nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("%s=%s cannot be listened on; give another address by the flag: %w", name, addr, err)
-	}
-	return l.Close()
 }
