@@ -6,6 +6,8 @@ TAG        ?= dev
 NODES      ?= 2
 PROXY_MODE ?= nftables
 KUBECTL    ?= kubectl
+FLOWS      ?= 1000000
+SEED       ?= 1
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
@@ -91,6 +93,10 @@ test-cluster: ## Tests of the test cluster itself (2 minutes; needs root)
 e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; needs root)
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=45m -tags=e2e .
+
+.PHONY: fuzz
+fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
+	go -C hack/oracle run ./cmd/fuzz --flows=$(FLOWS) --seed=$(SEED)
 
 .PHONY: bench
 bench: ## Benchmarks
