@@ -9,6 +9,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/diff"
 	"github.com/kidoban/kidoban/internal/cli/explain"
+	"github.com/kidoban/kidoban/internal/cli/lab"
 	"github.com/kidoban/kidoban/internal/cli/lint"
 	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/version"
@@ -40,6 +41,7 @@ Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused
 	root.AddCommand(
 		diff.New(env),
 		explain.New(env),
+		lab.New(env),
 		lint.New(env),
 		matrix.New(env),
 		versionCommand(env),

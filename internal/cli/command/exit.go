@@ -16,6 +16,9 @@ const (
 // ErrNo is the end of a command whose answer, already printed, is no.
 var ErrNo = errors.New("no")
 
+// ErrTold is the end of a command without an answer that has said why.
+var ErrTold = errors.New("told")
+
 // ExitCode of a command that ended with this error, which is printed if nothing was.
 func ExitCode(err error, out io.Writer) int {
 	switch {
@@ -23,6 +26,8 @@ func ExitCode(err error, out io.Writer) int {
 		return ExitYes
 	case errors.Is(err, ErrNo):
 		return ExitNo
+	case errors.Is(err, ErrTold):
+		return ExitError
 	}
 	fmt.Fprintln(out, "error:", err)
 	return ExitError

@@ -35,7 +35,7 @@ type MatrixOptions struct {
 
 // Matrix of the cluster's workloads.
 func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
-	r := NewReach(c, o.Outside...)
+	r := NewReach(c, c.ofFamilies(o.Outside)...)
 	m := &Matrix{}
 	ports := c.portsByWorkload()
 	for _, w := range r.Workloads() {
@@ -70,6 +70,18 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		}
 	}
 	return m
+}
+
+// ofFamilies leaves out addresses of families that no pod has.
+func (c *Cluster) ofFamilies(addresses []netip.Addr) []netip.Addr {
+	var has [2]bool
+	family := map[bool]int{true: 0, false: 1}
+	for i := range c.Pods {
+		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
+			has[family[a.Is4()]] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !has[family[a.Is4()]] })
 }
 
 // egressPorts are the ports at which rules for ipBlocks begin that hold the address, and one that no rule names.

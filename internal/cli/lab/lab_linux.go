@@ -1,0 +1,229 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/matrix"
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// most pods that a lab makes: each is a namespace, and each two are connected.
+const most = 250
+
+// otherPort stands for one that no rule names.
+const otherPort = 47
+
+// A lab is the matrix and who takes part in it.
+type lab struct {
+	cluster *model.Cluster
+	table   *matrix.Table
+	pods    map[*model.Pod]*host
+	outside *host
+	probes  []*probe
+	cells   map[*probe][2]int // row and column
+	meant   map[*probe]bool
+}
+
+func inside(ctx context.Context, env *command.Env, o *options) error {
+	begun := time.Now()
+	c, options, err := o.read(env)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount a BPF file system of the lab's own on %s: %w", bpffs, err)
+	}
+	if _, err := dataplane.Check(dataplane.Options{BPFFS: bpffs}); err != nil {
+		return err
+	}
+	l := &lab{cluster: c, table: &matrix.Table{Matrix: c.Matrix(options)}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}
+	if len(l.table.Rows) == 0 {
+		return errors.New("there are no pods in these manifests: give the workloads too")
+	}
+	progress := func(format string, args ...any) {
+		if env.Interactive() {
+			fmt.Fprintf(env.ErrOut, "\r\x1b[K"+format, args...)
+		}
+	}
+	defer progress("")
+	progress("making network namespaces …")
+	if err := l.build(ctx, options.Outside); err != nil {
+		return err
+	}
+	d, err := enforce(c, l.pods)
+	if d != nil {
+		defer func() { _ = d.Close() }()
+	}
+	if err != nil {
+		return err
+	}
+	l.plan()
+	err = run(ctx, l.probes, func(p *probe) bool { return l.meant[p] }, func(done int) {
+		progress("%d of %d connections …", done, len(l.probes))
+	})
+	if err != nil {
+		return err
+	}
+	wrong := l.measure()
+	progress("")
+	width := o.width
+	if width == 0 {
+		width = env.Width()
+	}
+	if err := l.table.Print(env, o.output, width); err != nil {
+		return err
+	}
+	l.tell(env, wrong, time.Since(begun))
+	return command.Yes(len(wrong) == 0)
+}
+
+// build makes the router, the pods with their servers, and the world outside.
+func (l *lab) build(ctx context.Context, outside []netip.Addr) error {
+	if err := makeRouter(); err != nil {
+		return fmt.Errorf("make a router of this network namespace: %w", err)
+	}
+	ports := map[model.Workload][]model.Port{}
+	for _, column := range l.table.Columns {
+		ports[column.Workload] = append(ports[column.Workload], column.Port)
+	}
+	for i := range l.cluster.Pods {
+		p := &l.cluster.Pods[i]
+		if !policy.IsPeer(&p.Pod) || ports[p.Workload] == nil {
+			continue
+		}
+		if len(l.pods) == most {
+			return fmt.Errorf("more than %d pods: give fewer namespaces (-n) or --replicas=1", most)
+		}
+		h, err := addHost(len(l.pods), policy.PodAddresses(&p.Pod))
+		if err != nil {
+			return fmt.Errorf("pod %s: %w", p.Key(), err)
+		}
+		l.pods[p] = h
+		if err := h.serve(ctx, ports[p.Workload]); err != nil {
+			return fmt.Errorf("pod %s: %w", p.Key(), err)
+		}
+	}
+	if len(outside) == 0 {
+		return nil
+	}
+	h, err := addHost(len(l.pods), outside)
+	if err != nil {
+		return fmt.Errorf("the world outside: %w", err)
+	}
+	l.outside = h
+	seen := map[model.Port]bool{}
+	var all []model.Port
+	for _, a := range outside {
+		for _, p := range ports[model.Outside(a)] {
+			if !seen[p] {
+				seen[p] = true
+				all = append(all, p)
+			}
+		}
+	}
+	return h.serve(ctx, all)
+}
+
+// member is one address of a workload.
+type member struct {
+	host *host
+	addr netip.Addr
+}
+
+func (l *lab) members(w model.Workload) []member {
+	if w.Kind == "Address" {
+		return []member{{l.outside, netip.MustParseAddr(w.Name)}}
+	}
+	var out []member
+	for p, h := range l.pods {
+		if p.Workload == w {
+			for _, a := range h.addresses {
+				out = append(out, member{h, a})
+			}
+		}
+	}
+	return out
+}
+
+// plan lists the connections between all pods of each row and column.
+func (l *lab) plan() {
+	evaluator := model.NewEvaluator(l.cluster)
+	rows := make([][]member, len(l.table.Rows))
+	for i, row := range l.table.Rows {
+		rows[i] = l.members(row)
+	}
+	columns := map[model.Workload][]member{}
+	for i, row := range l.table.Rows {
+		columns[row] = rows[i]
+	}
+	for i := range l.table.Rows {
+		for j, column := range l.table.Columns {
+			port := column.Port
+			if l.table.Cells[i][j] == model.NotAsked || port.Protocol == policy.SCTP {
+				continue
+			}
+			if port.Number == 0 {
+				port.Number = otherPort
+			}
+			for _, from := range rows[i] {
+				for _, to := range columns[column.Workload] {
+					if from.host == to.host || from.addr.Is4() != to.addr.Is4() {
+						continue
+					}
+					p := &probe{from: from.host, source: from.addr, to: netip.AddrPortFrom(to.addr, port.Number), protocol: port.Protocol}
+					l.probes = append(l.probes, p)
+					l.cells[p] = [2]int{i, j}
+					l.meant[p] = evaluator.Allows(p.flow())
+				}
+			}
+		}
+	}
+}
+
+func (p *probe) flow() policy.Flow {
+	return policy.Flow{Source: p.source, Destination: p.to.Addr(), Protocol: p.protocol, Port: p.to.Port()}
+}
+
+// measure folds the probes into the table, and returns those that went otherwise than is meant.
+func (l *lab) measure() (wrong []*probe) {
+	l.table.Measured = make([][]model.Verdict, len(l.table.Rows))
+	for i := range l.table.Measured {
+		l.table.Measured[i] = make([]model.Verdict, len(l.table.Columns))
+	}
+	for _, p := range l.probes {
+		at := l.cells[p]
+		cell := &l.table.Measured[at[0]][at[1]]
+		v := model.Denied
+		if p.answered {
+			v = model.Allowed
+		}
+		if *cell != model.NotAsked && *cell != v {
+			v = model.Partial
+		}
+		*cell = v
+		if p.answered != l.meant[p] {
+			wrong = append(wrong, p)
+		}
+	}
+	return wrong
+}
+
+func (l *lab) tell(env *command.Env, wrong []*probe, took time.Duration) {
+	for _, p := range wrong {
+		fmt.Fprintf(env.ErrOut, "%s → %s %s: answered %t, and the policies mean %t\n", p.source, p.to, p.protocol, p.answered, l.meant[p])
+	}
+	if len(wrong) == 0 {
+		fmt.Fprintf(env.ErrOut, "%d connections between %d pods in %.1f s: all went as the policies mean\n", len(l.probes), len(l.pods), took.Seconds())
+		return
+	}
+	fmt.Fprintf(env.ErrOut, "%d of %d connections did not go as the policies mean\n", len(wrong), len(l.probes))
+}
