@@ -63,6 +63,8 @@ const (
 	ReasonUnparsable  = "unparsable"   // the packet cannot be read, and an end of it is isolated
 	ReasonInvalid     = "invalid"      // no honest packet looks like this
 	ReasonRevoked     = "revoked"      // of a flow that was cut, because no policy allows it any more
+	ReasonSpoofed     = "spoofed"      // out of a pod's own interface, with an address that is not the pod's
+	ReasonUnknown     = "unknown"      // an address behind a workload's interface that is no known pod's (enforcing mode guarded or strict)
 	ReasonMapFull     = "map-full"     // the pod's policies did not fit into the kernel's maps
 )
 

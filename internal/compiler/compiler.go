@@ -21,6 +21,8 @@ type Compiler struct {
 	pods    map[string]*pod
 	dirty   dirty
 
+	interfaces interfaces
+
 	atoms   map[atomKey]*atom
 	hosts   map[netip.Addr]*node
 	nets    bart.Table[*node]
@@ -79,10 +81,15 @@ func New() *Compiler {
 			Networks:  map[netip.Prefix]ClassID{},
 			Rows:      map[RowKey]Row{},
 			Ports:     map[PortKey]Verdict{},
+
+			Interfaces: map[uint32]Interface{},
 		},
-		members:  map[policy.GroupKey]map[netip.Prefix]int{},
-		pods:     map[string]*pod{},
-		dirty:    newDirty(),
+		members: map[policy.GroupKey]map[netip.Prefix]int{},
+		pods:    map[string]*pod{},
+		dirty:   newDirty(),
+
+		interfaces: newInterfaces(),
+
 		atoms:    map[atomKey]*atom{},
 		hosts:    map[netip.Addr]*node{},
 		classes:  map[string]*class{},
@@ -169,17 +176,21 @@ func (c *Compiler) Commit() Changes {
 		entry := c.install(p, encoded)
 		for _, addr := range p.in {
 			c.tables.Pods[addr] = entry
-			if old, ok := was[addr]; !ok || old != entry {
+			old, ok := was[addr]
+			c.movePod(addr, old, entry)
+			if !ok || old != entry {
 				c.narrow(addr)
 				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
 			}
 		}
 	}
-	for addr := range was {
+	for addr, old := range was {
 		if _, ok := c.tables.Pods[addr]; !ok {
+			c.movePod(addr, old, Pod{})
 			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
 		}
 	}
+	c.settleInterfaces()
 	return c.flush()
 }
 

@@ -142,7 +142,7 @@ func (w *world) mutate(c *Compiler) {
 			c.DeletePod(key)
 			return
 		}
-		spec := PodSpec{Addresses: podAddresses[key]}
+		spec := PodSpec{Addresses: podAddresses[key], IfIndex: uint32(w.rng.IntN(3)), Flags: PodFlags(w.rng.IntN(2))}
 		for range w.rng.IntN(4) {
 			if len(w.policies) < 6 || w.rng.IntN(4) == 0 {
 				w.policies = append(w.policies, w.newPolicy())
@@ -192,11 +192,15 @@ func (w *world) flows(n int) []policy.Flow {
 }
 
 func cloneTables(t *Tables) *Tables {
-	return &Tables{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports)}
+	return &Tables{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports), maps.Clone(t.Interfaces)}
 }
 
 // steps makes the writes one by one, in the order that Changes asks for, and calls check after each.
 func (c *Changes) steps(t *Tables, check func()) {
+	for _, k := range c.GoneInterfaces {
+		delete(t.Interfaces, k)
+		check()
+	}
 	apply(t.Ports, c.Ports, check)
 	apply(t.Rows, c.Rows, check)
 	apply(t.Addresses, c.Addresses, check)
@@ -206,6 +210,7 @@ func (c *Changes) steps(t *Tables, check func()) {
 		check()
 	}
 	apply(t.Pods, c.Pods, check)
+	apply(t.Interfaces, c.Interfaces, check)
 	for _, k := range c.StaleRows {
 		delete(t.Rows, k)
 		check()
@@ -317,7 +322,7 @@ func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after 
 func checkEqual(t *testing.T, what string, got, want *Tables) {
 	t.Helper()
 	if !maps.Equal(got.Pods, want.Pods) || !maps.Equal(got.Addresses, want.Addresses) || !maps.Equal(got.Networks, want.Networks) ||
-		!maps.Equal(got.Rows, want.Rows) || !maps.Equal(got.Ports, want.Ports) {
+		!maps.Equal(got.Rows, want.Rows) || !maps.Equal(got.Ports, want.Ports) || !maps.Equal(got.Interfaces, want.Interfaces) {
 		t.Errorf("%s: the changes lead to\n%v\nnot to\n%v", what, got, want)
 	}
 }
@@ -340,7 +345,7 @@ func checkNothingLeft(t *testing.T, c *Compiler, w *world) {
 		c.Collect()
 	}
 	tables := c.Tables()
-	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Networks) + len(tables.Rows) + len(tables.Ports); n > 0 {
+	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Networks) + len(tables.Rows) + len(tables.Ports) + len(tables.Interfaces); n > 0 {
 		t.Errorf("%d entries are left: %v", n, tables)
 	}
 	if n := len(c.members) + len(c.pods) + len(c.atoms) + len(c.hosts) + c.nets.Size() + len(c.sets) + len(c.bySet) +

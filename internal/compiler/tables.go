@@ -36,6 +36,24 @@ type Pod struct {
 	IfIndex uint32
 }
 
+// InterfaceKind is what is known of an interface of this node.
+type InterfaceKind uint8
+
+// The kinds. An interface that is not in the tables may be anything.
+const (
+	// PodInterface is one pod's alone: what comes out of it must bear one of that pod's addresses.
+	PodInterface InterfaceKind = 1 + iota
+	// Uplink leads out of the node, also where it looks like a pod's.
+	Uplink
+)
+
+// Interface is what the tables hold about an interface of this node.
+type Interface struct {
+	Kind InterfaceKind
+	// Flags of the pod.
+	Flags PodFlags
+}
+
 // RowKey asks: what does this set say about addresses of this class?
 type RowKey struct {
 	Set   SetID
@@ -67,6 +85,7 @@ type PortKey struct {
 // Tables is what a node's dataplane looks flows up in, as plain data. A flow's new packet is judged twice, for the
 // source's Egress and for the destination's Ingress; both must accept:
 //
+//	Interfaces[the packet's] is a pod's         and Pods[source].IfIndex is another: spoofed, deny
 //	pod := Pods[own address]                    no entry: accept;  pod.Sets[direction] == 0: accept
 //	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0
 //	row := Rows[{set, class}]                   no entry: Rows[{set, 0}];  none: Deny, rule 0
@@ -77,6 +96,8 @@ type Tables struct {
 	Networks  map[netip.Prefix]ClassID // masked; each family has its own trie
 	Rows      map[RowKey]Row
 	Ports     map[PortKey]Verdict
+	// Interfaces by index.
+	Interfaces map[uint32]Interface
 }
 
 // Write puts an entry into a table, or takes it out where Delete is true (Value is the zero value then).
@@ -91,6 +112,9 @@ type Write[K comparable, V any] struct {
 // the shorter one that it was a part of. Then a pod goes from its old policies to its new ones at one moment, and an address from
 // its old groups to its new ones; no packet is judged by a part of either.
 type Changes struct {
+	// GoneInterfaces include those that come back, with other pods, in Interfaces.
+	GoneInterfaces []uint32
+
 	Ports     []Write[PortKey, Verdict]
 	Rows      []Write[RowKey, Row]
 	Addresses []Write[netip.Addr, ClassID]
@@ -98,6 +122,7 @@ type Changes struct {
 	// GoneAddresses have no entry of their own any more.
 	GoneAddresses []netip.Addr
 	Pods          []Write[netip.Addr, Pod]
+	Interfaces    []Write[uint32, Interface]
 	// StaleRows and StalePorts are what nothing has referred to since before the last Collect.
 	StaleRows  []RowKey
 	StalePorts []PortKey
@@ -116,5 +141,5 @@ type Narrowed struct {
 
 // Len is the number of writes.
 func (c *Changes) Len() int {
-	return len(c.Ports) + len(c.Rows) + len(c.Addresses) + len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
+	return len(c.GoneInterfaces) + len(c.Interfaces) + len(c.Ports) + len(c.Rows) + len(c.Addresses) + len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
 }

@@ -11,12 +11,14 @@ func (d *Dataplane) Apply(c compiler.Changes) error {
 
 	t := &d.tables
 	steps := []func() error{
+		func() error { return t.interfaces.deleteAll(c.GoneInterfaces) },
 		func() error { return t.ports.write(c.Ports) },
 		func() error { return t.rows.write(c.Rows) },
 		func() error { return t.addresses.write(c.Addresses) },
 		func() error { return t.networks.write(c.Networks) },
 		func() error { return t.addresses.deleteAll(c.GoneAddresses) },
 		func() error { return t.pods.write(c.Pods) },
+		func() error { return t.interfaces.write(c.Interfaces) },
 		func() error { return t.rows.deleteAll(c.StaleRows) },
 		func() error { return t.ports.deleteAll(c.StalePorts) },
 	}

@@ -33,12 +33,14 @@ const (
 	ReasonUnparsable = Reason(bpf.FilterReasonREASON_UNPARSABLE) // it cannot be read, and one end is isolated
 	ReasonInvalid    = Reason(bpf.FilterReasonREASON_INVALID)    // no honest packet looks like this
 	ReasonRevoked    = Reason(bpf.FilterReasonREASON_REVOKED)    // of a flow that was cut
+	ReasonSpoofed    = Reason(bpf.FilterReasonREASON_SPOOFED)    // out of a pod's own interface with another's address
+	ReasonUnknown    = Reason(bpf.FilterReasonREASON_UNKNOWN)    // nobody knows yet whose address is behind a workload's interface
 
 	reasons = int(bpf.FilterReasonREASONS)
 )
 
 func (r Reason) String() string {
-	return [...]string{"Rule", "Default", "Unparsable", "Invalid", "Revoked"}[r]
+	return [...]string{"Rule", "Default", "Unparsable", "Invalid", "Revoked", "Spoofed", "Unknown"}[r]
 }
 
 // Counter is the number of times that a direction of a packet was judged so, since the generation was made.

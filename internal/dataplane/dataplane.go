@@ -60,18 +60,22 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}
 	for name, entries := range map[string]uint32{
-		bpf.FilterMapPods:      opts.Sizes.Pods,
-		bpf.FilterMapAddresses: opts.Sizes.Addresses,
-		bpf.FilterMapNetworks:  opts.Sizes.Networks,
-		bpf.FilterMapRows:      opts.Sizes.Rows,
-		bpf.FilterMapPorts:     opts.Sizes.Ports,
-		bpf.FilterMapRevoked:   opts.Sizes.Revoked,
-		bpf.FilterMapEvents:    opts.Sizes.EventBytes,
+		bpf.FilterMapPods:       opts.Sizes.Pods,
+		bpf.FilterMapAddresses:  opts.Sizes.Addresses,
+		bpf.FilterMapNetworks:   opts.Sizes.Networks,
+		bpf.FilterMapRows:       opts.Sizes.Rows,
+		bpf.FilterMapPorts:      opts.Sizes.Ports,
+		bpf.FilterMapRevoked:    opts.Sizes.Revoked,
+		bpf.FilterMapInterfaces: opts.Sizes.Interfaces,
+		bpf.FilterMapEvents:     opts.Sizes.EventBytes,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
 	if err := spec.Variables[bpf.FilterVarEventsWanted].Set(uint32(opts.Events)); err != nil {
 		return nil, fmt.Errorf("set the event mode of the BPF program: %w", err)
+	}
+	if err := spec.Variables[bpf.FilterVarGuarded].Set(uint32(opts.Guard)); err != nil {
+		return nil, fmt.Errorf("set the guard of the BPF program: %w", err)
 	}
 	objs := &bpf.FilterObjects{}
 	if err := spec.LoadAndAssign(objs, nil); err != nil {

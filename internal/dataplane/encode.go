@@ -62,6 +62,12 @@ func encodePod(p compiler.Pod) bpf.FilterPod {
 	}
 }
 
+func encodeInterface(i compiler.Interface) bpf.FilterInterface {
+	return bpf.FilterInterface{Kind: uint32(i.Kind), Flags: uint32(i.Flags)}
+}
+
+func encodeIndex(i uint32) uint32 { return i }
+
 func encodeClass(c compiler.ClassID) uint32 { return uint32(c) }
 
 func encodeRowKey(k compiler.RowKey) bpf.FilterRowKey {

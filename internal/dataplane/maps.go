@@ -18,6 +18,8 @@ type tables struct {
 	networks  *table[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]
 	rows      *table[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]
 	ports     *table[compiler.PortKey, compiler.Verdict, bpf.FilterPortKey, bpf.FilterRule]
+
+	interfaces *table[uint32, compiler.Interface, uint32, bpf.FilterInterface]
 }
 
 func newTables(m *bpf.FilterMaps) tables {
@@ -45,11 +47,15 @@ func newTables(m *bpf.FilterMaps) tables {
 			m: m.Ports, name: bpf.FilterMapPorts,
 			encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict,
 		},
+		interfaces: &table[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
+			m: m.Interfaces, name: bpf.FilterMapInterfaces,
+			encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface,
+		},
 	}
 }
 
 // Usage is how full each map is. It is cheap: the numbers are kept while writing, and corrected by Sync.
 func (d *Dataplane) Usage() []MapUsage {
 	t := &d.tables
-	return []MapUsage{t.pods.usage(), t.addresses.usage(), t.networks.usage(), t.rows.usage(), t.ports.usage()}
+	return []MapUsage{t.pods.usage(), t.addresses.usage(), t.networks.usage(), t.rows.usage(), t.ports.usage(), t.interfaces.usage()}
 }

@@ -50,11 +50,17 @@ func (n *node) audit(p *netnstest.Pod, policies ...*policy.Policy) {
 
 func (n *node) setPod(p *netnstest.Pod, flags compiler.PodFlags, policies []*policy.Policy) {
 	n.t.Helper()
+	n.setBehind(p, uint32(p.Host.Attrs().Index), flags, policies)
+}
+
+// setBehind puts a pod behind an interface that is its own, or behind none.
+func (n *node) setBehind(p *netnstest.Pod, ifIndex uint32, flags compiler.PodFlags, policies []*policy.Policy) {
+	n.t.Helper()
 	n.compiler.SetPod(p.V4.String(), compiler.PodSpec{
 		Addresses: []netip.Addr{p.V4, p.V6},
 		Policies:  policies,
 		Flags:     flags,
-		IfIndex:   uint32(p.Host.Attrs().Index),
+		IfIndex:   ifIndex,
 	})
 	if err := n.d.Apply(n.compiler.Commit()); err != nil {
 		n.t.Fatal(err)

@@ -21,6 +21,17 @@ const (
 	EventsAll    = EventMode(bpf.FilterEventModeEVENTS_ALL)    // and what isolated pods are allowed
 )
 
+// Guard is what becomes of an address that nobody knows, behind an interface of a workload: a veth or a bridge that
+// compiler.Tables do not have as an Uplink.
+type Guard uint32
+
+// The guards.
+const (
+	GuardOff   = Guard(bpf.FilterGuardGUARD_OFF)   // it is open
+	GuardAudit = Guard(bpf.FilterGuardGUARD_AUDIT) // its packets are counted and told as refused, and pass
+	GuardOn    = Guard(bpf.FilterGuardGUARD_ON)    // it is refused, in both directions, from its first packet
+)
+
 // Options of a Dataplane. The zero value of a field means its default.
 type Options struct {
 	// BPFFS is where the BPF file system is mounted; DefaultBPFFS by default.
@@ -29,6 +40,8 @@ type Options struct {
 	Sizes Sizes
 	// Events is which verdicts become events; EventsOff by default.
 	Events EventMode
+	// Guard is GuardOff by default.
+	Guard Guard
 	// Log is told what is done once, such as taking over from another generation.
 	Log logr.Logger
 }
@@ -50,6 +63,8 @@ type Sizes struct {
 	// Revoked are the flows whose other end is still held off after a cut. The longest unused go first when it is full.
 	// Its memory, 100 bytes an entry, is always taken. Default 16384.
 	Revoked uint32
+	// Interfaces of this node that pods or the way out are behind. Default 16384.
+	Interfaces uint32
 	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1 MiB, which is
 	// some 10,000 events.
 	EventBytes uint32
@@ -64,6 +79,7 @@ func (o Options) withDefaults() Options {
 		Rows:       cmp.Or(o.Sizes.Rows, 1<<19),
 		Ports:      cmp.Or(o.Sizes.Ports, 1<<20),
 		Revoked:    cmp.Or(o.Sizes.Revoked, 1<<14),
+		Interfaces: cmp.Or(o.Sizes.Interfaces, 1<<14),
 		EventBytes: cmp.Or(o.Sizes.EventBytes, 1<<20),
 	}
 	return o

@@ -38,6 +38,7 @@ func (d *Dataplane) pin() error {
 		{bpf.FilterMapNetworks, m.Networks},
 		{bpf.FilterMapRows, m.Rows},
 		{bpf.FilterMapPorts, m.Ports},
+		{bpf.FilterMapInterfaces, m.Interfaces},
 		{bpf.FilterMapRevoked, m.Revoked},
 		{bpf.FilterMapCounters, m.Counters},
 	}

@@ -44,9 +44,17 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 	networks, errNetworks := t.networks.compare(want.Networks)
 	addresses, errAddresses := t.addresses.compare(want.Addresses)
 	pods, errPods := t.pods.compare(want.Pods)
-	drift := Drift{pods.MapDrift, addresses.MapDrift, networks.MapDrift, rows.MapDrift, ports.MapDrift}
-	if err := errors.Join(errPods, errAddresses, errNetworks, errRows, errPorts); err != nil {
+	interfaces, errInterfaces := t.interfaces.compare(want.Interfaces)
+	drift := Drift{pods.MapDrift, addresses.MapDrift, networks.MapDrift, rows.MapDrift, ports.MapDrift, interfaces.MapDrift}
+	if err := errors.Join(errPods, errAddresses, errNetworks, errRows, errPorts, errInterfaces); err != nil {
 		return drift, err
+	}
+	// No pod is to be refused its own address because its interface is known before it is.
+	for _, w := range pods.puts {
+		if v, ok := want.Interfaces[w.Value.IfIndex]; ok {
+			interfaces.extra = append(interfaces.extra, w.Value.IfIndex)
+			interfaces.puts = append(interfaces.puts, compiler.Write[uint32, compiler.Interface]{Key: w.Value.IfIndex, Value: v})
+		}
 	}
 
 	// No address is to meet, for a moment, a prefix that is not its longest one.
@@ -56,11 +64,13 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 	slices.SortFunc(networks.extra, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
 
 	steps := []func() error{
+		func() error { return t.interfaces.deleteRaw(interfaces.extra) },
 		func() error { return t.ports.write(ports.puts) },
 		func() error { return t.rows.write(rows.puts) },
 		func() error { return t.addresses.write(addresses.puts) },
 		func() error { return t.networks.write(networks.puts) },
 		func() error { return t.pods.write(pods.puts) },
+		func() error { return t.interfaces.write(interfaces.puts) },
 		func() error { return t.pods.deleteRaw(pods.extra) },
 		func() error { return t.addresses.deleteRaw(addresses.extra) },
 		func() error { return t.networks.deleteRaw(networks.extra) },

@@ -75,7 +75,7 @@ func TestApplyIsIdempotent(t *testing.T) {
 		if err := d.Apply(changes); err != nil {
 			t.Fatal(err)
 		}
-		want := "[{pods 2 16384} {addresses 1 524288} {networks 3 1048576} {rows 1 524288} {ports 1 1048576}]"
+		want := "[{pods 2 16384} {addresses 1 524288} {networks 3 1048576} {rows 1 524288} {ports 1 1048576} {interfaces 0 16384}]"
 		if got := fmt.Sprint(d.Usage()); got != want {
 			t.Errorf("usage\n%v, want\n%v", got, want)
 		}
@@ -115,7 +115,7 @@ func TestSyncHealsAndCounts(t *testing.T) {
 	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 3, Table: 1, Protocol: 17}, bpf.FilterRule{Action: 1})) // extra, no prefix of ours
 
 	drift := sync(t, d, want)
-	if got := fmt.Sprint(drift); got != "[{pods 0 1 0} {addresses 1 1 1} {networks 1 0 2} {rows 0 1 0} {ports 0 0 2}]" {
+	if got := fmt.Sprint(drift); got != "[{pods 0 1 0} {addresses 1 1 1} {networks 1 0 2} {rows 0 1 0} {ports 0 0 2} {interfaces 0 0 0}]" {
 		t.Errorf("drift %v", got)
 	}
 	if drift := sync(t, d, want); drift.Total() != 0 {

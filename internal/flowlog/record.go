@@ -52,6 +52,8 @@ var reasons = map[dataplane.Reason]string{
 	dataplane.ReasonUnparsable: agentapi.ReasonUnparsable,
 	dataplane.ReasonInvalid:    agentapi.ReasonInvalid,
 	dataplane.ReasonRevoked:    agentapi.ReasonRevoked,
+	dataplane.ReasonSpoofed:    agentapi.ReasonSpoofed,
+	dataplane.ReasonUnknown:    agentapi.ReasonUnknown,
 }
 
 // record says what an event means.

@@ -22,6 +22,16 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
 char _license[] SEC("license") = "GPL";
 
+/* What becomes of an address that nobody knows, behind a workload's interface. */
+enum guard {
+	GUARD_OFF,
+	GUARD_AUDIT,
+	GUARD_ON,
+};
+
+/* Set before the program is loaded. */
+volatile const enum guard guarded = GUARD_OFF;
+
 /*
  * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
  *
@@ -121,13 +131,64 @@ static __noinline bool refuse_unparsable(const struct packet *p, const struct po
 	return j.verdict != VERDICT_DENY;
 }
 
-/* Drops a packet for what it is, whoever's it is. */
-static __noinline int drop(const struct packet *p, enum reason reason)
+/* Refuses a packet for what it is, whatever policies say. An audited one passes. */
+static __noinline bool refuse(const struct packet *p, enum direction direction, enum reason reason, bool audited)
 {
-	struct judgement j = { .verdict = VERDICT_DENY, .reason = reason };
+	struct judgement j = { .verdict = audited ? VERDICT_AUDIT : VERDICT_DENY, .reason = reason };
 
-	report(p, EGRESS, NULL, &j);
+	report(p, direction, NULL, &j);
+	return audited;
+}
+
+static __always_inline int drop(const struct packet *p, enum reason reason)
+{
+	refuse(p, EGRESS, reason, false);
 	return NF_DROP;
+}
+
+/*
+ * What comes out of a pod's own interface must bear that pod's address. The reverse is no rule: a pod's packet may come
+ * in by another interface, as when it left the node and came back.
+ */
+static __always_inline bool has_true_source(const struct packet *p, const struct pod *source)
+{
+	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
+
+	if (!in || in->kind != INTERFACE_POD || (source && source->ifindex == p->ifindex))
+		return true;
+	return refuse(p, EGRESS, REASON_SPOOFED, in->flags & POD_AUDIT);
+}
+
+/* An interface of a kind that pods are behind, unless it is known to lead out. */
+static __noinline bool is_workloads(struct net_device *dev)
+{
+	struct interface *known;
+	struct in6_addr *kind;
+	__u32 first, second, ifindex;
+
+	if (!dev || !dev->rtnl_link_ops)
+		return false;
+	kind = bpf_rdonly_cast((void *)dev->rtnl_link_ops->kind, bpf_core_type_id_kernel(struct in6_addr));
+	first = bpf_ntohl(kind->in6_u.u6_addr32[0]);
+	second = bpf_ntohl(kind->in6_u.u6_addr32[1]);
+	if (!(first == 0x76657468 && second >> 24 == 0) &&      /* "veth" */
+	    !(first == 0x62726964 && second >> 8 == 0x676500)) /* "bridge" */
+		return false;
+	ifindex = dev->ifindex;
+	known = bpf_map_lookup_elem(&interfaces, &ifindex);
+	return !known || known->kind != INTERFACE_UPLINK;
+}
+
+/* Where it was asked for, a pod that nobody knows yet neither sends nor gets a packet. */
+static __always_inline bool ends_are_known(const struct packet *p, const struct nf_hook_state *state, const struct pod *source, const struct pod *destination)
+{
+	if (guarded == GUARD_OFF)
+		return true;
+	if (!source && is_workloads(state->in) && !refuse(p, EGRESS, REASON_UNKNOWN, guarded == GUARD_AUDIT))
+		return false;
+	if (!destination && is_workloads(state->out) && !refuse(p, INGRESS, REASON_UNKNOWN, guarded == GUARD_AUDIT))
+		return false;
+	return true;
 }
 
 /*
@@ -174,6 +235,8 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 
 	source = bpf_map_lookup_elem(&pods, &p.src);
 	destination = bpf_map_lookup_elem(&pods, &p.dst);
+	if (!has_true_source(&p, source) || !ends_are_known(&p, ctx->state, source, destination))
+		return NF_DROP;
 	if (parsed == UNPARSABLE) {
 		if (source && !refuse_unparsable(&p, source, EGRESS))
 			return NF_DROP;

@@ -47,6 +47,20 @@ const (
 	FilterEventModeEVENTS_ALL    FilterEventMode = 2
 )
 
+type FilterGuard uint32
+
+const (
+	FilterGuardGUARD_OFF   FilterGuard = 0
+	FilterGuardGUARD_AUDIT FilterGuard = 1
+	FilterGuardGUARD_ON    FilterGuard = 2
+)
+
+type FilterInterface struct {
+	_     structs.HostLayout
+	Kind  uint32
+	Flags uint32
+}
+
 type FilterNetworkKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -77,7 +91,9 @@ const (
 	FilterReasonREASON_UNPARSABLE FilterReason = 2
 	FilterReasonREASON_INVALID    FilterReason = 3
 	FilterReasonREASON_REVOKED    FilterReason = 4
-	FilterReasonREASONS           FilterReason = 5
+	FilterReasonREASON_SPOOFED    FilterReason = 5
+	FilterReasonREASON_UNKNOWN    FilterReason = 6
+	FilterReasonREASONS           FilterReason = 7
 )
 
 type FilterRevokedKey struct {
@@ -126,6 +142,7 @@ const (
 	FilterMapAddresses    = "addresses"
 	FilterMapCounters     = "counters"
 	FilterMapEvents       = "events"
+	FilterMapInterfaces   = "interfaces"
 	FilterMapNetworks     = "networks"
 	FilterMapPods         = "pods"
 	FilterMapPorts        = "ports"
@@ -133,6 +150,7 @@ const (
 	FilterMapRows         = "rows"
 	FilterProgKidoban     = "kidoban"
 	FilterVarEventsWanted = "events_wanted"
+	FilterVarGuarded      = "guarded"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -184,14 +202,15 @@ type FilterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterMapSpecs struct {
-	Addresses *ebpf.MapSpec `ebpf:"addresses"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Networks  *ebpf.MapSpec `ebpf:"networks"`
-	Pods      *ebpf.MapSpec `ebpf:"pods"`
-	Ports     *ebpf.MapSpec `ebpf:"ports"`
-	Revoked   *ebpf.MapSpec `ebpf:"revoked"`
-	Rows      *ebpf.MapSpec `ebpf:"rows"`
+	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
+	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
+	Networks   *ebpf.MapSpec `ebpf:"networks"`
+	Pods       *ebpf.MapSpec `ebpf:"pods"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Revoked    *ebpf.MapSpec `ebpf:"revoked"`
+	Rows       *ebpf.MapSpec `ebpf:"rows"`
 }
 
 // FilterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -199,6 +218,7 @@ type FilterMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
 	EventsWanted *ebpf.VariableSpec `ebpf:"events_wanted"`
+	Guarded      *ebpf.VariableSpec `ebpf:"guarded"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -221,14 +241,15 @@ func (o *FilterObjects) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterMaps struct {
-	Addresses *ebpf.Map `ebpf:"addresses"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Networks  *ebpf.Map `ebpf:"networks"`
-	Pods      *ebpf.Map `ebpf:"pods"`
-	Ports     *ebpf.Map `ebpf:"ports"`
-	Revoked   *ebpf.Map `ebpf:"revoked"`
-	Rows      *ebpf.Map `ebpf:"rows"`
+	Addresses  *ebpf.Map `ebpf:"addresses"`
+	Counters   *ebpf.Map `ebpf:"counters"`
+	Events     *ebpf.Map `ebpf:"events"`
+	Interfaces *ebpf.Map `ebpf:"interfaces"`
+	Networks   *ebpf.Map `ebpf:"networks"`
+	Pods       *ebpf.Map `ebpf:"pods"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Revoked    *ebpf.Map `ebpf:"revoked"`
+	Rows       *ebpf.Map `ebpf:"rows"`
 }
 
 func (m *FilterMaps) Close() error {
@@ -236,6 +257,7 @@ func (m *FilterMaps) Close() error {
 		m.Addresses,
 		m.Counters,
 		m.Events,
+		m.Interfaces,
 		m.Networks,
 		m.Pods,
 		m.Ports,
@@ -249,6 +271,7 @@ func (m *FilterMaps) Close() error {
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
 	EventsWanted *ebpf.Variable `ebpf:"events_wanted"`
+	Guarded      *ebpf.Variable `ebpf:"guarded"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.

@@ -103,14 +103,28 @@ struct port_pair {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* include/net/rtnetlink.h: what made an interface; kind is a string such as "veth" */
+struct rtnl_link_ops {
+	const char *kind;
+};
+
 struct net_device {
 	int ifindex;
+	const struct rtnl_link_ops *rtnl_link_ops;
+};
+
+/* include/uapi/linux/in6.h: no address here, but a type of known size to read other memory by */
+struct in6_addr {
+	union {
+		__u32 u6_addr32[4];
+	} in6_u;
 };
 
 /* include/linux/netfilter.h */
 struct nf_hook_state {
 	__u8 pf;
 	struct net_device *in;
+	struct net_device *out;
 };
 
 struct sk_buff {

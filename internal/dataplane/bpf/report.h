@@ -16,6 +16,8 @@ enum reason {
 	REASON_UNPARSABLE, /* the packet cannot be read, one end is isolated */
 	REASON_INVALID,    /* no honest packet looks like this */
 	REASON_REVOKED,    /* belongs to a flow that was cut */
+	REASON_SPOOFED,    /* comes out of a pod's own interface with another's address */
+	REASON_UNKNOWN,    /* nobody knows yet whose address is behind a workload's interface */
 	REASONS,
 };
 

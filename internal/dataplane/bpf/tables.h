@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The maps. The first five are compiler.Tables, whose comment says how they are read; the sizes given here are replaced
+ * The maps. The first six are compiler.Tables, whose comment says how they are read; the sizes given here are replaced
  * by those of dataplane.Sizes. Integers are in host order unless a comment says otherwise.
  */
 #pragma once
@@ -35,6 +35,17 @@ struct pod {
 	__u32 sets[2];
 	__u32 flags;
 	__u32 ifindex;
+};
+
+/* compiler.InterfaceKind */
+enum interface_kind {
+	INTERFACE_POD = 1,
+	INTERFACE_UPLINK,
+};
+
+struct interface {
+	__u32 kind;
+	__u32 flags; /* enum pod_flags */
 };
 
 struct network_key {
@@ -86,6 +97,14 @@ struct {
 	__type(key, struct address);
 	__type(value, struct pod);
 } pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32); /* index */
+	__type(value, struct interface);
+} interfaces SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
