@@ -8,10 +8,12 @@ import (
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/diff"
+	"github.com/kidoban/kidoban/internal/cli/events"
 	"github.com/kidoban/kidoban/internal/cli/explain"
 	"github.com/kidoban/kidoban/internal/cli/lab"
 	"github.com/kidoban/kidoban/internal/cli/lint"
 	"github.com/kidoban/kidoban/internal/cli/matrix"
+	"github.com/kidoban/kidoban/internal/cli/status"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -40,10 +42,12 @@ Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused
 	env.Config.AddFlags(root.PersistentFlags())
 	root.AddCommand(
 		diff.New(env),
+		events.New(env),
 		explain.New(env),
 		lab.New(env),
 		lint.New(env),
 		matrix.New(env),
+		status.New(env),
 		versionCommand(env),
 	)
 	return root

@@ -6,13 +6,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
 	var files []string
-	var from, to string
+	var from, to, namespace string
 	var live bool
 	cmd := &cobra.Command{
 		Use:   "explain --from POD --to POD[:PORT]",
@@ -41,6 +42,7 @@ declares are asked about.`,
 	cmd.Flags().StringVar(&from, "from", "", "Who connects: namespace/pod, namespace/workload or an address.")
 	cmd.Flags().StringVar(&to, "to", "", "Where to: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
 	cmd.Flags().BoolVar(&live, "live", false, "Ask the nodes' agents too, and say where what is in force differs.")
+	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, for --live.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
@@ -60,7 +62,7 @@ declares are asked about.`,
 			return err
 		}
 		if live {
-			if err := askAgents(cmd.Context(), env, cluster, answer); err != nil {
+			if err := askAgents(cmd.Context(), env, cluster, answer, namespace); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,195 @@
+// Package events shows the flow events of all nodes.
+package events
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/agents"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// settle is how long events of different nodes are held back to be put in order of time.
+const settle = time.Second
+
+// New is the command.
+func New(env *command.Env) *cobra.Command {
+	var f filter
+	var follow bool
+	var since time.Duration
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show the flow events of all nodes, in the order of time",
+		Long: `Show what the nodes' agents logged: connections that were refused, or allowed, and by which policy. Agents keep the recent ones; the flow
+log has them all.`,
+		Example: `  # What was refused in the last ten minutes?
+  kubectl kidoban events --since 10m --verdict DENY
+
+  # Watch one pod
+  kubectl kidoban events -f --pod shop/backend-5d9c
+
+  # What a policy decides, as JSON lines
+  kubectl kidoban events -f --policy shop/default-deny -o json`,
+		Args: cobra.NoArgs,
+	}
+	output := command.AddOutput(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Go on with new events as they happen.")
+	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f those of the last minute.")
+	cmd.Flags().StringVar(&f.policy, "policy", "", "Show what this policy decided, or isolates for: namespace/name.")
+	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or the beginning of it.")
+	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY or AUDIT-DENY.")
+	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.Check(); err != nil {
+			return err
+		}
+		f.verdict = strings.ToUpper(f.verdict)
+		if !slices.Contains([]string{"", agentapi.VerdictAccept, agentapi.VerdictDeny, agentapi.VerdictAuditDeny}, f.verdict) {
+			return fmt.Errorf("--verdict %s: give ACCEPT, DENY or AUDIT-DENY", f.verdict)
+		}
+		c, err := env.Client()
+		if err != nil {
+			return err
+		}
+		a, err := agents.Find(cmd.Context(), env, c, namespace)
+		if err != nil {
+			return err
+		}
+		if err := a.Authorize(cmd.Context(), c); err != nil {
+			return err
+		}
+		if follow && since == 0 {
+			since = time.Minute
+		}
+		p := printer{env: env, output: output, names: podNames(cmd.Context(), c)}
+		return stream(cmd.Context(), a, path(since, follow), follow, f, p.print, env.ErrOut)
+	}
+	return cmd
+}
+
+func path(since time.Duration, follow bool) string {
+	q := url.Values{}
+	if since > 0 {
+		q.Set(agentapi.ParamSince, since.String())
+	}
+	if follow {
+		q.Set(agentapi.ParamFollow, "true")
+	}
+	if len(q) == 0 {
+		return agentapi.PathEvents
+	}
+	return agentapi.PathEvents + "?" + q.Encode()
+}
+
+// filter is what of the events is shown.
+type filter struct{ policy, pod, verdict string }
+
+func (f *filter) wants(e *agentapi.Event) bool {
+	return (f.verdict == "" || e.Verdict == f.verdict) && (f.policy == "" || f.byPolicy(e)) &&
+		(f.pod == "" || strings.HasPrefix(e.Source.Namespace+"/"+e.Source.Pod, f.pod) || strings.HasPrefix(e.Destination.Namespace+"/"+e.Destination.Pod, f.pod))
+}
+
+func (f *filter) byPolicy(e *agentapi.Event) bool {
+	is := func(r agentapi.PolicyRef) bool {
+		return f.policy == r.Name && r.Namespace == "" || f.policy == r.Namespace+"/"+r.Name
+	}
+	return e.Policy != nil && is(e.Policy.PolicyRef) || slices.ContainsFunc(e.IsolatedBy, is)
+}
+
+// stream the events of all agents, merged by time: those that came within settle of each other.
+func stream(ctx context.Context, a *agents.Agents, path string, follow bool, f filter, print func(*agentapi.StreamedEvent) error, errOut io.Writer) error {
+	events := make(chan agentapi.StreamedEvent, 1024)
+	var failed error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		failed = a.Each(func(pod *corev1.Pod) error {
+			err := read(ctx, a, pod, path, events)
+			if err != nil && follow && ctx.Err() == nil {
+				fmt.Fprintln(errOut, "warning:", err)
+			}
+			return err
+		})
+		close(events)
+	})
+	err := merge(events, f, follow, print)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil // ctrl-c is how following ends
+	}
+	return errors.Join(err, failed)
+}
+
+func read(ctx context.Context, a *agents.Agents, pod *corev1.Pod, path string, events chan<- agentapi.StreamedEvent) error {
+	body, err := a.Open(ctx, pod, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = body.Close() })()
+	lines := bufio.NewReaderSize(body, 1<<16)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e agentapi.StreamedEvent
+			if err := json.Unmarshal(line, &e); err != nil {
+				return fmt.Errorf("agent on node %s: %w", pod.Spec.NodeName, err)
+			}
+			events <- e
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("agent on node %s: %w", pod.Spec.NodeName, err)
+		}
+	}
+}
+
+// merge prints events in the order of time. Without follow it waits for all.
+func merge(events <-chan agentapi.StreamedEvent, f filter, follow bool, print func(*agentapi.StreamedEvent) error) error {
+	var held []agentapi.StreamedEvent
+	var failed error
+	flush := func() {
+		slices.SortStableFunc(held, func(a, b agentapi.StreamedEvent) int { return a.Time.Compare(b.Time) })
+		for i := range held {
+			if failed == nil {
+				failed = print(&held[i])
+			}
+		}
+		held = held[:0]
+	}
+	var tick <-chan time.Time
+	if follow {
+		ticker := time.NewTicker(settle)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				flush()
+				return failed
+			}
+			if f.wants(&e.Event) {
+				held = append(held, e)
+			}
+		case <-tick:
+			flush()
+		}
+	}
+}

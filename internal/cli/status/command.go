@@ -1,0 +1,151 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/internal/cli/agents"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// poll is how often --wait looks.
+const poll = time.Second
+
+type options struct {
+	env       *command.Env
+	output    *command.Output
+	namespace string // kidoban's
+	wait      bool
+	timeout   time.Duration
+}
+
+// New is the command.
+func New(env *command.Env) *cobra.Command {
+	o := &options{env: env}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say whether agents work and policies are in force on every node",
+		Long: `Say whether kidoban works: its controller, the agent of each node, each policy with the number of nodes where its newest generation is in
+force, what needs a person, and how many connections were refused in the last ten minutes.
+
+A policy counts on the nodes that have pods in its namespace. The exit code is 1 when something is not as it should be; with --wait it
+is waited for first.`,
+		Example: `  kubectl kidoban status
+
+  # In a pipeline, after kubectl apply
+  kubectl kidoban status -n shop --wait --timeout 1m
+
+  # One policy, node by node
+  kubectl kidoban status policy shop/default-deny`,
+		Args: cobra.NoArgs,
+	}
+	o.output = command.AddOutput(cmd)
+	o.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		only := types.NamespacedName{}
+		if n := env.Config.Namespace; n != nil {
+			only.Namespace = *n
+		}
+		return o.run(cmd.Context(), only, func(out io.Writer, s *Status) { write(out, env.Paint(), s) })
+	}
+	cmd.AddCommand(newPolicyCommand(env))
+	return cmd
+}
+
+func newPolicyCommand(env *command.Env) *cobra.Command {
+	o := &options{env: env}
+	cmd := &cobra.Command{
+		Use:   "policy [NAMESPACE/]NAME",
+		Short: "Say on which nodes a policy is in force",
+		Example: `  kubectl kidoban status policy shop/default-deny
+  kubectl kidoban status policy -n shop default-deny --wait`,
+		Args: cobra.ExactArgs(1),
+	}
+	o.output = command.AddOutput(cmd)
+	o.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		namespace, name, ok := strings.Cut(args[0], "/")
+		if !ok {
+			namespace, name = env.Namespace(), args[0]
+		}
+		return o.run(cmd.Context(), types.NamespacedName{Namespace: namespace, Name: name}, func(out io.Writer, s *Status) {
+			writePolicy(out, env.Paint(), &s.Policies[0], s.Attention)
+		})
+	}
+	return cmd
+}
+
+func (o *options) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until all is in force.")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "How long to wait.")
+	cmd.Flags().StringVar(&o.namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
+}
+
+func (o *options) run(ctx context.Context, only types.NamespacedName, table func(io.Writer, *Status)) error {
+	if err := o.output.Check(); err != nil {
+		return err
+	}
+	c, err := o.env.Client()
+	if err != nil {
+		return err
+	}
+	s, err := o.until(ctx, c, only)
+	if err != nil {
+		return err
+	}
+	if err := o.output.Print(o.env.Out, s, func(out io.Writer) { table(out, s) }); err != nil {
+		return err
+	}
+	return command.Yes(s.Healthy)
+}
+
+// until waits, if it should, and returns the last status.
+func (o *options) until(ctx context.Context, c client.Client, only types.NamespacedName) (*Status, error) {
+	s, err := gather(ctx, o.env, c, o.namespace, only)
+	if !o.wait || err == nil && s.Healthy {
+		return s, err
+	}
+	failed := err
+	waited := wait.PollUntilContextTimeout(ctx, poll, o.timeout, false, func(ctx context.Context) (bool, error) {
+		next, err := gather(ctx, o.env, c, o.namespace, only)
+		if err != nil {
+			if ctx.Err() == nil {
+				failed = err
+			}
+			return false, nil // what fails may heal
+		}
+		s, failed = next, nil
+		if o.env.Interactive() {
+			fmt.Fprintf(o.env.ErrOut, "\r\x1b[Kwaiting: %s", waiting(s))
+		}
+		return s.Healthy, nil
+	})
+	if o.env.Interactive() {
+		fmt.Fprint(o.env.ErrOut, "\r\x1b[K")
+	}
+	if s == nil {
+		return nil, failed
+	}
+	if waited != nil && ctx.Err() == nil {
+		fmt.Fprintf(o.env.ErrOut, "not in force everywhere after %s\n", o.timeout)
+	}
+	return s, nil
+}
+
+func waiting(s *Status) string {
+	var names []string
+	for i := range s.Policies {
+		if !s.Policies[i].Everywhere() {
+			names = append(names, s.Policies[i].Namespace+"/"+s.Policies[i].Name+" "+inForce(&s.Policies[i]))
+		}
+	}
+	return strings.Join(append(names, s.Attention...), "; ")
+}

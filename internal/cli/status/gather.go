@@ -1,0 +1,308 @@
+// Package status says whether kidoban works: agents, policies in force on every node, and what needs a person.
+package status
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/agents"
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Status is what `status -o json` prints.
+type Status struct {
+	Healthy    bool     `json:"healthy"`
+	Controller string   `json:"controller"` // "1/1 ready"
+	Nodes      []Node   `json:"nodes"`
+	Policies   []Policy `json:"policies"`
+	// Attention are what needs a person.
+	Attention []string `json:"attention,omitempty"`
+	// Refused counts the refusals of the last RefusedWithin that agents remember; -1: they were not asked.
+	Refused int `json:"refused"`
+}
+
+// RefusedWithin is how far back refusals are counted.
+const RefusedWithin = "10m"
+
+// Node and its agent.
+type Node struct {
+	Name     string `json:"name"`
+	Kernel   string `json:"kernel"`
+	Agent    string `json:"agent,omitempty"` // the pod
+	Image    string `json:"image,omitempty"`
+	Ready    bool   `json:"ready"`
+	Restarts int32  `json:"restarts"`
+	Pods     int    `json:"pods"` // judged
+	Audit    int    `json:"audit"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Policy and how far it is in force.
+type Policy struct {
+	Namespace  string `json:"namespace"`
+	Name       string `json:"name"`
+	Generation int64  `json:"generation"`
+	// Resolved is the condition of its PolicyEndpoint: True, False, or Missing where there is none yet.
+	Resolved string `json:"resolved"`
+	Message  string `json:"message,omitempty"`
+	Groups   int    `json:"groups"`
+	// Nodes that have pods in its namespace.
+	Nodes []NodePolicy `json:"nodes"`
+	// InForce is on how many of them this generation is.
+	InForce int `json:"inForce"`
+	// SlowestSeconds of them, from the moment that the agent saw it.
+	SlowestSeconds float64 `json:"slowestSeconds"`
+}
+
+// NodePolicy is a policy on one node.
+type NodePolicy struct {
+	Node           string   `json:"node"`
+	State          string   `json:"state"` // InForce, Pending, Unknown
+	Generation     int64    `json:"generation,omitempty"`
+	Pods           int      `json:"pods"`
+	LatencySeconds float64  `json:"latencySeconds,omitempty"`
+	WaitingFor     []string `json:"waitingFor,omitempty"`
+}
+
+// Everywhere reports whether the policy is in force on each node, as it is now.
+func (p *Policy) Everywhere() bool {
+	return p.InForce == len(p.Nodes) && p.Resolved == string(metav1.ConditionTrue)
+}
+
+// gather asks the API server and all agents. only, if it names one, is the policy to tell about.
+func gather(ctx context.Context, env *command.Env, c client.Client, namespace string, only types.NamespacedName) (*Status, error) {
+	s := &Status{Refused: -1, Nodes: []Node{}, Policies: []Policy{}}
+	if err := s.controller(ctx, c, namespace); err != nil {
+		return nil, err
+	}
+	a, err := agents.Find(ctx, env, c, namespace)
+	if err != nil {
+		return nil, err
+	}
+	var nodes corev1.NodeList
+	if err := c.List(ctx, &nodes); err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	reports, err := ask(ctx, a, c)
+	if err != nil {
+		s.Attention = append(s.Attention, err.Error())
+	}
+	for i := range nodes.Items {
+		s.node(&nodes.Items[i], a.On(nodes.Items[i].Name), reports[nodes.Items[i].Name])
+	}
+	if err := s.policies(ctx, c, reports, only); err != nil {
+		return nil, err
+	}
+	if err == nil && reports != nil {
+		s.Refused = 0
+		for _, r := range reports {
+			s.Refused += r.refused
+		}
+	}
+	s.Healthy = len(s.Attention) == 0 && !slices.ContainsFunc(s.Policies, func(p Policy) bool { return !p.Everywhere() })
+	return s, nil
+}
+
+func (s *Status) controller(ctx context.Context, c client.Client, namespace string) error {
+	var list appsv1.DeploymentList
+	if err := c.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{"app.kubernetes.io/name": "kidoban", "app.kubernetes.io/component": "controller"}); err != nil {
+		return fmt.Errorf("list kidoban's controller: %w", err)
+	}
+	if len(list.Items) == 0 {
+		if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+	}
+	for _, d := range list.Items {
+		want := int32(1)
+		if d.Spec.Replicas != nil {
+			want = *d.Spec.Replicas
+		}
+		s.Controller = fmt.Sprintf("%d/%d ready", d.Status.ReadyReplicas, want)
+		if d.Status.ReadyReplicas == 0 {
+			s.attend("no controller is ready: new policies and pods do not come into force (kubectl -n %s get pods)", namespace)
+		}
+		return nil
+	}
+	s.attend("no controller in namespace %s", namespace)
+	return nil
+}
+
+func (s *Status) attend(format string, args ...any) {
+	s.Attention = append(s.Attention, fmt.Sprintf(format, args...))
+}
+
+// report is what one agent says.
+type report struct {
+	pods     []agentapi.Pod
+	policies []agentapi.Policy
+	refused  int
+	err      error
+}
+
+// ask all agents. Without a token there are no reports; an agent that does not answer has one that says so.
+func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*report, error) {
+	if err := a.Authorize(ctx, c); err != nil {
+		return nil, err
+	}
+	out := map[string]*report{}
+	var mu sync.Mutex
+	_ = a.Each(func(pod *corev1.Pod) error {
+		r := &report{}
+		var pods agentapi.PodList
+		var policies agentapi.PolicyList
+		if r.err = a.Get(ctx, pod, agentapi.PathPods, &pods); r.err == nil {
+			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
+		}
+		if r.err == nil {
+			r.refused, r.err = refusals(ctx, a, pod)
+		}
+		r.pods, r.policies = pods.Pods, policies.Policies
+		mu.Lock()
+		defer mu.Unlock()
+		out[pod.Spec.NodeName] = r
+		return nil
+	})
+	return out, nil
+}
+
+func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
+	n := Node{Name: node.Name, Kernel: node.Status.NodeInfo.KernelVersion}
+	switch {
+	case agent == nil:
+		n.Error = "no agent runs there: its pods are not judged"
+	default:
+		n.Agent = agent.Name
+		for _, cs := range agent.Status.ContainerStatuses {
+			n.Image, n.Ready, n.Restarts = cs.Image, cs.Ready, n.Restarts+cs.RestartCount
+			if w := cs.State.Waiting; w != nil {
+				n.Error = strings.TrimSuffix(fmt.Sprintf("%s: %s", w.Reason, w.Message), ": ")
+			}
+		}
+		if !n.Ready && n.Error == "" {
+			n.Error = "the agent is not ready"
+		}
+	}
+	if r != nil {
+		n.Pods = len(r.pods)
+		for _, p := range r.pods {
+			if p.Mode == agentapi.ModeAudit {
+				n.Audit++
+			}
+		}
+		if r.err != nil && n.Error == "" {
+			n.Error = r.err.Error()
+		}
+	}
+	if n.Error != "" {
+		s.attend("node %s: %s", n.Name, n.Error)
+	}
+	s.Nodes = append(s.Nodes, n)
+}
+
+func (s *Status) policies(ctx context.Context, c client.Client, reports map[string]*report, only types.NamespacedName) error {
+	where := []client.ListOption{client.InNamespace(only.Namespace)}
+	var nps networkingv1.NetworkPolicyList
+	var pes v1alpha1.PolicyEndpointList
+	var pods corev1.PodList
+	for _, list := range []client.ObjectList{&nps, &pes, &pods} {
+		if err := c.List(ctx, list, where...); err != nil {
+			return fmt.Errorf("list %T: %w", list, err)
+		}
+	}
+	nodes := map[string]map[string]bool{} // by namespace, those with pods in it
+	for i := range pods.Items {
+		if p := &pods.Items[i]; policy.IsPeer(p) && p.Spec.NodeName != "" {
+			if nodes[p.Namespace] == nil {
+				nodes[p.Namespace] = map[string]bool{}
+			}
+			nodes[p.Namespace][p.Spec.NodeName] = true
+		}
+	}
+	endpoints := map[types.UID]*v1alpha1.PolicyEndpoint{}
+	for i := range pes.Items {
+		endpoints[pes.Items[i].Spec.PolicyRef.UID] = &pes.Items[i]
+	}
+	for i := range nps.Items {
+		np := &nps.Items[i]
+		if only.Name != "" && np.Name != only.Name {
+			continue
+		}
+		p := newPolicy(np, endpoints[np.UID])
+		for node := range nodes[np.Namespace] {
+			p.Nodes = append(p.Nodes, onNode(np, node, reports[node]))
+		}
+		slices.SortFunc(p.Nodes, func(a, b NodePolicy) int { return cmp.Compare(a.Node, b.Node) })
+		for _, n := range p.Nodes {
+			if n.State == agentapi.StateInForce {
+				p.InForce++
+				p.SlowestSeconds = max(p.SlowestSeconds, n.LatencySeconds)
+			}
+		}
+		if p.Resolved == string(metav1.ConditionFalse) {
+			s.attend("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, p.Message)
+		}
+		s.Policies = append(s.Policies, p)
+	}
+	if only.Name != "" && len(s.Policies) == 0 {
+		return fmt.Errorf("no NetworkPolicy %s", only)
+	}
+	return nil
+}
+
+func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Policy {
+	p := Policy{Namespace: np.Namespace, Name: np.Name, Generation: np.Generation, Resolved: "Missing", Nodes: []NodePolicy{}}
+	if pe == nil {
+		return p
+	}
+	if pe.Spec.PolicyRef.Generation != np.Generation {
+		p.Resolved = "Behind" // the controller has not come to this generation yet
+		return p
+	}
+	groups := policy.GroupNames(&pe.Spec)
+	slices.Sort(groups)
+	p.Groups = len(slices.Compact(groups))
+	if cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved); cond != nil {
+		p.Resolved = string(cond.Status)
+		if cond.Status != metav1.ConditionTrue {
+			p.Message = cond.Reason + ": " + cond.Message
+		}
+	}
+	return p
+}
+
+func onNode(np *networkingv1.NetworkPolicy, node string, r *report) NodePolicy {
+	out := NodePolicy{Node: node, State: "Unknown"}
+	if r == nil || r.err != nil {
+		return out
+	}
+	out.State = agentapi.StatePending
+	for _, p := range r.policies {
+		if p.Namespace != np.Namespace || p.Name != np.Name || p.Kind != "NetworkPolicy" {
+			continue
+		}
+		out.Pods, out.WaitingFor = p.Pods, p.WaitingFor
+		if p.Realised != nil {
+			out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
+			if p.State == agentapi.StateInForce && p.Realised.Generation == np.Generation && p.Realised.UID == string(np.UID) {
+				out.State = agentapi.StateInForce
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,128 @@
+package status
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+func write(out io.Writer, p command.Paint, s *Status) {
+	ready := 0
+	for _, n := range s.Nodes {
+		if n.Ready {
+			ready++
+		}
+	}
+	fmt.Fprintf(out, "Controller: %s.  Agents: %d/%d nodes.  ", s.Controller, ready, len(s.Nodes))
+	everywhere := 0
+	for i := range s.Policies {
+		if s.Policies[i].Everywhere() {
+			everywhere++
+		}
+	}
+	fmt.Fprintf(out, "Policies: %d/%d in force everywhere.", everywhere, len(s.Policies))
+	if s.Refused >= 0 {
+		fmt.Fprintf(out, "  Refused in the last %s: %d.", RefusedWithin, s.Refused)
+	}
+	fmt.Fprintln(out)
+
+	fmt.Fprintln(out)
+	t := &command.Table{Paint: p}
+	t.Head("NODE", "AGENT", "READY", "RESTARTS", "PODS", "AUDIT", "KERNEL", "IMAGE")
+	for _, n := range s.Nodes {
+		mark := command.Cell{SGR: command.Green, Text: "yes"}
+		if !n.Ready {
+			mark = command.Cell{SGR: command.Red, Text: "no"}
+		}
+		row := command.Plain(n.Name, dash(n.Agent))
+		row = append(row, mark)
+		t.Add(append(row, command.Plain(fmt.Sprint(n.Restarts), fmt.Sprint(n.Pods), fmt.Sprint(n.Audit), n.Kernel, dash(n.Image))...)...)
+	}
+	t.Write(out)
+	if len(s.Policies) > 0 {
+		fmt.Fprintln(out)
+		writePolicies(out, p, s.Policies)
+	}
+	if len(s.Attention) > 0 {
+		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Needs a person:"))
+		for _, a := range s.Attention {
+			fmt.Fprintf(out, "  %s\n", a)
+		}
+	}
+}
+
+func writePolicies(out io.Writer, p command.Paint, policies []Policy) {
+	t := &command.Table{Paint: p}
+	t.Head("NAMESPACE", "POLICY", "GENERATION", "RESOLVED", "GROUPS", "IN FORCE")
+	for i := range policies {
+		pol := &policies[i]
+		sgr := command.Green
+		if !pol.Everywhere() {
+			sgr = command.Red
+		}
+		t.Add(append(command.Plain(pol.Namespace, pol.Name, fmt.Sprint(pol.Generation), pol.Resolved, fmt.Sprint(pol.Groups)), command.Cell{SGR: sgr, Text: inForce(pol)})...)
+	}
+	t.Write(out)
+}
+
+// inForce is "12/12, slowest 140 ms".
+func inForce(p *Policy) string {
+	if len(p.Nodes) == 0 {
+		return "no pods there"
+	}
+	text := fmt.Sprintf("%d/%d", p.InForce, len(p.Nodes))
+	if p.InForce > 0 && p.SlowestSeconds > 0 {
+		text += ", slowest " + duration(p.SlowestSeconds)
+	}
+	return text
+}
+
+func duration(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string) {
+	fmt.Fprintf(out, "NetworkPolicy %s/%s, generation %d: resolved %s, %d groups, in force %s\n", pol.Namespace, pol.Name, pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
+	if pol.Message != "" {
+		fmt.Fprintf(out, "  %s %s\n", p.Text(command.Yellow, "but"), pol.Message)
+	}
+	if len(pol.Nodes) > 0 {
+		fmt.Fprintln(out)
+		t := &command.Table{Paint: p}
+		t.Head("NODE", "STATE", "GENERATION", "PODS", "LATENCY", "WAITING FOR")
+		for _, n := range pol.Nodes {
+			sgr := command.Green
+			if n.State != agentapi.StateInForce {
+				sgr = command.Red
+			}
+			generation, latency := "-", "-"
+			if n.Generation > 0 {
+				generation, latency = fmt.Sprint(n.Generation), duration(n.LatencySeconds)
+			}
+			t.Add(command.Cell{Text: n.Node}, command.Cell{SGR: sgr, Text: n.State}, command.Cell{Text: generation}, command.Cell{Text: fmt.Sprint(n.Pods)},
+				command.Cell{Text: latency}, command.Cell{Text: dash(strings.Join(n.WaitingFor, ", "))})
+		}
+		t.Write(out)
+	}
+	for _, a := range attention {
+		fmt.Fprintf(out, "\n%s %s", p.Text(command.Yellow, "needs a person:"), a)
+	}
+	if len(attention) > 0 {
+		fmt.Fprintln(out)
+	}
+}
