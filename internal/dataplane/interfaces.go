@@ -1,0 +1,155 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	nl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Interfaces are what this node's links and routes say about where its pods and the world outside are.
+type Interfaces struct {
+	// Routed are the addresses that the node's routes lead to, each alone, over a veth: by the veth's index. A veth that is a port of
+	// a bridge is not in it, nor one that leads to a whole network.
+	Routed map[uint32][]netip.Addr
+	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone. Ascending.
+	Uplinks []uint32
+}
+
+// Equal reports whether both say the same.
+func (i *Interfaces) Equal(other *Interfaces) bool {
+	return slices.Equal(i.Uplinks, other.Uplinks) && maps.EqualFunc(i.Routed, other.Routed, slices.Equal)
+}
+
+// ReadInterfaces reads them in the calling thread's network namespace.
+func ReadInterfaces() (*Interfaces, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var routes []netlink.Route
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		// of every table: a pod's or an interface's may be in one of its own
+		r, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		routes = append(routes, r...)
+	}
+	return interfacesOf(links, routes), nil
+}
+
+func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {
+	byIndex := map[int]netlink.Link{}
+	leadsOut := map[int]bool{} // bridges with a port that no workload is behind
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l
+		if l.Type() != "veth" && l.Type() != "tuntap" {
+			leadsOut[l.Attrs().MasterIndex] = true
+		}
+	}
+	uplinks := map[uint32]bool{}
+	routed := map[uint32]map[netip.Addr]bool{}
+	for i := range routes {
+		dst := destination(&routes[i])
+		for _, index := range outputs(&routes[i]) {
+			l := byIndex[index]
+			switch {
+			case l == nil || dst.Addr().IsLinkLocalUnicast() || dst.Addr().IsMulticast():
+			case !dst.IsSingleIP():
+				if l.Type() != "bridge" || leadsOut[index] || dst.Bits() == 0 {
+					uplinks[uint32(index)] = true
+				}
+			case l.Type() == "veth" && l.Attrs().MasterIndex == 0:
+				if routed[uint32(index)] == nil {
+					routed[uint32(index)] = map[netip.Addr]bool{}
+				}
+				routed[uint32(index)][dst.Addr()] = true
+			}
+		}
+	}
+	out := &Interfaces{Routed: map[uint32][]netip.Addr{}, Uplinks: slices.Sorted(maps.Keys(uplinks))}
+	for index, addrs := range routed {
+		if !uplinks[index] {
+			out.Routed[index] = slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare)
+		}
+	}
+	return out
+}
+
+func destination(r *netlink.Route) netip.Prefix {
+	if r.Dst == nil {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	addr, _ := netip.AddrFromSlice(r.Dst.IP)
+	bits, size := r.Dst.Mask.Size()
+	if size == 8*net.IPv4len {
+		addr = addr.Unmap()
+	}
+	return netip.PrefixFrom(addr, bits)
+}
+
+func outputs(r *netlink.Route) []int {
+	if len(r.MultiPath) == 0 {
+		return []int{r.LinkIndex}
+	}
+	var out []int
+	for _, hop := range r.MultiPath {
+		out = append(out, hop.LinkIndex)
+	}
+	return out
+}
+
+// How long WatchInterfaces waits for more of the same after a change, and at most until it calls again without one.
+const (
+	changesSettle   = 5 * time.Millisecond
+	changesMissable = 30 * time.Second
+)
+
+// WatchInterfaces calls changed after links or routes changed in the calling thread's network namespace, and now and then without that,
+// until the context is done.
+func WatchInterfaces(ctx context.Context, changed func()) error {
+	c, err := nl.Dial(unix.NETLINK_ROUTE, &nl.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE})
+	if err != nil {
+		return fmt.Errorf("watch links and routes: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		if err := c.SetReadDeadline(time.Now().Add(changesMissable)); err != nil {
+			return fmt.Errorf("watch links and routes: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		_, err := c.Receive()
+		// Too many changes at once: some are not told, and all are read anyway.
+		if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) && !isTimeout(err) {
+			return fmt.Errorf("watch links and routes: %w", err)
+		}
+		if err == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(changesSettle):
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		changed()
+	}
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}

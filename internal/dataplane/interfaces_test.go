@@ -1,0 +1,100 @@
+package dataplane_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
+)
+
+func prefix(s string) *net.IPNet {
+	p := netip.MustParsePrefix(s)
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func readInterfaces(n *netnstest.Namespace) *dataplane.Interfaces {
+	var out *dataplane.Interfaces
+	n.Do(func() error {
+		var err error
+		out, err = dataplane.ReadInterfaces()
+		return err
+	})
+	return out
+}
+
+func TestReadInterfaces(t *testing.T) {
+	n := netnstest.NewRouter(t)
+	pod, ruled, router, outside := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3"), n.AddPod("10.9.0.4", "fd09::4")
+	index := func(p *netnstest.Pod) int { return p.Host.Attrs().Index }
+	bridge := n.AddBridge("cni0")
+	n.AddBridgedPod(bridge, "10.8.0.2", "fd08::2")
+	n.AddAddress(bridge, "10.8.0.1/24")
+	uplinkBridge := n.AddBridge("br0")
+	n.AddAddress(uplinkBridge, "10.7.0.1/24")
+	check(t, n.Link.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vxlan9", MasterIndex: uplinkBridge.Attrs().Index}, VxlanId: 9, Port: 4789}))
+	for _, r := range []netlink.Route{
+		{LinkIndex: index(ruled), Dst: prefix("10.9.0.2/32"), Table: 101, Scope: netlink.SCOPE_LINK}, // as security groups for pods have it
+		{LinkIndex: index(router), Dst: prefix("10.6.0.0/16"), Scope: netlink.SCOPE_LINK},
+		{LinkIndex: index(outside), Dst: prefix("0.0.0.0/0"), Table: 2, Scope: netlink.SCOPE_LINK},
+	} {
+		check(t, n.Link.RouteAdd(&r))
+	}
+	check(t, n.Link.RouteDel(&netlink.Route{LinkIndex: index(ruled), Dst: prefix("10.9.0.2/32"), Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}))
+
+	got := readInterfaces(n)
+	for _, p := range pods(pod, ruled) {
+		if addrs := got.Routed[uint32(index(p))]; !slices.Equal(addrs, []netip.Addr{p.V4, p.V6}) {
+			t.Errorf("routed to %v are %v", p.V4, addrs)
+		}
+	}
+	if len(got.Routed) != 2 {
+		t.Errorf("routed %v", got.Routed)
+	}
+	want := []uint32{uint32(index(router)), uint32(index(outside)), uint32(uplinkBridge.Attrs().Index)}
+	slices.Sort(want)
+	if !slices.Equal(got.Uplinks, want) {
+		t.Errorf("uplinks %v, want %v", got.Uplinks, want)
+	}
+	if again := readInterfaces(n); !again.Equal(got) {
+		t.Errorf("read again: %v, before %v", again, got)
+	}
+}
+
+func TestWatchInterfaces(t *testing.T) {
+	n := netnstest.NewRouter(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	changed, done := make(chan struct{}, 1), make(chan error)
+	go n.Do(func() error {
+		done <- dataplane.WatchInterfaces(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		return nil
+	})
+	deadline := time.After(netnstest.Patience)
+	for i := byte(1); ; i++ { // until the watch has begun
+		p := n.AddPod(netip.AddrFrom4([4]byte{10, 9, 0, i}).String(), netip.AddrFrom16([16]byte{0: 0xfd, 15: i}).String())
+		select {
+		case <-changed:
+			cancel()
+			check(t, <-done)
+			if readInterfaces(n).Routed[uint32(p.Host.Attrs().Index)] == nil {
+				t.Error("a pod's interface is not seen")
+			}
+			return
+		case <-deadline:
+			t.Fatal("no change was seen")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
