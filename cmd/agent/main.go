@@ -34,6 +34,7 @@ type options struct {
 	metricsAddr         string
 	probeAddr           string
 	audit               bool
+	mode                string
 	checkInterval       time.Duration
 	apiAddr             string
 	nriSocket           string
@@ -52,6 +53,7 @@ func main() {
 	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
 	flag.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
 	flag.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
+	flag.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "What becomes of pods that no policy speaks of: standard, they are open; guarded, a pod neither sends nor gets anything before it is known; strict, guarded, and a pod that no policy isolates in a direction is closed in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
 	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
 	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
 	o.events.bind()
@@ -88,7 +90,11 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Events: dataplane.EventMode(o.events.mode), Log: log.WithName("dataplane")}
+	mode, err := agent.ParseMode(o.mode)
+	if err != nil {
+		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
+	}
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Guard: mode.Guard(o.audit), Events: dataplane.EventMode(o.events.mode), Log: log.WithName("dataplane")}
 	warnings, err := dataplane.Check(dpOptions)
 	if err != nil {
 		return err
@@ -130,6 +136,7 @@ func run(o options) error {
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,
+		Mode:            mode,
 		CheckInterval:   o.checkInterval,
 		NRISocket:       o.nriSocket,
 		Log:             log.WithName("agent"),

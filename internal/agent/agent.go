@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Options struct {
 	SharedNamespace string
 	// Audit has refusals counted and logged while the packets pass. A namespace's LabelEnforcement overrides it.
 	Audit bool
+	// Mode is what becomes of pods that no policy speaks of. Standard by default; the dataplane must have been made with its Guard.
+	Mode Mode
 	// CheckInterval is how often the kernel's maps are compared with what they should hold, and put right.
 	CheckInterval time.Duration
 	// NRISocket is where the container runtime listens for plugins; empty: none is asked.
@@ -39,6 +42,8 @@ type Agent struct {
 	dp      *dataplane.Dataplane
 	metrics *metrics
 	watches map[string]context.CancelFunc // by namespace
+
+	interfacesMu sync.Mutex // of reading the node's interfaces
 
 	mu      sync.Mutex // of what follows, and of the order of writes to dp
 	state   *state
@@ -59,6 +64,7 @@ const collectInterval = 5 * time.Second
 func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 	s := newState(opts.SharedNamespace)
 	s.audit = opts.Audit
+	s.mode = cmp.Or(opts.Mode, Standard)
 	return &Agent{
 		opts: opts, cache: c, dp: dp,
 		metrics: newMetrics(opts.Registry, dp),
@@ -73,12 +79,14 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 // Start fills the dataplane with what there is, makes it the judge, and keeps it right until the context is done. What was in force before stays
 // so until then: an API server that is away delays a start and opens nothing.
 func (a *Agent) Start(ctx context.Context) error {
+	a.refreshInterfaces(ctx)
 	if err := a.watch(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
+	a.refreshInterfaces(ctx)
 	if err := a.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
 	}
@@ -107,6 +115,7 @@ func (a *Agent) takeOver() error {
 
 func (a *Agent) run(ctx context.Context) error {
 	go a.keepSwept(ctx)
+	go a.followInterfaces(ctx)
 	if a.opts.NRISocket != "" {
 		go a.followRuntime(ctx)
 	}

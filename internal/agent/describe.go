@@ -48,7 +48,7 @@ func (a *Agent) settled() bool {
 func (s *state) describePod(key types.NamespacedName, p *pod, settled bool) agentapi.Pod {
 	out := agentapi.Pod{
 		Namespace: key.Namespace, Name: key.Name, UID: string(p.uid), Workload: p.workload, Addresses: p.addresses,
-		Mode: agentapi.ModeStandard, State: agentapi.StatePending,
+		Mode: string(s.mode), State: agentapi.StatePending,
 	}
 	ns := s.namespaces[key.Namespace]
 	if ns != nil && s.audits(ns) {
@@ -57,13 +57,7 @@ func (s *state) describePod(key types.NamespacedName, p *pod, settled bool) agen
 	if settled && ns != nil && ns.known && s.judges(key) {
 		out.State = agentapi.StateInForce
 	}
-	var policies []*policy.Policy
-	for _, e := range s.byNamespace[key.Namespace] {
-		if e.active != nil && e.active.selector.Matches(p.labels) {
-			policies = append(policies, e.active.policy.ForPod(p.ports))
-		}
-	}
-	slices.SortFunc(policies, policy.Compare)
+	policies := s.policiesOf(key, p)
 	out.Ingress, out.Egress = s.describeRules(policy.Ingress, policies), s.describeRules(policy.Egress, policies)
 	return out
 }
@@ -140,13 +134,13 @@ func (s *state) describePolicy(key types.NamespacedName, e *endpoint) agentapi.P
 // podStates counts pods by mode and by state: pending, open (no policy isolates it) and isolated.
 func (s *state) podStates() map[[2]string]int {
 	out := map[[2]string]int{}
-	for _, mode := range []string{agentapi.ModeStandard, agentapi.ModeAudit} {
+	for _, mode := range []string{string(s.mode), agentapi.ModeAudit} {
 		for _, state := range []string{"pending", "open", "isolated"} {
 			out[[2]string{mode, state}] = 0
 		}
 	}
 	for key, p := range s.pods {
-		mode, state := agentapi.ModeStandard, "pending"
+		mode, state := string(s.mode), "pending"
 		ns := s.namespaces[key.Namespace]
 		if ns != nil && s.audits(ns) {
 			mode = agentapi.ModeAudit

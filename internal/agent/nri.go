@@ -68,6 +68,7 @@ func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 		return nil
 	}
 	a, key := n.a, sandboxKey(s)
+	a.refreshInterfaces(ctx)
 	a.update(ctx, func(st *state) {
 		st.setSandbox(key, types.UID(s.GetUid()), s.GetLabels(), sandbox{id: s.GetId(), addresses: addresses})
 	})

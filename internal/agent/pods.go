@@ -121,7 +121,7 @@ func (s *state) compilePod(key types.NamespacedName, p *pod) {
 	if ns == nil || !ns.known {
 		return
 	}
-	spec := compiler.PodSpec{}
+	spec := compiler.PodSpec{IfIndex: s.interfaceOf(p), Policies: s.policiesOf(key, p)}
 	if s.audits(ns) {
 		spec.Flags |= compiler.Audit
 	}
@@ -130,11 +130,18 @@ func (s *state) compilePod(key types.NamespacedName, p *pod) {
 			spec.Addresses = append(spec.Addresses, addr)
 		}
 	}
+	s.compiler.SetPod(key.String(), spec)
+}
+
+// policiesOf are the policies that select a pod, and what the mode adds, in the order of evaluation.
+func (s *state) policiesOf(key types.NamespacedName, p *pod) []*policy.Policy {
+	var out []*policy.Policy
 	for _, e := range s.byNamespace[key.Namespace] {
 		if e.active != nil && e.active.selector.Matches(p.labels) {
-			spec.Policies = append(spec.Policies, e.active.policy.ForPod(p.ports))
+			out = append(out, e.active.policy.ForPod(p.ports))
 		}
 	}
-	slices.SortFunc(spec.Policies, policy.Compare)
-	s.compiler.SetPod(key.String(), spec)
+	out = s.mode.closed(out)
+	slices.SortFunc(out, policy.Compare)
+	return out
 }

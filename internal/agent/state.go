@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -14,6 +15,7 @@ import (
 type state struct {
 	sharedNamespace string // kidoban's own, where the groups are that cross namespaces
 	audit           bool   // of pods whose namespace does not say
+	mode            Mode
 	compiler        *compiler.Compiler
 
 	namespaces map[string]*namespace
@@ -22,6 +24,9 @@ type state struct {
 	owners     map[netip.Addr][]types.NamespacedName // never empty
 	departed   map[netip.Addr]departed
 	landing    landing
+
+	interfaces *dataplane.Interfaces
+	routed     map[netip.Addr]uint32 // interfaces.Routed by address; 0: several lead to it
 
 	policies    map[types.NamespacedName]*endpoint
 	byNamespace map[string]map[types.NamespacedName]*endpoint
@@ -34,12 +39,15 @@ type state struct {
 func newState(sharedNamespace string) *state {
 	return &state{
 		sharedNamespace: sharedNamespace,
+		mode:            Standard,
 		compiler:        compiler.New(),
 		namespaces:      map[string]*namespace{sharedNamespace: {pods: map[types.NamespacedName]*corev1.Pod{}}},
 		sandboxes:       map[types.NamespacedName]sandbox{},
 		pods:            map[types.NamespacedName]*pod{},
 		owners:          map[netip.Addr][]types.NamespacedName{},
 		departed:        map[netip.Addr]departed{},
+		interfaces:      &dataplane.Interfaces{},
+		routed:          map[netip.Addr]uint32{},
 		landing:         landing{pods: map[types.NamespacedName]*pod{}},
 		policies:        map[types.NamespacedName]*endpoint{},
 		byNamespace:     map[string]map[types.NamespacedName]*endpoint{},

@@ -18,7 +18,7 @@ type Pod struct {
 	UID       string       `json:"uid"`
 	Workload  *Workload    `json:"workload,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
-	// Mode is standard, or audit: what would be refused is logged and passes.
+	// Mode is the node's enforcing mode, or audit: what would be refused is logged and passes.
 	Mode string `json:"mode"`
 	// State is InForce when the kernel judges the pod by what is said here, else Pending.
 	State   string    `json:"state"`
@@ -29,6 +29,8 @@ type Pod struct {
 // Modes of a Pod.
 const (
 	ModeStandard = "standard"
+	ModeGuarded  = "guarded" // refused until it is known
+	ModeStrict   = "strict"  // and closed where no policy isolates it
 	ModeAudit    = "audit"
 )
 
