@@ -116,7 +116,7 @@ func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) (
 		}
 		t.ports = []model.Port{p}
 	case to.pod == nil:
-		return nil, fmt.Errorf("--to %s: give a port, as %s:443", text, text)
+		return nil, fmt.Errorf("an address needs a port, as %s:443", text)
 	default:
 		if t.ports = c.Ports(to.pod); len(t.ports) == 0 {
 			t.ports = []model.Port{model.OtherPort}

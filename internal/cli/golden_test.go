@@ -1,0 +1,110 @@
+package cli_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/kidoban/kidoban/internal/cli"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+var update = flag.Bool("update", false, "write the golden files and the generated parts of docs/cli anew")
+
+// env without a cluster, whose output goes to a buffer.
+func testEnv() (*command.Env, *bytes.Buffer) {
+	var out bytes.Buffer
+	config := genericclioptions.NewConfigFlags(true)
+	nowhere := "/dev/null"
+	config.KubeConfig = &nowhere
+	return &command.Env{
+		IOStreams: genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: &out},
+		Config:    config,
+		Now:       func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+	}, &out
+}
+
+// run a command line, and return what it prints and its exit code.
+func run(stdin []byte, args ...string) string {
+	env, out := testEnv()
+	env.In = bytes.NewReader(stdin)
+	root := cli.New(env)
+	root.SetArgs(args)
+	code := command.ExitCode(root.Execute(), env.ErrOut)
+	return fmt.Sprintf("%sexit code %d\n", out, code)
+}
+
+var shop = []string{"-f", "../../examples/shop", "-f", "../../examples/shop/policies"}
+
+func with(files []string, args ...string) []string { return append(append([]string{}, args...), files...) }
+
+func TestGolden(t *testing.T) {
+	for name, args := range map[string][]string{
+		"explain-allowed":           with(shop, "explain", "--from", "shop/frontend", "--to", "shop/backend:http"),
+		"explain-refused-port":      with(shop, "explain", "--from", "shop/frontend", "--to", "shop/backend:80"),
+		"explain-service":           with(shop, "explain", "--from", "shop/frontend", "--to", "svc/shop/backend:80"),
+		"explain-except":            with(shop, "explain", "--from", "shop/backend", "--to", "203.0.113.200:443"),
+		"explain-all-ports-json":    with(shop, "explain", "--from", "monitoring/prometheus", "--to", "shop/database", "-o", "json"),
+		"explain-itself":            with(shop, "explain", "--from", "shop/backend-0", "--to", "shop/backend-0:8000"),
+		"explain-nobody":            with(shop, "explain", "--from", "shop/fronted", "--to", "shop/backend:80"),
+		"explain-no-service-port":   with(shop, "explain", "--from", "shop/frontend", "--to", "svc/shop/backend:81"),
+		"explain-monitoring":        {"explain", "-f", "testdata/broken", "--from", "observability/agent", "--to", "svc/payments/api:metrics"},
+		"matrix":                    with(shop, "matrix", "--outside", "192.0.2.1", "--outside", "203.0.113.200"),
+		"matrix-narrow":             with(shop, "matrix", "-n", "shop", "--width", "50"),
+		"matrix-csv":                with(shop, "matrix", "-n", "shop", "--port", "5432", "--port", "53/UDP", "-o", "csv"),
+		"matrix-partial":            {"matrix", "-f", "testdata/broken"},
+		"diff-all":                  {"diff", "--base", "../../examples/shop", "-f", "../../examples/shop/policies"},
+		"diff-nothing":              {"diff", "--base", "../../examples/shop", "--base", "../../examples/shop/policies", "-f", "../../examples/shop/policies"},
+		"diff-changed":              {"diff", "--base", "testdata/broken", "-f", "testdata/changed"},
+		"diff-changed-json":         {"diff", "--base", "testdata/broken", "-f", "testdata/changed", "-o", "json"},
+		"lint-shop":                 with(shop, "lint"),
+		"lint-everything":           {"lint", "-f", "testdata/lint"},
+		"lint-skip-yaml":            {"lint", "-f", "testdata/lint", "--skip", "no-default-deny", "--skip", "open-peer", "-o", "yaml", "--fail-on", "error"},
+		"misspelt-field":            {"lint", "-f", "testdata/misspelt.yaml"},
+		"template":                  {"lint", "-f", "testdata/template.yaml"},
+		"no-such-format":            with(shop, "matrix", "-o", "xml"),
+		"live-needs-no-files":       with(shop, "explain", "--live", "--from", "shop/frontend", "--to", "shop/backend:80"),
+		"explain-needs-both-ends":   with(shop, "explain", "--from", "shop/frontend"),
+		"matrix-of-nothing":         {"matrix", "-f", "../../examples/shop/policies"},
+		"diff-needs-something-new":  {"diff"},
+		"explain-address-of-a-port": with(shop, "explain", "--from", "shop/backend", "--to", "203.0.113.200"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, filepath.Join("testdata", "golden", name+".txt"), run(nil, args...))
+		})
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got; -update writes it anew):\n%s", file, diff)
+	}
+}
+
+func TestManifestsFromStdin(t *testing.T) {
+	manifests, err := os.ReadFile("testdata/broken/payments.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := run(manifests, "matrix", "-f", "-"), run(nil, "matrix", "-f", "testdata/broken/payments.yaml"); got != want {
+		t.Errorf("from stdin:\n%s\nfrom a file:\n%s", got, want)
+	}
+}
