@@ -13,10 +13,13 @@ import (
 
 // eventLog is what the flags say about the flow log. docs/flow-log.md describes them.
 type eventLog struct {
-	mode   eventMode
-	format string
-	file   flowlog.FileOptions
-	stdout bool
+	mode     eventMode
+	interval time.Duration
+	rate     uint
+	burst    uint
+	format   string
+	file     flowlog.FileOptions
+	stdout   bool
 
 	cloudWatch  bool
 	clusterName string
@@ -26,6 +29,9 @@ type eventLog struct {
 func (o *eventLog) bind() {
 	o.mode = eventMode(dataplane.EventsDenied)
 	flag.Var(&o.mode, "enable-policy-event-logs", "Which verdicts are logged: off, denied, or all (true) of pods that a policy isolates.")
+	flag.DurationVar(&o.interval, "event-interval", 30*time.Second, "The first packet of a kind is logged at once, and those that follow as one line each interval.")
+	flag.UintVar(&o.rate, "event-rate", 50, "New kinds of events a second that one pod may cause in the long run. What is beyond is summed up in one line for the pod.")
+	flag.UintVar(&o.burst, "event-burst", 100, "New kinds of events that one pod may cause at once.")
 	flag.StringVar(&o.format, "event-log-format", string(flowlog.Text), "Format of logged events: text or json.")
 	flag.StringVar(&o.file.Path, "event-log-file", "", "File to log events to; empty: none.")
 	flag.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Megabytes at which the file is put away, compressed. It is after a day, too.")
@@ -43,6 +49,9 @@ func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
 	format, err := flowlog.ParseFormat(o.format)
 	if err != nil {
 		return "", nil, fmt.Errorf("--event-log-format: %w", err)
+	}
+	if o.interval < time.Second || o.rate < 1 || o.rate > 1e6 || o.burst < 1 || o.burst > 1e6 {
+		return "", nil, errors.New("--event-interval must be at least 1s, --event-rate and --event-burst from 1 to 1000000")
 	}
 	if o.cloudWatch && o.logs.Group == "" && o.clusterName == "" {
 		return "", nil, errors.New("--enable-cloudwatch-logs needs --cluster-name or --cloudwatch-log-group")

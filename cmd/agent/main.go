@@ -2,7 +2,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -94,7 +92,8 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Guard: mode.Guard(o.audit), Events: dataplane.EventMode(o.events.mode), Log: log.WithName("dataplane")}
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Guard: mode.Guard(o.audit), Log: log.WithName("dataplane"),
+		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst)}
 	warnings, err := dataplane.Check(dpOptions)
 	if err != nil {
 		return err
@@ -143,12 +142,11 @@ func run(o options) error {
 		Registry:        metrics.Registry,
 	})
 	events := flowlog.New(flowlog.Options{
-		Node: o.nodeName, Directory: a.Names(), Format: format, Sinks: sinks, Log: log.WithName("flowlog"), Registry: metrics.Registry,
+		Node: o.nodeName, Source: dp, Interval: o.events.interval, Directory: a.Names(), Format: format, Sinks: sinks, Log: log.WithName("flowlog"), Registry: metrics.Registry,
 	})
 	if err := errors.Join(
 		mgr.Add(a),
 		mgr.Add(events),
-		mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return dp.Events(ctx, events.Handle) })),
 		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), log.WithName("api")),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("policies-in-force", a.Ready),

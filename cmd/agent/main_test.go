@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
@@ -38,6 +39,7 @@ func TestSinks(t *testing.T) {
 		{"bad format", eventLog{mode: denied, format: "xml"}, "--event-log-format"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			tc.o.interval, tc.o.rate, tc.o.burst = time.Second, 1, 1
 			_, sinks, err := tc.o.sinks("node-1")
 			if err != nil {
 				if tc.want == "" || !strings.Contains(err.Error(), tc.want) {

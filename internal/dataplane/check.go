@@ -83,7 +83,9 @@ func checkKernel() error {
 	if err := features.HaveMapType(ebpf.RingBuf); err != nil {
 		return fmt.Errorf("this kernel (%s) has no BPF ring buffer: use Linux 6.6 or newer: %w", release(), err)
 	}
-	trial, err := load(Options{Sizes: Sizes{Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, EventBytes: uint32(os.Getpagesize())}})
+	trial, err := load(Options{EventRate: Unlimited, Sizes: Sizes{
+		Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, Repeats: 1, Hits: 1, EventBytes: uint32(os.Getpagesize()),
+	}})
 	if err != nil {
 		return fmt.Errorf("this kernel (%s) refuses the program: use Linux 6.6 or newer with CONFIG_NF_CONNTRACK: %w", release(), err)
 	}

@@ -55,8 +55,12 @@ type Counter struct {
 type Counters struct {
 	// Judged has every combination of direction, verdict and reason, also those that are 0.
 	Judged []Counter
-	// LostEvents did not fit in the ring.
+	// LostEvents did not fit in the ring. Their packets are among Repeats.
 	LostEvents uint64
+	// UnlistedPackets should be in an event or among Repeats and are in neither: there was no room for another key.
+	UnlistedPackets uint64
+	// UnattributedHits are judged packets that RuleHits has no room for.
+	UnattributedHits uint64
 }
 
 // Counters reads the counters.
@@ -73,9 +77,13 @@ func (d *Dataplane) Counters() (Counters, error) {
 			}
 		}
 	}
-	lost, err := d.counter(len(policy.Directions) * verdicts * reasons)
-	out.LostEvents = lost
-	return out, err
+	for i, n := range []*uint64{&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits} {
+		var err error
+		if *n, err = d.counter(len(policy.Directions)*verdicts*reasons + i); err != nil {
+			return Counters{}, err
+		}
+	}
+	return out, nil
 }
 
 func (d *Dataplane) counter(index int) (uint64, error) {

@@ -16,6 +16,7 @@ type Dataplane struct {
 	opts Options
 	objs bpf.FilterObjects
 	tables
+	repeats repeats
 
 	mu sync.Mutex // one writer of the maps at a time
 
@@ -33,6 +34,9 @@ func New(opts Options) (*Dataplane, error) {
 		return nil, err
 	}
 	d := &Dataplane{opts: opts, objs: *objs, tables: newTables(&objs.FilterMaps)}
+	if err := d.repeats.init(objs.Counting, opts.Sizes.Repeats); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	for prefix, class := range d.networks.standing {
 		if err := d.networks.put(prefix, class); err != nil {
 			return nil, errors.Join(err, d.Close())
@@ -46,7 +50,7 @@ func (d *Dataplane) Close() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
 
-	errs := []error{d.objs.Close()}
+	errs := []error{d.objs.Close(), d.repeats.close()}
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}
@@ -68,11 +72,22 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 		bpf.FilterMapRevoked:    opts.Sizes.Revoked,
 		bpf.FilterMapInterfaces: opts.Sizes.Interfaces,
 		bpf.FilterMapEvents:     opts.Sizes.EventBytes,
+		bpf.FilterMapPaces:      opts.Sizes.Pods,
+		bpf.FilterMapHits:       opts.Sizes.Hits,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
-	if err := spec.Variables[bpf.FilterVarEventsWanted].Set(uint32(opts.Events)); err != nil {
-		return nil, fmt.Errorf("set the event mode of the BPF program: %w", err)
+	spec.Maps[bpf.FilterMapCounting].InnerMap.MaxEntries = opts.Sizes.Repeats
+	pace, ahead := eventPace(opts)
+	for name, value := range map[string]any{
+		bpf.FilterVarEventsWanted: uint32(opts.Events),
+		bpf.FilterVarHitsWanted:   opts.CountHits,
+		bpf.FilterVarEventPace:    pace,
+		bpf.FilterVarEventAhead:   ahead,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s of the BPF program: %w", name, err)
+		}
 	}
 	if err := spec.Variables[bpf.FilterVarGuarded].Set(uint32(opts.Guard)); err != nil {
 		return nil, fmt.Errorf("set the guard of the BPF program: %w", err)

@@ -16,9 +16,17 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Event is a verdict about one direction of a packet that opens a flow.
+// Event is a verdict about one direction of a packet that opens a flow, or of several such packets (Repeats).
 type Event struct {
+	// Time of the packet, or of the last of several.
 	Time time.Time
+	// First is the time of the first of several packets; that of the packet otherwise.
+	First time.Time
+	// Packets is their number, Bytes their length with IP headers.
+	Packets, Bytes uint64
+	// Unlisted: the packets are of several kinds, which have in common the pod that was judged, Direction, Verdict and Reason. The other end is a zero
+	// address, or both where the verdict is about no pod.
+	Unlisted bool
 	// Direction says which end was judged: the source for Egress, the destination for Ingress.
 	Direction policy.Direction
 	// Source and Destination as judged: after DNAT, before SNAT. Ports are 0 where the protocol has none. Both are zero
@@ -35,7 +43,7 @@ type Event struct {
 	Set  compiler.SetID
 	// Flags of the pod that was judged.
 	Flags compiler.PodFlags
-	// IfIndex of the interface that the packet came in by.
+	// IfIndex of the interface that the packet, or the first of several, came in by.
 	IfIndex uint32
 }
 
@@ -71,8 +79,9 @@ func decodeEvent(sample []byte) (Event, error) {
 		return Event{}, fmt.Errorf("an event of %d bytes where %d are due", len(sample), size)
 	}
 	raw := *(*bpf.FilterEvent)(unsafe.Pointer(unsafe.SliceData(sample))) // the kernel aligns samples to 8 bytes, and Go copies of them
+	at := wallClock(raw.Time)
 	e := Event{
-		Time:        wallClock(raw.Time),
+		Time: at, First: at, Packets: 1, Bytes: uint64(raw.Bytes),
 		Direction:   policy.Direction(raw.Direction),
 		Source:      netip.AddrPortFrom(decodeAddr(raw.Src), raw.Sport),
 		Destination: netip.AddrPortFrom(decodeAddr(raw.Dst), raw.Dport),

@@ -38,7 +38,7 @@ func TestEventContents(t *testing.T) {
 		}
 		set := n.compiler.Tables().Pods[b.Addr(v6)].Sets[policy.Ingress]
 		want := dataplane.Event{
-			Time: got.Time, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
+			Time: got.Time, First: got.Time, Packets: 1, Bytes: got.Bytes, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
 			Destination: netip.AddrPortFrom(b.Addr(v6), 53), OriginalDestination: netip.AddrPortFrom(b.Addr(v6), 53),
 			Protocol: policy.UDP, Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy,
 			Rule: got.Rule, Set: set, IfIndex: uint32(a.Host.Attrs().Index),

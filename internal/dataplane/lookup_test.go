@@ -1,6 +1,7 @@
 package dataplane_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -13,9 +14,10 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// newDataplane loads a small generation that is not attached.
+// newDataplane loads a generation that is not attached. Each packet makes an event, unless the options say otherwise.
 func newDataplane(t testing.TB, opts dataplane.Options) *dataplane.Dataplane {
 	t.Helper()
+	opts.EventRate = cmp.Or(opts.EventRate, dataplane.Unlimited)
 	d, err := dataplane.New(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +214,7 @@ func TestEveryPacketIsJudgedAsTheTablesSay(t *testing.T) {
 				if p.Protocol.HasPorts() {
 					want.Source = netip.AddrPortFrom(p.Source, p.sport)
 				}
-				want.Protocol, want.Time = p.Protocol, got.Time
+				want.Protocol, want.Time, want.First, want.Packets, want.Bytes = p.Protocol, got.Time, got.Time, 1, uint64(len(p.ip()))
 				if got != want {
 					t.Fatalf("%+v: event\n%+v, want\n%+v; tables %+v", p.Flow, got, want, tables)
 				}

@@ -42,9 +42,17 @@ type Options struct {
 	Events EventMode
 	// Guard is GuardOff by default.
 	Guard Guard
+	// EventRate is how many events a second a pod may cause in the long run, and EventBurst how many at once. By default 50 and 100.
+	// What is beyond is counted for the pod (Repeats). With Unlimited every packet makes an event, and none is a repeat.
+	EventRate, EventBurst uint32
+	// CountHits has RuleHits count.
+	CountHits bool
 	// Log is told what is done once, such as taking over from another generation.
 	Log logr.Logger
 }
+
+// Unlimited is an EventRate without a limit.
+const Unlimited = ^uint32(0)
 
 // Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72 or 80 bytes
 // when it is there, and 16 bytes for each that could be; one of a trie (networks, ports) about 100 bytes, only when it is
@@ -65,6 +73,10 @@ type Sizes struct {
 	Revoked uint32
 	// Interfaces of this node that pods or the way out are behind. Default 16384.
 	Interfaces uint32
+	// Repeats are the kinds of refusals, and of what else makes events, that are counted between two calls of Repeats. Default 16384.
+	Repeats uint32
+	// Hits are the rules that RuleHits counts, three for each pod's defaults at most. Default 16384.
+	Hits uint32
 	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1 MiB, which is
 	// some 10,000 events.
 	EventBytes uint32
@@ -72,6 +84,7 @@ type Sizes struct {
 
 func (o Options) withDefaults() Options {
 	o.BPFFS = cmp.Or(o.BPFFS, DefaultBPFFS)
+	o.EventRate, o.EventBurst = cmp.Or(o.EventRate, 50), cmp.Or(o.EventBurst, 100)
 	o.Sizes = Sizes{
 		Pods:       cmp.Or(o.Sizes.Pods, 1<<14),
 		Addresses:  cmp.Or(o.Sizes.Addresses, 1<<19),
@@ -80,6 +93,8 @@ func (o Options) withDefaults() Options {
 		Ports:      cmp.Or(o.Sizes.Ports, 1<<20),
 		Revoked:    cmp.Or(o.Sizes.Revoked, 1<<14),
 		Interfaces: cmp.Or(o.Sizes.Interfaces, 1<<14),
+		Repeats:    cmp.Or(o.Sizes.Repeats, 1<<14),
+		Hits:       cmp.Or(o.Sizes.Hits, 1<<14),
 		EventBytes: cmp.Or(o.Sizes.EventBytes, 1<<20),
 	}
 	return o

@@ -53,29 +53,44 @@ func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // events by the name of their golden files.
 var events = map[string]dataplane.Event{
 	"accept-by-rule": {
-		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.2.9:8080"),
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.2.9:8080"),
 		OriginalDestination: addrPort("10.100.0.5:80"), Protocol: policy.TCP,
 		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 3,
 	},
 	"default-deny": {
-		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:53"),
+		Time: at, First: at, Packets: 1, Bytes: 73, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:53"),
 		OriginalDestination: addrPort("10.0.9.9:53"), Protocol: policy.UDP,
 		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"audit-ipv6-icmp": {
-		Time: at, Direction: policy.Ingress, Source: addrPort("[2001:db8::1]:0"), Destination: addrPort("[fd00::7]:0"), Protocol: policy.ICMPv6,
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("[2001:db8::1]:0"), Destination: addrPort("[fd00::7]:0"), Protocol: policy.ICMPv6,
 		Verdict: dataplane.AuditDeny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"map-full": {
-		Time: at, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
 		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.ClosedSet,
 	},
 	"nothing-could-be-read": {
-		Time: at, Direction: policy.Egress, Source: addrPort("0.0.0.0:0"), Destination: addrPort("0.0.0.0:0"),
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("0.0.0.0:0"), Destination: addrPort("0.0.0.0:0"),
 		Verdict: dataplane.Deny, Reason: dataplane.ReasonUnparsable,
 	},
+	"repeats": {
+		Time: at, First: at.Add(-30 * time.Second), Packets: 17, Bytes: 1241, Direction: policy.Egress, Source: addrPort("10.0.1.7:0"), Destination: addrPort("10.0.9.9:53"),
+		OriginalDestination: addrPort("10.100.0.10:53"), Protocol: policy.UDP,
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
+	"unlisted": {
+		Time: at, First: at.Add(-30 * time.Second), Packets: 100_000, Bytes: 6_000_000, Unlisted: true, Direction: policy.Egress,
+		Source: addrPort("10.0.1.7:0"), Destination: addrPort("[::]:0"),
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
+	"unlisted-by-rules": {
+		Time: at, First: at.Add(-30 * time.Second), Packets: 20_000, Bytes: 1_200_000, Unlisted: true, Direction: policy.Ingress,
+		Source: addrPort("[::]:0"), Destination: addrPort("10.0.1.7:0"),
+		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
 	"names-are-gone": {
-		Time: at, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
 		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,
 	},
 }

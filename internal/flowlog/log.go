@@ -3,6 +3,7 @@ package flowlog
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,10 @@ import (
 type Options struct {
 	// Node is the name that lines bear.
 	Node string
+	// Source of the events.
+	Source Source
+	// Interval at which repeats are read and written: a line for each kind that goes on.
+	Interval time.Duration
 	// Directory knows pods, rules and sets.
 	Directory Directory
 	// Format of the lines; Text by default. Recent events have none.
@@ -25,12 +30,20 @@ type Options struct {
 	Registry prometheus.Registerer
 }
 
+// Source is a dataplane.Dataplane.
+type Source interface {
+	Events(ctx context.Context, handle func(dataplane.Event)) error
+	Repeats() ([]dataplane.Event, error)
+}
+
 // Log writes events.
 type Log struct {
 	opts   Options
 	record *recorder
 	queues []*queue
 	recent *Recent
+
+	failing bool // to read repeats
 }
 
 // New returns a Log. Nothing is written before Start.
@@ -49,8 +62,9 @@ func New(opts Options) *Log {
 // Recent are the latest events.
 func (l *Log) Recent() *Recent { return l.recent }
 
-// Handle takes an event. It does not wait for a sink: one that cannot keep up loses the line. It is called by one goroutine.
-func (l *Log) Handle(e dataplane.Event) {
+// handle takes an event. It does not wait for a sink: one that cannot keep up loses the line. It may be called by several goroutines at
+// the same time.
+func (l *Log) handle(e dataplane.Event) {
 	event := l.record.record(&e)
 	l.recent.add(event)
 	if len(l.queues) == 0 {
@@ -66,12 +80,44 @@ func (l *Log) Handle(e dataplane.Event) {
 	}
 }
 
-// Start brings lines to the sinks until the context is done, and then what is left as far as it goes at once.
+// Start reads events and brings their lines to the sinks until the context is done; then what has been counted and what is
+// queued, as far as that goes in a few seconds.
 func (l *Log) Start(ctx context.Context) error {
-	var running sync.WaitGroup
+	deliver, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var queues sync.WaitGroup
 	for _, q := range l.queues {
-		running.Go(func() { q.run(ctx) })
+		queues.Go(func() { q.run(deliver) })
 	}
-	running.Wait()
-	return nil
+	err := l.read(ctx)
+	end()
+	queues.Wait()
+	return err
+}
+
+func (l *Log) read(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- l.opts.Source.Events(ctx, l.handle) }()
+	interval := time.NewTicker(l.opts.Interval)
+	defer interval.Stop()
+	for {
+		select {
+		case err := <-ended:
+			l.readRepeats()
+			return err
+		case <-interval.C:
+			l.readRepeats()
+		}
+	}
+}
+
+func (l *Log) readRepeats() {
+	repeats, err := l.opts.Source.Repeats()
+	if err != nil && !l.failing {
+		l.opts.Log.Error(err, "Cannot read what was counted for the flow log; it is tried again")
+	}
+	l.failing = err != nil
+	for _, e := range repeats {
+		l.handle(e)
+	}
 }

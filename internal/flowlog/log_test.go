@@ -7,23 +7,22 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/dataplane"
 )
 
 func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
 	dir := t.TempDir()
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
 	l := New(Options{
-		Node: "node", Directory: directory{}, Format: JSON, Log: logr.Discard(), Registry: prometheus.NewRegistry(),
+		Node: "node", Source: source{}, Interval: time.Hour, Directory: directory{}, Format: JSON, Log: logr.Discard(), Registry: prometheus.NewRegistry(),
 		Sinks: []Sink{named{File(FileOptions{Path: one}), "one"}, named{File(FileOptions{Path: two}), "two"}},
 	})
-	for range 3 {
-		l.Handle(events["default-deny"])
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := l.Start(ctx); err != nil {
@@ -38,6 +37,20 @@ func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
 	if recent, _ := l.Recent().From(0); len(recent) != 3 || recent[0].Source.Pod != "frontend-6d4b-x2x" {
 		t.Errorf("recent: %+v", recent)
 	}
+}
+
+// source has two events, and one repeat that is there at the end.
+type source struct{}
+
+func (source) Events(ctx context.Context, handle func(dataplane.Event)) error {
+	handle(events["default-deny"])
+	handle(events["default-deny"])
+	<-ctx.Done()
+	return nil
+}
+
+func (source) Repeats() ([]dataplane.Event, error) {
+	return []dataplane.Event{events["repeats"]}, nil
 }
 
 type named struct {

@@ -66,9 +66,14 @@ func (r *recorder) record(e *dataplane.Event) agentapi.Event {
 		Reason:      reasons[e.Reason],
 		Source:      r.endpoint(e.Source),
 		Destination: r.endpoint(e.Destination),
-		Count:       1,
+		Count:       e.Packets,
+		Bytes:       e.Bytes,
+		Unlisted:    e.Unlisted,
 	}
-	if out.Source.IP.IsValid() || out.Destination.IP.IsValid() {
+	if e.Packets > 1 {
+		out.First = &e.First
+	}
+	if !e.Unlisted && (out.Source.IP.IsValid() || out.Destination.IP.IsValid()) {
 		out.Protocol = e.Protocol.String()
 	}
 	if o := e.OriginalDestination; o.IsValid() && o != e.Destination {
@@ -76,8 +81,10 @@ func (r *recorder) record(e *dataplane.Event) agentapi.Event {
 	}
 	switch e.Reason {
 	case dataplane.ReasonRule:
-		out.Tier = e.Tier.String()
-		out.Policy = r.rule(e.Rule)
+		if e.Rule != 0 { // 0 where rules differ
+			out.Tier = e.Tier.String()
+			out.Policy = r.rule(e.Rule)
+		}
 	case dataplane.ReasonDefault:
 		out.Tier = e.Tier.String()
 		out.IsolatedBy = r.isolating(e.Set)

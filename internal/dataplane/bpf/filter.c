@@ -18,6 +18,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
 #include "tables.h"
 #include "packet.h"
+#include "events.h"
 #include "report.h"
 
 char _license[] SEC("license") = "GPL";
@@ -220,6 +221,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		.conntrack = nfct & NFCT_PTRMASK,
 		.family = ctx->state->pf,
 		.ifindex = in ? in->ifindex : 0,
+		.len = ctx->skb->len,
 	};
 	enum parsed parsed = parse(&p, ctx->skb);
 	struct pod *source, *destination;

@@ -28,6 +28,7 @@ type FilterEvent struct {
 	Set           uint32
 	PodFlags      uint32
 	Ifindex       uint32
+	Bytes         uint32
 	Sport         uint16
 	Dport         uint16
 	OriginalDport uint16
@@ -36,7 +37,7 @@ type FilterEvent struct {
 	Verdict       uint8
 	Tier          uint8
 	Reason        uint8
-	Pad           [5]uint8
+	Pad           uint8
 }
 
 type FilterEventMode uint32
@@ -54,6 +55,13 @@ const (
 	FilterGuardGUARD_AUDIT FilterGuard = 1
 	FilterGuardGUARD_ON    FilterGuard = 2
 )
+
+type FilterHitKey struct {
+	_       structs.HostLayout
+	Rule    uint32
+	Set     uint32
+	Verdict uint32
+}
 
 type FilterInterface struct {
 	_     structs.HostLayout
@@ -95,6 +103,34 @@ const (
 	FilterReasonREASON_UNKNOWN    FilterReason = 6
 	FilterReasonREASONS           FilterReason = 7
 )
+
+type FilterRepeat struct {
+	_             structs.HostLayout
+	Packets       uint64
+	Bytes         uint64
+	First         uint64
+	Last          uint64
+	OriginalDst   FilterAddress
+	PodFlags      uint32
+	Ifindex       uint32
+	OriginalDport uint16
+	Pad           [6]uint8
+}
+
+type FilterRepeatKey struct {
+	_         structs.HostLayout
+	Src       FilterAddress
+	Dst       FilterAddress
+	Rule      uint32
+	Set       uint32
+	Dport     uint16
+	Protocol  uint8
+	Direction uint8
+	Verdict   uint8
+	Tier      uint8
+	Reason    uint8
+	Unlisted  uint8
+}
 
 type FilterRevokedKey struct {
 	_        structs.HostLayout
@@ -141,16 +177,22 @@ const (
 const (
 	FilterMapAddresses    = "addresses"
 	FilterMapCounters     = "counters"
+	FilterMapCounting     = "counting"
 	FilterMapEvents       = "events"
+	FilterMapHits         = "hits"
 	FilterMapInterfaces   = "interfaces"
 	FilterMapNetworks     = "networks"
+	FilterMapPaces        = "paces"
 	FilterMapPods         = "pods"
 	FilterMapPorts        = "ports"
 	FilterMapRevoked      = "revoked"
 	FilterMapRows         = "rows"
 	FilterProgKidoban     = "kidoban"
+	FilterVarEventAhead   = "event_ahead"
+	FilterVarEventPace    = "event_pace"
 	FilterVarEventsWanted = "events_wanted"
 	FilterVarGuarded      = "guarded"
+	FilterVarHitsWanted   = "hits_wanted"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -204,9 +246,12 @@ type FilterProgramSpecs struct {
 type FilterMapSpecs struct {
 	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Counting   *ebpf.MapSpec `ebpf:"counting"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
+	Hits       *ebpf.MapSpec `ebpf:"hits"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Networks   *ebpf.MapSpec `ebpf:"networks"`
+	Paces      *ebpf.MapSpec `ebpf:"paces"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Revoked    *ebpf.MapSpec `ebpf:"revoked"`
@@ -217,8 +262,11 @@ type FilterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
+	EventAhead   *ebpf.VariableSpec `ebpf:"event_ahead"`
+	EventPace    *ebpf.VariableSpec `ebpf:"event_pace"`
 	EventsWanted *ebpf.VariableSpec `ebpf:"events_wanted"`
 	Guarded      *ebpf.VariableSpec `ebpf:"guarded"`
+	HitsWanted   *ebpf.VariableSpec `ebpf:"hits_wanted"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -243,9 +291,12 @@ func (o *FilterObjects) Close() error {
 type FilterMaps struct {
 	Addresses  *ebpf.Map `ebpf:"addresses"`
 	Counters   *ebpf.Map `ebpf:"counters"`
+	Counting   *ebpf.Map `ebpf:"counting"`
 	Events     *ebpf.Map `ebpf:"events"`
+	Hits       *ebpf.Map `ebpf:"hits"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Networks   *ebpf.Map `ebpf:"networks"`
+	Paces      *ebpf.Map `ebpf:"paces"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Revoked    *ebpf.Map `ebpf:"revoked"`
@@ -256,9 +307,12 @@ func (m *FilterMaps) Close() error {
 	return _FilterClose(
 		m.Addresses,
 		m.Counters,
+		m.Counting,
 		m.Events,
+		m.Hits,
 		m.Interfaces,
 		m.Networks,
+		m.Paces,
 		m.Pods,
 		m.Ports,
 		m.Revoked,
@@ -270,8 +324,11 @@ func (m *FilterMaps) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
+	EventAhead   *ebpf.Variable `ebpf:"event_ahead"`
+	EventPace    *ebpf.Variable `ebpf:"event_pace"`
 	EventsWanted *ebpf.Variable `ebpf:"events_wanted"`
 	Guarded      *ebpf.Variable `ebpf:"guarded"`
+	HitsWanted   *ebpf.Variable `ebpf:"hits_wanted"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.

@@ -10,6 +10,7 @@ struct packet {
 	struct address src, dst;
 	__u64 conntrack; /* address of the struct nf_conn, 0 without */
 	__u32 ifindex;
+	__u32 len;
 	__u16 sport, dport; /* 0 where the protocol has none */
 	__u8 family;        /* NFPROTO_* */
 	__u8 protocol;

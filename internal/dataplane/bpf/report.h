@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Counters and events: what the program tells user space about a packet that it judged. */
+/* What the program tells user space about a packet that it judged: counters, hits of rules, events. */
 #pragma once
 
 enum verdict {
@@ -29,7 +29,14 @@ struct judgement {
 };
 
 #define COUNTERS (2 * VERDICTS * REASONS)
-#define COUNTER_LOST COUNTERS /* the last one: events that did not fit in the ring */
+
+/* Those after the verdicts' own. */
+enum {
+	COUNTER_LOST = COUNTERS, /* events that did not fit in the ring; their packets are counted as repeats */
+	COUNTER_UNLISTED,        /* packets that are in no event and no repeat, because there is no room for another key */
+	COUNTER_UNATTRIBUTED,    /* hits that had no room */
+	COUNTERS_ALL,
+};
 
 enum event_mode {
 	EVENTS_OFF,
@@ -37,39 +44,31 @@ enum event_mode {
 	EVENTS_ALL,    /* and VERDICT_ACCEPT of isolated pods */
 };
 
-/* One end's verdict about one packet. Its form is between this program and the agent that loaded it, no API. */
-struct event {
-	__u64 time;                  /* bpf_ktime_get_ns */
-	struct address src, dst;     /* as judged: after DNAT, before SNAT */
-	struct address original_dst; /* before DNAT; zero where conntrack has no entry */
+/* What a verdict is a hit of: a rule, or the default of a set. */
+struct hit_key {
 	__u32 rule;
-	__u32 set;
-	__u32 pod_flags;
-	__u32 ifindex; /* that the packet came in by */
-	__u16 sport, dport;
-	__u16 original_dport;
-	__u8 protocol;
-	__u8 direction; /* enum direction: the source was judged for EGRESS, the destination for INGRESS */
-	__u8 verdict;
-	__u8 tier;
-	__u8 reason;
-	__u8 pad[5];
+	__u32 set; /* where rule is 0 */
+	__u32 verdict;
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
-} events SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct hit_key);
+	__type(value, __u64);
+} hits SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS + 1);
+	__uint(max_entries, COUNTERS_ALL);
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
 
 /* Set before the program is loaded, so that the verifier removes what is not wanted. */
 volatile const enum event_mode events_wanted = EVENTS_DENIED;
+volatile const bool hits_wanted = true;
 
 static __always_inline void count(__u32 index)
 {
@@ -79,58 +78,71 @@ static __always_inline void count(__u32 index)
 		*n += 1;
 }
 
-/* What conntrack knows of the packet as its sender sent it. */
-static __noinline void add_original(struct event *e, const struct packet *p)
+static __noinline void count_hit(__u32 rule, __u32 set, enum verdict verdict)
 {
-	__builtin_memset(&e->original_dst, 0, sizeof(e->original_dst));
-	e->original_dport = 0;
-	if (!p->conntrack || !bpf_core_type_exists(struct nf_conn))
-		return;
+	struct hit_key key = { .rule = rule, .set = rule ? 0 : set, .verdict = verdict };
+	__u64 *n = bpf_map_lookup_elem(&hits, &key), one = 1;
 
-	struct nf_conn *ct = bpf_rdonly_cast((void *)p->conntrack, bpf_core_type_id_kernel(struct nf_conn));
-
-	if (p->family == NFPROTO_IPV4) {
-		e->original_dst.word[2] = MAPPED_PREFIX;
-		e->original_dst.word[3] = ct->tuplehash[0].tuple.dst.u3.all[0];
-	} else {
-		e->original_dst.word[0] = ct->tuplehash[0].tuple.dst.u3.all[0];
-		e->original_dst.word[1] = ct->tuplehash[0].tuple.dst.u3.all[1];
-		e->original_dst.word[2] = ct->tuplehash[0].tuple.dst.u3.all[2];
-		e->original_dst.word[3] = ct->tuplehash[0].tuple.dst.u3.all[3];
+	if (!n) {
+		if (!bpf_map_update_elem(&hits, &key, &one, BPF_NOEXIST))
+			return;
+		n = bpf_map_lookup_elem(&hits, &key); /* another CPU was first, or the map is full */
 	}
-	/* Where the protocol has no ports conntrack keeps other things here, such as an ICMP type and code. */
-	if (p->dport)
-		e->original_dport = bpf_ntohs(ct->tuplehash[0].tuple.dst.u.all);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	else
+		count(COUNTER_UNATTRIBUTED);
+}
+
+/* Has the packet in one event or one count, whatever comes. */
+static __noinline void tell(const struct packet *p, struct repeat_key *k, const struct pod *pod)
+{
+	const struct address who = !pod ? (struct address){} : k->direction == EGRESS ? p->src : p->dst;
+	__u32 slot = 0;
+	void *counts = bpf_map_lookup_elem(&counting, &slot);
+
+	if (!counts)
+		return;
+	if (event_pace && add(counts, k, p))
+		return;
+	if (may_tell(&who)) {
+		begin(counts, k, p, pod);
+		if (submit(p, k, pod))
+			return;
+		count(COUNTER_LOST);
+	} else {
+		__builtin_memset(k->direction == EGRESS ? &k->dst : &k->src, 0, sizeof(k->src));
+		if (!pod)
+			__builtin_memset(&k->src, 0, sizeof(k->src));
+		k->rule = 0;
+		k->dport = 0;
+		k->protocol = 0;
+		k->unlisted = 1;
+		begin(counts, k, p, pod);
+	}
+	if (!add(counts, k, p))
+		count(COUNTER_UNLISTED);
 }
 
 /* Counts, and tells where it was asked for. pod is NULL where the verdict is about the packet and not about a pod's policies. */
 static __noinline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct judgement *j)
 {
+	struct repeat_key k = {
+		.src = p->src,
+		.dst = p->dst,
+		.rule = j->rule,
+		.set = pod ? pod->sets[direction & 1] : 0,
+		.dport = p->dport,
+		.protocol = p->protocol,
+		.direction = direction,
+		.verdict = j->verdict,
+		.tier = j->tier,
+		.reason = j->reason,
+	};
+
 	count((direction * VERDICTS + j->verdict) * REASONS + j->reason);
-	if (events_wanted == EVENTS_OFF || (events_wanted == EVENTS_DENIED && j->verdict == VERDICT_ACCEPT))
-		return;
-
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-
-	if (!e) {
-		count(COUNTER_LOST);
-		return;
-	}
-	e->time = bpf_ktime_get_ns();
-	e->src = p->src;
-	e->dst = p->dst;
-	add_original(e, p);
-	e->rule = j->rule;
-	e->set = pod ? pod->sets[direction & 1] : 0;
-	e->pod_flags = pod ? pod->flags : 0;
-	e->ifindex = p->ifindex;
-	e->sport = p->sport;
-	e->dport = p->dport;
-	e->protocol = p->protocol;
-	e->direction = direction;
-	e->verdict = j->verdict;
-	e->tier = j->tier;
-	e->reason = j->reason;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
-	bpf_ringbuf_submit(e, 0);
+	if (hits_wanted && (j->reason == REASON_RULE || j->reason == REASON_DEFAULT))
+		count_hit(j->rule, k.set, j->verdict);
+	if (events_wanted == EVENTS_ALL || (events_wanted == EVENTS_DENIED && j->verdict != VERDICT_ACCEPT))
+		tell(p, &k, pod);
 }
