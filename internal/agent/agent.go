@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +91,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if err := a.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
 	}
-	a.opts.Log.Info("Policies are in force", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
+	a.opts.Log.Info("This agent judges", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
 	return a.run(ctx)
 }
 
@@ -98,16 +99,24 @@ func (a *Agent) takeOver() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.compiler.Commit()
-	if _, err := a.dp.Sync(a.state.compiler.Tables()); err != nil {
-		return err
+	_, failed := a.dp.Sync(a.state.compiler.Tables())
+	if failed != nil {
+		// What an earlier agent left is better than what would be closed now.
+		if alone, err := a.dp.Alone(); !alone || err != nil {
+			return errors.Join(failed, err)
+		}
+		a.failClosed()
 	}
 	if err := a.dp.Attach(); err != nil {
 		return err
 	}
-	a.changed = time.Time{}
-	a.state.landed(time.Now())
 	a.metrics.observe(a.state)
 	a.inForce.Store(true)
+	if a.noteFailure(failed); failed != nil {
+		return nil
+	}
+	a.changed = time.Time{}
+	a.state.landed(time.Now())
 	a.pending.everything = true // of what changed while no agent was here
 	a.wakeSweep()
 	return nil
@@ -125,7 +134,9 @@ func (a *Agent) run(ctx context.Context) error {
 	defer check.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	<-retry.C
+	if <-retry.C; a.failure.Load() != nil {
+		retry.Reset(backoff(0))
+	}
 	for {
 		var err error
 		select {
@@ -136,11 +147,17 @@ func (a *Agent) run(ctx context.Context) error {
 			err = a.program()
 		case <-collect.C:
 			a.followNamespaces(ctx)
+			if a.failure.Load() != nil {
+				continue // repair is due
+			}
 			err = a.collect()
 		case <-check.C:
 			err = a.repair()
 		case <-retry.C:
 			err = a.repair()
+		}
+		if errors.Is(err, dataplane.ErrSuperseded) {
+			return err
 		}
 		if a.noteFailure(err); err != nil {
 			retry.Reset(backoff(a.attempts))
@@ -159,6 +176,7 @@ func (a *Agent) program() error {
 		return a.sync() // the maps lack what failed before: an incremental change could refer to it
 	}
 	if err := a.dp.Apply(changes); err != nil {
+		a.failClosed()
 		return err
 	}
 	a.metrics.writes.Add(float64(changes.Len()))
@@ -171,9 +189,6 @@ func (a *Agent) collect() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.forgetDeparted()
-	if a.failure.Load() != nil {
-		return *a.failure.Load() // repair is due
-	}
 	if !a.changed.IsZero() {
 		return nil // program first
 	}
@@ -182,11 +197,17 @@ func (a *Agent) collect() error {
 	return a.dp.Apply(changes)
 }
 
-// repair compares the kernel's maps with what they should hold, and puts them right.
+// repair compares the kernel's maps with what they should hold, puts them right, and puts back what somebody removed beside them.
 func (a *Agent) repair() error {
+	if err := a.dp.Attach(); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pending.add(a.state.compiler.Commit().Narrowed)
+	if a.failure.Load() != nil {
+		a.state.compiler.Collect() // there may be no room for what is unused
+	}
 	return a.sync()
 }
 
@@ -202,13 +223,30 @@ func (a *Agent) sync() error {
 		}
 	}
 	if err != nil {
+		a.failClosed()
 		return err
 	}
 	a.programmed()
 	return nil
 }
 
+// failClosed closes pods whose policies could not be written.
+func (a *Agent) failClosed() {
+	fresh := map[netip.Addr]bool{}
+	for _, p := range a.state.landing.pods {
+		for _, addr := range p.addresses {
+			fresh[addr] = true
+		}
+	}
+	closed, err := a.dp.FailClosed(a.state.compiler.Tables().Pods, func(addr netip.Addr) bool { return fresh[addr] })
+	if err != nil {
+		a.opts.Log.Error(err, "Cannot close pods whose policies are not in force")
+	}
+	a.metrics.closed.Set(float64(closed))
+}
+
 func (a *Agent) programmed() {
+	a.metrics.closed.Set(0)
 	if !a.changed.IsZero() {
 		a.metrics.programming.Observe(time.Since(a.changed).Seconds())
 		a.changed = time.Time{}

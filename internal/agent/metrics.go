@@ -18,6 +18,7 @@ type metrics struct {
 	cut         prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
+	closed      prometheus.Gauge
 	rejected    *prometheus.CounterVec // by kind
 	drift       *prometheus.CounterVec // by map, difference
 }
@@ -48,12 +49,14 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_programming_failures_total", Help: "Changes that could not be written; they are retried."}),
+		closed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_closed_addresses", Help: "Addresses of pods that are closed, because their policies could not be written into the kernel's maps."}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; what they said before stays in force."}, []string{"kind"}),
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
 	}
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.rejected, m.drift, &usage{dp})
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp})
 	return m
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -20,9 +21,11 @@ import (
 const (
 	// A packet that was judged just before the change makes its entry just after the first look: a second one finds it.
 	secondLook = 250 * time.Millisecond
-	// How long a cut flow's server cannot open it again from its side: longer than TCP sends again what nobody acknowledges
-	// (net.ipv4.tcp_retries2, 924 s by default).
-	holdOff = 20 * time.Minute
+	// How long a cut flow's server cannot open it again from its side. Of TCP that is only what opens nothing, for longer than it is sent
+	// again when nobody acknowledges it (net.ipv4.tcp_retries2, 924 s by default). Another protocol's packet may well be
+	// a flow of its own; conntrack itself forgets a flow of UDP after 2 minutes.
+	holdOffTCP   = 20 * time.Minute
+	holdOffOther = 3 * time.Minute
 )
 
 // pending are the addresses whose flows are to be looked at; guarded by Agent.mu.
@@ -103,7 +106,19 @@ func (a *Agent) sweep(work pending) (int, error) {
 		return !refused(a.state.compiler.Tables(), f.Opened(), own)
 	})
 	a.mu.Unlock()
-	return len(flows), a.dp.Cut(flows, holdOff)
+	tcp, other := byHoldOff(flows)
+	return len(flows), errors.Join(a.dp.Cut(tcp, holdOffTCP), a.dp.Cut(other, holdOffOther))
+}
+
+func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
+	for _, f := range flows {
+		if f.Protocol == policy.TCP {
+			tcp = append(tcp, f)
+		} else {
+			other = append(other, f)
+		}
+	}
+	return tcp, other
 }
 
 // refused reports whether a flow would not be allowed to begin now. What a pod has with its own node is always allowed, and with itself.

@@ -22,10 +22,5 @@ func (d *Dataplane) Apply(c compiler.Changes) error {
 		func() error { return t.rows.deleteAll(c.StaleRows) },
 		func() error { return t.ports.deleteAll(c.StalePorts) },
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inOrder(steps)
 }

@@ -33,7 +33,7 @@ func (d Drift) Total() int {
 
 // Sync makes the maps hold exactly want: it fills a new generation, heals after a failed Apply, and is the audit of one
 // that should need none. What is missing or wrong is written first, what others refer to before them; then what is too much
-// is deleted, in the opposite order. The drift is returned also with an error, which may have left some of it in place.
+// is deleted, in the opposite order; where a map is full, before that. The drift is returned also with an error, which may have left some of it in place.
 func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,12 +77,42 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 		func() error { return t.rows.deleteRaw(rows.extra) },
 		func() error { return t.ports.deleteRaw(ports.extra) },
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
+	err := inOrder(steps)
+	var full *MapFullError
+	if errors.As(err, &full) {
+		if err := t.makeRoom(addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
 			return drift, err
 		}
+		err = inOrder(steps)
 	}
-	return drift, nil
+	return drift, err
+}
+
+func inOrder(steps []func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom deletes what is too much before the rest is written, less what the pods in the kernel are judged by.
+func (t *tables) makeRoom(addresses []bpf.FilterAddress, networks []bpf.FilterNetworkKey, rows []bpf.FilterRowKey, ports []bpf.FilterPortKey) error {
+	sets, used := map[uint32]bool{}, map[uint32]bool{}
+	err := errors.Join(
+		t.pods.dump(func(_ bpf.FilterAddress, p bpf.FilterPod) { sets[p.Sets[0]], sets[p.Sets[1]] = true, true }),
+		t.rows.dump(func(k bpf.FilterRowKey, r bpf.FilterRow) { used[r.Table] = used[r.Table] || sets[k.Set] }),
+	)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		t.addresses.deleteRaw(addresses),
+		t.networks.deleteRaw(networks),
+		t.rows.deleteRaw(slices.DeleteFunc(slices.Clone(rows), func(k bpf.FilterRowKey) bool { return sets[k.Set] })),
+		t.ports.deleteRaw(slices.DeleteFunc(slices.Clone(ports), func(k bpf.FilterPortKey) bool { return used[k.Table] })),
+	)
 }
 
 // difference is what takes a map to what it should be.
