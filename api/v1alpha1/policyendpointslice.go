@@ -83,6 +83,21 @@ type GroupSelector struct {
 	// port narrows the group to pods that give this name to this port.
 	// +optional
 	Port *NamedPort `json:"port,omitempty"`
+	// ipBlock narrows the group to those of the pods' addresses that lie in a block: where a policy names a port beside an ipBlock.
+	// +optional
+	IPBlock *IPBlock `json:"ipBlock,omitempty"`
+}
+
+// IPBlock is a block of addresses less some parts of it.
+type IPBlock struct {
+	// cidr is the block.
+	// +required
+	CIDR CIDR `json:"cidr"`
+	// except are parts of it that are left out.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10000
+	Except []CIDR `json:"except,omitempty"`
 }
 
 // NamedPort is a container port's name and the number behind it.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
-
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -52,23 +50,18 @@ func convene(s *Scenario) (c *court, diff *Difference) {
 		return nil, &Difference{Scenario: s, Who: who, Answers: err.Error() + "\n"}
 	}
 	reference := c.seat("cluster", clusterJudge{c.cluster}, 0)
-	ours := reference
-	adapted, quirks := c.adapt("kidoban", kidobanQuirks)
-	if len(quirks) > 0 {
-		ours = c.seat("cluster, as kidoban is known to differ", clusterJudge{adapted}, len(c.seats))
-	}
 	for _, what := range []string{untold(c.cluster, k), k.leftover()} {
 		if what != "" {
 			return nil, &Difference{Scenario: s, Who: who, Answers: what}
 		}
 	}
-	c.seat("engine", engine, ours)
-	c.seat("tables", tablesJudge{k}, ours)
+	c.seat("engine", engine, reference)
+	c.seat("tables", tablesJudge{k}, reference)
 	who = "cyclonus"
-	adapted, _ = c.adapt(who, cyclonusQuirks)
+	adapted := c.adapt(who, cyclonusQuirks)
 	c.seat(who, newCyclonus(adapted, cyclonusQuirks), reference)
 	who = "kube-network-policies"
-	adapted, _ = c.adapt(who, knpQuirks)
+	adapted = c.adapt(who, knpQuirks)
 	c.seat(who, newKubeNetworkPolicies(adapted, knpQuirks), reference)
 	return c, nil
 }
@@ -78,15 +71,15 @@ func (c *court) seat(name string, j judge, reference int) int {
 	return len(c.seats) - 1
 }
 
-func (c *court) adapt(who string, quirks []*quirk) (*policy.Cluster, []*quirk) {
+func (c *court) adapt(who string, quirks []*quirk) *policy.Cluster {
 	adapted, applied := adapt(c.cluster, quirks)
 	for _, q := range applied {
 		c.quirks = append(c.quirks, who+": "+q.name)
 	}
-	return adapted, applied
+	return adapted
 }
 
-// untold says which policy has a problem that it should not have, or is not told of one that it has.
+// untold says which policy has no PolicyEndpoint, or a problem that it should not have.
 func untold(c *policy.Cluster, k *kidoban) string {
 	problems := k.problems()
 	for i := range c.Policies {
@@ -95,15 +88,10 @@ func untold(c *policy.Cluster, k *kidoban) string {
 		if !ok {
 			return fmt.Sprintf("policy %s has no PolicyEndpoint\n", nameOf(np))
 		}
-		named := false
 		for _, p := range list {
 			if p.Reason != v1alpha1.ReasonUnresolvedNamedPort {
 				return fmt.Sprintf("policy %s: unexpected problem %s: %s\n", nameOf(np), p.Reason, p.Message)
 			}
-			named = true
-		}
-		if _, left := adapt(&policy.Cluster{Policies: []networkingv1.NetworkPolicy{*np}}, kidobanQuirks); len(left) > 0 && policy.PolicyTypes(np)[policy.Egress] && !named {
-			return fmt.Sprintf("policy %s is not told that a named port means nothing in a block\n", nameOf(np))
 		}
 	}
 	if len(problems) != len(c.Policies) {

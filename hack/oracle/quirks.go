@@ -1,8 +1,6 @@
 package oracle
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,8 +20,6 @@ type quirk struct {
 var (
 	cyclonusQuirks = []*quirk{noDefaults, legacyBlocks, sidecars, notIn, emptyValue, onePortName}
 	knpQuirks      = []*quirk{noDefaults, legacyBlocks, sidecars, emptyRules, portZero}
-	// kidobanQuirks are ours: the reference is adapted, so that the rest is compared.
-	kidobanQuirks = []*quirk{namesInBlocks}
 )
 
 var (
@@ -44,9 +40,6 @@ var (
 	emptyRules = &quirk{"an empty list of rules allows all", adaptEmptyRules}
 	// portZero: kube-network-policies takes a named port for number 0, besides what it stands for.
 	portZero = &quirk{name: "a named port is port 0, too"}
-	// namesInBlocks: kidoban's resolver leaves a named port of an egress rule out for the rule's ipBlocks, and tells so; a pod inside the
-	// block may have that name.
-	namesInBlocks = &quirk{"named ports mean nothing in ipBlocks", adaptNamesInBlocks}
 )
 
 // adapt rewrites a copy of the cluster, and returns those quirks that mattered.
@@ -181,36 +174,6 @@ func adaptEmptyRules(c *policy.Cluster) (applied bool) {
 		if spec.Egress != nil && len(spec.Egress) == 0 {
 			spec.Egress, applied = nil, true
 		}
-	}
-	return applied
-}
-
-// adaptNamesInBlocks takes the blocks of a rule with names apart, and leaves them the numbers alone.
-func adaptNamesInBlocks(c *policy.Cluster) (applied bool) {
-	for i := range c.Policies {
-		spec := &c.Policies[i].Spec
-		var rules []networkingv1.NetworkPolicyEgressRule
-		for _, r := range spec.Egress {
-			rest, blocks := r, networkingv1.NetworkPolicyEgressRule{}
-			rest.To = slices.DeleteFunc(slices.Clone(r.To), func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil })
-			blocks.To = slices.DeleteFunc(slices.Clone(r.To), func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock == nil })
-			blocks.Ports = slices.DeleteFunc(slices.Clone(r.Ports), func(p networkingv1.NetworkPolicyPort) bool { return p.Port != nil && p.Port.StrVal != "" })
-			if len(blocks.To) == 0 || len(blocks.Ports) == len(r.Ports) {
-				rules = append(rules, r)
-				continue
-			}
-			applied = true
-			if len(rest.To) > 0 { // else it would be everyone
-				rules = append(rules, rest)
-			}
-			if len(blocks.Ports) > 0 { // else it would be every port
-				rules = append(rules, blocks)
-			}
-		}
-		if len(spec.PolicyTypes) == 0 && len(spec.Egress) > 0 {
-			spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
-		}
-		spec.Egress = rules
 	}
 	return applied
 }

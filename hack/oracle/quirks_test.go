@@ -110,27 +110,6 @@ func TestQuirks(t *testing.T) {
 	}
 }
 
-// What kidoban does not honour, it tells; all else in the rule goes.
-func TestNamedPortsInBlocks(t *testing.T) {
-	s := shop(t, "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: http}, {port: 53}]}]}")
-	k, err := runKidoban(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	adapted, applied := adapt(s.Cluster(), kidobanQuirks)
-	if len(applied) != 1 || untold(s.Cluster(), k) != "" {
-		t.Errorf("adapted for %v, told of %v", applied, k.problems())
-	}
-	for port, want := range map[uint16]struct{ documented, ours bool }{8080: {true, false}, 53: {true, true}, 80: {false, false}} {
-		f := policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: port}
-		for judge, want := range map[judge]bool{clusterJudge{s.Cluster()}: want.documented, clusterJudge{adapted}: want.ours, tablesJudge{k}: want.ours} {
-			if got := judge.judge(policy.Egress, f); got.allowed != want {
-				t.Errorf("port %d: %T says %v", port, judge, got)
-			}
-		}
-	}
-}
-
 func TestShrinking(t *testing.T) {
 	d := newDice(1, 7)
 	s := d.history(d.objects())

@@ -80,6 +80,19 @@ func (b block) key() string {
 	return s.String()
 }
 
+// keys is the block's key, or nothing for no block.
+func (b *block) keys() []string {
+	if b == nil {
+		return nil
+	}
+	return []string{b.key()}
+}
+
+// contains reports whether the block has an address.
+func (b *block) contains(addr netip.Addr) bool {
+	return b.cidr.Contains(addr) && !slices.ContainsFunc(b.except, func(e netip.Prefix) bool { return e.Contains(addr) })
+}
+
 // peers writes the block as the API does: as one peer, or, where it has more excepts than a peer may have, as those of its
 // two halves.
 func (b block) peers() []v1alpha1.Peer {

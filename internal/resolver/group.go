@@ -1,15 +1,18 @@
 package resolver
 
 import (
+	"net/netip"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// group is the addresses of a matcher's pods, or of those of them that have a named port.
+// group is the addresses of a matcher's pods, or of those of them that have a named port, or of these those that lie in a block.
 type group struct {
 	key     policy.GroupKey
 	matcher *matcher
 	port    *policy.NamedPort
+	within  *block
 	users   int // policies
 	*placement
 }
@@ -21,19 +24,19 @@ func (r *Resolver) acquire(from string, ref groupRef) {
 		return
 	}
 	m := r.matcher(from, ref.set)
-	g := &group{key: ref.key, matcher: m, port: ref.port, users: 1, placement: newPlacement(r.options.MaxAddresses)}
+	g := &group{key: ref.key, matcher: m, port: ref.port, within: ref.set.within, users: 1, placement: newPlacement(r.options.MaxAddresses)}
 	r.groups[g.key] = g
 	if g.port == nil {
 		m.group = g
 	} else {
-		m.byPort[*g.port] = g
+		m.byPort[*g.port] = append(m.byPort[*g.port], g)
 	}
 	if r.adopted != nil || !r.started {
 		g.adopt(adoptable(r.adopted[g.key]))
 	}
 	for _, p := range r.pods(m) {
 		if g.holds(p) {
-			g.update(nil, p.addresses, func(int32) {})
+			g.update(nil, g.of(p), func(int32) {})
 		}
 	}
 	if !g.adopting {
@@ -51,7 +54,7 @@ func (r *Resolver) release(key policy.GroupKey) {
 	if g.port == nil {
 		g.matcher.group = nil
 	} else {
-		delete(g.matcher.byPort, *g.port)
+		g.matcher.dropGroup(g)
 	}
 	if !g.adopting {
 		r.markAll(g, -1)
@@ -99,6 +102,20 @@ func (g *group) holds(p *pod) bool {
 	return false
 }
 
+// of are a pod's addresses that the group is about.
+func (g *group) of(p *pod) []address {
+	if g.within == nil {
+		return p.addresses
+	}
+	var out []address
+	for _, a := range p.addresses {
+		if g.within.contains(netip.AddrFrom16(a).Unmap()) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 	out := v1alpha1.PolicyEndpointSliceSpec{
 		Group:     g.key.Name,
@@ -115,6 +132,12 @@ func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 	}
 	if g.port != nil {
 		out.Selector.Port = &v1alpha1.NamedPort{Protocol: v1alpha1.Protocol(g.port.Protocol.String()), Name: g.port.Name, Port: int32(g.port.Port)}
+	}
+	if g.within != nil {
+		out.Selector.IPBlock = &v1alpha1.IPBlock{CIDR: v1alpha1.CIDR(g.within.cidr.String())}
+		for _, e := range g.within.except {
+			out.Selector.IPBlock.Except = append(out.Selector.IPBlock.Except, v1alpha1.CIDR(e.String()))
+		}
 	}
 	return out
 }

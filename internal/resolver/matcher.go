@@ -34,7 +34,7 @@ type matcher struct {
 	selector selector
 	// group of the pods' addresses, and those of the pods that have a named port.
 	group  *group
-	byPort map[policy.NamedPort]*group
+	byPort map[policy.NamedPort][]*group
 	// names are the named ports whose numbers somebody wants to know.
 	names map[portName]*nameCount
 }
@@ -71,7 +71,7 @@ func (r *Resolver) matcher(from string, set *podSet) *matcher {
 	key := set.pods.key()
 	m, ok := s.matchers[key]
 	if !ok {
-		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort]*group{}, names: map[portName]*nameCount{}}
+		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort][]*group{}, names: map[portName]*nameCount{}}
 		s.matchers[key] = m
 		s.index.add(m.selector, m)
 		for _, p := range r.pods(m) {
@@ -79,6 +79,14 @@ func (r *Resolver) matcher(from string, set *podSet) *matcher {
 		}
 	}
 	return m
+}
+
+// dropGroup forgets one of the groups of pods with a named port.
+func (m *matcher) dropGroup(g *group) {
+	m.byPort[*g.port] = slices.DeleteFunc(m.byPort[*g.port], func(other *group) bool { return other == g })
+	if len(m.byPort[*g.port]) == 0 {
+		delete(m.byPort, *g.port)
+	}
 }
 
 // dropMatcher forgets a matcher that nothing refers to any more, and its scope with the last.

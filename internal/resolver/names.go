@@ -24,16 +24,16 @@ func endpointName(kind string, name types.NamespacedName, uid types.UID) string 
 	return stem + suffix
 }
 
-// groupName names a group by what it selects. namespaces is nil for a group of one namespace's own pods, port for one of all ports.
-func groupName(namespaces *selector, pods selector, port *policy.NamedPort) string {
-	parts := []string{"local", "", pods.key(), ""}
-	if namespaces != nil {
-		parts[0], parts[1] = "shared", namespaces.key()
+// groupName names a group by what it selects; port is nil for a group of all ports.
+func groupName(set *podSet, port *policy.NamedPort) string {
+	parts := []string{"local", "", set.pods.key(), ""}
+	if set.namespaces != nil {
+		parts[0], parts[1] = "shared", set.namespaces.key()
 	}
 	if port != nil {
 		parts[3] = fmt.Sprintf("%d %d %s", port.Protocol, port.Port, port.Name)
 	}
-	return "g-" + digest(16, parts...)
+	return "g-" + digest(16, append(parts, set.within.keys()...)...)
 }
 
 // digest hashes strings to n hexadecimal digits. Lengths go in too, so that no two lists look alike.

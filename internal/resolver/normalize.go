@@ -41,10 +41,12 @@ type peer struct {
 	block    block
 }
 
-// podSet is what a peer's selectors select: pods of the policy's own namespace where namespaces is nil.
+// podSet is what a peer's selectors select: pods of the policy's own namespace where namespaces is nil. Where within is
+// given, only those of their addresses count that lie in it.
 type podSet struct {
 	namespaces *selector
 	pods       selector
+	within     *block
 }
 
 // portName is a container port's name. The zero value is none.
@@ -69,7 +71,7 @@ func (s *podSet) key() string {
 	if s.namespaces == nil {
 		return digest(64, "local", s.pods.key())
 	}
-	return digest(64, "shared", s.namespaces.key(), s.pods.key())
+	return digest(64, append([]string{"shared", s.namespaces.key(), s.pods.key()}, s.within.keys()...)...)
 }
 
 // normalize reads a NetworkPolicy. What cannot be honoured is left out, so that less is allowed, and is told among the problems.
@@ -131,14 +133,14 @@ func (b *builder) rule(path, peersField string, index int32, from []networkingv1
 			b.add(p, portName{}, index, numbers)
 		}
 		for _, name := range names {
-			switch {
-			case p.everyone: // a name means something on pods only
-				b.add(peer{pods: &podSet{namespaces: &selector{}}}, name, index, portSet{})
-			case p.pods != nil:
-				b.add(p, name, index, portSet{})
-			default:
-				b.out.problem(v1alpha1.ReasonUnresolvedNamedPort, "%s.ports: %s means nothing for the addresses of ipBlock %s", path, name, p.block.cidr)
+			if p.pods == nil { // a name means something on pods only: on those of all namespaces, or of the block
+				set := &podSet{namespaces: &selector{}}
+				if block := p.block; !p.everyone {
+					set.within = &block
+				}
+				p = peer{pods: set}
 			}
+			b.add(p, name, index, portSet{})
 		}
 	}
 }

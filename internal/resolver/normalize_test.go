@@ -37,6 +37,9 @@ func summary(r rendered) string {
 			s += "ns[" + selectorString(*g.set.namespaces) + "]"
 		}
 		s += "pods[" + selectorString(g.set.pods) + "]"
+		if g.set.within != nil {
+			s += "in[" + g.set.within.key() + "]"
+		}
 		if g.port != nil {
 			s += fmt.Sprintf(":%s/%s=%d", g.port.Protocol, g.port.Name, g.port.Port)
 		}
@@ -150,8 +153,8 @@ func TestMeaningOfPolicies(t *testing.T) {
 			want:     "Ingress\nin [0]: everyone on TCP/unknown",
 			problems: `UnresolvedNamedPort spec.ingress: no pod that the policy selects has a TCP port "unknown"`},
 		{name: "a name at an ipBlock", spec: `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: known}]}]}`,
-			want:     "Egress",
-			problems: `UnresolvedNamedPort spec.egress[0].ports: TCP port "known" means nothing for the addresses of ipBlock 10.0.0.0/8`},
+			want: "Egress\nout [0]: kidoban:ns[<none>]pods[<none>]in[10.0.0.0/8]:TCP/known=8080 on TCP/8080\n" +
+				"out [0]: kidoban:ns[<none>]pods[<none>]in[10.0.0.0/8]:TCP/known=9090 on TCP/9090"},
 		{name: "ports that are all wrong open none", spec: `{podSelector: {}, ingress: [{ports: [{port: 0}, {port: 90, endPort: 80}, {port: 70000}, {protocol: ICMP, port: 8}, {port: http, endPort: 90}, {endPort: 9}, {port: "80"}]}]}`,
 			want: "Ingress",
 			problems: `InvalidPort spec.ingress[0].ports[0]: port 0 to 0 is no range inside 1 to 65535

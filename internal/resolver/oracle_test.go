@@ -46,6 +46,14 @@ func (m *model) peersAt(a netip.Addr) []Pod {
 	return out
 }
 
+// known returns those of the pods whose namespace is known.
+func (m *model) known(pods []Pod) []Pod {
+	return slices.DeleteFunc(pods, func(p Pod) bool {
+		_, ok := m.namespaces[p.Key.Namespace]
+		return !ok
+	})
+}
+
 // selectsPod reports whether selectors of a policy in a namespace select the pod.
 func (m *model) selectsPod(from string, namespaces, pods *metav1.LabelSelector, p Pod) bool {
 	if pods == nil {
@@ -88,12 +96,9 @@ func (m *model) allows(np *networkingv1.NetworkPolicy, d policy.Direction, selec
 				if blockHolds(peer.IPBlock.CIDR, peer.IPBlock.Except, f.peer) == 0 {
 					return false
 				}
+				named = m.known(m.peersAt(f.peer))
 			case peer.PodSelector == nil && peer.NamespaceSelector == nil: // everyone
-				for _, p := range m.peersAt(f.peer) {
-					if _, known := m.namespaces[p.Key.Namespace]; known {
-						named = append(named, p)
-					}
-				}
+				named = m.known(m.peersAt(f.peer))
 			default:
 				for _, p := range m.peersAt(f.peer) {
 					if m.selectsPod(np.Namespace, peer.NamespaceSelector, peer.PodSelector, p) {

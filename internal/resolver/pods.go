@@ -36,7 +36,7 @@ func (p *pod) eachGroup(yield func(*group)) {
 			continue
 		}
 		for _, port := range p.Ports {
-			if g := m.byPort[port]; g != nil {
+			for _, g := range m.byPort[port] {
 				yield(g)
 			}
 		}
@@ -93,10 +93,10 @@ func (r *Resolver) movePod(old, next *pod) {
 	type move struct{ remove, add []address }
 	moves := map[*group]move{}
 	if old != nil {
-		old.eachGroup(func(g *group) { moves[g] = move{remove: old.addresses} })
+		old.eachGroup(func(g *group) { moves[g] = move{remove: g.of(old)} })
 	}
 	if next != nil {
-		next.eachGroup(func(g *group) { moves[g] = move{remove: moves[g].remove, add: next.addresses} })
+		next.eachGroup(func(g *group) { moves[g] = move{remove: moves[g].remove, add: g.of(next)} })
 	}
 	for g, m := range moves {
 		r.place(g, without(m.remove, m.add), without(m.add, m.remove))

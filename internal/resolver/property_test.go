@@ -275,6 +275,13 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 						return n.Name == sel.Port.Name && n.Protocol.String() == string(sel.Port.Protocol) && int32(n.Port) == sel.Port.Port
 					})
 				}
+				if sel.IPBlock != nil {
+					var except []string
+					for _, e := range sel.IPBlock.Except {
+						except = append(except, string(e))
+					}
+					at = at && blockHolds(string(sel.IPBlock.CIDR), except, a) > 0
+				}
 				if at && m.selectsPod(group.Namespace, sel.NamespaceSelector, sel.PodSelector, p) {
 					want[v1alpha1.CIDR(address(a.As16()).prefix().String())] = true
 				}

@@ -108,7 +108,7 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 }
 
 func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
-	key := policy.GroupKey{Namespace: r.namespace, Name: groupName(set.namespaces, set.pods, port)}
+	key := policy.GroupKey{Namespace: r.namespace, Name: groupName(set, port)}
 	if set.namespaces != nil {
 		key.Namespace = r.shared
 	}

@@ -192,11 +192,11 @@ func TestGroupNamesTellSelectorsApart(t *testing.T) {
 	port := policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 80}
 	seen := map[string]int{}
 	for i, name := range []string{
-		groupName(nil, all, nil), groupName(nil, web, nil), groupName(&all, all, nil), groupName(&web, all, nil), groupName(&all, web, nil), groupName(&web, web, nil),
-		groupName(nil, web, &port), groupName(&all, web, &port),
-		groupName(nil, web, &policy.NamedPort{Protocol: policy.UDP, Name: "http", Port: 80}),
-		groupName(nil, web, &policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 8080}),
-		groupName(nil, web, &policy.NamedPort{Protocol: policy.TCP, Name: "http8", Port: 80}),
+		groupName(&podSet{pods: all}, nil), groupName(&podSet{pods: web}, nil), groupName(&podSet{namespaces: &all, pods: all}, nil), groupName(&podSet{namespaces: &web, pods: all}, nil), groupName(&podSet{namespaces: &all, pods: web}, nil), groupName(&podSet{namespaces: &web, pods: web}, nil),
+		groupName(&podSet{pods: web}, &port), groupName(&podSet{namespaces: &all, pods: web}, &port),
+		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.UDP, Name: "http", Port: 80}),
+		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 8080}),
+		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http8", Port: 80}),
 	} {
 		if j, ok := seen[name]; ok {
 			t.Errorf("%d and %d are both %s", i, j, name)
