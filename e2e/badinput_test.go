@@ -152,7 +152,7 @@ func TestAgentRefusesToStart(t *testing.T) {
 	traffic := startTraffic(t, tables, "backend", matrix.Column{Group: "database", Port: "5432"})
 	frontend := startTraffic(t, tables, "frontend", matrix.Column{Group: "database", Port: "5432"})
 
-	noPorts := []string{"--metrics-bind-address=0", "--health-probe-bind-address=0"}
+	noPorts := []string{"--metrics-bind-address=0", "--health-probe-bind-address=0", "--api-bind-address=0"}
 	for _, tc := range []struct {
 		name  string
 		wrap  []string
@@ -161,6 +161,7 @@ func TestAgentRefusesToStart(t *testing.T) {
 	}{
 		{"metrics port in use", nil, nil, []string{"--metrics-bind-address", "8162", "address already in use"}},
 		{"health port in use", nil, noPorts[:1], []string{"--health-probe-bind-address", "8163", "address already in use"}},
+		{"API port in use", nil, noPorts[:2], []string{"--api-bind-address", "8164", "address already in use"}},
 		{"no bpffs", []string{"unshare", "--mount", "sh", "-c", `umount /sys/fs/bpf && exec "$0" "$@"`}, noPorts, []string{"/sys/fs/bpf", "mount -t bpf"}},
 		{"no capabilities", []string{"setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"}, noPorts, []string{"BPF", "PERFMON", "securityContext"}},
 	} {
