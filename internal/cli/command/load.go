@@ -95,3 +95,6 @@ func list[L client.ObjectList](ctx context.Context, c client.Client, into L, eac
 		}
 	}
 }
+
+// ParameterCodec writes the options of a request into its URL.
+func ParameterCodec() runtime.ParameterCodec { return clientgoscheme.ParameterCodec }

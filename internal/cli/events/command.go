@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -76,6 +77,7 @@ log has them all.`,
 			since = time.Minute
 		}
 		p := printer{env: env, output: output, names: podNames(cmd.Context(), c)}
+		f.names = p.names
 		return stream(cmd.Context(), a, path(since, follow), follow, f, p.print, env.ErrOut)
 	}
 	return cmd
@@ -96,11 +98,17 @@ func path(since time.Duration, follow bool) string {
 }
 
 // filter is what of the events is shown.
-type filter struct{ policy, pod, verdict string }
+type filter struct {
+	policy, pod, verdict string
+	names                map[netip.Addr]string // of pods, also of other nodes than an event's
+}
 
 func (f *filter) wants(e *agentapi.Event) bool {
-	return (f.verdict == "" || e.Verdict == f.verdict) && (f.policy == "" || f.byPolicy(e)) &&
-		(f.pod == "" || strings.HasPrefix(e.Source.Namespace+"/"+e.Source.Pod, f.pod) || strings.HasPrefix(e.Destination.Namespace+"/"+e.Destination.Pod, f.pod))
+	return (f.verdict == "" || e.Verdict == f.verdict) && (f.policy == "" || f.byPolicy(e)) && (f.pod == "" || f.ofPod(&e.Source) || f.ofPod(&e.Destination))
+}
+
+func (f *filter) ofPod(e *agentapi.Endpoint) bool {
+	return e.Pod != "" && strings.HasPrefix(e.Namespace+"/"+e.Pod, f.pod) || strings.HasPrefix(f.names[e.IP], f.pod)
 }
 
 func (f *filter) byPolicy(e *agentapi.Event) bool {

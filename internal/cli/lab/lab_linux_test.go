@@ -1,0 +1,134 @@
+package lab_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const repo = "../../.."
+
+// binary is the program as users have it.
+func binary(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kubectl-kidoban")
+	if out, err := exec.Command("go", "build", "-o", file, repo+"/cmd/kubectl-kidoban").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return file
+}
+
+// leftOver fails the test if the lab left something on this machine.
+func leftOver(t *testing.T, group int) {
+	t.Helper()
+	if err := syscall.Kill(-group, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("a process of the lab is left (%v)", err)
+	}
+	if pins, _ := filepath.Glob("/sys/fs/bpf/kidoban*"); len(pins) > 0 {
+		t.Errorf("pins are left: %v", pins)
+	}
+	if links, _ := filepath.Glob("/sys/class/net/lab*"); len(links) > 0 {
+		t.Errorf("links are left: %v", links)
+	}
+}
+
+// The shop's policies, with real packets: all go as is meant, and some are refused.
+func TestShop(t *testing.T) {
+	cmd := exec.Command(binary(t), "lab", "-f", repo+"/examples/shop", "-f", repo+"/examples/shop/policies", "-o", "json")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out, told bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &told
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s%s", err, &out, &told)
+	}
+	leftOver(t, cmd.Process.Pid)
+	var result struct {
+		Cells []struct {
+			From, To          struct{ Namespace, Name string }
+			Port              int
+			Verdict, Measured string
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &result); err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, c := range result.Cells {
+		if c.Measured != c.Verdict {
+			t.Errorf("%+v", c)
+		}
+		count[c.Measured]++
+	}
+	if count["allowed"] < 10 || count["denied"] < 30 {
+		t.Errorf("%v connections are too few to have tried anything", count)
+	}
+}
+
+// big is manifests whose connections take a while: everybody is refused everything.
+func big(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&b, "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app-%d, namespace: a}\nspec: {replicas: 2, template: {metadata: {labels: {app: app-%d}}, spec: {containers: [{name: c, ports: [{containerPort: 80}, {containerPort: 81}]}]}}}\n---\n", i, i)
+	}
+	b.WriteString("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: a}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n")
+	file := filepath.Join(t.TempDir(), "big.yaml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestNothingIsLeftAfterASignal(t *testing.T) {
+	program, manifests := binary(t), big(t)
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			cmd := exec.Command(program, "lab", "-f", manifests)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			awaitChild(t, cmd.Process.Pid)
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Error("it ended well")
+			}
+			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				if errors.Is(syscall.Kill(-cmd.Process.Pid, 0), syscall.ESRCH) || time.Now().After(deadline) {
+					break
+				}
+			}
+			leftOver(t, cmd.Process.Pid)
+		})
+	}
+}
+
+// awaitChild waits until the process inside is at work: it has made network namespaces of pods.
+func awaitChild(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		for _, task := range tasks {
+			more, _ := os.ReadFile(task)
+			children = append(children, more...)
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			links, _ := os.ReadFile("/proc/" + child + "/net/dev")
+			if strings.Contains(string(links), "lab1") {
+				return
+			}
+		}
+	}
+	t.Fatal("the lab does not come to make pods")
+}
