@@ -37,6 +37,7 @@ type options struct {
 	apiAddr             string
 	nriSocket           string
 	events              eventLog
+	ruleSeries          int
 	cleanup             bool
 	version             bool
 	log                 zap.Options
@@ -55,6 +56,7 @@ func main() {
 	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
 	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
 	o.events.bind()
+	flag.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Most series of kidoban_agent_rule_hits_total, which counts for each policy and rule; 0: none.")
 	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
 	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
 	o.log.BindFlags(flag.CommandLine)
@@ -93,7 +95,8 @@ func run(o options) error {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
 	dpOptions := dataplane.Options{BPFFS: o.bpffs, Guard: mode.Guard(o.audit), Log: log.WithName("dataplane"),
-		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst)}
+		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
+		CountHits: o.ruleSeries > 0}
 	warnings, err := dataplane.Check(dpOptions)
 	if err != nil {
 		return err
@@ -136,6 +139,7 @@ func run(o options) error {
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,
 		Mode:            mode,
+		RuleSeries:      o.ruleSeries,
 		CheckInterval:   o.checkInterval,
 		NRISocket:       o.nriSocket,
 		Log:             log.WithName("agent"),
@@ -148,11 +152,19 @@ func run(o options) error {
 		mgr.Add(a),
 		mgr.Add(events),
 		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), log.WithName("api")),
-		mgr.AddHealthzCheck("ping", healthz.Ping),
-		mgr.AddReadyzCheck("policies-in-force", a.Ready),
+		addChecks(mgr.AddHealthzCheck, a.Live()),
+		addChecks(mgr.AddReadyzCheck, a.Ready()),
 	); err != nil {
 		return err
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+func addChecks(add func(string, healthz.Checker) error, checks map[string]healthz.Checker) error {
+	var errs []error
+	for name, check := range checks {
+		errs = append(errs, add(name, check))
+	}
+	return errors.Join(errs...)
 }

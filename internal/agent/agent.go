@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,6 +27,8 @@ type Options struct {
 	Audit bool
 	// Mode is what becomes of pods that no policy speaks of. Standard by default; the dataplane must have been made with its Guard.
 	Mode Mode
+	// RuleSeries is the most series of kidoban_agent_rule_hits_total; 0: it is not exported. The dataplane must have been made with CountHits.
+	RuleSeries int
 	// CheckInterval is how often the kernel's maps are compared with what they should hold, and put right.
 	CheckInterval time.Duration
 	// NRISocket is where the container runtime listens for plugins; empty: none is asked.
@@ -51,9 +52,12 @@ type Agent struct {
 	changed time.Time // of the first event since the last programming; zero when there was none
 	pending pending   // flows to look at
 
-	kick      chan struct{} // something changed; capacity 1
-	sweepKick chan struct{} // something was taken away; capacity 1
-	inForce   atomic.Bool   // this generation judges
+	kick      chan struct{}             // something changed; capacity 1
+	sweepKick chan struct{}             // something was taken away; capacity 1
+	synced    atomic.Bool               // the watches have told all that there was
+	inForce   atomic.Bool               // this generation judges
+	round     atomic.Pointer[time.Time] // of the loop, the last one
+	hits      *hits                     // guarded by mu
 	failure   atomic.Pointer[error]
 	attempts  int // that failed in a row
 }
@@ -66,15 +70,20 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 	s := newState(opts.SharedNamespace)
 	s.audit = opts.Audit
 	s.mode = cmp.Or(opts.Mode, Standard)
-	return &Agent{
+	a := &Agent{
 		opts: opts, cache: c, dp: dp,
 		metrics: newMetrics(opts.Registry, dp),
+		hits:    newHits(opts.RuleSeries),
 		state:   s,
 		watches: map[string]context.CancelFunc{},
 
 		kick:      make(chan struct{}, 1),
 		sweepKick: make(chan struct{}, 1),
 	}
+	if opts.RuleSeries > 0 {
+		opts.Registry.MustRegister(hitCollector{a})
+	}
+	return a
 }
 
 // Start fills the dataplane with what there is, makes it the judge, and keeps it right until the context is done. What was in force before stays
@@ -88,6 +97,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return err
 	}
 	a.refreshInterfaces(ctx)
+	a.synced.Store(true)
 	if err := a.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
 	}
@@ -138,6 +148,8 @@ func (a *Agent) run(ctx context.Context) error {
 		retry.Reset(backoff(0))
 	}
 	for {
+		now := time.Now()
+		a.round.Store(&now)
 		var err error
 		select {
 		case <-ctx.Done():
@@ -192,6 +204,7 @@ func (a *Agent) collect() error {
 	if !a.changed.IsZero() {
 		return nil // program first
 	}
+	_ = a.countHits() // before their IDs are freed; a scrape says what is wrong
 	changes := a.state.compiler.Collect()
 	a.metrics.writes.Add(float64(changes.Len()))
 	return a.dp.Apply(changes)
@@ -277,17 +290,6 @@ func (a *Agent) noteFailure(err error) {
 
 func backoff(attempts int) time.Duration {
 	return min(30*time.Second, 100*time.Millisecond<<min(attempts, 10))
-}
-
-// Ready is a readiness check: this agent's generation judges, and the last programming succeeded.
-func (a *Agent) Ready(*http.Request) error {
-	if !a.inForce.Load() {
-		return errors.New("waiting for the API server: what an earlier agent left in force, if there was one, is what judges")
-	}
-	if err := a.failure.Load(); err != nil {
-		return *err
-	}
-	return nil
 }
 
 // update changes the state under the lock, unless the context is done, and wakes the loop.

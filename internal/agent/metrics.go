@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"runtime"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	build "github.com/kidoban/kidoban/internal/version"
 )
 
 // metrics of the agent. Names and meanings are listed in docs/metrics.md.
@@ -56,7 +59,11 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
 	}
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp})
+	buildInfo := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
+		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp}, buildInfo)
 	return m
 }
 
@@ -67,38 +74,4 @@ func (m *metrics) observe(s *state) {
 	m.policies.WithLabelValues("enforced").Set(float64(len(s.policies) - len(s.waiting)))
 	m.policies.WithLabelValues("waiting").Set(float64(len(s.waiting)))
 	m.groups.Set(float64(len(s.groups)))
-}
-
-// usage collects how full the maps are when it is asked.
-type usage struct{ dp *dataplane.Dataplane }
-
-var (
-	usageEntries = prometheus.NewDesc("kidoban_agent_map_entries", "Entries of a BPF map.", []string{"map"}, nil)
-	usageMax     = prometheus.NewDesc("kidoban_agent_map_max_entries", "The most entries that a BPF map can hold.", []string{"map"}, nil)
-	verdicts     = prometheus.NewDesc("kidoban_agent_verdicts_total", "Packets that opened a flow and were judged, by direction, verdict and reason.",
-		[]string{"direction", "verdict", "reason"}, nil)
-	lostEvents = prometheus.NewDesc("kidoban_agent_lost_events_total", "Events that did not fit in the kernel's ring.", nil, nil)
-)
-
-func (u *usage) Describe(ch chan<- *prometheus.Desc) {
-	ch <- usageEntries
-	ch <- usageMax
-	ch <- verdicts
-	ch <- lostEvents
-}
-
-func (u *usage) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range u.dp.Usage() {
-		ch <- prometheus.MustNewConstMetric(usageEntries, prometheus.GaugeValue, float64(m.Entries), m.Map)
-		ch <- prometheus.MustNewConstMetric(usageMax, prometheus.GaugeValue, float64(m.Max), m.Map)
-	}
-	counters, err := u.dp.Counters()
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(verdicts, err)
-		return
-	}
-	for _, c := range counters.Judged {
-		ch <- prometheus.MustNewConstMetric(verdicts, prometheus.CounterValue, float64(c.Packets), c.Direction.String(), c.Verdict.String(), c.Reason.String())
-	}
-	ch <- prometheus.MustNewConstMetric(lostEvents, prometheus.CounterValue, float64(counters.LostEvents))
 }
