@@ -44,7 +44,9 @@ func run(stdin []byte, args ...string) string {
 
 var shop = []string{"-f", "../../examples/shop", "-f", "../../examples/shop/policies"}
 
-func with(files []string, args ...string) []string { return append(append([]string{}, args...), files...) }
+func with(files []string, args ...string) []string {
+	return append(append([]string{}, args...), files...)
+}
 
 func TestGolden(t *testing.T) {
 	for name, args := range map[string][]string{

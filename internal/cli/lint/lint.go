@@ -4,6 +4,7 @@ package lint
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -63,13 +64,25 @@ var checks = []check{
 type linter struct {
 	cluster   *model.Cluster
 	evaluator *model.Evaluator
+	pods      []pod
 	check     string
 	findings  []Finding
+}
+
+// pod is one of those that no policy tells apart, with what is asked of it again and again.
+type pod struct {
+	*model.Pod
+	isPeer    bool
+	addresses []netip.Addr
+	namespace map[string]string // labels
 }
 
 // Run all checks but those to skip.
 func Run(c *model.Cluster, skip []string) []Finding {
 	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), findings: []Finding{}}
+	for _, p := range c.Distinct() {
+		l.pods = append(l.pods, pod{Pod: p, isPeer: policy.IsPeer(&p.Pod), addresses: policy.PodAddresses(&p.Pod), namespace: l.evaluator.Namespace(p.Namespace).Labels})
+	}
 	for _, check := range checks {
 		if !slices.Contains(skip, check.name) {
 			l.check = check.name
@@ -121,15 +134,17 @@ func peersPath(d policy.Direction, path string) string {
 
 // selected are the pods that a policy selects and applies to, in any direction.
 func (l *linter) selected(np *networkingv1.NetworkPolicy) []*model.Pod {
-	return l.podsWhere(func(p *model.Pod) bool {
-		return policy.IsPeer(&p.Pod) && (policy.Selects(policy.Ingress, np, &p.Pod) || policy.Selects(policy.Egress, np, &p.Pod))
-	})
+	return l.podsWhere(func(p *pod) bool { return p.isPeer && selects(np, p) })
 }
 
-func (l *linter) podsWhere(is func(*model.Pod) bool) (out []*model.Pod) {
-	for i := range l.cluster.Pods {
-		if p := &l.cluster.Pods[i]; is(p) {
-			out = append(out, p)
+func selects(np *networkingv1.NetworkPolicy, p *pod) bool {
+	return policy.Selects(policy.Ingress, np, &p.Pod.Pod) || policy.Selects(policy.Egress, np, &p.Pod.Pod)
+}
+
+func (l *linter) podsWhere(is func(*pod) bool) (out []*model.Pod) {
+	for i := range l.pods {
+		if is(&l.pods[i]) {
+			out = append(out, l.pods[i].Pod)
 		}
 	}
 	return out
@@ -138,19 +153,7 @@ func (l *linter) podsWhere(is func(*model.Pod) bool) (out []*model.Pod) {
 // matched are the pods that a peer means.
 func (l *linter) matched(np *networkingv1.NetworkPolicy, peer *networkingv1.NetworkPolicyPeer) []*model.Pod {
 	m := policy.NewPeerMatcher(np.Namespace, peer)
-	return l.podsWhere(func(p *model.Pod) bool {
-		if !policy.IsPeer(&p.Pod) {
-			return false
-		}
-		var labels map[string]string
-		if ns := l.evaluator.Namespace(p.Namespace); ns != nil {
-			labels = ns.Labels
-		}
-		for _, a := range policy.PodAddresses(&p.Pod) {
-			if m.Matches(a, &p.Pod, labels) {
-				return true
-			}
-		}
-		return false
+	return l.podsWhere(func(p *pod) bool {
+		return p.isPeer && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, &p.Pod.Pod, p.namespace) })
 	})
 }

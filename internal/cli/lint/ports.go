@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r
 		return l.selected(np)
 	}
 	if len(r.Peers) == 0 {
-		return l.podsWhere(func(p *model.Pod) bool { return policy.IsPeer(&p.Pod) })
+		return l.podsWhere(func(p *pod) bool { return p.isPeer })
 	}
 	var out []*model.Pod
 	for i := range r.Peers {
@@ -117,17 +118,17 @@ func (l *linter) blockCoversCluster() {
 			}
 			at := fmt.Sprintf("%s[%d].ipBlock", peersPath(d, path), i)
 			m := policy.NewPeerMatcher(np.Namespace, &r.Peers[i])
-			pods := l.podsWhere(func(p *model.Pod) bool {
-				return policy.IsPeer(&p.Pod) && slices.ContainsFunc(policy.PodAddresses(&p.Pod), func(a addr) bool { return m.Matches(a, nil, nil) })
+			pods := l.podsWhere(func(p *pod) bool {
+				return p.isPeer && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, nil, nil) })
 			})
 			whole := strings.HasSuffix(block.CIDR, "/0")
 			switch {
 			case len(pods) > 0 && whole:
 				l.found(Info, object(np), at, "If only the world outside is meant, add the cluster's pod and node ranges to except.",
-					"%s is everything: %d pods of the cluster too", block.CIDR, len(pods))
+					"%s is everything: the cluster's pods too", block.CIDR)
 			case len(pods) > 0:
 				l.found(Warning, object(np), at, "Select pods by labels: their addresses change. If others are meant, add the pods' range to except.",
-					"%s holds %d pods, as %s", block.CIDR, len(pods), pods[0].Key())
+					"%s holds pods, as %s", block.CIDR, pods[0].Key())
 			}
 			for n := range l.cluster.Nodes {
 				node := &l.cluster.Nodes[n]

@@ -69,7 +69,7 @@ func (l *linter) selectsNothing() {
 func (l *linter) nearLabels(namespace string, s *metav1.LabelSelector) string {
 	for key, want := range s.MatchLabels {
 		values := map[string]bool{}
-		for _, p := range l.podsWhere(func(p *model.Pod) bool { return namespace == "" || p.Namespace == namespace }) {
+		for _, p := range l.podsWhere(func(p *pod) bool { return namespace == "" || p.Namespace == namespace }) {
 			if v, ok := p.Labels[key]; ok {
 				values[v] = true
 			}
@@ -85,9 +85,7 @@ func (l *linter) nearLabels(namespace string, s *metav1.LabelSelector) string {
 }
 
 func (l *linter) hostNetwork(np *networkingv1.NetworkPolicy) []*model.Pod {
-	return l.podsWhere(func(p *model.Pod) bool {
-		return p.Spec.HostNetwork && (policy.Selects(policy.Ingress, np, &p.Pod) || policy.Selects(policy.Egress, np, &p.Pod))
-	})
+	return l.podsWhere(func(p *pod) bool { return p.Spec.HostNetwork && selects(np, p) })
 }
 
 func (l *linter) selectsHostNetwork() {
@@ -98,7 +96,7 @@ func (l *linter) selectsHostNetwork() {
 				severity = Warning
 			}
 			l.found(severity, object(np), "spec.podSelector", "Guard the node's ports by other means, or take the pods off the host's network.",
-				"%d of the pods that it selects are on the host's network (%s): policies do not apply to them", len(pods), pods[0].Key())
+				"pods that it selects are on the host's network, as %s: policies do not apply to them", pods[0].Key())
 		}
 	})
 }
@@ -145,7 +143,7 @@ func (l *linter) podsWithLabels(s *metav1.LabelSelector) []*model.Pod {
 	if err != nil || selector.Empty() {
 		return nil
 	}
-	return l.podsWhere(func(p *model.Pod) bool { return selector.Matches(labels.Set(p.Labels)) })
+	return l.podsWhere(func(p *pod) bool { return selector.Matches(labels.Set(p.Labels)) })
 }
 
 func (l *linter) someNamespace(s *metav1.LabelSelector) bool {

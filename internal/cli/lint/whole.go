@@ -14,8 +14,6 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-type addr = netip.Addr
-
 func nodeAddress(node *corev1.Node) (netip.Addr, bool) {
 	for _, a := range node.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
@@ -42,7 +40,7 @@ func some(names map[string]bool) string {
 // dns is where pods ask names: the cluster's own servers or, where none are known, any address.
 func (l *linter) dns() []netip.Addr {
 	var out []netip.Addr
-	for _, p := range l.podsWhere(func(p *model.Pod) bool {
+	for _, p := range l.podsWhere(func(p *pod) bool {
 		return p.Labels["k8s-app"] == "kube-dns" || p.Labels["app.kubernetes.io/name"] == "coredns"
 	}) {
 		if policy.IsPeer(&p.Pod) {
@@ -55,16 +53,16 @@ func (l *linter) dns() []netip.Addr {
 func (l *linter) dnsForgotten() {
 	servers := l.dns()
 	told := map[model.Workload]bool{}
-	for i := range l.cluster.Pods {
-		p := &l.cluster.Pods[i]
-		if !policy.IsPeer(&p.Pod) || told[p.Workload] {
+	for i := range l.pods {
+		p := &l.pods[i]
+		if !p.isPeer || told[p.Workload] {
 			continue
 		}
 		told[p.Workload] = true
-		if l.mayAskDNS(p, servers) {
+		if l.mayAskDNS(p.Pod, servers) {
 			continue
 		}
-		source := policy.PodAddresses(&p.Pod)[0]
+		source := p.addresses[0]
 		v := l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: netip.IPv4Unspecified(), Protocol: policy.UDP, Port: 53})
 		np := v.Isolating[0]
 		if l.silent(v.Isolating) {
@@ -152,7 +150,7 @@ func (l *linter) noDefaultDeny() {
 			continue
 		}
 		var open [2][]string
-		for _, p := range l.podsWhere(func(p *model.Pod) bool { return p.Namespace == name && policy.IsPeer(&p.Pod) }) {
+		for _, p := range l.podsWhere(func(p *pod) bool { return p.isPeer && p.Namespace == name }) {
 			for _, d := range policy.Directions {
 				isolated := slices.ContainsFunc(l.evaluator.Policies(name), func(np networkingv1.NetworkPolicy) bool { return policy.Selects(d, &np, &p.Pod) })
 				if !isolated && !slices.Contains(open[d], p.Workload.Name) {

@@ -145,9 +145,9 @@ func equalJSON(a, b any) bool {
 func pair(from, to Workload, sources, destinations []move) Pair {
 	p := Pair{From: from, To: to}
 	unchanged := false
-	for _, a := range sources {
-		for _, b := range destinations {
-			if a.addr.Is4() != b.addr.Is4() || from == to && a.now == b.now && b.pods == 1 {
+	for i, a := range sources {
+		for j, b := range destinations {
+			if a.addr.Is4() != b.addr.Is4() || from == to && i == j && b.pods == 1 {
 				continue
 			}
 			if !a.ruled[policy.Egress] && !b.ruled[policy.Ingress] && !a.moved && !b.moved {

@@ -224,3 +224,27 @@ func (r *Reach) Workloads() []Workload {
 	})
 	return out
 }
+
+// Distinct are the pods less those that nothing tells apart from another of the same workload: one of each kind. Pods on the host's
+// network are among them; those that have ended are not.
+func (c *Cluster) Distinct() []*Pod {
+	looks := newLooks(c.Policies)
+	seen := map[string]bool{}
+	var out []*Pod
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		key := p.Workload.Kind + " " + p.Workload.Name + " " + looks.of(netip.Addr{}, &p.Pod)
+		if policy.IsPeer(&p.Pod) {
+			for _, a := range policy.PodAddresses(&p.Pod) {
+				key += looks.of(a, nil)
+			}
+		} else if !p.Spec.HostNetwork {
+			continue
+		}
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, p)
+		}
+	}
+	return out
+}

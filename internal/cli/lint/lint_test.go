@@ -1,0 +1,107 @@
+package lint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kidoban/kidoban/internal/cli/model"
+)
+
+func read(t testing.TB, text string) *model.Cluster {
+	t.Helper()
+	m := &model.Manifests{Namespace: "default"}
+	if err := m.Read("test", strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.Cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A cluster of which nothing is to be said.
+const good = `
+apiVersion: v1
+kind: Pod
+metadata: {name: dns, namespace: kube-system, labels: {k8s-app: kube-dns}}
+spec: {containers: [{name: dns, ports: [{name: dns, containerPort: 53, protocol: UDP}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: a, labels: {app: web}}
+spec: {containers: [{name: web, ports: [{name: http, containerPort: 80}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny, namespace: a}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: a}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: web}}}]
+    ports: [{port: http}]
+  egress:
+  - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]
+    ports: [{port: 53, protocol: UDP}, {port: 53}]
+`
+
+func TestNothingIsFoundWhereNothingIsWrong(t *testing.T) {
+	for _, f := range Run(read(t, good), nil) {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Each change to what is good is found by the check that is for it.
+func TestEachCheckFindsItsOwn(t *testing.T) {
+	for _, tc := range []struct{ check, old, new string }{
+		{"invalid", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 10.0.0.0/40}}]"},
+		{"ignored-rules", "podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress, Egress]", "podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]"},
+		{"selects-nothing", "podSelector: {matchLabels: {app: web}}\n", "podSelector: {matchLabels: {app: wbe}}\n"},
+		{"selects-host-network", "spec: {containers: [{name: web,", "spec: {hostNetwork: true, containers: [{name: web,"},
+		{"peer-matches-nothing", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{podSelector: {matchLabels: {app: wbe}}}]"},
+		{"selectors-or", "kube-system}}, podSelector", "kube-system}}}, {podSelector"},
+		{"open-peer", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{namespaceSelector: {}}]"},
+		{"named-port", "port: http}]\n  egress", "port: https}]\n  egress"},
+		{"port-protocol", "[{port: 53, protocol: UDP}, {port: 53}]", "[{port: 53}]"},
+		{"block-covers-cluster", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 198.18.0.0/16}}]"},
+		{"dns-forgotten", "ports: [{port: 53, protocol: UDP}, {port: 53}]", "ports: [{port: 443}]"},
+		{"shadowed-rule", "ports: [{port: http}]\n  egress", "ports: [{port: http}]\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n  egress"},
+		{"no-default-deny", "spec: {podSelector: {}, policyTypes: [Ingress, Egress]}", "spec: {podSelector: {matchLabels: {app: none}}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: a}\nspec: {containers: [{name: c}]}"},
+	} {
+		t.Run(tc.check, func(t *testing.T) {
+			if strings.Count(good, tc.old) != 1 {
+				t.Fatalf("%q stands %d times in what is good", tc.old, strings.Count(good, tc.old))
+			}
+			findings := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), nil)
+			if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == tc.check && f.Fix != "" }) {
+				t.Errorf("not found; but %+v", findings)
+			}
+			skipped := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), []string{tc.check})
+			if slices.ContainsFunc(skipped, func(f Finding) bool { return f.Check == tc.check }) {
+				t.Error("found although it is left out")
+			}
+		})
+	}
+}
+
+func BenchmarkLintBigCluster(b *testing.B) {
+	var text strings.Builder
+	for n := range 100 {
+		for w := range 20 {
+			fmt.Fprintf(&text, "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app-%[2]d, namespace: ns-%[1]d}\nspec: {replicas: 10, template: {metadata: {labels: {app: app-%[2]d}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: 80}]}]}}}\n---\n", n, w)
+			fmt.Fprintf(&text, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: app-%[2]d, namespace: ns-%[1]d}\nspec: {podSelector: {matchLabels: {app: app-%[2]d}}, ingress: [{from: [{podSelector: {matchLabels: {app: app-0}}}, {namespaceSelector: {matchLabels: {team: t}}, podSelector: {matchLabels: {app: app-1}}}], ports: [{port: http}]}]}\n---\n", n, w)
+		}
+	}
+	c := read(b, text.String())
+	for b.Loop() {
+		Run(c, nil)
+	}
+}
