@@ -60,9 +60,10 @@ type PolicyEndpointSliceSpec struct {
 	// +optional
 	Selector *GroupSelector `json:"selector,omitempty"`
 
-	// addresses of the group, as canonical CIDRs of both families; single hosts as /32 and /128. Each stands once in its group.
+	// addresses of the group, as canonical CIDRs of both families; single hosts as /32 and /128. One that stands twice
+	// counts once.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no host bits, IPv6 in lower case and compressed"
 	Addresses []CIDR `json:"addresses,omitempty"`
