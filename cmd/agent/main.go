@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -33,6 +34,8 @@ type options struct {
 	probeAddr           string
 	audit               bool
 	mode                string
+	sizes               dataplane.Sizes
+	removeTaint         bool
 	checkInterval       time.Duration
 	apiAddr             string
 	nriSocket           string
@@ -53,6 +56,8 @@ func main() {
 	flag.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
 	flag.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
 	flag.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "What becomes of pods that no policy speaks of: standard, they are open; guarded, a pod neither sends nor gets anything before it is known; strict, guarded, and a pod that no policy isolates in a direction is closed in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
+	flag.Var(mapSizes{&o.sizes}, "map-entries", "The most entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
+	flag.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Take the taint "+agent.StartupTaint+" off the node when its policies are in force. Needs the right to get and patch nodes: config/components/startup-taint.")
 	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
 	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
 	o.events.bind()
@@ -94,7 +99,7 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Guard: mode.Guard(o.audit), Log: log.WithName("dataplane"),
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: mode.Guard(o.audit), Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
 		CountHits: o.ruleSeries > 0}
 	warnings, err := dataplane.Check(dpOptions)
@@ -134,12 +139,21 @@ func run(o options) error {
 		return err
 	}
 	defer func() { _ = dp.Close() }()
+	var taint *agent.NodeTaint
+	if o.removeTaint {
+		client, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+		if err != nil {
+			return err
+		}
+		taint = &agent.NodeTaint{Nodes: client.CoreV1().Nodes(), NodeName: o.nodeName}
+	}
 	a := agent.New(mgr.GetCache(), dp, agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,
 		Mode:            mode,
 		RuleSeries:      o.ruleSeries,
+		Taint:           taint,
 		CheckInterval:   o.checkInterval,
 		NRISocket:       o.nriSocket,
 		Log:             log.WithName("agent"),

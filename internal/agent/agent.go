@@ -29,6 +29,8 @@ type Options struct {
 	Mode Mode
 	// RuleSeries is the most series of kidoban_agent_rule_hits_total; 0: it is not exported. The dataplane must have been made with CountHits.
 	RuleSeries int
+	// Taint is taken off the node once this agent judges; nil: nothing is.
+	Taint *NodeTaint
 	// CheckInterval is how often the kernel's maps are compared with what they should hold, and put right.
 	CheckInterval time.Duration
 	// NRISocket is where the container runtime listens for plugins; empty: none is asked.
@@ -135,6 +137,9 @@ func (a *Agent) takeOver() error {
 func (a *Agent) run(ctx context.Context) error {
 	go a.keepSwept(ctx)
 	go a.followInterfaces(ctx)
+	if a.opts.Taint != nil {
+		go a.removeTaint(ctx)
+	}
 	if a.opts.NRISocket != "" {
 		go a.followRuntime(ctx)
 	}

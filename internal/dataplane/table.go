@@ -20,7 +20,7 @@ type MapFullError struct {
 }
 
 func (e *MapFullError) Error() string {
-	return fmt.Sprintf("BPF map %s is full at %d entries: start the agent with a larger one", e.Map, e.Max)
+	return fmt.Sprintf("BPF map %s is full at %d entries: start the agent with --map-entries=%s=NUMBER and a larger one", e.Map, e.Max, e.Map)
 }
 
 // MapUsage is how full a map is.
