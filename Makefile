@@ -102,6 +102,12 @@ fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=10000
 bench: ## Benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
 
+.PHONY: bench-scale
+bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, only shown)
+	$(go-build) -o bin/ ./cmd/controller
+	CGO_ENABLED=0 go -C hack/benchscale build -o $(CURDIR)/bin/ .
+	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets bin/benchscale --controller=bin/controller $(or $(ARGS),--write=docs/performance.md)
+
 .PHONY: lint
 lint: ## golangci-lint over every module (a first time builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done

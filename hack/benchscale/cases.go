@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// clusterCases are those on a real API server.
+func clusterCases(ctx context.Context, o options, out *report) (err error) {
+	l := newLoad(o.cluster, o.seed)
+	c, err := startCluster(l)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel() // the API server waits for those who watch
+		err = errors.Join(err, c.close())
+	}()
+	out.say("cluster: creating %s", o.cluster.words())
+	if err := c.fill(ctx); err != nil {
+		return err
+	}
+	shared, err := measureSharing(c.policies, c.pods)
+	if err != nil {
+		return err
+	}
+	want := fromNothing(newLoad(o.cluster, o.seed), c.pods).Stats()
+	out.note("On the API server: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; they come to %s groups of %s addresses in %s slices.",
+		o.cluster.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(want.Groups), thousands(want.Addresses), thousands(want.Slices))
+	floor, err := c.caseFloor(ctx, o, out)
+	if err != nil {
+		return err
+	}
+	observer := newObserver()
+	if err := observer.watch(ctx, c.config); err != nil {
+		return err
+	}
+	controller, err := c.caseFromNothing(ctx, o, observer, want.Policies, out)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = controller.cmd.Process.Kill() }()
+	if err := c.caseChurn(ctx, o, controller, observer, floor, out); err != nil {
+		return err
+	}
+	if err := c.caseShare(ctx, o, observer, out); err != nil {
+		return err
+	}
+	if _, err := controller.end(); err != nil {
+		return err
+	}
+	return c.caseRestart(ctx, o, want.Policies, out)
+}
+
+// caseFloor churns with the bare controller.
+func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]churned, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t := &floorObserver{waiting: map[netip.Addr]floorChange{}}
+	if err := t.prepare(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := t.watch(ctx, c); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(self, "floor", "--kubeconfig="+c.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = p.cmd.Process.Kill() }()
+	if err := p.ready(ctx); err != nil {
+		return nil, err
+	}
+	var all []churned
+	for _, rate := range o.rates {
+		out.say("cluster: floor, %d changes/s", rate)
+		done, err := c.churn(ctx, t, rate, o.length)
+		if err != nil {
+			return nil, err
+		}
+		if done.lost > 0 {
+			return nil, fmt.Errorf("the floor lost %d changes", done.lost)
+		}
+		out.add(row{fmt.Sprintf("floor, %d changes/s", rate), fmt.Sprintf("p50 of %s (p99 %s)", thousands(len(done.took)), short(done.took.percentile(99))),
+			-1, short(done.took.percentile(50)), "–"})
+		all = append(all, done)
+	}
+	cpu, err := p.end()
+	out.note("The floor is a controller of one informer that writes one small patch for each pod event, with as many workers, in the same run on the same API server; it had %s of CPU.", short(cpu))
+	return all, err
+}
+
+func (c *cluster) startController(o options) (*process, error) {
+	return start(o.controller, "--kubeconfig="+c.kubeconfig, "--namespace="+sharedNamespace, "--leader-elect")
+}
+
+// caseFromNothing starts the controller where nothing of it is there.
+func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer, policies int, out *report) (*process, error) {
+	out.say("cluster: the controller starts")
+	p, err := c.startController(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ready(ctx); err != nil {
+		return nil, err
+	}
+	synced := time.Now()
+	if err := poll(ctx, 5*time.Minute, 100*time.Millisecond, func() error {
+		endpoints, resolved, _, _, last := seen.progress()
+		if endpoints != policies || resolved != policies || time.Since(last) < 2*time.Second {
+			return fmt.Errorf("%d of %d PolicyEndpoints, %d with their status", endpoints, policies, resolved)
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("%w; the controller says: %s", err, p.log.last())
+	}
+	if err := c.expectRight(ctx); err != nil {
+		return nil, err
+	}
+	endpoints, _, slices, _, last := seen.progress()
+	took := last.Sub(synced)
+	out.add(row{"on the API server", fmt.Sprintf("from nothing, until the last of %s PolicyEndpoints and %s slices is right (the watches were in sync after %s)",
+		thousands(endpoints), thousands(slices), short(synced.Sub(p.began))), ratioOf(took, 10*time.Second), short(took), "10 s"})
+	return p, nil
+}
+
+// caseChurn changes pods at each rate.
+func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *observer, floor []churned, out *report) error {
+	lines, begun := p.log.count(), time.Now()
+	for i, rate := range o.rates {
+		out.say("cluster: %d changes/s", rate)
+		before, err := c.writes(ctx)
+		if err != nil {
+			return err
+		}
+		profiled := c.profile(ctx, o)
+		done, err := c.churn(ctx, seen, rate, o.length)
+		if err := errors.Join(err, profiled()); err != nil {
+			return err
+		}
+		after, err := c.writes(ctx)
+		if err != nil {
+			return err
+		}
+		if done.lost > 0 {
+			return fmt.Errorf("%d changes are lost at %d/s; the controller says: %s", done.lost, rate, p.log.last())
+		}
+		if err := c.expectRight(ctx); err != nil {
+			return fmt.Errorf("after %d changes/s: %w", rate, err)
+		}
+		where := fmt.Sprintf("%d changes/s", rate)
+		p50, p99 := done.took.percentile(50), done.took.percentile(99)
+		f50, f99 := floor[i].took.percentile(50), floor[i].took.percentile(99)
+		out.add(row{where, fmt.Sprintf("p50 of %s until every object is right (%.1f × the floor's)", thousands(len(done.took)), p50.Seconds()/f50.Seconds()), ratioOf(p50, 30*time.Millisecond), short(p50), "30 ms"})
+		out.add(row{where, fmt.Sprintf("p99 (%.1f × the floor's; longest %s)", p99.Seconds()/f99.Seconds(), short(done.took.percentile(100))), ratioOf(p99, 250*time.Millisecond), short(p99), "250 ms"})
+		out.add(row{where, fmt.Sprintf("lost of %s changes of %s objects (%s writes)", thousands(done.changes), thousands(done.objects), thousands(after-before)), float64(done.lost), thousands(done.lost), "0"})
+	}
+	n := p.log.count() - lines
+	out.add(row{"on the API server", fmt.Sprintf("log lines in those %s (%d since the start)", short(time.Since(begun)), p.log.count()), float64(n) / 10, thousands(n), "10"})
+	return nil
+}
+
+// caseRestart starts the controller again where everything is as it left it.
+func (c *cluster) caseRestart(ctx context.Context, o options, policies int, out *report) error {
+	out.say("cluster: the controller starts again")
+	before, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := c.startController(o)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.cmd.Process.Kill() }()
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	ready := time.Since(p.began)
+	if err := poll(ctx, 2*time.Minute, 50*time.Millisecond, func() error { return p.idle(ctx, policies) }); err != nil {
+		return err
+	}
+	compared := time.Since(p.began)
+	cpu, err := p.end()
+	if err != nil {
+		return err
+	}
+	after, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	out.add(row{"restart", fmt.Sprintf("until ready (%s until every object was compared; %s of CPU)", short(compared), short(cpu)), ratioOf(ready, 15*time.Second), short(ready), "15 s"})
+	out.add(row{"restart", "writes", float64(after - before), thousands(after - before), "0"})
+	return c.expectRight(ctx)
+}
+
+// idle fails while the controller has not resolved all policies or has something to compare.
+func (p *process) idle(ctx context.Context, policies int) error {
+	for _, m := range []struct {
+		name string
+		want float64
+	}{{"kidoban_controller_policies", float64(policies)}, {"workqueue_depth", 0}, {"controller_runtime_active_workers", 0}} {
+		got, err := p.value(ctx, m.name)
+		if err != nil {
+			return err
+		}
+		if got != m.want {
+			return fmt.Errorf("%s is %v, not %v", m.name, got, m.want)
+		}
+	}
+	return nil
+}
+
+// writes is the number of requests so far that were to change one of our objects, as the API server counts them.
+func (c *cluster) writes(ctx context.Context) (int, error) {
+	stream, err := c.clients.RESTClient().Get().AbsPath("/metrics").Stream(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = stream.Close() }()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(stream)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for _, m := range families["apiserver_request_total"].GetMetric() {
+		ours, changing := false, true
+		for _, l := range m.GetLabel() {
+			switch l.GetName() {
+			case "resource":
+				ours = l.GetValue() == "policyendpoints" || l.GetValue() == "policyendpointslices"
+			case "verb":
+				changing = l.GetValue() != "GET" && l.GetValue() != "LIST" && l.GetValue() != "WATCH"
+			}
+		}
+		if ours && changing {
+			sum += m.GetCounter().GetValue()
+		}
+	}
+	return int(sum), nil
+}
+
+// profile takes a CPU profile of the API server, if it is wanted, until the function that it returns is called.
+func (c *cluster) profile(ctx context.Context, o options) (end func() error) {
+	if o.profile == "" {
+		return func() error { return nil }
+	}
+	done := make(chan error)
+	go func() {
+		data, err := c.clients.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", fmt.Sprint(int(o.length.Seconds()))).DoRaw(ctx)
+		if err == nil {
+			err = os.WriteFile(o.profile, data, 0o644)
+		}
+		done <- err
+	}()
+	return func() error { return <-done }
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// wholeGroup is a group as the API server has it.
+type wholeGroup struct {
+	selector  groupSelector
+	slices    map[int32]bool
+	count     int32
+	addresses []netip.Addr
+}
+
+// expectRight fails where anything on the API server is not what the policies and the pods say, by an evaluation of its own: every
+// selector is asked about every pod.
+func (c *cluster) expectRight(ctx context.Context) error {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return err
+	}
+	api, err := client.New(c.config, client.Options{Scheme: scheme})
+	if err != nil {
+		return err
+	}
+	groups, err := c.expectGroups(ctx, api)
+	if err != nil {
+		return err
+	}
+	return c.expectEndpoints(ctx, api, groups)
+}
+
+func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[policy.GroupKey]*wholeGroup, error) {
+	var list v1alpha1.PolicyEndpointSliceList
+	if err := api.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	groups := map[policy.GroupKey]*wholeGroup{}
+	for i := range list.Items {
+		pes := &list.Items[i]
+		key := policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
+		g := groups[key]
+		if g == nil {
+			s, err := parseGroupSelector(key.Namespace, pes.Spec.Selector)
+			if err != nil {
+				return nil, err
+			}
+			g = &wholeGroup{selector: s, slices: map[int32]bool{}, count: 1}
+			groups[key] = g
+		}
+		g.slices[pes.Spec.Index] = true
+		g.count = max(g.count, pes.Spec.Slices)
+		for _, cidr := range pes.Spec.Addresses {
+			g.addresses = append(g.addresses, addressOf(cidr))
+		}
+	}
+	byNamespace := map[int][]*pod{}
+	for i := range c.pods {
+		byNamespace[c.pods[i].namespace] = append(byNamespace[c.pods[i].namespace], &c.pods[i])
+	}
+	for key, g := range groups {
+		if len(g.slices) != int(g.count) {
+			return nil, fmt.Errorf("group %s has %d slices of %d", key, len(g.slices), g.count)
+		}
+		var want []netip.Addr
+		for ns := range c.namespaces {
+			if g.selector.namespaces == nil && namespaceName(ns) != g.selector.namespace || g.selector.namespaces != nil && !g.selector.namespaces.Matches(labels.Set(namespaceLabels(ns))) {
+				continue
+			}
+			for _, p := range byNamespace[ns] {
+				if g.selector.pods.Matches(labels.Set(p.labels)) {
+					want = append(want, p.address)
+				}
+			}
+		}
+		slices.SortFunc(want, netip.Addr.Compare)
+		slices.SortFunc(g.addresses, netip.Addr.Compare)
+		if !slices.Equal(want, g.addresses) {
+			return nil, fmt.Errorf("group %s (%s) has %d addresses, and not the %d of its pods", key, g.selector, len(g.addresses), len(want))
+		}
+	}
+	return groups, nil
+}
+
+// expectEndpoints fails where a policy has no PolicyEndpoint, or one that refers to other groups than those of the policy's peers.
+func (c *cluster) expectEndpoints(ctx context.Context, api client.Reader, groups map[policy.GroupKey]*wholeGroup) error {
+	policies, err := c.clients.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	var list v1alpha1.PolicyEndpointList
+	if err := api.List(ctx, &list); err != nil {
+		return err
+	}
+	byPolicy := map[string]*v1alpha1.PolicyEndpoint{}
+	for i := range list.Items {
+		byPolicy[string(list.Items[i].Spec.PolicyRef.UID)] = &list.Items[i]
+	}
+	if len(list.Items) != len(policies.Items) {
+		return fmt.Errorf("%d PolicyEndpoints of %d policies", len(list.Items), len(policies.Items))
+	}
+	for i := range policies.Items {
+		np := &policies.Items[i]
+		pe := byPolicy[string(np.UID)]
+		if pe == nil || pe.Spec.PolicyRef.Generation != np.Generation || pe.Status.ObservedGeneration != pe.Generation {
+			return fmt.Errorf("policy %s/%s has no PolicyEndpoint that is up to date", np.Namespace, np.Name)
+		}
+		peers, err := peerSelectors(np)
+		if err != nil {
+			return err
+		}
+		want, got := map[string]bool{}, map[string]bool{}
+		for _, s := range peers {
+			want[s.String()] = true
+		}
+		for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
+			for _, r := range rules {
+				for _, p := range r.Peers {
+					if p.Group == "" {
+						continue
+					}
+					g := groups[policy.GroupKey{Namespace: pe.Namespace, Name: p.Group}]
+					if g == nil {
+						g = groups[policy.GroupKey{Namespace: sharedNamespace, Name: p.Group}]
+					}
+					if g == nil {
+						return fmt.Errorf("PolicyEndpoint %s/%s refers to group %s, which is not there", pe.Namespace, pe.Name, p.Group)
+					}
+					got[g.selector.String()] = true
+				}
+			}
+		}
+		if fmt.Sprint(want) != fmt.Sprint(got) {
+			return fmt.Errorf("PolicyEndpoint %s/%s refers to the groups of %v, and its policy's peers are %v", pe.Namespace, pe.Name, got, want)
+		}
+	}
+	return nil
+}

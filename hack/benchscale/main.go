@@ -1,0 +1,110 @@
+// Command benchscale measures what the resolver, the controller and the agent's watches cost in large clusters: in memory, and on a
+// real API server with pods on nodes that do not exist.
+//
+//	KUBEBUILDER_ASSETS=$(bin/cluster assets) benchscale --controller=bin/controller --write=docs/performance.md
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// options of a run.
+type options struct {
+	seed uint64
+	// in memory: the cluster, the number of changes, and the addresses of the large group
+	memory         size
+	changes, large int
+	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share is measured
+	cluster    size
+	rates      []int
+	length     time.Duration
+	shareRate  int
+	controller string
+	profile    string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "benchscale: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "floor" {
+		return runFloor(ctx, args[1:])
+	}
+	o := options{
+		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000,
+		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10,
+	}
+	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
+	only := flags.String("only", "memory,cluster", "The cases to run.")
+	write := flags.String("write", "", "A page to write the report into, between its marks; empty: standard output only.")
+	flags.BoolFunc("quick", "Small cases: to see that all of it works, in less than a minute.", func(string) error {
+		o.memory, o.changes, o.large = size{100, 1000, 10_000}, 1000, 15_000
+		o.cluster, o.length = size{20, 100, 400}, 5*time.Second
+		return nil
+	})
+	flags.Var(&o.memory, "memory", "Namespaces,policies,pods in memory.")
+	flags.Var(&o.cluster, "cluster", "Namespaces,policies,pods on the API server.")
+	flags.DurationVar(&o.length, "length", o.length, "How long pods change at each rate.")
+	flags.StringVar(&o.profile, "profile", "", "A file for a CPU profile of the API server while pods change at the highest rate.")
+	flags.Uint64Var(&o.seed, "seed", 1, "Of all that is drawn.")
+	flags.StringVar(&o.controller, "controller", "bin/controller", "The controller's binary.")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	out := &report{began: time.Now(), progress: os.Stderr}
+	for _, c := range strings.Split(*only, ",") {
+		var err error
+		switch c {
+		case "memory":
+			err = memoryCases(ctx, o, out)
+		case "cluster":
+			ctrl.SetLogger(logr.Discard())
+			err = clusterCases(ctx, o, out)
+		default:
+			err = fmt.Errorf("--only=%s: there are memory and cluster", c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	text := out.markdown(command(flags))
+	_, _ = os.Stdout.Write(text)
+	if *write == "" {
+		return nil
+	}
+	return replaceIn(*write, text)
+}
+
+// command is what a reader types to measure the same.
+func command(flags *flag.FlagSet) string {
+	var args []string
+	flags.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "controller", "write", "profile":
+		case "quick":
+			args = append(args, "--quick")
+		default:
+			args = append(args, fmt.Sprintf("--%s=%s", f.Name, f.Value))
+		}
+	})
+	if len(args) == 0 {
+		return "make bench-scale"
+	}
+	return fmt.Sprintf("make bench-scale ARGS='%s'", strings.Join(args, " "))
+}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/metrics"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// sharedNamespace is kidoban's own.
+const sharedNamespace = "kidoban-system"
+
+// maxAddresses of one slice, as the controller has it by default.
+const maxAddresses = 250
+
+// memoryCases are those without an API.
+func memoryCases(ctx context.Context, o options, out *report) error {
+	if err := caseResolver(ctx, o, out); err != nil {
+		return err
+	}
+	return caseLargeGroup(ctx, o, out)
+}
+
+func newResolver() *resolver.Resolver {
+	return resolver.New(resolver.Options{SharedNamespace: sharedNamespace, MaxAddresses: maxAddresses})
+}
+
+// resolved is a resolver that has resolved a load, and what that took.
+type resolved struct {
+	*resolver.Resolver
+	counts     map[policy.GroupKey]int // slices of each group
+	took       time.Duration
+	heap, peak uint64 // bytes: live afterwards, and the most at any time
+}
+
+// fromNothing resolves a cluster and reads every object that comes of it.
+func fromNothing(l *load, pods []pod) *resolved {
+	policies := l.allPolicies()
+	watch := watchHeap()
+	begin := time.Now()
+	r := newResolver()
+	for ns := range l.namespaces {
+		r.SetNamespace(namespaceName(ns), namespaceLabels(ns))
+	}
+	for _, np := range policies {
+		r.SetPolicy(np)
+	}
+	for i := range pods {
+		r.SetPod(pods[i].forResolver())
+	}
+	changes := r.Start(nil)
+	out := &resolved{Resolver: r, counts: map[policy.GroupKey]int{}}
+	for _, name := range changes.Endpoints {
+		r.Endpoint(name)
+	}
+	for _, key := range changes.Slices {
+		r.Slice(key)
+		out.counts[key.Group]++
+	}
+	out.took = time.Since(begin)
+	out.peak = watch()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	out.heap = stats.HeapAlloc
+	return out
+}
+
+// watchHeap samples the heap's objects, garbage included, until the function that it returns is called.
+func watchHeap() (peak func() uint64) {
+	stop, done := make(chan struct{}), make(chan uint64)
+	runtime.GC()
+	go func() {
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		var most uint64
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			metrics.Read(sample)
+			most = max(most, sample[0].Value.Uint64())
+			select {
+			case <-tick.C:
+			case <-stop:
+				done <- most
+				return
+			}
+		}
+	}()
+	return func() uint64 {
+		close(stop)
+		return <-done
+	}
+}
+
+// written are the slices that one change made different.
+type written struct {
+	took     time.Duration
+	cpu      time.Duration // of it, this thread's: without what others on the machine took
+	slices   int           // that the change touched
+	groups   int           // that the pod enters or leaves
+	resized  int           // groups that have more or fewer slices than before
+	largest  int           // addresses of the largest slice
+	mistaken error
+}
+
+// change makes one change and reads what it made different, as the controller does; the time covers both. before and after are the
+// pod on either side of it, nil where there is none.
+func (r *resolved) change(before, after *pod) written {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	begin, cpu := time.Now(), threadTime()
+	var changes resolver.Changes
+	if after == nil {
+		changes = r.DeletePod(before.key())
+	} else {
+		changes = r.SetPod(after.forResolver())
+	}
+	type read struct{ addresses, slices int }
+	reads := make([]read, 0, 32)
+	for _, key := range changes.Slices {
+		s, _ := r.Slice(key)
+		reads = append(reads, read{len(s.Addresses), r.Slices(key.Group)})
+	}
+	w := written{took: time.Since(begin), cpu: threadTime() - cpu, slices: len(changes.Slices)}
+
+	if len(changes.Endpoints) > 0 {
+		w.mistaken = fmt.Errorf("a pod changed and %d PolicyEndpoints did", len(changes.Endpoints))
+	}
+	perGroup := map[policy.GroupKey]int{}
+	resized := map[policy.GroupKey]bool{}
+	for i, key := range changes.Slices {
+		w.largest = max(w.largest, reads[i].addresses)
+		if perGroup[key.Group]++; perGroup[key.Group] > 1 {
+			continue
+		}
+		if err := r.expectTouched(key.Group, before, after); err != nil {
+			w.mistaken = err
+		}
+		if reads[i].slices != r.counts[key.Group] { // its head tells the new number, and merged slices move
+			r.counts[key.Group] = reads[i].slices
+			resized[key.Group] = true
+		}
+	}
+	w.groups, w.resized = len(perGroup), len(resized)
+	for key, n := range perGroup {
+		if n > 1 && !resized[key] {
+			w.mistaken = fmt.Errorf("one pod changed and %d slices of group %s did", n, key)
+		}
+	}
+	return w
+}
+
+// expectTouched fails where a group that changed is none that the pod enters or leaves.
+func (r *resolved) expectTouched(group policy.GroupKey, before, after *pod) error {
+	s, ok := r.Slice(resolver.SliceKey{Group: group})
+	if !ok {
+		return fmt.Errorf("group %s went with a pod", group)
+	}
+	selector, err := parseGroupSelector(group.Namespace, s.Selector)
+	if err != nil {
+		return err
+	}
+	in := func(p *pod) bool { return p != nil && selector.selects(p.namespace, p.labels) }
+	if in(before) == in(after) {
+		return fmt.Errorf("group %s changed with a pod that neither enters nor leaves it", group)
+	}
+	return nil
+}
+
+// churn is many changes.
+type churn struct {
+	took, cpu       map[string]durations // by what was done
+	changes, slices int
+	groups, resized int
+	largest         int
+}
+
+// churnMemory adds, relabels and deletes pods, n times in all.
+func churnMemory(ctx context.Context, l *load, r *resolved, pods []pod, n int) (churn, error) {
+	c := churn{took: map[string]durations{}, cpu: map[string]durations{}}
+	pods = append([]pod(nil), pods...)
+	for i := range n {
+		if ctx.Err() != nil {
+			return c, ctx.Err()
+		}
+		var before, after *pod
+		k := l.rng.IntN(len(pods))
+		what := []string{"added", "relabelled", "deleted"}[i%3]
+		switch what {
+		case "added":
+			p := l.pod(pods[k].namespace, l.rng.IntN(1000)+5)
+			pods = append(pods, p)
+			after = &p
+		case "relabelled":
+			old, now := pods[k], pods[k].relabelled(l.rng)
+			pods[k] = now
+			before, after = &old, &now
+		case "deleted":
+			old := pods[k]
+			before = &old
+			pods[k] = pods[len(pods)-1]
+			pods = pods[:len(pods)-1]
+		}
+		w := r.change(before, after)
+		if w.mistaken != nil {
+			return c, fmt.Errorf("a pod was %s: %w", what, w.mistaken)
+		}
+		c.took[what] = append(c.took[what], w.took)
+		c.cpu[what] = append(c.cpu[what], w.cpu)
+		c.changes++
+		c.slices += w.slices
+		c.groups += w.groups
+		c.resized += w.resized
+		c.largest = max(c.largest, w.largest)
+	}
+	return c, nil
+}
+
+func caseResolver(ctx context.Context, o options, out *report) error {
+	l := newLoad(o.memory, o.seed)
+	pods := l.allPods()
+	shared, err := measureSharing(l.allPolicies(), pods)
+	if err != nil {
+		return err
+	}
+	out.say("in memory: resolving %s", o.memory.words())
+	r := fromNothing(l, pods)
+	stats := r.Stats()
+	out.note("In memory: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; they come to %s groups of %s addresses in %s slices.",
+		o.memory.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(stats.Groups), thousands(stats.Addresses), thousands(stats.Slices))
+	out.add(row{"in memory", o.memory.words() + ", from nothing", ratioOf(r.took, 10*time.Second), short(r.took), "10 s"})
+	out.add(row{"in memory", "heap afterwards (at its peak, with garbage: " + mebibytes(r.peak) + ")", float64(r.heap) / (1 << 30), mebibytes(r.heap), "1 GiB"})
+
+	out.say("in memory: %d changes", o.changes)
+	c, err := churnMemory(ctx, l, r, pods, o.changes)
+	if err != nil {
+		return err
+	}
+	for _, what := range []string{"added", "relabelled", "deleted"} {
+		out.add(changeRow("one pod "+what, c.took[what], c.cpu[what]))
+	}
+	out.note("Those %s changes touched %s groups and wrote %s slices: one of each group that the pod enters or leaves, and no other object; %d times a group came to have a slice more or less, which rewrites its first one and those that are merged.",
+		thousands(c.changes), thousands(c.groups), thousands(c.slices), c.resized)
+	return nil
+}
+
+// changeRow holds the 99th percentile of the time that passed against the bar.
+func changeRow(what string, took, cpu durations) row {
+	p99 := took.percentile(99)
+	return row{"in memory", fmt.Sprintf("%s, p99 of %s (p50 %s; CPU time p50 %s, p99 %s)", what, thousands(len(took)), short(took.percentile(50)), short(cpu.percentile(50)), short(cpu.percentile(99))),
+		ratioOf(p99, 5*time.Millisecond), short(p99), "5 ms"}
+}
+
+// threadTime is the CPU time that the calling thread has had.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // known to every Linux
+	return time.Duration(t.Nano())
+}
+
+// caseLargeGroup adds pods, one at a time, to a group of all the pods of all namespaces.
+func caseLargeGroup(ctx context.Context, o options, out *report) error {
+	out.say("in memory: one group of %s addresses", thousands(o.large))
+	r, l := newLargeGroup(o)
+	var took, cpu durations
+	slices, largest, resized := 0, 0, 0
+	for i := range o.changes {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p := l.pod(i%l.namespaces, 0)
+		w := r.change(nil, &p)
+		if w.mistaken != nil {
+			return w.mistaken
+		}
+		took, cpu = append(took, w.took), append(cpu, w.cpu)
+		slices += w.slices
+		resized += w.resized
+		largest = max(largest, w.largest)
+	}
+	out.add(changeRow(fmt.Sprintf("one address more in a group of %s", thousands(o.large)), took, cpu))
+	out.add(row{"in memory", fmt.Sprintf("addresses of the largest slice written (%s slices for %s addresses: the new one's, and the first one whenever a slice begins)", thousands(slices), thousands(o.changes)),
+		float64(largest) / maxAddresses, thousands(largest), "250"})
+	if slices != o.changes+resized {
+		return fmt.Errorf("%d addresses were added and %d slices written, %d begun", o.changes, slices, resized)
+	}
+	return nil
+}
+
+func newLargeGroup(o options) (*resolved, *load) {
+	l := newLoad(size{namespaces: 100, policies: 100, pods: o.large}, o.seed)
+	r := &resolved{Resolver: newResolver(), counts: map[policy.GroupKey]int{}}
+	for ns := range l.namespaces {
+		r.SetNamespace(namespaceName(ns), namespaceLabels(ns))
+	}
+	r.SetPolicy(everyPod())
+	for _, p := range l.allPods() {
+		r.SetPod(p.forResolver())
+	}
+	for _, key := range r.Start(nil).Slices {
+		r.counts[key.Group]++
+	}
+	return r, l
+}

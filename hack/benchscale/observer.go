@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// observer watches what the controller writes and knows when a pod's change is in all of it.
+type observer struct {
+	mu     sync.Mutex
+	groups map[policy.GroupKey]*groupView
+	// waiting are changes by the address that they are about. No two pods have one address.
+	waiting map[netip.Addr]*change
+	took    durations
+	// seen of objects, and when the last of them was.
+	endpoints, slices, resolved int
+	last                        time.Time
+	events                      int
+}
+
+// groupView is a group as its slices show it.
+type groupView struct {
+	selector  groupSelector
+	addresses map[netip.Addr]int // slices that hold it
+}
+
+// change of a pod, and the groups that do not show it yet.
+type change struct {
+	sent    time.Time
+	missing map[policy.GroupKey]bool // whether the address has to come
+}
+
+func newObserver() *observer {
+	return &observer{groups: map[policy.GroupKey]*groupView{}, waiting: map[netip.Addr]*change{}}
+}
+
+// watch follows the objects until the context is done; it returns when it has seen what was there.
+func (o *observer) watch(ctx context.Context, config *rest.Config) error {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return err
+	}
+	c, err := cache.New(config, cache.Options{Scheme: scheme})
+	if err != nil {
+		return err
+	}
+	go func() { _ = c.Start(ctx) }()
+	for obj, handler := range map[client.Object]toolscache.ResourceEventHandler{
+		&v1alpha1.PolicyEndpoint{}: toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { o.seeEndpoint(nil, obj.(*v1alpha1.PolicyEndpoint)) },
+			UpdateFunc: func(old, now any) { o.seeEndpoint(old.(*v1alpha1.PolicyEndpoint), now.(*v1alpha1.PolicyEndpoint)) },
+			DeleteFunc: func(any) { o.count(&o.endpoints, -1) },
+		},
+		&v1alpha1.PolicyEndpointSlice{}: toolscache.ResourceEventHandlerFuncs{
+			AddFunc: func(obj any) { o.seeSlice(nil, obj.(*v1alpha1.PolicyEndpointSlice)) },
+			UpdateFunc: func(old, now any) {
+				o.seeSlice(old.(*v1alpha1.PolicyEndpointSlice), now.(*v1alpha1.PolicyEndpointSlice))
+			},
+			DeleteFunc: func(obj any) {
+				if gone, ok := obj.(*v1alpha1.PolicyEndpointSlice); ok {
+					o.seeSlice(gone, nil)
+				}
+			},
+		},
+	} {
+		informer, err := c.GetInformer(ctx, obj)
+		if err != nil {
+			return err
+		}
+		if _, err := informer.AddEventHandler(handler); err != nil {
+			return err
+		}
+	}
+	if !c.WaitForCacheSync(ctx) {
+		return fmt.Errorf("watch what the controller writes: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+func (o *observer) count(what *int, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*what += n
+	o.noteEvent()
+}
+
+// noteEvent is called with mu held.
+func (o *observer) noteEvent() {
+	o.events++
+	o.last = time.Now()
+}
+
+func (o *observer) seeEndpoint(old, now *v1alpha1.PolicyEndpoint) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.noteEvent()
+	if old == nil {
+		o.endpoints++
+	}
+	done := func(pe *v1alpha1.PolicyEndpoint) int {
+		if pe != nil && pe.Status.ObservedGeneration == pe.Generation {
+			return 1
+		}
+		return 0
+	}
+	o.resolved += done(now) - done(old)
+}
+
+func (o *observer) seeSlice(old, now *v1alpha1.PolicyEndpointSlice) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.noteEvent()
+	switch {
+	case old == nil:
+		o.slices++
+	case now == nil:
+		o.slices--
+	}
+	either := now
+	if either == nil {
+		either = old
+	}
+	key := policy.GroupKey{Namespace: either.Namespace, Name: either.Spec.Group}
+	g := o.groups[key]
+	if g == nil {
+		g = &groupView{addresses: map[netip.Addr]int{}}
+		g.selector, _ = parseGroupSelector(key.Namespace, either.Spec.Selector) // a wrong one is found by expectRight
+		o.groups[key] = g
+	}
+	touched := map[netip.Addr]struct{}{}
+	for _, s := range []struct {
+		pes  *v1alpha1.PolicyEndpointSlice
+		sign int
+	}{{now, 1}, {old, -1}} {
+		if s.pes == nil {
+			continue
+		}
+		for _, cidr := range s.pes.Spec.Addresses {
+			a := addressOf(cidr)
+			if g.addresses[a] += s.sign; g.addresses[a] == 0 {
+				delete(g.addresses, a)
+			}
+			touched[a] = struct{}{}
+		}
+	}
+	for a := range touched {
+		if c := o.waiting[a]; c != nil {
+			o.settle(a, c, key, g)
+		}
+	}
+}
+
+// settle notes whether a group shows a change now.
+func (o *observer) settle(a netip.Addr, c *change, key policy.GroupKey, g *groupView) {
+	come, ok := c.missing[key]
+	if !ok || come != (g.addresses[a] > 0) {
+		return
+	}
+	delete(c.missing, key)
+	if len(c.missing) == 0 {
+		o.took = append(o.took, time.Since(c.sent))
+		delete(o.waiting, a)
+	}
+}
+
+// expect has the observer wait for a pod's change; before and after are the pod on either side of it. It must be called before the
+// change is sent, and returns the number of groups that change.
+func (o *observer) expect(before, after *pod) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	either := after
+	if either == nil {
+		either = before
+	}
+	c := &change{missing: map[policy.GroupKey]bool{}}
+	for key, g := range o.groups {
+		was, is := before != nil && g.selector.selects(before.namespace, before.labels), after != nil && g.selector.selects(after.namespace, after.labels)
+		if was != is {
+			c.missing[key] = is
+		}
+	}
+	if len(c.missing) > 0 {
+		o.waiting[either.address] = c
+	}
+	c.sent = time.Now()
+	return len(c.missing)
+}
+
+// outstanding is the number of changes that are not everywhere yet.
+func (o *observer) outstanding() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.waiting)
+}
+
+// take returns the latencies since it was called last.
+func (o *observer) take() durations {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := o.took
+	o.took = nil
+	return out
+}
+
+// progress tells the objects seen and the time of the last event.
+func (o *observer) progress() (endpoints, resolved, slices, events int, last time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.endpoints, o.resolved, o.slices, o.events, o.last
+}
+
+func addressOf(cidr v1alpha1.CIDR) netip.Addr {
+	p, _ := netip.ParsePrefix(string(cidr))
+	return p.Addr()
+}
