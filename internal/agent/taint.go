@@ -30,7 +30,7 @@ type NodeTaint struct {
 func (a *Agent) removeTaint(ctx context.Context) {
 	told := false
 	_ = wait.PollUntilContextCancel(ctx, taintRetry, true, func(ctx context.Context) (bool, error) {
-		if a.Ready() != nil {
+		if !a.inForce.Load() || a.failure.Load() != nil {
 			return false, nil
 		}
 		removed, err := a.opts.Taint.remove(ctx)
