@@ -17,7 +17,7 @@ modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # Those with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
 code = $(filter-out hack/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf
+generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli
 
 # The generated BPF object depends on the compiler's version.
 export BPF2GO_CC    = clang-14
@@ -67,7 +67,7 @@ test: test-unit test-envtest test-dataplane e2e ## Everything that a change must
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
-	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane)')
+	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab)')
 	for m in $(filter-out ./,$(code)); do go -C $$m test -race ./... || exit 1; done
 
 .PHONY: test-envtest
@@ -79,7 +79,7 @@ test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
 	@hack/apt.sh nft=nftables ip=iproute2
 	$(call heading,Tests with real packets)
-	go test -race ./internal/dataplane/...
+	go test -race ./internal/dataplane/... ./internal/cli/lab/...
 
 .PHONY: gcc
 gcc: # which the race detector needs
@@ -133,6 +133,10 @@ verify-modules:
 .PHONY: demo
 demo: bin/cluster ## A small shop on a cluster of its own: who reaches whom, before and after (KEEP=1 keeps it; needs root)
 	go -C e2e run ./demo
+
+.PHONY: lab
+lab: build ## The demo's policies with real packets and without a cluster (needs root)
+	bin/kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
 .PHONY: cluster-up
 cluster-up: bin/cluster ## Bring a cluster up on this machine (NODES=2 PROXY_MODE=nftables|iptables; needs root)
