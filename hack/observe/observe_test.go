@@ -1,0 +1,252 @@
+package observe
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kidoban/kidoban/internal/agent"
+	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
+	"github.com/kidoban/kidoban/internal/flowlog"
+)
+
+const root = "../../"
+
+// described remembers what collectors say that they export.
+type described struct {
+	prometheus.Registerer
+	names map[string]bool
+}
+
+var name = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+func (d described) MustRegister(collectors ...prometheus.Collector) {
+	for _, c := range collectors {
+		ch := make(chan *prometheus.Desc, 100)
+		c.Describe(ch)
+		close(ch)
+		for desc := range ch {
+			d.names[name.FindStringSubmatch(desc.String())[1]] = true
+		}
+	}
+}
+
+// agentMetrics are the names of what an agent exports of its own.
+func agentMetrics() map[string]bool {
+	d := described{names: map[string]bool{}}
+	a := agent.New(nil, nil, agent.Options{Registry: d, RuleSeries: 1, Log: logr.Discard()})
+	flowlog.New(flowlog.Options{Registry: d, Directory: a.Names(), Sinks: []flowlog.Sink{flowlog.Stdout()}, Log: logr.Discard()})
+	return d.names
+}
+
+// isController reports whether the controller exports a metric: then another one cannot have its name.
+func isController(name string) bool {
+	other := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: "Another one."})
+	if err := metrics.Registry.Register(other); err != nil {
+		return true
+	}
+	metrics.Registry.Unregister(other)
+	return false
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(root + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestTheTableListsWhatThereIs(t *testing.T) {
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(kidoban_[a-z_]+)` \\|").FindAllSubmatch(read(t, "docs/metrics.md"), -1) {
+		documented[string(m[1])] = true
+	}
+	there := agentMetrics()
+	gathered, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range gathered {
+		if strings.HasPrefix(f.GetName(), "kidoban_controller_") {
+			there[f.GetName()] = true
+		}
+	}
+	for name := range there {
+		if !documented[name] {
+			t.Errorf("%s is not in docs/metrics.md", name)
+		}
+	}
+	for name := range documented {
+		if !there[name] && !isController(name) {
+			t.Errorf("%s does not exist", name)
+		}
+	}
+}
+
+// metricsOf parses an expression and gives the metrics that it asks for.
+func metricsOf(t *testing.T, expr string) []string {
+	t.Helper()
+	expr = strings.NewReplacer("$__rate_interval", "5m", "$node", ".*").Replace(expr)
+	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
+	if err != nil {
+		t.Errorf("%s: %v", expr, err)
+		return nil
+	}
+	var out []string
+	for _, selectors := range parser.ExtractSelectors(parsed) {
+		for _, m := range selectors {
+			if m.Name == "__name__" {
+				out = append(out, m.Value)
+			}
+		}
+	}
+	return out
+}
+
+// others are metrics that are not ours: of kube-state-metrics, and of every process.
+var others = []string{"kube_daemonset_status_number_unavailable", "process_resident_memory_bytes"}
+
+func checkExpressions(t *testing.T, expressions []string) {
+	t.Helper()
+	if len(expressions) == 0 {
+		t.Error("no expression was found")
+	}
+	there := agentMetrics()
+	for _, expr := range expressions {
+		for _, name := range metricsOf(t, expr) {
+			base := name
+			for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+				base = strings.TrimSuffix(base, suffix)
+			}
+			if !there[name] && !there[base] && !isController(base) && !slices.Contains(others, name) {
+				t.Errorf("%s: there is no metric %s", expr, name)
+			}
+		}
+	}
+}
+
+func TestAlerts(t *testing.T) {
+	var rules struct {
+		Spec struct {
+			Groups []struct {
+				Rules []struct {
+					Alert, Expr string
+					Annotations map[string]string
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(read(t, "config/prometheus/rules.yaml"), &rules); err != nil {
+		t.Fatal(err)
+	}
+	var expressions []string
+	for _, g := range rules.Spec.Groups {
+		for _, r := range g.Rules {
+			expressions = append(expressions, r.Expr)
+			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s does not say what it is about", r.Alert)
+			}
+		}
+	}
+	checkExpressions(t, expressions)
+}
+
+func TestDashboard(t *testing.T) {
+	var dashboard struct {
+		Panels []struct {
+			ID      int
+			Title   string
+			Type    string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(read(t, "config/prometheus/dashboard.json"), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	var expressions []string
+	cells := map[[2]int]string{}
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			expressions = append(expressions, target.Expr)
+		}
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Fatalf("%s covers %s", p.Title, other)
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+	}
+	checkExpressions(t, expressions)
+}
+
+func TestLinesKeepToTheSchema(t *testing.T) {
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	schema, err := compiler.Compile(root + "docs/flow-log.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	lines, err := filepath.Glob(root + "internal/flowlog/testdata/*.json")
+	if err != nil || len(lines) == 0 {
+		t.Fatal("no lines", err)
+	}
+	for _, path := range lines {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := jsonschema.UnmarshalJSON(strings.NewReader(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(line); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		for key := range line.(map[string]any) {
+			seen[key] = true
+		}
+	}
+	// The lines have every field that the schema has: none was forgotten in either.
+	var plain struct{ Properties map[string]any }
+	if err := json.Unmarshal(read(t, "docs/flow-log.schema.json"), &plain); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(plain.Properties)) {
+		if !seen[key] {
+			t.Errorf("no line in testdata has %s", key)
+		}
+	}
+}
+
+// The dashboard is shipped by the component's own generator.
+func TestTheComponentHasEveryFile(t *testing.T) {
+	kustomization := string(read(t, "config/prometheus/kustomization.yaml"))
+	err := fs.WalkDir(os.DirFS(root+"config/prometheus"), ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && path != "kustomization.yaml" && !strings.Contains(kustomization, path) {
+			t.Errorf("%s is not used", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
