@@ -86,10 +86,12 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 	var all []churned
 	for _, rate := range o.rates {
 		out.say("cluster: floor, %d changes/s", rate)
+		cpu := cpuNow()
 		done, err := c.churn(ctx, t, rate, o.length)
 		if err != nil {
 			return nil, err
 		}
+		out.note("CPU of the floor's %s changes at %d/s: %s.", thousands(done.changes), rate, cpuNow().since(cpu))
 		if done.lost > 0 {
 			return nil, fmt.Errorf("the floor lost %d changes", done.lost)
 		}
@@ -103,12 +105,17 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 }
 
 func (c *cluster) startController(o options) (*process, error) {
-	return start(o.controller, "--kubeconfig="+c.kubeconfig, "--namespace="+sharedNamespace, "--leader-elect")
+	args := []string{"--kubeconfig=" + c.kubeconfig, "--namespace=" + sharedNamespace, "--leader-elect"}
+	if o.maxAddresses > 0 {
+		args = append(args, fmt.Sprintf("--max-addresses-per-slice=%d", o.maxAddresses))
+	}
+	return start(o.controller, args...)
 }
 
 // caseFromNothing starts the controller where nothing of it is there.
 func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer, policies int, out *report) (*process, error) {
 	out.say("cluster: the controller starts")
+	cpu := cpuNow()
 	p, err := c.startController(o)
 	if err != nil {
 		return nil, err
@@ -129,6 +136,7 @@ func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer
 	if err := c.expectRight(ctx); err != nil {
 		return nil, err
 	}
+	out.note("CPU from the start of the controller until all was right and checked: %s.", cpuNow().since(cpu))
 	endpoints, _, slices, _, last := seen.progress()
 	took := last.Sub(synced)
 	out.add(row{"on the API server", fmt.Sprintf("from nothing, until the last of %s PolicyEndpoints and %s slices is right (the watches were in sync after %s)",
@@ -145,11 +153,13 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 		if err != nil {
 			return err
 		}
+		cpu := cpuNow()
 		profiled := c.profile(ctx, o)
 		done, err := c.churn(ctx, seen, rate, o.length)
 		if err := errors.Join(err, profiled()); err != nil {
 			return err
 		}
+		out.note("CPU of %s changes at %d/s: %s.", thousands(done.changes), rate, cpuNow().since(cpu))
 		after, err := c.writes(ctx)
 		if err != nil {
 			return err

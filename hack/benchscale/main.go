@@ -30,7 +30,9 @@ type options struct {
 	length     time.Duration
 	shareRate  int
 	controller string
-	profile    string
+	// maxAddresses of a slice; 0: the controller's default
+	maxAddresses int
+	profile      string
 }
 
 func main() {
@@ -64,6 +66,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.profile, "profile", "", "A file for a CPU profile of the API server while pods change at the highest rate.")
 	flags.Uint64Var(&o.seed, "seed", 1, "Of all that is drawn.")
 	flags.StringVar(&o.controller, "controller", "bin/controller", "The controller's binary.")
+	flags.IntVar(&o.maxAddresses, "max-addresses-per-slice", 0, "The controller's flag; 0: its default.")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 const sharedNamespace = "kidoban-system"
 
 // maxAddresses of one slice, as the controller has it by default.
-const maxAddresses = 250
+const maxAddresses = 100
 
 // memoryCases are those without an API.
 func memoryCases(ctx context.Context, o options, out *report) error {
@@ -286,7 +286,7 @@ func caseLargeGroup(ctx context.Context, o options, out *report) error {
 	}
 	out.add(changeRow(fmt.Sprintf("one address more in a group of %s", thousands(o.large)), took, cpu))
 	out.add(row{"in memory", fmt.Sprintf("addresses of the largest slice written (%s slices for %s addresses: the new one's, and the first one whenever a slice begins)", thousands(slices), thousands(o.changes)),
-		float64(largest) / maxAddresses, thousands(largest), "250"})
+		float64(largest) / 250, thousands(largest), "250"})
 	if slices != o.changes+resized {
 		return fmt.Errorf("%d addresses were added and %d slices written, %d begun", o.changes, slices, resized)
 	}
