@@ -1,0 +1,291 @@
+package nodetest
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache/informertest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllertest"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/dataplane"
+)
+
+const patience = 20 * time.Second
+
+// node is an agent that runs, and the watches that it is told by.
+type node struct {
+	t        testing.TB
+	bpffs    string
+	pods     *informertest.FakeInformers
+	watches  *informertest.FakeInformers // of every namespace; all objects are in "shop"
+	registry *prometheus.Registry
+	agent    *agent.Agent
+	dp       *dataplane.Dataplane
+}
+
+func start(t testing.TB, sizes dataplane.Sizes) *node {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	check(t, corev1.AddToScheme(scheme))
+	check(t, v1alpha1.AddToScheme(scheme))
+	n := &node{
+		t: t, bpffs: t.TempDir(), registry: prometheus.NewRegistry(),
+		pods: &informertest.FakeInformers{Scheme: scheme}, watches: &informertest.FakeInformers{Scheme: scheme},
+	}
+	check(t, unix.Mount("bpf", n.bpffs, "bpf", 0, ""))
+	t.Cleanup(func() { check(t, unix.Unmount(n.bpffs, unix.MNT_DETACH)) })
+	dp, err := dataplane.New(dataplane.Options{BPFFS: n.bpffs, Sizes: sizes})
+	check(t, err)
+	n.dp = dp
+	n.agent = agent.New(n.pods, dp, agent.Options{
+		NamespaceCache:  func(string) (cache.Cache, error) { return n.watches, nil },
+		SharedNamespace: "shop", CheckInterval: 100 * time.Millisecond, Log: logr.Discard(), Registry: n.registry,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- n.agent.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		check(t, <-done)
+		check(t, dp.Close())
+		check(t, dataplane.Cleanup(n.bpffs))
+	})
+	n.await("the agent judges", n.ready)
+	return n
+}
+
+func (n *node) ready() bool {
+	for _, c := range n.agent.Ready() {
+		if c(nil) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) await(what string, done func() bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+func informer(t testing.TB, f *informertest.FakeInformers, obj client.Object) *controllertest.FakeInformer {
+	t.Helper()
+	i, err := f.FakeInformerFor(context.Background(), obj)
+	check(t, err)
+	return i
+}
+
+func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+
+func (n *node) pod(i int) {
+	informer(n.t, n.pods, &corev1.Pod{}).Add(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("pod-", i), UID: types.UID(fmt.Sprint(i)), Labels: map[string]string{"pod": fmt.Sprint(i)}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: address(i).String()}}},
+	})
+}
+
+// policy isolates pods for ingress, but for these peers.
+func policyFor(name string, selector metav1.LabelSelector, peers ...v1alpha1.Peer) *v1alpha1.PolicyEndpoint {
+	pe := &v1alpha1.PolicyEndpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+		Spec: v1alpha1.PolicyEndpointSpec{
+			PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: name}, PodSelector: selector, PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress},
+		},
+	}
+	if peers != nil {
+		pe.Spec.Ingress = []v1alpha1.Rule{{Peers: peers}}
+	}
+	return pe
+}
+
+func (n *node) tell(pe *v1alpha1.PolicyEndpoint) {
+	informer(n.t, n.watches, &v1alpha1.PolicyEndpoint{}).Add(pe)
+}
+
+// inKernel opens a pinned map.
+func (n *node) inKernel(name string) *ebpf.Map {
+	n.t.Helper()
+	paths, err := filepath.Glob(filepath.Join(n.bpffs, "kidoban", "*", name))
+	check(n.t, err)
+	if len(paths) != 1 {
+		n.t.Fatalf("pinned %s: %v", name, paths)
+	}
+	m, err := ebpf.LoadPinnedMap(paths[0], nil)
+	check(n.t, err)
+	n.t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+func (n *node) isolated(pods *ebpf.Map, i int) uint32 {
+	key := address(i).As16()
+	var value struct{ Ingress, Egress, Flags, IfIndex uint32 }
+	if pods.Lookup(&key, &value) != nil {
+		return 0
+	}
+	return value.Ingress
+}
+
+func (n *node) metric(name string) float64 {
+	n.t.Helper()
+	families, err := n.registry.Gather()
+	check(n.t, err)
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return sum
+}
+
+// A damaged entry is healed and counted, and nothing else is ever counted.
+func TestSelfAudit(t *testing.T) {
+	n := start(t, dataplane.Sizes{})
+	for i := range 3 {
+		n.pod(i)
+	}
+	n.tell(policyFor("closed", metav1.LabelSelector{}))
+	pods := n.inKernel("pods")
+	n.await("pods are isolated", func() bool { return n.isolated(pods, 0) != 0 && n.isolated(pods, 2) != 0 })
+	set := n.isolated(pods, 1)
+	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
+		t.Fatalf("%v entries were not as they should be, and nobody had touched them", drift)
+	}
+	key, open, stray := address(1).As16(), [4]uint32{}, address(77).As16()
+	check(t, pods.Put(&key, &open))   // wrong
+	check(t, pods.Put(&stray, &open)) // extra
+	gone := address(2).As16()
+	check(t, pods.Delete(&gone)) // missing
+	n.await("the damage is healed", func() bool {
+		return n.isolated(pods, 1) == set && n.isolated(pods, 2) == set && pods.Lookup(&stray, &open) != nil
+	})
+	n.await("it is counted", func() bool { return n.metric("kidoban_agent_drift_entries_total") == 3 })
+}
+
+// A policy that does not fit closes the pods that it is about, says so, and is in force when there is room.
+func TestAMapThatIsFull(t *testing.T) {
+	n := start(t, dataplane.Sizes{Networks: 10})
+	n.pod(0)
+	n.pod(1)
+	pods := n.inKernel("pods")
+	one := func(i int) metav1.LabelSelector {
+		return metav1.LabelSelector{MatchLabels: map[string]string{"pod": fmt.Sprint(i)}}
+	}
+	n.tell(policyFor("fits", one(0), v1alpha1.Peer{CIDR: "192.168.0.0/24"}))
+	n.await("the first policy is in force", func() bool { return n.isolated(pods, 0) != 0 && n.ready() })
+	before := n.isolated(pods, 0)
+
+	var many []v1alpha1.Peer
+	for i := range 50 {
+		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
+	}
+	n.tell(policyFor("large", one(1), many...))
+	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.ClosedSet) })
+	n.await("it is said", func() bool {
+		return !n.ready() && n.metric("kidoban_agent_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
+	})
+	if n.isolated(pods, 0) != before {
+		t.Error("another pod's policies changed")
+	}
+	n.tell(policyFor("large", one(1), many[:3]...))
+	n.await("there is room and the policy is in force", func() bool {
+		set := n.isolated(pods, 1)
+		return set != 0 && set != uint32(dataplane.ClosedSet) && n.ready() && n.metric("kidoban_agent_closed_addresses") == 0
+	})
+	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
+		t.Errorf("%v entries were counted as drift", drift)
+	}
+}
+
+// liveFlows puts flows into conntrack, from clients outside to each pod.
+func liveFlows(b testing.TB, pods, flows int) {
+	b.Helper()
+	for i := range flows {
+		var client [4]byte
+		binary.BigEndian.PutUint32(client[:], 11<<24+uint32(i))
+		pod := address(i % pods).AsSlice()
+		f := &netlink.ConntrackFlow{
+			FamilyType: unix.AF_INET,
+			Forward:    netlink.IPTuple{SrcIP: client[:], DstIP: pod, SrcPort: 40000, DstPort: 80, Protocol: unix.IPPROTO_UDP},
+			Reverse:    netlink.IPTuple{SrcIP: pod, DstIP: client[:], SrcPort: 80, DstPort: 40000, Protocol: unix.IPPROTO_UDP},
+			TimeOut:    600,
+		}
+		check(b, netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, f))
+	}
+}
+
+// BenchmarkChange is the time from a PolicyEndpoint's event to new flows being judged by it and the old ones being cut, with 110 pods and
+// 10,000 live flows: of one pod, and of all of them.
+func BenchmarkChange(b *testing.B) {
+	for _, all := range []bool{false, true} {
+		b.Run(map[bool]string{false: "pods=1", true: "pods=110"}[all], func(b *testing.B) {
+			const podCount, flows = 110, 10_000
+			n := start(b, dataplane.Sizes{})
+			for i := range podCount {
+				n.pod(i)
+			}
+			selector := metav1.LabelSelector{MatchLabels: map[string]string{"pod": "7"}}
+			if all {
+				selector = metav1.LabelSelector{}
+			}
+			pods := n.inKernel("pods")
+			closed, open := policyFor("p", selector), policyFor("p", selector, v1alpha1.Peer{CIDR: "0.0.0.0/0"})
+			var judged, cut time.Duration
+			rounds := 0
+			for b.Loop() {
+				b.StopTimer()
+				n.tell(open)
+				n.await("the pod is open again", func() bool { return n.isolated(pods, 7) != 0 && n.ready() })
+				time.Sleep(600 * time.Millisecond) // the second look of the sweep
+				liveFlows(b, podCount, flows)
+				was, already := n.isolated(pods, 7), n.metric("kidoban_agent_cut_flows_total")
+				want := already + flows/podCount
+				if all {
+					want = already + flows
+				}
+				b.StartTimer()
+				begin := time.Now()
+				n.tell(closed)
+				for n.isolated(pods, 7) == was {
+				}
+				judged += time.Since(begin)
+				n.await("the old flows are cut", func() bool { return n.metric("kidoban_agent_cut_flows_total") >= want })
+				cut += time.Since(begin)
+				rounds++
+			}
+			b.ReportMetric(float64(judged.Microseconds())/1000/float64(rounds), "ms-judged")
+			b.ReportMetric(float64(cut.Microseconds())/1000/float64(rounds), "ms-cut")
+		})
+	}
+}
