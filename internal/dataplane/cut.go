@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -40,48 +41,84 @@ func (d *Dataplane) Cut(flows []Flow, hold time.Duration) error {
 	}
 	until += uint64(hold)
 	var errs []error
-	for i := range flows {
-		// In this order: the server may send at any moment.
-		err := d.revoke(&flows[i], until)
+	for chunk := range slices.Chunk(flows, cutAtOnce) {
+		// In this order: the servers may send at any moment.
+		err := d.revoke(chunk, until)
 		if err == nil {
-			err = flows[i].delete(c)
+			err = forget(c, chunk)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// revoke holds off what the server sends. Echo replies need no holding: they open nothing.
-func (d *Dataplane) revoke(f *Flow, until uint64) error {
-	if f.Protocol == policy.ICMP || f.Protocol == policy.ICMPv6 {
+// cutAtOnce is how many flows one system call cuts. As many answers must fit in a socket's buffer.
+const cutAtOnce = 100
+
+// revoke holds off what the servers send. Echo replies need no holding: they open nothing.
+func (d *Dataplane) revoke(flows []Flow, until uint64) error {
+	var keys []bpf.FilterRevokedKey
+	var values []uint64
+	for i := range flows {
+		f := &flows[i]
+		if f.Protocol == policy.ICMP || f.Protocol == policy.ICMPv6 {
+			continue
+		}
+		keys = append(keys, bpf.FilterRevokedKey{
+			Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()),
+			Sport: f.Reply.Source.Port(), Dport: f.Reply.Destination.Port(),
+			Protocol: uint8(f.Protocol),
+		})
+		values = append(values, until)
+	}
+	if len(keys) == 0 {
 		return nil
 	}
-	key := bpf.FilterRevokedKey{
-		Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()),
-		Sport: f.Reply.Source.Port(), Dport: f.Reply.Destination.Port(),
-		Protocol: uint8(f.Protocol),
-	}
-	if err := d.objs.Revoked.Put(&key, &until); err != nil {
-		return fmt.Errorf("write %v to BPF map %s: %w", f.Reply, bpf.FilterMapRevoked, err)
+	if _, err := d.objs.Revoked.BatchUpdate(keys, values, nil); err != nil {
+		return fmt.Errorf("write %d flows to BPF map %s: %w", len(keys), bpf.FilterMapRevoked, err)
 	}
 	return nil
 }
 
-func (f *Flow) delete(c *netlink.Conn) error {
+// forget has conntrack delete flows. The kernel answers only where it cannot; a message that does nothing, after them all, is
+// acknowledged and ends the answers.
+func forget(c *netlink.Conn, flows []Flow) error {
+	var messages []netlink.Message
+	for i := range flows {
+		attributes, err := flows[i].name()
+		if err != nil {
+			return fmt.Errorf("name the flow %v to conntrack: %w", flows[i].Original, err)
+		}
+		messages = append(messages, conntrackMessage(msgDelete, 0, flows[i].family, attributes))
+	}
+	messages = append(messages, netlink.Message{Header: netlink.Header{Type: netlink.Noop, Flags: netlink.Request | netlink.Acknowledge}})
+	if _, err := c.SendMessages(messages); err != nil {
+		return fmt.Errorf("ask conntrack to delete flows: %w", err)
+	}
+	var errs []error
+	for range len(messages) {
+		answers, err := c.Receive()
+		switch {
+		case err == nil && len(answers) > 0:
+			return errors.Join(errs...)
+		case errors.Is(err, unix.ENOBUFS):
+			return fmt.Errorf("delete flows from conntrack: %w", err)
+		case err != nil && !errors.Is(err, fs.ErrNotExist): // it is gone already
+			errs = append(errs, fmt.Errorf("delete flows from conntrack: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// name is how conntrack knows the flow.
+func (f *Flow) name() ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.Bytes(attrOriginal|unix.NLA_F_NESTED, f.tuple)
 	ae.Bytes(attrID, f.id)
 	if f.zone != nil {
 		ae.Bytes(attrZone, f.zone)
 	}
-	attributes, err := ae.Encode()
-	if err == nil {
-		_, err = c.Execute(conntrackMessage(msgDelete, netlink.Acknowledge, f.family, attributes))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete the flow %v from conntrack: %w", f.Original, err)
-	}
-	return nil
+	return ae.Encode()
 }
 
 // inheritRevoked takes over what older generations hold off. Those of a form that this program does not know are left.
