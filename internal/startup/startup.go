@@ -6,17 +6,10 @@ import (
 	"net"
 	"net/http"
 
-	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
-
-// LogOptions are the defaults of the --zap flags: an error that an operator can mend needs no stack trace.
-func LogOptions() zap.Options {
-	return zap.Options{StacktraceLevel: zapcore.PanicLevel}
-}
 
 // CheckFree fails where an address cannot be listened on, with the name of the flag that says it. "0" and "" stand for none.
 func CheckFree(flag, addr string) error {
