@@ -85,10 +85,12 @@ func run(o options) error {
 	if o.nodeName == "" || o.namespace == "" {
 		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
 	}
-	for name, addr := range map[string]string{"--metrics-bind-address": o.metricsAddr, "--health-probe-bind-address": o.probeAddr, "--api-bind-address": o.apiAddr} {
-		if err := startup.CheckFree(name, addr); err != nil {
-			return err
-		}
+	if err := errors.Join(
+		startup.CheckFree("--metrics-bind-address", o.metricsAddr),
+		startup.CheckFree("--health-probe-bind-address", o.probeAddr),
+		startup.CheckFree("--api-bind-address", o.apiAddr),
+	); err != nil {
+		return err
 	}
 	log := ctrl.Log
 	format, sinks, err := o.events.sinks(o.nodeName)
