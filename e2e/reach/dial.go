@@ -84,6 +84,14 @@ func dialUDP(ctx context.Context, target Target) (server string, err error) {
 func open(ctx context.Context, target Target) (net.Conn, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, target.Protocol, target.Address.String())
+	// A router whose neighbour has not answered yet says so; kidoban never answers, it drops. The time allowed is the same.
+	for errors.Is(err, syscall.EHOSTUNREACH) && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(resend):
+			conn, err = dialer.DialContext(ctx, target.Protocol, target.Address.String())
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
