@@ -103,7 +103,6 @@ func (a *Agent) Start(ctx context.Context) error {
 	if err := a.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
 	}
-	a.opts.Log.Info("This agent judges", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
 	return a.run(ctx)
 }
 
@@ -123,6 +122,7 @@ func (a *Agent) takeOver() error {
 		return err
 	}
 	a.metrics.observe(a.state)
+	a.opts.Log.Info("This agent judges", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
 	a.inForce.Store(true)
 	if a.noteFailure(failed); failed != nil {
 		return nil
