@@ -15,7 +15,7 @@ heading  = @printf '\n==> %s\n' '$(1)'
 
 modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # Those with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
-code = $(filter-out hack/ hack/nodeenv/ hack/testenv/,$(modules))
+code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
 generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli
 

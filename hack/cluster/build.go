@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,91 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// A binarySet is built and cached as a whole.
-type binarySet struct {
-	title  string
-	module string   // its version names the set
-	dirs   []string // below hack: what it is built from; the first holds the go.mod
-	about  string   // how long a first build takes
-	build  func(b *builder, version, out string) error
-}
-
-var controlPlaneSet = binarySet{
-	title:  "Kubernetes and etcd",
-	module: "k8s.io/kubernetes",
-	dirs:   []string{"testenv"},
-	about:  "about 10 minutes on two cores and 4 GB of Go build cache",
-	build:  buildControlPlane,
-}
-
-var nodeSet = binarySet{
-	title:  "containerd and the CNI plugins",
-	module: "github.com/containerd/containerd/v2",
-	dirs:   []string{"nodeenv", "image", "cluster/pause"},
-	about:  "about 3 minutes on two cores",
-	build:  buildNode,
-}
-
-// kubernetesPrograms are the names that the executable of hack/testenv goes by.
-var kubernetesPrograms = []string{
-	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",
-}
-
-func buildControlPlane(b *builder, version, out string) error {
-	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	ldflags := "-s -w"
-	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		for name, value := range map[string]string{
-			"gitVersion": version, "gitMajor": parts[0], "gitMinor": parts[1], "gitTreeState": "clean", "gitCommit": "",
-		} {
-			ldflags += fmt.Sprintf(" -X %s.%s=%s", pkg, name, value)
-		}
-	}
-	bin := filepath.Join(out, "bin")
-	if err := b.goBuild("testenv", ldflags, filepath.Join(bin, "kubernetes"), "./cmd/kubernetes"); err != nil {
-		return err
-	}
-	for _, name := range kubernetesPrograms {
-		if err := os.Symlink("kubernetes", filepath.Join(bin, name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func buildNode(b *builder, version, out string) error {
-	const (
-		containerd = "github.com/containerd/containerd/v2"
-		plugins    = "github.com/containernetworking/plugins/plugins"
-	)
-	ldflags := fmt.Sprintf("-s -w -X %s/version.Version=%s", containerd, strings.TrimPrefix(version, "v"))
-	bin := filepath.Join(out, "bin")
-	err := b.goBuild("nodeenv", ldflags, bin+"/",
-		containerd+"/cmd/containerd", containerd+"/cmd/containerd-shim-runc-v2", containerd+"/cmd/ctr")
-	if err != nil {
-		return err
-	}
-	// In a directory of their own: one is called bridge, as iproute2's program is.
-	err = b.goBuild("nodeenv", "-s -w", filepath.Join(bin, "cni")+"/",
-		plugins+"/main/ptp", plugins+"/main/bridge", plugins+"/main/loopback", plugins+"/ipam/host-local", plugins+"/meta/portmap")
-	if err != nil {
-		return err
-	}
-	pause, pack := filepath.Join(out, "pause"), filepath.Join(out, "image")
-	if err := b.goBuild("cluster", "-s -w", pause, "./pause"); err != nil {
-		return err
-	}
-	if err := b.goBuild("image", "-s -w", pack, "."); err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(b.ctx, pack, "--output="+filepath.Join(out, "pause.tar"), "--tag="+pauseImage,
-		"--entrypoint=/pause", "--user=65535", pause+":/pause")
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("pack the pause image: %w: %s", err, msg)
-	}
-	return errors.Join(os.Remove(pause), os.Remove(pack))
-}
 
 // A builder builds and finds binary sets.
 type builder struct {
@@ -132,7 +46,7 @@ func (b *builder) ensure(set binarySet) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(b.cache, key)
+	dir := filepath.Join(b.cache, set.prefix+key)
 	if exists(dir) {
 		return dir, nil
 	}
@@ -188,10 +102,18 @@ func (b *builder) buildInto(dir string, set binarySet) error {
 	return nil
 }
 
-// goBuild builds static binaries in the module hack/dir and tells every 15
-// seconds how far it is.
+// goBuild builds static binaries in the module hack/dir.
 func (b *builder) goBuild(dir, ldflags, output string, packages ...string) error {
-	args := append([]string{"build", "-v", "-trimpath", "-ldflags=" + ldflags, "-o=" + output}, packages...)
+	return b.goCommand(dir, append([]string{"build", "-v", "-trimpath", "-ldflags=" + ldflags, "-o=" + output}, packages...))
+}
+
+// goTestBuild builds a package's tests, of any module, into one static binary.
+func (b *builder) goTestBuild(dir, ldflags, output, pkg string) error {
+	return b.goCommand(dir, []string{"test", "-c", "-vet=off", "-trimpath", "-ldflags=" + ldflags, "-o=" + output, pkg})
+}
+
+// goCommand runs the go command in the module hack/dir and tells every 15 seconds how far it is.
+func (b *builder) goCommand(dir string, args []string) error {
 	cmd := exec.CommandContext(b.ctx, "go", args...)
 	cmd.Dir = filepath.Join(b.hack, dir)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
@@ -209,7 +131,7 @@ func (b *builder) goBuild(dir, ldflags, output string, packages ...string) error
 	close(done)
 	reporting.Wait()
 	if err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, p.messages())
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, p.messages())
 	}
 	return nil
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/modfile"
 )
 
 func TestCacheKey(t *testing.T) {
@@ -79,11 +82,35 @@ func TestSetsHaveKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for prefix, set := range map[string]binarySet{"kubernetes-v1.": controlPlaneSet, "containerd-v2.": nodeSet} {
+	for prefix, set := range map[string]binarySet{"kubernetes-v1.": controlPlaneSet, "containerd-v2.": nodeSet, "e2e-kubernetes-v1.": suiteSet} {
 		key, err := cacheKey(hack, set.module, set.dirs)
-		if err != nil || !strings.HasPrefix(key, prefix) {
+		if err != nil || !strings.HasPrefix(set.prefix+key, prefix) {
 			t.Errorf("%s: %q, %v", set.title, key, err)
 		}
+	}
+}
+
+// The suite and what it tests are one version, of Kubernetes and of each of its staging modules.
+func TestSuiteFitsCluster(t *testing.T) {
+	replaced := func(file string) map[string]string {
+		b := readFile(t, file)
+		f, err := modfile.Parse(file, b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions := map[string]string{}
+		for _, r := range f.Replace {
+			versions[r.Old.Path] = r.New.Version
+		}
+		for _, r := range f.Require {
+			if r.Mod.Path == "k8s.io/kubernetes" {
+				versions[r.Mod.Path] = r.Mod.Version
+			}
+		}
+		return versions
+	}
+	if cluster, suite := replaced("../testenv/go.mod"), replaced("../e2eenv/go.mod"); !maps.Equal(cluster, suite) {
+		t.Errorf("hack/testenv has %v, hack/e2eenv %v", cluster, suite)
 	}
 }
 

@@ -24,10 +24,11 @@ var errNoCluster = errors.New("no such cluster")
 
 // A Cluster is one test cluster of this machine, as cluster.json records it.
 type Cluster struct {
-	Name        string `json:"name"`
-	Nodes       int    `json:"nodes"`
-	ProxyMode   string `json:"proxyMode"`             // nftables or iptables
-	NRIRequired string `json:"nriRequired,omitempty"` // NRI plugin without which containerd starts no container
+	Name        string   `json:"name"`
+	Nodes       int      `json:"nodes"`
+	ProxyMode   string   `json:"proxyMode"`             // nftables or iptables
+	IPFamilies  []string `json:"ipFamilies"`            // IPv4, IPv6 or both; the first is the one that Services get unless they ask
+	NRIRequired string   `json:"nriRequired,omitempty"` // NRI plugin without which containerd starts no container
 
 	ControlPlane string    `json:"controlPlane"` // directory of the binaries built from hack/testenv
 	Node         string    `json:"node"`         // directory of the binaries built from hack/nodeenv
@@ -43,7 +44,7 @@ func newCluster(root, name string) (*Cluster, error) {
 	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("cluster name %q: want a letter and up to 14 letters and digits, in lower case", name)
 	}
-	return &Cluster{Name: name, root: root}, nil
+	return &Cluster{Name: name, IPFamilies: []string{ipv4, ipv6}, root: root}, nil
 }
 
 // loadCluster reads what up recorded. The error is errNoCluster where there is none.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestClusterIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := loadCluster(c.root, c.Name)
-	if err != nil || *got != *c {
+	if err != nil || !reflect.DeepEqual(got, c) {
 		t.Errorf("%+v, %v; want %+v", got, err, c)
 	}
 	if err := os.WriteFile(c.path("cluster.json"), []byte("{"), 0o644); err != nil {
@@ -85,6 +86,39 @@ func TestAddresses(t *testing.T) {
 		if got != want {
 			t.Errorf("node %s: %s, want %s", last.name(), got, want)
 		}
+	}
+}
+
+func TestFamilies(t *testing.T) {
+	for in, want := range map[string]string{"IPv4": "IPv4", "IPv6": "IPv6", "IPv4,IPv6": "IPv4 IPv6", "IPv6,IPv4": "IPv6 IPv4"} {
+		if got, err := parseFamilies(in); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "ipv4", "IPv4,IPv4", "IPv4,", "IPv4, IPv6"} {
+		if got, err := parseFamilies(in); err == nil {
+			t.Errorf("%q: %v, want an error", in, got)
+		}
+	}
+}
+
+func TestOneFamily(t *testing.T) {
+	c := testCluster(t, 2)
+	c.IPFamilies, c.ProxyMode = []string{ipv6}, "nftables"
+	n := c.nodes()[1]
+	if err := n.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"kube-proxy.yaml", "cni/cni.conflist", "resolv.conf", "kubelet.yaml"} {
+		if content := string(readFile(t, n.path(file))); strings.Contains(content, "10.") || strings.Contains(content, "0.0.0.0/0") {
+			t.Errorf("%s of an IPv6 cluster speaks of IPv4:\n%s", file, content)
+		}
+	}
+	if got := n.addressList(); got != "fd30::12" {
+		t.Errorf("node's addresses %q", got)
+	}
+	if got := c.serviceCIDRs(); got != "fd96::/112" {
+		t.Errorf("Services %q", got)
 	}
 }
 

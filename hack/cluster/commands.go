@@ -44,9 +44,10 @@ func buildCommand() *cobra.Command {
 				"control-plane": {controlPlaneSet},
 				"node":          {nodeSet},
 				"all":           {controlPlaneSet, nodeSet},
+				"e2e":           {suiteSet},
 			}[only]
 			if !ok {
-				return fmt.Errorf("--only=%s: want control-plane, node or all", only)
+				return fmt.Errorf("--only=%s: want control-plane, node, all or e2e", only)
 			}
 			b, err := newBuilder(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
@@ -62,7 +63,7 @@ func buildCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI) or all")
+	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI), all (both), or e2e (Kubernetes' own suite)")
 	return cmd
 }
 
@@ -88,7 +89,7 @@ func assetsCommand() *cobra.Command {
 
 func upCommand(name *string) *cobra.Command {
 	var nodes int
-	var proxyMode, nriRequired string
+	var proxyMode, ipFamilies, nriRequired string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring a cluster up and wait until its nodes are Ready",
@@ -99,11 +100,15 @@ func upCommand(name *string) *cobra.Command {
 				return err
 			}
 			c.Nodes, c.ProxyMode, c.NRIRequired = nodes, proxyMode, nriRequired
+			if c.IPFamilies, err = parseFamilies(ipFamilies); err != nil {
+				return err
+			}
 			return c.up(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 2, "how many nodes")
 	cmd.Flags().StringVar(&proxyMode, "proxy-mode", "nftables", "of kube-proxy: nftables or iptables")
+	cmd.Flags().StringVar(&ipFamilies, "ip-families", "IPv4,IPv6", "of nodes, pods and Services: IPv4, IPv6, or both, the preferred first")
 	cmd.Flags().StringVar(&nriRequired, "nri-required", "", "NRI plugin without which containerd starts no container")
 	return cmd
 }

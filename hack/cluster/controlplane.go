@@ -69,14 +69,14 @@ func (c *Cluster) apiServerArgs() []string {
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=::",
 		fmt.Sprintf("--secure-port=%d", apiPort),
-		"--advertise-address=" + controlPlane4.Addr().String(),
+		"--advertise-address=" + c.controlPlaneAddress().String(),
 		"--tls-cert-file=" + c.certificate("kube-apiserver"),
 		"--tls-private-key-file=" + c.key("kube-apiserver"),
 		"--client-ca-file=" + c.certificate("ca"),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
-		"--service-cluster-ip-range=" + serviceCIDRs,
+		"--service-cluster-ip-range=" + c.serviceCIDRs(),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + c.key("service-account"),
 		"--service-account-signing-key-file=" + c.key("service-account"),
@@ -103,8 +103,8 @@ func (c *Cluster) controllerManagerArgs() []string {
 		"--cluster-signing-key-file="+c.key("ca"),
 		"--service-account-private-key-file="+c.key("service-account"),
 		"--use-service-account-credentials",
-		"--service-cluster-ip-range="+serviceCIDRs,
-		"--cluster-cidr="+podCIDRs,
+		"--service-cluster-ip-range="+c.serviceCIDRs(),
+		"--cluster-cidr="+c.podCIDRs(),
 	)
 }
 
@@ -120,12 +120,12 @@ func (c *Cluster) componentKubeconfigs(name string) []string {
 
 func (c *Cluster) makeNodeObjects(ctx context.Context) error {
 	type object struct {
-		Name               string
-		PodCIDR4, PodCIDR6 netip.Prefix
+		Name     string
+		PodCIDRs []netip.Prefix
 	}
 	var objects []object
 	for _, n := range c.nodes() {
-		objects = append(objects, object{n.name(), n.podCIDR4(), n.podCIDR6()})
+		objects = append(objects, object{n.name(), n.podCIDRs()})
 	}
 	manifest, err := render("nodes.yaml", objects)
 	if err != nil {

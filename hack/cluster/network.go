@@ -33,7 +33,7 @@ func (c *Cluster) setUpControlPlaneNetwork() error {
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: lan}}); err != nil {
 			return fmt.Errorf("add bridge %s: %w", lan, err)
 		}
-		return configure(lan, controlPlane4, controlPlane6)
+		return configure(lan, byFamily(c, controlPlane4, controlPlane6)...)
 	})
 }
 
@@ -74,32 +74,42 @@ func (n node) setUpNodeNetwork() error {
 		if err := configure(n.name()); err != nil {
 			return err
 		}
-		return errors.Join(
-			addRoute(n.podCIDR4(), n.address4().Addr()),
-			addRoute(n.podCIDR6(), n.address6().Addr()),
-		)
+		return n.routePods()
 	})
 	if err != nil {
 		return fmt.Errorf("network of %s: %w", n.name(), err)
 	}
 	return inNetns(n.netns(), func() error {
-		if err := configure(uplink, n.address4(), n.address6()); err != nil {
+		if err := configure(uplink, n.addresses()...); err != nil {
 			return err
 		}
-		err := errors.Join(
-			addRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), controlPlane4.Addr()),
-			addRoute(netip.PrefixFrom(netip.IPv6Unspecified(), 0), controlPlane6.Addr()),
-		)
+		var err error
+		gateways := byFamily(n.c, controlPlane4, controlPlane6)
+		for i, everything := range byFamily(n.c, default4, default6) {
+			err = errors.Join(err, addRoute(everything, gateways[i].Addr()))
+		}
 		for _, other := range n.c.nodes() {
 			if other.index != n.index {
-				err = errors.Join(err,
-					addRoute(other.podCIDR4(), other.address4().Addr()),
-					addRoute(other.podCIDR6(), other.address6().Addr()),
-				)
+				err = errors.Join(err, other.routePods())
 			}
 		}
 		return err
 	})
+}
+
+var (
+	default4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	default6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
+
+// routePods leads to the node's pods, from the current namespace.
+func (n node) routePods() error {
+	var err error
+	addresses := n.addresses()
+	for i, pods := range n.podCIDRs() {
+		err = errors.Join(err, addRoute(pods, addresses[i].Addr()))
+	}
+	return err
 }
 
 // inNewNetns makes a named network namespace with its loopback up and calls f in it.

@@ -46,21 +46,20 @@ func (n node) writeConfig() error {
 			"CA":          n.c.certificate("ca"),
 			"Certificate": n.c.certificate(n.name()),
 			"Key":         n.c.key(n.name()),
-			"DNS":         dnsAddress,
+			"DNS":         n.c.dnsAddress(),
 			"ResolvConf":  n.path("resolv.conf"),
 			"CgroupRoot":  n.cgroup(),
 		}},
-		{"kube-proxy.yaml", map[string]string{
+		{"kube-proxy.yaml", map[string]any{
 			"Mode":       n.c.ProxyMode,
 			"Node":       n.name(),
-			"PodCIDRs":   podCIDRs,
+			"PodCIDRs":   n.c.podCIDRs(),
 			"Kubeconfig": n.c.kubeconfig("kube-proxy"),
-			"Address4":   n.address4().Masked().String(),
-			"Address6":   n.address6().Masked().String(),
+			"Addresses":  n.addresses(),
 		}},
-		{"cni/cni.conflist", map[string]netip.Prefix{
-			"PodCIDR4": n.podCIDR4(),
-			"PodCIDR6": n.podCIDR6(),
+		{"cni/cni.conflist", map[string][]netip.Prefix{
+			"PodCIDRs": n.podCIDRs(),
+			"Defaults": byFamily(n.c, default4, default6),
 		}},
 	}
 	for _, f := range files {
@@ -72,7 +71,7 @@ func (n node) writeConfig() error {
 			return err
 		}
 	}
-	return writeFile(n.path("resolv.conf"), []byte("nameserver "+dnsAddress+"\n"), 0o644)
+	return writeFile(n.path("resolv.conf"), []byte("nameserver "+n.c.dnsAddress()+"\n"), 0o644)
 }
 
 // start makes the node's namespaces and starts its init in them.

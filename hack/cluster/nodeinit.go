@@ -51,7 +51,7 @@ func (n node) kubelet() *program {
 			"--config=" + n.path("kubelet.yaml"),
 			"--kubeconfig=" + n.c.kubeconfig(n.name()),
 			"--hostname-override=" + n.name(),
-			fmt.Sprintf("--node-ip=%s,%s", n.address4().Addr(), n.address6().Addr()),
+			"--node-ip=" + n.addressList(),
 		},
 		log: n.log("kubelet"),
 	}

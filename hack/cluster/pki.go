@@ -90,7 +90,7 @@ func (c *Cluster) writePKI() error {
 		if err := writeFile(c.key(id.name), key, 0o600); err != nil {
 			return err
 		}
-		config, err := renderKubeconfig(c.id(), id.user, ca.certPEM, cert, key)
+		config, err := renderKubeconfig(c.id(), c.controlPlaneAddress(), id.user, ca.certPEM, cert, key)
 		if err != nil {
 			return err
 		}

@@ -25,11 +25,11 @@ func render(name string, data any) ([]byte, error) {
 
 // renderKubeconfig makes a kubeconfig that holds its certificates. It is of use in
 // the network namespaces of the control plane and of the nodes.
-func renderKubeconfig(cluster, user string, ca, cert, key []byte) ([]byte, error) {
+func renderKubeconfig(cluster string, server netip.Addr, user string, ca, cert, key []byte) ([]byte, error) {
 	encode := base64.StdEncoding.EncodeToString
 	return render("kubeconfig.yaml", map[string]string{
 		"Cluster":     cluster,
-		"Server":      fmt.Sprintf("https://%s", netip.AddrPortFrom(controlPlane4.Addr(), apiPort)),
+		"Server":      fmt.Sprintf("https://%s", netip.AddrPortFrom(server, apiPort)),
 		"User":        user,
 		"CA":          encode(ca),
 		"Certificate": encode(cert),

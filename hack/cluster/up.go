@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -123,7 +124,7 @@ func (c *Cluster) assemble(ctx context.Context, p progress) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	p.step("cluster %s is up: %s, kube-proxy in %s mode", c.Name, c.nodeCount(), c.ProxyMode)
+	p.step("cluster %s is up: %s, %s, kube-proxy in %s mode", c.Name, c.nodeCount(), strings.Join(c.IPFamilies, " and "), c.ProxyMode)
 	return nil
 }
 

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A binarySet is built and cached as a whole.
+type binarySet struct {
+	title  string
+	module string   // its version names the set
+	dirs   []string // below hack: what it is built from; the first holds the go.mod
+	about  string   // how long a first build takes
+	prefix string   // to its directory's name, where two sets have one module
+	build  func(b *builder, version, out string) error
+}
+
+var controlPlaneSet = binarySet{
+	title:  "Kubernetes and etcd",
+	module: "k8s.io/kubernetes",
+	dirs:   []string{"testenv"},
+	about:  "about 10 minutes on two cores and 4 GB of Go build cache",
+	build:  buildControlPlane,
+}
+
+var nodeSet = binarySet{
+	title:  "containerd and the CNI plugins",
+	module: "github.com/containerd/containerd/v2",
+	dirs:   []string{"nodeenv", "image", "cluster/pause"},
+	about:  "about 3 minutes on two cores",
+	build:  buildNode,
+}
+
+// suiteSet is no part of a cluster: it tests one.
+var suiteSet = binarySet{
+	title:  "Kubernetes' end-to-end suite",
+	module: "k8s.io/kubernetes",
+	dirs:   []string{"e2eenv"},
+	about:  "about 5 minutes on two cores, if Kubernetes is built already",
+	prefix: "e2e-",
+	build:  buildSuite,
+}
+
+// kubernetesPrograms are the names that the executable of hack/testenv goes by.
+var kubernetesPrograms = []string{
+	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",
+}
+
+// kubernetesFlags tell Kubernetes' binaries their version.
+func kubernetesFlags(version string) string {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	ldflags := "-s -w"
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		for name, value := range map[string]string{
+			"gitVersion": version, "gitMajor": parts[0], "gitMinor": parts[1], "gitTreeState": "clean", "gitCommit": "",
+		} {
+			ldflags += fmt.Sprintf(" -X %s.%s=%s", pkg, name, value)
+		}
+	}
+	return ldflags
+}
+
+func buildControlPlane(b *builder, version, out string) error {
+	bin := filepath.Join(out, "bin")
+	if err := b.goBuild("testenv", kubernetesFlags(version), filepath.Join(bin, "kubernetes"), "./cmd/kubernetes"); err != nil {
+		return err
+	}
+	for _, name := range kubernetesPrograms {
+		if err := os.Symlink("kubernetes", filepath.Join(bin, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func buildNode(b *builder, version, out string) error {
+	const (
+		containerd = "github.com/containerd/containerd/v2"
+		plugins    = "github.com/containernetworking/plugins/plugins"
+	)
+	ldflags := fmt.Sprintf("-s -w -X %s/version.Version=%s", containerd, strings.TrimPrefix(version, "v"))
+	bin := filepath.Join(out, "bin")
+	err := b.goBuild("nodeenv", ldflags, bin+"/",
+		containerd+"/cmd/containerd", containerd+"/cmd/containerd-shim-runc-v2", containerd+"/cmd/ctr")
+	if err != nil {
+		return err
+	}
+	// In a directory of their own: one is called bridge, as iproute2's program is.
+	err = b.goBuild("nodeenv", "-s -w", filepath.Join(bin, "cni")+"/",
+		plugins+"/main/ptp", plugins+"/main/bridge", plugins+"/main/loopback", plugins+"/ipam/host-local", plugins+"/meta/portmap")
+	if err != nil {
+		return err
+	}
+	pause, pack := filepath.Join(out, "pause"), filepath.Join(out, "image")
+	if err := b.goBuild("cluster", "-s -w", pause, "./pause"); err != nil {
+		return err
+	}
+	if err := b.goBuild("image", "-s -w", pack, "."); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(b.ctx, pack, "--output="+filepath.Join(out, "pause.tar"), "--tag="+pauseImage,
+		"--entrypoint=/pause", "--user=65535", pause+":/pause")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pack the pause image: %w: %s", err, msg)
+	}
+	return errors.Join(os.Remove(pause), os.Remove(pack))
+}
+
+// buildSuite makes e2e.test, ginkgo, which runs it, and agnhost, which its pods run.
+func buildSuite(b *builder, version, out string) error {
+	bin := filepath.Join(out, "bin")
+	err := b.goBuild("e2eenv", kubernetesFlags(version), bin+"/",
+		"k8s.io/kubernetes/test/images/agnhost", "github.com/onsi/ginkgo/v2/ginkgo")
+	if err != nil {
+		return err
+	}
+	return b.goTestBuild("e2eenv", kubernetesFlags(version), filepath.Join(bin, "e2e.test"), "k8s.io/kubernetes/test/e2e")
+}
