@@ -1,9 +1,10 @@
 # syntax=docker/dockerfile:1
 #
-#   docker buildx build --platform=linux/amd64,linux/arm64 --target=controller --build-arg=VERSION=v0.1.0 .
-#   docker buildx build --platform=linux/amd64,linux/arm64 --target=agent      --build-arg=VERSION=v0.1.0 .
+#   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=controller --build-arg=VERSION=v0.1.0 .
+#   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=agent      --build-arg=VERSION=v0.1.0 .
 #
-# `make image` packs the same binaries without Docker. The BPF objects are in the tree: no clang here.
+# `make image` packs the same binaries without Docker, with a bill of materials beside each. The BPF objects are in the tree: no
+# clang here. The images have the same bytes each time with SOURCE_DATE_EPOCH=0 and --output=type=image,rewrite-timestamp=true.
 
 # The compiler runs on the builder's own platform and compiles for the target's.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
@@ -23,9 +24,11 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
 
 FROM scratch AS image
 ARG VERSION=dev
+ARG REVISION=unknown
 LABEL org.opencontainers.image.source="https://github.com/kidoban/kidoban" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
 
 FROM image AS controller
 LABEL org.opencontainers.image.title="kidoban-controller" \

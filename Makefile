@@ -1,6 +1,7 @@
 # `make help` tells what there is. Tools come from hack/go.mod, at the versions that it pins.
 
 VERSION    ?= $(shell git describe --tags --always --dirty)
+REVISION   ?= $(shell git rev-parse HEAD)
 ARCH       ?= $(shell go env GOARCH)
 TAG        ?= dev
 NODES      ?= 2
@@ -13,11 +14,21 @@ tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
 heading  = @printf '\n==> %s\n' '$(1)'
 
+# An image with its labels, and its bill of materials beside it: (name, user, description). The Dockerfile says the same.
+define pack
+bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/$(1):$(TAG) --user=$(2) --entrypoint=/$(1) \
+	--output=dist/$(ARCH)/$(1).tar --sbom=dist/$(ARCH)/$(1).cdx.json \
+	--label=org.opencontainers.image.title=kidoban-$(1) --label='org.opencontainers.image.description=$(3)' \
+	--label=org.opencontainers.image.source=https://github.com/kidoban/kidoban --label=org.opencontainers.image.licenses=Apache-2.0 \
+	--label=org.opencontainers.image.version=$(VERSION) --label=org.opencontainers.image.revision=$(REVISION) \
+	dist/$(ARCH)/$(1):/$(1)
+endef
+
 modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # Those with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
 code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli
+generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli docs/configuration.md
 
 # The generated BPF object depends on the compiler's version.
 export BPF2GO_CC    = clang-14
@@ -39,10 +50,8 @@ build: ## Build the static binaries into bin/
 .PHONY: image
 image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=arm64 TAG=dev)
 	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
-	bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/controller:$(TAG) --user=65532:65532 \
-		--output=dist/$(ARCH)/controller.tar --entrypoint=/controller dist/$(ARCH)/controller:/controller
-	bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/agent:$(TAG) --user=0:0 \
-		--output=dist/$(ARCH)/agent.tar --entrypoint=/agent dist/$(ARCH)/agent:/agent
+	$(call pack,controller,65532:65532,Resolves NetworkPolicies into PolicyEndpoints)
+	$(call pack,agent,0:0,Enforces PolicyEndpoints on a node with eBPF)
 
 .PHONY: generate
 generate: ## Regenerate Go code: deep copies, and the BPF objects (with Debian 12's clang)

@@ -26,22 +26,22 @@ type eventLog struct {
 	logs        flowlog.CloudWatchOptions
 }
 
-func (o *eventLog) bind() {
+func (o *eventLog) bind(fs *flag.FlagSet) {
 	o.mode = eventMode(dataplane.EventsDenied)
-	flag.Var(&o.mode, "enable-policy-event-logs", "Which verdicts are logged: off, denied, or all (true) of pods that a policy isolates.")
-	flag.DurationVar(&o.interval, "event-interval", 30*time.Second, "The first packet of a kind is logged at once, and those that follow as one line each interval.")
-	flag.UintVar(&o.rate, "event-rate", 50, "New kinds of events a second that one pod may cause in the long run. What is beyond is summed up in one line for the pod.")
-	flag.UintVar(&o.burst, "event-burst", 100, "New kinds of events that one pod may cause at once.")
-	flag.StringVar(&o.format, "event-log-format", string(flowlog.Text), "Format of logged events: text or json.")
-	flag.StringVar(&o.file.Path, "event-log-file", "", "File to log events to; empty: none.")
-	flag.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Megabytes at which the file is put away, compressed. It is after a day, too.")
-	flag.IntVar(&o.file.MaxBackups, "event-log-file-max-backups", 10, "How many files that were put away are kept.")
-	flag.IntVar(&o.file.RetainDays, "event-log-file-max-age", 7, "For how many days files that were put away are kept.")
-	flag.BoolVar(&o.stdout, "event-log-stdout", false, "Log events to standard output. (The agent's own log goes to standard error.)")
-	flag.BoolVar(&o.cloudWatch, "enable-cloudwatch-logs", false, "Log events to Amazon CloudWatch Logs, with the region and the credentials of the AWS SDK's default chain.")
-	flag.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "The cluster's name, for --cloudwatch-log-group. Default: environment CLUSTER_NAME.")
-	flag.StringVar(&o.logs.Group, "cloudwatch-log-group", "", "Log group. Default: /aws/eks/CLUSTER/cluster by --cluster-name.")
-	flag.StringVar(&o.logs.Endpoint, "cloudwatch-endpoint", "", "URL of CloudWatch Logs, such as a VPC endpoint's. Default: the region's own.")
+	fs.Var(&o.mode, "enable-policy-event-logs", "Which verdicts are logged: off, denied, or all (true) of pods that a policy isolates.")
+	fs.DurationVar(&o.interval, "event-interval", 30*time.Second, "The first packet of a kind is logged at once, and those that follow as one line each interval.")
+	fs.UintVar(&o.rate, "event-rate", 50, "New kinds of events a second that one pod may cause in the long run. What is beyond is summed up in one line for the pod.")
+	fs.UintVar(&o.burst, "event-burst", 100, "New kinds of events that one pod may cause at once.")
+	fs.StringVar(&o.format, "event-log-format", string(flowlog.Text), "Format of logged events: text or json.")
+	fs.StringVar(&o.file.Path, "event-log-file", "", "File to log events to; empty: none.")
+	fs.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Megabytes at which the file is put away, compressed. It is after a day, too.")
+	fs.IntVar(&o.file.MaxBackups, "event-log-file-max-backups", 10, "How many files that were put away are kept.")
+	fs.IntVar(&o.file.RetainDays, "event-log-file-max-age", 7, "For how many days files that were put away are kept.")
+	fs.BoolVar(&o.stdout, "event-log-stdout", false, "Log events to standard output. (The agent's own log goes to standard error.)")
+	fs.BoolVar(&o.cloudWatch, "enable-cloudwatch-logs", false, "Log events to Amazon CloudWatch Logs, with the region and the credentials of the AWS SDK's default chain.")
+	fs.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "The cluster's name, for --cloudwatch-log-group. Default: environment CLUSTER_NAME.")
+	fs.StringVar(&o.logs.Group, "cloudwatch-log-group", "", "Log group. Default: /aws/eks/CLUSTER/cluster by --cluster-name.")
+	fs.StringVar(&o.logs.Endpoint, "cloudwatch-endpoint", "", "URL of CloudWatch Logs, such as a VPC endpoint's. Default: the region's own.")
 }
 
 // sinks are those that the flags ask for.

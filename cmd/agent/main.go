@@ -41,32 +41,18 @@ type options struct {
 	nriSocket           string
 	events              eventLog
 	ruleSeries          int
-	cleanup             bool
+	cleanup, wait       bool
 	version             bool
 	log                 zap.Options
 }
 
 func main() {
 	o := options{log: startup.LogOptions()}
-	flag.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
-	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, where the groups are that cross namespaces. Default: environment POD_NAMESPACE.")
-	flag.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
-	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
-	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
-	flag.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
-	flag.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
-	flag.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "What becomes of pods that no policy speaks of: standard, they are open; guarded, a pod neither sends nor gets anything before it is known; strict, guarded, and a pod that no policy isolates in a direction is closed in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
-	flag.Var(mapSizes{&o.sizes}, "map-entries", "The most entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
-	flag.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Take the taint "+agent.StartupTaint+" off the node when its policies are in force. Needs the right to get and patch nodes: config/components/startup-taint.")
-	flag.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
-	flag.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
-	o.events.bind()
-	flag.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Most series of kidoban_agent_rule_hits_total, which counts for each policy and rule; 0: none.")
-	flag.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
-	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
-	o.log.BindFlags(flag.CommandLine)
-	flag.Parse()
-
+	o.bind(flag.CommandLine)
+	if err := startup.ParseFlags(flag.CommandLine, os.Args[1:], os.Environ()); err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(2)
+	}
 	if o.version {
 		fmt.Println(version.String())
 		return
@@ -78,9 +64,30 @@ func main() {
 	}
 }
 
+func (o *options) bind(fs *flag.FlagSet) {
+	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
+	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, where the groups are that cross namespaces. Default: environment POD_NAMESPACE.")
+	fs.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
+	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
+	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
+	fs.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
+	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
+	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "What becomes of pods that no policy speaks of: standard, they are open; guarded, a pod neither sends nor gets anything before it is known; strict, guarded, and a pod that no policy isolates in a direction is closed in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
+	fs.Var(mapSizes{&o.sizes}, "map-entries", "The most entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
+	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Take the taint "+agent.StartupTaint+" off the node when its policies are in force. Needs the right to get and patch nodes: config/components/startup-taint.")
+	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
+	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
+	o.events.bind(fs)
+	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Most series of kidoban_agent_rule_hits_total, which counts for each policy and rule; 0: none.")
+	fs.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
+	fs.BoolVar(&o.wait, "wait", false, "After --cleanup, wait for a signal: a DaemonSet's pod must not end (config/cleanup).")
+	fs.BoolVar(&o.version, "version", false, "Print the version, and exit.")
+	o.log.BindFlags(fs)
+}
+
 func run(o options) error {
 	if o.cleanup {
-		return dataplane.Cleanup(o.bpffs)
+		return cleanup(o)
 	}
 	if o.nodeName == "" || o.namespace == "" {
 		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
@@ -175,6 +182,17 @@ func run(o options) error {
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+func cleanup(o options) error {
+	if err := dataplane.Cleanup(o.bpffs); err != nil {
+		return err
+	}
+	ctrl.Log.Info("Nothing of kidoban is left on this node")
+	if o.wait {
+		<-ctrl.SetupSignalHandler().Done()
+	}
+	return nil
 }
 
 func addChecks(add func(string, healthz.Checker) error, checks map[string]healthz.Checker) error {

@@ -40,18 +40,11 @@ type options struct {
 
 func main() {
 	o := options{log: startup.LogOptions()}
-	flag.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace: for the groups that cross namespaces, and the lease. Default: environment POD_NAMESPACE.")
-	flag.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
-	flag.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
-	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
-	flag.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d.", v1alpha1.MaxAddressesPerSlice))
-	flag.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
-	flag.Float64Var(&o.qps, "kube-api-qps", 400, "Requests a second to the API server at most, in the long run.")
-	flag.IntVar(&o.burst, "kube-api-burst", 800, "Requests to the API server that may come at once.")
-	flag.BoolVar(&o.version, "version", false, "Print the version, and exit.")
-	o.log.BindFlags(flag.CommandLine)
-	flag.Parse()
-
+	o.bind(flag.CommandLine)
+	if err := startup.ParseFlags(flag.CommandLine, os.Args[1:], os.Environ()); err != nil {
+		fmt.Fprintln(os.Stderr, "controller:", err)
+		os.Exit(2)
+	}
 	if o.version {
 		fmt.Println(version.String())
 		return
@@ -61,6 +54,19 @@ func main() {
 		ctrl.Log.Error(err, "The controller stops; what was in force stays in force")
 		os.Exit(1)
 	}
+}
+
+func (o *options) bind(fs *flag.FlagSet) {
+	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace: for the groups that cross namespaces, and the lease. Default: environment POD_NAMESPACE.")
+	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
+	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
+	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
+	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d.", v1alpha1.MaxAddressesPerSlice))
+	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
+	fs.Float64Var(&o.qps, "kube-api-qps", 400, "Requests a second to the API server at most, in the long run.")
+	fs.IntVar(&o.burst, "kube-api-burst", 800, "Requests to the API server that may come at once.")
+	fs.BoolVar(&o.version, "version", false, "Print the version, and exit.")
+	o.log.BindFlags(fs)
 }
 
 func run(o options) error {

@@ -17,11 +17,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// versionLabel is the image's version: https://github.com/opencontainers/image-spec/blob/main/annotations.md.
+const versionLabel = "org.opencontainers.image.version"
+
 // An imageSpec is an image with one layer on scratch.
 type imageSpec struct {
 	tag        string
 	entrypoint []string
 	user       string
+	labels     map[string]string
 	platform   v1.Platform
 	files      []file
 }
@@ -73,6 +77,7 @@ func (s imageSpec) build() (v1.Image, error) {
 	config.Config = v1.Config{
 		Entrypoint: s.entrypoint,
 		User:       s.user,
+		Labels:     s.labels,
 		WorkingDir: "/",
 		Env:        []string{"PATH=/usr/local/bin:/usr/bin:/bin:/"},
 	}

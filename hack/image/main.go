@@ -23,7 +23,7 @@ func main() {
 }
 
 func newCommand() *cobra.Command {
-	var output, platform string
+	var output, sbom, platform string
 	var spec imageSpec
 	cmd := &cobra.Command{
 		Use:           "image --output FILE.tar --tag NAME:TAG --entrypoint PATH FILE:PATH...",
@@ -48,6 +48,11 @@ func newCommand() *cobra.Command {
 			if spec.files, err = parseFiles(args); err != nil {
 				return err
 			}
+			if sbom != "" {
+				if err := spec.writeSBOM(sbom); err != nil {
+					return err
+				}
+			}
 			return spec.write(output)
 		},
 	}
@@ -56,6 +61,8 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&spec.tag, "tag", "", "full name of the image, with its tag")
 	flags.StringArrayVar(&spec.entrypoint, "entrypoint", nil, "what runs in the container; repeat it for arguments")
 	flags.StringVar(&spec.user, "user", "65532", "user (name, or number and :group) that it runs as")
+	flags.StringToStringVar(&spec.labels, "label", nil, "labels of the image, such as "+versionLabel+"=v1.2.3; repeat it for more")
+	flags.StringVar(&sbom, "sbom", "", "file to write a bill of materials to, as CycloneDX in JSON: FILEs have to be Go binaries")
 	flags.StringVar(&platform, "platform", "linux/amd64", "what the binaries were built for")
 	for _, required := range []string{"output", "tag", "entrypoint"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
