@@ -187,7 +187,7 @@ func (a *Agent) program() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	changes := a.state.compiler.Commit()
-	a.pending.add(changes.Narrowed)
+	a.pending.add(changes.Narrowed, a.changed)
 	a.metrics.observe(a.state)
 	if a.failure.Load() != nil {
 		return a.sync() // the maps lack what failed before: an incremental change could refer to it
@@ -222,7 +222,7 @@ func (a *Agent) repair() error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pending.add(a.state.compiler.Commit().Narrowed)
+	a.pending.add(a.state.compiler.Commit().Narrowed, a.changed)
 	if a.failure.Load() != nil {
 		a.state.compiler.Collect() // there may be no room for what is unused
 	}

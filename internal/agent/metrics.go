@@ -18,6 +18,7 @@ type metrics struct {
 	podStart    prometheus.Histogram
 	late        prometheus.Counter
 	sweep       prometheus.Histogram
+	revocation  prometheus.Histogram
 	cut         prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
@@ -46,6 +47,9 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		sweep: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_sweep_seconds", Help: "Time to look at the live flows that a change concerns, and to cut those that are refused now.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
+		revocation: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_revocation_seconds", Help: "Time from the first event of a change that takes something away until the live flows that it refuses are cut.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
 		cut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_cut_flows_total", Help: "Live flows that were cut because no policy allows them any more."}),
 		writes: prometheus.NewCounter(prometheus.CounterOpts{
@@ -63,7 +67,7 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp}, buildInfo)
 	return m
 }
 

@@ -28,13 +28,17 @@ const (
 	holdOffOther = 3 * time.Minute
 )
 
-// pending are the addresses whose flows are to be looked at; guarded by Agent.mu.
+// pending are the addresses whose flows are to be looked at.
 type pending struct {
 	addresses  map[netip.Addr]struct{}
 	everything bool
+	since      time.Time // of the first event that took something away; zero: it does not count
 }
 
-func (p *pending) add(n compiler.Narrowed) {
+func (p *pending) add(n compiler.Narrowed, since time.Time) {
+	if len(n.Addresses) == 0 && !n.Everything {
+		return
+	}
 	if p.addresses == nil {
 		p.addresses = map[netip.Addr]struct{}{}
 	}
@@ -42,6 +46,13 @@ func (p *pending) add(n compiler.Narrowed) {
 		p.addresses[a] = struct{}{}
 	}
 	p.everything = p.everything || n.Everything
+	if p.since.IsZero() {
+		p.since = since
+	}
+}
+
+func (p *pending) narrowed() compiler.Narrowed {
+	return compiler.Narrowed{Addresses: slices.Collect(maps.Keys(p.addresses)), Everything: p.everything}
 }
 
 // keepSwept cuts flows until the context is done.
@@ -59,7 +70,7 @@ func (a *Agent) keepSwept(ctx context.Context) {
 			a.mu.Lock()
 			work, a.pending = a.pending, pending{}
 			a.mu.Unlock()
-			again.add(compiler.Narrowed{Addresses: slices.Collect(maps.Keys(work.addresses)), Everything: work.everything})
+			again.add(work.narrowed(), time.Time{})
 			timer.Reset(secondLook)
 		case <-timer.C:
 			work, again = again, pending{}
@@ -71,8 +82,10 @@ func (a *Agent) keepSwept(ctx context.Context) {
 		a.metrics.cut.Add(float64(cut))
 		if err != nil {
 			a.opts.Log.Error(err, "Cannot cut flows that are not allowed any more; it is tried again")
-			again.add(compiler.Narrowed{Addresses: slices.Collect(maps.Keys(work.addresses)), Everything: work.everything})
+			again.add(work.narrowed(), work.since)
 			timer.Reset(5 * time.Second)
+		} else if !work.since.IsZero() {
+			a.metrics.revocation.Observe(time.Since(work.since).Seconds())
 		}
 		// At most half of a core, however many changes there are.
 		select {
@@ -82,7 +95,7 @@ func (a *Agent) keepSwept(ctx context.Context) {
 	}
 }
 
-// sweep looks at the flows of some addresses once.
+// sweep looks at the flows of some addresses once, and returns how many it cut.
 func (a *Agent) sweep(work pending) (int, error) {
 	addresses := slices.Collect(maps.Keys(work.addresses))
 	if work.everything {
@@ -97,17 +110,23 @@ func (a *Agent) sweep(work pending) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	flows, err := dataplane.Flows(addresses...)
-	if err != nil {
-		return 0, err
+	cut := 0
+	for flows, err := range dataplane.Flows(addresses...) {
+		if err != nil {
+			return cut, err
+		}
+		a.mu.Lock()
+		flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
+			return !refused(a.state.compiler.Tables(), f.Opened(), own)
+		})
+		a.mu.Unlock()
+		tcp, other := byHoldOff(flows)
+		if err := errors.Join(a.dp.Cut(tcp, holdOffTCP), a.dp.Cut(other, holdOffOther)); err != nil {
+			return cut, err
+		}
+		cut += len(flows)
 	}
-	a.mu.Lock()
-	flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
-		return !refused(a.state.compiler.Tables(), f.Opened(), own)
-	})
-	a.mu.Unlock()
-	tcp, other := byHoldOff(flows)
-	return len(flows), errors.Join(a.dp.Cut(tcp, holdOffTCP), a.dp.Cut(other, holdOffOther))
+	return cut, nil
 }
 
 func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {

@@ -24,7 +24,7 @@ func dropCapabilities(bits ...uint) error {
 }
 
 func TestCheck(t *testing.T) {
-	good := bpffs(t)
+	good := netnstest.BPFFS(t)
 	for name, test := range map[string]struct {
 		bpffs    string
 		without  []uint
@@ -93,7 +93,7 @@ func TestCheck(t *testing.T) {
 
 // The three capabilities are enough for everything.
 func TestCapabilitiesSuffice(t *testing.T) {
-	fs := bpffs(t)
+	fs := netnstest.BPFFS(t)
 	netnstest.NewRouter(t).Do(func() error {
 		var others []uint
 		for bit := range uint(unix.CAP_LAST_CAP + 1) {

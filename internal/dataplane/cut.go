@@ -83,13 +83,9 @@ func (d *Dataplane) revoke(flows []Flow, until uint64) error {
 // forget has conntrack delete flows. The kernel answers only where it cannot; a message that does nothing, after them all, is
 // acknowledged and ends the answers.
 func forget(c *netlink.Conn, flows []Flow) error {
-	var messages []netlink.Message
+	messages := make([]netlink.Message, 0, len(flows)+1)
 	for i := range flows {
-		attributes, err := flows[i].name()
-		if err != nil {
-			return fmt.Errorf("name the flow %v to conntrack: %w", flows[i].Original, err)
-		}
-		messages = append(messages, conntrackMessage(msgDelete, 0, flows[i].family, attributes))
+		messages = append(messages, conntrackMessage(msgDelete, 0, flows[i].family, flows[i].name))
 	}
 	messages = append(messages, netlink.Message{Header: netlink.Header{Type: netlink.Noop, Flags: netlink.Request | netlink.Acknowledge}})
 	if _, err := c.SendMessages(messages); err != nil {
@@ -108,17 +104,6 @@ func forget(c *netlink.Conn, flows []Flow) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// name is how conntrack knows the flow.
-func (f *Flow) name() ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(attrOriginal|unix.NLA_F_NESTED, f.tuple)
-	ae.Bytes(attrID, f.id)
-	if f.zone != nil {
-		ae.Bytes(attrZone, f.zone)
-	}
-	return ae.Encode()
 }
 
 // inheritRevoked takes over what older generations hold off. Those of a form that this program does not know are left.

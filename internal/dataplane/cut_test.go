@@ -21,9 +21,13 @@ func (n *node) flows(addrs ...netip.Addr) []dataplane.Flow {
 	n.t.Helper()
 	var out []dataplane.Flow
 	n.Do(func() error {
-		var err error
-		out, err = dataplane.Flows(addrs...)
-		return err
+		for flows, err := range dataplane.Flows(addrs...) {
+			if err != nil {
+				return err
+			}
+			out = append(out, flows...)
+		}
+		return nil
 	})
 	return out
 }

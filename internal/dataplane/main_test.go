@@ -1,52 +1,9 @@
 package dataplane_test
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
-const insideVariable = "KIDOBAN_TEST_INSIDE"
-
-// TestMain runs the tests in mount and network namespaces of their own. The kernel takes both away with the process, and
-// with them every namespace, link and pin that a test could leave behind, however the test ends.
-func TestMain(m *testing.M) {
-	if os.Getenv(insideVariable) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET,
-		Pdeathsig:    unix.SIGKILL,
-	}
-	var failed *exec.ExitError
-	switch err := cmd.Run(); {
-	case errors.As(err, &failed):
-		os.Exit(failed.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "run the tests in namespaces of their own (needs root):", err)
-		os.Exit(1)
-	}
-}
-
-// bpffs mounts a BPF file system of the test's own.
-func bpffs(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount a BPF file system on %s: %v", dir, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-	return dir
-}
+func TestMain(m *testing.M) { netnstest.Main(m) }

@@ -29,7 +29,7 @@ type node struct {
 
 func newNode(t testing.TB, opts dataplane.Options) *node {
 	t.Helper()
-	opts.BPFFS = bpffs(t)
+	opts.BPFFS = netnstest.BPFFS(t)
 	opts.Log = testr.NewWithInterface(t, testr.Options{})
 	n := &node{Namespace: netnstest.NewRouter(t), t: t, opts: opts, compiler: compiler.New()}
 	n.d = newDataplane(t, opts)

@@ -2,7 +2,6 @@ package nodetest
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -12,8 +11,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,6 +23,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
 const patience = 20 * time.Second
@@ -47,11 +45,9 @@ func start(t testing.TB, sizes dataplane.Sizes) *node {
 	check(t, corev1.AddToScheme(scheme))
 	check(t, v1alpha1.AddToScheme(scheme))
 	n := &node{
-		t: t, bpffs: t.TempDir(), registry: prometheus.NewRegistry(),
+		t: t, bpffs: netnstest.BPFFS(t), registry: prometheus.NewRegistry(),
 		pods: &informertest.FakeInformers{Scheme: scheme}, watches: &informertest.FakeInformers{Scheme: scheme},
 	}
-	check(t, unix.Mount("bpf", n.bpffs, "bpf", 0, ""))
-	t.Cleanup(func() { check(t, unix.Unmount(n.bpffs, unix.MNT_DETACH)) })
 	dp, err := dataplane.New(dataplane.Options{BPFFS: n.bpffs, Sizes: sizes})
 	check(t, err)
 	n.dp = dp
@@ -169,6 +165,19 @@ func (n *node) metric(name string) float64 {
 	return sum
 }
 
+// samples is how often a histogram was observed.
+func (n *node) samples(name string) uint64 {
+	n.t.Helper()
+	families, err := n.registry.Gather()
+	check(n.t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		}
+	}
+	return 0
+}
+
 // A damaged entry is healed and counted, and nothing else is ever counted.
 func TestSelfAudit(t *testing.T) {
 	n := start(t, dataplane.Sizes{})
@@ -225,67 +234,5 @@ func TestAMapThatIsFull(t *testing.T) {
 	})
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Errorf("%v entries were counted as drift", drift)
-	}
-}
-
-// liveFlows puts flows into conntrack, from clients outside to each pod.
-func liveFlows(b testing.TB, pods, flows int) {
-	b.Helper()
-	for i := range flows {
-		var client [4]byte
-		binary.BigEndian.PutUint32(client[:], 11<<24+uint32(i))
-		pod := address(i % pods).AsSlice()
-		f := &netlink.ConntrackFlow{
-			FamilyType: unix.AF_INET,
-			Forward:    netlink.IPTuple{SrcIP: client[:], DstIP: pod, SrcPort: 40000, DstPort: 80, Protocol: unix.IPPROTO_UDP},
-			Reverse:    netlink.IPTuple{SrcIP: pod, DstIP: client[:], SrcPort: 80, DstPort: 40000, Protocol: unix.IPPROTO_UDP},
-			TimeOut:    600,
-		}
-		check(b, netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, f))
-	}
-}
-
-// BenchmarkChange is the time from a PolicyEndpoint's event to new flows being judged by it and the old ones being cut, with 110 pods and
-// 10,000 live flows: of one pod, and of all of them.
-func BenchmarkChange(b *testing.B) {
-	for _, all := range []bool{false, true} {
-		b.Run(map[bool]string{false: "pods=1", true: "pods=110"}[all], func(b *testing.B) {
-			const podCount, flows = 110, 10_000
-			n := start(b, dataplane.Sizes{})
-			for i := range podCount {
-				n.pod(i)
-			}
-			selector := metav1.LabelSelector{MatchLabels: map[string]string{"pod": "7"}}
-			if all {
-				selector = metav1.LabelSelector{}
-			}
-			pods := n.inKernel("pods")
-			closed, open := policyFor("p", selector), policyFor("p", selector, v1alpha1.Peer{CIDR: "0.0.0.0/0"})
-			var judged, cut time.Duration
-			rounds := 0
-			for b.Loop() {
-				b.StopTimer()
-				n.tell(open)
-				n.await("the pod is open again", func() bool { return n.isolated(pods, 7) != 0 && n.ready() })
-				time.Sleep(600 * time.Millisecond) // the second look of the sweep
-				liveFlows(b, podCount, flows)
-				was, already := n.isolated(pods, 7), n.metric("kidoban_agent_cut_flows_total")
-				want := already + flows/podCount
-				if all {
-					want = already + flows
-				}
-				b.StartTimer()
-				begin := time.Now()
-				n.tell(closed)
-				for n.isolated(pods, 7) == was {
-				}
-				judged += time.Since(begin)
-				n.await("the old flows are cut", func() bool { return n.metric("kidoban_agent_cut_flows_total") >= want })
-				cut += time.Since(begin)
-				rounds++
-			}
-			b.ReportMetric(float64(judged.Microseconds())/1000/float64(rounds), "ms-judged")
-			b.ReportMetric(float64(cut.Microseconds())/1000/float64(rounds), "ms-cut")
-		})
 	}
 }
