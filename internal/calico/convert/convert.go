@@ -1,0 +1,300 @@
+package convert
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/internal/calico"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Annotation of a NetworkPolicy that was converted: the policy that it comes from.
+const Annotation = "networking.kidoban.dev/converted-from"
+
+// Options of a conversion.
+type Options struct {
+	// Namespaces are those that there are, with their labels; nil where these are not known.
+	Namespaces map[string]map[string]string
+	// PodCIDRs have all pods' addresses; none: pods may be anywhere.
+	PodCIDRs []netip.Prefix
+	// ExpandGlobal writes a GlobalNetworkPolicy into each namespace that there is, where it is about namespaces that come later too.
+	ExpandGlobal bool
+	// WithoutLog leaves rules out that log.
+	WithoutLog bool
+}
+
+// Result of a conversion.
+type Result struct {
+	// Policies in order of namespace and name.
+	Policies []networkingv1.NetworkPolicy
+	// Refused are the policies that are not converted, each with all that stands in the way.
+	Refused []calico.Problem
+	// Notes are what was left out without a change of meaning.
+	Notes []calico.Problem
+	// Converted are the policies of Calico's that the NetworkPolicies stand for, and the others.
+	Converted, NotConverted []string
+}
+
+// Convert the policies of a set.
+func Convert(set *calico.Set, options Options) *Result {
+	c := &conversion{
+		reader:  reader{set: set, options: &options, space: space{calico.PodSpace(options.PodCIDRs)}},
+		options: &options, space: space{calico.PodSpace(options.PodCIDRs)},
+		refused: map[*candidate][]calico.Problem{}, local: map[string][]local{},
+	}
+	c.read()
+	c.place()
+	// A policy that is refused takes those with it whose meaning depends on it, and so on.
+	for {
+		n := len(c.refused)
+		c.dependents()
+		grants := c.walkAll()
+		if len(c.refused) == n {
+			return c.result(grants)
+		}
+	}
+}
+
+type conversion struct {
+	reader
+	options    *Options
+	space      space
+	candidates []*candidate
+	refused    map[*candidate][]calico.Problem
+	// local are the candidates of each namespace, in the order of evaluation.
+	local map[string][]local
+}
+
+func (c *conversion) refuse(who *candidate, p calico.Problem) {
+	p.Object = who.name
+	if !slices.Contains(c.refused[who], p) {
+		c.refused[who] = append(c.refused[who], p)
+	}
+}
+
+func (c *conversion) read() {
+	for i := range c.set.Policies {
+		c.problems = nil
+		candidate := c.reader.read(&c.set.Policies[i])
+		c.candidates = append(c.candidates, candidate)
+		for _, p := range c.problems {
+			c.refuse(candidate, p)
+		}
+	}
+	for i := range c.set.Kubernetes {
+		c.candidates = append(c.candidates, stays(&c.set.Kubernetes[i], c.set))
+	}
+	slices.SortStableFunc(c.candidates, func(a, b *candidate) int {
+		return cmp.Or(cmp.Compare(a.tier.Order, b.tier.Order), cmp.Compare(a.tier.Name, b.tier.Name), cmp.Compare(a.order, b.order), cmp.Compare(a.shortName(), b.shortName()))
+	})
+}
+
+func (c *candidate) shortName() string {
+	if c.kubernetes != nil {
+		return c.kubernetes.Name
+	}
+	return c.policy.Name
+}
+
+// place finds the namespaces that each candidate is about.
+func (c *conversion) place() {
+	for _, who := range c.candidates {
+		names, selects := c.namespacesOf(who), who.selects
+		if who.opaque {
+			selects = everyPod
+		}
+		for _, ns := range names {
+			own, known := selects.in(ns, c.options.Namespaces[ns])
+			if !known {
+				c.refuse(who, calico.Problem{Field: selectorField(who), Problem: fmt.Sprintf("the labels of namespace %s are not known", ns), Fix: "give the Namespace object too"})
+				own = everyPod
+			}
+			if !own.empty() {
+				c.local[ns] = append(c.local[ns], local{who, own})
+			}
+		}
+	}
+}
+
+func selectorField(who *candidate) string {
+	if who.policy.Spec.NamespaceSelector != "" {
+		return "spec.namespaceSelector"
+	}
+	return "spec.selector"
+}
+
+func (c *conversion) namespacesOf(who *candidate) []string {
+	switch {
+	case who.kubernetes != nil:
+		return []string{who.kubernetes.Namespace}
+	case who.policy.Namespace != "":
+		return []string{who.policy.Namespace}
+	}
+	if names, fixed := who.selects.namespaces(); fixed && !who.opaque {
+		return names
+	}
+	known := map[string]bool{}
+	for ns := range c.options.Namespaces {
+		known[ns] = true
+	}
+	for i := range c.set.Policies { // at least where others could depend on it
+		known[c.set.Policies[i].Namespace] = c.set.Policies[i].Namespace != ""
+	}
+	for i := range c.set.Kubernetes {
+		known[c.set.Kubernetes[i].Namespace] = true
+	}
+	delete(known, "")
+	if !c.options.ExpandGlobal && !who.opaque {
+		c.refuse(who, calico.Problem{
+			Field: selectorField(who), Problem: "it is about pods of namespaces that come later too, and a NetworkPolicy is about those of one namespace",
+			Fix: "--expand-global writes it into each namespace that there is; or name the namespaces, as namespaceSelector: kubernetes.io/metadata.name in {\"a\", \"b\"}",
+		})
+	}
+	return slices.Sorted(maps.Keys(known))
+}
+
+// dependents are refused with what they depend on: a policy that may refuse or pass what they allow, or that would be asked
+// about what they pass.
+func (c *conversion) dependents() {
+	for _, ns := range slices.Sorted(maps.Keys(c.local)) {
+		locals := c.local[ns]
+		for _, d := range policy.Directions {
+			for at, l := range locals {
+				if l.kubernetes != nil || c.refused[l.candidate] != nil || !l.isolates[d] {
+					continue
+				}
+				for i, o := range locals {
+					if c.refused[o.candidate] == nil || !o.isolates[d] || !c.dependsOn(l, o, i < at || o.order == l.order, d) {
+						continue
+					}
+					c.refuse(l.candidate, calico.Problem{
+						Field: "spec.order", Problem: fmt.Sprintf("what it comes to depends on %s, which is not converted", o.name), Fix: "see to that one first",
+					})
+				}
+			}
+		}
+	}
+}
+
+func (c *conversion) dependsOn(l, refused local, before bool, d policy.Direction) bool {
+	if shared, err := l.pods.intersect(refused.pods); err == nil && shared.empty() {
+		return false
+	}
+	if l.tier.Name != refused.tier.Name {
+		return before || l.passes(d)
+	}
+	return refused.decides(d) && (before || l.passes(d))
+}
+
+// walkAll asks every policy what it allows, and refuses those that cannot say it.
+func (c *conversion) walkAll() map[string][2][]grant {
+	out := map[string][2][]grant{}
+	for _, ns := range slices.Sorted(maps.Keys(c.local)) {
+		var both [2][]grant
+		for _, d := range policy.Directions {
+			w := &walk{space: c.space, direction: d}
+			for _, l := range c.local[ns] {
+				if l.isolates[d] && c.refused[l.candidate] == nil {
+					w.locals = append(w.locals, l)
+				}
+			}
+			both[d] = c.walkOne(w, ns)
+		}
+		out[ns] = both
+	}
+	return out
+}
+
+func (c *conversion) walkOne(w *walk, ns string) []grant {
+	var out []grant
+	for at, l := range w.locals {
+		if tied := w.tied(at); tied != nil && l.kubernetes == nil {
+			c.refuse(l.candidate, calico.Problem{Field: "spec.order", Problem: tied.Error(), Fix: "give them different orders"})
+			continue
+		}
+		if l.kubernetes != nil {
+			if by := w.untouched(at); by != nil {
+				c.refuseWeighed(w, by, l.candidate)
+			}
+			continue
+		}
+		grants, err := w.grants(at)
+		if err == nil {
+			err = writable(grants)
+		}
+		if err != nil {
+			c.refuseError(w, ns, err, l.candidate)
+			continue
+		}
+		out = append(out, grants...)
+	}
+	ends, err := w.ends()
+	if err == nil {
+		err = writable(ends)
+	}
+	if err != nil {
+		for _, l := range w.locals {
+			if l.passes(w.direction) && l.kubernetes == nil {
+				c.refuseError(w, ns, err, l.candidate)
+			}
+		}
+	}
+	return append(out, ends...)
+}
+
+// unwritable is what is left of a policy's rules, where a NetworkPolicy cannot say it.
+type unwritable struct{ error }
+
+func writable(grants []grant) error {
+	for _, g := range grants {
+		for _, f := range g.flows {
+			if _, err := f.ports.write(); err != nil {
+				return &unwritable{err}
+			}
+		}
+	}
+	return nil
+}
+
+// refuseError refuses the rule that could not be weighed or, where none is to blame, the policy itself.
+func (c *conversion) refuseError(w *walk, ns string, err error, who *candidate) {
+	var by *weighed
+	if errors.As(err, &by) {
+		c.refuseWeighed(w, by, who)
+		return
+	}
+	var left *unwritable
+	if errors.As(err, &left) {
+		c.refuse(who, calico.Problem{
+			Field:   [...]string{"spec.ingress", "spec.egress"}[w.direction],
+			Problem: fmt.Sprintf("what is allowed, less what rules before it refuse, cannot be written: %v", err),
+			Fix:     "refuse whole protocols or networks, or name the ports that are allowed",
+		})
+		return
+	}
+	c.refuse(who, calico.Problem{Field: selectorField(who), Problem: fmt.Sprintf("in namespace %s: %v", ns, err), Fix: "write it in several policies with simpler selectors"})
+}
+
+func (c *conversion) refuseWeighed(w *walk, by *weighed, about *candidate) {
+	if by.policy.kubernetes != nil {
+		return
+	}
+	p := calico.Problem{Field: "spec.order", Fix: "write what is left as rules that allow"}
+	if by.rule >= 0 {
+		p.Field = calico.RulePath(w.direction, by.rule)
+	}
+	p.Problem = by.Error()
+	if by.policy != about && about.kubernetes == nil {
+		p.Problem = fmt.Sprintf("taken from what %s allows: %v", about.name, by.error)
+	}
+	if errors.Is(by.error, errPodsAndNets) {
+		p.Fix = "give --pod-cidr, if its networks hold no pods; " + p.Fix
+	}
+	c.refuse(by.policy, p)
+}
