@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/kidoban/kidoban/internal/cli"
@@ -12,6 +13,7 @@ import (
 )
 
 func main() {
+	debug.SetGCPercent(400) // it ends soon, and reads much
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	env := command.NewEnv()

@@ -2,11 +2,8 @@ package model
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // big is 20,000 pods in 2,000 workloads of 100 namespaces, and 2,000 policies, as manifests.
@@ -63,20 +60,6 @@ func bigCluster(b *testing.B) *Cluster {
 		b.Fatalf("%d pods, %d policies", len(c.Pods), len(c.Policies))
 	}
 	return c
-}
-
-func BenchmarkReadBigCluster(b *testing.B) {
-	for b.Loop() {
-		bigCluster(b)
-	}
-}
-
-func BenchmarkExplainInBigCluster(b *testing.B) {
-	c := bigCluster(b)
-	f := policy.Flow{Source: netip.MustParseAddr("198.18.1.1"), Destination: netip.MustParseAddr("198.18.40.40"), Protocol: policy.TCP, Port: 8080}
-	for b.Loop() {
-		NewEvaluator(c).Allows(f)
-	}
 }
 
 func BenchmarkMatrixOfBigCluster(b *testing.B) {

@@ -14,45 +14,42 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// ReadPath takes in a file, a directory or, as "-", stdin. A directory with a kustomization is built as `kubectl kustomize`
+// filesOf a path: a file, a directory or, as "-", stdin. A directory with a kustomization is built as `kubectl kustomize`
 // does; any other is read with all directories below it: files that end in .yaml, .yml or .json.
-func (m *Manifests) ReadPath(path string, stdin io.Reader) error {
+func filesOf(path string, stdin io.Reader) ([]*file, error) {
 	if path == "-" {
-		return m.Read("stdin", stdin)
+		text, err := io.ReadAll(stdin)
+		return []*file{{name: "stdin", text: text}}, err
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !info.IsDir() {
-		return m.readFile(path)
+		return []*file{{name: path, path: path}}, nil
 	}
-	return filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+	var out []*file
+	err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case entry.IsDir() && name != path && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
 		case entry.IsDir() && isKustomization(name):
-			if err := m.build(name); err != nil {
-				return err
+			built, err := build(name)
+			if err != nil {
+				return fmt.Errorf("kustomize build %s: %w", name, err)
 			}
+			out = append(out, &file{name: name, text: built})
 			// what is below it and not one of its resources, such as the policies beside a base, is another's
 			return fs.SkipDir
 		case entry.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
 			return nil
 		}
-		return m.readFile(name)
+		out = append(out, &file{name: name, path: name})
+		return nil
 	})
-}
-
-func (m *Manifests) readFile(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	return m.Read(name, f)
+	return out, err
 }
 
 func isKustomization(dir string) bool {
@@ -62,25 +59,27 @@ func isKustomization(dir string) bool {
 	})
 }
 
-func (m *Manifests) build(dir string) error {
+func build(dir string) ([]byte, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
-		return fmt.Errorf("kustomize build %s: %w", dir, err)
+		return nil, err
 	}
-	out, err := built.AsYaml()
-	if err != nil {
-		return fmt.Errorf("kustomize build %s: %w", dir, err)
-	}
-	return m.Read(dir, strings.NewReader(string(out)))
+	return built.AsYaml()
 }
 
 // ReadPaths is the cluster that these paths come to.
 func ReadPaths(paths []string, namespace string, stdin io.Reader) (*Cluster, error) {
-	m := &Manifests{Namespace: namespace}
+	var files []*file
 	for _, path := range paths {
-		if err := m.ReadPath(path, stdin); err != nil {
+		more, err := filesOf(path, stdin)
+		if err != nil {
 			return nil, err
 		}
+		files = append(files, more...)
+	}
+	m := &Manifests{Namespace: namespace}
+	if err := m.read(files); err != nil {
+		return nil, err
 	}
 	return m.Cluster()
 }
