@@ -20,6 +20,9 @@ type compiler struct {
 
 // policy made ready; nil for one that is not about pods.
 func (c *compiler) policy(p *Policy) (*JudgedPolicy, []Problem) {
+	if len(p.Invalid) > 0 {
+		return nil, p.Invalid
+	}
 	if p.Spec.DoNotTrack || p.Spec.PreDNAT {
 		return nil, nil // of host endpoints only
 	}
@@ -172,8 +175,11 @@ func (s *Set) NetsOf(selector *Selector, namespaces map[string]map[string]string
 		if !n.Matches(selector, namespaces[n.Namespace]) {
 			continue
 		}
+		if n.Invalid {
+			return nil, fmt.Errorf("selector: it selects %s, which cannot be read", n)
+		}
 		if len(n.Domains) > 0 {
-			return nil, fmt.Errorf("selector: it selects %s, whose allowedEgressDomains are not looked at", n.String())
+			return nil, fmt.Errorf("selector: it selects %s, whose allowedEgressDomains are not looked at", n)
 		}
 		nets, err := ParseNets(n.Nets)
 		if err != nil {

@@ -20,6 +20,12 @@ type Judge struct {
 	Tiers []JudgedTier
 	// Problems are what keeps policies from being judged: those policies are left out.
 	Problems []Problem
+	unjudged []func(policy.Direction, *Endpoint) bool
+}
+
+// Certain is false where a policy that cannot be judged may be about the pod: Evaluate knows only what the others say.
+func (j *Judge) Certain(d policy.Direction, self *Endpoint) bool {
+	return self.Pod == nil || !slices.ContainsFunc(j.unjudged, func(selects func(policy.Direction, *Endpoint) bool) bool { return selects(d, self) })
 }
 
 // JudgedTier is a tier with its policies in their order.
@@ -89,6 +95,7 @@ func NewJudge(s *Set, namespaces map[string]map[string]string) *Judge {
 		jp, problems := c.policy(p)
 		if len(problems) > 0 {
 			j.Problems = append(j.Problems, problems...)
+			j.unjudged = append(j.unjudged, p.mayBeAbout)
 			continue
 		}
 		if jp != nil {
@@ -106,6 +113,15 @@ func NewJudge(s *Set, namespaces map[string]map[string]string) *Judge {
 		j.Tiers = append(j.Tiers, JudgedTier{Tier: t, Policies: policies})
 	}
 	return j
+}
+
+// mayBeAbout a pod, as far as the policy can be read.
+func (p *Policy) mayBeAbout(d policy.Direction, e *Endpoint) bool {
+	if len(p.Invalid) > 0 {
+		return p.Namespace == "" || p.Namespace == e.Pod.Namespace
+	}
+	s, err := p.Selector()
+	return p.Isolates()[d] && (err != nil || s.Matches(e.label))
 }
 
 // Evaluate judges one direction of a flow for a pod. peer is the other end.

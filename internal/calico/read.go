@@ -64,24 +64,27 @@ func (s *Set) add(o *object, raw []byte, stored bool) error {
 	switch o.Kind {
 	case KindNetworkPolicy, KindGlobalNetworkPolicy:
 		p := Policy{Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Stored: stored}
-		if err := spec(name(o), raw, &p.Spec); err != nil {
-			return err
+		err := spec(name(o), raw, &p.Spec)
+		if err != nil {
+			p.Invalid = problemsOf(name(o), err)
 		}
 		p.Name = strings.TrimPrefix(p.Name, p.TierName()+".")
 		s.Policies = replace(s.Policies, p, func(q *Policy) bool { return q.String() == p.String() && q.TierName() == p.TierName() })
+		return err
 	case KindNetworkSet, KindGlobalNetworkSet:
 		var set struct {
 			Nets    []string `json:"nets,omitempty"`
 			Domains []string `json:"allowedEgressDomains,omitempty"`
 		}
-		if err := spec(name(o), raw, &set); err != nil {
-			return err
+		err := spec(name(o), raw, &set)
+		if err == nil {
+			if _, e := ParseNets(set.Nets); e != nil {
+				err = &Problem{Object: name(o), Field: "spec.nets", Problem: e.Error(), Fix: "correct it"}
+			}
 		}
-		if _, err := ParseNets(set.Nets); err != nil {
-			return &Problem{Object: name(o), Field: "spec.nets", Problem: err.Error(), Fix: "correct it"}
-		}
-		n := NetworkSet{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Labels: o.Metadata.Labels, Nets: set.Nets, Domains: set.Domains}
+		n := NetworkSet{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Labels: o.Metadata.Labels, Nets: set.Nets, Domains: set.Domains, Invalid: err != nil}
 		s.NetworkSets = replace(s.NetworkSets, n, func(q *NetworkSet) bool { return q.Namespace == n.Namespace && q.Name == n.Name })
+		return err
 	case KindTier:
 		var tier struct {
 			Order         *float64 `json:"order,omitempty"`

@@ -36,7 +36,7 @@ type Set struct {
 	IPPools       []IPPool
 	// Kubernetes are the networking.k8s.io NetworkPolicies, which Calico judges by too: in its default tier, at order 1000.
 	Kubernetes []networkingv1.NetworkPolicy
-	// Invalid are objects that cannot be read, by their names.
+	// Invalid is what could not be read of objects; policies have it too.
 	Invalid []Problem
 	// Inert are objects that change no verdict, as staged policies, and why.
 	Inert []Problem
@@ -50,6 +50,8 @@ type Policy struct {
 	// Stored: read from crd.projectcalico.org/v1, where no API server has filled in defaults.
 	Stored bool
 	Spec   PolicySpec
+	// Invalid is what could not be read of it. It still counts for what depends on it.
+	Invalid []Problem
 }
 
 // String is "Kind namespace/name" or "Kind name".
@@ -206,6 +208,8 @@ type NetworkSet struct {
 	Nets            []string
 	// Domains are names that only a proxy or a DNS server knows the addresses of.
 	Domains []string
+	// Invalid: the networks could not be read.
+	Invalid bool
 }
 
 // Tier is a group of policies that are judged together.

@@ -24,7 +24,9 @@ type candidate struct {
 	selects  pods
 	// opaque: what it selects cannot be said here, so that it may be anything.
 	opaque bool
-	rules  [2][]rule
+	// invalid: it cannot be read at all, and may say anything.
+	invalid bool
+	rules   [2][]rule
 }
 
 // rule is a rule read as a set of flows.
@@ -67,6 +69,12 @@ func (r *reader) note(field, format string, args ...any) {
 func (r *reader) read(p *calico.Policy) *candidate {
 	r.object = p.String()
 	c := &candidate{policy: p, name: p.String(), order: p.Order(), isolates: p.Isolates(), opaque: true}
+	if c.invalid = len(p.Invalid) > 0; c.invalid {
+		r.problems = append(r.problems, p.Invalid...)
+		c.isolates = [2]bool{true, true}
+		c.tier, _ = r.set.Tier(p.TierName())
+		return c
+	}
 	known := false
 	if c.tier, known = r.set.Tier(p.TierName()); !known {
 		r.problem("spec.tier", "give the Tier object too", "Tier %s is not known, and so not its place among the tiers", p.Spec.Tier)

@@ -186,6 +186,9 @@ func (c *conversion) dependsOn(l, refused local, before bool, d policy.Direction
 	if shared, err := l.pods.intersect(refused.pods); err == nil && shared.empty() {
 		return false
 	}
+	if refused.invalid {
+		return true
+	}
 	if l.tier.Name != refused.tier.Name {
 		return before || l.passes(d)
 	}

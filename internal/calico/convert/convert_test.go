@@ -228,3 +228,21 @@ func TestOthersAreConverted(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A policy that cannot be read may say anything, so that no other one in its reach is converted.
+func TestAnInvalidPolicyHoldsBackTheOthers(t *testing.T) {
+	var s calico.Set
+	for _, d := range []string{np("a", `ingress: [{action: Deny, fancyNewField: {}}]`), np("b", `ingress: [{action: Allow}]`), strings.Replace(np("c", `ingress: [{action: Allow}]`), "shop", "other", 1)} {
+		raw, err := yaml.YAMLToJSON([]byte(d))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(raw, "default"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := convert.Convert(&s, convert.Options{Namespaces: namespaces})
+	if len(r.Policies) != 1 || r.Policies[0].Namespace != "other" {
+		t.Errorf("%s\n%v", specs(t, r), r.Refused)
+	}
+}
