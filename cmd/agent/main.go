@@ -57,7 +57,7 @@ func main() {
 		fmt.Println(version.String())
 		return
 	}
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.log)))
+	startup.SetLogger(&o.log)
 	if err := run(o); err != nil {
 		ctrl.Log.Error(err, "The agent stops; what was in force stays in force")
 		os.Exit(1)

@@ -1,12 +1,14 @@
 package controller
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/internal/resolver"
+	"github.com/kidoban/kidoban/internal/version"
 )
 
 var (
@@ -32,7 +34,10 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(policiesGauge, groupsGauge, slicesGauge, addressesGauge, resolveSeconds, writeSeconds, podToWriteSeconds)
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_controller_build_info", Help: "Which build this is; the value is always 1.",
+		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
+	build.Set(1)
+	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, resolveSeconds, writeSeconds, podToWriteSeconds)
 }
 
 func gauge(name, help string) prometheus.Gauge {

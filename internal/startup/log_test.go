@@ -2,21 +2,24 @@ package startup
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
 func TestOneThingThatHappenedIsOneLine(t *testing.T) {
 	var out bytes.Buffer
 	opts := LogOptions()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&opts), zap.WriteTo(&out)))
+	opts.DestWriter = &out
+	SetLogger(&opts)
 
 	// A probe that fails, with controller-runtime's own handler, as often as a kubelet asks.
 	h := &healthz.Handler{Checks: map[string]healthz.Checker{"bad": func(*http.Request) error { return errors.New("bad") }}}
@@ -30,8 +33,21 @@ func TestOneThingThatHappenedIsOneLine(t *testing.T) {
 	if out.Len() != 0 {
 		t.Errorf("failing probes are logged:\n%s", &out)
 	}
-	ctrl.Log.WithName("agent").WithValues("k", "v").Error(errors.New("away"), "Cannot do it")
-	if got := out.String(); strings.Count(got, "\n") != 1 || strings.Contains(got, "stacktrace") || !strings.Contains(got, "away") {
-		t.Errorf("an error is logged as\n%s", got)
+	for name, log := range map[string]func(){
+		"ours":               func() { ctrl.Log.WithName("agent").WithValues("k", "v").Error(errors.New("away"), "Cannot do it") },
+		"klog, structured":   func() { klog.ErrorS(errors.New("away"), "Cannot do it", "k", "v") },
+		"klog, text":         func() { klog.Errorf("watch ended: %v", errors.New("away")) },
+		"client-go's errors": func() { utilruntime.HandleError(errors.New("away")) },
+	} {
+		out.Reset()
+		log()
+		if got := out.String(); strings.Count(got, "\n") != 1 || strings.Contains(got, "stacktrace") || !strings.Contains(got, "away") || !json.Valid([]byte(got)) {
+			t.Errorf("%s: an error is logged as\n%s", name, got)
+		}
+	}
+	out.Reset()
+	klog.V(2).Info("chatter")
+	if out.Len() != 0 {
+		t.Errorf("%s", &out)
 	}
 }
