@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -193,8 +192,8 @@ func (a *Agent) program() error {
 		return a.sync() // the maps lack what failed before: an incremental change could refer to it
 	}
 	if err := a.dp.Apply(changes); err != nil {
-		a.failClosed()
-		return err
+		a.metrics.failures.Inc()
+		return a.sync() // which makes room first
 	}
 	a.metrics.writes.Add(float64(changes.Len()))
 	a.programmed()
@@ -248,15 +247,9 @@ func (a *Agent) sync() error {
 	return nil
 }
 
-// failClosed closes pods whose policies could not be written.
+// failClosed closes the pods whose policies are not in force.
 func (a *Agent) failClosed() {
-	fresh := map[netip.Addr]bool{}
-	for _, p := range a.state.landing.pods {
-		for _, addr := range p.addresses {
-			fresh[addr] = true
-		}
-	}
-	closed, err := a.dp.FailClosed(a.state.compiler.Tables().Pods, func(addr netip.Addr) bool { return fresh[addr] })
+	closed, err := a.dp.FailClosed(a.state.compiler.Tables())
 	if err != nil {
 		a.opts.Log.Error(err, "Cannot close pods whose policies are not in force")
 	}

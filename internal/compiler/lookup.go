@@ -17,10 +17,8 @@ func (t *Tables) Lookup(d policy.Direction, f policy.Flow) (v Verdict, isolated 
 	if !ok || pod.Sets[d] == 0 {
 		return Verdict{Action: policy.Accept, Tier: policy.TierBaseline}, false
 	}
-	row, ok := t.Rows[RowKey{pod.Sets[d], t.class(f.Peer(d))}]
-	if !ok {
-		row, ok = t.Rows[RowKey{pod.Sets[d], 0}]
-	}
+	peer := f.Peer(d)
+	row, ok := t.Row(pod.Sets[d], t.Class(netip.PrefixFrom(peer, peer.BitLen())))
 	if !ok {
 		return DefaultDeny, true
 	}
@@ -38,14 +36,26 @@ func (t *Tables) Lookup(d policy.Direction, f policy.Flow) (v Verdict, isolated 
 // DefaultDeny is the verdict of an isolated pod for what no rule decides.
 var DefaultDeny = Verdict{Action: policy.Deny, Tier: policy.TierNetworkPolicy}
 
-func (t *Tables) class(addr netip.Addr) ClassID {
-	if c, ok := t.Addresses[addr]; ok {
-		return c
+// Class is the class of an address, or of those addresses in a prefix for which the tables have nothing longer.
+func (t *Tables) Class(p netip.Prefix) ClassID {
+	if p.IsSingleIP() {
+		if c, ok := t.Addresses[p.Addr()]; ok {
+			return c
+		}
 	}
-	for bits := addr.BitLen(); bits >= 0; bits-- {
-		if c, ok := t.Networks[netip.PrefixFrom(addr, bits).Masked()]; ok {
+	for bits := p.Bits(); bits >= 0; bits-- {
+		if c, ok := t.Networks[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
 			return c
 		}
 	}
 	return 0
+}
+
+// Row is what a set says about a class. Without one it is DefaultDeny.
+func (t *Tables) Row(set SetID, class ClassID) (Row, bool) {
+	row, ok := t.Rows[RowKey{set, class}]
+	if !ok {
+		row, ok = t.Rows[RowKey{set, 0}]
+	}
+	return row, ok
 }

@@ -115,6 +115,7 @@ func dump(c *netlink.Conn, request netlink.Message, entry func(Flow)) error {
 // eachEntry reads what one system call has read of a dump, and reports whether it was the last.
 func eachEntry(b []byte, sequence uint32, entry func(Flow)) (done bool, _ error) {
 	const header = unix.SizeofNlMsghdr
+	names := make([]byte, 0, len(b)/2)
 	for len(b) >= header {
 		size := binary.NativeEndian.Uint32(b)
 		if size < header || int(size) > len(b) {
@@ -129,8 +130,9 @@ func eachEntry(b []byte, sequence uint32, entry func(Flow)) (done bool, _ error)
 		case kind == unix.NLMSG_ERROR && len(data) >= 4:
 			return true, unix.Errno(-int32(binary.NativeEndian.Uint32(data)))
 		case kind == unix.NFNL_SUBSYS_CTNETLINK<<8: // IPCTNL_MSG_CT_NEW
-			f, err := parseFlow(data)
-			if err != nil {
+			var f Flow
+			var err error
+			if f, names, err = parseFlow(data, names); err != nil {
 				return true, err
 			}
 			entry(f)
@@ -157,42 +159,56 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-func parseFlow(data []byte) (Flow, error) {
+// parseFlow reads an entry. What the kernel calls it is appended to names, which is returned.
+func parseFlow(data, names []byte) (Flow, []byte, error) {
 	if len(data) < 4 {
-		return Flow{}, errors.New("an entry without a header")
+		return Flow{}, names, errors.New("an entry without a header")
 	}
 	f := Flow{family: data[0]}
-	var original, id, zone []byte
+	begin := len(names)
 	for kind, value := range attributes(data[4:]) {
 		switch kind {
 		case attrOriginal:
-			original = value
 			f.Protocol, f.Original = parseTuple(value)
+			names = appendAttribute(names, attrOriginal|unix.NLA_F_NESTED, value)
 		case attrReply:
 			_, f.Reply = parseTuple(value)
-		case attrID:
-			id = value
-		case attrZone:
-			zone = value
+		case attrID, attrZone:
+			names = appendAttribute(names, kind, value)
 		}
 	}
 	if !f.Original.Source.IsValid() || !f.Reply.Source.IsValid() {
-		return Flow{}, errors.New("an entry without addresses")
+		return Flow{}, names, errors.New("an entry without addresses")
 	}
-	f.name = slices.Grow(f.name, 96)
-	f.name = appendAttribute(f.name, attrOriginal|unix.NLA_F_NESTED, original)
-	f.name = appendAttribute(f.name, attrID, id)
-	if zone != nil {
-		f.name = appendAttribute(f.name, attrZone, zone)
-	}
-	return f, nil
+	f.name = slices.Clip(names[begin:])
+	return f, names, nil
 }
 
 func appendAttribute(b []byte, kind uint16, value []byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(value)))
 	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = append(b, value...)
-	return append(b, make([]byte, align(len(value))-len(value))...)
+	return append(b, "\x00\x00\x00"[:align(len(value))-len(value)]...)
+}
+
+// appendDelete appends a message that deletes an entry. The kernel answers only where it cannot.
+func appendDelete(b []byte, f *Flow) []byte {
+	header := [4]byte{f.family, unix.NFNETLINK_V0} // struct nfgenmsg
+	b = appendHeader(b, len(header)+len(f.name), unix.NFNL_SUBSYS_CTNETLINK<<8|msgDelete, unix.NLM_F_REQUEST)
+	b = append(b, header[:]...)
+	return append(b, f.name...)
+}
+
+// appendLast appends a message that does nothing and is acknowledged: after the answer to it there are no more.
+func appendLast(b []byte) []byte {
+	return appendHeader(b, 0, unix.NLMSG_NOOP, unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+}
+
+func appendHeader(b []byte, size int, kind, flags uint16) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+size))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // sequence and port: nobody asks
 }
 
 func parseTuple(b []byte) (p policy.Protocol, t Tuple) {

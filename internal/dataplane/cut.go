@@ -80,19 +80,27 @@ func (d *Dataplane) revoke(flows []Flow, until uint64) error {
 	return nil
 }
 
-// forget has conntrack delete flows. The kernel answers only where it cannot; a message that does nothing, after them all, is
-// acknowledged and ends the answers.
+// forget has conntrack delete flows.
 func forget(c *netlink.Conn, flows []Flow) error {
-	messages := make([]netlink.Message, 0, len(flows)+1)
+	var b []byte
 	for i := range flows {
-		messages = append(messages, conntrackMessage(msgDelete, 0, flows[i].family, flows[i].name))
+		b = appendDelete(b, &flows[i])
 	}
-	messages = append(messages, netlink.Message{Header: netlink.Header{Type: netlink.Noop, Flags: netlink.Request | netlink.Acknowledge}})
-	if _, err := c.SendMessages(messages); err != nil {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	b = appendLast(b)
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		_, failed = unix.Write(int(fd), b)
+		return !errors.Is(failed, unix.EAGAIN) && !errors.Is(failed, unix.EINTR)
+	})
+	if err := errors.Join(err, failed); err != nil {
 		return fmt.Errorf("ask conntrack to delete flows: %w", err)
 	}
 	var errs []error
-	for range len(messages) {
+	for range len(flows) + 1 {
 		answers, err := c.Receive()
 		switch {
 		case err == nil && len(answers) > 0:

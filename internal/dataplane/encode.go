@@ -9,7 +9,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// From the tables' keys and values to the bytes of bpf/tables.h, and for keys the way back.
+// From the tables' keys and values to the bytes of bpf/tables.h, and back.
 
 // mappedBits are what the keys of IPv4 have before the address: ::ffff:0:0/96.
 const mappedBits = 96
@@ -62,6 +62,14 @@ func encodePod(p compiler.Pod) bpf.FilterPod {
 	}
 }
 
+func decodePod(p bpf.FilterPod) compiler.Pod {
+	return compiler.Pod{
+		Sets:    [2]compiler.SetID{compiler.SetID(p.Sets[0]), compiler.SetID(p.Sets[1])},
+		Flags:   compiler.PodFlags(p.Flags),
+		IfIndex: p.Ifindex,
+	}
+}
+
 func encodeInterface(i compiler.Interface) bpf.FilterInterface {
 	return bpf.FilterInterface{Kind: uint32(i.Kind), Flags: uint32(i.Flags)}
 }
@@ -82,8 +90,16 @@ func encodeRow(r compiler.Row) bpf.FilterRow {
 	return bpf.FilterRow{Table: uint32(r.Table), Otherwise: encodeVerdict(r.Default)}
 }
 
+func decodeRow(r bpf.FilterRow) compiler.Row {
+	return compiler.Row{Table: compiler.TableID(r.Table), Default: decodeVerdict(r.Otherwise)}
+}
+
 func encodeVerdict(v compiler.Verdict) bpf.FilterRule {
 	return bpf.FilterRule{Id: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
+}
+
+func decodeVerdict(v bpf.FilterRule) compiler.Verdict {
+	return compiler.Verdict{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Id)}
 }
 
 // portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.

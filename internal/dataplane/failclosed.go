@@ -2,58 +2,68 @@ package dataplane
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// FailClosed is for when Apply or Sync could not write everything: where want isolates a pod in a direction and nothing is in force
-// that does, the pod is closed in it (ClosedSet). What is in force for others stays, but not for addresses that are fresh: what there is under
-// those is another pod's. It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
-func (d *Dataplane) FailClosed(want map[netip.Addr]compiler.Pod, fresh func(netip.Addr) bool) (int, error) {
+// FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so if the set refuses
+// too much at worst; one that is to come under a set does if the kernel has all of it; and any other is closed in that direction (ClosedSet).
+// It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
+func (d *Dataplane) FailClosed(want *compiler.Tables) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
+	have, err := d.read()
+	if err != nil {
+		// What cannot be read is not known to be there.
+		have = &compiler.Tables{}
+	}
+	compared := want.Compare(have)
 	closed := 0
-	var errs []error
-	for addr, pod := range want {
+	errs := []error{err}
+	for addr, pod := range want.Pods {
 		now := pod
-		inForce, err := d.podInForce(addr)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
 		for direction, set := range pod.Sets {
-			old := inForce.Sets[direction]
 			switch {
-			case old != 0 && old != ClosedSet && !fresh(addr):
-				now.Sets[direction] = old
-			case set != 0:
+			case set == 0:
+			case have.Pods[addr].Sets[direction] == set && !compared.Open[set]:
+			case err == nil && !compared.Differ[set]:
+			default:
 				now.Sets[direction] = ClosedSet
 			}
 		}
-		if now.Sets[0] == ClosedSet || now.Sets[1] == ClosedSet {
+		if now.Sets[policy.Ingress] == ClosedSet || now.Sets[policy.Egress] == ClosedSet {
 			closed++
 		}
-		errs = append(errs, d.pods.put(addr, now))
+		if got, ok := have.Pods[addr]; !ok || got != now {
+			errs = append(errs, d.pods.put(addr, now))
+		}
+	}
+	for index, i := range want.Interfaces {
+		errs = append(errs, d.interfaces.put(index, i))
 	}
 	return closed, errors.Join(errs...)
 }
 
-func (d *Dataplane) podInForce(addr netip.Addr) (compiler.Pod, error) {
-	key, raw := encodeAddr(addr), bpf.FilterPod{}
-	err := d.objs.Pods.Lookup(&key, &raw)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return compiler.Pod{}, nil
+// read reads the maps back, without the interfaces.
+func (d *Dataplane) read() (*compiler.Tables, error) {
+	t := &compiler.Tables{
+		Pods:      map[netip.Addr]compiler.Pod{},
+		Addresses: map[netip.Addr]compiler.ClassID{},
+		Networks:  map[netip.Prefix]compiler.ClassID{},
+		Rows:      map[compiler.RowKey]compiler.Row{},
+		Ports:     map[compiler.PortKey]compiler.Verdict{},
 	}
-	if err != nil {
-		return compiler.Pod{}, fmt.Errorf("read %v from BPF map %s: %w", addr, bpf.FilterMapPods, err)
-	}
-	return compiler.Pod{Sets: [2]compiler.SetID{compiler.SetID(raw.Sets[0]), compiler.SetID(raw.Sets[1])}}, nil
+	return t, errors.Join(
+		d.pods.dump(func(k bpf.FilterAddress, v bpf.FilterPod) { t.Pods[decodeAddr(k)] = decodePod(v) }),
+		d.addresses.dump(func(k bpf.FilterAddress, v uint32) { t.Addresses[decodeAddr(k)] = compiler.ClassID(v) }),
+		d.networks.dump(func(k bpf.FilterNetworkKey, v uint32) { t.Networks[decodeNetwork(k)] = compiler.ClassID(v) }),
+		d.rows.dump(func(k bpf.FilterRowKey, v bpf.FilterRow) { t.Rows[decodeRowKey(k)] = decodeRow(v) }),
+		d.ports.dump(func(k bpf.FilterPortKey, v bpf.FilterRule) { t.Ports[decodePort(k)] = decodeVerdict(v) }),
+	)
 }
 
 // Alone reports whether no other generation is pinned on this node.

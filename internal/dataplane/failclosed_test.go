@@ -3,8 +3,11 @@ package dataplane_test
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
@@ -59,10 +62,10 @@ func TestFailClosed(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	for range 2 {
-		closed, err := d.FailClosed(c.Tables().Pods, func(a netip.Addr) bool { return a.String() == reused })
+		closed, err := d.FailClosed(c.Tables())
 		check(t, err)
-		if closed != 4 {
-			t.Errorf("%d addresses are closed, want 4", closed)
+		if closed != 3 {
+			t.Errorf("%d addresses are closed, want 3", closed)
 		}
 		passes(true, client, old)
 		passes(false, "10.1.0.2", old)
@@ -73,7 +76,8 @@ func TestFailClosed(t *testing.T) {
 		passes(false, reused, "10.3.0.1")
 		passes(true, fresh, "10.3.0.1") // nothing isolates it in this direction
 		passes(true, "10.3.0.1", outgoing)
-		passes(false, outgoing, client)
+		passes(true, outgoing, client) // all that its policy needs is there
+		passes(false, outgoing, "10.2.0.0")
 		if _, err := d.Sync(c.Tables()); !errors.As(err, &full) {
 			t.Errorf("Sync: error %v", err)
 		}
@@ -91,4 +95,127 @@ func TestFailClosed(t *testing.T) {
 	}
 	passes(true, outgoing, client)
 	passes(false, outgoing, "10.2.0.0")
+}
+
+// An address that is to be refused, and that there is no room for, closes the pods that refuse it; not those that just would not accept it.
+func TestADenyThatDoesNotFit(t *testing.T) {
+	d := newDataplane(t, dataplane.Options{Sizes: dataplane.Sizes{Addresses: 2}})
+	run := newRunner(t, d)
+	c := compiler.New()
+	group := func(name string, action policy.Action) policy.Rule {
+		return policy.Rule{Action: action, EveryPort: true, Peers: []policy.Peer{{Group: policy.GroupKey{Name: name}}}}
+	}
+	admin := isolate(policy.Ingress, group("bad", policy.Deny))
+	admin.Tier, admin.ID.Kind = policy.TierAdmin, "ClusterNetworkPolicy"
+	const bad1, bad2, bad3, peer, denying, accepting = "10.1.0.1", "10.1.0.2", "10.1.0.3", "10.3.0.1", "10.0.0.1", "10.0.0.2"
+	add := func(group string, addr string) {
+		c.UpdateGroup(policy.GroupKey{Name: group}, []netip.Prefix{netip.MustParsePrefix(addr + "/32")}, nil)
+	}
+	passes := func(want bool, source, destination string) {
+		t.Helper()
+		if got := run.passes(packet{Flow: flow(source, destination, policy.TCP, 80)}); got != want {
+			t.Errorf("%s → %s passes: %v, want %v", source, destination, got, want)
+		}
+	}
+	add("bad", bad1)
+	add("bad", bad2)
+	c.SetPod(denying, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(denying)}, Policies: []*policy.Policy{
+		admin, isolate(policy.Ingress, policy.Rule{Everyone: true, EveryPort: true}),
+	}})
+	c.SetPod(accepting, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(accepting)}, Policies: []*policy.Policy{isolate(policy.Ingress, group("bad", policy.Accept))}})
+	check(t, d.Apply(c.Commit()))
+	passes(false, bad1, denying)
+	passes(true, peer, denying)
+
+	add("bad", bad3)
+	var full *dataplane.MapFullError
+	if err := d.Apply(c.Commit()); !errors.As(err, &full) {
+		t.Fatalf("error %v", err)
+	}
+	passes(true, bad3, denying) // until FailClosed
+	closed, err := d.FailClosed(c.Tables())
+	check(t, err)
+	if closed != 1 {
+		t.Errorf("%d addresses are closed, want 1", closed)
+	}
+	passes(false, bad3, denying)
+	passes(false, peer, denying)
+	passes(true, bad1, accepting)
+	passes(false, bad3, accepting)
+
+	c.UpdateGroup(policy.GroupKey{Name: "bad"}, nil, []netip.Prefix{netip.MustParsePrefix(bad1 + "/32")})
+	c.Commit()
+	sync(t, d, c.Tables())
+	passes(false, bad3, denying)
+	passes(true, peer, denying)
+	passes(true, bad3, accepting)
+	passes(false, bad1, accepting)
+}
+
+// damaged are tables in which some entries are missing, others wrong, and some too much.
+func damaged(r *rand.Rand, t *compiler.Tables) *compiler.Tables {
+	other := randomTables(r)
+	u := &compiler.Tables{
+		Pods: maps.Clone(t.Pods), Addresses: maps.Clone(t.Addresses), Networks: maps.Clone(t.Networks), Rows: maps.Clone(t.Rows), Ports: maps.Clone(t.Ports),
+	}
+	damage(r, u.Addresses, other.Addresses)
+	damage(r, u.Networks, other.Networks)
+	damage(r, u.Rows, other.Rows)
+	damage(r, u.Ports, other.Ports)
+	return u
+}
+
+func damage[K comparable, V any](r *rand.Rand, m, other map[K]V) {
+	if r.IntN(2) == 0 {
+		return
+	}
+	maps.DeleteFunc(m, func(K, V) bool { return r.IntN(10) == 0 })
+	for k, v := range other {
+		if r.IntN(10) == 0 {
+			m[k] = v
+		}
+	}
+}
+
+// What Compare calls the same is the same for every flow, and what it does not call open accepts nothing more.
+func TestCompareIsRight(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	differ, tight, open := 0, 0, 0
+	for range 500 {
+		want := randomTables(r)
+		have := damaged(r, want)
+		compared := want.Compare(have)
+		for set := compiler.SetID(1); set <= 4; set++ {
+			switch {
+			case compared.Open[set]:
+				open++
+			case compared.Differ[set]:
+				tight++
+			default:
+				differ++
+			}
+			for range 50 {
+				p := randomPacket(r)
+				if p.Source.Is4In6() {
+					continue
+				}
+				entry := compiler.Pod{Sets: [2]compiler.SetID{set, set}}
+				want.Pods = map[netip.Addr]compiler.Pod{p.Destination: entry}
+				have.Pods = want.Pods
+				v, _ := want.Lookup(policy.Ingress, p.Flow)
+				w, _ := have.Lookup(policy.Ingress, p.Flow)
+				if !compared.Differ[set] && v != w {
+					t.Fatalf("set %d is called the same: %+v is judged %+v, want %+v; have %+v, want %+v", set, p.Flow, w, v, have, want)
+				}
+				if !compared.Open[set] && w.Action == policy.Accept && v.Action == policy.Deny {
+					t.Fatalf("set %d is not called open: %+v is accepted; have %+v, want %+v", set, p.Flow, have, want)
+				}
+			}
+		}
+	}
+	if differ < 20 || tight < 20 || open < 20 {
+		t.Errorf("sets that are the same: %d, that refuse more: %d, that may accept more: %d", differ, tight, open)
+	}
 }

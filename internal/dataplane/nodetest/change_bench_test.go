@@ -37,11 +37,13 @@ func (n *node) swept(change func()) {
 	const name = "kidoban_agent_sweep_seconds"
 	before := n.samples(name)
 	change()
-	n.await("the second look at live flows", func() bool { return n.samples(name) >= before+2 })
+	for n.samples(name) < before+2 {
+		time.Sleep(5 * time.Millisecond) // to ask is to gather all metrics
+	}
 }
 
 // BenchmarkChange is the time from a PolicyEndpoint's event to new flows being judged by it and the old ones being cut, with 110 pods and
-// 10,000 live flows: of one pod, and of all of them.
+// 10,000 live flows: of one pod, and of all of them. The latter is what the agent's own histogram says.
 func BenchmarkChange(b *testing.B) {
 	for _, all := range []bool{false, true} {
 		b.Run(map[bool]string{false: "pods=1", true: "pods=110"}[all], func(b *testing.B) {
@@ -56,36 +58,37 @@ func BenchmarkChange(b *testing.B) {
 			}
 			pods := n.inKernel("pods")
 			closed, open := policyFor("p", selector), policyFor("p", selector, v1alpha1.Peer{CIDR: "0.0.0.0/0"})
-			var judged, cut time.Duration
+			var judged time.Duration
+			cut := 0.0
 			rounds := 0
 			for b.Loop() {
-				b.StopTimer()
 				n.swept(func() {
 					n.tell(open)
 					n.await("the pod is open again", func() bool { return n.isolated(pods, 7) != 0 && n.ready() })
 				})
 				liveFlows(b, podCount, flows)
 				was, already := n.isolated(pods, 7), n.metric("kidoban_agent_cut_flows_total")
-				want := already + flows/podCount
+				want := already + (flows-7+podCount-1)/podCount // pod 7's
 				if all {
 					want = already + flows
 				}
+				before := n.metric("kidoban_agent_revocation_seconds")
 				n.swept(func() {
-					b.StartTimer()
 					begin := time.Now()
 					n.tell(closed)
 					for n.isolated(pods, 7) == was {
 					}
 					judged += time.Since(begin)
-					n.await("the old flows are cut", func() bool { return n.metric("kidoban_agent_cut_flows_total") >= want })
-					cut += time.Since(begin)
 					rounds++
-					b.StopTimer()
 				})
-				b.StartTimer()
+				cut += n.metric("kidoban_agent_revocation_seconds") - before
+				if got := n.metric("kidoban_agent_cut_flows_total"); got != want {
+					b.Fatalf("%v flows are cut, want %v", got-already, want-already)
+				}
 			}
 			b.ReportMetric(float64(judged.Microseconds())/1000/float64(rounds), "ms-judged")
-			b.ReportMetric(float64(cut.Microseconds())/1000/float64(rounds), "ms-cut")
+			b.ReportMetric(1000*cut/float64(rounds), "ms-cut")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
