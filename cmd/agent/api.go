@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/agentapi/serve"
@@ -31,7 +32,7 @@ func addAPI(mgr manager.Manager, addr, node string, a *agent.Agent, recent *flow
 	}
 	guard := serve.Guard{Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews(), Log: log}
 	open, shut := context.WithCancel(context.Background())
-	server := &http.Server{Handler: guard.Wrap(serve.Handler(open, node, a, recent)), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	server := &http.Server{Handler: guard.Wrap(serve.Handler(open, node, a, recent, metrics.Registry)), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
 	server.RegisterOnShutdown(shut) // streams would hold it up
 	return mgr.Add(&manager.Server{Name: "api", Server: server, Listener: listener})
 }

@@ -5,6 +5,30 @@ import (
 	"time"
 )
 
+// Node is the answer of /v1/node: which agent this is, and how it does. The numbers count from its start and are those of its metrics
+// (docs/metrics.md).
+type Node struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	// Drift is how many entries of BPF maps were not as they should be, and were put right.
+	Drift uint64 `json:"drift"`
+	// Failures is how many changes could not be written; they are tried again.
+	Failures uint64 `json:"failures"`
+	// ClosedAddresses are those of pods that are closed now, because their policies could not be written.
+	ClosedAddresses uint64 `json:"closedAddresses"`
+	// UnlistedPackets are those that no line of the flow log counts.
+	UnlistedPackets uint64 `json:"unlistedPackets"`
+	// Maps of the kernel, by name.
+	Maps []MapUse `json:"maps"`
+}
+
+// MapUse is how full a BPF map is.
+type MapUse struct {
+	Map     string `json:"map"`
+	Entries uint64 `json:"entries"`
+	Max     uint64 `json:"max"`
+}
+
 // PodList is the answer of /v1/pods: the pods of the node that have addresses of their own, ordered by namespace and name.
 type PodList struct {
 	Node string `json:"node"`

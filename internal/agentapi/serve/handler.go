@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kidoban/kidoban/internal/agentapi"
 )
 
@@ -26,8 +28,16 @@ type Events interface {
 }
 
 // Handler answers for the node of a name, whoever asks. Streams end with the context.
-func Handler(ctx context.Context, name string, node Node, events Events) http.Handler {
+func Handler(ctx context.Context, name string, node Node, events Events, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+agentapi.PathNode, func(w http.ResponseWriter, _ *http.Request) {
+		n, err := nodeOf(name, metrics)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer(w, n)
+	})
 	mux.HandleFunc("GET "+agentapi.PathPods, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, agentapi.PodList{Node: name, Pods: node.Pods()})
 	})
@@ -48,9 +58,9 @@ func Handler(ctx context.Context, name string, node Node, events Events) http.Ha
 	return mux
 }
 
-func answer(w http.ResponseWriter, list any) {
+func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(list) // an error is the reader's, who is gone
+	_ = json.NewEncoder(w).Encode(v) // an error is the reader's, who is gone
 }
 
 func eventParameters(q url.Values, now time.Time) (since time.Time, follow bool, err error) {

@@ -9,12 +9,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,9 +80,23 @@ func event(minute int) agentapi.Event {
 	return agentapi.Event{Time: begin.Add(time.Duration(minute) * time.Minute), Node: fmt.Sprint(minute)}
 }
 
+// metrics of an agent that put two entries right, of which one is one too many.
+func metrics() prometheus.Gatherer {
+	r := prometheus.NewRegistry()
+	drift := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kidoban_agent_drift_entries_total"}, []string{"map", "difference"})
+	drift.WithLabelValues("pods", "missing").Inc()
+	drift.WithLabelValues("rules", "extra").Inc()
+	entries := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kidoban_agent_map_entries"}, []string{"map"})
+	entries.WithLabelValues("pods").Set(12)
+	most := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kidoban_agent_map_max_entries"}, []string{"map"})
+	most.WithLabelValues("pods").Set(4096)
+	r.MustRegister(drift, entries, most, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_agent_build_info", ConstLabels: prometheus.Labels{"version": "v1"}}))
+	return r
+}
+
 func serveNode(t *testing.T, r *ring) (*httptest.Server, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := httptest.NewServer(Handler(ctx, "node-1", node{}, r))
+	s := httptest.NewServer(Handler(ctx, "node-1", node{}, r, metrics()))
 	t.Cleanup(func() {
 		cancel()
 		s.Close()
@@ -110,6 +126,11 @@ func TestLists(t *testing.T) {
 	}
 	var policies agentapi.PolicyList
 	if status, body := get(t, s.URL+agentapi.PathPolicies); status != 200 || json.Unmarshal([]byte(body), &policies) != nil || policies.Policies[0].PolicyEndpoint != "allow" {
+		t.Errorf("%d %s", status, body)
+	}
+	var node agentapi.Node
+	if status, body := get(t, s.URL+agentapi.PathNode); status != 200 || json.Unmarshal([]byte(body), &node) != nil || node.Node != "node-1" || node.Version != "v1" || node.Drift != 2 ||
+		!slices.Equal(node.Maps, []agentapi.MapUse{{Map: "pods", Entries: 12, Max: 4096}}) {
 		t.Errorf("%d %s", status, body)
 	}
 	if res, err := http.Post(s.URL+agentapi.PathPods, "application/json", strings.NewReader("{}")); err != nil || res.StatusCode != http.StatusMethodNotAllowed {

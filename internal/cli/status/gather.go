@@ -47,6 +47,9 @@ type Node struct {
 	Image    string `json:"image,omitempty"`
 	Ready    bool   `json:"ready"`
 	Restarts int32  `json:"restarts"`
+	// Version of the agent, and entries of the kernel's maps that it found otherwise than they should be and put right since it started.
+	Version string `json:"version,omitempty"`
+	Drift   uint64 `json:"drift"`
 	Pods     int    `json:"pods"` // judged
 	Audit    int    `json:"audit"`
 	Error    string `json:"error,omitempty"`
@@ -149,6 +152,7 @@ func (s *Status) attend(format string, args ...any) {
 
 // report is what one agent says.
 type report struct {
+	node     agentapi.Node
 	pods     []agentapi.Pod
 	policies []agentapi.Policy
 	refused  int
@@ -166,7 +170,10 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 		r := &report{}
 		var pods agentapi.PodList
 		var policies agentapi.PolicyList
-		if r.err = a.Get(ctx, pod, agentapi.PathPods, &pods); r.err == nil {
+		if r.err = a.Get(ctx, pod, agentapi.PathNode, &r.node); r.err == nil {
+			r.err = a.Get(ctx, pod, agentapi.PathPods, &pods)
+		}
+		if r.err == nil {
 			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
 		}
 		if r.err == nil {
@@ -199,6 +206,7 @@ func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 		}
 	}
 	if r != nil {
+		s.usage(&n, &r.node)
 		n.Pods = len(r.pods)
 		for _, p := range r.pods {
 			if p.Mode == agentapi.ModeAudit {

@@ -32,7 +32,7 @@ func write(out io.Writer, p command.Paint, s *Status) {
 
 	fmt.Fprintln(out)
 	t := &command.Table{Paint: p}
-	t.Head("NODE", "AGENT", "READY", "RESTARTS", "PODS", "AUDIT", "KERNEL", "IMAGE")
+	t.Head("NODE", "AGENT", "READY", "VERSION", "RESTARTS", "PODS", "AUDIT", "DRIFT", "KERNEL")
 	for _, n := range s.Nodes {
 		mark := command.Cell{SGR: command.Green, Text: "yes"}
 		if !n.Ready {
@@ -40,7 +40,7 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		}
 		row := command.Plain(n.Name, dash(n.Agent))
 		row = append(row, mark)
-		t.Add(append(row, command.Plain(fmt.Sprint(n.Restarts), fmt.Sprint(n.Pods), fmt.Sprint(n.Audit), n.Kernel, dash(n.Image))...)...)
+		t.Add(append(row, command.Plain(dash(n.Version), fmt.Sprint(n.Restarts), fmt.Sprint(n.Pods), fmt.Sprint(n.Audit), fmt.Sprint(n.Drift), n.Kernel)...)...)
 	}
 	t.Write(out)
 	if len(s.Policies) > 0 {
@@ -57,7 +57,7 @@ func write(out io.Writer, p command.Paint, s *Status) {
 
 func writePolicies(out io.Writer, p command.Paint, policies []Policy) {
 	t := &command.Table{Paint: p}
-	t.Head("NAMESPACE", "POLICY", "GENERATION", "RESOLVED", "GROUPS", "IN FORCE")
+	t.Head("NAMESPACE", "POLICY", "GENERATION", "RESOLVED", "GROUPS", "NODES")
 	for i := range policies {
 		pol := &policies[i]
 		sgr := command.Green
@@ -69,12 +69,12 @@ func writePolicies(out io.Writer, p command.Paint, policies []Policy) {
 	t.Write(out)
 }
 
-// inForce is "12/12, slowest 140 ms".
+// inForce is "12/12 in force, slowest 140 ms".
 func inForce(p *Policy) string {
 	if len(p.Nodes) == 0 {
 		return "no pods there"
 	}
-	text := fmt.Sprintf("%d/%d", p.InForce, len(p.Nodes))
+	text := fmt.Sprintf("%d/%d in force", p.InForce, len(p.Nodes))
 	if p.InForce > 0 && p.SlowestSeconds > 0 {
 		text += ", slowest " + duration(p.SlowestSeconds)
 	}
@@ -97,7 +97,7 @@ func dash(s string) string {
 }
 
 func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string) {
-	fmt.Fprintf(out, "NetworkPolicy %s/%s, generation %d: resolved %s, %d groups, in force %s\n", pol.Namespace, pol.Name, pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
+	fmt.Fprintf(out, "NetworkPolicy %s/%s, generation %d: resolved %s, %d groups, %s\n", pol.Namespace, pol.Name, pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
 	if pol.Message != "" {
 		fmt.Fprintf(out, "  %s %s\n", p.Text(command.Yellow, "but"), pol.Message)
 	}

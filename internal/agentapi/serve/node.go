@@ -1,0 +1,63 @@
+package serve
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+)
+
+// nodeOf reads the agent's own metrics: what the API says and what Prometheus is told is the same.
+func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
+	out := agentapi.Node{Node: name, Maps: []agentapi.MapUse{}}
+	families, err := metrics.Gather()
+	if err != nil {
+		return out, err
+	}
+	maps := map[string]*agentapi.MapUse{}
+	of := func(m *dto.Metric) *agentapi.MapUse {
+		name := label(m, "map")
+		if maps[name] == nil {
+			maps[name] = &agentapi.MapUse{Map: name}
+		}
+		return maps[name]
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			n := uint64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
+			switch f.GetName() {
+			case "kidoban_agent_build_info":
+				out.Version = label(m, "version")
+			case "kidoban_agent_drift_entries_total":
+				out.Drift += n
+			case "kidoban_agent_programming_failures_total":
+				out.Failures = n
+			case "kidoban_agent_closed_addresses":
+				out.ClosedAddresses = n
+			case "kidoban_agent_unlisted_packets_total":
+				out.UnlistedPackets = n
+			case "kidoban_agent_map_entries":
+				of(m).Entries = n
+			case "kidoban_agent_map_max_entries":
+				of(m).Max = n
+			}
+		}
+	}
+	for _, m := range maps {
+		out.Maps = append(out.Maps, *m)
+	}
+	slices.SortFunc(out.Maps, func(a, b agentapi.MapUse) int { return cmp.Compare(a.Map, b.Map) })
+	return out, nil
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.Label {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,52 @@
+package status
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+)
+
+func example() *Status {
+	s := &Status{Controller: "2/2 ready", Refused: 7, Policies: []Policy{{Namespace: "shop", Name: "default-deny", Generation: 3, Resolved: "True", Groups: 1, InForce: 1, SlowestSeconds: 0.14,
+		Nodes: []NodePolicy{{Node: "n1", State: agentapi.StateInForce, Generation: 3, Pods: 2, LatencySeconds: 0.14}, {Node: "n2", State: agentapi.StatePending, WaitingFor: []string{"shop/g-1"}}}}}}
+	n := Node{Name: "n1", Agent: "agent-a", Ready: true, Pods: 5, Kernel: "6.12.0"}
+	s.usage(&n, &agentapi.Node{Version: "v1.2.3", Drift: 2, ClosedAddresses: 1, Maps: []agentapi.MapUse{{Map: "pods", Entries: 81, Max: 100}, {Map: "rules", Entries: 80, Max: 100}, {Map: "none"}}})
+	s.Nodes = append(s.Nodes, n, Node{Name: "n2", Kernel: "6.12.0", Error: "no agent runs there"})
+	return s
+}
+
+func TestText(t *testing.T) {
+	var out strings.Builder
+	write(&out, false, example())
+	if want := `Controller: 2/2 ready.  Agents: 1/2 nodes.  Policies: 0/1 in force everywhere.  Refused in the last 10m: 7.
+
+NODE   AGENT     READY   VERSION   RESTARTS   PODS   AUDIT   DRIFT   KERNEL
+n1     agent-a   yes     v1.2.3    0          5      0       2       6.12.0
+n2     -         no      -         0          0      0       0       6.12.0
+
+NAMESPACE   POLICY         GENERATION   RESOLVED   GROUPS   NODES
+shop        default-deny   3            True       1        1/2 in force, slowest 140 ms
+
+Needs a person:
+  node n1: 1 addresses of pods are closed, because their policies could not be written into the kernel's maps
+  node n1: the kernel's map pods holds 81 entries of 100 at most
+`; out.String() != want {
+		t.Errorf("%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestPolicyText(t *testing.T) {
+	var out strings.Builder
+	writePolicy(&out, false, &example().Policies[0], []string{"node n2: no agent runs there"})
+	if want := `NetworkPolicy shop/default-deny, generation 3: resolved True, 1 groups, 1/2 in force, slowest 140 ms
+
+NODE   STATE     GENERATION   PODS   LATENCY   WAITING FOR
+n1     InForce   3            2      140 ms    -
+n2     Pending   -            0      -         shop/g-1
+
+needs a person: node n2: no agent runs there
+`; out.String() != want {
+		t.Errorf("%s\nwant\n%s", out.String(), want)
+	}
+}
