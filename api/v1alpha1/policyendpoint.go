@@ -160,19 +160,20 @@ type Peer struct {
 	Group string `json:"group,omitempty"`
 	// cidr is a block of addresses, as 10.0.0.0/8 or 2001:db8::/32, in canonical form.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no host bits, IPv6 in lower case and compressed"
 	CIDR CIDR `json:"cidr,omitempty"`
 	// except are blocks inside cidr that this peer does not cover. Another peer may cover them all the same.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	Except []CIDR `json:"except,omitempty"`
 }
 
 // CIDR is an address block in canonical form: no host bits, IPv6 in lower case and compressed (RFC 5952).
 // +kubebuilder:validation:MinLength=4
 // +kubebuilder:validation:MaxLength=43
-// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 type CIDR string
 
 // Port is a port, a range of ports, a whole protocol, or a port that the selected pod names.

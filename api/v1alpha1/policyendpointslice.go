@@ -65,7 +65,7 @@ type PolicyEndpointSliceSpec struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
-	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no host bits, IPv6 in lower case and compressed"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, isCIDR(a) && string(cidr(a).masked()) == a)",message="must be CIDRs in canonical form, as 10.0.0.1/32: no host bits, IPv6 in lower case and compressed"
 	Addresses []CIDR `json:"addresses,omitempty"`
 
 	// count is the number of addresses, for `kubectl get`.
@@ -93,11 +93,13 @@ type GroupSelector struct {
 type IPBlock struct {
 	// cidr is the block.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	CIDR CIDR `json:"cidr"`
 	// except are parts of it that are left out.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10000
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	Except []CIDR `json:"except,omitempty"`
 }
 

@@ -136,8 +136,8 @@ func TestWhatIsBrokenIsRefusedByName(t *testing.T) {
 		{"a negative index", "PolicyEndpointSlice", `{group: g, index: -1, count: 0}`, "spec.index: Invalid value: -1"},
 		{"a count of slices in another than the head", "PolicyEndpointSlice", `{group: g, index: 1, slices: 2, count: 0}`, "spec: Invalid value: only the slice with index 0"},
 		{"a wrong count", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32]}`, "spec: Invalid value: count is the number of addresses"},
-		{"a word for an address", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32, banana]}`, `spec.addresses[1]: Invalid value: "banana": must be a CIDR`},
-		{"an address with host bits", "PolicyEndpointSlice", `{group: g, count: 1, addresses: [10.0.0.1/24]}`, `spec.addresses[0]: Invalid value: "10.0.0.1/24": must be in canonical form`},
+		{"a word for an address", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32, banana]}`, "spec.addresses: Invalid value: must be CIDRs in canonical form"},
+		{"an address with host bits", "PolicyEndpointSlice", `{group: g, count: 1, addresses: [10.0.0.1/24]}`, "spec.addresses: Invalid value: must be CIDRs in canonical form"},
 		{"too many addresses", "PolicyEndpointSlice", `{group: g, count: 1001, addresses: ` + many(v1alpha1.MaxAddressesPerSlice+1, address) + `}`, "spec.addresses: Too many"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
