@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"runtime"
 	"strings"
@@ -28,13 +27,9 @@ func (c *Cluster) Client(ctx context.Context) (client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	pid, err := c.process("kube-apiserver")
-	if err != nil {
-		return nil, err
-	}
 	config.QPS = -1 // no limit
 	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		return dialIn(ctx, pid, network, address)
+		return c.DialControlPlane(ctx, network, address)
 	}
 	log.SetLogger(logr.Discard()) // which asks for one otherwise
 	scheme := k8sruntime.NewScheme()
@@ -47,30 +42,41 @@ func (c *Cluster) Client(ctx context.Context) (client.Client, error) {
 	return client.New(config, client.Options{Scheme: scheme})
 }
 
-// dialIn connects to an address, which is no name, in the network namespace of a process.
-func dialIn(ctx context.Context, pid int, network, address string) (net.Conn, error) {
+// DialControlPlane connects to an address, which is no name, in the control plane's network namespace.
+func (c *Cluster) DialControlPlane(ctx context.Context, network, address string) (net.Conn, error) {
+	return inControlPlane(c, func() (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, network, address)
+	})
+}
+
+// ListenControlPlane listens on an address in the control plane's network namespace, where nodes and their host network's pods reach it.
+func (c *Cluster) ListenControlPlane(network, address string) (net.Listener, error) {
+	return inControlPlane(c, func() (net.Listener, error) { return net.Listen(network, address) })
+}
+
+// inControlPlane calls open in the control plane's network namespace; what it opens stays there.
+func inControlPlane[T any](c *Cluster, open func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		value T
+		err   error
 	}
 	done := make(chan result, 1)
 	go func() {
 		// Never unlocked: the thread, whose network namespace is not the others', ends with this goroutine.
 		runtime.LockOSThread()
-		conn, err := func() (net.Conn, error) {
-			namespace, err := netns.GetFromPid(pid)
-			if err != nil {
-				return nil, fmt.Errorf("network namespace of process %d: %w", pid, err)
-			}
-			defer namespace.Close()
-			if err := netns.Set(namespace); err != nil {
-				return nil, err
-			}
-			var dialer net.Dialer
-			return dialer.DialContext(ctx, network, address)
-		}()
-		done <- result{conn, err}
+		var r result
+		var namespace netns.NsHandle
+		namespace, r.err = netns.GetFromName("kidoban-" + c.Name + "-cp")
+		if r.err == nil {
+			r.err = netns.Set(namespace)
+			_ = namespace.Close()
+		}
+		if r.err == nil {
+			r.value, r.err = open()
+		}
+		done <- r
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.value, r.err
 }

@@ -122,6 +122,25 @@ func (c *Cluster) Signal(component string, signal syscall.Signal) error {
 	return syscall.Kill(pid, signal)
 }
 
+// Stop ends components of the control plane, or nodes, as a power failure would.
+func (c *Cluster) Stop(ctx context.Context, components ...string) error {
+	_, err := Output(c.Command(ctx, append([]string{"stop"}, components...)...))
+	return err
+}
+
+// Start starts what Stop ended, and waits until the API server and a node's containerd answer.
+func (c *Cluster) Start(ctx context.Context, components ...string) error {
+	if _, err := Output(c.Command(ctx, append([]string{"start"}, components...)...)); err != nil {
+		return err
+	}
+	return c.readProcesses(ctx)
+}
+
+// Dir is where the cluster keeps a file: etcd's data in "etcd", logs in "log", node n1's /var in "n1/var".
+func (c *Cluster) Dir(elem ...string) string {
+	return filepath.Join(append([]string{"/var/lib/kidoban-cluster", c.Name}, elem...)...)
+}
+
 func (c *Cluster) process(component string) (int, error) {
 	pid, ok := c.processes[component]
 	if !ok {

@@ -43,8 +43,13 @@ type watched struct {
 
 // Watch starts to dial some targets again and again, and to hold a TCP connection to others.
 func (c *Cluster) Watch(ctx context.Context, pod *corev1.Pod, dial, hold []reach.Target, timeout time.Duration) (*Watch, error) {
+	return c.WatchEvery(ctx, WatchInterval, pod, dial, hold, timeout)
+}
+
+// WatchEvery is Watch with another interval.
+func (c *Cluster) WatchEvery(ctx context.Context, interval time.Duration, pod *corev1.Pod, dial, hold []reach.Target, timeout time.Duration) (*Watch, error) {
 	w := &Watch{read: make(chan struct{}), counts: map[watched]int{}, changed: make(chan struct{})}
-	argv := []string{"/probe", "watch", "--interval", WatchInterval.String(), "--timeout", timeout.String()}
+	argv := []string{"/probe", "watch", "--interval", interval.String(), "--timeout", timeout.String()}
 	for _, target := range hold {
 		argv = append(argv, "--hold", target.String())
 		w.counts[watched{target, true}] = 0

@@ -17,6 +17,7 @@ const resend = 250 * time.Millisecond
 
 // Dial connects to a target anew and waits until its server has named itself.
 func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var server string
@@ -26,7 +27,7 @@ func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
 	} else {
 		server, err = dialTCP(ctx, target)
 	}
-	return newResult(target, server, err)
+	return newResult(target, start, server, err)
 }
 
 // DialAll dials the targets at the same time. The results are in the order of the targets.
@@ -103,8 +104,8 @@ func open(ctx context.Context, target Target) (net.Conn, error) {
 	return conn, nil
 }
 
-func newResult(target Target, server string, err error) Result {
-	r := Result{Target: target, Outcome: Open, Server: server}
+func newResult(target Target, start time.Time, server string, err error) Result {
+	r := Result{Target: target, Start: start, Outcome: Open, Server: server}
 	if err == nil {
 		return r
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // A Target is something to connect to.
@@ -56,8 +57,10 @@ const (
 
 // A Result is one attempt to reach a target.
 type Result struct {
-	Target  Target  `json:"target"`
-	Outcome Outcome `json:"outcome"`
+	Target Target `json:"target"`
+	// Start of the attempt.
+	Start   time.Time `json:"start"`
+	Outcome Outcome   `json:"outcome"`
 	// Server is the host name of who answered.
 	Server string `json:"server,omitempty"`
 	// Error is what the kernel said where the outcome is not Open.

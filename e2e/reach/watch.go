@@ -52,8 +52,9 @@ func (w *Watch) redial(ctx context.Context, target Target) {
 
 // hold ends after the first attempt that fails: what comes later says nothing about the connection.
 func (w *Watch) hold(ctx context.Context, target Target) {
+	start := time.Now()
 	report := func(server string, err error) {
-		r := newResult(target, server, err)
+		r := newResult(target, start, server, err)
 		r.Held = true
 		w.report(ctx, r)
 	}
@@ -89,6 +90,7 @@ func (w *Watch) hold(ctx context.Context, target Target) {
 			return
 		case <-ticker.C:
 		}
+		start = time.Now()
 		if _, err := conn.Write([]byte("still here\n")); err != nil {
 			report("", err)
 			return

@@ -23,6 +23,8 @@ func newCommand() *cobra.Command {
 		upCommand(name),
 		downCommand(name),
 		statusCommand(load),
+		stopCommand(load),
+		startCommand(load),
 		loadCommand(load),
 		kubeconfigCommand(load),
 		kubectlCommand(load),
@@ -139,6 +141,46 @@ func statusCommand(load func() (*Cluster, error)) *cobra.Command {
 				return err
 			}
 			return c.status(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+}
+
+func stopCommand(load func() (*Cluster, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop COMPONENT...",
+		Short: "End parts of a cluster, as a power failure would: etcd, kube-apiserver, n1 ...",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := load()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := c.stopComponent(name); err != nil {
+					return fmt.Errorf("stop %s: %w", name, err)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func startCommand(load func() (*Cluster, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "start COMPONENT...",
+		Short: "Start parts of a cluster that were stopped",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := load()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := c.startComponent(cmd.Context(), name); err != nil {
+					return fmt.Errorf("start %s: %w", name, err)
+				}
+			}
+			return nil
 		},
 	}
 }

@@ -20,22 +20,21 @@ func (c *Cluster) startControlPlane(ctx context.Context) ([]*running, error) {
 	if err := c.setUpControlPlaneNetwork(); err != nil {
 		return nil, err
 	}
+	if err := c.writeAuditPolicy(); err != nil {
+		return nil, err
+	}
 	var all []*running
-	start := func(name string, args ...string) error {
-		r, err := c.start(component{
-			name:  name,
-			netns: c.controlPlaneNetns(),
-			argv:  append([]string{c.program(name)}, args...),
-		})
+	start := func(name string) error {
+		r, err := c.start(c.controlPlaneComponent(name))
 		if err == nil {
 			all = append(all, r)
 		}
 		return err
 	}
-	if err := start("etcd", c.etcdArgs()...); err != nil {
+	if err := start("etcd"); err != nil {
 		return all, err
 	}
-	if err := start("kube-apiserver", c.apiServerArgs()...); err != nil {
+	if err := start("kube-apiserver"); err != nil {
 		return all, err
 	}
 	err := await(ctx, "the API server", 2*time.Minute, all, func() error {
@@ -45,13 +44,23 @@ func (c *Cluster) startControlPlane(ctx context.Context) ([]*running, error) {
 	if err != nil {
 		return all, err
 	}
-	if err := start("kube-controller-manager", c.controllerManagerArgs()...); err != nil {
+	if err := start("kube-controller-manager"); err != nil {
 		return all, err
 	}
-	if err := start("kube-scheduler", c.componentKubeconfigs("kube-scheduler")...); err != nil {
+	if err := start("kube-scheduler"); err != nil {
 		return all, err
 	}
 	return all, c.makeNodeObjects(ctx)
+}
+
+func (c *Cluster) controlPlaneComponent(name string) component {
+	args := map[string]func() []string{
+		"etcd":                    c.etcdArgs,
+		"kube-apiserver":          c.apiServerArgs,
+		"kube-controller-manager": c.controllerManagerArgs,
+		"kube-scheduler":          func() []string { return c.componentKubeconfigs("kube-scheduler") },
+	}[name]
+	return component{name: name, netns: c.controlPlaneNetns(), argv: append([]string{c.program(name)}, args()...)}
 }
 
 func (c *Cluster) etcdArgs() []string {
@@ -93,7 +102,18 @@ func (c *Cluster) apiServerArgs() []string {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + c.certificate("front-proxy-client"),
 		"--proxy-client-key-file=" + c.key("front-proxy-client"),
+		"--audit-policy-file=" + c.path("audit.yaml"),
+		"--audit-log-path=" + c.log("audit"),
 	}
+}
+
+// writeAuditPolicy has the API server note who asked for what, of service accounts: what tests hold against their roles.
+func (c *Cluster) writeAuditPolicy() error {
+	policy, err := render("audit.yaml", nil)
+	if err != nil {
+		return err
+	}
+	return writeFile(c.path("audit.yaml"), policy, 0o644)
 }
 
 func (c *Cluster) controllerManagerArgs() []string {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,7 +129,7 @@ func (n node) makeVar() error {
 		}
 	}
 	tmp := filepath.Join(dir, "tmp")
-	if err := os.Mkdir(tmp, 0o755); err != nil {
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil {
@@ -136,7 +137,8 @@ func (n node) makeVar() error {
 	}
 	for _, link := range []string{"run", "lock"} {
 		target := map[string]string{"run": "/run", "lock": "/run/lock"}[link]
-		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+		// A node that restarts has them.
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}

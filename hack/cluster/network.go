@@ -190,7 +190,7 @@ func configure(name string, addresses ...netip.Prefix) error {
 
 func addRoute(to netip.Prefix, via netip.Addr) error {
 	route := &netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}
-	if err := netlink.RouteAdd(route); err != nil {
+	if err := netlink.RouteReplace(route); err != nil { // others keep theirs while a node restarts
 		return fmt.Errorf("route to %s via %s: %w", to, via, err)
 	}
 	return nil
