@@ -76,7 +76,7 @@ test: test-unit test-envtest test-dataplane e2e ## Everything that a change must
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
-	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab)')
+	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab|calico/leftovers)')
 	for m in $(filter-out ./,$(code)); do go -C $$m test -race ./... || exit 1; done
 
 .PHONY: test-envtest
@@ -86,9 +86,9 @@ test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds
 
 .PHONY: test-dataplane
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
-	@hack/apt.sh nft=nftables ip=iproute2
+	@hack/apt.sh nft=nftables ip=iproute2 iptables-legacy=iptables ipset=ipset
 	$(call heading,Tests with real packets)
-	go test -race ./internal/dataplane/... ./internal/cli/lab/...
+	go test -race ./internal/dataplane/... ./internal/cli/lab/... ./internal/calico/leftovers/...
 
 .PHONY: gcc
 gcc: # which the race detector needs
