@@ -45,6 +45,9 @@ func NewEvaluator(c *Cluster) *Evaluator {
 // PodAt is the pod at an address, or nil.
 func (e *Evaluator) PodAt(addr netip.Addr) *Pod { return e.byAddress[addr] }
 
+// Cluster that it is about.
+func (e *Evaluator) Cluster() *Cluster { return e.cluster }
+
 // Namespace of that name, or nil.
 func (e *Evaluator) Namespace(name string) *corev1.Namespace { return e.namespaces[name] }
 

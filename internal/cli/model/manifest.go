@@ -10,6 +10,8 @@ import (
 type Manifests struct {
 	// Namespace of objects that do not say theirs.
 	Namespace string
+	// Other, if it is set, is given the objects of all kinds that are of no concern here, as JSON.
+	Other func(raw []byte) error
 
 	cluster   Cluster
 	templates []*template

@@ -62,3 +62,23 @@ func (c *Cluster) Backends(s *corev1.Service, port *corev1.ServicePort) []Backen
 	}
 	return out
 }
+
+// Mistaken finds a Service of a pod that has this port and sends to another of the pod: the two are easily taken for each other.
+func (c *Cluster) Mistaken(pod *Pod, port Port) (service *corev1.Service, target uint16) {
+	for i := range c.Services {
+		s := &c.Services[i]
+		if s.Namespace != pod.Namespace || len(s.Spec.Selector) == 0 || !labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+			continue
+		}
+		for j := range s.Spec.Ports {
+			sp := &s.Spec.Ports[j]
+			if uint16(sp.Port) != port.Number || policy.ProtocolOf(&sp.Protocol) != port.Protocol {
+				continue
+			}
+			if n := targetPort(sp, &pod.Pod); n != 0 && n != port.Number {
+				return s, n
+			}
+		}
+	}
+	return nil, 0
+}
