@@ -21,7 +21,7 @@ func read(t *testing.T, documents ...string) *Set {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ours, err := s.Read(raw, "shop"); err != nil || !ours {
+		if ours, err := s.Read(typeOf(raw), raw, "shop"); err != nil || !ours {
 			t.Fatal(ours, err)
 		}
 	}
@@ -166,4 +166,9 @@ func TestWhatCannotBeReadIsToldAndNotSkipped(t *testing.T) {
 	if s := read(t, document("StagedNetworkPolicy", "a", "")); len(s.Inert) != 1 {
 		t.Errorf("%+v", s)
 	}
+}
+
+func typeOf(raw []byte) (t metav1.TypeMeta) {
+	_ = yaml.Unmarshal(raw, &t)
+	return t
 }

@@ -9,17 +9,19 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 )
 
 // Read takes in one object of Calico's API, as JSON; namespace is that of a namespaced object which does not say its own. It reports
 // whether the object is of Calico's groups. What cannot be read goes to Invalid.
-func (s *Set) Read(raw []byte, namespace string) (bool, error) {
+func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error) {
 	var o object
 	if err := json.Unmarshal(raw, &o); err != nil {
 		return false, err
 	}
+	o.TypeMeta = t
 	gv, err := schema.ParseGroupVersion(o.APIVersion)
 	if err != nil || gv.Group != Group && gv.Group != GroupStored {
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/calico"
@@ -22,7 +23,7 @@ func read(t testing.TB, documents string) *calico.Set {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours, err := s.Read(raw, "default")
+		ours, err := s.Read(typeOf(raw), raw, "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +238,7 @@ func TestAnInvalidPolicyHoldsBackTheOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Read(raw, "default"); err != nil {
+		if _, err := s.Read(typeOf(raw), raw, "default"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,4 +246,9 @@ func TestAnInvalidPolicyHoldsBackTheOthers(t *testing.T) {
 	if len(r.Policies) != 1 || r.Policies[0].Namespace != "other" {
 		t.Errorf("%s\n%v", specs(t, r), r.Refused)
 	}
+}
+
+func typeOf(raw []byte) (t metav1.TypeMeta) {
+	_ = yaml.Unmarshal(raw, &t)
+	return t
 }

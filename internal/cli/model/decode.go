@@ -69,10 +69,14 @@ func (i *item) decode() {
 	}
 }
 
-func (i *item) addTo(m *Manifests) {
-	if i.add != nil {
+func (i *item) addTo(m *Manifests) error {
+	switch {
+	case i.add != nil:
 		i.add(m)
+	case m.Other != nil:
+		return m.Other(i.TypeMeta, i.raw)
 	}
+	return nil
 }
 
 func (i *item) object() (func(*Manifests), error) {

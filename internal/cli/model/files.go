@@ -67,18 +67,23 @@ func build(dir string) ([]byte, error) {
 	return built.AsYaml()
 }
 
-// ReadPaths is the cluster that these paths come to.
-func ReadPaths(paths []string, namespace string, stdin io.Reader) (*Cluster, error) {
+// ReadPaths takes in what these paths come to.
+func (m *Manifests) ReadPaths(paths []string, stdin io.Reader) error {
 	var files []*file
 	for _, path := range paths {
 		more, err := filesOf(path, stdin)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		files = append(files, more...)
 	}
+	return m.read(files)
+}
+
+// ReadPaths is the cluster that these paths come to.
+func ReadPaths(paths []string, namespace string, stdin io.Reader) (*Cluster, error) {
 	m := &Manifests{Namespace: namespace}
-	if err := m.read(files); err != nil {
+	if err := m.ReadPaths(paths, stdin); err != nil {
 		return nil, err
 	}
 	return m.Cluster()

@@ -10,8 +10,9 @@ import (
 type Manifests struct {
 	// Namespace of objects that do not say theirs.
 	Namespace string
-	// Other, if it is set, is given the objects of all kinds that are of no concern here, as JSON.
-	Other func(raw []byte) error
+	// Other, if it is set, is given the objects of all kinds that are of no concern here, as JSON. Items of Lists may have their type
+	// from the List.
+	Other func(t metav1.TypeMeta, raw []byte) error
 
 	cluster   Cluster
 	templates []*template

@@ -27,6 +27,8 @@ type file struct {
 type document struct {
 	yaml []byte
 	json []byte
+	// wanted whatever its kind.
+	wanted bool
 	// items are the objects of it: itself, or those of a List.
 	items []*item
 	err   error
@@ -38,6 +40,9 @@ func (m *Manifests) read(files []*file) error {
 	parallel(files, (*file).cut)
 	for _, f := range files {
 		documents = append(documents, f.documents...)
+	}
+	for _, d := range documents {
+		d.wanted = m.Other != nil
 	}
 	parallel(documents, (*document).translate)
 	var items []*item
@@ -144,7 +149,7 @@ var idle = func() fastyaml.Skip {
 
 // translate makes JSON of a document that concerns policies: of reading a big cluster it is most.
 func (d *document) translate() {
-	if d.err == nil && d.json == nil && concerns(d.yaml) {
+	if d.err == nil && d.json == nil && (d.wanted || concerns(d.yaml)) {
 		d.json, d.err = fastyaml.ToJSON(d.yaml, idle)
 		if d.err != nil && bytes.Contains(d.yaml, []byte("{{")) {
 			d.err = errors.New("this is a template: render it first, as by `helm template CHART | kubectl kidoban … -f -`")
@@ -160,7 +165,9 @@ func (d *document) addTo(m *Manifests) error {
 		if i.err != nil {
 			return i.err
 		}
-		i.addTo(m)
+		if err := i.addTo(m); err != nil {
+			return err
+		}
 	}
 	return d.err
 }
