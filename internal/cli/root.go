@@ -33,10 +33,12 @@ Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused
   kubectl kidoban diff -f new/
   kubectl kidoban lint -f policies/
   kubectl kidoban status`,
+		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl kidoban"},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.ErrOut)
