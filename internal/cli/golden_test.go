@@ -53,6 +53,7 @@ func TestGolden(t *testing.T) {
 		"explain-allowed":           with(shop, "explain", "--from", "shop/frontend", "--to", "shop/backend:http"),
 		"explain-refused-port":      with(shop, "explain", "--from", "shop/frontend", "--to", "shop/backend:80"),
 		"explain-service":           with(shop, "explain", "--from", "shop/frontend", "--to", "svc/shop/backend:80"),
+		"explain-service-port":      {"explain", "-f", "testdata/service-port.yaml", "--from", "store/client", "--to", "svc/store/web:80"},
 		"explain-except":            with(shop, "explain", "--from", "shop/backend", "--to", "203.0.113.200:443"),
 		"explain-all-ports-json":    with(shop, "explain", "--from", "monitoring/prometheus", "--to", "shop/database", "-o", "json"),
 		"explain-itself":            with(shop, "explain", "--from", "shop/backend-0", "--to", "shop/backend-0:8000"),

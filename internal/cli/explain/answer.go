@@ -29,6 +29,8 @@ type Flow struct {
 	// Always is why policies are not asked, where they are not.
 	Always string `json:"always,omitempty"`
 	Halves []Half `json:"halves,omitempty"`
+	// Hint is what may have been meant.
+	Hint string `json:"hint,omitempty"`
 }
 
 // End of a flow.
@@ -120,6 +122,11 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 		h := half(e, d, self, name, f)
 		out.Halves = append(out.Halves, h)
 		out.Allowed = out.Allowed && h.Allowed
+	}
+	if to.pod != nil && !out.Allowed {
+		if s, target := e.Cluster().Mistaken(to.pod, model.Port{Protocol: f.Protocol, Number: f.Port}); s != nil {
+			out.Hint = fmt.Sprintf("%d is a port of Service %s/%s, which sends to the pods' port %d: ask about that, or --to svc/%[2]s/%[3]s:%[1]d", f.Port, s.Namespace, s.Name, target)
+		}
 	}
 	return out
 }

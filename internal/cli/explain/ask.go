@@ -30,7 +30,9 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 					continue
 				}
 				f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number})
-				f.Service = t.service
+				if f.Service = t.service; f.Service != "" {
+					f.Hint = "" // the port is the pod's already
+				}
 				if !told(out.Flows, &f) {
 					out.Flows = append(out.Flows, f)
 				}

@@ -30,7 +30,7 @@ func nearest(e *model.Evaluator, d policy.Direction, isolating []*networkingv1.N
 		for i, r := range policy.ClusterRules(d, np) {
 			m := ranked{Miss: Miss{Rule: quote(d, np, i)}}
 			peers, peerLacks := whyNotPeers(e, np.Namespace, r.Peers, f.Peer(d))
-			ports := whyNotPorts(e.PodAt(f.Destination), r.Ports, f)
+			ports := append(whyNotPorts(e.PodAt(f.Destination), r.Ports, f), takenForService(e, r.Ports, f)...)
 			switch {
 			case len(peers) > 0 && len(ports) > 0:
 				m.lacks = 10 + peerLacks
@@ -172,6 +172,24 @@ func whyNotPorts(target *model.Pod, ports []networkingv1.NetworkPolicyPort, f po
 		verb = "are"
 	}
 	return []string{fmt.Sprintf("%s %s allowed, you asked %s", strings.Join(allowed, ", "), verb, asked)}
+}
+
+// takenForService tells of ports that are a Service's, where the flow is to the port that it sends to. Ports that match need no telling.
+func takenForService(e *model.Evaluator, ports []networkingv1.NetworkPolicyPort, f policy.Flow) []string {
+	target := e.PodAt(f.Destination)
+	if target == nil || len(ports) == 0 || matchesPort(target, ports, f) {
+		return nil
+	}
+	var out []string
+	for _, p := range ports {
+		if p.Port == nil || p.Port.StrVal != "" || policy.ProtocolOf(p.Protocol) != f.Protocol {
+			continue
+		}
+		if s, n := e.Cluster().Mistaken(target, model.Port{Protocol: f.Protocol, Number: uint16(p.Port.IntVal)}); s != nil && n == f.Port {
+			out = append(out, fmt.Sprintf("%d is the port of Service %s/%s; policies are about the pods' port, %d", p.Port.IntVal, s.Namespace, s.Name, n))
+		}
+	}
+	return out
 }
 
 func matchesPort(target *model.Pod, ports []networkingv1.NetworkPolicyPort, f policy.Flow) bool {

@@ -38,6 +38,9 @@ func writeFlow(out io.Writer, p command.Paint, f *Flow) {
 	for i := range f.Halves {
 		writeHalf(out, p, &f.Halves[i])
 	}
+	if f.Hint != "" {
+		fmt.Fprintf(out, "\n  %s %s\n", p.Text(command.Yellow, "hint:"), f.Hint)
+	}
 }
 
 func (e End) describe() string {

@@ -42,7 +42,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
-	cmd.Flags().BoolVar(&probe, "probe", false, "Make real TCP connections from the pods (exec), and mark what differs from the policies.")
+	cmd.Flags().BoolVar(&probe, "probe", false, "Make real connections from the pods (exec), and mark what differs from the policies.")
 	cmd.Flags().IntVar(&width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {

@@ -23,34 +23,70 @@ import (
 // atOnce is how many pods are asked at the same time.
 const atOnce = 16
 
-// shellProbe connects to each "address port" of its arguments with what the container has, and prints a line "index open", "index
-// refused" (by the receiver: nothing dropped it) or "index silent".
+// shellProbe connects to each "protocol address port" of its arguments with what the container has, and prints a line for each: "index open",
+// "index refused" (by the receiver: nothing dropped it), "index silent", or "index unknown" where it has nothing to connect with.
 const shellProbe = `
-if command -v nc >/dev/null 2>&1; then try() { nc -z -w 2 "$1" "$2"; }
-elif command -v bash >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1; then try() { timeout 2 bash -c ": <>/dev/tcp/$1/$2"; }
-elif command -v python3 >/dev/null 2>&1; then try() { python3 -c "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)" "$1" "$2"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+if have nc; then tcp() { nc -z -w 2 "$1" "$2"; }
+elif have bash && have timeout; then tcp() { timeout 2 bash -c ": <>/dev/tcp/$1/$2"; }
+elif have python3; then tcp() { python3 -c "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)" "$1" "$2"; }
 else echo no-tool; exit 0
 fi
+python='
+import errno, socket, sys
+protocol, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+try:
+    s = socket.socket(family, socket.SOCK_DGRAM) if protocol == "udp" else socket.socket(family, socket.SOCK_STREAM, 132)
+except OSError:
+    sys.exit(3)
+s.settimeout(2)
+s.connect((host, port))
+if protocol == "udp":
+    s.send(b"?")
+    s.recv(1)
+'
+other() {
+  if have python3; then python3 -c "$python" "$@"
+  elif [ "$1" = udp ] && have nc; then [ -n "$(echo '?' | nc -u -w 2 "$2" "$3" | head -c 1)" ]
+  else return 3
+  fi
+}
+try() {
+  if [ "$1" = tcp ]; then tcp "$2" "$3"; else other "$@"; fi
+}
 i=0
 while [ $# -gt 0 ]; do
   (
     began=$(date +%s)
-    if try "$1" "$2" >/dev/null 2>&1; then echo "$i open"
-    elif [ $(($(date +%s) - began)) -lt 2 ]; then echo "$i refused"
-    else echo "$i silent"
-    fi
+    try "$1" "$2" "$3" >/dev/null 2>&1
+    case $? in
+    0) echo "$i open" ;;
+    3) echo "$i unknown" ;;
+    *) if [ $(($(date +%s) - began)) -lt 2 ]; then echo "$i refused"; else echo "$i silent"; fi ;;
+    esac
   ) &
-  i=$((i+1)); shift 2
+  i=$((i+1)); shift 3
 done
 wait`
+
+// An outcome of a connection.
+type outcome uint8
+
+const (
+	unknown outcome = iota // there was nothing to connect with
+	silent
+	answered // by the receiver, whatever it said: what policies refuse is dropped
+)
 
 // target is one connection that a pod is to make.
 type target struct {
 	row, column int
+	protocol    policy.Protocol
 	to          netip.AddrPort
 }
 
-// probe makes the connections of the table from the pods themselves, over TCP.
+// probe makes the connections of the table from the pods themselves, in its columns' protocols.
 func (t *Table) probe(ctx context.Context, env *command.Env, c *model.Cluster) error {
 	config, err := env.Config.ToRESTConfig()
 	if err != nil {
@@ -73,7 +109,7 @@ func (t *Table) probe(ctx context.Context, env *command.Env, c *model.Cluster) e
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			open, err := dial(ctx, config, core, pod, targets)
+			outcomes, err := dial(ctx, config, core, pod, targets)
 			mu.Lock()
 			defer mu.Unlock()
 			if done++; env.Interactive() {
@@ -84,7 +120,7 @@ func (t *Table) probe(ctx context.Context, env *command.Env, c *model.Cluster) e
 				return
 			}
 			for i, at := range targets {
-				t.record(at, open[i])
+				t.record(at, outcomes[i])
 			}
 		})
 	}
@@ -106,7 +142,7 @@ func (t *Table) targets(c *model.Cluster) map[*model.Pod][]target {
 	out := map[*model.Pod][]target{}
 	for i, row := range t.Rows {
 		for j, column := range t.Columns {
-			if t.Cells[i][j] == model.NotAsked || column.Port.Protocol != policy.TCP || column.Port.Number == 0 {
+			if t.Cells[i][j] == model.NotAsked || column.Port.Number == 0 {
 				continue
 			}
 			for _, from := range byWorkload[row] {
@@ -116,7 +152,7 @@ func (t *Table) targets(c *model.Cluster) map[*model.Pod][]target {
 					}
 					for _, a := range policy.PodAddresses(&to.Pod) {
 						if hasFamily(from, a) {
-							out[from] = append(out[from], target{i, j, netip.AddrPortFrom(a, column.Port.Number)})
+							out[from] = append(out[from], target{i, j, column.Port.Protocol, netip.AddrPortFrom(a, column.Port.Number)})
 						}
 					}
 				}
@@ -135,10 +171,14 @@ func hasFamily(p *model.Pod, like netip.Addr) bool {
 	return false
 }
 
-func (t *Table) record(at target, open bool) {
+// record an outcome. A datagram that nobody answers may have come through all the same: where policies allow it, that says nothing.
+func (t *Table) record(at target, o outcome) {
+	if o == unknown || o == silent && at.protocol == policy.UDP && t.Cells[at.row][at.column] != model.Denied {
+		return
+	}
 	cell := &t.Measured[at.row][at.column]
 	v := model.Denied
-	if open {
+	if o == answered {
 		v = model.Allowed
 	}
 	if *cell != model.NotAsked && *cell != v {
@@ -147,19 +187,18 @@ func (t *Table) record(at target, open bool) {
 	*cell = v
 }
 
-// dial from a pod: with kidoban's own probe where it is, else with what its shell finds. True stands for any answer: what policies refuse is
-// dropped.
-func dial(ctx context.Context, config *rest.Config, core corev1client.CoreV1Interface, pod *model.Pod, targets []target) ([]bool, error) {
+// dial from a pod: with kidoban's own probe where it is, else with what its shell finds.
+func dial(ctx context.Context, config *rest.Config, core corev1client.CoreV1Interface, pod *model.Pod, targets []target) ([]outcome, error) {
 	args := []string{"/probe", "dial", "--timeout=2s"}
 	for _, t := range targets {
-		args = append(args, "tcp/"+t.to.String())
+		args = append(args, strings.ToLower(t.protocol.String())+"/"+t.to.String())
 	}
 	if out, err := execute(ctx, config, core, pod, args); err == nil {
 		return readProbe(out, len(targets))
 	}
 	args = []string{"sh", "-c", shellProbe, "sh"}
 	for _, t := range targets {
-		args = append(args, t.to.Addr().String(), fmt.Sprint(t.to.Port()))
+		args = append(args, strings.ToLower(t.protocol.String()), t.to.Addr().String(), fmt.Sprint(t.to.Port()))
 	}
 	out, err := execute(ctx, config, core, pod, args)
 	if err != nil {
@@ -168,8 +207,8 @@ func dial(ctx context.Context, config *rest.Config, core corev1client.CoreV1Inte
 	return readShell(out, len(targets))
 }
 
-func readProbe(out []byte, n int) ([]bool, error) {
-	var open []bool
+func readProbe(out []byte, n int) ([]outcome, error) {
+	var all []outcome
 	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
 		var r struct {
 			Outcome string `json:"outcome"`
@@ -177,33 +216,40 @@ func readProbe(out []byte, n int) ([]bool, error) {
 		if err := decoder.Decode(&r); err != nil {
 			return nil, err
 		}
-		open = append(open, r.Outcome == "open" || r.Outcome == "refused")
+		o := silent
+		if r.Outcome == "open" || r.Outcome == "refused" {
+			o = answered
+		}
+		all = append(all, o)
 	}
-	if len(open) != n {
-		return nil, fmt.Errorf("%d results of %d connections", len(open), n)
+	if len(all) != n {
+		return nil, fmt.Errorf("%d results of %d connections", len(all), n)
 	}
-	return open, nil
+	return all, nil
 }
 
-func readShell(out []byte, n int) ([]bool, error) {
+func readShell(out []byte, n int) ([]outcome, error) {
 	if strings.TrimSpace(string(out)) == "no-tool" {
 		return nil, errors.New("its image has none of nc, bash and python3 to connect with")
 	}
-	open := make([]bool, n)
+	words := map[string]outcome{"open": answered, "refused": answered, "silent": silent, "unknown": unknown}
+	all := make([]outcome, n)
 	lines := 0
 	for line := range strings.Lines(string(out)) {
 		var i int
-		var result string
-		if _, err := fmt.Sscan(line, &i, &result); err != nil || i < 0 || i >= n {
+		var word string
+		_, err := fmt.Sscan(line, &i, &word)
+		o, known := words[word]
+		if err != nil || i < 0 || i >= n || !known {
 			return nil, fmt.Errorf("cannot read %q", line)
 		}
-		open[i] = result != "silent"
+		all[i] = o
 		lines++
 	}
 	if lines != n {
 		return nil, fmt.Errorf("%d results of %d connections", lines, n)
 	}
-	return open, nil
+	return all, nil
 }
 
 // execute a command in a pod's first container, as kubectl exec does.

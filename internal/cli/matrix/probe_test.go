@@ -1,11 +1,13 @@
 package matrix
 
 import (
-	"fmt"
 	"net"
 	"os/exec"
 	"slices"
 	"testing"
+
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 func TestTheShellProbeTellsOpenFromRefused(t *testing.T) {
@@ -18,29 +20,68 @@ func TestTheShellProbeTellsOpenFromRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := func(l net.Listener) string { return fmt.Sprint(l.Addr().(*net.TCPAddr).Port) }
-	open, refused := port(l), port(closed)
-	_ = closed.Close()
-	out, err := exec.Command("sh", "-c", shellProbe, "sh", "127.0.0.1", open, "127.0.0.1", refused).Output()
+	datagrams, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := readShell(out, 2)
-	if err != nil || !slices.Equal(got, []bool{true, true}) {
+	defer func() { _ = datagrams.Close() }()
+	go func() {
+		buf := make([]byte, 16)
+		for {
+			_, from, err := datagrams.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = datagrams.WriteTo([]byte("!"), from)
+		}
+	}()
+	port := func(a net.Addr) string { _, p, _ := net.SplitHostPort(a.String()); return p }
+	refused := port(closed.Addr())
+	_ = closed.Close()
+	const host = "127.0.0.1"
+	out, err := exec.Command("sh", "-c", shellProbe, "sh", "tcp", host, port(l.Addr()), "tcp", host, refused, "udp", host, port(datagrams.LocalAddr())).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readShell(out, 3)
+	if err != nil || !slices.Equal(got, []outcome{answered, answered, answered}) {
 		t.Errorf("%v, %v of\n%s", got, err, out)
 	}
 }
 
 func TestWhatProbesPrint(t *testing.T) {
-	if got, err := readShell([]byte("1 silent\n0 open\n"), 2); err != nil || !slices.Equal(got, []bool{true, false}) {
+	if got, err := readShell([]byte("1 silent\n0 open\n2 unknown\n"), 3); err != nil || !slices.Equal(got, []outcome{answered, silent, unknown}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for name, text := range map[string]string{"nothing to connect with": "no-tool\n", "a line too few": "0 open\n", "garbage": "sh: syntax error\n"} {
+	for name, text := range map[string]string{"nothing to connect with": "no-tool\n", "a line too few": "0 open\n", "garbage": "sh: syntax error\n", "a word": "0 open\n1 perhaps\n"} {
 		if got, err := readShell([]byte(text), 2); err == nil {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if got, err := readProbe([]byte(`{"outcome":"open"}{"outcome":"timed out"}{"outcome":"refused"}`), 3); err != nil || !slices.Equal(got, []bool{true, false, true}) {
+	if got, err := readProbe([]byte(`{"outcome":"open"}{"outcome":"timed out"}{"outcome":"refused"}`), 3); err != nil || !slices.Equal(got, []outcome{answered, silent, answered}) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestSilenceOfDatagramsSaysNothingWhereTheyMayPass(t *testing.T) {
+	for _, tc := range []struct {
+		protocol policy.Protocol
+		meant    model.Verdict
+		outcome  outcome
+		want     model.Verdict
+	}{
+		{policy.TCP, model.Allowed, silent, model.Denied},
+		{policy.TCP, model.Denied, answered, model.Allowed},
+		{policy.UDP, model.Allowed, silent, model.NotAsked},
+		{policy.UDP, model.Allowed, answered, model.Allowed},
+		{policy.UDP, model.Denied, silent, model.Denied},
+		{policy.UDP, model.Denied, answered, model.Allowed},
+		{policy.SCTP, model.Allowed, unknown, model.NotAsked},
+	} {
+		table := &Table{Matrix: &model.Matrix{Cells: [][]model.Verdict{{tc.meant}}}, Measured: [][]model.Verdict{{model.NotAsked}}}
+		table.record(target{protocol: tc.protocol}, tc.outcome)
+		if got := table.Measured[0][0]; got != tc.want {
+			t.Errorf("%s %s, outcome %d: %s, want %s", tc.protocol, tc.meant, tc.outcome, got, tc.want)
+		}
 	}
 }

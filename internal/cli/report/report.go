@@ -177,7 +177,7 @@ func (a *archive) agents(ctx context.Context, env *command.Env, c client.Client,
 		return
 	}
 	for i := range all.Pods {
-		for name, path := range map[string]string{"pods": agentapi.PathPods, "policies": agentapi.PathPolicies} {
+		for name, path := range map[string]string{"node": agentapi.PathNode, "pods": agentapi.PathPods, "policies": agentapi.PathPolicies} {
 			var answer json.RawMessage
 			if err := all.Get(ctx, &all.Pods[i], path, &answer); err != nil {
 				a.tell(err)

@@ -50,9 +50,9 @@ type Node struct {
 	// Version of the agent, and entries of the kernel's maps that it found otherwise than they should be and put right since it started.
 	Version string `json:"version,omitempty"`
 	Drift   uint64 `json:"drift"`
-	Pods     int    `json:"pods"` // judged
-	Audit    int    `json:"audit"`
-	Error    string `json:"error,omitempty"`
+	Pods    int    `json:"pods"` // judged
+	Audit   int    `json:"audit"`
+	Error   string `json:"error,omitempty"`
 }
 
 // Policy and how far it is in force.
