@@ -108,7 +108,7 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: mode.Guard(o.audit), Log: log.WithName("dataplane"),
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: mode.Guard(o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
 		CountHits: o.ruleSeries > 0}
 	warnings, err := dataplane.Check(dpOptions)

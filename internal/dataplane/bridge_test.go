@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -37,4 +39,45 @@ func TestBridge(t *testing.T) {
 			t.Errorf("4000 bytes to an allowed port and back: %v", err)
 		}
 	})
+}
+
+// linkLocal is the address that the kernel gave a pod for its link.
+func linkLocal(t testing.TB, p *netnstest.Pod) netip.Addr {
+	t.Helper()
+	eth0, err := p.Link.LinkByName("eth0")
+	check(t, err)
+	addrs, err := p.Link.AddrList(eth0, netlink.FAMILY_V6)
+	check(t, err)
+	for _, a := range addrs {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.IsLinkLocalUnicast() {
+			return addr.WithZone("eth0")
+		}
+	}
+	t.Fatal("the pod has no link-local address")
+	panic("unreachable")
+}
+
+// A pod's policies are about its own addresses; there is no way around them by those of its link.
+func TestLinkLocalOnABridge(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("bridge/bridge-nf-call-iptables", "1")
+	n.Sysctl("bridge/bridge-nf-call-ip6tables", "1")
+	bridge := n.AddBridge("cni0")
+	a, b := n.AddBridgedPod(bridge, "10.9.0.1", "fd09::1"), n.AddBridgedPod(bridge, "10.9.0.2", "fd09::2")
+	b.Echo("udp", 80)
+	n.set(b, isolate(policy.Ingress))
+	n.set(a)
+	isKept(t, a, "udp", b.V6, 80)
+	isKept(t, a, "udp", linkLocal(t, b), 80)
+
+	// Nor to escape one's own, by where one comes from.
+	in := inbox(t, a, 81)
+	n.set(b, isolate(policy.Egress))
+	sendAs(t, b, linkLocal(t, b), netip.AddrPortFrom(a.V6, 81))
+	if arrives(t, in, linkLocal(t, b).WithZone(""), netnstest.Silence) {
+		t.Error("a packet from a link-local address passed")
+	}
+	if got := denied(t, n.d)[dataplane.ReasonUnknown]; got == 0 {
+		t.Error("nothing was counted")
+	}
 }

@@ -80,6 +80,7 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 	spec.Maps[bpf.FilterMapCounting].InnerMap.MaxEntries = opts.Sizes.Repeats
 	pace, ahead := eventPace(opts)
 	for name, value := range map[string]any{
+		bpf.FilterVarAudited:      opts.Audit,
 		bpf.FilterVarEventsWanted: uint32(opts.Events),
 		bpf.FilterVarHitsWanted:   opts.CountHits,
 		bpf.FilterVarEventPace:    pace,

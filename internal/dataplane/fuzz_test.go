@@ -89,6 +89,8 @@ func FuzzPacket(f *testing.F) {
 		{Flow: flow(peer6, pod6, policy.UDP, 80), extensions: []extension{{kind: 44}}},
 		{Flow: flow(peer6, pod6, policy.TCP, 80), extensions: []extension{{kind: 51, body: []byte{4}}}},
 		{Flow: flow("::ffff:10.0.0.2", pod6, policy.TCP, 80)},
+		{Flow: flow("fe80::2", pod6, policy.UDP, 80)},
+		{Flow: flow("fe80::2", "ff02::fb", policy.UDP, 5353)},
 		{Flow: flow(peer6, pod6, policy.ICMPv6, 0), icmp: 135, hopLimit: 255},
 	} {
 		f.Add(p.ip())
@@ -123,7 +125,8 @@ func FuzzPacket(f *testing.F) {
 				want = r.whole && (port80 || r.source == r.destination)
 			}
 		}
-		if r.source.Is4In6() || r.destination.Is4In6() {
+		linkLocal := r.source.Is6() && (r.destination.IsLinkLocalUnicast() || r.source.IsLinkLocalUnicast() && !r.destination.IsMulticast())
+		if r.source.Is4In6() || r.destination.Is4In6() || linkLocal {
 			want = false
 		}
 		if got := verdict == 1; got != want {

@@ -42,6 +42,8 @@ type Options struct {
 	Events EventMode
 	// Guard is GuardOff by default.
 	Guard Guard
+	// Audit: what is refused for another reason than a pod's policies is counted and told, and passes. (What a pod's policies refuse: compiler.Audit.)
+	Audit bool
 	// EventRate is how many events a second a pod may cause in the long run, and EventBurst how many at once. By default 50 and 100.
 	// What is beyond is counted for the pod (Repeats). With Unlimited every packet makes an event, and none is a repeat.
 	EventRate, EventBurst uint32

@@ -1,10 +1,14 @@
 package dataplane_test
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
@@ -27,16 +31,14 @@ func inbox(t testing.TB, p *netnstest.Pod, port uint16) *net.UDPConn {
 // sendAs sends from an address that it gives itself.
 func sendAs(t testing.TB, p *netnstest.Pod, source netip.Addr, to netip.AddrPort) {
 	t.Helper()
-	if source != p.Addr(source.Is6()) {
-		lo, err := p.Link.LinkByName("lo")
-		check(t, err)
-		if addrs, err := p.Link.AddrList(lo, 0); err != nil || !hasAddress(addrs, source) {
-			check(t, err)
-			p.AddAddress(lo, netip.PrefixFrom(source, source.BitLen()).String())
-		}
-	}
+	sendFrom(t, p, netip.AddrPortFrom(source, 0), to)
+}
+
+func sendFrom(t testing.TB, p *netnstest.Pod, source netip.AddrPort, to netip.AddrPort) {
+	t.Helper()
+	claim(t, p, source.Addr())
 	p.Do(func() error {
-		c, err := (&net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0))}).Dial("udp", to.String())
+		c, err := (&net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(source)}).Dial("udp", to.String())
 		if err != nil {
 			return err
 		}
@@ -44,6 +46,20 @@ func sendAs(t testing.TB, p *netnstest.Pod, source netip.Addr, to netip.AddrPort
 		_ = c.Close()
 		return err
 	})
+}
+
+// claim gives a pod an address that is not its own.
+func claim(t testing.TB, p *netnstest.Pod, addr netip.Addr) {
+	t.Helper()
+	if addr == p.Addr(addr.Is6()) || addr.Zone() != "" {
+		return
+	}
+	lo, err := p.Link.LinkByName("lo")
+	check(t, err)
+	if addrs, err := p.Link.AddrList(lo, 0); err != nil || !hasAddress(addrs, addr) {
+		check(t, err)
+		p.AddAddress(lo, netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
 }
 
 // arrives reports whether a datagram from source comes in.
@@ -118,4 +134,130 @@ func TestAPodsPacketMayComeInByAnotherInterface(t *testing.T) {
 			t.Error("it was refused")
 		}
 	})
+}
+
+// A pod that knows all of another's live flow can put a datagram into it, since established packets are not looked at: that is documented.
+// It learns nothing by it, and neither opens a flow nor gets an answer.
+func TestForgedPacketsOfALiveFlow(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("ipv4/conf/all/rp_filter", "0")
+	attacker, victim, server := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3")
+	n.Sysctl("ipv4/conf/"+attacker.Host.Attrs().Name+"/rp_filter", "0")
+	n.set(attacker, isolate(policy.Egress))
+	n.set(victim)
+	n.set(server, isolate(policy.Ingress, with(pods(victim))))
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		to := netip.AddrPortFrom(server.Addr(v6), map[bool]uint16{false: 53, true: 54}[v6])
+		client, serverEnd := live(t, victim, server, "udp", to, to.Port())
+		if !push(t, serverEnd, client, netnstest.Patience) {
+			t.Fatal("the flow does not work")
+		}
+		own := client.LocalAddr().(*net.UDPAddr).AddrPort()
+		in := serverEnd.(pusher).UDPConn
+		before := denied(t, n.d)[dataplane.ReasonSpoofed]
+
+		sendFrom(t, attacker, netip.AddrPortFrom(own.Addr(), own.Port()^1), to)
+		sendFrom(t, attacker, own, netip.AddrPortFrom(to.Addr(), to.Port()+100))
+		if arrives(t, in, own.Addr(), netnstest.Silence) {
+			t.Error("a forged packet beside the flow passed")
+		}
+		if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got != 2 {
+			t.Errorf("%d forged packets were counted, want 2", got)
+		}
+		sendFrom(t, attacker, own, to)
+		if !arrives(t, in, own.Addr(), netnstest.Patience) {
+			t.Error("a forged packet of the flow was refused: the documentation says that it passes")
+		}
+		if !push(t, serverEnd, client, netnstest.Patience) {
+			t.Error("the answer does not go to the victim")
+		}
+	})
+}
+
+// tcpSegment is a segment without data, with the checksum that conntrack asks for.
+func tcpSegment(source, destination netip.AddrPort, sequence uint32, flags byte) []byte {
+	b := make([]byte, 20)
+	binary.BigEndian.PutUint16(b[0:], source.Port())
+	binary.BigEndian.PutUint16(b[2:], destination.Port())
+	binary.BigEndian.PutUint32(b[4:], sequence)
+	b[12], b[13] = 5<<4, flags
+	binary.BigEndian.PutUint16(b[14:], 1024)
+	sum := uint32(unix.IPPROTO_TCP + len(b))
+	for _, part := range [][]byte{source.Addr().AsSlice(), destination.Addr().AsSlice(), b} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(part[i:]))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(b[16:], ^uint16(sum))
+	return b
+}
+
+// Of a TCP connection the attacker would have to know the window as well: what lies outside belongs to no flow, and is refused as spoofed.
+func TestForgedSegmentsOfALiveConnection(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("ipv4/conf/all/rp_filter", "0")
+	attacker, victim, server := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3")
+	n.Sysctl("ipv4/conf/"+attacker.Host.Attrs().Name+"/rp_filter", "0")
+	n.set(attacker)
+	n.set(victim)
+	n.set(server, isolate(policy.Ingress, with(pods(victim))))
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		to := netip.AddrPortFrom(server.Addr(v6), map[bool]uint16{false: 53, true: 54}[v6])
+		client, serverEnd := live(t, victim, server, "tcp", to, to.Port())
+		own := client.LocalAddr().(*net.TCPAddr).AddrPort()
+		claim(t, attacker, own.Addr())
+		before := denied(t, n.d)[dataplane.ReasonSpoofed]
+		for i, flags := range []byte{0x10, 0x04, 0x14, 0x01} { // ACK, RST, RST-ACK, FIN
+			segment := tcpSegment(own, to, uint32(i)<<30+0x12345678, flags)
+			attacker.Do(func() error {
+				family := unix.AF_INET
+				if v6 {
+					family = unix.AF_INET6
+				}
+				fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+				if err != nil {
+					return err
+				}
+				defer func() { _ = unix.Close(fd) }()
+				if err := unix.Bind(fd, sockaddr(own.Addr(), 0)); err != nil {
+					return err
+				}
+				return unix.Sendto(fd, segment, 0, sockaddr(to.Addr(), 0))
+			})
+		}
+		if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got < 3 {
+			t.Errorf("%d of 4 forged segments were refused", got)
+		}
+		if !push(t, client, serverEnd, netnstest.Patience) || !push(t, serverEnd, client, netnstest.Patience) {
+			t.Error("the connection broke")
+		}
+	})
+}
+
+// An address of the link is no pod's: none gets past the node with it, whether the program sees the packet (IPv4) or the kernel does not
+// even route it (IPv6).
+func TestLinkLocalSources(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("ipv4/conf/all/rp_filter", "0")
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.Sysctl("ipv4/conf/"+a.Host.Attrs().Name+"/rp_filter", "0")
+	n.set(a, isolate(policy.Egress))
+	n.set(b)
+	in := inbox(t, b, 53)
+	eth0, err := a.Link.LinkByName("eth0")
+	check(t, err)
+	check(t, a.Link.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("fe80::7"), Mask: net.CIDRMask(128, 128)}, Flags: unix.IFA_F_NODAD}))
+	for _, source := range []string{"169.254.7.7", "fe80::7%eth0"} {
+		addr := netip.MustParseAddr(source)
+		sendAs(t, a, addr, netip.AddrPortFrom(b.Addr(addr.Is6()), 53))
+		if arrives(t, in, addr.WithZone(""), netnstest.Silence) {
+			t.Errorf("a packet from %v passed", addr)
+		}
+	}
+	if got := denied(t, n.d)[dataplane.ReasonSpoofed]; got != 1 {
+		t.Errorf("%d packets were counted as spoofed, want the one of IPv4", got)
+	}
 }

@@ -32,6 +32,7 @@ enum guard {
 
 /* Set before the program is loaded. */
 volatile const enum guard guarded = GUARD_OFF;
+volatile const bool audited = false; /* nothing is refused on this node */
 
 /*
  * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
@@ -193,6 +194,15 @@ static __always_inline bool ends_are_known(const struct packet *p, const struct 
 }
 
 /*
+ * The stack forwards no address of a link, but a bridge does, between its pods: policies know them by other addresses, and
+ * who is behind these cannot be told.
+ */
+static __always_inline bool is_beside_policies(const struct packet *p)
+{
+	return is_link_local(&p->dst) || (is_link_local(&p->src) && !is_multicast(&p->dst));
+}
+
+/*
  * A pod that reaches itself through its own Service cannot be cut off from itself. Where the pod's interface is known
  * the packet must have come out of it: anybody can write another's address into both fields.
  */
@@ -234,6 +244,8 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
 	if (p.neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
 		return NF_ACCEPT;
+	if (is_beside_policies(&p) && !refuse(&p, EGRESS, REASON_UNKNOWN, audited))
+		return NF_DROP;
 
 	source = bpf_map_lookup_elem(&pods, &p.src);
 	destination = bpf_map_lookup_elem(&pods, &p.dst);

@@ -188,6 +188,7 @@ const (
 	FilterMapRevoked      = "revoked"
 	FilterMapRows         = "rows"
 	FilterProgKidoban     = "kidoban"
+	FilterVarAudited      = "audited"
 	FilterVarEventAhead   = "event_ahead"
 	FilterVarEventPace    = "event_pace"
 	FilterVarEventsWanted = "events_wanted"
@@ -262,6 +263,7 @@ type FilterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
+	Audited      *ebpf.VariableSpec `ebpf:"audited"`
 	EventAhead   *ebpf.VariableSpec `ebpf:"event_ahead"`
 	EventPace    *ebpf.VariableSpec `ebpf:"event_pace"`
 	EventsWanted *ebpf.VariableSpec `ebpf:"events_wanted"`
@@ -324,6 +326,7 @@ func (m *FilterMaps) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
+	Audited      *ebpf.Variable `ebpf:"audited"`
 	EventAhead   *ebpf.Variable `ebpf:"event_ahead"`
 	EventPace    *ebpf.Variable `ebpf:"event_pace"`
 	EventsWanted *ebpf.Variable `ebpf:"events_wanted"`

@@ -38,6 +38,17 @@ static __always_inline bool is_mapped(const struct address *a)
 	return !a->word[0] && !a->word[1] && a->word[2] == MAPPED_PREFIX;
 }
 
+/* fe80::/10; IPv4's 169.254.0.0/16 is routed */
+static __always_inline bool is_link_local(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+static __always_inline bool is_multicast(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
 static __always_inline bool is_same(const struct address *a, const struct address *b)
 {
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
