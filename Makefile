@@ -6,6 +6,10 @@ ARCH       ?= $(shell go env GOARCH)
 TAG        ?= dev
 NODES      ?= 2
 PROXY_MODE ?= nftables
+IP_FAMILIES ?= IPv4,IPv6
+FOCUS      ?= Netpol
+PROCS      ?= 4
+KERNELS    ?= 6.12,6.18,newest
 KUBECTL    ?= kubectl
 FLOWS      ?= 1000000
 SEED       ?= 1
@@ -103,6 +107,25 @@ e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; nee
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=45m -tags=e2e .
 
+.PHONY: conformance
+conformance: bin/cluster ## Kubernetes' own suite on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
+	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE) and $(IP_FAMILIES))
+	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --ip-families=$(IP_FAMILIES) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
+
+.PHONY: conformance-all
+conformance-all: ## … under both proxies, with each family and both (30 minutes)
+	for p in nftables iptables; do for f in IPv4 IPv6 IPv4,IPv6; do $(MAKE) conformance PROXY_MODE=$$p IP_FAMILIES=$$f || exit 1; done; done
+
+.PHONY: conformance-short
+conformance-short: ## … a part of it
+	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
+
+.PHONY: test-kernels
+test-kernels: bin/vm ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
+	@hack/apt.sh qemu-system-x86_64=qemu-system-x86 nft=nftables
+	$(call heading,Tests on Linux $(KERNELS))
+	bin/vm --kernel=$(KERNELS) --tags=sctp --record=dist/kernels ./internal/dataplane ./internal/dataplane/nodetest
+
 .PHONY: fuzz
 fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
 	go -C hack/oracle run ./cmd/fuzz --flows=$(FLOWS) --seed=$(SEED)
@@ -179,6 +202,6 @@ uninstall: ## Remove everything, from the nodes too
 		$(KUBECTL) -n kidoban-system exec $$pod -- /agent --cleanup || exit 1; done
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
-.PHONY: bin/cluster bin/image
-bin/cluster bin/image: bin/%:
+.PHONY: bin/cluster bin/image bin/vm
+bin/cluster bin/image bin/vm: bin/%:
 	CGO_ENABLED=0 go -C hack/$* build -o $(CURDIR)/bin/ .

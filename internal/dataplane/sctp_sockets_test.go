@@ -66,8 +66,7 @@ func sctpListen(t testing.TB, p *netnstest.Pod, v6 bool, port int) <-chan *os.Fi
 	accepted := make(chan *os.File)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	check(t, unix.Listen(int(listener.Fd()), 8))
-	check(t, unix.SetNonblock(int(listener.Fd()), true)) // Fd makes it block
+	check(t, await(listener, netnstest.Patience, false, func(fd int) error { return unix.Listen(fd, 8) }))
 	go func() {
 		for {
 			var f *os.File

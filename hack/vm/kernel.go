@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// suites are the Debian suites that hold the kernels of interest: 6.1; 6.12; the newest.
+var suites = []string{"bookworm", "bookworm-backports", "trixie", "trixie-backports"}
+
+// A kernel is one of Debian's, unpacked.
+type kernel struct {
+	release string // as uname has it
+	image   string
+	modules string // its directory below lib/modules
+}
+
+// store holds the kernels that were downloaded, each in a directory with its release as its name.
+type store struct{ dir string }
+
+func openStore() (store, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return store{}, err
+	}
+	s := store{filepath.Join(cache, "kidoban", "linux")}
+	return s, os.MkdirAll(s.dir, 0o755)
+}
+
+// find returns the newest kernel of a version such as 6.12, or of all for "newest". One that is there already is taken
+// before Debian is asked.
+func (s store) find(ctx context.Context, want string) (kernel, error) {
+	if want == "newest" {
+		return s.download(ctx, "")
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return kernel{}, err
+	}
+	var have []string
+	for _, e := range entries {
+		have = append(have, e.Name())
+	}
+	if release := newest(have, want); release != "" {
+		return s.unpacked(release), nil
+	}
+	return s.download(ctx, want)
+}
+
+func (s store) unpacked(release string) kernel {
+	return kernel{
+		release: release,
+		image:   filepath.Join(s.dir, release, "boot", "vmlinuz-"+release),
+		modules: filepath.Join(s.dir, release, "lib", "modules", release),
+	}
+}
+
+var packageName = regexp.MustCompile(`^linux-image-([0-9].*-cloud-amd64)$`)
+
+func (s store) download(ctx context.Context, want string) (kernel, error) {
+	a, err := newApt(filepath.Join(s.dir, ".apt"))
+	if err != nil {
+		return kernel{}, err
+	}
+	fmt.Println("asking Debian for its kernels")
+	if _, err := a.run(ctx, a.lists, "apt-get", "--quiet=2", "update"); err != nil {
+		return kernel{}, err
+	}
+	out, err := a.run(ctx, a.lists, "apt-cache", "pkgnames", "linux-image-")
+	if err != nil {
+		return kernel{}, err
+	}
+	var releases []string
+	for name := range strings.Lines(out) {
+		if m := packageName.FindStringSubmatch(strings.TrimSpace(name)); m != nil {
+			releases = append(releases, m[1])
+		}
+	}
+	release := newest(releases, want)
+	if release == "" {
+		return kernel{}, fmt.Errorf("none in Debian's suites %s, which have %s", strings.Join(suites, ", "), strings.Join(releases, ", "))
+	}
+	if k := s.unpacked(release); exists(k.image) {
+		return k, nil
+	}
+	return s.unpacked(release), s.fetch(ctx, a, release)
+}
+
+// fetch unpacks beside its place and renames at the end, so that what is in its place is whole.
+func (s store) fetch(ctx context.Context, a apt, release string) error {
+	tmp, err := os.MkdirTemp(s.dir, ".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	fmt.Printf("downloading Linux %s\n", release)
+	if _, err := a.run(ctx, tmp, "apt-get", "--quiet=2", "download", "linux-image-"+release); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		return errors.Join(err, fmt.Errorf("apt-get downloaded %q", debs))
+	}
+	root := filepath.Join(tmp, "root")
+	if out, err := exec.CommandContext(ctx, "dpkg-deb", "--extract", debs[0], root).CombinedOutput(); err != nil {
+		return fmt.Errorf("unpack %s: %w: %s", filepath.Base(debs[0]), err, out)
+	}
+	// Debian 13's packages have /usr/lib.
+	if err := os.Rename(filepath.Join(root, "usr", "lib"), filepath.Join(root, "lib")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Chmod(root, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(root, filepath.Join(s.dir, release))
+}
+
+// apt reads suites of its own, from the mirror that this machine uses, and leaves the machine's lists alone.
+type apt struct {
+	lists string
+	args  []string
+}
+
+func newApt(dir string) (apt, error) {
+	sources, lists := filepath.Join(dir, "kernels.sources"), filepath.Join(dir, "lists")
+	if err := os.MkdirAll(filepath.Join(lists, "partial"), 0o755); err != nil {
+		return apt{}, err
+	}
+	mirror, err := debianMirror("/etc/apt")
+	if err != nil {
+		return apt{}, err
+	}
+	content := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nArchitectures: amd64\nSigned-By: %s\n",
+		mirror, strings.Join(suites, " "), "/usr/share/keyrings/debian-archive-keyring.gpg")
+	if err := os.WriteFile(sources, []byte(content), 0o644); err != nil {
+		return apt{}, err
+	}
+	return apt{lists: lists, args: []string{
+		"--option=Dir::Etc::SourceList=" + sources,
+		"--option=Dir::Etc::SourceParts=/dev/null",
+		"--option=Dir::State::Lists=" + lists,
+		"--option=Dir::Cache::PkgCache=",
+		"--option=Dir::Cache::SrcPkgCache=",
+		"--option=APT::Sandbox::User=root",
+		"--option=Acquire::Languages=none",
+		"--option=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+	}}, nil
+}
+
+func (a apt) run(ctx context.Context, dir, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, append(slices.Clone(a.args), args...)...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+var mirrorLine = regexp.MustCompile(`(?m)^(?:URIs:|deb(?: \[.*\])?)\s+(https?://\S*/debian)/?(?:\s|$)`)
+
+// debianMirror is where this machine gets Debian's packages from.
+func debianMirror(etc string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(etc, "sources.list.d", "*"))
+	if err != nil {
+		return "", err
+	}
+	for _, file := range append(files, filepath.Join(etc, "sources.list")) {
+		if b, err := os.ReadFile(file); err == nil {
+			if m := mirrorLine.FindSubmatch(b); m != nil {
+				return string(m[1]), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no Debian mirror in %s: this needs Debian's apt", etc)
+}
+
+// newest picks the newest release of a version: 6.1 is 6.1.0-50-cloud-amd64 and not 6.12.43.
+func newest(releases []string, version string) string {
+	best := ""
+	for _, r := range releases {
+		if !strings.HasPrefix(r, ".") && isOf(r, version) && (best == "" || slices.Compare(numbers(r), numbers(best)) > 0) {
+			best = r
+		}
+	}
+	return best
+}
+
+func isOf(release, version string) bool {
+	rest, ok := strings.CutPrefix(release, version)
+	return ok && (version == "" || rest == "" || strings.ContainsAny(rest[:1], ".-+"))
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)
+
+func numbers(release string) []int {
+	var out []int
+	for _, s := range digits.FindAllString(strings.TrimSuffix(release, "-cloud-amd64"), -1) {
+		n, _ := strconv.Atoi(s) // too long for a number is no version
+		out = append(out, n)
+	}
+	return out
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

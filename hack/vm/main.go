@@ -1,0 +1,131 @@
+// Command vm runs Go packages' tests as root in a virtual machine with a kernel of Debian's, without KVM and without
+// touching this machine: what is downloaded stays in the user's cache directory.
+//
+//	vm --kernel=6.12 ./internal/dataplane ./internal/dataplane/nodetest
+//
+// docs/compatibility.md is written from its runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "vm: %v\n", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// options of one run.
+type options struct {
+	kernels []string
+	record  string
+	tags    string
+	run     string
+	skip    string
+	cpus    int
+	memory  int
+	timeout time.Duration
+}
+
+func newCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "vm --kernel VERSION PACKAGE...",
+		Short:         "Run the tests of Go packages on other kernels",
+		Args:          cobra.MinimumNArgs(1),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, packages []string) error { return o.main(cmd.Context(), packages) },
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&o.kernels, "kernel", []string{"6.12"}, "versions, as far as they matter: 6.12 is the newest of these that is cached, or else that Debian has; newest is the newest of all")
+	flags.StringVar(&o.record, "record", "", "directory to write a JSON file with each kernel's results to")
+	flags.StringVar(&o.tags, "tags", "", "build tags of the tests")
+	flags.StringVar(&o.run, "run", "", "tests to run, as go test has it")
+	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
+	flags.IntVar(&o.cpus, "cpus", 2, "of the machine")
+	flags.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
+	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "for each kernel")
+	return cmd
+}
+
+func (o *options) main(ctx context.Context, packages []string) error {
+	work, err := os.MkdirTemp("", "kidoban-vm-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	programs, err := buildTests(ctx, work, o.tags, packages)
+	if err != nil {
+		return err
+	}
+	for i := range programs {
+		programs[i].Args = o.testArgs()
+	}
+	store, err := openStore()
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, want := range o.kernels {
+		if err := o.runOn(ctx, store, want, filepath.Join(work, want), programs); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("Linux %s: %w", want, err))
+		}
+	}
+	return failed
+}
+
+func (o *options) testArgs() []string {
+	args := []string{"-test.v", fmt.Sprintf("-test.timeout=%s", o.timeout)}
+	if o.run != "" {
+		args = append(args, "-test.run="+o.run)
+	}
+	if o.skip != "" {
+		args = append(args, "-test.skip="+o.skip)
+	}
+	return args
+}
+
+func (o *options) runOn(ctx context.Context, store store, want, work string, programs []program) error {
+	kernel, err := store.find(ctx, want)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("==> Linux %s\n", kernel.release)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	m := machine{kernel: kernel, initrd: filepath.Join(work, "initrd"), cpus: o.cpus, memory: o.memory}
+	if err := writeInitrd(ctx, m.initrd, kernel, programs); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done within %v", o.timeout))
+	defer cancel()
+	start := time.Now()
+	result, err := m.run(ctx, os.Stdout)
+	if err != nil {
+		return err
+	}
+	summary := result.summary(kernel.release, time.Since(start))
+	fmt.Println(summary)
+	if o.record != "" {
+		if err := summary.write(o.record); err != nil {
+			return err
+		}
+	}
+	return result.err(len(programs))
+}

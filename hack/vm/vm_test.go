@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestNewest(t *testing.T) {
+	releases := []string{
+		".apt", ".tmp-6.12.999", "6.1.0-50-cloud-amd64", "6.1.0-47-cloud-amd64", "6.12.95+deb12-cloud-amd64", "6.12.107+deb13-cloud-amd64",
+		"6.18.15+deb13-cloud-amd64",
+	}
+	for want, release := range map[string]string{
+		"6.1":                        "6.1.0-50-cloud-amd64",
+		"6.12":                       "6.12.107+deb13-cloud-amd64",
+		"6.12.95":                    "6.12.95+deb12-cloud-amd64",
+		"6.12.107+deb13-cloud-amd64": "6.12.107+deb13-cloud-amd64",
+		"6":                          "6.18.15+deb13-cloud-amd64",
+		"":                           "6.18.15+deb13-cloud-amd64",
+		"6.6":                        "",
+	} {
+		if got := newest(releases, want); got != release {
+			t.Errorf("%q: %q, want %q", want, got, release)
+		}
+	}
+}
+
+func TestDebianMirror(t *testing.T) {
+	for content, want := range map[string]string{
+		"Types: deb\n# http://example.org/archive/debian/20250520\nURIs: http://mirror.example.org/debian\nSuites: bookworm\n":  "http://mirror.example.org/debian",
+		"deb http://example.org/debian-security bookworm-security main\ndeb https://mirror.example.org/debian/ bookworm main\n": "https://mirror.example.org/debian",
+		"deb [arch=amd64 signed-by=/k.gpg] http://mirror.example.org/debian bookworm main\n":                                    "http://mirror.example.org/debian",
+		"deb http://example.org/ubuntu noble main\n":                                                                            "",
+	} {
+		etc := t.TempDir()
+		if err := os.WriteFile(filepath.Join(etc, "sources.list"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := debianMirror(etc)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", content, got, err)
+		}
+	}
+}
+
+func TestSoftNeeds(t *testing.T) {
+	if got := strings.Join(softNeeds("pre: crypto-a b post: c pre: d"), " "); got != "crypto_a b d" {
+		t.Errorf("%q", got)
+	}
+}
+
+const console = "\x1b[2J=== RUN   TestA\r\n    --- FAIL: TestA/sub (0.00s)\r\n--- FAIL: TestA (0.01s)\r\n[ 1.0] kernel --- PASS: TestB (0.00s)\r\n" +
+	"--- SKIP: TestC (0.00s)\r\nFAIL\r\n--- PASS: TestD (0.00s)"
+
+func TestResultIsRead(t *testing.T) {
+	var r result
+	var out strings.Builder
+	r.read(strings.NewReader(console), &out)
+	if got := strings.Join(r.passed, " ") + "; " + strings.Join(r.failed, " ") + "; " + strings.Join(r.skipped, " "); got != "TestB TestD; TestA; TestC" {
+		t.Error(got)
+	}
+	if strings.Contains(out.String(), "\r") || !strings.HasSuffix(out.String(), "TestD (0.00s)\n") {
+		t.Errorf("passed on as %q", out.String())
+	}
+}
+
+func TestResultsThatAreNotGood(t *testing.T) {
+	good := ended{Name: "a"}
+	for want, r := range map[string]result{
+		"":                         {ended: []ended{good}, passed: []string{"TestA"}},
+		"0 of 1 programs":          {passed: []string{"TestA"}},
+		"ended with exit code 2":   {ended: []ended{{Name: "a", Code: 2}}, passed: []string{"TestA"}},
+		"failed: TestA":            {ended: []ended{good}, failed: []string{"TestA"}},
+		"skipped, which no test":   {ended: []ended{good}, passed: []string{"TestA"}, skipped: []string{"TestB"}},
+		"no test passed, of which": {ended: []ended{good}},
+	} {
+		err := r.err(1)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
