@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +15,7 @@ import (
 // options of a lab.
 type options struct {
 	files, namespaces, outside []string
-	ports                      []string
+	ports, families            []string
 	replicas                   int
 	width                      int
 	output                     *command.Output
@@ -33,9 +35,12 @@ It needs Linux 6.6 or newer and root, and nothing else. All that it makes is in 
 interrupted or killed.
 
 Of the replicas of a workload, which policies seldom tell apart, --replicas are made. Addresses outside the cluster are made for 192.0.2.1 and
-for every ipBlock and except that the policies name. SCTP is not probed.`,
+for every ipBlock and except that the policies name. Connections are TCP and UDP.`,
 		Example: `  # The examples of this repository
   sudo kubectl-kidoban lab -f examples/shop -f examples/shop/policies
+
+  # As in a dual-stack cluster
+  sudo kubectl-kidoban lab -f examples/shop -f examples/shop/policies --ip-families=IPv4,IPv6
 
   # A chart
   helm template ./chart | sudo kubectl-kidoban lab -f -`,
@@ -44,8 +49,9 @@ for every ipBlock and except that the policies name. SCTP is not probed.`,
 	o.output = command.AddOutput(cmd, "csv")
 	command.Files(cmd, &o.files)
 	cmd.Flags().StringSliceVarP(&o.namespaces, "namespace", "n", nil, "Connect pods of this namespace only; may be repeated. Default: all.")
-	cmd.Flags().StringArrayVar(&o.outside, "outside", nil, "Make this address outside the cluster; may be repeated. Default: 192.0.2.1 and one in each ipBlock and except.")
+	cmd.Flags().StringArrayVar(&o.outside, "outside", nil, "Make this address outside the cluster; may be repeated. Default: 192.0.2.1, with IPv6 2001:db8::1, and one in each ipBlock and except.")
 	cmd.Flags().StringArrayVar(&o.ports, "port", nil, "Connect to this port of every workload, as 80 or 53/UDP; may be repeated. Default: those that it declares.")
+	cmd.Flags().StringSliceVar(&o.families, "ip-families", []string{"IPv4"}, "Address families of pods that are made from workloads: IPv4, IPv6 or both.")
 	cmd.Flags().IntVar(&o.replicas, "replicas", 2, "Make this many pods of a workload at most.")
 	cmd.Flags().IntVar(&o.width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
 	_ = cmd.MarkFlagRequired("filename")
@@ -76,6 +82,11 @@ func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, e
 		}
 	}
 	c.Pods = pods
+	ipv4, ipv6 := slices.Contains(o.families, "IPv4"), slices.Contains(o.families, "IPv6")
+	if !ipv4 && !ipv6 || slices.ContainsFunc(o.families, func(f string) bool { return f != "IPv4" && f != "IPv6" }) {
+		return nil, m, fmt.Errorf("--ip-families=%s: give IPv4, IPv6 or IPv4,IPv6", strings.Join(o.families, ","))
+	}
+	c.AddressFamilies(ipv4, ipv6)
 	for _, text := range o.ports {
 		p, err := model.ParsePort(text)
 		if err != nil {
@@ -91,7 +102,11 @@ func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, e
 		m.Outside = append(m.Outside, a.Unmap())
 	}
 	if len(o.outside) == 0 {
-		m.Outside = append([]netip.Addr{netip.MustParseAddr("192.0.2.1")}, model.Blocks(c.Policies)...)
+		m.Outside = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+		if ipv6 {
+			m.Outside = append(m.Outside, netip.MustParseAddr("2001:db8::1"))
+		}
+		m.Outside = append(m.Outside, model.Blocks(c.Policies)...)
 	}
 	return c, m, nil
 }

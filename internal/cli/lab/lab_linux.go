@@ -31,6 +31,7 @@ type lab struct {
 	probes  []*probe
 	cells   map[*probe][2]int // row and column
 	meant   map[*probe]bool
+	sctp    int // cells that are not measured
 }
 
 func inside(ctx context.Context, env *command.Env, o *options) error {
@@ -168,7 +169,11 @@ func (l *lab) plan() {
 	for i := range l.table.Rows {
 		for j, column := range l.table.Columns {
 			port := column.Port
-			if l.table.Cells[i][j] == model.NotAsked || port.Protocol == policy.SCTP {
+			if l.table.Cells[i][j] == model.NotAsked {
+				continue
+			}
+			if port.Protocol == policy.SCTP {
+				l.sctp++
 				continue
 			}
 			if port.Number == 0 {
@@ -220,6 +225,9 @@ func (l *lab) measure() (wrong []*probe) {
 func (l *lab) tell(env *command.Env, wrong []*probe, took time.Duration) {
 	for _, p := range wrong {
 		fmt.Fprintf(env.ErrOut, "%s → %s %s: answered %t, and the policies mean %t\n", p.source, p.to, p.protocol, p.answered, l.meant[p])
+	}
+	if l.sctp > 0 {
+		fmt.Fprintf(env.ErrOut, "SCTP is not measured: %d cells say what the policies mean, and nothing else\n", l.sctp)
 	}
 	if len(wrong) == 0 {
 		fmt.Fprintf(env.ErrOut, "%d connections between %d pods in %.1f s: all went as the policies mean\n", len(l.probes), len(l.pods), took.Seconds())

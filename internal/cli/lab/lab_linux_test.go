@@ -42,7 +42,14 @@ func leftOver(t *testing.T, group int) {
 
 // The shop's policies, with real packets: all go as is meant, and some are refused.
 func TestShop(t *testing.T) {
-	cmd := exec.Command(binary(t), "lab", "-f", repo+"/examples/shop", "-f", repo+"/examples/shop/policies", "-o", "json")
+	program := binary(t)
+	for _, families := range []string{"IPv4", "IPv4,IPv6", "IPv6"} {
+		t.Run(families, func(t *testing.T) { shop(t, program, families) })
+	}
+}
+
+func shop(t *testing.T, program, families string) {
+	cmd := exec.Command(program, "lab", "-f", repo+"/examples/shop", "-f", repo+"/examples/shop/policies", "-o", "json", "--ip-families", families)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out, told bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &told

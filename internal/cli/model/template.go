@@ -134,3 +134,27 @@ func (c *Cluster) addressPods() error {
 	}
 	return nil
 }
+
+// Synthetic6 is the block of the same use for IPv6 (RFC 5180).
+var Synthetic6 = netip.MustParsePrefix("2001:2::/48")
+
+// AddressFamilies gives pods whose addresses mean nothing outside one of each of these families.
+func (c *Cluster) AddressFamilies(ipv4, ipv6 bool) {
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		a, err := netip.ParseAddr(p.Status.PodIP)
+		if err != nil || !p.Synthetic || !Synthetic.Contains(a) {
+			continue
+		}
+		p.Status.PodIPs = nil
+		if ipv4 {
+			p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
+		}
+		if ipv6 {
+			b, a4 := Synthetic6.Addr().As16(), a.As4()
+			copy(b[12:], a4[:])
+			p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: netip.AddrFrom16(b).String()})
+		}
+		p.Status.PodIP = p.Status.PodIPs[0].IP
+	}
+}
