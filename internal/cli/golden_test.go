@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,26 @@ func TestGolden(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden(t, filepath.Join("testdata", "golden", name+".txt"), run(nil, args...))
+		})
+	}
+}
+
+// Each recipe, with what matrix and lint say of it.
+func TestRecipes(t *testing.T) {
+	const recipes = "../../examples/recipes/"
+	files, err := filepath.Glob(recipes + "*.yaml")
+	if err != nil || len(files) < 10 {
+		t.Fatal("no recipes", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		if name == "workloads" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			of := []string{"-f", recipes + "workloads.yaml", "-f", file}
+			matrix := run(nil, with(of, "matrix", "--outside", "192.0.2.1", "--outside", "203.0.113.9", "--outside", "203.0.113.200")...)
+			golden(t, filepath.Join("testdata", "golden", "recipes", name+".txt"), matrix+"\n"+run(nil, with(of, "lint", "--skip", "no-default-deny")...))
 		})
 	}
 }

@@ -79,6 +79,24 @@ func shop(t *testing.T, program, families string) {
 	}
 }
 
+func TestRecipes(t *testing.T) {
+	program := binary(t)
+	files, err := filepath.Glob(repo + "/examples/recipes/*.yaml")
+	if err != nil || len(files) < 10 {
+		t.Fatal("no recipes", err)
+	}
+	for _, file := range files {
+		if filepath.Base(file) == "workloads.yaml" {
+			continue
+		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			if out, err := exec.Command(program, "lab", "--replicas=1", "-f", repo+"/examples/recipes/workloads.yaml", "-f", file).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
 // big is manifests whose connections take a while: everybody is refused everything.
 func big(t *testing.T) string {
 	t.Helper()
