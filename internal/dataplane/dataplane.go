@@ -58,8 +58,11 @@ func (d *Dataplane) Close() error {
 	return errors.Join(errs...)
 }
 
+// loadSpec is replaced by tests that need another build of the program.
+var loadSpec = bpf.LoadFilter
+
 func load(opts Options) (*bpf.FilterObjects, error) {
-	spec, err := bpf.LoadFilter()
+	spec, err := loadSpec()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"testing"
+
 	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
@@ -11,3 +13,16 @@ func (d *Dataplane) Program() *ebpf.Program { return d.objs.Kidoban }
 
 // Maps are the loaded maps, to be damaged.
 func (d *Dataplane) Maps() *bpf.FilterMaps { return &d.objs.FilterMaps }
+
+// Change has the generations that New makes from now on until the test ends be of another build.
+func Change(t testing.TB, change func(*ebpf.CollectionSpec)) {
+	t.Helper()
+	loadSpec = func() (*ebpf.CollectionSpec, error) {
+		spec, err := bpf.LoadFilter()
+		if err == nil {
+			change(spec)
+		}
+		return spec, err
+	}
+	t.Cleanup(func() { loadSpec = bpf.LoadFilter })
+}

@@ -1,22 +1,18 @@
 package dataplane_test
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	gosync "sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf/link"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
-	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -55,54 +51,6 @@ func (n *node) wellPinned() {
 	n.t.Helper()
 	if dirs, files := n.pins(); len(dirs) != 1 || !slices.Equal(files, allPins) {
 		n.t.Errorf("pinned are %v, in the last %v", dirs, files)
-	}
-}
-
-// Every packet that may pass does and none that may not, while generations take over from each other.
-func TestTakeOverUnderTraffic(t *testing.T) {
-	n := newNode(t, dataplane.Options{})
-	a, b, c := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3")
-	b.Echo("tcp", 80)
-	b.Echo("udp", 80)
-	n.set(b, isolate(policy.Ingress, with(pods(a))))
-
-	ctx, stop := context.WithCancel(context.Background())
-	var traffic gosync.WaitGroup
-	var rounds atomic.Int64
-	repeat := func(what string, f func() error) {
-		traffic.Go(func() {
-			for ctx.Err() == nil {
-				if err := f(); err != nil {
-					t.Errorf("%s: %v", what, err)
-					return
-				}
-				rounds.Add(1)
-			}
-		})
-	}
-	for _, v6 := range []bool{false, true} {
-		to := netip.AddrPortFrom(b.Addr(v6), 80)
-		live, err := a.Dial("tcp", to, netnstest.Patience)
-		check(t, err)
-		t.Cleanup(func() { _ = live.Close() })
-		repeat("a live connection", func() error { return netnstest.Exchange(live, 64, netnstest.Patience) })
-		// UDP sends nothing twice: one lost packet is an error.
-		repeat("new flows", func() error { return a.Ask("udp", to, netnstest.Patience) })
-		repeat("forbidden flows", func() error {
-			if err := c.Ask("udp", to, netnstest.Silence/10); err == nil {
-				return errors.New("answered")
-			}
-			return nil
-		})
-	}
-	for range 10 {
-		n.restart()
-		n.wellPinned()
-	}
-	stop()
-	traffic.Wait()
-	if rounds.Load() < 20 {
-		t.Errorf("only %d rounds of traffic", rounds.Load())
 	}
 }
 

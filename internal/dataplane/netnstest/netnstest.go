@@ -125,7 +125,19 @@ var veths atomic.Uint32
 // AddPod makes a pod behind a routed veth of the router.
 func (n *Namespace) AddPod(v4, v6 string) *Pod {
 	n.t.Helper()
-	p := n.addVeth(v4, v6)
+	return n.AddPodAt(0, v4, v6)
+}
+
+// RemovePod takes a pod's veth away, as a CNI does when a pod is deleted: its index and its addresses are free.
+func (n *Namespace) RemovePod(p *Pod) {
+	n.t.Helper()
+	must(n.t, n.Link.LinkDel(p.Host))
+}
+
+// AddPodAt makes a pod whose veth has this index on the router; 0: the next one.
+func (n *Namespace) AddPodAt(index int, v4, v6 string) *Pod {
+	n.t.Helper()
+	p := n.addVeth(index, v4, v6)
 	eth0 := p.link("eth0")
 	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V4, gateway4)
 	p.route(eth0, p.Host.Attrs().HardwareAddr, p.V6, gateway6)
@@ -150,7 +162,7 @@ func (n *Namespace) AddBridge(name string) netlink.Link {
 // AddBridgedPod makes a pod on a bridge. Pods of one bridge reach each other directly if their /24s and /64s are the same.
 func (n *Namespace) AddBridgedPod(bridge netlink.Link, v4, v6 string) *Pod {
 	n.t.Helper()
-	p := n.addVeth(v4, v6)
+	p := n.addVeth(0, v4, v6)
 	must(n.t, n.Link.LinkSetMaster(p.Host, bridge))
 	for _, a := range []struct {
 		addr netip.Addr
@@ -161,13 +173,13 @@ func (n *Namespace) AddBridgedPod(bridge netlink.Link, v4, v6 string) *Pod {
 	return p
 }
 
-func (n *Namespace) addVeth(v4, v6 string) *Pod {
+func (n *Namespace) addVeth(index int, v4, v6 string) *Pod {
 	t := n.t
 	t.Helper()
 	p := &Pod{Namespace: New(t), V4: netip.MustParseAddr(v4), V6: netip.MustParseAddr(v6)}
 	name := fmt.Sprintf("eni%d", veths.Add(1))
 	must(t, n.Link.LinkAdd(&netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: name, MTU: 1500},
+		LinkAttrs:     netlink.LinkAttrs{Name: name, MTU: 1500, Index: index},
 		PeerName:      "eth0",
 		PeerNamespace: netlink.NsFd(p.handle),
 	}))
