@@ -120,11 +120,22 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
+dataplane-tests = ./internal/dataplane ./internal/dataplane/nodetest
+
 .PHONY: test-kernels
-test-kernels: bin/vm ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
+test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
+	$(call heading,Tests on Linux 6.1 and $(KERNELS))
+	bin/vm --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
+	bin/vm --kernel=$(KERNELS) --tags=sctp --write=docs/compatibility.md $(dataplane-tests)
+
+.PHONY: test-kernels-short
+test-kernels-short: bin/vm qemu ## … a part of it, on 6.12
+	$(call heading,Tests on Linux 6.12)
+	bin/vm --kernel=6.12 --tags=sctp --skip='UnderTraffic|LargePolicies|EveryPacketIsJudged' $(dataplane-tests)
+
+.PHONY: qemu
+qemu:
 	@hack/apt.sh qemu-system-x86_64=qemu-system-x86 nft=nftables
-	$(call heading,Tests on Linux $(KERNELS))
-	bin/vm --kernel=$(KERNELS) --tags=sctp --record=dist/kernels ./internal/dataplane ./internal/dataplane/nodetest
 
 .PHONY: fuzz
 fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
@@ -154,7 +165,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,sctp ./... || exit 1; done
 
 .PHONY: verify-modules
 verify-modules:

@@ -57,11 +57,19 @@ func (s store) find(ctx context.Context, want string) (kernel, error) {
 }
 
 func (s store) unpacked(release string) kernel {
-	return kernel{
+	return unpackedAt(filepath.Join(s.dir, release), release)
+}
+
+func unpackedAt(dir, release string) kernel {
+	k := kernel{
 		release: release,
-		image:   filepath.Join(s.dir, release, "boot", "vmlinuz-"+release),
-		modules: filepath.Join(s.dir, release, "lib", "modules", release),
+		image:   filepath.Join(dir, "boot", "vmlinuz-"+release),
+		modules: filepath.Join(dir, "lib", "modules", release),
 	}
+	if split := filepath.Join(k.modules, "vmlinuz"); exists(split) {
+		k.image = split
+	}
+	return k
 }
 
 var packageName = regexp.MustCompile(`^linux-image-([0-9].*-cloud-amd64)$`)
@@ -75,13 +83,14 @@ func (s store) download(ctx context.Context, want string) (kernel, error) {
 	if _, err := a.run(ctx, a.lists, "apt-get", "--quiet=2", "update"); err != nil {
 		return kernel{}, err
 	}
-	out, err := a.run(ctx, a.lists, "apt-cache", "pkgnames", "linux-image-")
+	out, err := a.run(ctx, a.lists, "apt-cache", "pkgnames", "linux-")
 	if err != nil {
 		return kernel{}, err
 	}
+	names := strings.Fields(out)
 	var releases []string
-	for name := range strings.Lines(out) {
-		if m := packageName.FindStringSubmatch(strings.TrimSpace(name)); m != nil {
+	for _, name := range names {
+		if m := packageName.FindStringSubmatch(name); m != nil {
 			releases = append(releases, m[1])
 		}
 	}
@@ -92,31 +101,44 @@ func (s store) download(ctx context.Context, want string) (kernel, error) {
 	if k := s.unpacked(release); exists(k.image) {
 		return k, nil
 	}
-	return s.unpacked(release), s.fetch(ctx, a, release)
+	// From 6.19 on Debian has the image and the modules in packages of their own.
+	var packages []string
+	for _, part := range []string{"image", "binary", "modules"} {
+		if name := "linux-" + part + "-" + release; slices.Contains(names, name) {
+			packages = append(packages, name)
+		}
+	}
+	err = s.fetch(ctx, a, release, packages)
+	return s.unpacked(release), err
 }
 
 // fetch unpacks beside its place and renames at the end, so that what is in its place is whole.
-func (s store) fetch(ctx context.Context, a apt, release string) error {
+func (s store) fetch(ctx context.Context, a apt, release string, packages []string) error {
 	tmp, err := os.MkdirTemp(s.dir, ".tmp-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
 	fmt.Printf("downloading Linux %s\n", release)
-	if _, err := a.run(ctx, tmp, "apt-get", "--quiet=2", "download", "linux-image-"+release); err != nil {
+	if _, err := a.run(ctx, tmp, "apt-get", append([]string{"--quiet=2", "download"}, packages...)...); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return errors.Join(err, fmt.Errorf("apt-get downloaded %q", debs))
+	if err != nil {
+		return err
 	}
 	root := filepath.Join(tmp, "root")
-	if out, err := exec.CommandContext(ctx, "dpkg-deb", "--extract", debs[0], root).CombinedOutput(); err != nil {
-		return fmt.Errorf("unpack %s: %w: %s", filepath.Base(debs[0]), err, out)
+	for _, deb := range debs {
+		if out, err := exec.CommandContext(ctx, "dpkg-deb", "--extract", deb, root).CombinedOutput(); err != nil {
+			return fmt.Errorf("unpack %s: %w: %s", filepath.Base(deb), err, out)
+		}
 	}
 	// Debian 13's packages have /usr/lib.
 	if err := os.Rename(filepath.Join(root, "usr", "lib"), filepath.Join(root, "lib")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if k := unpackedAt(root, release); !exists(k.image) || !exists(filepath.Join(k.modules, "kernel")) {
+		return fmt.Errorf("packages %s hold no kernel with modules", strings.Join(packages, ", "))
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err

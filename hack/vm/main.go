@@ -32,7 +32,7 @@ func main() {
 // options of one run.
 type options struct {
 	kernels []string
-	record  string
+	page    string
 	tags    string
 	run     string
 	skip    string
@@ -53,7 +53,7 @@ func newCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&o.kernels, "kernel", []string{"6.12"}, "versions, as far as they matter: 6.12 is the newest of these that is cached, or else that Debian has; newest is the newest of all")
-	flags.StringVar(&o.record, "record", "", "directory to write a JSON file with each kernel's results to")
+	flags.StringVar(&o.page, "write", "", "page whose table gets the results, if all tests are run")
 	flags.StringVar(&o.tags, "tags", "", "build tags of the tests")
 	flags.StringVar(&o.run, "run", "", "tests to run, as go test has it")
 	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
@@ -120,12 +120,11 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 	if err != nil {
 		return err
 	}
-	summary := result.summary(kernel.release, time.Since(start))
-	fmt.Println(summary)
-	if o.record != "" {
-		if err := summary.write(o.record); err != nil {
-			return err
-		}
+	took := time.Since(start)
+	fmt.Printf("==> Linux %s: %d passed, %d failed, %d skipped, in %v\n",
+		kernel.release, len(result.passed), len(result.failed), len(result.skipped), took.Round(time.Second))
+	if err := result.err(len(programs)); err != nil || o.page == "" || o.run+o.skip != "" {
+		return err
 	}
-	return result.err(len(programs))
+	return updatePage(o.page, kernel.release, result, took)
 }

@@ -45,6 +45,26 @@ func TestDebianMirror(t *testing.T) {
 	}
 }
 
+func TestPage(t *testing.T) {
+	page := "# Title\n\n" + beginMark + endMark + "\nmore\n"
+	for _, row := range [][2]string{
+		{"6.12.95+deb12-cloud-amd64", "a |\n"}, {"7.3.4+deb13-cloud-amd64", "b |\n"}, {"6.6.1-cloud-amd64", "c |\n"}, {"6.12.107+deb13-cloud-amd64", "d |\n"},
+	} {
+		var err error
+		if page, err = update(page, row[0], row[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "# Title\n\n" + beginMark + heading + "| 6.6 | 6.6.1-cloud-amd64 | c |\n| 6.12 | 6.12.107+deb13-cloud-amd64 | d |\n" +
+		"| 7.3 | 7.3.4+deb13-cloud-amd64 | b |\n" + endMark + "\nmore\n"
+	if page != want {
+		t.Errorf("got\n%s\nwant\n%s", page, want)
+	}
+	if _, err := update("# Title\n", "6.1.0-cloud-amd64", ""); err == nil {
+		t.Error("a page without marks")
+	}
+}
+
 func TestSoftNeeds(t *testing.T) {
 	if got := strings.Join(softNeeds("pre: crypto-a b post: c pre: d"), " "); got != "crypto_a b d" {
 		t.Errorf("%q", got)
