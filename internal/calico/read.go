@@ -23,6 +23,10 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 	}
 	o.TypeMeta = t
 	gv, err := schema.ParseGroupVersion(o.APIVersion)
+	if err == nil && gv.Group == "policy.networking.k8s.io" {
+		s.addClusterPolicy(&o)
+		return true, nil
+	}
 	if err != nil || gv.Group != Group && gv.Group != GroupStored {
 		return false, nil
 	}
@@ -34,6 +38,15 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 		s.Invalid = append(s.Invalid, problemsOf(name(&o), err)...)
 	}
 	return true, nil
+}
+
+// addClusterPolicy notes a policy of network-policy-api, which Calico enforces in tiers before and after its default one.
+func (s *Set) addClusterPolicy(o *object) {
+	problem := Problem{Object: name(o), Problem: "Calico enforces it, and it is not looked at here", Fix: "see whether what follows it is meant without it"}
+	s.Invalid = append(s.Invalid, problem)
+	if o.Kind != "BaselineAdminNetworkPolicy" { // which is asked last, about pods that nothing else selects
+		s.Policies = append(s.Policies, Policy{Kind: o.Kind, Name: o.Metadata.Name, Invalid: []Problem{problem}})
+	}
 }
 
 func name(o *object) string {
@@ -65,13 +78,13 @@ func (p *Problem) Error() string { return p.String() }
 func (s *Set) add(o *object, raw []byte, stored bool) error {
 	switch o.Kind {
 	case KindNetworkPolicy, KindGlobalNetworkPolicy:
-		p := Policy{Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Stored: stored}
+		p := Policy{Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, ObjectName: o.Metadata.Name, Stored: stored}
 		err := spec(name(o), raw, &p.Spec)
 		if err != nil {
 			p.Invalid = problemsOf(name(o), err)
 		}
 		p.Name = strings.TrimPrefix(p.Name, p.TierName()+".")
-		s.Policies = replace(s.Policies, p, func(q *Policy) bool { return q.String() == p.String() && q.TierName() == p.TierName() })
+		s.Policies = replace(s.Policies, p, func(q *Policy) bool { return q.String() == p.String() })
 		return err
 	case KindNetworkSet, KindGlobalNetworkSet:
 		var set struct {

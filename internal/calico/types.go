@@ -1,6 +1,7 @@
 package calico
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -46,7 +47,8 @@ type Set struct {
 type Policy struct {
 	Kind      string
 	Namespace string // of a NetworkPolicy
-	Name      string // without the tier's prefix that stored objects have
+	// Name without the tier's prefix, which stored objects have; ObjectName with it, if there is one.
+	Name, ObjectName string
 	// Stored: read from crd.projectcalico.org/v1, where no API server has filled in defaults.
 	Stored bool
 	Spec   PolicySpec
@@ -56,10 +58,11 @@ type Policy struct {
 
 // String is "Kind namespace/name" or "Kind name".
 func (p *Policy) String() string {
+	name := cmp.Or(p.ObjectName, p.Name)
 	if p.Namespace == "" {
-		return p.Kind + " " + p.Name
+		return p.Kind + " " + name
 	}
-	return p.Kind + " " + p.Namespace + "/" + p.Name
+	return p.Kind + " " + p.Namespace + "/" + name
 }
 
 // PolicySpec is that of both kinds; what is only a GlobalNetworkPolicy's is said.

@@ -71,7 +71,7 @@ func generated(cmd *cobra.Command) string {
 		long = cmd.Short + "."
 	}
 	fmt.Fprintf(&b, "%s\n\n## Synopsis\n\n", strings.TrimSpace(long))
-	for _, c := range append([]*cobra.Command{cmd}, cmd.Commands()...) {
+	for _, c := range append([]*cobra.Command{cmd}, below(cmd)...) {
 		if c.IsAvailableCommand() {
 			fmt.Fprintf(&b, "    %s\n", c.UseLine())
 		}
@@ -84,7 +84,21 @@ func generated(cmd *cobra.Command) string {
 		fmt.Fprintln(&b, strings.TrimRight(strings.TrimPrefix(line, "  "), "\n"))
 	}
 	b.WriteString("```\n\n")
+	for _, c := range below(cmd) {
+		if c.Long != "" {
+			fmt.Fprintf(&b, "## %s\n\n%s\n\n```\n%s```\n\n```sh\n%s\n```\n\n", c.CommandPath(), c.Long, c.LocalNonPersistentFlags().FlagUsages(), strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
+		}
+	}
 	return b.String()
+}
+
+// below a command are its own commands, and theirs.
+func below(cmd *cobra.Command) []*cobra.Command {
+	var out []*cobra.Command
+	for _, c := range cmd.Commands() {
+		out = append(append(out, c), below(c)...)
+	}
+	return out
 }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/lab"
 	"github.com/kidoban/kidoban/internal/cli/lint"
 	"github.com/kidoban/kidoban/internal/cli/matrix"
+	"github.com/kidoban/kidoban/internal/cli/migrate"
 	"github.com/kidoban/kidoban/internal/cli/report"
 	"github.com/kidoban/kidoban/internal/cli/status"
 	"github.com/kidoban/kidoban/internal/version"
@@ -50,6 +51,7 @@ Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused
 		lab.New(env),
 		lint.New(env),
 		matrix.New(env),
+		migrate.New(env),
 		report.New(env),
 		status.New(env),
 		versionCommand(env),

@@ -37,11 +37,6 @@ type rule struct {
 	index  int // in the policy
 }
 
-// decides reports whether the policy refuses or passes anything in a direction, so that it matters to those after it.
-func (c *candidate) decides(d policy.Direction) bool {
-	return c.isolates[d] && (c.tier.DefaultAction == calico.Pass || slices.ContainsFunc(c.rules[d], func(r rule) bool { return r.action != calico.Allow }))
-}
-
 func (c *candidate) passes(d policy.Direction) bool {
 	return c.isolates[d] && (c.tier.DefaultAction == calico.Pass || slices.ContainsFunc(c.rules[d], func(r rule) bool { return r.action == calico.Pass }))
 }
@@ -183,6 +178,7 @@ func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int)
 	p1, err := portsOfRule(in)
 	if err != nil {
 		r.problem(path+".destination.ports", "write one rule for each port, by number", "%v", err)
+		p1 = everything
 	}
 	out.flow.ports = p1
 	selfField, self := in.Self(d)

@@ -160,39 +160,44 @@ func (c *conversion) namespacesOf(who *candidate) []string {
 }
 
 // dependents are refused with what they depend on: a policy that may refuse or pass what they allow, or that would be asked
-// about what they pass.
+// about what they pass. What is known of the flows of a refused policy is never less than what they are.
 func (c *conversion) dependents() {
 	for _, ns := range slices.Sorted(maps.Keys(c.local)) {
 		locals := c.local[ns]
 		for _, d := range policy.Directions {
+			w := &walk{space: c.space, direction: d}
 			for at, l := range locals {
 				if l.kubernetes != nil || c.refused[l.candidate] != nil || !l.isolates[d] {
 					continue
 				}
-				for i, o := range locals {
-					if c.refused[o.candidate] == nil || !o.isolates[d] || !c.dependsOn(l, o, i < at || o.order == l.order, d) {
-						continue
-					}
-					c.refuse(l.candidate, calico.Problem{
-						Field: "spec.order", Problem: fmt.Sprintf("what it comes to depends on %s, which is not converted", o.name), Fix: "see to that one first",
-					})
+				i := slices.IndexFunc(locals, func(o local) bool { return c.refused[o.candidate] != nil && o.isolates[d] && w.dependsOn(l, o) })
+				if i < 0 {
+					continue
 				}
+				field := "spec.order"
+				if locals[i].tier.Name != locals[at].tier.Name {
+					field = "spec.tier"
+				}
+				c.refuse(l.candidate, calico.Problem{
+					Field: field, Problem: fmt.Sprintf("what it comes to depends on %s, which is not converted", locals[i].name), Fix: "see to that one first",
+				})
 			}
 		}
 	}
 }
 
-func (c *conversion) dependsOn(l, refused local, before bool, d policy.Direction) bool {
+// dependsOn reports whether what l comes to may be another thing because of a policy that is refused.
+func (w *walk) dependsOn(l, refused local) bool {
 	if shared, err := l.pods.intersect(refused.pods); err == nil && shared.empty() {
 		return false
 	}
-	if refused.invalid {
+	switch {
+	case refused.invalid || l.passes(w.direction):
 		return true
+	case l.tier.Name != refused.tier.Name:
+		return refused.tier.Order <= l.tier.Order
 	}
-	if l.tier.Name != refused.tier.Name {
-		return before || l.passes(d)
-	}
-	return refused.decides(d) && (before || l.passes(d))
+	return refused.order <= l.order && (refused.tier.DefaultAction == calico.Pass || w.matters(refused.candidate, l.candidate))
 }
 
 // walkAll asks every policy what it allows, and refuses those that cannot say it.
@@ -293,6 +298,9 @@ func (c *conversion) refuseWeighed(w *walk, by *weighed, about *candidate) {
 		p.Field = calico.RulePath(w.direction, by.rule)
 	}
 	p.Problem = by.Error()
+	if about.kubernetes != nil {
+		p.Fix = "take it out of that NetworkPolicy by hand, as an except"
+	}
 	if by.policy != about && about.kubernetes == nil {
 		p.Problem = fmt.Sprintf("taken from what %s allows: %v", about.name, by.error)
 	}

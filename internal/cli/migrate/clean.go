@@ -1,0 +1,138 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/internal/calico/leftovers"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// Leftovers is what clean, and check --node, say.
+type Leftovers struct {
+	// Running is the process of Calico's on this node; empty where there is none.
+	Running string `json:"running,omitempty"`
+	// Found in the order in which it is removed; what is kept has a reason.
+	Found []leftovers.Leftover `json:"found"`
+	// Removed: what is not kept is gone.
+	Removed bool `json:"removed"`
+}
+
+func newClean(env *command.Env) *cobra.Command {
+	var yes bool
+	var root string
+	var cidrs []string
+	cmd := &cobra.Command{
+		Use:   "clean [--yes]",
+		Short: "Take what Calico left off this node; first only list it",
+		Long: `List what Calico left on this node: rules and chains in iptables (legacy and nft), ipsets, tables of nftables, BPF programs and pins, routes, links,
+CNI configuration and files. With --yes remove it.
+
+It runs on the node itself, as root and in the node's network namespace, after Calico is gone: while calico-node runs it does nothing. Only what bears Calico's
+marks is removed; what could also be somebody else's is listed with the reason why it stays.
+
+The exit code is 1 while there is something to remove, or to see to.`,
+		Example: `  # What is there?
+  sudo kubectl-kidoban migrate calico clean
+
+  # Take it away
+  sudo kubectl-kidoban migrate calico clean --yes
+
+  # From a debugging pod on the host's network, with routes and tunnel addresses of Calico's pool
+  kubectl-kidoban migrate calico clean --root /host --pod-cidr 192.168.0.0/16`,
+		Args: cobra.NoArgs,
+	}
+	output := command.AddOutput(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "Remove what is listed.")
+	cmd.Flags().StringVar(&root, "root", "/", "Where the node's root directory is.")
+	cmd.Flags().StringArrayVar(&cidrs, "pod-cidr", nil, "A pool of Calico's: routes of BIRD's to it and addresses of tunl0 in it are Calico's; may be repeated.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.Check(); err != nil {
+			return err
+		}
+		pools, err := parseCIDRs(cidrs)
+		if err != nil {
+			return err
+		}
+		node, err := newNode(root, pools)
+		if err != nil {
+			return err
+		}
+		return clean(env, output, node, yes)
+	}
+	return cmd
+}
+
+func newNode(root string, pools []netip.Prefix) (*leftovers.Node, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("this needs root, on the node itself (sudo kubectl-kidoban migrate calico …)")
+	}
+	return &leftovers.Node{Root: root, Pools: pools}, nil
+}
+
+func clean(env *command.Env, output *command.Output, node *leftovers.Node, yes bool) error {
+	running, err := node.Running()
+	if err != nil {
+		return err
+	}
+	if running != "" && yes {
+		return fmt.Errorf("%s runs on this node, and would make anew what is removed: take Calico off the node first", running)
+	}
+	list, failed := node.Find()
+	report := &Leftovers{Running: running, Found: list}
+	if yes {
+		if err := leftovers.Remove(list); err != nil {
+			failed = errors.Join(failed, err)
+		} else {
+			report.Removed = true
+		}
+	}
+	if err := output.Print(env.Out, report, func(out io.Writer) { report.write(out, env.Paint()) }); err != nil {
+		return err
+	}
+	done := report.Removed || report.toRemove() == 0
+	return errors.Join(failed, yesIf(failed == nil, done && report.kept() == 0))
+}
+
+func (l *Leftovers) kept() (n int) {
+	for i := range l.Found {
+		if l.Found[i].Kept != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *Leftovers) toRemove() int { return len(l.Found) - l.kept() }
+
+func (l *Leftovers) write(out io.Writer, p command.Paint) {
+	if l.Running != "" {
+		fmt.Fprintf(out, "%s runs: what it made is in use.\n", p.Text(command.Yellow, l.Running))
+	}
+	if len(l.Found) == 0 {
+		fmt.Fprintln(out, "Nothing of Calico's is on this node.")
+		return
+	}
+	t := &command.Table{Paint: p}
+	t.Head("KIND", "NAME", "", "")
+	for i := range l.Found {
+		f := &l.Found[i]
+		t.Add(command.Cell{Text: f.Kind}, command.Cell{Text: f.Name}, command.Cell{Text: f.Detail}, command.Cell{SGR: command.Yellow, Text: f.Kept})
+	}
+	t.Write(out)
+	switch n := l.toRemove(); {
+	case n == 0:
+	case l.Removed:
+		fmt.Fprintf(out, "\n%d removed.\n", n)
+	default:
+		fmt.Fprintf(out, "\n%d would be removed (--yes).\n", n)
+	}
+	if n := l.kept(); n > 0 {
+		fmt.Fprintf(out, "%d stay, for the reasons given.\n", n)
+	}
+}

@@ -1,0 +1,57 @@
+package migrate
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// New is the command.
+func New(env *command.Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Move to kidoban from another engine",
+		Long: `Move to kidoban from another engine. migrate calico:
+
+  check    what is installed, what stands in the way, what is left on a node
+  convert  Calico's policies as NetworkPolicies, proven to mean the same
+  compare  what Calico lets through and kidoban would refuse, and the other way round
+  clean    take what Calico left off a node
+
+docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
+		Example: `  kubectl kidoban migrate calico check
+  kubectl kidoban migrate calico convert -f calico/ > networkpolicies.yaml
+  kubectl kidoban migrate calico compare --for 10m
+  sudo kubectl-kidoban migrate calico clean`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCalico(env))
+	return cmd
+}
+
+func newCalico(env *command.Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "calico",
+		Short: "Move to kidoban from Calico",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCheck(env), newConvert(env), newCompare(env), newClean(env))
+	return cmd
+}
+
+func parseCIDRs(texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--pod-cidr %s is no network", text)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}

@@ -1,0 +1,186 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/internal/calico"
+	"github.com/kidoban/kidoban/internal/calico/proof"
+	"github.com/kidoban/kidoban/internal/cli/agents"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// Comparison is what compare says.
+type Comparison struct {
+	// Policies: Calico's, with Kubernetes' own, against Kubernetes' alone. NotCompared are those of Calico's that cannot be judged here.
+	Policies    *proof.Report    `json:"policies"`
+	NotCompared []calico.Problem `json:"notCompared,omitempty"`
+	Traffic     Traffic          `json:"traffic"`
+	// Watched since, until, and since when without a difference.
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Silent time.Time `json:"silentSince"`
+	// Unseen is what keeps this from being a whole answer.
+	Unseen []string `json:"unseen,omitempty"`
+	// Same: the policies mean the same, and no flow differed for the time asked.
+	Same bool `json:"same"`
+}
+
+// Traffic is what the agents' events come to.
+type Traffic struct {
+	// Events that were looked at.
+	Events int `json:"events"`
+	// Flows that differ, by kind.
+	Flows []*Flow `json:"flows"`
+	// Agreed is how many events both judge the same.
+	Agreed int `json:"agreed"`
+}
+
+func newCompare(env *command.Env) *cobra.Command {
+	var duration, timeout time.Duration
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "compare [--for 10m]",
+		Short: "Compare with a running Calico: policies, and flows as they happen",
+		Long: `Compare kidoban, in audit mode, with the Calico that runs beside it, in two ways.
+
+Policies: what Calico means by its policies and by Kubernetes' NetworkPolicies, against what kidoban means by the NetworkPolicies alone, over
+every class of pods, addresses and ports that their terms tell apart. Both directions are seen: what would be refused, and what would be opened.
+
+Traffic: the agents' events of all nodes. Of each flow that kidoban refuses, or would refuse in audit mode, Calico's policies are asked whether they
+let it through; and of each that kidoban allows and logs (agents with --enable-policy-event-logs=all), whether they refuse it.
+
+It goes on until no flow differed for the time of --for; each one that does starts that time again. Interrupt it for what there is so far.
+
+What it cannot see is told: kidoban judges before Calico, so a flow's event alone does not say what Calico did with it; that is worked out from Calico's policies. Of
+flows that kidoban allows there is no event unless agents log all, and never one of pods that no NetworkPolicy isolates.`,
+		Example: `  kubectl kidoban migrate calico compare --for 10m
+
+  # In a pipeline
+  kubectl kidoban migrate calico compare --for 1h --timeout 8h -o json > compare.json`,
+		Args: cobra.NoArgs,
+	}
+	output := command.AddOutput(cmd)
+	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "End when no flow differed for this long.")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "End after this long whatever there is. Default: never.")
+	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.Check(); err != nil {
+			return err
+		}
+		c, err := env.Client()
+		if err != nil {
+			return err
+		}
+		a, err := agents.Find(cmd.Context(), env, c, namespace)
+		if err != nil {
+			return err
+		}
+		if err := a.Authorize(cmd.Context(), c); err != nil {
+			return err
+		}
+		w, err := newWatcher(cmd.Context(), env, c, duration)
+		if err != nil {
+			return err
+		}
+		if err := w.agents(cmd.Context(), a); err != nil {
+			return err
+		}
+		ctx := cmd.Context()
+		if timeout > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, timeout)
+			defer stop()
+		}
+		if err := w.watch(ctx, func(ctx context.Context, events chan<- agentEvent) { follow(ctx, a, events) }); err != nil {
+			return err
+		}
+		if err := output.Print(env.Out, w.report, func(out io.Writer) { w.report.write(out, env.Paint()) }); err != nil {
+			return err
+		}
+		return command.Yes(w.report.Same)
+	}
+	return cmd
+}
+
+// newWatcher compares the policies, and is ready for events.
+func newWatcher(ctx context.Context, env *command.Env, c client.Client, duration time.Duration) (*watcher, error) {
+	in, err := readLive(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	check := &Check{Kinds: map[string]int{}}
+	g := &gatherer{ctx: ctx, client: c, check: check}
+	for _, step := range []func() error{g.daemonSets, g.installation, g.felix} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	if g.ebpf {
+		return nil, errors.New("calico runs in eBPF mode, whose packets never reach the hook where kidoban judges: nothing can be compared until it is off (migrate calico check)")
+	}
+	in.kubernetes(func(*networkingv1.NetworkPolicy) bool { return true })
+	w := &watcher{env: env, client: c, silence: duration, look: time.Second, report: &Comparison{}}
+	if err := w.policies(ctx, in); err != nil {
+		return nil, err
+	}
+	return w, w.accounts(ctx)
+}
+
+// policies compares what is written.
+func (w *watcher) policies(ctx context.Context, in *input) error {
+	w.in = in
+	namespaces := in.namespaces()
+	w.before = calico.NewJudge(in.set, namespaces)
+	w.after = calico.NewJudge(&calico.Set{Kubernetes: in.set.Kubernetes}, namespaces)
+	w.report.NotCompared = w.before.Problems
+	before := in.set.Without(func(p *calico.Policy) bool {
+		return slices.ContainsFunc(w.before.Problems, func(q calico.Problem) bool { return q.Object == p.String() })
+	}, in.set.Kubernetes)
+	var err error
+	w.report.Policies, err = proof.Compare(ctx, before, &calico.Set{Kubernetes: in.set.Kubernetes}, proof.Options{Namespaces: namespaces})
+	return err
+}
+
+func (c *Comparison) write(out io.Writer, p command.Paint) {
+	fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Policies"))
+	if c.Policies.Differing == 0 {
+		fmt.Fprintf(out, "  %s: all %d classes of flows in %d namespaces are judged the same\n", p.Text(command.Green, "same"), c.Policies.Flows, c.Policies.Namespaces)
+	} else {
+		fmt.Fprintf(out, "  %s: %d of %d classes of flows in %d namespaces, as\n", p.Text(command.Red, "different"), c.Policies.Differing, c.Policies.Flows, c.Policies.Namespaces)
+		writeDifferences(out, p, "Calico", "kidoban", c.Policies.Differences)
+	}
+	if len(c.NotCompared) > 0 {
+		fmt.Fprintf(out, "  not compared, because it cannot be judged here:\n")
+		writeProblems(out, p, command.Yellow, c.NotCompared)
+	}
+	fmt.Fprintf(out, "\n%s, %s to %s\n", p.Text(command.Bold, "Traffic"), c.Since.Format(time.TimeOnly), c.Until.Format(time.TimeOnly))
+	fmt.Fprintf(out, "  %d events, of which both judge %d the same; no flow differed for %s\n", c.Traffic.Events, c.Traffic.Agreed, c.Until.Sub(c.Silent).Round(time.Second))
+	if len(c.Traffic.Flows) > 0 {
+		t := &command.Table{Paint: p}
+		t.Head("CALICO", "KIDOBAN", "DIRECTION", "FROM", "TO", "BECAUSE", "COUNT", "LAST")
+		for _, f := range c.Traffic.Flows {
+			row := command.Plain(f.Calico, f.Kidoban, f.Direction, f.From, f.To, f.Because, fmt.Sprint(f.Count), f.Last.Format(time.TimeOnly))
+			row[1].SGR = map[string]string{refuses: command.Red, allows: command.Alarm}[f.Kidoban]
+			t.Add(row...)
+		}
+		t.Write(out)
+	}
+	if len(c.Unseen) > 0 {
+		fmt.Fprintf(out, "\n%s\n", p.Text(command.Bold, "Not seen"))
+		for _, u := range c.Unseen {
+			fmt.Fprintf(out, "  %s\n", u)
+		}
+	}
+	if c.Same {
+		fmt.Fprintf(out, "\n%s\n", p.Text(command.Green, "No difference."))
+	}
+}

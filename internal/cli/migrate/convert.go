@@ -1,0 +1,219 @@
+package migrate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"github.com/spf13/cobra"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kidoban/kidoban/internal/calico"
+	"github.com/kidoban/kidoban/internal/calico/convert"
+	"github.com/kidoban/kidoban/internal/calico/proof"
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+// Conversion is what convert says.
+type Conversion struct {
+	// Policies are empty where the proof failed.
+	Policies     []networkingv1.NetworkPolicy `json:"policies"`
+	Converted    []string                     `json:"converted"`
+	NotConverted []string                     `json:"notConverted"`
+	// Refused is why.
+	Refused []calico.Problem `json:"refused,omitempty"`
+	// Notes are what was left out without a change of meaning.
+	Notes []calico.Problem `json:"notes,omitempty"`
+	Proof *proof.Report    `json:"proof"`
+}
+
+func newConvert(env *command.Env) *cobra.Command {
+	var files, cidrs []string
+	var format string
+	o := convert.Options{}
+	cmd := &cobra.Command{
+		Use:   "convert [-f DIR]",
+		Short: "Write Calico's policies as NetworkPolicies, where these can say the same",
+		Long: `Write Calico's NetworkPolicies and GlobalNetworkPolicies as networking.k8s.io/v1 NetworkPolicies where these can say the same: NetworkPolicies
+go to standard output, the report to standard error. Tiers, order, and rules that refuse or pass are taken into account; NetworkSets become
+ipBlocks, as they are now.
+
+What has no equivalent is refused, with the field and what could be done; nothing is left out or widened. What was written is then proven: both sets
+of policies are evaluated over every class of pods, addresses and ports that their terms tell apart. Where they differ, nothing is written.
+
+Without -f the live cluster is read. With -f give the Namespaces too, and NetworkPolicies of Kubernetes' that stay beside the new ones.`,
+		Example: `  # Manifests
+  kubectl kidoban migrate calico convert -f calico/ -f namespaces.yaml > networkpolicies.yaml
+
+  # The live cluster, its GlobalNetworkPolicies in each of its namespaces
+  kubectl kidoban migrate calico convert --expand-global --pod-cidr 10.0.0.0/16 > networkpolicies.yaml`,
+		Args: cobra.NoArgs,
+	}
+	command.Files(cmd, &files)
+	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "Format: yaml (NetworkPolicies alone; the report goes to standard error) or json (everything).")
+	cmd.Flags().StringArrayVar(&cidrs, "pod-cidr", nil, "All pods' addresses are in this network; may be repeated. Rules about other networks are then not about pods.")
+	cmd.Flags().BoolVar(&o.ExpandGlobal, "expand-global", false, "Write a GlobalNetworkPolicy into each namespace that there is. Namespaces that come later do not have it.")
+	cmd.Flags().BoolVar(&o.WithoutLog, "without-log", false, "Leave out rules whose action is Log.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if format != "yaml" && format != "json" {
+			return fmt.Errorf("-o %s: the formats are yaml, json", format)
+		}
+		var err error
+		if o.PodCIDRs, err = parseCIDRs(cidrs); err != nil {
+			return err
+		}
+		in, err := read(cmd.Context(), env, files)
+		if err != nil {
+			return err
+		}
+		if len(in.set.Policies) == 0 && len(in.set.Invalid) == 0 {
+			return fmt.Errorf("no NetworkPolicy or GlobalNetworkPolicy of Calico's (%s) is there to convert", calico.Group)
+		}
+		o.Namespaces = in.namespaces()
+		c, err := in.convert(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		if format == "json" {
+			encoder := json.NewEncoder(env.Out)
+			encoder.SetEscapeHTML(false)
+			encoder.SetIndent("", "  ")
+			err = encoder.Encode(c)
+		} else {
+			c.write(env.ErrOut, env.Paint(), o.PodCIDRs, in.set.IPPools)
+			err = writePolicies(env.Out, c.Policies)
+		}
+		if err != nil {
+			return err
+		}
+		return command.Yes(len(c.NotConverted) == 0 && c.Proof.Differing == 0 && len(in.set.Invalid) == 0)
+	}
+	return cmd
+}
+
+func read(ctx context.Context, env *command.Env, files []string) (*input, error) {
+	if len(files) > 0 {
+		return readFiles(env, files)
+	}
+	c, err := env.Client()
+	if err != nil {
+		return nil, err
+	}
+	in, err := readLive(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	in.kubernetes(isNotConverted)
+	return in, nil
+}
+
+// isNotConverted tells Kubernetes' policies from those that an earlier conversion wrote.
+func isNotConverted(np *networkingv1.NetworkPolicy) bool {
+	return np.Annotations[convert.Annotation] == ""
+}
+
+// convert, and prove it.
+func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, error) {
+	r := convert.Convert(in.set, o)
+	c := &Conversion{Policies: r.Policies, Converted: r.Converted, NotConverted: r.NotConverted, Refused: r.Refused, Notes: slices.Concat(in.set.Inert, r.Notes)}
+	for _, p := range in.set.Invalid {
+		if !slices.Contains(c.Refused, p) {
+			c.Refused = append(c.Refused, p)
+		}
+	}
+	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
+	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
+	var err error
+	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs}); err != nil {
+		return nil, err
+	}
+	if c.Proof.Differing > 0 {
+		c.Policies = nil
+	}
+	return c, nil
+}
+
+func writePolicies(out io.Writer, list []networkingv1.NetworkPolicy) error {
+	for i := range list {
+		text, err := yaml.Marshal(&list[i])
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(out, "---\n%s", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix, pools []calico.IPPool) {
+	if len(c.Refused) > 0 {
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Refused"))
+		writeProblems(out, p, command.Red, c.Refused)
+	}
+	if len(c.Notes) > 0 {
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Left out, without a change of meaning"))
+		writeProblems(out, p, command.Dim, c.Notes)
+	}
+	all := len(c.Converted) + len(c.NotConverted)
+	if c.Proof.Differing > 0 {
+		fmt.Fprintf(out, "%s: what was written does not mean the same, in %d of %d classes of flows. Nothing is written; this is an error of kidoban's: please report it.\n", p.Text(command.Alarm, "NOT PROVEN"), c.Proof.Differing, c.Proof.Flows)
+		writeDifferences(out, p, "Calico", "the NetworkPolicies", c.Proof.Differences)
+		return
+	}
+	fmt.Fprintf(out, "%d of %d policies are converted, into %d NetworkPolicies", len(c.Converted), all, len(c.Policies))
+	if len(c.Converted) > 0 {
+		fmt.Fprintf(out, ".\nProven: %d classes of flows in %d namespaces are judged the same", c.Proof.Flows, c.Proof.Namespaces)
+	}
+	fmt.Fprintln(out, ".")
+	if len(c.NotConverted) > 0 {
+		fmt.Fprintf(out, "What is refused stays Calico's: without it, pods that it selects are open, or closed to what it allows. See to it before Calico goes.\n")
+	}
+	if len(pools) > 0 && len(cidrs) == 0 && len(c.Refused) > 0 {
+		fmt.Fprintf(out, "Calico's pools of addresses:")
+		for _, pool := range pools {
+			fmt.Fprintf(out, " %s", pool.CIDR)
+		}
+		fmt.Fprintf(out, ". If all pods' addresses are from there, give them as --pod-cidr: more can be converted then.\n")
+	}
+}
+
+func writeProblems(out io.Writer, p command.Paint, sgr string, list []calico.Problem) {
+	last := ""
+	for _, problem := range list {
+		if problem.Object != last {
+			fmt.Fprintf(out, "  %s\n", problem.Object)
+			last = problem.Object
+		}
+		field := problem.Field
+		if field != "" {
+			field = p.Text(sgr, field) + ": "
+		}
+		fmt.Fprintf(out, "    %s%s\n", field, problem.Problem)
+		if problem.Fix != "" {
+			fmt.Fprintf(out, "      → %s\n", problem.Fix)
+		}
+	}
+	fmt.Fprintln(out)
+}
+
+func writeDifferences(out io.Writer, p command.Paint, before, after string, list []proof.Difference) {
+	verdict := func(v calico.Verdict) string {
+		if v.Allowed {
+			return p.Text(command.Green, "allows") + " it by " + v.By
+		}
+		return p.Text(command.Red, "refuses") + " it by " + v.By
+	}
+	for i := range list {
+		d := &list[i]
+		from, to := d.Peer, d.Pod
+		if d.Direction == "Egress" {
+			from, to = to, from
+		}
+		fmt.Fprintf(out, "  %s, from %s to %s, %s\n    %s %s\n    %s %s\n", d.Direction, from, to, d.Flow(), before, verdict(d.Before), after, verdict(d.After))
+	}
+}

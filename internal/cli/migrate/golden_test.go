@@ -1,0 +1,76 @@
+package migrate
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// testEnv without a cluster, whose output goes to a buffer.
+func testEnv(out *bytes.Buffer) *command.Env {
+	config := genericclioptions.NewConfigFlags(true)
+	nowhere := "/dev/null"
+	config.KubeConfig = &nowhere
+	return &command.Env{
+		IOStreams: genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: out, ErrOut: out},
+		Config:    config,
+		Now:       func() time.Time { return noon },
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", "golden", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got; -update writes it anew):\n%s", file, diff)
+	}
+}
+
+const examples = "../../../examples/calico"
+
+func TestGolden(t *testing.T) {
+	for name, args := range map[string][]string{
+		"convert":                  {"convert", "-f", examples + "/namespaces.yaml", "-f", examples + "/policies.yaml"},
+		"convert-some":             {"convert", "-f", examples, "--expand-global", "--pod-cidr", "10.1.0.0/16"},
+		"convert-refused-json":     {"convert", "-f", examples + "/refused.yaml", "-f", examples + "/global.yaml", "-o", "json"},
+		"convert-unknown":          {"convert", "-f", "testdata/unknown.yaml"},
+		"convert-beside":           {"convert", "-f", "testdata/beside.yaml"},
+		"convert-list":             {"convert", "-f", "testdata/list.json"},
+		"convert-nothing":          {"convert", "-f", "../../../examples/shop"},
+		"convert-no-such-format":   {"convert", "-f", examples, "-o", "table"},
+		"convert-no-such-pod-cidr": {"convert", "-f", examples, "--pod-cidr", "10.0.0.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			env := testEnv(&out)
+			cmd := New(env)
+			cmd.SilenceUsage, cmd.SilenceErrors = true, true
+			cmd.SetArgs(append([]string{"calico"}, args...))
+			code := command.ExitCode(cmd.Execute(), &out)
+			golden(t, name, fmt.Sprintf("%sexit code %d\n", &out, code))
+		})
+	}
+}
