@@ -1,0 +1,219 @@
+package manifests
+
+import (
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+const repo = "../.."
+
+// rendered are a kustomization's objects, by "Kind/name".
+type rendered map[string][]byte
+
+func render(t *testing.T, dir string) rendered {
+	t.Helper()
+	objects, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(repo, dir))
+	if err != nil {
+		t.Fatalf("%s: %v", dir, err)
+	}
+	out := rendered{}
+	for _, r := range objects.Resources() {
+		if out[r.GetKind()+"/"+r.GetName()], err = r.AsYAML(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// decode reads the one object whose "Kind/name" begins so. Fields that its type lacks are an error.
+func decode[T any](t *testing.T, r rendered, prefix string) T {
+	t.Helper()
+	var found T
+	n := 0
+	for id, text := range r {
+		if strings.HasPrefix(id, prefix) {
+			n++
+			if err := yaml.UnmarshalStrict(text, &found); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+	}
+	if n != 1 {
+		t.Fatalf("%d objects begin with %s, want 1", n, prefix)
+	}
+	return found
+}
+
+// installs are the kustomizations that install kidoban.
+func installs(t *testing.T) []string {
+	t.Helper()
+	overlays, err := filepath.Glob(filepath.Join(repo, "config", "overlays", "*"))
+	if err != nil || len(overlays) == 0 {
+		t.Fatal(overlays, err)
+	}
+	dirs := []string{"config/default", "examples/terraform/eks/kidoban"}
+	for _, dir := range overlays {
+		dirs = append(dirs, strings.TrimPrefix(filepath.ToSlash(dir), repo+"/"))
+	}
+	return dirs
+}
+
+func TestEveryKustomizationRenders(t *testing.T) {
+	n := 0
+	for _, root := range []string{"config", "examples"} {
+		err := filepath.WalkDir(filepath.Join(repo, root), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "kustomization.yaml" {
+				return err
+			}
+			dir, err := filepath.Rel(repo, filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			if !isComponent(t, path) {
+				n++
+				t.Run(dir, func(t *testing.T) { render(t, dir) })
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n < 8 {
+		t.Errorf("only %d kustomizations were found", n)
+	}
+}
+
+func TestWorkloadsHoldToTheDocs(t *testing.T) {
+	for _, dir := range installs(t) {
+		t.Run(dir, func(t *testing.T) {
+			r := render(t, dir)
+			checkController(t, r)
+			checkAgent(t, r)
+			for _, pod := range []corev1.PodSpec{controllerOf(t, r).Spec.Template.Spec, agentOf(t, r).Spec.Template.Spec} {
+				checkPod(t, r, pod)
+			}
+		})
+	}
+}
+
+func controllerOf(t *testing.T, r rendered) appsv1.Deployment {
+	return decode[appsv1.Deployment](t, r, "Deployment/kidoban-controller")
+}
+
+func agentOf(t *testing.T, r rendered) appsv1.DaemonSet {
+	return decode[appsv1.DaemonSet](t, r, "DaemonSet/kidoban-agent")
+}
+
+func checkController(t *testing.T, r rendered) {
+	t.Helper()
+	d := controllerOf(t, r)
+	want(t, "replicas", *d.Spec.Replicas, 2)
+	want(t, "maxUnavailable", *d.Spec.Strategy.RollingUpdate.MaxUnavailable, intstr.FromInt32(0))
+	pod := d.Spec.Template.Spec
+	want(t, "priority", pod.PriorityClassName, "system-cluster-critical")
+	want(t, "non-root", *pod.SecurityContext.RunAsNonRoot, true)
+	want(t, "host network", pod.HostNetwork, false)
+	keys := []string{}
+	for _, c := range pod.TopologySpreadConstraints {
+		keys = append(keys, c.TopologyKey)
+	}
+	want(t, "spread", strings.Join(keys, " "), "kubernetes.io/hostname topology.kubernetes.io/zone")
+	want(t, "capabilities", capabilities(pod.Containers[0]), "- ALL")
+	lease := decode[rbacv1.Role](t, r, "Role/kidoban-controller-leader-election").Rules[1].ResourceNames
+	want(t, "the lease that it may update", strings.Join(lease, " "), "kidoban-controller")
+	want(t, "leader election", settings(t, r, "kidoban-controller")["LEADER_ELECT"], "true")
+	budget := decode[policyv1.PodDisruptionBudget](t, r, "PodDisruptionBudget/kidoban-controller")
+	want(t, "disruption budget", *budget.Spec.MaxUnavailable, intstr.FromInt32(1))
+}
+
+func checkAgent(t *testing.T, r rendered) {
+	t.Helper()
+	d := agentOf(t, r)
+	want(t, "maxUnavailable", *d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable, intstr.FromString("10%"))
+	pod := d.Spec.Template.Spec
+	want(t, "priority", pod.PriorityClassName, "system-node-critical")
+	want(t, "host network", pod.HostNetwork, true)
+	want(t, "tolerates everything", slices.Contains(pod.Tolerations, corev1.Toleration{Operator: corev1.TolerationOpExists}), true)
+	c := pod.Containers[0]
+	want(t, "capabilities", capabilities(c), "- ALL + BPF NET_ADMIN PERFMON")
+	want(t, "privileged", c.SecurityContext.Privileged == nil, true)
+	want(t, "preStop", c.Lifecycle == nil, true)
+	i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/sys/fs/bpf" })
+	if i < 0 || c.VolumeMounts[i].MountPropagation == nil || *c.VolumeMounts[i].MountPropagation != corev1.MountPropagationHostToContainer {
+		t.Error("a BPF file system that the node mounts later is not seen")
+	}
+	// Ports of the pod and of the flags move together.
+	have := settings(t, r, "kidoban-agent")
+	for _, p := range []struct{ name, setting, value string }{
+		{"metrics", "METRICS_BIND_ADDRESS", ":8162"}, {"health", "HEALTH_PROBE_BIND_ADDRESS", ":8163"},
+	} {
+		if v := have[p.setting]; v != "" {
+			p.value = v
+		}
+		i := slices.IndexFunc(c.Ports, func(q corev1.ContainerPort) bool { return q.Name == p.name })
+		if i < 0 {
+			t.Fatalf("no port %s", p.name)
+		}
+		port := intstr.FromInt32(c.Ports[i].ContainerPort)
+		want(t, p.setting, p.value, ":"+port.String())
+	}
+}
+
+// checkPod holds for both halves.
+func checkPod(t *testing.T, r rendered, pod corev1.PodSpec) {
+	t.Helper()
+	c := pod.Containers[0]
+	want(t, "containers", len(pod.Containers)+len(pod.InitContainers), 1)
+	want(t, "read-only root", *c.SecurityContext.ReadOnlyRootFilesystem, true)
+	want(t, "privilege escalation", *c.SecurityContext.AllowPrivilegeEscalation, false)
+	want(t, "requests and limits", len(c.Resources.Requests) == 2 && c.Resources.Limits.Memory().Value() > 0, true)
+	for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Port != intstr.FromString("health") {
+			t.Errorf("%s: probe %+v", c.Name, probe)
+		}
+	}
+	seccomp := c.SecurityContext.SeccompProfile
+	if seccomp == nil {
+		seccomp = pod.SecurityContext.SeccompProfile
+	}
+	want(t, "seccomp", seccomp.Type, corev1.SeccompProfileTypeRuntimeDefault)
+	// The ConfigMap is the one that kustomize made: a change of settings rolls the pods.
+	want(t, "prefix of settings", c.EnvFrom[0].Prefix, "KIDOBAN_")
+	if name := c.EnvFrom[0].ConfigMapRef.Name; r["ConfigMap/"+name] == nil {
+		t.Errorf("there is no ConfigMap %s", name)
+	}
+}
+
+func capabilities(c corev1.Container) string {
+	words := []string{"-"}
+	for _, drop := range c.SecurityContext.Capabilities.Drop {
+		words = append(words, string(drop))
+	}
+	if add := c.SecurityContext.Capabilities.Add; len(add) > 0 {
+		words = append(words, "+")
+		for _, a := range add {
+			words = append(words, string(a))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func want[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}

@@ -1,0 +1,90 @@
+package manifests
+
+import (
+	"bytes"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+)
+
+// The example is formatted as `terraform fmt` does it, and every variable, local, resource and data source that it refers to is there.
+// (`terraform validate` also needs the providers, which are not among our tools.)
+func TestTerraformExample(t *testing.T) {
+	declared := map[string]bool{}
+	var used []hcl.Traversal
+	parser := hclparse.NewParser()
+	for _, file := range glob(t, "examples/terraform/eks/*.tf") {
+		text := read(t, file)
+		parsed, diags := parser.ParseHCL(text, file)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if !bytes.Equal(hclwrite.Format(text), text) {
+			t.Errorf("%s is not formatted: terraform fmt", filepath.Base(file))
+		}
+		body := parsed.Body.(*hclsyntax.Body)
+		for _, block := range body.Blocks {
+			declare(declared, block)
+		}
+		diags = hclsyntax.VisitAll(body, func(n hclsyntax.Node) hcl.Diagnostics {
+			if e, ok := n.(*hclsyntax.ScopeTraversalExpr); ok {
+				used = append(used, e.Traversal)
+			}
+			return nil
+		})
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+	}
+	for _, traversal := range used {
+		if name := address(traversal); name != "" && !declared[name] {
+			t.Errorf("%s: there is no %s", traversal.SourceRange(), name)
+		}
+	}
+	if len(declared) < 10 || len(used) < 10 {
+		t.Errorf("%d declarations and %d references were found", len(declared), len(used))
+	}
+}
+
+// declare notes what a top-level block can be referred to by.
+func declare(declared map[string]bool, b *hclsyntax.Block) {
+	switch b.Type {
+	case "variable":
+		declared["var."+b.Labels[0]] = true
+	case "locals":
+		for name := range b.Body.Attributes {
+			declared["local."+name] = true
+		}
+	case "data":
+		declared["data."+b.Labels[0]+"."+b.Labels[1]] = true
+	case "resource":
+		declared[b.Labels[0]+"."+b.Labels[1]] = true
+	}
+}
+
+// address is what a reference leads to, as "var.x"; "" where that is no declaration of ours.
+func address(t hcl.Traversal) string {
+	root := t.RootName()
+	n := 2
+	switch {
+	case root == "data":
+		n = 3
+	case slices.Contains([]string{"each", "path", "string", "bool", "number"}, root):
+		return ""
+	case root == "list" || root == "scaling_config":
+		return ""
+	}
+	names := []string{root}
+	for _, step := range t[1:] {
+		if attr, ok := step.(hcl.TraverseAttr); ok && len(names) < n {
+			names = append(names, attr.Name)
+		}
+	}
+	return strings.Join(names, ".")
+}
