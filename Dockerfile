@@ -4,10 +4,10 @@
 #   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=agent      --build-arg=VERSION=v0.1.0 .
 #
 # `make image` packs the same binaries without Docker, with a bill of materials beside each. The BPF objects are in the tree: no
-# clang here. The images have the same bytes each time with SOURCE_DATE_EPOCH=0 and --output=type=image,rewrite-timestamp=true.
+# clang here. BuildKit gives the same bytes each time with SOURCE_DATE_EPOCH=0 and --output=type=image,rewrite-timestamp=true.
 
 # The compiler runs on the builder's own platform and compiles for the target's.
-FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+FROM --platform=$BUILDPLATFORM golang:1.26.8 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod \

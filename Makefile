@@ -11,8 +11,12 @@ FOCUS      ?= Netpol
 PROCS      ?= 4
 KERNELS    ?= 6.12,6.18,newest
 KUBECTL    ?= kubectl
+OVERLAY    ?= config/default
+CLEANUP    ?= config/cleanup
 FLOWS      ?= 1000000
 SEED       ?= 1
+FUZZTIME   ?= 12s
+MINUTES    ?= 30
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
@@ -56,6 +60,13 @@ image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=a
 	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
 	$(call pack,controller,65532:65532,Resolves NetworkPolicies into PolicyEndpoints)
 	$(call pack,agent,0:0,Enforces PolicyEndpoints on a node with eBPF)
+
+.PHONY: release
+release: ## Everything of a release into dist/release (VERSION=v0.1.0)
+	for arch in amd64 arm64; do $(MAKE) image ARCH=$$arch TAG=$(VERSION) VERSION=$(VERSION) || exit 1; done
+	for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+		GOOS=$${p%/*} GOARCH=$${p#*/} $(go-build) -o dist/plugin/$$p/ ./cmd/kubectl-kidoban || exit 1; done
+	hack/release.sh $(VERSION)
 
 .PHONY: generate
 generate: ## Regenerate Go code: deep copies, and the BPF objects (with Debian 12's clang)
@@ -106,6 +117,21 @@ test-cluster: ## Tests of the test cluster itself (2 minutes; needs root)
 e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; needs root)
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=45m -tags=e2e .
+	$(call heading,A part of the chaos)
+	go -C e2e test -count=1 -v -timeout=10m -short -run='^Test(Chaos|Latency|Images)$$' -tags=e2e ./chaos
+
+.PHONY: chaos
+chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 15 minutes; needs root)
+	$(call heading,Chaos)
+	$(if $(chaos-focus),,CHAOS_REPORT=$(CURDIR)/docs/chaos.md) go -C e2e test -count=1 -v -timeout=60m -tags=e2e \
+		-run='$(or $(chaos-focus),^Test(Chaos|Latency|Roles|Images)$$)' ./chaos
+
+chaos-focus = $(if $(filter file,$(origin FOCUS)),,^TestChaos$$/($(subst $() ,_,$(FOCUS))))
+
+.PHONY: soak
+soak: bin/cluster ## Change without end, and what grows, into docs/chaos.md (MINUTES=30 RACE=1; needs root)
+	$(call heading,Soak)
+	CHAOS_REPORT=$(CURDIR)/docs/chaos.md MINUTES=$(MINUTES) RACE=$(RACE) go -C e2e test -count=1 -v -timeout=0 -tags=e2e -run='^TestSoak$$' ./chaos
 
 .PHONY: conformance
 conformance: bin/cluster ## Kubernetes' own suite on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
@@ -141,9 +167,21 @@ qemu:
 fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
 	go -C hack/oracle run ./cmd/fuzz --flows=$(FLOWS) --seed=$(SEED)
 
+.PHONY: fuzz-short
+fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZTIME=12s; needs root)
+	for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
+
 .PHONY: bench
-bench: ## Benchmarks
-	go test -run='^$$' -bench=. -benchmem ./...
+bench: ## What packets, changes and memory cost beside an empty program, nftables and nothing at all (6 minutes; needs root)
+	@hack/apt.sh nft=nftables
+	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=1000x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(FirstPacket|Established|Telling)$$' -benchtime=100x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
+	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/dataplane/nodetest
 
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, only shown)
@@ -156,7 +194,7 @@ lint: ## golangci-lint over every module (a first time builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
 
 .PHONY: verify
-verify: verify-generated verify-format verify-modules ## Regenerate and compare, gofmt, go vet, go mod tidy
+verify: verify-generated verify-format verify-modules verify-licenses verify-vulnerabilities ## Regenerate and compare, gofmt, go vet, go mod tidy, licences, known vulnerabilities
 
 .PHONY: verify-generated
 verify-generated: generate manifests
@@ -170,6 +208,17 @@ verify-format:
 .PHONY: verify-modules
 verify-modules:
 	for m in $(modules); do go -C $$m mod tidy -diff || exit 1; done
+
+.PHONY: verify-licenses
+verify-licenses: # of all that is linked into our binaries
+	go -C hack/licenses run . $(CURDIR)
+
+.PHONY: verify-vulnerabilities
+verify-vulnerabilities: # of all that our binaries call; says so where the database cannot be reached
+	@out=$$($(tool) govulncheck ./cmd/... 2>&1); status=$$?; echo "$$out"; \
+	case "$$status $$out" in 0*) ;; \
+	*'fetching vulnerabilities'*) echo 'NOT CHECKED: the database of vulnerabilities cannot be reached.' ;; \
+	*) exit $$status ;; esac
 
 ##@ Try
 
@@ -204,14 +253,16 @@ install: ## The CRDs alone
 	$(KUBECTL) apply -k config/crd
 
 .PHONY: deploy
-deploy: ## Everything: CRDs, roles, controller, agents
-	$(KUBECTL) apply -k config/default
+deploy: ## Everything: CRDs, roles, controller, agents (OVERLAY=config/default)
+	$(KUBECTL) apply -k $(OVERLAY)
 
 .PHONY: uninstall
-uninstall: ## Remove everything, from the nodes too
-	for pod in $$($(KUBECTL) -n kidoban-system get pods -l app.kubernetes.io/component=agent -o name); do \
-		$(KUBECTL) -n kidoban-system exec $$pod -- /agent --cleanup || exit 1; done
-	$(KUBECTL) delete --ignore-not-found -k config/default
+uninstall: ## Remove everything, from the nodes too (OVERLAY=config/default)
+	$(KUBECTL) -n kidoban-system delete daemonset kidoban-agent --ignore-not-found --cascade=foreground
+	$(KUBECTL) apply -k $(CLEANUP)
+	$(KUBECTL) -n kidoban-cleanup rollout status --timeout=10m daemonset/kidoban-cleanup
+	$(KUBECTL) delete --ignore-not-found -k $(OVERLAY)
+	$(KUBECTL) delete --ignore-not-found -k $(CLEANUP)
 
 .PHONY: bin/cluster bin/image bin/vm
 bin/cluster bin/image bin/vm: bin/%:
