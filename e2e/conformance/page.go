@@ -28,9 +28,7 @@ func describe(ctx context.Context, c *cluster.Cluster) (*about, error) {
 	if err := json.Unmarshal([]byte(out), &version); err != nil {
 		return nil, err
 	}
-	git := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty", "--abbrev=7")
-	git.Dir = c.Repo
-	commit, err := cluster.Output(git)
+	commit, err := revision(ctx, c.Repo)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +38,25 @@ func describe(ctx context.Context, c *cluster.Cluster) (*about, error) {
 	}
 	return &about{
 		kubernetes: version.GitVersion, kernel: unix.ByteSliceToString(u.Release[:]),
-		kidoban: strings.TrimSpace(commit), date: time.Now().UTC().Format(time.DateOnly),
+		kidoban: commit, date: time.Now().UTC().Format(time.DateOnly),
 	}, nil
+}
+
+// revision names what was tested. The pages that runs like this write do not make it another.
+func revision(ctx context.Context, repo string) (string, error) {
+	git := func(args ...string) (string, error) {
+		out, err := cluster.Output(exec.CommandContext(ctx, "git", append([]string{"-C", repo}, args...)...))
+		return strings.TrimSpace(out), err
+	}
+	commit, err := git("describe", "--tags", "--always", "--abbrev=7")
+	if err != nil {
+		return "", err
+	}
+	changed, err := git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs")
+	if changed != "" {
+		commit += "-dirty"
+	}
+	return commit, err
 }
 
 // A row of the page's table.
