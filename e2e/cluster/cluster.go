@@ -133,7 +133,9 @@ func (c *Cluster) Start(ctx context.Context, components ...string) error {
 	if _, err := Output(c.Command(ctx, append([]string{"start"}, components...)...)); err != nil {
 		return err
 	}
-	return c.readProcesses(ctx)
+	out, _ := Output(c.Command(ctx, "status")) // an error says that others are still stopped
+	c.parseProcesses(out)
+	return nil
 }
 
 // Dir is where the cluster keeps a file: etcd's data in "etcd", logs in "log", node n1's /var in "n1/var".
@@ -155,6 +157,11 @@ func (c *Cluster) readProcesses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.parseProcesses(out)
+	return nil
+}
+
+func (c *Cluster) parseProcesses(out string) {
 	c.processes = map[string]int{}
 	for line := range strings.Lines(out) {
 		// COMPONENT PID STATE
@@ -164,7 +171,6 @@ func (c *Cluster) readProcesses(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
 }
 
 // FindRepo is the root of the clone that the working directory is in.

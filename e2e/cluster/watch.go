@@ -89,6 +89,9 @@ func (w *Watch) readAll(r io.Reader) {
 		} else {
 			w.results = append(w.results, result)
 			w.counts[watched{result.Target, result.Held}]++
+			if result.Held && result.Outcome != reach.Open {
+				delete(w.counts, watched{result.Target, true}) // a broken connection has no more results
+			}
 		}
 		close(w.changed)
 		w.changed = make(chan struct{})
@@ -96,7 +99,7 @@ func (w *Watch) readAll(r io.Reader) {
 	}
 }
 
-// Await waits until there are n more results of every target than there are now.
+// Await waits until there are n more results of every target than there are now, but for held connections that have ended.
 func (w *Watch) Await(ctx context.Context, n int) error {
 	w.mu.Lock()
 	want := map[watched]int{}
@@ -108,8 +111,8 @@ func (w *Watch) Await(ctx context.Context, n int) error {
 		missing := ""
 		w.mu.Lock()
 		for key, count := range want {
-			if w.counts[key] < count {
-				missing = fmt.Sprintf("%d of %d results from %s (held: %t)", w.counts[key], count, key.target, key.held)
+			if now, goesOn := w.counts[key]; goesOn && now < count {
+				missing = fmt.Sprintf("%d of %d results from %s (held: %t)", now, count, key.target, key.held)
 			}
 		}
 		changed := w.changed

@@ -1,0 +1,137 @@
+// Command licenses looks at the licence of every module that is linked into our binaries, and fails where one is not among those that we may
+// pass on in binaries of our own.
+//
+//	licenses [--list] [DIR]
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/licensecheck"
+)
+
+// allowed are permissive licences: they ask for their text and the copyright to be kept, and for nothing of our code.
+var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Zlib", "CC0-1.0", "Unlicense"}
+
+// covered is how much of a licence file, in per cent, has to be text of licences: what is left are copyright lines and titles.
+const covered = 75
+
+func main() {
+	list := flag.Bool("list", false, "print module, version and licences")
+	flag.Parse()
+	dir := "."
+	if flag.NArg() > 0 {
+		dir = flag.Arg(0)
+	}
+	modules, err := linked(dir)
+	if err == nil {
+		err = check(modules, *list)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "licenses:", err)
+		os.Exit(1)
+	}
+}
+
+type module struct {
+	Path, Version, Dir string
+	Main               bool
+}
+
+// linked are the modules that give a package to a binary below cmd.
+func linked(dir string) ([]module, error) {
+	cmd := exec.Command("go", "list", "-deps", "-json=Module", "./cmd/...")
+	cmd.Dir = dir
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]module{}
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var pkg struct{ Module *module }
+		err := decoder.Decode(&pkg)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if pkg.Module != nil && !pkg.Module.Main {
+			found[pkg.Module.Path] = *pkg.Module
+		}
+	}
+	var modules []module
+	for _, m := range found {
+		modules = append(modules, m)
+	}
+	slices.SortFunc(modules, func(a, b module) int { return strings.Compare(a.Path, b.Path) })
+	if len(modules) == 0 {
+		return nil, errors.New("no module is linked: is this the root of the repo?")
+	}
+	return modules, nil
+}
+
+func check(modules []module, list bool) error {
+	var errs []error
+	for _, m := range modules {
+		ids, err := licensesOf(m.Dir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", m.Path, m.Version, err))
+		}
+		if list {
+			fmt.Printf("%s %s %s\n", m.Path, m.Version, strings.Join(ids, " "))
+		}
+		for _, id := range ids {
+			if !slices.Contains(allowed, id) {
+				errs = append(errs, fmt.Errorf("%s %s is under %s, which is not among those allowed: %s", m.Path, m.Version, id, strings.Join(allowed, ", ")))
+			}
+		}
+	}
+	if len(errs) == 0 {
+		fmt.Printf("%d modules, all under licences that are allowed\n", len(modules))
+	}
+	return errors.Join(errs...)
+}
+
+// licensesOf are the SPDX identifiers of the licence files in a module's root.
+func licensesOf(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		name := strings.ToUpper(e.Name())
+		if e.IsDir() || !(strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING")) {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		found := licensecheck.Scan(text)
+		if found.Percent < covered {
+			return nil, fmt.Errorf("%s: only %.0f %% of it is the text of a known licence", e.Name(), found.Percent)
+		}
+		for _, match := range found.Match {
+			if !slices.Contains(ids, match.ID) {
+				ids = append(ids, match.ID)
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil, errors.New("no licence file")
+	}
+	return ids, nil
+}
