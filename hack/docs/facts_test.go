@@ -1,0 +1,115 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Pages name metrics, alerts, settings and messages. That these exist is checked here; what they mean is for readers.
+
+// namedBy are what matches in all pages under docs/, with the page that names it last.
+func namedBy(t *testing.T, pattern string) map[string]string {
+	t.Helper()
+	all, err := pages(repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]string{}
+	for _, p := range all {
+		if strings.HasPrefix(p.path, "docs/") {
+			for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(read(t, p.path), -1) {
+				named[m[1]] = p.path
+			}
+		}
+	}
+	if len(named) == 0 {
+		t.Errorf("no page has %s", pattern)
+	}
+	return named
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(repo, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// The table of docs/metrics.md is held against the code by hack/observe.
+func TestMetricsAreInTheTable(t *testing.T) {
+	table := read(t, "docs/metrics.md")
+	for name, page := range namedBy(t, `\b(kidoban_(?:agent|controller)_[a-z_]+)`) {
+		if !strings.Contains(table, "| `"+name) {
+			t.Errorf("%s: there is no metric %s", page, name)
+		}
+	}
+}
+
+func TestAlertsExist(t *testing.T) {
+	rules := read(t, "config/prometheus/rules.yaml")
+	for name, page := range namedBy(t, "\\| `(Kidoban[A-Za-z]+)` \\|") {
+		if !strings.Contains(rules, "alert: "+name+"\n") {
+			t.Errorf("%s: there is no alert %s", page, name)
+		}
+	}
+}
+
+// operating are the pages that quote settings, and what programs say.
+var operating = []string{"docs/getting-started.md", "docs/operations.md", "docs/security.md", "docs/troubleshooting.md"}
+
+// The tables of docs/configuration.md are held against the flags by cmd/agent and cmd/controller.
+func TestSettingsExist(t *testing.T) {
+	tables := read(t, "docs/configuration.md")
+	for _, page := range operating {
+		for _, m := range regexp.MustCompile("`([A-Z]+(?:_[A-Z]+)*)=[^`]*`").FindAllStringSubmatch(read(t, page), -1) {
+			if !strings.Contains(tables, "| `"+m[1]+"` |") {
+				t.Errorf("%s: there is no setting %s", page, m[1])
+			}
+		}
+	}
+}
+
+// TestMessagesAreInTheCode looks for each message that pages quote. A message is code of four
+// words or more that begins with no command; … stands for what differs, and its parts are looked for one by one.
+func TestMessagesAreInTheCode(t *testing.T) {
+	list := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "cmd/*.go", "internal/*.go")
+	list.Dir = repo
+	files, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for path := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
+		if b, err := os.ReadFile(filepath.Join(repo, path)); err == nil && !strings.HasSuffix(path, "_test.go") {
+			code.Write(b)
+		}
+	}
+	// Strings are put together over lines, and have verbs where pages have values.
+	source := regexp.MustCompile(`" \+\s*"`).ReplaceAllString(code.String(), "")
+	source = strings.ReplaceAll(source, `\"`, `"`)
+	n := 0
+	for _, page := range operating {
+		for _, m := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(read(t, page), -1) {
+			words := strings.Fields(m[1])
+			if len(words) < 4 || regexp.MustCompile(`^(kubectl|mount|ip|docker|BPF map [a-z]+ is full at [0-9])`).MatchString(m[1]) {
+				continue
+			}
+			n++
+			for part := range strings.SplitSeq(m[1], "…") {
+				part = strings.Trim(part, " :()")
+				if !strings.Contains(source, part) {
+					t.Errorf("%s: nothing says %q", page, part)
+				}
+			}
+		}
+	}
+	if n < 15 {
+		t.Errorf("only %d messages were found", n)
+	}
+}
