@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -11,6 +12,7 @@ import (
 
 // FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so if the set refuses
 // too much at worst; one that is to come under a set does if the kernel has all of it; and any other is closed in that direction (ClosedSet).
+// Where there is no room for pods themselves, every address that nobody knows behind a workload's interface is refused, as by GuardOn.
 // It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
 func (d *Dataplane) FailClosed(want *compiler.Tables) (int, error) {
 	d.mu.Lock()
@@ -22,7 +24,7 @@ func (d *Dataplane) FailClosed(want *compiler.Tables) (int, error) {
 		have = &compiler.Tables{}
 	}
 	compared := want.Compare(have)
-	closed := 0
+	closed, noRoom := 0, false
 	errs := []error{err}
 	for addr, pod := range want.Pods {
 		now := pod
@@ -35,17 +37,33 @@ func (d *Dataplane) FailClosed(want *compiler.Tables) (int, error) {
 				now.Sets[direction] = ClosedSet
 			}
 		}
-		if now.Sets[policy.Ingress] == ClosedSet || now.Sets[policy.Egress] == ClosedSet {
+		isClosed := now.Sets[policy.Ingress] == ClosedSet || now.Sets[policy.Egress] == ClosedSet
+		if got, ok := have.Pods[addr]; !ok || got != now {
+			var full *MapFullError
+			err := d.pods.put(addr, now)
+			if errors.As(err, &full) {
+				noRoom, isClosed = true, true
+			} else {
+				errs = append(errs, err)
+			}
+		}
+		if isClosed {
 			closed++
 		}
-		if got, ok := have.Pods[addr]; !ok || got != now {
-			errs = append(errs, d.pods.put(addr, now))
-		}
 	}
+	errs = append(errs, d.refuseUnknown(noRoom))
 	for index, i := range want.Interfaces {
 		errs = append(errs, d.interfaces.put(index, i))
 	}
 	return closed, errors.Join(errs...)
+}
+
+// refuseUnknown has the program refuse who is not in the map of pods, or leave that to the guard again.
+func (d *Dataplane) refuseUnknown(on bool) error {
+	if err := d.objs.PodsFull.Set(on); err != nil {
+		return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarPodsFull, err)
+	}
+	return nil
 }
 
 // read reads the maps back, without the interfaces.

@@ -1,6 +1,7 @@
 package dataplane_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -155,4 +157,38 @@ func TestAPodThatSendsAtOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A pod that there is no room for is refused whatever the mode, and the others go on.
+func TestNoRoomForAPod(t *testing.T) {
+	n := newNode(t, dataplane.Options{Sizes: dataplane.Sizes{Pods: 4}})
+	a, b, c, outside := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3"), n.AddPod("198.51.100.1", "2001:db8::1")
+	n.uplinks(outside)
+	for _, p := range pods(a, b, c, outside) {
+		p.Echo("udp", 80)
+	}
+	n.set(a)
+	n.set(b, isolate(policy.Ingress, with(pods(a))))
+	n.compiler.SetPod(c.V4.String(), compiler.PodSpec{Addresses: addrs(c), Policies: []*policy.Policy{isolate(policy.Ingress)}, IfIndex: uint32(c.Host.Attrs().Index)})
+	var full *dataplane.MapFullError
+	if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) || full.Map != "pods" {
+		t.Fatalf("error %v", err)
+	}
+	closed, err := n.d.FailClosed(n.compiler.Tables())
+	check(t, err)
+	if closed != 2 {
+		t.Errorf("%d addresses are closed, want 2", closed)
+	}
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		isKept(t, a, "udp", c.Addr(v6), 80)
+		isKept(t, c, "udp", a.Addr(v6), 80)
+		isKept(t, outside, "udp", c.Addr(v6), 80)
+		reaches(t, a, "udp", b.Addr(v6), 80)
+		reaches(t, a, "udp", outside.Addr(v6), 80)
+		isKept(t, outside, "udp", b.Addr(v6), 80)
+	})
+	n.compiler.DeletePod(c.V4.String())
+	n.compiler.Commit()
+	sync(t, n.d, n.compiler.Tables())
+	reaches(t, c, "udp", a.V4, 80) // unknown, and open as the mode has it
 }

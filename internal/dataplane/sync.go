@@ -85,6 +85,9 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 		}
 		err = inOrder(steps)
 	}
+	if err == nil {
+		err = d.refuseUnknown(false)
+	}
 	return drift, err
 }
 

@@ -34,6 +34,9 @@ enum guard {
 volatile const enum guard guarded = GUARD_OFF;
 volatile const bool audited = false; /* nothing is refused on this node */
 
+/* Set while there are pods that the map has no room for: whoever is not in it may be one. */
+volatile bool pods_full = false;
+
 /*
  * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
  *
@@ -181,14 +184,16 @@ static __noinline bool is_workloads(struct net_device *dev)
 	return !known || known->kind != INTERFACE_UPLINK;
 }
 
-/* Where it was asked for, a pod that nobody knows yet neither sends nor gets a packet. */
+/* Where it was asked for, or where pods do not fit, a pod that nobody knows neither sends nor gets a packet. */
 static __always_inline bool ends_are_known(const struct packet *p, const struct nf_hook_state *state, const struct pod *source, const struct pod *destination)
 {
-	if (guarded == GUARD_OFF)
+	const bool passes = guarded == GUARD_AUDIT || audited;
+
+	if (guarded == GUARD_OFF && !pods_full)
 		return true;
-	if (!source && is_workloads(state->in) && !refuse(p, EGRESS, REASON_UNKNOWN, guarded == GUARD_AUDIT))
+	if (!source && is_workloads(state->in) && !refuse(p, EGRESS, REASON_UNKNOWN, passes))
 		return false;
-	if (!destination && is_workloads(state->out) && !refuse(p, INGRESS, REASON_UNKNOWN, guarded == GUARD_AUDIT))
+	if (!destination && is_workloads(state->out) && !refuse(p, INGRESS, REASON_UNKNOWN, passes))
 		return false;
 	return true;
 }

@@ -194,6 +194,7 @@ const (
 	FilterVarEventsWanted = "events_wanted"
 	FilterVarGuarded      = "guarded"
 	FilterVarHitsWanted   = "hits_wanted"
+	FilterVarPodsFull     = "pods_full"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -269,6 +270,7 @@ type FilterVariableSpecs struct {
 	EventsWanted *ebpf.VariableSpec `ebpf:"events_wanted"`
 	Guarded      *ebpf.VariableSpec `ebpf:"guarded"`
 	HitsWanted   *ebpf.VariableSpec `ebpf:"hits_wanted"`
+	PodsFull     *ebpf.VariableSpec `ebpf:"pods_full"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -332,6 +334,7 @@ type FilterVariables struct {
 	EventsWanted *ebpf.Variable `ebpf:"events_wanted"`
 	Guarded      *ebpf.Variable `ebpf:"guarded"`
 	HitsWanted   *ebpf.Variable `ebpf:"hits_wanted"`
+	PodsFull     *ebpf.Variable `ebpf:"pods_full"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.
