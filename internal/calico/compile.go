@@ -91,7 +91,7 @@ func (c *compiler) rule(p *Policy, d policy.Direction, i int) (*JudgedRule, erro
 	return out, nil
 }
 
-// CheckPorts: rules with ports must say of which protocol.
+// CheckPorts of a rule: one with ports must say of which protocol.
 func CheckPorts(r *Rule) error {
 	for _, e := range []*EntityRule{&r.Source, &r.Destination} {
 		if len(e.Ports)+len(e.NotPorts) > 0 && (r.Protocol == nil || !policy.Protocol(*r.Protocol).HasPorts()) {

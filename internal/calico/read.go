@@ -1,6 +1,7 @@
 package calico
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +31,11 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 	if err != nil || gv.Group != Group && gv.Group != GroupStored {
 		return false, nil
 	}
-	if o.Metadata.Namespace == "" && (o.Kind == KindNetworkPolicy || o.Kind == KindNetworkSet) {
-		o.Metadata.Namespace = namespace
+	switch o.Kind {
+	case KindNetworkPolicy, KindNetworkSet, "StagedNetworkPolicy":
+		o.Metadata.Namespace = cmp.Or(o.Metadata.Namespace, namespace)
+	default:
+		o.Metadata.Namespace = "" // of no meaning, and in many charts
 	}
 	stored := gv.Group == GroupStored
 	if err := s.add(&o, raw, stored); err != nil {

@@ -111,7 +111,7 @@ func cutWords(text, words string) (string, bool) {
 
 func cutKey(text string) (key, rest string) {
 	n := strings.IndexFunc(text, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_./-", r))
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_./-", r)
 	})
 	if n < 0 {
 		n = len(text)

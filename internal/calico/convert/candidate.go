@@ -33,8 +33,10 @@ type candidate struct {
 type rule struct {
 	action calico.Action
 	flow   flow
-	path   string
-	index  int // in the policy
+	// self are the pods that the rule is about, of those that the policy selects.
+	self  pods
+	path  string
+	index int // in the policy
 }
 
 func (c *candidate) passes(d policy.Direction) bool {
@@ -155,7 +157,7 @@ func (r *reader) selection(p *calico.Policy, c *candidate) {
 
 func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int) {
 	in, path := &p.Rules(d)[i], calico.RulePath(d, i)
-	out := rule{action: in.Action, flow: everyFlow, path: path, index: i}
+	out := rule{action: in.Action, flow: everyFlow, self: everyPod, path: path, index: i}
 	switch in.Action {
 	case calico.Allow, calico.Deny, calico.Pass:
 	case calico.Log:
@@ -182,7 +184,7 @@ func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int)
 	}
 	out.flow.ports = p1
 	selfField, self := in.Self(d)
-	r.self(path+"."+selfField, d, self)
+	out.self = r.self(path+"."+selfField, self, p.Namespace)
 	peerField, peer := in.Peer(d)
 	if d == policy.Ingress && len(peer.Ports)+len(peer.NotPorts) > 0 || d == policy.Egress && len(self.Ports)+len(self.NotPorts) > 0 {
 		r.problem(path+".source.ports", "leave it out, if the other end may choose its port, as clients do", "NetworkPolicies know destination ports only")
@@ -199,16 +201,84 @@ func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int)
 	c.rules[d] = append(c.rules[d], out)
 }
 
-// self is the end that the policy selects: rules may not narrow it down further.
-func (r *reader) self(path string, d policy.Direction, e *calico.EntityRule) {
-	for field, set := range map[string]bool{
-		"selector": e.Selector != "", "notSelector": e.NotSelector != "", "namespaceSelector": e.NamespaceSelector != "", "nets": len(e.Nets) > 0,
-		"notNets": len(e.NotNets) > 0, "serviceAccounts": e.ServiceAccounts != nil, "services": e.Services != nil, "domains": len(e.Domains) > 0,
+// self is the end that the policy selects: of those pods, the ones that the rule is about.
+func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"nets", len(e.Nets) > 0}, {"notNets", len(e.NotNets) > 0}, {"serviceAccounts", e.ServiceAccounts != nil}, {"services", e.Services != nil}, {"domains", len(e.Domains) > 0},
 	} {
-		if set {
-			r.problem(path+"."+field, "write a policy of its own, whose spec.selector says it", "the rule is about some of the pods only that the policy selects, and an %s rule of a NetworkPolicy is about all of them", d)
+		if f.set {
+			r.problem(path+"."+f.name, "write a policy of its own, whose spec.selector says it by labels", "the rule is about some of the pods only that the policy selects, and NetworkPolicies select pods by labels")
+			return everyPod
 		}
 	}
+	positive, negative, err := e.Selectors(namespace)
+	if err != nil {
+		r.problem(path, "correct the selector", "%v", err)
+		return everyPod
+	}
+	out := everyPod
+	for _, part := range []struct {
+		selector *calico.Selector
+		combine  func(a, b pods) (pods, error)
+	}{{positive, pods.intersect}, {negative, pods.minus}} {
+		if part.selector == nil {
+			continue
+		}
+		selected := r.selected(path+".selector", part.selector)
+		if !r.space.apart(selected.nets) {
+			r.problem(path+".selector", "give --pod-cidr, or a selector that selects no NetworkSet", "it selects NetworkSets whose networks may hold pods")
+			return everyPod
+		}
+		if selected.everyone { // told by selected
+			return everyPod
+		}
+		if out, err = part.combine(out, selected.pods); err != nil {
+			r.problem(path+".selector", "give the pods a label that has what is meant as its whole value", "%v", err)
+			return everyPod
+		}
+	}
+	return out
+}
+
+// parts of a candidate, where some of its rules are about some of its pods only: for each of these the rules that are about them.
+func (c *candidate) parts() ([]*candidate, error) {
+	parts := []*candidate{c}
+	for d := range c.rules {
+		for i, r := range c.rules[d] {
+			if len(r.self) == 1 && len(r.self[0]) == 0 {
+				continue // all
+			}
+			var next []*candidate
+			for _, p := range parts {
+				for _, about := range []bool{true, false} {
+					combine := pods.minus
+					if about {
+						combine = pods.intersect
+					}
+					selects, err := combine(p.selects, r.self)
+					if err != nil {
+						return nil, err
+					}
+					if selects.empty() {
+						continue
+					}
+					part := *p
+					part.selects = selects
+					if !about {
+						part.rules[d] = slices.DeleteFunc(slices.Clone(p.rules[d]), func(o rule) bool { return o.index == i })
+					}
+					next = append(next, &part)
+				}
+			}
+			if parts = next; len(parts) > maxClasses {
+				return nil, errTooManyClasses
+			}
+		}
+	}
+	return parts, nil
 }
 
 // entity is the other end.

@@ -46,7 +46,7 @@ func Convert(set *calico.Set, options Options) *Result {
 	c := &conversion{
 		reader:  reader{set: set, options: &options, space: space{calico.PodSpace(options.PodCIDRs)}},
 		options: &options, space: space{calico.PodSpace(options.PodCIDRs)},
-		refused: map[*candidate][]calico.Problem{}, local: map[string][]local{},
+		refused: map[*calico.Policy][]calico.Problem{}, local: map[string][]local{},
 	}
 	c.read()
 	c.place()
@@ -66,15 +66,16 @@ type conversion struct {
 	options    *Options
 	space      space
 	candidates []*candidate
-	refused    map[*candidate][]calico.Problem
+	// refused are policies with why. Those of Kubernetes' are never among them.
+	refused map[*calico.Policy][]calico.Problem
 	// local are the candidates of each namespace, in the order of evaluation.
 	local map[string][]local
 }
 
 func (c *conversion) refuse(who *candidate, p calico.Problem) {
 	p.Object = who.name
-	if !slices.Contains(c.refused[who], p) {
-		c.refused[who] = append(c.refused[who], p)
+	if !slices.Contains(c.refused[who.policy], p) {
+		c.refused[who.policy] = append(c.refused[who.policy], p)
 	}
 }
 
@@ -82,10 +83,18 @@ func (c *conversion) read() {
 	for i := range c.set.Policies {
 		c.problems = nil
 		candidate := c.reader.read(&c.set.Policies[i])
-		c.candidates = append(c.candidates, candidate)
 		for _, p := range c.problems {
 			c.refuse(candidate, p)
 		}
+		parts, err := candidate.parts()
+		if err != nil {
+			c.refuse(candidate, calico.Problem{Field: "spec", Problem: err.Error(), Fix: "write it in several policies"})
+			parts = nil
+		}
+		if len(parts) == 0 { // it selects nothing, or more than can be said
+			parts = append(parts, candidate)
+		}
+		c.candidates = append(c.candidates, parts...)
 	}
 	for i := range c.set.Kubernetes {
 		c.candidates = append(c.candidates, stays(&c.set.Kubernetes[i], c.set))
@@ -167,10 +176,10 @@ func (c *conversion) dependents() {
 		for _, d := range policy.Directions {
 			w := &walk{space: c.space, direction: d}
 			for at, l := range locals {
-				if l.kubernetes != nil || c.refused[l.candidate] != nil || !l.isolates[d] {
+				if l.kubernetes != nil || c.refused[l.policy] != nil || !l.isolates[d] {
 					continue
 				}
-				i := slices.IndexFunc(locals, func(o local) bool { return c.refused[o.candidate] != nil && o.isolates[d] && w.dependsOn(l, o) })
+				i := slices.IndexFunc(locals, func(o local) bool { return c.refused[o.policy] != nil && o.isolates[d] && w.dependsOn(l, o) })
 				if i < 0 {
 					continue
 				}
@@ -208,7 +217,7 @@ func (c *conversion) walkAll() map[string][2][]grant {
 		for _, d := range policy.Directions {
 			w := &walk{space: c.space, direction: d}
 			for _, l := range c.local[ns] {
-				if l.isolates[d] && c.refused[l.candidate] == nil {
+				if l.isolates[d] && c.refused[l.policy] == nil {
 					w.locals = append(w.locals, l)
 				}
 			}

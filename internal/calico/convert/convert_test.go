@@ -150,6 +150,11 @@ shop/own {"egress":[{"to":[{"podSelector":{"matchLabels":{"role":"db"}}},{"ipBlo
 			`shop/a {"ingress":[{"ports":[{"endPort":24,"port":1,"protocol":"TCP"},{"endPort":65535,"port":26,"protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress"]}`},
 		{"a port's name", np("a", `ingress: [{action: Allow, protocol: TCP, destination: {ports: [http]}}]`), convert.Options{},
 			`shop/a {"ingress":[{"ports":[{"port":"http","protocol":"TCP"}]}],"podSelector":{},"policyTypes":["Ingress"]}`},
+		{"a rule about some of the pods splits the policy", gnp("pci", `namespaceSelector: projectcalico.org/name == 'shop', ingress: [{action: Deny, source: {selector: pci != 'true'}, destination: {selector: pci == 'true'}}, {action: Allow, source: {selector: all()}}]`), convert.Options{},
+			`shop/pci {"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchLabels":{"pci":"true"}}}]}],"podSelector":{"matchLabels":{"pci":"true"}},"policyTypes":["Ingress"]}
+shop/pci-2 {"ingress":[{"from":[{"namespaceSelector":{}}]}],"podSelector":{"matchExpressions":[{"key":"pci","operator":"NotIn","values":["true"]}]},"policyTypes":["Ingress"]}`},
+		{"a rule about other pods than the policy's is about nobody", np("a", `selector: x == 'y', ingress: [{action: Allow, destination: {selector: x == 'z'}}]`), convert.Options{},
+			`shop/a {"podSelector":{"matchLabels":{"x":"y"}},"policyTypes":["Ingress"]}`},
 		{"one family", np("a", `ingress: [{action: Allow, ipVersion: 4}]`), convert.Options{},
 			`shop/a {"ingress":[{"from":[{"ipBlock":{"cidr":"0.0.0.0/0"}}]}],"podSelector":{},"policyTypes":["Ingress"]}`},
 	} {
@@ -185,7 +190,7 @@ func TestRefuses(t *testing.T) {
 		{"logging", np("a", `ingress: [{action: Log}]`), "spec.ingress[0].action", "log nothing"},
 		{"source ports", np("a", `ingress: [{action: Allow, protocol: TCP, source: {ports: [53]}}]`), "spec.ingress[0].source.ports", "destination ports only"},
 		{"source ports of egress", np("a", `types: [Egress], egress: [{action: Allow, protocol: TCP, source: {ports: [53]}}]`), "spec.egress[0].source.ports", "destination ports only"},
-		{"the selected end narrowed down", np("a", `ingress: [{action: Allow, destination: {selector: a == 'b'}}]`), "spec.ingress[0].destination.selector", "some of the pods only"},
+		{"the selected end narrowed down by networks", np("a", `ingress: [{action: Allow, destination: {nets: [10.0.0.0/8]}}]`), "spec.ingress[0].destination.nets", "some of the pods only"},
 		{"parts of labels", np("a", `selector: a starts with 'b'`), "spec.selector", "whole values"},
 		{"everybody but some pods", np("a", `ingress: [{action: Deny, source: {selector: a == 'b'}}, {action: Allow}]`), "spec.ingress[0]", "ipBlocks know no labels"},
 		{"notSelector in a global policy", gnp("a", `namespaceSelector: projectcalico.org/name == 'shop', ingress: [{action: Allow, source: {notSelector: a == 'b'}}]`), "spec.ingress[0].source.notSelector", "ipBlocks know no labels"},

@@ -106,6 +106,10 @@ func (r random) rule(d policy.Direction) (out calico.Rule) {
 			}
 		}
 	}
+	if r.sometimes(8) {
+		_, self := out.Self(d)
+		self.Selector = r.selector()
+	}
 	if r.sometimes(12) {
 		version := pick(r, 4, 6)
 		out.IPVersion = &version
@@ -114,7 +118,7 @@ func (r random) rule(d policy.Direction) (out calico.Rule) {
 	_, peer := out.Peer(d)
 	e.Ports, e.NotPorts = peer.Ports, peer.NotPorts
 	*peer = e
-	return out
+	return out // ports of the destination stay where they are: at the peer for egress, at the pod itself for ingress
 }
 
 func (r random) policy(i int) calico.Policy {

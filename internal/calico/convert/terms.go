@@ -120,11 +120,6 @@ func (p pods) minus(o pods) (pods, error) {
 	return p.intersect(c)
 }
 
-func (p pods) within(o pods) (bool, error) {
-	left, err := p.minus(o)
-	return err == nil && left.empty(), err
-}
-
 // simplified: without terms that others hold, and with terms that differ in one label put together.
 func (p pods) simplified() (pods, error) {
 	out := slices.DeleteFunc(slices.Clone(p), term.empty)

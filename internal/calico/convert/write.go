@@ -25,15 +25,17 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 	slices.SortFunc(r.Policies, func(a, b networkingv1.NetworkPolicy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	told := map[*calico.Policy]bool{}
 	for _, who := range c.candidates {
-		switch {
-		case who.kubernetes != nil:
-		case c.refused[who] != nil:
-			r.Refused = append(r.Refused, c.refused[who]...)
+		switch p := who.policy; {
+		case p == nil || told[p]:
+		case c.refused[p] != nil:
+			r.Refused = append(r.Refused, c.refused[p]...)
 			r.NotConverted = append(r.NotConverted, who.name)
 		default:
 			r.Converted = append(r.Converted, who.name)
 		}
+		told[who.policy] = true
 	}
 	return r
 }
