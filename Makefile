@@ -123,7 +123,7 @@ e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; nee
 .PHONY: chaos
 chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 15 minutes; needs root)
 	$(call heading,Chaos)
-	$(if $(chaos-focus),,CHAOS_REPORT=$(CURDIR)/docs/chaos.md) go -C e2e test -count=1 -v -timeout=60m -tags=e2e \
+	CHAOS_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=60m -tags=e2e \
 		-run='$(or $(chaos-focus),^Test(Chaos|Latency|Roles|Images)$$)' ./chaos
 
 chaos-focus = $(if $(filter file,$(origin FOCUS)),,^TestChaos$$/($(subst $() ,_,$(FOCUS))))
@@ -194,7 +194,7 @@ lint: ## golangci-lint over every module (a first time builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
 
 .PHONY: verify
-verify: verify-generated verify-format verify-modules verify-licenses verify-vulnerabilities ## Regenerate and compare, gofmt, go vet, go mod tidy, licences, known vulnerabilities
+verify: verify-generated verify-format verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Regenerate and compare, gofmt, go vet, go mod tidy, licences, known vulnerabilities
 
 .PHONY: verify-generated
 verify-generated: generate manifests
@@ -204,6 +204,11 @@ verify-generated: generate manifests
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
 	for m in $(code); do go -C $$m vet -tags=e2e,envtest,sctp ./... || exit 1; done
+
+.PHONY: verify-plugin
+verify-plugin: # on every platform that krew installs it on
+	for p in linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./cmd/kubectl-kidoban ./internal/cli/... || exit 1; done
 
 .PHONY: verify-modules
 verify-modules:

@@ -231,6 +231,11 @@ func (a *Agent) repair() error {
 func (a *Agent) sync() error {
 	healing := a.failure.Load() != nil // then a difference is no surprise
 	drift, err := a.dp.Sync(a.state.compiler.Tables())
+	for _, m := range drift {
+		for _, difference := range []string{"missing", "wrong", "extra"} {
+			a.metrics.drift.WithLabelValues(m.Map, difference) // from 0 on: increase() does not see a counter's first value
+		}
+	}
 	if n := drift.Total(); n > 0 && !healing && a.changed.IsZero() {
 		a.opts.Log.Info("The kernel's maps were not as they should have been and were put right", "entries", n, "drift", drift)
 		for _, m := range drift {
