@@ -45,7 +45,6 @@ type Result struct {
 func Convert(set *calico.Set, options Options) *Result {
 	c := &conversion{
 		reader:  reader{set: set, options: &options, space: space{calico.PodSpace(options.PodCIDRs)}},
-		options: &options, space: space{calico.PodSpace(options.PodCIDRs)},
 		refused: map[*calico.Policy][]calico.Problem{}, local: map[string][]local{},
 	}
 	c.read()
@@ -63,8 +62,6 @@ func Convert(set *calico.Set, options Options) *Result {
 
 type conversion struct {
 	reader
-	options    *Options
-	space      space
 	candidates []*candidate
 	// refused are policies with why. Those of Kubernetes' are never among them.
 	refused map[*calico.Policy][]calico.Problem

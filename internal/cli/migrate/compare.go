@@ -20,8 +20,9 @@ import (
 
 // Comparison is what compare says.
 type Comparison struct {
-	// Policies: Calico's, with Kubernetes' own, against Kubernetes' alone. NotCompared are those of Calico's that cannot be judged here.
-	Policies    *proof.Report    `json:"policies"`
+	// Policies: Calico's, with Kubernetes' own, against Kubernetes' alone; nil where they could not be compared. NotCompared are those
+	// of Calico's that cannot be judged here.
+	Policies    *proof.Report    `json:"policies,omitempty"`
 	NotCompared []calico.Problem `json:"notCompared,omitempty"`
 	Traffic     Traffic          `json:"traffic"`
 	// Watched since, until, and since when without a difference.
@@ -145,16 +146,23 @@ func (w *watcher) policies(ctx context.Context, in *input) error {
 	before := in.set.Without(func(p *calico.Policy) bool {
 		return slices.ContainsFunc(w.before.Problems, func(q calico.Problem) bool { return q.Object == p.String() })
 	}, in.set.Kubernetes)
-	var err error
-	w.report.Policies, err = proof.Compare(ctx, before, &calico.Set{Kubernetes: in.set.Kubernetes}, proof.Options{Namespaces: namespaces})
+	report, err := proof.Compare(ctx, before, &calico.Set{Kubernetes: in.set.Kubernetes}, proof.Options{Namespaces: namespaces})
+	if err != nil && ctx.Err() == nil { // traffic can be compared all the same
+		w.unseen("the policies are not compared: %v", err)
+		return nil
+	}
+	w.report.Policies = report
 	return err
 }
 
 func (c *Comparison) write(out io.Writer, p command.Paint) {
 	fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Policies"))
-	if c.Policies.Differing == 0 {
+	switch {
+	case c.Policies == nil:
+		fmt.Fprintf(out, "  not compared\n")
+	case c.Policies.Differing == 0:
 		fmt.Fprintf(out, "  %s: all %d classes of flows in %d namespaces are judged the same\n", p.Text(command.Green, "same"), c.Policies.Flows, c.Policies.Namespaces)
-	} else {
+	default:
 		fmt.Fprintf(out, "  %s: %d of %d classes of flows in %d namespaces, as\n", p.Text(command.Red, "different"), c.Policies.Differing, c.Policies.Flows, c.Policies.Namespaces)
 		writeDifferences(out, p, "Calico", "kidoban", c.Policies.Differences)
 	}
