@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,6 +23,8 @@ import (
 
 // allowed are permissive licences: they ask for their text and the copyright to be kept, and for nothing of our code.
 var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Zlib", "CC0-1.0", "Unlicense"}
+
+var licenseFile = regexp.MustCompile(`(?i)^(licen[sc]e|copying)`)
 
 // covered is how much of a licence file, in per cent, has to be text of licences: what is left are copyright lines and titles.
 const covered = 75
@@ -112,8 +115,7 @@ func licensesOf(dir string) ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		name := strings.ToUpper(e.Name())
-		if e.IsDir() || !(strings.HasPrefix(name, "LICENSE") || strings.HasPrefix(name, "LICENCE") || strings.HasPrefix(name, "COPYING")) {
+		if e.IsDir() || !licenseFile.MatchString(e.Name()) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
