@@ -69,7 +69,7 @@ func TestConversionsMeanTheSame(t *testing.T) {
 	for seed := range uint64(1500) {
 		r := random{rand.New(rand.NewPCG(seed, 1))}
 		s := r.set()
-		o := convert.Options{Namespaces: known, ExpandGlobal: true}
+		o := convert.Options{Namespaces: known, ExpandGlobal: true, WithoutLog: true}
 		if r.sometimes(2) {
 			o.PodCIDRs = podCIDRs
 		}
@@ -107,7 +107,7 @@ func TestProofFindsSabotage(t *testing.T) {
 	for seed := range uint64(1000) {
 		r := random{rand.New(rand.NewPCG(seed, 2))}
 		s := r.set()
-		o := convert.Options{Namespaces: known, ExpandGlobal: true}
+		o := convert.Options{Namespaces: known, ExpandGlobal: true, WithoutLog: true}
 		result := convert.Convert(s, o)
 		if len(result.Policies) == 0 {
 			continue

@@ -93,7 +93,7 @@ func (r random) ports() (out []calico.Port) {
 }
 
 func (r random) rule(d policy.Direction) (out calico.Rule) {
-	out.Action = pick(r, calico.Allow, calico.Allow, calico.Allow, calico.Deny, calico.Deny, calico.Pass)
+	out.Action = pick(r, calico.Allow, calico.Allow, calico.Allow, calico.Deny, calico.Deny, calico.Pass, calico.Log)
 	if r.sometimes(2) {
 		p := calico.Protocol(pick(r, policy.TCP, policy.TCP, policy.UDP, policy.SCTP, policy.ICMP))
 		out.Protocol = &p

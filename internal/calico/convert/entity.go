@@ -1,0 +1,166 @@
+package convert
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kidoban/kidoban/internal/calico"
+)
+
+// self is the end that the policy selects: of those pods, the ones that the rule is about.
+func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"nets", len(e.Nets) > 0}, {"notNets", len(e.NotNets) > 0}, {"serviceAccounts", e.ServiceAccounts != nil}, {"services", e.Services != nil}, {"domains", len(e.Domains) > 0},
+	} {
+		if f.set {
+			r.problem(path+"."+f.name, "write a policy of its own, whose spec.selector says it by labels", "the rule is about some of the pods only that the policy selects, and NetworkPolicies select pods by labels")
+			return everyPod
+		}
+	}
+	positive, negative, err := e.Selectors(namespace)
+	if err != nil {
+		r.problem(path, "correct the selector", "%v", err)
+		return everyPod
+	}
+	out := everyPod
+	for _, part := range []struct {
+		selector *calico.Selector
+		combine  func(a, b pods) (pods, error)
+	}{{positive, pods.intersect}, {negative, pods.minus}} {
+		if part.selector == nil {
+			continue
+		}
+		selected := r.selected(path+".selector", part.selector)
+		if !r.space.apart(selected.nets) {
+			r.problem(path+".selector", "give --pod-cidr, or a selector that selects no NetworkSet", "it selects NetworkSets whose networks may hold pods")
+			return everyPod
+		}
+		if selected.everyone { // told by selected
+			return everyPod
+		}
+		if out, err = part.combine(out, selected.pods); err != nil {
+			r.problem(path+".selector", "give the pods a label that has what is meant as its whole value", "%v", err)
+			return everyPod
+		}
+	}
+	return out
+}
+
+// entity is the other end.
+func (r *reader) entity(path string, e *calico.EntityRule, namespace string) peers {
+	before := len(r.problems)
+	if e.Services != nil {
+		r.problem(path+".services", "select the Service's pods by their labels, or its addresses by nets", "NetworkPolicies know nothing of Services")
+	}
+	if e.ServiceAccounts != nil {
+		r.problem(path+".serviceAccounts", "label the pods, and select them by the label", "NetworkPolicies know nothing of service accounts")
+	}
+	if len(e.Domains) > 0 {
+		r.problem(path+".domains", "name the networks, or let such traffic go by a proxy", "NetworkPolicies know no names")
+	}
+	nets, err := calico.ParseNets(e.Nets)
+	if err != nil {
+		r.problem(path+".nets", "correct it", "%v", err)
+	}
+	notNets, err := calico.ParseNets(e.NotNets)
+	if err != nil {
+		r.problem(path+".notNets", "correct it", "%v", err)
+	}
+	positive, negative, err := e.Selectors(namespace)
+	if err != nil {
+		r.problem(path, "correct the selector", "%v", err)
+	}
+	if len(r.problems) > before {
+		return everyone
+	}
+	out := everyone
+	step := func(field string, combine func(a, b peers) (peers, error), with peers) {
+		if len(r.problems) > before {
+			return
+		}
+		result, err := combine(out, with)
+		if err != nil {
+			r.problem(path+"."+field, "write rules that each say one of both, or give --pod-cidr where the networks hold no pods", "%v", err)
+			return
+		}
+		out = result
+	}
+	if positive != nil {
+		step(fieldOf(e), r.space.intersect, r.selected(path+"."+fieldOf(e), positive))
+	}
+	if len(nets) > 0 {
+		step("nets", r.space.intersect, peers{nets: setOf(nets)})
+	}
+	if len(notNets) > 0 {
+		step("notNets", r.space.minus, peers{nets: setOf(notNets)})
+	}
+	if negative != nil {
+		step("notSelector", r.space.minus, r.selected(path+".notSelector", negative))
+	}
+	return out
+}
+
+func fieldOf(e *calico.EntityRule) string {
+	if e.Selector == "" && e.NamespaceSelector != "" {
+		return "namespaceSelector"
+	}
+	return "selector"
+}
+
+// selected by a selector of a rule: pods, and the networks of NetworkSets.
+func (r *reader) selected(path string, s *calico.Selector) peers {
+	for i := range r.set.HostEndpoints {
+		if h := &r.set.HostEndpoints[i]; h.Matches(s) {
+			r.problem(path, "add a namespaceSelector, and nets for the nodes", "it selects HostEndpoint %s too, whose addresses no NetworkPolicy selects", h.Name)
+			return everyone
+		}
+	}
+	for i := range r.set.NetworkSets {
+		n := &r.set.NetworkSets[i]
+		if n.Namespace != "" && r.options.Namespaces[n.Namespace] == nil && asksForNamespace(s) {
+			r.problem(path, "give the Namespace object too", "the labels of namespace %s are not known, and %s is in it", n.Namespace, n)
+			return everyone
+		}
+	}
+	nets, err := r.set.NetsOf(s, r.options.Namespaces)
+	if err != nil {
+		r.problem(path, "name the networks", "%v", err)
+		return everyone
+	}
+	selected, err := podsOf(s)
+	if err != nil {
+		r.problem(path, "give the pods a label that has what is meant as its whole value", "%v", err)
+		return everyone
+	}
+	return peers{pods: selected, nets: setOf(nets)}
+}
+
+// asksForNamespace reports whether a selector asks for labels of namespaces but their name.
+func asksForNamespace(s *calico.Selector) bool {
+	if len(s.Key) > 5 && s.Key[:5] == "pcns." && s.Key != "pcns.projectcalico.org/name" {
+		return true
+	}
+	return slices.ContainsFunc(s.Of, asksForNamespace)
+}
+
+var families = map[int]peers{
+	4: {nets: setOf([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")})},
+	6: {nets: setOf([]netip.Prefix{netip.MustParsePrefix("::/0")})},
+}
+
+func (r *reader) version(field string, version int, p peers) peers {
+	of, ok := families[version]
+	if !ok {
+		r.problem(field, "give 4 or 6", "%d is no version of IP", version)
+		return p
+	}
+	out, err := r.space.intersect(p, of)
+	if err != nil {
+		r.problem(field, "leave it out, if pods have addresses of one family only", "selectors select pods with the addresses of both families")
+		return p
+	}
+	return out
+}
