@@ -259,7 +259,7 @@ func TestGuard(t *testing.T) {
 			g := Guard{Tokens: apiServer{away: tc.away}, Access: access{}, Log: logr.Discard()}
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, tc.path, nil)
 			r.Header.Set("Authorization", tc.authorization)
-			g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) })).ServeHTTP(w, r)
+			g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })).ServeHTTP(w, r)
 			if w.Code != tc.want {
 				t.Errorf("%d %s", w.Code, w.Body)
 			}

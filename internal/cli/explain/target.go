@@ -185,7 +185,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	}
 	s := &c.Services[i]
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		return nil, fmt.Errorf("Service %s/%s is another name of %s: ask about its address", namespace, name, s.Spec.ExternalName)
+		return nil, fmt.Errorf("%s/%s is a Service that is another name of %s: ask about its address", namespace, name, s.Spec.ExternalName)
 	}
 	var out []target
 	found := false
@@ -206,11 +206,11 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	}
 	switch {
 	case !found && port == "":
-		return nil, fmt.Errorf("Service %s/%s has no ports", namespace, name)
+		return nil, fmt.Errorf("no ports in Service %s/%s", namespace, name)
 	case !found:
-		return nil, fmt.Errorf("Service %s/%s has no port %s; it has %s", namespace, name, port, servicePorts(s))
+		return nil, fmt.Errorf("no port %[3]s in Service %[1]s/%[2]s; it has %[4]s", namespace, name, port, servicePorts(s))
 	case len(out) == 0:
-		return nil, errors.New("Service " + namespace + "/" + name + " has no endpoints: nothing answers, whatever policies say (does its selector match a pod, and is one ready?)")
+		return nil, errors.New("no endpoints of Service " + namespace + "/" + name + ": nothing answers, whatever policies say (does its selector match a pod, and is one ready?)")
 	}
 	return out, nil
 }

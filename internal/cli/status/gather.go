@@ -131,18 +131,18 @@ func (s *Status) controller(ctx context.Context, c client.Client, namespace stri
 			return err
 		}
 	}
-	for _, d := range list.Items {
-		want := int32(1)
-		if d.Spec.Replicas != nil {
-			want = *d.Spec.Replicas
-		}
-		s.Controller = fmt.Sprintf("%d/%d ready", d.Status.ReadyReplicas, want)
-		if d.Status.ReadyReplicas == 0 {
-			s.attend("no controller is ready: new policies and pods do not come into force (kubectl -n %s get pods)", namespace)
-		}
+	if len(list.Items) == 0 {
+		s.attend("no controller in namespace %s", namespace)
 		return nil
 	}
-	s.attend("no controller in namespace %s", namespace)
+	d, want := &list.Items[0], int32(1)
+	if d.Spec.Replicas != nil {
+		want = *d.Spec.Replicas
+	}
+	s.Controller = fmt.Sprintf("%d/%d ready", d.Status.ReadyReplicas, want)
+	if d.Status.ReadyReplicas == 0 {
+		s.attend("no controller is ready: new policies and pods do not come into force (kubectl -n %s get pods)", namespace)
+	}
 	return nil
 }
 
@@ -190,10 +190,9 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 
 func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 	n := Node{Name: node.Name, Kernel: node.Status.NodeInfo.KernelVersion}
-	switch {
-	case agent == nil:
+	if agent == nil {
 		n.Error = "no agent runs there: its pods are not judged"
-	default:
+	} else {
 		n.Agent = agent.Name
 		for _, cs := range agent.Status.ContainerStatuses {
 			n.Image, n.Ready, n.Restarts = cs.Image, cs.Ready, n.Restarts+cs.RestartCount
