@@ -83,7 +83,7 @@ func (o *options) main(ctx context.Context, packages []string) error {
 	var failed error
 	for _, want := range o.kernels {
 		if err := o.runOn(ctx, store, want, filepath.Join(work, want), programs); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("Linux %s: %w", want, err))
+			failed = errors.Join(failed, fmt.Errorf("on Linux %s: %w", want, err))
 		}
 	}
 	return failed
