@@ -178,8 +178,9 @@ fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZT
 .PHONY: bench
 bench: ## What packets, changes and memory cost beside an empty program, nftables and nothing at all (6 minutes; needs root)
 	@hack/apt.sh nft=nftables
-	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=1000x ./internal/dataplane
-	go test -run='^$$' -bench='^Benchmark(FirstPacket|Established|Telling)$$' -benchtime=100x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=300x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(FirstPacket|Telling)$$' -benchtime=30x ./internal/dataplane
+	go test -run='^$$' -bench='^BenchmarkEstablished$$' -benchtime=20000x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
 	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/dataplane/nodetest
 
