@@ -96,7 +96,7 @@ func TestManifestsAreRead(t *testing.T) {
 				return err
 			}
 			for _, document := range strings.Split(string(text), "\n---\n") {
-				if !check(t, document) && strings.Contains(document, "kind: NetworkPolicy") {
+				if !check(t, document) && strings.Contains(document, "apiVersion: networking.k8s.io/v1") {
 					t.Errorf("%s: not sure of\n%s", path, document)
 				}
 			}

@@ -110,7 +110,7 @@ func (l *linter) shadowedRule() {
 			rules := policy.ClusterRules(d, np)
 			for i := range rules {
 				for j := range rules {
-					if i != j && covers(rules[j], rules[i]) && !(covers(rules[i], rules[j]) && i < j) {
+					if i != j && covers(rules[j], rules[i]) && (!covers(rules[i], rules[j]) || i > j) {
 						l.found(Warning, object(np), rulePath(d, i), "Delete it.", "allows nothing that %s does not allow already", rulePath(d, j))
 						break
 					}
