@@ -35,35 +35,49 @@ func TestLatency(t *testing.T) {
 		_, err := w.Stop()
 		must(t, err)
 	}()
-	within := func(what string, change func()) time.Duration {
+	timed := func(what string, change func(), first func(results []reach.Result) (time.Time, bool)) time.Duration {
 		t.Helper()
-		want := map[string]reach.Outcome{"deny": reach.TimedOut, "allow": reach.Open}[what]
 		await(t, w, 60) // in a steady state
 		start := time.Now()
 		change()
 		var took time.Duration
 		eventually(t, "time to "+what, func(context.Context) error {
-			results := w.Results()
-			results = results[max(0, len(results)-2000):]
+			results := slices.DeleteFunc(w.Results(), func(r reach.Result) bool { return r.Start.Before(start) })
 			slices.SortFunc(results, func(a, b reach.Result) int { return a.Start.Compare(b.Start) })
-			// The attempts at the end that all went as wanted.
-			i := len(results)
-			for i > 0 && results[i-1].Outcome == want {
-				i--
+			at, found := first(results)
+			if !found {
+				return fmt.Errorf("not after %d attempts", len(results))
 			}
-			if len(results)-i < 20 || results[i].Start.Before(start) {
-				return fmt.Errorf("%d attempts as wanted", len(results)-i)
-			}
-			took = results[i].Start.Sub(start)
+			took = at.Sub(start)
 			return nil
 		})
 		return took
 	}
+	isOpen := func(r reach.Result) bool { return r.Outcome == reach.Open }
+	// The first that is open: none was.
+	firstOpen := func(results []reach.Result) (time.Time, bool) {
+		i := slices.IndexFunc(results, isOpen)
+		if i < 0 {
+			return time.Time{}, false
+		}
+		return results[i].Start, true
+	}
+	// The first after the last that was open, if there have been many since.
+	firstRefused := func(results []reach.Result) (time.Time, bool) {
+		i := len(results)
+		for i > 0 && !isOpen(results[i-1]) {
+			i--
+		}
+		if len(results)-i < 20 {
+			return time.Time{}, false
+		}
+		return results[i].Start, true
+	}
 	var deny, allow []time.Duration
 	for range rounds {
 		p := policy()
-		deny = append(deny, within("deny", func() { must(t, api.Create(t.Context(), p)) }))
-		allow = append(allow, within("allow", func() { must(t, api.Delete(t.Context(), p)) }))
+		deny = append(deny, timed("deny", func() { must(t, api.Create(t.Context(), p)) }, firstRefused))
+		allow = append(allow, timed("allow", func() { must(t, api.Delete(t.Context(), p)) }, firstOpen))
 	}
 	var b strings.Builder
 	b.WriteString("| | p50 | p99 | longest | of |\n|---|---:|---:|---:|---:|\n")

@@ -24,6 +24,7 @@ func nodeRebooted(t *testing.T, x *trial) {
 	x.canary.toggle(t)
 	start()
 	back := time.Now()
+	t.Logf("%s runs again", third)
 
 	// Until the agent runs again, nothing of kidoban is in the node's new kernel tables.
 	var meanwhile tally

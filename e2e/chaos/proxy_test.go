@@ -31,7 +31,7 @@ type trouble struct {
 	latency   time.Duration // of each request
 	failing   float64       // share of requests that are answered with 500 or 429
 	watchLife time.Duration // after which a watch is cut; 0: never
-	expired   bool          // watches are told that their resourceVersion is too old
+	expired   bool          // watches that go on are told that their resourceVersion is too old
 }
 
 // A proxy stands between kidoban and the API server.
@@ -97,7 +97,10 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.failed++
 	}
 	p.mu.Unlock()
-	watch := r.URL.Query().Get("watch") != ""
+	query := r.URL.Query()
+	watch := query.Get("watch") != ""
+	// A watch that begins with the whole list asks for no resourceVersion that could be too old.
+	goesOn := watch && query.Get("resourceVersion") != "" && query.Get("sendInitialEvents") == ""
 
 	select {
 	case <-time.After(trouble.latency):
@@ -112,7 +115,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "chaos", http.StatusTooManyRequests)
 		return
-	case watch && trouble.expired:
+	case goesOn && trouble.expired:
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusGone)
 		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410,"message":"too old resource version: chaos"}`)

@@ -118,13 +118,14 @@ func (tr *traffic) await(t *testing.T, n int) {
 // run lets traffic go on for a while.
 func (tr *traffic) run(t *testing.T, d time.Duration) {
 	t.Helper()
-	tr.await(t, int(d/trafficInterval))
+	pause(t, d)
+	tr.await(t, 1)
 }
 
 // take counts what has been tried since the last call, or the start.
 func (tr *traffic) take(t *testing.T) tally {
 	t.Helper()
-	tr.await(t, int(probeTimeout/trafficInterval)+2) // attempts that began before now have come to their ends
+	tr.run(t, probeTimeout+trafficInterval) // attempts that began before now have come to their ends
 	var sum tally
 	for i := range tr.sources {
 		s := &tr.sources[i]
@@ -135,6 +136,16 @@ func (tr *traffic) take(t *testing.T) tally {
 		s.counted = len(results)
 	}
 	return sum
+}
+
+// pause waits for a while in which others are at work.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal(t.Context().Err())
+	}
 }
 
 func (tr *traffic) stop(t *testing.T) {
