@@ -11,8 +11,8 @@ import (
 func (d *Dataplane) CheckMaps() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for prefix, class := range d.networks.standing {
-		if err := d.networks.put(prefix, class); err != nil {
+	for prefix := range d.networks.standing {
+		if err := d.networks.rewrite(prefix); err != nil {
 			return err
 		}
 	}

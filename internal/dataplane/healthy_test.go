@@ -1,10 +1,12 @@
 package dataplane_test
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 )
 
@@ -19,6 +21,20 @@ func TestAHealthyDataplane(t *testing.T) {
 	check(t, os.RemoveAll(filepath.Join(n.opts.BPFFS, "kidoban")))
 	if n.d.CheckLinks() == nil {
 		t.Error("lost pins go unnoticed")
+	}
+}
+
+// The check must not change what it writes: a policy may name 0.0.0.0/0.
+func TestTheCheckOfMapsChangesNothing(t *testing.T) {
+	d := newDataplane(t, dataplane.Options{})
+	tables := compiler.Tables{Networks: map[netip.Prefix]compiler.ClassID{
+		netip.MustParsePrefix("0.0.0.0/0"): 7, netip.MustParsePrefix("::/0"): 8,
+	}}
+	_, err := d.Sync(&tables)
+	check(t, err)
+	check(t, d.CheckMaps())
+	if drift, err := d.Sync(&tables); err != nil || drift.Total() > 0 {
+		t.Errorf("drift %v, %v", drift, err)
 	}
 }
 

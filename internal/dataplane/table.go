@@ -69,6 +69,19 @@ func (t *table[K, V, RK, RV]) put(k K, v V) error {
 	return nil
 }
 
+// rewrite writes an entry as the kernel has it.
+func (t *table[K, V, RK, RV]) rewrite(k K) error {
+	rk := t.encodeKey(k)
+	var rv RV
+	if err := t.m.Lookup(&rk, &rv); err != nil {
+		return fmt.Errorf("read %v of BPF map %s: %w", k, t.name, err)
+	}
+	if err := t.m.Update(&rk, &rv, ebpf.UpdateExist); err != nil {
+		return fmt.Errorf("write %v to BPF map %s: %w", k, t.name, err)
+	}
+	return nil
+}
+
 // del makes sure that the tables' entry is not there. That it never was is no error.
 func (t *table[K, V, RK, RV]) del(k K) error {
 	if t.valid != nil && !t.valid(k) {
