@@ -176,8 +176,8 @@ func apiFailing(t *testing.T, x *trial) {
 		}
 		x.canary.toggle(t)
 		troubled := time.Now()
-		x.traffic.run(t, 15*time.Second)
 		t.Logf("%s: in force after %s", phase.name, x.canary.await(t, troubled).Round(100*time.Millisecond))
+		x.traffic.run(t, 10*time.Second)
 	}
 	x.canary.toggle(t)
 	p.set(trouble{})

@@ -30,9 +30,9 @@ type row struct {
 func (r row) check(t *testing.T) {
 	t.Helper()
 	if (r.promise.passes && r.tally.passes > 0) || (r.promise.drops && r.tally.drops > 0) {
-		t.Errorf("%s: %d wrong passes, %d wrong drops:\n\t%s", r.name, r.tally.passes, r.tally.drops, strings.Join(r.tally.examples, "\n\t"))
-	} else if len(r.tally.examples) > 0 {
-		t.Logf("%s: %d wrong passes, %d wrong drops, as was said:\n\t%s", r.name, r.tally.passes, r.tally.drops, strings.Join(r.tally.examples, "\n\t"))
+		t.Errorf("%s: %d wrong passes, %d wrong drops:\n\t%s", r.name, r.tally.passes, r.tally.drops, r.tally.examples())
+	} else if len(r.tally.wrong) > 0 {
+		t.Logf("%s: %d wrong passes, %d wrong drops, as was said:\n\t%s", r.name, r.tally.passes, r.tally.drops, r.tally.examples())
 	}
 	if r.tally.connections == 0 {
 		t.Errorf("%s: no connection was counted", r.name)

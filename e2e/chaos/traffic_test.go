@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,14 +26,22 @@ type tally struct {
 	connections int
 	passes      int // made though no policy allows them
 	drops       int // not made, or broken, though policies allow them
-	examples    []string
+	wrong       map[string]*wrongFlow // by who called whom
+}
+
+// A wrongFlow is what went wrong again and again in the same way.
+type wrongFlow struct {
+	times       int
+	first, last time.Time
 }
 
 func (c *tally) add(o tally) {
 	c.connections += o.connections
 	c.passes += o.passes
 	c.drops += o.drops
-	c.examples = append(c.examples, o.examples...)
+	for flow, w := range o.wrong {
+		c.note(flow, *w)
+	}
 }
 
 // count judges one attempt.
@@ -46,9 +55,39 @@ func (c *tally) count(from string, r reach.Result, allowed bool) {
 	default:
 		return
 	}
-	if len(c.examples) < 8 {
-		c.examples = append(c.examples, fmt.Sprintf("%s %s → %s (held: %t): %s %s", r.Start.Format("15:04:05.000"), from, r.Target, r.Held, r.Outcome, r.Error))
+	call, _, _ := strings.Cut(r.Error, " ") // dial, read or write: how far it came
+	c.note(fmt.Sprintf("%s → %s (held: %t): %s %s", from, r.Target, r.Held, r.Outcome, call), wrongFlow{1, r.Start, r.Start})
+}
+
+func (c *tally) note(flow string, more wrongFlow) {
+	w, ok := c.wrong[flow]
+	if !ok {
+		if c.wrong == nil {
+			c.wrong = map[string]*wrongFlow{}
+		}
+		c.wrong[flow] = &more
+		return
 	}
+	w.times += more.times
+	if more.first.Before(w.first) {
+		w.first = more.first
+	}
+	if more.last.After(w.last) {
+		w.last = more.last
+	}
+}
+
+// examples are what went wrong, a line each.
+func (c *tally) examples() string {
+	var lines []string
+	for flow, w := range c.wrong {
+		lines = append(lines, fmt.Sprintf("%s – %s, %d times: %s", w.first.Format("15:04:05.000"), w.last.Format("15:04:05.000"), w.times, flow))
+	}
+	slices.Sort(lines)
+	if len(lines) > 20 {
+		lines = append(lines[:20], "…")
+	}
+	return strings.Join(lines, "\n\t")
 }
 
 // traffic goes on between all pods of the world, within and across the steady nodes, in both families.

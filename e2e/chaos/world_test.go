@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -55,7 +56,10 @@ func makeWorld(ctx context.Context) error {
 	}
 	for _, node := range steady {
 		for _, r := range []string{server, friend, stranger} {
-			objects = append(objects, servingPod(r+"-"+node, r, node))
+			p := servingPod(r+"-"+node, r, node)
+			// Where the machine is busy with other things, one that asks for nothing is let wait for seconds.
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")}
+			objects = append(objects, p)
 		}
 	}
 	for _, o := range objects {
