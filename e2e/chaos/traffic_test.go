@@ -24,8 +24,8 @@ const (
 // A tally counts connections, and exchanges on those that are held.
 type tally struct {
 	connections int
-	passes      int // made though no policy allows them
-	drops       int // not made, or broken, though policies allow them
+	passes      int                   // made though no policy allows them
+	drops       int                   // not made, or broken, though policies allow them
 	wrong       map[string]*wrongFlow // by who called whom
 }
 
