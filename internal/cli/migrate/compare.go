@@ -45,6 +45,9 @@ type Traffic struct {
 	Agreed int `json:"agreed"`
 }
 
+// shortest time without a difference that says anything: an agent tells of flows that go on once each --event-interval, by default 30 s.
+const shortest = time.Minute
+
 func newCompare(env *command.Env) *cobra.Command {
 	var duration, timeout time.Duration
 	var namespace string
@@ -70,12 +73,15 @@ flows that kidoban allows there is no event unless agents log all, and never one
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd)
-	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "End when no flow differed for this long.")
+	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "End when no flow differed for this long; a minute at least, and longer than the agents' --event-interval.")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "End after this long whatever there is. Default: never.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
+		}
+		if duration < shortest {
+			return fmt.Errorf("--for %s: give %s or more: agents sum up flows of one kind for half a minute", duration, shortest)
 		}
 		c, err := env.Client()
 		if err != nil {

@@ -61,6 +61,7 @@ func TestGolden(t *testing.T) {
 		"convert-list":             {"convert", "-f", "testdata/list.json"},
 		"convert-nothing":          {"convert", "-f", "../../../examples/shop"},
 		"convert-no-such-format":   {"convert", "-f", examples, "-o", "table"},
+		"compare-too-short":        {"compare", "--for", "10s"},
 		"convert-no-such-pod-cidr": {"convert", "-f", examples, "--pod-cidr", "10.0.0.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
