@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -76,13 +77,17 @@ func TestConfig(t *testing.T) {
 		applyOverlay(t, overlay("overlays/eks"))
 		expect(t, "frontend", closed, reach.TimedOut)
 		for _, node := range nodes {
-			metrics := func(port int) (string, error) {
-				return cluster.Output(test.Kubectl(t.Context(), "get", "--raw", fmt.Sprintf("/api/v1/nodes/%s:%d/proxy/metrics", node, port)))
+			metrics := func(ctx context.Context, port int) (string, error) {
+				return cluster.Output(test.Kubectl(ctx, "get", "--raw", fmt.Sprintf("/api/v1/nodes/%s:%d/proxy/metrics", node, port)))
 			}
-			if out, err := metrics(9162); err != nil || !strings.Contains(out, "kidoban_agent_build_info") {
-				t.Errorf("no metrics on port 9162 of %s: %v", node, err)
-			}
-			if _, err := metrics(8162); err == nil {
+			eventually(t, "metrics on port 9162 of "+node, func(ctx context.Context) error {
+				out, err := metrics(ctx, 9162)
+				if err == nil && !strings.Contains(out, "kidoban_agent_build_info") {
+					err = errors.New("they are not the agent's")
+				}
+				return err
+			})
+			if _, err := metrics(t.Context(), 8162); err == nil {
 				t.Errorf("port 8162 of %s, which the VPC CNI needs, is taken", node)
 			}
 		}
