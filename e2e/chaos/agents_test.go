@@ -21,7 +21,11 @@ import (
 
 func agentsKilled(t *testing.T, x *trial) {
 	var killed time.Time
-	for range 2 {
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
 		killed = time.Now()
 		killAll(t, engineNow(t, "agent"))
 		x.canary.toggle(t)

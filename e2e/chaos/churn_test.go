@@ -202,7 +202,7 @@ func namespacesRelabelled(t *testing.T, x *trial) {
 		must(t, api.Patch(t.Context(), ns, client.RawPatch(types.MergePatchType, []byte(patch))))
 	}
 	writes := 0
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); writes++ {
+	for end := time.Now().Add(briefly()); time.Now().Before(end); writes++ {
 		label(all[writes%n], []string{"in", "out"}[writes/n%2])
 	}
 	t.Log(writes, "labels written")
@@ -219,7 +219,7 @@ func namespacesRelabelled(t *testing.T, x *trial) {
 
 func policiesStorm(t *testing.T, x *trial) {
 	writes := 0
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); writes += 2 {
+	for end := time.Now().Add(briefly()); time.Now().Before(end); writes += 2 {
 		// It selects the pods that are called, has them let in on a port on which nobody calls, and names a group of its own.
 		policy := ingress(fmt.Sprintf("storm-%d", writes), []string{server, friend}[writes/2%2], stranger, tcp(9999))
 		policy.Spec.Ingress = append(policy.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
