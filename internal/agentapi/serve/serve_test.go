@@ -121,15 +121,15 @@ func get(t *testing.T, url string) (int, string) {
 func TestLists(t *testing.T) {
 	s, _ := serveNode(t, &ring{})
 	var pods agentapi.PodList
-	if status, body := get(t, s.URL+agentapi.PathPods); status != 200 || json.Unmarshal([]byte(body), &pods) != nil || pods.Node != "node-1" || pods.Pods[0].Name != "web" {
+	if status, body := get(t, s.URL+agentapi.PathPods); status != http.StatusOK || json.Unmarshal([]byte(body), &pods) != nil || pods.Node != "node-1" || pods.Pods[0].Name != "web" {
 		t.Errorf("%d %s", status, body)
 	}
 	var policies agentapi.PolicyList
-	if status, body := get(t, s.URL+agentapi.PathPolicies); status != 200 || json.Unmarshal([]byte(body), &policies) != nil || policies.Policies[0].PolicyEndpoint != "allow" {
+	if status, body := get(t, s.URL+agentapi.PathPolicies); status != http.StatusOK || json.Unmarshal([]byte(body), &policies) != nil || policies.Policies[0].PolicyEndpoint != "allow" {
 		t.Errorf("%d %s", status, body)
 	}
 	var node agentapi.Node
-	if status, body := get(t, s.URL+agentapi.PathNode); status != 200 || json.Unmarshal([]byte(body), &node) != nil || node.Node != "node-1" || node.Version != "v1" || node.Drift != 2 ||
+	if status, body := get(t, s.URL+agentapi.PathNode); status != http.StatusOK || json.Unmarshal([]byte(body), &node) != nil || node.Node != "node-1" || node.Version != "v1" || node.Drift != 2 ||
 		!slices.Equal(node.Maps, []agentapi.MapUse{{Map: "pods", Entries: 12, Max: 4096}}) {
 		t.Errorf("%d %s", status, body)
 	}
@@ -152,7 +152,7 @@ func TestEventsSince(t *testing.T) {
 			}
 			nodes = append(nodes, e.Node)
 		}
-		if status != 200 || strings.Join(nodes, " ") != want {
+		if status != http.StatusOK || strings.Join(nodes, " ") != want {
 			t.Errorf("since %q: %d %v, want %s", since, status, nodes, want)
 		}
 	}
@@ -246,14 +246,14 @@ func TestGuard(t *testing.T) {
 		away                      bool
 		want                      int
 	}{
-		{"may", "Bearer alice", agentapi.PathPods, false, 200},
-		{"may, in lower case", "bearer alice", agentapi.PathPods, false, 200},
-		{"may not get that", "Bearer alice", agentapi.PathEvents, false, 403},
-		{"no token", "", agentapi.PathPods, false, 401},
-		{"another scheme", "Basic alice", agentapi.PathPods, false, 401},
-		{"an unknown token", "Bearer mallory", agentapi.PathPods, false, 401},
-		{"a token for the API server", "Bearer bob", agentapi.PathPods, false, 401},
-		{"nobody to ask", "Bearer alice", agentapi.PathPods, true, 503},
+		{"may", "Bearer alice", agentapi.PathPods, false, http.StatusOK},
+		{"may, in lower case", "bearer alice", agentapi.PathPods, false, http.StatusOK},
+		{"may not get that", "Bearer alice", agentapi.PathEvents, false, http.StatusForbidden},
+		{"no token", "", agentapi.PathPods, false, http.StatusUnauthorized},
+		{"another scheme", "Basic alice", agentapi.PathPods, false, http.StatusUnauthorized},
+		{"an unknown token", "Bearer mallory", agentapi.PathPods, false, http.StatusUnauthorized},
+		{"a token for the API server", "Bearer bob", agentapi.PathPods, false, http.StatusUnauthorized},
+		{"nobody to ask", "Bearer alice", agentapi.PathPods, true, http.StatusServiceUnavailable},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			g := Guard{Tokens: apiServer{away: tc.away}, Access: access{}, Log: logr.Discard()}

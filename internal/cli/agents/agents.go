@@ -114,7 +114,12 @@ func (a *Agents) Open(ctx context.Context, pod *corev1.Pod, path string) (io.Rea
 }
 
 // Each calls f for every agent, several at the same time, and joins the errors.
-func (a *Agents) Each(f func(pod *corev1.Pod) error) error {
+func (a *Agents) Each(f func(pod *corev1.Pod) error) error { return a.each(atOnce, f) }
+
+// EachAtOnce is Each for what does not end by itself: it calls f for all agents at the same time.
+func (a *Agents) EachAtOnce(f func(pod *corev1.Pod) error) error { return a.each(len(a.Pods), f) }
+
+func (a *Agents) each(atOnce int, f func(pod *corev1.Pod) error) error {
 	slots := make(chan struct{}, atOnce)
 	errs := make([]error, len(a.Pods))
 	var wg sync.WaitGroup

@@ -78,7 +78,7 @@ log has them all.`,
 		}
 		p := printer{env: env, output: output, names: podNames(cmd.Context(), c)}
 		f.names = p.names
-		return stream(cmd.Context(), a, path(since, follow), follow, f, p.print, env.ErrOut)
+		return stream(cmd.Context(), a, a.Open, path(since, follow), follow, f, p.print, env.ErrOut)
 	}
 	return cmd
 }
@@ -118,14 +118,21 @@ func (f *filter) byPolicy(e *agentapi.Event) bool {
 	return e.Policy != nil && is(e.Policy.PolicyRef) || slices.ContainsFunc(e.IsolatedBy, is)
 }
 
+// opener opens an answer of an agent, as agents.Open does.
+type opener func(ctx context.Context, pod *corev1.Pod, path string) (io.ReadCloser, error)
+
 // stream the events of all agents, merged by time: those that came within settle of each other.
-func stream(ctx context.Context, a *agents.Agents, path string, follow bool, f filter, print func(*agentapi.StreamedEvent) error, errOut io.Writer) error {
+func stream(ctx context.Context, a *agents.Agents, open opener, path string, follow bool, f filter, print func(*agentapi.StreamedEvent) error, errOut io.Writer) error {
+	each := a.Each
+	if follow {
+		each = a.EachAtOnce // none of them ends
+	}
 	events := make(chan agentapi.StreamedEvent, 1024)
 	var failed error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		failed = a.Each(func(pod *corev1.Pod) error {
-			err := read(ctx, a, pod, path, events)
+		failed = each(func(pod *corev1.Pod) error {
+			err := read(ctx, open, pod, path, events)
 			if err != nil && follow && ctx.Err() == nil {
 				fmt.Fprintln(errOut, "warning:", err)
 			}
@@ -141,8 +148,8 @@ func stream(ctx context.Context, a *agents.Agents, path string, follow bool, f f
 	return errors.Join(err, failed)
 }
 
-func read(ctx context.Context, a *agents.Agents, pod *corev1.Pod, path string, events chan<- agentapi.StreamedEvent) error {
-	body, err := a.Open(ctx, pod, path)
+func read(ctx context.Context, open opener, pod *corev1.Pod, path string, events chan<- agentapi.StreamedEvent) error {
+	body, err := open(ctx, pod, path)
 	if err != nil {
 		return err
 	}

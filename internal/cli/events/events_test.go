@@ -1,12 +1,19 @@
 package events
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
 
@@ -35,6 +42,33 @@ func TestEventsOfAllNodesComeInTheOrderOfTime(t *testing.T) {
 	})
 	if err != nil || strings.Join(got, " ") != "01 02 03" {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// Streams that are followed do not end: none may wait for another.
+func TestManyNodesAreFollowedAtOnce(t *testing.T) {
+	a := &agents.Agents{Pods: make([]corev1.Pod, 40)}
+	for i := range a.Pods {
+		a.Pods[i].Spec.NodeName = fmt.Sprint("n", i)
+	}
+	open := func(_ context.Context, pod *corev1.Pod, _ string) (io.ReadCloser, error) {
+		r, w := io.Pipe() // which stays open
+		e := event(0, agentapi.VerdictDeny, "backend")
+		e.Node = pod.Spec.NodeName
+		go func() { _ = json.NewEncoder(w).Encode(e) }()
+		return r, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	seen := map[string]bool{}
+	err := stream(ctx, a, open, "", true, filter{}, func(e *agentapi.StreamedEvent) error {
+		if seen[e.Node] = true; len(seen) == len(a.Pods) {
+			cancel()
+		}
+		return nil
+	}, io.Discard)
+	if err != nil || len(seen) != len(a.Pods) {
+		t.Errorf("%d of %d nodes were heard, %v", len(seen), len(a.Pods), err)
 	}
 }
 
