@@ -212,12 +212,15 @@ func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) 
 	}
 }
 
-// compare has a slice compared with what it should be. The caller holds mu.
+// compare has a slice written that is not what it should be. The caller holds mu.
 func (c *Controller) compare(q queue, pes *v1alpha1.PolicyEndpointSlice) {
-	if isNamedBySpec(pes) {
-		c.touch(q, resolver.SliceKey{Group: groupOf(pes), Index: pes.Spec.Index}, time.Time{})
-	} else {
+	if !isNamedBySpec(pes) {
 		q.Add(request{stray, client.ObjectKeyFromObject(pes)})
+		return
+	}
+	key := resolver.SliceKey{Group: groupOf(pes), Index: pes.Spec.Index}
+	if want, ok := c.resolver.Slice(key); !ok || !isSlice(pes, &want) {
+		c.touch(q, key, time.Time{})
 	}
 }
 

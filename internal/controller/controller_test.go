@@ -132,6 +132,18 @@ func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
 		c.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: fmt.Sprintf("many%d", i)}})
 	}
 	c.expectPeers(np, "Ingress", "fd00::3")
+
+	pe, err := c.endpointOf(np)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var head v1alpha1.PolicyEndpointSlice
+	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: sliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}, &head); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(head.ManagedFields); n > 0 {
+		t.Errorf("a slice that was updated has %d managedFields, which everybody who watches would be sent", n)
+	}
 }
 
 func TestWhatOthersDoToOursIsPutRight(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -166,13 +167,35 @@ func (c *Controller) writeSlice(ctx context.Context, key policy.GroupKey, spec v
 	pes := &v1alpha1.PolicyEndpointSlice{}
 	pes.Namespace, pes.Name = key.Namespace, sliceName(spec.Group, spec.Index)
 	return c.put(ctx, pes, func() bool {
-		changed := setLabels(pes, map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: spec.Group})
-		if !equality.Semantic.DeepEqual(pes.Spec, spec) {
-			pes.Spec = spec
-			changed = true
+		if isSlice(pes, &spec) {
+			return false
 		}
-		return changed
+		setLabels(pes, sliceLabels(spec.Group))
+		pes.Spec = spec
+		if pes.UID != "" {
+			pes.ManagedFields = untracked
+		}
+		return true
 	})
+}
+
+// untracked has the API server keep no managedFields of an object that is updated, now and later: one empty entry takes them away
+// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). A slice has one writer and is written for each
+// change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
+var untracked = []metav1.ManagedFieldsEntry{{}}
+
+// isSlice reports whether a slice is what it should be.
+func isSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) bool {
+	for k, v := range sliceLabels(spec.Group) {
+		if pes.Labels[k] != v {
+			return false
+		}
+	}
+	return equality.Semantic.DeepEqual(&pes.Spec, spec)
+}
+
+func sliceLabels(group string) map[string]string {
+	return map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: group}
 }
 
 func sliceName(group string, index int32) string { return fmt.Sprintf("%s-%d", group, index) }

@@ -96,10 +96,11 @@ func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint
 		}
 		if now != nil {
 			c.compare(q, *now)
-			return
+		} else if isNamedBySpec(*old) {
+			key := resolver.SliceKey{Group: groupOf(*old), Index: (*old).Spec.Index}
+			c.group(key.Group).present = false
+			c.touch(q, key, time.Time{})
 		}
-		c.group(groupOf(*old)).present = false
-		c.compare(q, *old)
 	})
 }
 
