@@ -139,23 +139,25 @@ func (o *observer) seeSlice(old, now *v1alpha1.PolicyEndpointSlice) {
 		g.selector, _ = parseGroupSelector(key.Namespace, either.Spec.Selector) // a wrong one is found by expectRight
 		o.groups[key] = g
 	}
-	touched := map[netip.Addr]struct{}{}
-	for _, s := range []struct {
-		pes  *v1alpha1.PolicyEndpointSlice
-		sign int
-	}{{now, 1}, {old, -1}} {
-		if s.pes == nil {
-			continue
-		}
-		for _, cidr := range s.pes.Spec.Addresses {
-			a := addressOf(cidr)
-			if g.addresses[a] += s.sign; g.addresses[a] == 0 {
-				delete(g.addresses, a)
-			}
-			touched[a] = struct{}{}
+	change := map[v1alpha1.CIDR]int{}
+	if now != nil {
+		for _, cidr := range now.Spec.Addresses {
+			change[cidr]++
 		}
 	}
-	for a := range touched {
+	if old != nil {
+		for _, cidr := range old.Spec.Addresses {
+			change[cidr]--
+		}
+	}
+	for cidr, n := range change {
+		if n == 0 {
+			continue
+		}
+		a := addressOf(cidr)
+		if g.addresses[a] += n; g.addresses[a] == 0 {
+			delete(g.addresses, a)
+		}
 		if c := o.waiting[a]; c != nil {
 			o.settle(a, c, key, g)
 		}
