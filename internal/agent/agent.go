@@ -166,7 +166,9 @@ func (a *Agent) run(ctx context.Context) error {
 			if a.failure.Load() != nil {
 				continue // repair is due
 			}
-			err = a.collect()
+			if err = a.heal(); err == nil {
+				err = a.collect()
+			}
 		case <-check.C:
 			err = a.repair()
 		case <-retry.C:
@@ -214,10 +216,25 @@ func (a *Agent) collect() error {
 	return a.dp.Apply(changes)
 }
 
-// repair compares the kernel's maps with what they should hold, puts them right, and puts back what somebody removed beside them.
+// heal puts back what somebody removed beside the maps.
+func (a *Agent) heal() error {
+	detached, err := a.dp.Heal()
+	if detached > 0 {
+		a.opts.Log.Info("Somebody detached the program, and packets were not judged; it is attached again", "links", detached)
+		a.metrics.drift.WithLabelValues("links", "missing").Add(float64(detached))
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.pending.everything = true // of what was opened meanwhile
+		a.wakeSweep()
+	}
+	return err
+}
+
+// repair heals, compares the kernel's maps with what they should hold, and puts them right.
 func (a *Agent) repair() error {
-	if err := a.dp.Attach(); err != nil {
-		return err
+	unhealed := a.heal()
+	if errors.Is(unhealed, dataplane.ErrSuperseded) {
+		return unhealed
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -225,7 +242,7 @@ func (a *Agent) repair() error {
 	if a.failure.Load() != nil {
 		a.state.compiler.Collect() // there may be no room for what is unused
 	}
-	return a.sync()
+	return errors.Join(unhealed, a.sync())
 }
 
 func (a *Agent) sync() error {

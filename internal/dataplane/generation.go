@@ -3,6 +3,9 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -31,34 +34,43 @@ var ErrSuperseded = errors.New("a later generation of the dataplane has taken ov
 // Attach makes this generation the judge: it is attached for both families and pinned, and only then are all others detached
 // and unpinned. For a moment both judge, and a packet needs both. After an error the others are as they were.
 //
-// Once attached, Attach puts back what somebody removed: pins, and connection tracking. Where a later generation has taken over
-// it does nothing and returns ErrSuperseded.
-//
 // The network namespace is that of the calling thread.
 func (d *Dataplane) Attach() error {
+	_, err := d.Heal()
+	return err
+}
+
+// Heal is Attach, and once attached it puts back what somebody removed: links, pins, and connection tracking. It returns how many links
+// were detached: so long packets of that family passed without being judged, and the flows that they opened are in conntrack. Where a
+// later generation has taken over it does nothing and returns ErrSuperseded.
+func (d *Dataplane) Heal() (detached int, err error) {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
 
 	others, err := generations(d.opts.BPFFS)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if d.links != nil && slices.ContainsFunc(others, func(dir string) bool { return dir > d.dir }) {
-		return ErrSuperseded
+		return 0, ErrSuperseded
 	}
 	if err := EnableConntrack(); err != nil {
-		return err
+		return 0, err
 	}
 	if d.links == nil {
 		if err := d.attach(); err != nil {
-			return err
+			return 0, err
 		}
 		d.dir = successor(d.opts.BPFFS, others)
 	}
-	if err := d.pin(); err != nil {
-		return err
+	detached, err = d.reattach()
+	if err != nil {
+		return detached, err
 	}
-	return d.takeOver(others)
+	if err := d.pin(); err != nil {
+		return detached, err
+	}
+	return detached, d.takeOver(others)
 }
 
 func (d *Dataplane) attach() error {
@@ -77,22 +89,54 @@ func (d *Dataplane) attach() error {
 	return nil
 }
 
-func attachFirstFree(p *ebpf.Program, family link.NetfilterProtocolFamily) (link.Link, error) {
-	for priority := int32(firstPriority); ; priority++ {
-		l, err := link.AttachNetfilter(link.NetfilterOptions{
-			Program:        p,
-			ProtocolFamily: family,
-			Hook:           link.NetfilterInetForward,
-			Priority:       priority,
-			NetfilterFlags: netfilterDefrag,
-		})
-		if err == nil {
-			return l, nil
+// reattach attaches again what somebody detached. The kernel does not tell it of a link; it does tell whether a link's place is taken.
+func (d *Dataplane) reattach() (detached int, err error) {
+	for name, family := range families {
+		info, err := d.links[name].Info()
+		if err != nil {
+			return detached, fmt.Errorf("ask the kernel about %s: %w", name, err)
 		}
-		if !errors.Is(err, unix.EBUSY) || priority == lastPriority {
-			return nil, fmt.Errorf("attach to the forward hook of family %d at priority %d: %w", family, priority, err)
+		l, err := attachAt(d.objs.Kidoban, family, info.Netfilter().Priority)
+		if errors.Is(err, unix.EBUSY) {
+			continue
+		}
+		if err != nil {
+			return detached, err
+		}
+		detached++
+		old := d.links[name]
+		d.links[name] = l
+		if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return detached, fmt.Errorf("unpin a detached link: %w", err)
+		}
+		if err := old.Close(); err != nil {
+			return detached, err
 		}
 	}
+	return detached, nil
+}
+
+func attachFirstFree(p *ebpf.Program, family link.NetfilterProtocolFamily) (link.Link, error) {
+	for priority := int32(firstPriority); ; priority++ {
+		l, err := attachAt(p, family, priority)
+		if err == nil || !errors.Is(err, unix.EBUSY) || priority == lastPriority {
+			return l, err
+		}
+	}
+}
+
+func attachAt(p *ebpf.Program, family link.NetfilterProtocolFamily, priority int32) (link.Link, error) {
+	l, err := link.AttachNetfilter(link.NetfilterOptions{
+		Program:        p,
+		ProtocolFamily: family,
+		Hook:           link.NetfilterInetForward,
+		Priority:       priority,
+		NetfilterFlags: netfilterDefrag,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("attach to the forward hook of family %d at priority %d: %w", family, priority, err)
+	}
+	return l, nil
 }
 
 // takeOver ends the other generations.
