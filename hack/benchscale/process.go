@@ -66,7 +66,7 @@ func (p *process) end() (time.Duration, error) {
 	case err = <-p.ended:
 	case <-time.After(30 * time.Second):
 		_ = p.cmd.Process.Kill()
-		<-p.ended
+		_ = <-p.ended
 		err = errors.New("it did not end within 30 s of SIGTERM")
 	}
 	if err != nil {
