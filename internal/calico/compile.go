@@ -23,8 +23,8 @@ func (c *compiler) policy(p *Policy) (*JudgedPolicy, []Problem) {
 	if len(p.Invalid) > 0 {
 		return nil, p.Invalid
 	}
-	if p.Spec.DoNotTrack || p.Spec.PreDNAT {
-		return nil, nil // of host endpoints only
+	if p.AboutHosts() {
+		return nil, nil
 	}
 	if _, known := c.set.Tier(p.TierName()); !known {
 		return nil, []Problem{{Object: p.String(), Field: "spec.tier", Problem: fmt.Sprintf("Tier %s is not known, and so not its place", p.Spec.Tier), Fix: "give the Tier too"}}
@@ -176,10 +176,10 @@ func (s *Set) NetsOf(selector *Selector, namespaces map[string]map[string]string
 			continue
 		}
 		if n.Invalid {
-			return nil, fmt.Errorf("selector: it selects %s, which cannot be read", n)
+			return nil, fmt.Errorf("it selects %s, which cannot be read", n)
 		}
 		if len(n.Domains) > 0 {
-			return nil, fmt.Errorf("selector: it selects %s, whose allowedEgressDomains are not looked at", n)
+			return nil, fmt.Errorf("it selects %s, whose allowedEgressDomains are not looked at", n)
 		}
 		nets, err := ParseNets(n.Nets)
 		if err != nil {
@@ -189,7 +189,7 @@ func (s *Set) NetsOf(selector *Selector, namespaces map[string]map[string]string
 	}
 	for i := range s.HostEndpoints {
 		if h := &s.HostEndpoints[i]; h.Matches(selector) {
-			return nil, fmt.Errorf("selector: it selects HostEndpoint %s, whose addresses are not looked at", h.Name)
+			return nil, fmt.Errorf("it selects HostEndpoint %s, whose addresses are not looked at", h.Name)
 		}
 	}
 	return out, nil

@@ -83,7 +83,7 @@ func (s *Set) add(o *object, raw []byte, stored bool) error {
 	switch o.Kind {
 	case KindNetworkPolicy, KindGlobalNetworkPolicy:
 		p := Policy{Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, ObjectName: o.Metadata.Name, Stored: stored}
-		err := spec(name(o), raw, &p.Spec)
+		err := errors.Join(spec(name(o), raw, &p.Spec), p.checkFields())
 		if err != nil {
 			p.Invalid = problemsOf(name(o), err)
 		}
@@ -165,7 +165,7 @@ func spec(object string, raw []byte, into any) error {
 	}
 	strict, err := kjson.UnmarshalStrict(o.Spec, into)
 	if err != nil {
-		return &Problem{Object: object, Field: "spec", Problem: err.Error(), Fix: "correct it"}
+		return badSpec(object, o.Spec, into, err)
 	}
 	var errs []error
 	for _, e := range strict {
@@ -175,6 +175,29 @@ func spec(object string, raw []byte, into any) error {
 			field, problem = "spec."+strings.Trim(f, `"`), "the field is not known here, and may change what the policy means"
 		}
 		errs = append(errs, &Problem{Object: object, Field: field, Problem: problem, Fix: "write the policy without it"})
+	}
+	return errors.Join(errs...)
+}
+
+// checkFields of a NetworkPolicy: those that only a GlobalNetworkPolicy has are dropped by Calico's API server, or refused.
+func (p *Policy) checkFields() error {
+	if p.Kind != KindNetworkPolicy {
+		return nil
+	}
+	var errs []error
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"namespaceSelector", p.Spec.NamespaceSelector != ""}, {"doNotTrack", p.Spec.DoNotTrack},
+		{"preDNAT", p.Spec.PreDNAT}, {"applyOnForward", p.Spec.ApplyOnForward},
+	} {
+		if f.set {
+			errs = append(errs, &Problem{
+				Object: p.String(), Field: "spec." + f.name, Problem: "a NetworkPolicy has no such field, only a GlobalNetworkPolicy",
+				Fix: "take it out, if the policy is about its own namespace, as every NetworkPolicy is",
+			})
+		}
 	}
 	return errors.Join(errs...)
 }

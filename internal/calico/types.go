@@ -112,6 +112,9 @@ func (p *Policy) Isolates() (out [2]bool) {
 	return out
 }
 
+// AboutHosts reports whether the policy is one about host endpoints alone.
+func (p *Policy) AboutHosts() bool { return p.Spec.DoNotTrack || p.Spec.PreDNAT }
+
 // Rules of a direction, in their order.
 func (p *Policy) Rules(d policy.Direction) []Rule {
 	if d == policy.Ingress {
@@ -244,6 +247,8 @@ type Problem struct {
 	Problem string `json:"problem"`
 	// Fix is what could be done.
 	Fix string `json:"fix,omitempty"`
+	// HeldBackBy is the object that has a problem of its own, where this one has none.
+	HeldBackBy string `json:"heldBackBy,omitempty"`
 }
 
 func (p Problem) String() string {

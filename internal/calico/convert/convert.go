@@ -185,7 +185,7 @@ func (c *conversion) dependents() {
 					field = "spec.tier"
 				}
 				c.refuse(l.candidate, calico.Problem{
-					Field: field, Problem: fmt.Sprintf("what it comes to depends on %s, which is not converted", locals[i].name), Fix: "see to that one first",
+					Field: field, Problem: fmt.Sprintf("what it comes to depends on %s, which is not converted", locals[i].name), Fix: "see to that one first", HeldBackBy: locals[i].name,
 				})
 			}
 		}
@@ -312,6 +312,9 @@ func (c *conversion) refuseWeighed(w *walk, by *weighed, about *candidate) {
 	}
 	if errors.Is(by.error, errPodsAndNets) {
 		p.Fix = "give --pod-cidr, if its networks hold no pods; " + p.Fix
+	}
+	if errors.Is(by.error, errEverybodyElse) && p.Field != "spec.order" {
+		p.Fix += "; if networks of GlobalNetworkSets alone are meant, add namespaceSelector: global() to the rule"
 	}
 	c.refuse(by.policy, p)
 }

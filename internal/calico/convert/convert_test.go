@@ -155,6 +155,14 @@ shop/own {"egress":[{"to":[{"podSelector":{"matchLabels":{"role":"db"}}},{"ipBlo
 shop/pci-2 {"ingress":[{"from":[{"namespaceSelector":{}}]}],"podSelector":{"matchExpressions":[{"key":"pci","operator":"NotIn","values":["true"]}]},"policyTypes":["Ingress"]}`},
 		{"a rule about other pods than the policy's is about nobody", np("a", `selector: x == 'y', ingress: [{action: Allow, destination: {selector: x == 'z'}}]`), convert.Options{},
 			`shop/a {"podSelector":{"matchLabels":{"x":"y"}},"policyTypes":["Ingress"]}`},
+		{"a peer that a NetworkSet is among does not narrow the policy's own pods down, where all of them are selected", docs(
+			"apiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {name: s, namespace: shop, labels: {role: db}}\nspec: {nets: [10.0.0.0/8]}",
+			np("a", `egress: [{action: Allow, protocol: UDP, source: {namespaceSelector: all()}, destination: {ports: [53]}}]`)), convert.Options{},
+			`shop/a {"egress":[{"ports":[{"port":53,"protocol":"UDP"}]}],"podSelector":{},"policyTypes":["Egress"]}`},
+		{"a refusal of GlobalNetworkSets alone, before everything is allowed", docs(
+			"apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: s, labels: {role: plc}}\nspec: {nets: [203.0.113.50/32]}",
+			np("a", `egress: [{action: Deny, destination: {selector: role == 'plc', namespaceSelector: global()}}, {action: Allow}]`)), convert.Options{},
+			`shop/a {"egress":[{"to":[{"ipBlock":{"cidr":"0.0.0.0/0","except":["203.0.113.50/32"]}},{"ipBlock":{"cidr":"::/0"}}]}],"podSelector":{},"policyTypes":["Egress"]}`},
 		{"one family", np("a", `ingress: [{action: Allow, ipVersion: 4}]`), convert.Options{},
 			`shop/a {"ingress":[{"from":[{"ipBlock":{"cidr":"0.0.0.0/0"}}]}],"podSelector":{},"policyTypes":["Ingress"]}`},
 	} {
@@ -199,6 +207,7 @@ func TestRefuses(t *testing.T) {
 		{"namespaces to come", gnp("a", `selector: all()`), "spec.selector", "namespaces that come later"},
 		{"untracked", gnp("a", `doNotTrack: true, applyOnForward: true, selector: has(x)`), "spec.doNotTrack", "host endpoints"},
 		{"before DNAT", gnp("a", `preDNAT: true, applyOnForward: true, selector: has(x)`), "spec.preDNAT", "host endpoints"},
+		{"host endpoints alone", gnp("a", `namespaceSelector: global(), selector: has(x)`), "spec.namespaceSelector", "no pods"},
 		{"a tier that is not there", np("x.a", `tier: x`), "spec.tier", "Tier x is not known"},
 		{"host endpoints", docs("apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: n1, labels: {node: x}}", gnp("a", `selector: has(node)`)), "spec.selector", "HostEndpoint n1"},
 		{"host endpoints as peers", docs("apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: n1, labels: {node: x}}", np("a", `ingress: [{action: Allow, source: {selector: has(node), namespaceSelector: global()}}]`)), "spec.ingress[0].source.selector", "HostEndpoint n1"},
@@ -232,6 +241,46 @@ func TestOthersAreConverted(t *testing.T) {
 	r := convert.Convert(s, convert.Options{Namespaces: namespaces})
 	if len(r.NotConverted) != 1 || len(r.Converted) != 1 || len(r.Policies) != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// What is about nodes alone says nothing of pods.
+func TestPoliciesOfHostsHoldNothingBack(t *testing.T) {
+	for _, host := range []string{
+		`order: 1, preDNAT: true, applyOnForward: true, ingress: [{action: Deny}]`,
+		`order: 1, doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]`,
+		`order: 1, namespaceSelector: global(), ingress: [{action: Deny}]`,
+	} {
+		r := convert.Convert(read(t, docs(gnp("host", host), np("a", `order: 2, ingress: [{action: Allow}]`))), convert.Options{Namespaces: namespaces})
+		if len(r.NotConverted) != 1 || len(r.Policies) != 1 {
+			t.Errorf("%s: %v", host, r.Refused)
+		}
+	}
+}
+
+// What comes to nothing is told: it may be that an object is missing.
+func TestNotesWhatSelectsNothing(t *testing.T) {
+	for _, tc := range []struct{ policies, field, note string }{
+		{np("a", `egress: [{action: Allow, destination: {selector: has(x), namespaceSelector: global()}}]`), "spec.egress[0].destination", "selects nothing"},
+		{gnp("a", `namespaceSelector: projectcalico.org/name == 'gone' && projectcalico.org/name == 'shop'`), "spec.namespaceSelector", "no pods"},
+		{gnp("a", `namespaceSelector: team == 'gone'`), "spec.namespaceSelector", "no pods"},
+	} {
+		r := convert.Convert(read(t, tc.policies), convert.Options{Namespaces: namespaces, ExpandGlobal: true})
+		found := false
+		for _, n := range append(r.Notes, r.Refused...) {
+			found = found || n.Field == tc.field && strings.Contains(n.Problem, tc.note)
+		}
+		if !found {
+			t.Errorf("%s: %v", tc.policies, r.Notes)
+		}
+	}
+}
+
+// Where some pods' removal from everybody cannot be said, networks alone often were meant.
+func TestTheWayOutOfEverythingButSomePods(t *testing.T) {
+	r := convert.Convert(read(t, np("a", `egress: [{action: Deny, destination: {selector: role == 'plc'}}, {action: Allow}]`)), convert.Options{Namespaces: namespaces})
+	if len(r.Refused) != 1 || !strings.Contains(r.Refused[0].Fix, "namespaceSelector: global()") {
+		t.Errorf("%+v", r.Refused)
 	}
 }
 

@@ -34,7 +34,7 @@ func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods 
 			continue
 		}
 		selected := r.selected(path+".selector", part.selector)
-		if !r.space.apart(selected.nets) {
+		if left, err := everyPod.minus(selected.pods); !r.space.apart(selected.nets) && (err != nil || !left.empty()) {
 			r.problem(path+".selector", "give --pod-cidr, or a selector that selects no NetworkSet", "it selects NetworkSets whose networks may hold pods")
 			return everyPod
 		}
@@ -99,6 +99,9 @@ func (r *reader) entity(path string, e *calico.EntityRule, namespace string) pee
 	}
 	if negative != nil {
 		step("notSelector", r.space.minus, r.selected(path+".notSelector", negative))
+	}
+	if len(r.problems) == before && out.empty() {
+		r.note(path, "it selects nothing: neither pods nor networks of NetworkSets that are given")
 	}
 	return out
 }

@@ -56,6 +56,10 @@ func (r *reader) read(p *calico.Policy) *candidate {
 	}
 	r.hosts(p)
 	r.selection(p, c)
+	if p.AboutHosts() || !c.opaque && c.selects.empty() {
+		c.selects, c.opaque, c.isolates = nobody, false, [2]bool{} // no policy of pods depends on it
+		return c
+	}
 	for _, d := range policy.Directions {
 		if !c.isolates[d] {
 			if n := len(p.Rules(d)); n > 0 {
@@ -73,6 +77,7 @@ func (r *reader) read(p *calico.Policy) *candidate {
 // hosts: what is said about nodes' own interfaces.
 func (r *reader) hosts(p *calico.Policy) {
 	const fix = "guard the nodes by security groups or a firewall; kidoban's policies are about pods"
+	const orOneOfBoth = "; if only pods are meant, add namespaceSelector: all(); if only nodes are, namespaceSelector: global()"
 	if p.Spec.DoNotTrack {
 		r.problem("spec.doNotTrack", fix, "only host endpoints have policies that bypass connection tracking")
 	}
@@ -83,7 +88,7 @@ func (r *reader) hosts(p *calico.Policy) {
 		return // pods only
 	}
 	if p.Spec.ApplyOnForward && !p.Spec.DoNotTrack && !p.Spec.PreDNAT {
-		r.problem("spec.applyOnForward", fix+"; if only pods are meant, add namespaceSelector: all()", "it makes the policy one about what passes host endpoints")
+		r.problem("spec.applyOnForward", fix+orOneOfBoth, "it makes the policy one about what passes host endpoints")
 	}
 	s, err := p.Selector()
 	if err != nil {
@@ -91,7 +96,7 @@ func (r *reader) hosts(p *calico.Policy) {
 	}
 	for i := range r.set.HostEndpoints {
 		if h := &r.set.HostEndpoints[i]; h.Matches(s) {
-			r.problem("spec.selector", fix+"; if only pods are meant, add namespaceSelector: all()", "it selects HostEndpoint %s too", h.Name)
+			r.problem("spec.selector", fix+orOneOfBoth, "it selects HostEndpoint %s too", h.Name)
 			return
 		}
 	}
@@ -120,6 +125,9 @@ func (r *reader) selection(p *calico.Policy, c *candidate) {
 		return
 	}
 	c.selects, c.opaque = selected, false
+	if p.Kind == calico.KindGlobalNetworkPolicy && p.Spec.NamespaceSelector != "" && selected.empty() {
+		r.problem("spec.namespaceSelector", "guard the nodes by security groups or a firewall; if it is no longer needed, delete it", "it selects no pods: host endpoints, or nothing")
+	}
 }
 
 func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int) {

@@ -25,6 +25,12 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 	slices.SortFunc(r.Policies, func(a, b networkingv1.NetworkPolicy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	placed := map[*calico.Policy]bool{}
+	for _, locals := range c.local {
+		for _, l := range locals {
+			placed[l.policy] = true
+		}
+	}
 	told := map[*calico.Policy]bool{}
 	for _, who := range c.candidates {
 		switch p := who.policy; {
@@ -34,6 +40,9 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 			r.NotConverted = append(r.NotConverted, who.name)
 		default:
 			r.Converted = append(r.Converted, who.name)
+			if !placed[p] {
+				r.Notes = append(r.Notes, calico.Problem{Object: who.name, Field: selectorField(who), Problem: "it selects no pods of the namespaces that there are: nothing is written for it"})
+			}
 		}
 		told[who.policy] = true
 	}

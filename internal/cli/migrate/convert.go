@@ -151,9 +151,14 @@ func writePolicies(out io.Writer, list []networkingv1.NetworkPolicy) error {
 }
 
 func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix, pools []calico.IPPool) {
-	if len(c.Refused) > 0 {
+	own := slices.DeleteFunc(slices.Clone(c.Refused), func(p calico.Problem) bool { return p.HeldBackBy != "" })
+	if len(own) > 0 {
 		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Refused"))
-		writeProblems(out, p, command.Red, c.Refused)
+		writeProblems(out, p, command.Red, own)
+	}
+	if len(c.Refused) > len(own) {
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Held back until those are seen to: what they come to depends on them"))
+		writeHeldBack(out, p, c.Refused)
 	}
 	if len(c.Notes) > 0 {
 		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Left out, without a change of meaning"))
@@ -196,6 +201,15 @@ func writeProblems(out io.Writer, p command.Paint, sgr string, list []calico.Pro
 		fmt.Fprintf(out, "    %s%s\n", field, problem.Problem)
 		if problem.Fix != "" {
 			fmt.Fprintf(out, "      → %s\n", problem.Fix)
+		}
+	}
+	fmt.Fprintln(out)
+}
+
+func writeHeldBack(out io.Writer, p command.Paint, list []calico.Problem) {
+	for _, problem := range list {
+		if problem.HeldBackBy != "" {
+			fmt.Fprintf(out, "  %s: %s, by %s\n", problem.Object, p.Text(command.Yellow, problem.Field), problem.HeldBackBy)
 		}
 	}
 	fmt.Fprintln(out)
