@@ -111,12 +111,8 @@ func run(o options) error {
 	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: mode.Guard(o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
 		CountHits: o.ruleSeries > 0}
-	warnings, err := dataplane.Check(dpOptions)
-	if err != nil {
+	if err := dataplane.Check(dpOptions); err != nil {
 		return err
-	}
-	for _, w := range warnings {
-		log.Info("This node may not be enforced wholly", "warning", w)
 	}
 
 	scheme := runtime.NewScheme()

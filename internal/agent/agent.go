@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +61,8 @@ type Agent struct {
 	round     atomic.Pointer[time.Time] // of the loop, the last one
 	hits      *hits                     // guarded by mu
 	failure   atomic.Pointer[error]
-	attempts  int // that failed in a row
+	attempts  int                 // that failed in a row
+	warnings  []dataplane.Warning // as they were logged last
 }
 
 // What is unused is collected at this interval; a packet is judged in far less.
@@ -90,6 +92,7 @@ func New(c cache.Cache, dp *dataplane.Dataplane, opts Options) *Agent {
 // Start fills the dataplane with what there is, makes it the judge, and keeps it right until the context is done. What was in force before stays
 // so until then: an API server that is away delays a start and opens nothing.
 func (a *Agent) Start(ctx context.Context) error {
+	a.warn()
 	a.refreshInterfaces(ctx)
 	if err := a.watch(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -170,6 +173,7 @@ func (a *Agent) run(ctx context.Context) error {
 				err = a.collect()
 			}
 		case <-check.C:
+			a.warn()
 			err = a.repair()
 		case <-retry.C:
 			err = a.repair()
@@ -306,6 +310,23 @@ func (a *Agent) noteFailure(err error) {
 		a.opts.Log.Error(err, "Cannot write the kernel's maps; what was in force stays so, and it is tried again")
 	}
 	a.failure.Store(&err)
+}
+
+// warn says what traffic of this node cannot be seen, when that begins and when it is over.
+func (a *Agent) warn() {
+	now := dataplane.Warnings()
+	for _, w := range now {
+		if !slices.Contains(a.warnings, w) {
+			a.opts.Log.Info("This node may not be enforced wholly", "warning", w)
+		}
+	}
+	for _, w := range a.warnings {
+		if !slices.Contains(now, w) {
+			a.opts.Log.Info("A warning does not hold any more", "warning", w)
+		}
+	}
+	a.warnings = now
+	a.metrics.warnings.Set(float64(len(now)))
 }
 
 func backoff(attempts int) time.Duration {

@@ -25,6 +25,7 @@ type metrics struct {
 	closed      prometheus.Gauge
 	rejected    *prometheus.CounterVec // by kind
 	drift       *prometheus.CounterVec // by map, difference
+	warnings    prometheus.Gauge
 }
 
 func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metrics {
@@ -62,12 +63,14 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; what they said before stays in force."}, []string{"kind"}),
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
+		warnings: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_warnings", Help: "What keeps this node from being enforced wholly, traffic that cannot be seen; the log names it."}),
 	}
 	buildInfo := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, &usage{dp}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, m.warnings, &usage{dp}, buildInfo)
 	return m
 }
 

@@ -19,19 +19,18 @@ type Warning string
 // Check looks whether this node has what the dataplane needs, in the calling thread's network namespace, and changes nothing.
 // The error joins all that is missing, each with the way out. Connection tracking itself is switched on, and if it cannot
 // be refused, by Attach.
-func Check(opts Options) ([]Warning, error) {
+func Check(opts Options) error {
 	opts = opts.withDefaults()
 	// Without these every other answer would be "operation not permitted".
 	if err := checkCapabilities(); err != nil {
-		return nil, err
+		return err
 	}
-	err := errors.Join(
+	return errors.Join(
 		checkBPFFS(opts.BPFFS),
 		checkKernel(),
 		checkConntrackNetlink(),
 		checkKubeProxy(),
 	)
-	return warnings(), err
 }
 
 func checkCapabilities() error {
@@ -117,27 +116,31 @@ func checkKubeProxy() error {
 	return nil
 }
 
-func warnings() []Warning {
+// Warnings looks for traffic that cannot be seen, in the calling thread's network namespace. Bridges, and what is behind them, come and go
+// with pods, and others set sysctls: it should be asked now and then.
+func Warnings() []Warning {
 	var out []Warning
-	if services := ipvsServices(); services > 0 {
-		out = append(out, Warning(fmt.Sprintf("IPVS has %d virtual services on this node: traffic to pods through them is not judged", services)))
+	if err := checkKubeProxy(); err != nil {
+		out = append(out, Warning(err.Error()))
+	}
+	if hasIPVSServices() {
+		out = append(out, "IPVS has virtual services on this node: traffic to pods through them is not judged")
 	}
 	return append(out, bridgeWarnings()...)
 }
 
-func ipvsServices() int {
+func hasIPVSServices() bool {
 	table, err := os.ReadFile("/proc/self/net/ip_vs")
 	if err != nil {
-		return 0 // without the module there is no such file
+		return false // without the module there is no such file
 	}
-	n := 0
 	for line := range strings.Lines(string(table)) {
 		switch protocol, _, _ := strings.Cut(line, " "); protocol {
 		case "TCP", "UDP", "SCTP", "FWM":
-			n++
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 // bridgeWarnings finds pods that a bridge connects without the forward hook seeing their packets.

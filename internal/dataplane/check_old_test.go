@@ -13,7 +13,7 @@ import (
 // `make test-kernels` runs this on a kernel before 6.6: the agent must say what is wrong, and not half work.
 func TestKernelThatIsTooOld(t *testing.T) {
 	opts := dataplane.Options{BPFFS: netnstest.BPFFS(t)}
-	_, err := dataplane.Check(opts)
+	err := dataplane.Check(opts)
 	if err == nil || !strings.Contains(err.Error(), "use Linux 6.6 or newer") {
 		t.Errorf("Check: %v", err)
 	}

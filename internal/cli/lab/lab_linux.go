@@ -43,7 +43,7 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
 		return fmt.Errorf("mount a BPF file system of the lab's own on %s: %w", bpffs, err)
 	}
-	if _, err := dataplane.Check(dataplane.Options{BPFFS: bpffs}); err != nil {
+	if err := dataplane.Check(dataplane.Options{BPFFS: bpffs}); err != nil {
 		return err
 	}
 	l := &lab{cluster: c, table: &matrix.Table{Matrix: c.Matrix(options)}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}

@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -54,4 +55,25 @@ func TestTheBPFFileSystemIsUnmounted(t *testing.T) {
 	check(t, unix.Unmount(n.bpffs, unix.MNT_DETACH))
 	mounted = false
 	n.await("the agent is ready", n.ready)
+}
+
+// Bridges come with the pods, after the agent, and sysctls are anybody's.
+func TestTrafficThatCannotBeSeenIsNoticedWhileTheAgentRuns(t *testing.T) {
+	const key = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	n := start(t, dataplane.Sizes{})
+	if got := n.metric("kidoban_agent_warnings"); got != 0 {
+		t.Errorf("%v warnings of a good node", got)
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "pod0"}, PeerName: "pod0-peer"}
+	for _, l := range []netlink.Link{bridge, veth} {
+		check(t, netlink.LinkAdd(l))
+		t.Cleanup(func() { check(t, netlink.LinkDel(l)) })
+	}
+	check(t, netlink.LinkSetMaster(veth, bridge))
+	check(t, os.WriteFile(key, []byte("0"), 0o644))
+	t.Cleanup(func() { check(t, os.WriteFile(key, []byte("1"), 0o644)) })
+	n.await("a warning", func() bool { return n.metric("kidoban_agent_warnings") == 1 })
+	check(t, os.WriteFile(key, []byte("1"), 0o644))
+	n.await("that it is over", func() bool { return n.metric("kidoban_agent_warnings") == 0 })
 }
