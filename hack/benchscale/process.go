@@ -66,8 +66,7 @@ func (p *process) end() (time.Duration, error) {
 	case err = <-p.ended:
 	case <-time.After(30 * time.Second):
 		_ = p.cmd.Process.Kill()
-		_ = <-p.ended
-		err = errors.New("it did not end within 30 s of SIGTERM")
+		err = errors.Join(errors.New("it did not end within 30 s of SIGTERM"), <-p.ended)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w; it said: %s", p.cmd.Path, err, p.log.last())
