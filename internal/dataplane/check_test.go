@@ -38,8 +38,8 @@ func TestCheck(t *testing.T) {
 		"no BPF":          {without: []uint{unix.CAP_BPF}, errors: []string{"capabilities are missing: BPF:"}},
 		"no capabilities": {without: []uint{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN}, errors: []string{"missing: NET_ADMIN, PERFMON, BPF:"}},
 		"kube-proxy in IPVS mode, and no bpffs": {
-			bpffs:   "/tmp",
-			prepare: func(n *netnstest.Namespace) { n.AddBridge("kube-ipvs0") }, // a dummy link really; the name tells
+			bpffs:    "/tmp",
+			prepare:  func(n *netnstest.Namespace) { n.AddBridge("kube-ipvs0") }, // a dummy link really; the name tells
 			errors:   []string{"kube-ipvs0", "nftables or iptables", "no BPF file system"},
 			warnings: []string{"kube-ipvs0"}, // as when it comes while the agent runs
 		},
