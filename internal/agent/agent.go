@@ -211,6 +211,9 @@ func (a *Agent) collect() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.forgetDeparted()
+	if a.isolateLate(groupPatience) {
+		a.stateChanged()
+	}
 	if !a.changed.IsZero() {
 		return nil // program first
 	}
@@ -341,10 +344,15 @@ func (a *Agent) update(ctx context.Context, change func(*state)) {
 		return
 	}
 	change(a.state)
+	a.stateChanged()
+	a.mu.Unlock()
+}
+
+// stateChanged wakes the loop. The caller holds mu.
+func (a *Agent) stateChanged() {
 	if a.changed.IsZero() {
 		a.changed = time.Now()
 	}
-	a.mu.Unlock()
 	select {
 	case a.kick <- struct{}{}:
 	default:

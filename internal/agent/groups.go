@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -53,14 +54,17 @@ func (s *state) deleteSlice(key policy.GroupKey, name string) {
 	s.dropUnused(key)
 }
 
-// settle tells the compiler what a group's members are, if all of them are known.
+// settle tells the compiler what a group's members are, if all of them are known, or if a policy could not wait for that.
 func (s *state) settle(key policy.GroupKey, g *group) {
 	count, ok := g.count()
 	if !ok {
-		return
+		if g.whole || s.groupUsers[key] == 0 {
+			return
+		}
+		count = math.MaxInt
 	}
 	for name, members := range g.told {
-		if sl, ok := g.slices[name]; !ok || sl.index >= count {
+		if sl, here := g.slices[name]; ok && (!here || sl.index >= count) {
 			s.compiler.UpdateGroup(key, nil, members)
 			delete(g.told, name)
 		}
@@ -73,7 +77,7 @@ func (s *state) settle(key policy.GroupKey, g *group) {
 		s.compiler.UpdateGroup(key, add, remove)
 		g.told[name] = sl.members
 	}
-	if !g.whole {
+	if ok && !g.whole {
 		g.whole = true
 		s.groupArrived(key)
 	}

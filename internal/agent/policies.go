@@ -16,8 +16,16 @@ import (
 type endpoint struct {
 	active  *version
 	waiting *v1alpha1.PolicyEndpoint
+	first   time.Time // seen of any version
 	seen    time.Time // the newest of the two
 }
+
+// How long a PolicyEndpoint of which no version is in force waits for its groups: the controller writes thousands of slices in that time.
+// An agent that starts delays its pods' other policies so long, while an earlier agent's tables judge.
+const (
+	groupPatience = time.Minute
+	startPatience = 10 * time.Second
+)
 
 type version struct {
 	selector labels.Selector
@@ -32,17 +40,10 @@ type version struct {
 func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
 	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	if _, err := s.parse(pe); err != nil {
+		s.isolateUnread(key, pe)
 		return err
 	}
-	e := s.policies[key]
-	if e == nil {
-		e = &endpoint{}
-		s.policies[key] = e
-		if s.byNamespace[key.Namespace] == nil {
-			s.byNamespace[key.Namespace] = map[types.NamespacedName]*endpoint{}
-		}
-		s.byNamespace[key.Namespace][key] = e
-	}
+	e := s.endpoint(key)
 	if v := e.active; v != nil && e.waiting == nil && pe.Generation > 0 && v.object.UID == pe.UID && v.object.Generation == pe.Generation {
 		return nil // only what is not spec is another
 	}
@@ -50,6 +51,20 @@ func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
 	s.waiting[key] = struct{}{}
 	s.activate(key)
 	return nil
+}
+
+// endpoint is what is known of a PolicyEndpoint, from now on.
+func (s *state) endpoint(key types.NamespacedName) *endpoint {
+	e := s.policies[key]
+	if e == nil {
+		e = &endpoint{first: time.Now()}
+		s.policies[key] = e
+		if s.byNamespace[key.Namespace] == nil {
+			s.byNamespace[key.Namespace] = map[types.NamespacedName]*endpoint{}
+		}
+		s.byNamespace[key.Namespace][key] = e
+	}
+	return e
 }
 
 // deletePolicyEndpoint forgets a PolicyEndpoint and lifts what it had in force.
@@ -97,6 +112,61 @@ func (s *state) activate(key types.NamespacedName) {
 	e.waiting = nil
 	delete(s.waiting, key)
 	s.replace(key.Namespace, e, v)
+}
+
+// isolateUnread has a PolicyEndpoint that cannot be read, and of which no version is in force, isolate its pods and allow nothing.
+func (s *state) isolateUnread(key types.NamespacedName, pe *v1alpha1.PolicyEndpoint) {
+	if e := s.policies[key]; e != nil && e.active != nil {
+		return
+	}
+	pe = pe.DeepCopy()
+	pe.Spec.Ingress, pe.Spec.Egress = nil, nil
+	if v, err := s.parse(pe); err == nil && isolates(v) {
+		s.replace(key.Namespace, s.endpoint(key), v)
+	}
+}
+
+// isolateLate has PolicyEndpoints of which no version is in force, and whose groups have not come for so long, isolate their pods and allow
+// what is known of the groups. They go on waiting for the rest.
+func (s *state) isolateLate(patience time.Duration) (late []types.NamespacedName) {
+	for key := range s.waiting {
+		e := s.policies[key]
+		if e.active != nil || time.Since(e.first) < patience {
+			continue
+		}
+		v, err := s.parse(e.waiting)
+		if err != nil || !isolates(v) {
+			continue
+		}
+		late = append(late, key)
+		s.replace(key.Namespace, e, v)
+		for _, g := range v.groups {
+			if s.groups[g] != nil {
+				s.settle(g, s.groups[g])
+			}
+		}
+	}
+	return late
+}
+
+// isolates reports whether less of a version refuses more: in other tiers rules deny, too.
+func isolates(v *version) bool { return v.policy.Tier == policy.TierNetworkPolicy }
+
+// awaitsGroups reports whether a PolicyEndpoint of a pod here, of which no version is in force, still has time to wait for its groups.
+func (s *state) awaitsGroups(patience time.Duration) bool {
+	for key := range s.waiting {
+		e := s.policies[key]
+		if e.active != nil || time.Since(e.first) >= patience {
+			continue
+		}
+		v, err := s.parse(e.waiting)
+		for podKey, p := range s.pods {
+			if err == nil && podKey.Namespace == key.Namespace && v.selector.Matches(p.labels) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // groupArrived looks again at the PolicyEndpoints that wait.

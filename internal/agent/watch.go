@@ -24,12 +24,32 @@ func (a *Agent) watch(ctx context.Context) error {
 		return err
 	}
 	toolscache.WaitForCacheSync(ctx.Done(), pods)
+	patience := startPatience
+	if alone, err := a.dp.Alone(); err != nil {
+		return err
+	} else if alone {
+		patience = 0 // while nothing judges, nothing is worth waiting for
+	}
 	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) {
 		a.followNamespaces(ctx)
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return a.state.complete(), nil
+		if !a.state.complete() {
+			return false, nil
+		}
+		a.isolateLate(patience)
+		return !a.state.awaitsGroups(patience), nil
 	})
+}
+
+// isolateLate isolates the pods of PolicyEndpoints that have waited too long for their groups, and reports whether there were any. The caller
+// holds mu.
+func (a *Agent) isolateLate(patience time.Duration) bool {
+	late := a.state.isolateLate(patience)
+	for _, key := range late {
+		a.opts.Log.Info("A policy's groups do not come; its pods are isolated, and it allows what is known of the groups", "policyEndpoint", key.String())
+	}
+	return len(late) > 0
 }
 
 // subscribe hands the events of a kind of object to set and gone. It asks until the API server can say what the kind is, or the
