@@ -1,7 +1,7 @@
 // Package leftovers finds what Calico leaves on a node when it is uninstalled, and removes it: rules, chains and sets, links and routes,
-// BPF programs and pins, files.
+// rules of routing, BPF programs and pins, files.
 //
 // Calico marks what it makes: chains begin with "cali-", rules of its in others' chains have a comment that begins with "cali:" or jump
-// into such a chain, sets begin with "cali", its tables in nftables are called "calico". Nothing else is touched. What could be Calico's and
+// into such a chain, sets begin with "cali", its tables in nftables are called "calico", its BPF programs begin with "cali". Nothing else is touched. What could be Calico's and
 // could be somebody else's is found, and kept, with what to do about it.
 package leftovers

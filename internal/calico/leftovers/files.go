@@ -16,13 +16,13 @@ const cniDir = "/etc/cni/net.d"
 // files that only Calico's installer and its node agent write.
 var files = []string{
 	"/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam", cniDir + "/calico-kubeconfig", cniDir + "/calico-tls",
-	"/var/lib/calico", "/var/run/calico", "/var/log/calico",
+	"/var/lib/calico", "/run/calico", "/var/run/calico", "/var/log/calico",
 }
 
 func (n *Node) files() ([]Leftover, error) {
 	out, err := n.cniConfigurations()
 	errs := []error{err}
-	var seen []os.FileInfo // /var/run is often /run, and the same
+	var seen []os.FileInfo // /var/run is often /run
 	for _, name := range files {
 		info, err := os.Stat(n.path(name))
 		switch {
@@ -31,7 +31,7 @@ func (n *Node) files() ([]Leftover, error) {
 		case err != nil:
 			errs = append(errs, err)
 			continue
-		case slices.ContainsFunc(seen, func(s os.FileInfo) bool { return os.SameFile(s, info) }):
+		case sameAsAny(seen, info):
 			continue
 		}
 		seen = append(seen, info)
@@ -47,9 +47,13 @@ func (n *Node) files() ([]Leftover, error) {
 	return out, errors.Join(errs...)
 }
 
+func sameAsAny(seen []os.FileInfo, info os.FileInfo) bool {
+	return slices.ContainsFunc(seen, func(s os.FileInfo) bool { return os.SameFile(s, info) })
+}
+
 // mountBelow a directory; removing it would remove what is mounted there.
 func (n *Node) mountBelow(name string) string {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return "something"
 	}
@@ -114,31 +118,4 @@ func cniPlugins(text []byte) (types []string) {
 		types = append(types, p.Type)
 	}
 	return types
-}
-
-const bpffs = "/sys/fs/bpf"
-
-// pins of BPF maps and programs: those that Calico's prefixes name, and its own directories.
-func (n *Node) pins() ([]Leftover, error) {
-	root := n.path(bpffs)
-	var out []Leftover
-	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || file == root {
-			return err
-		}
-		name := entry.Name()
-		own := entry.IsDir() && name == "calico" && filepath.Dir(file) == root
-		if !own && !slices.ContainsFunc([]string{"cali_", "calico_", "xdp_cali_"}, func(p string) bool { return strings.HasPrefix(name, p) }) {
-			return nil
-		}
-		out = append(out, Leftover{Kind: "BPF pin", Name: filepath.Join(bpffs, strings.TrimPrefix(file, root)), remove: func() error { return os.RemoveAll(file) }})
-		if entry.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
-	})
-	return out, err
 }

@@ -5,17 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
@@ -60,6 +56,10 @@ ip route add blackhole 203.0.113.0/24
 ipset create blocked hash:net
 ipset add blocked 203.0.113.0/25
 ipset create local-cali hash:ip
+ip route add default dev eth9 table 51820
+ip rule add not from all fwmark 0xca6c lookup 51820 priority 98
+ip rule add from 192.0.2.1 lookup 101 priority 1536
+ip route add throw 198.51.102.0/24 table 101
 nft 'table inet calico-is-not-this { chain c { type filter hook input priority 0; tcp dport 22 accept; }; }'
 for iptables in iptables-nft iptables-legacy ip6tables-nft ip6tables-legacy; do
 	$iptables -N KUBE-FORWARD
@@ -107,6 +107,13 @@ ip route add blackhole 10.244.1.0/26 proto 80
 ip route add 10.244.1.5/32 via 192.0.2.2 dev eth9 proto 80 onlink
 ip route add blackhole 10.244.3.0/26 proto bird
 ip link add cali0123456789a type veth peer name bpfout.cali
+ip link add wireguard.cali type bridge
+ip link set wireguard.cali up
+ip route add 10.244.8.0/26 dev wireguard.cali table 1
+ip route add throw 10.244.1.0/26 table 1
+ip rule add not from all fwmark 0x100000/0x100000 lookup 1 priority 99
+ip -6 route add throw 2001:db8:1::/64 proto 80 table 2
+ip -6 rule add not from all fwmark 0x100000/0x100000 lookup 2 priority 99
 `
 
 // counters of rules differ from run to run.
@@ -115,7 +122,7 @@ var counters = regexp.MustCompile(`packets \d+ bytes \d+|\[\d+:\d+\]|# (Generate
 func snapshot(t *testing.T) string {
 	out := run(t, `
 for p in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do echo "== $p"; $p; done
-nft list ruleset; ipset list -n | sort; ipset save blocked || true; ip route; ip -6 route; ip -o link | awk '{print $2}'; ip -o -4 addr | awk '{print $2, $4}'`)
+nft list ruleset; ipset list -n | sort; ipset save blocked || true; ip -4 route show table all; ip -6 route show table all | grep -v fe80; ip -4 rule; ip -6 rule; ip -o link | awk '{print $2}'; ip -o -4 addr | awk '{print $2, $4}'`)
 	return counters.ReplaceAllString(out, "")
 }
 
@@ -151,6 +158,8 @@ func TestCleanTakesWhatIsCalicosAndNothingElse(t *testing.T) {
 			"chain cali-POSTROUTING (iptables-legacy-save, nat)",
 			"ipset cali40masq-ipam-pools (hash:net)", "ipset cali60s:kR4lSfoRaVHhbJsOtOVGVHh (hash:net)",
 			"route 10.244.7.0/26 dev vxlan.calico", "route 10.244.1.0/26 blackhole", "route 10.244.1.5/32 dev eth9", "route 10.244.3.0/26 blackhole proto bird",
+			"rule of routing 99: not fwmark 0x100000 lookup 1 (ip)", "route 10.244.1.0/26 throw table 1", "link wireguard.cali (bridge)",
+			"rule of routing 99: not fwmark 0x100000 lookup 2 (ip6)", "route 2001:db8:1::/64 throw table 2",
 			"link vxlan.calico (vxlan)", "link cali0123456789a (veth)", "link bpfout.cali (veth)",
 		} {
 			if !slices.Contains(removed, want) {
@@ -158,7 +167,7 @@ func TestCleanTakesWhatIsCalicosAndNothingElse(t *testing.T) {
 			}
 		}
 		for _, name := range slices.Concat(removed, kept) {
-			if strings.Contains(name, "blocked") || strings.Contains(name, "KUBE") || strings.Contains(name, "dhcp") || strings.Contains(name, "calixyz") || strings.Contains(name, "calico0") || strings.Contains(name, "198.51.") {
+			if strings.Contains(name, "blocked") || strings.Contains(name, "KUBE") || strings.Contains(name, "dhcp") || strings.Contains(name, "calixyz") || strings.Contains(name, "calico0") || strings.Contains(name, "198.51.") || strings.Contains(name, "51820") {
 				t.Errorf("found, and not Calico's: %s", name)
 			}
 		}
@@ -193,6 +202,7 @@ func TestWhatMayBeOthersIsKept(t *testing.T) {
 ip link add tunl0 type bridge; ip link set tunl0 up; ip addr add 10.244.1.0/32 dev tunl0
 ip route add 10.244.9.0/26 dev tunl0 proto bird
 ip route add blackhole 10.244.3.0/26 proto bird
+ip rule add not from all fwmark 0x100000/0x100000 lookup 1 priority 99
 ip link add cali0123456789a type veth peer name inside`)
 		link, err := netlink.LinkByName("inside")
 		if err != nil {
@@ -207,7 +217,7 @@ ip link add cali0123456789a type veth peer name inside`)
 			return err
 		}
 		removed, kept := names(list)
-		want := []string{"address 10.244.1.0/32 of tunl0", "link cali0123456789a (veth)", "route 10.244.3.0/26 blackhole proto bird", "route 10.244.9.0/26 dev tunl0 proto bird"}
+		want := []string{"address 10.244.1.0/32 of tunl0", "link cali0123456789a (veth)", "route 10.244.3.0/26 blackhole proto bird", "route 10.244.9.0/26 dev tunl0 proto bird", "rule of routing 99: not fwmark 0x100000 lookup 1 (ip)"}
 		if slices.Sort(kept); !slices.Equal(kept, want) || len(removed) > 0 {
 			t.Errorf("kept %v, removed %v", kept, removed)
 		}
@@ -217,12 +227,12 @@ ip link add cali0123456789a type veth peer name inside`)
 		if diff := cmp.Diff(before, snapshot(t)); diff != "" {
 			t.Errorf("changed:\n%s", diff)
 		}
-		// with Calico's pools named, all but the pod's is Calico's
+		// with Calico's pools named, all but the pod's and the rule to an empty table is Calico's
 		node.Pools = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 		if list, err = node.Find(); err != nil {
 			return err
 		}
-		if removed, kept = names(list); len(removed) != 3 || !slices.Equal(kept, []string{"link cali0123456789a (veth)"}) {
+		if removed, kept = names(list); len(removed) != 3 || !slices.Equal(kept, []string{"rule of routing 99: not fwmark 0x100000 lookup 1 (ip)", "link cali0123456789a (veth)"}) {
 			t.Errorf("kept %v, removed %v", kept, removed)
 		}
 		return Remove(list)
@@ -241,84 +251,5 @@ func TestAnEmptyNodeStaysEmpty(t *testing.T) {
 			t.Errorf("looking made legacy tables: %s", names)
 		}
 		return nil
-	})
-}
-
-func TestPrograms(t *testing.T) {
-	root := t.TempDir()
-	fs := filepath.Join(root, bpffs)
-	if err := os.MkdirAll(fs, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	n := netnstest.New(t)
-	in(n, func() error {
-		// A mount namespace of this thread's own: what is mounted goes with it.
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return err
-		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return err
-		}
-		if err := unix.Mount("bpf", fs, "bpf", 0, ""); err != nil {
-			return err
-		}
-		for _, dir := range []string{"tc/globals", "calico/xdp", "kidoban"} {
-			if err := os.MkdirAll(filepath.Join(fs, dir), 0o755); err != nil {
-				return err
-			}
-		}
-		for _, file := range []string{"tc/globals/cali_v4_routes", "tc/globals/other", "calico/xdp/prefilter", "kidoban/pods"} {
-			m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-			if err != nil {
-				return err
-			}
-			defer func() { _ = m.Close() }()
-			if err := m.Pin(filepath.Join(fs, file)); err != nil {
-				return err
-			}
-		}
-		run(t, "ip link add eth9 type veth peer name eth8; tc qdisc add dev eth9 clsact")
-		for i, name := range []string{"cali_tc_preamble", "other"} {
-			if err := attach(t, "eth9", name, uint16(i+1)); err != nil {
-				return err
-			}
-		}
-		node := &Node{Root: root}
-		list, err := node.Find()
-		if err != nil {
-			return err
-		}
-		want := []string{"BPF program cali_tc_preamble on eth9", "BPF pin /sys/fs/bpf/calico", "BPF pin /sys/fs/bpf/tc/globals/cali_v4_routes"}
-		if removed, kept := names(list); !slices.Equal(removed, want) || len(kept) > 0 {
-			t.Errorf("removed %v, kept %v", removed, kept)
-		}
-		if err := Remove(list); err != nil {
-			return err
-		}
-		if left := run(t, "tc filter show dev eth9 ingress"); strings.Contains(left, "cali") || !strings.Contains(left, "other") {
-			t.Errorf("left: %s", left)
-		}
-		for file, there := range map[string]bool{"tc/globals/cali_v4_routes": false, "calico": false, "tc/globals/other": true, "kidoban/pods": true} {
-			if _, err := os.Stat(filepath.Join(fs, file)); (err == nil) != there {
-				t.Errorf("%s: %v", file, err)
-			}
-		}
-		return nil
-	})
-}
-
-func attach(t *testing.T, device, name string, priority uint16) error {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.LoadImm(asm.R0, -1, asm.DWord), asm.Return()}})
-	if err != nil {
-		return err
-	}
-	t.Cleanup(func() { _ = p.Close() })
-	link, err := netlink.LinkByName(device)
-	if err != nil {
-		return err
-	}
-	return netlink.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: priority},
-		Fd:          p.FD(), Name: name, DirectAction: true,
 	})
 }

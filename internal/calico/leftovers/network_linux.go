@@ -110,16 +110,12 @@ const felix = 80
 // routes of Calico's. Those over links that go are named too, though they go with them.
 func (n *Node) routes() ([]Leftover, error) {
 	var out []Leftover
-	links, err := netlink.LinkList()
+	names, err := linkNames()
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		return nil, err
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, 0)
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE) // of all tables
 		if err != nil {
 			return out, fmt.Errorf("list routes: %w", err)
 		}
@@ -132,6 +128,18 @@ func (n *Node) routes() ([]Leftover, error) {
 	return out, nil
 }
 
+func linkNames() (map[int]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names, nil
+}
+
 func (n *Node) route(r *netlink.Route, link string) (Leftover, bool) {
 	l := Leftover{Kind: "route", Name: "default", remove: func() error { return gone(netlink.RouteDel(r)) }}
 	var to netip.Prefix
@@ -142,8 +150,13 @@ func (n *Node) route(r *netlink.Route, link string) (Leftover, bool) {
 	switch {
 	case r.Type == unix.RTN_BLACKHOLE:
 		l.Detail = "blackhole"
+	case r.Type == unix.RTN_THROW:
+		l.Detail = "throw"
 	case link != "":
 		l.Detail = "dev " + link
+	}
+	if r.Table != unix.RT_TABLE_MAIN {
+		l.Detail += fmt.Sprintf(" table %d", r.Table)
 	}
 	switch {
 	case r.Protocol == felix:
@@ -158,27 +171,4 @@ func (n *Node) route(r *netlink.Route, link string) (Leftover, bool) {
 	}
 	l.Detail += " proto bird"
 	return l, true
-}
-
-// programs of Calico's eBPF mode, on interfaces.
-func (n *Node) programs() ([]Leftover, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	var out []Leftover
-	for _, link := range links {
-		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-			filters, err := netlink.FilterList(link, parent)
-			if err != nil {
-				continue // without a clsact there are none
-			}
-			for _, f := range filters {
-				if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, "cali") {
-					out = append(out, Leftover{Kind: "BPF program", Name: b.Name, Detail: "on " + link.Attrs().Name, remove: func() error { return netlink.FilterDel(b) }})
-				}
-			}
-		}
-	}
-	return out, nil
 }

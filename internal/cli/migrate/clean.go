@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/netip"
 	"os"
 
@@ -30,8 +31,8 @@ func newClean(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean [--yes]",
 		Short: "Take what Calico left off this node; first only list it",
-		Long: `List what Calico left on this node: rules and chains in iptables (legacy and nft), ipsets, tables of nftables, BPF programs and pins, routes, links,
-CNI configuration and files. With --yes remove it.
+		Long: `List what Calico left on this node: rules and chains in iptables (legacy and nft), ipsets, tables of nftables, BPF programs and pins, routes and rules of routing,
+links, CNI configuration and files. With --yes remove it.
 
 It runs on the node itself, as root and in the node's network namespace, after Calico is gone: while calico-node runs it does nothing. Only what bears Calico's
 marks is removed; what could also be somebody else's is listed with the reason why it stays.
@@ -72,6 +73,7 @@ func newNode(root string, pools []netip.Prefix) (*leftovers.Node, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("this needs root, on the node itself (sudo kubectl-kidoban migrate calico …)")
 	}
+	log.SetOutput(io.Discard) // where the library for netlink tells of attributes of ipsets that it does not know
 	return &leftovers.Node{Root: root, Pools: pools}, nil
 }
 
