@@ -86,7 +86,7 @@ clean: ## Remove what was built (the test cluster's binaries stay in the user's 
 ##@ Test
 
 .PHONY: test
-test: test-unit test-envtest test-dataplane e2e conformance-short ## Everything that a change must pass (needs root)
+test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## Everything that a change must pass (needs root)
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
