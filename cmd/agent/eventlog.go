@@ -7,6 +7,9 @@ import (
 	"os"
 	"time"
 
+	// The image has no certificates, and CloudWatch Logs is asked by HTTPS: Mozilla's, where the file system has none.
+	_ "golang.org/x/crypto/x509roots/fallback"
+
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 )
