@@ -183,7 +183,13 @@ func tcpSegment(source, destination netip.AddrPort, sequence uint32, flags byte)
 	b[12], b[13] = 5<<4, flags
 	binary.BigEndian.PutUint16(b[14:], 1024)
 	sum := uint32(unix.IPPROTO_TCP + len(b))
-	for _, part := range [][]byte{source.Addr().AsSlice(), destination.Addr().AsSlice(), b} {
+	binary.BigEndian.PutUint16(b[16:], checksum(sum, source.Addr().AsSlice(), destination.Addr().AsSlice(), b))
+	return b
+}
+
+// checksum is the Internet's (RFC 1071), of parts of even length and a sum that they are added to.
+func checksum(sum uint32, parts ...[]byte) uint16 {
+	for _, part := range parts {
 		for i := 0; i < len(part); i += 2 {
 			sum += uint32(binary.BigEndian.Uint16(part[i:]))
 		}
@@ -191,8 +197,7 @@ func tcpSegment(source, destination netip.AddrPort, sequence uint32, flags byte)
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
-	binary.BigEndian.PutUint16(b[16:], ^uint16(sum))
-	return b
+	return ^uint16(sum)
 }
 
 // Of a TCP connection the attacker would have to know the window as well: what lies outside belongs to no flow, and is refused as spoofed.

@@ -93,15 +93,7 @@ static __noinline void original(const struct packet *p, struct address *dst, __u
 
 	struct nf_conn *ct = bpf_rdonly_cast((void *)p->conntrack, bpf_core_type_id_kernel(struct nf_conn));
 
-	if (p->family == NFPROTO_IPV4) {
-		dst->word[2] = MAPPED_PREFIX;
-		dst->word[3] = ct->tuplehash[0].tuple.dst.u3.all[0];
-	} else {
-		dst->word[0] = ct->tuplehash[0].tuple.dst.u3.all[0];
-		dst->word[1] = ct->tuplehash[0].tuple.dst.u3.all[1];
-		dst->word[2] = ct->tuplehash[0].tuple.dst.u3.all[2];
-		dst->word[3] = ct->tuplehash[0].tuple.dst.u3.all[3];
-	}
+	*dst = address_of(p->family, &ct->tuplehash[0].tuple.dst.u3);
 	/* Where the protocol has no ports conntrack keeps other things here, such as an ICMP type and code. */
 	if (p->dport)
 		*dport = bpf_ntohs(ct->tuplehash[0].tuple.dst.u.all);

@@ -37,19 +37,26 @@ volatile const bool audited = false; /* nothing is refused on this node */
 /* Set while there are pods that the map has no room for: whoever is not in it may be one. */
 volatile bool pods_full = false;
 
+/* An ICMP error about a flow, which conntrack looks up by the packet inside, or a flow that a helper expects. */
+static __always_inline bool is_related(unsigned long nfct)
+{
+	const unsigned long info = nfct & NFCT_INFOMASK;
+
+	return info == IP_CT_RELATED || info == IP_CT_RELATED_REPLY;
+}
+
 /*
  * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
  *
- * ESTABLISHED, RELATED (such as an ICMP error about a flow, which conntrack looks up by the packet inside) and the
- * replies of both do. NEW only means that nobody answered yet; an entry is CONFIRMED when its first packet has left the
- * stack. A kernel whose BTF lacks struct nf_conn judges every NEW packet, at a higher cost and to the same end.
+ * ESTABLISHED and its replies do. NEW only means that nobody answered yet; an entry is CONFIRMED when its first packet
+ * has left the stack. A kernel whose BTF lacks struct nf_conn judges every NEW packet, at a higher cost and to the same end.
  */
 static __always_inline bool passed_before(unsigned long nfct)
 {
 	unsigned long entry = nfct & NFCT_PTRMASK;
 	struct nf_conn *ct;
 
-	if (!entry)
+	if (!entry || is_related(nfct))
 		return false;
 	if ((nfct & NFCT_INFOMASK) != IP_CT_NEW)
 		return true;
@@ -164,6 +171,29 @@ static __always_inline bool has_true_source(const struct packet *p, const struct
 	return refuse(p, EGRESS, REASON_SPOOFED, in->flags & POD_AUDIT);
 }
 
+/*
+ * A router on the way may say what went wrong with a flow, and so may either end, but no pod that has no part in it:
+ * conntrack believes whoever knows the flow. Behind a pod's own interface there is no router.
+ */
+static __noinline bool may_speak_of_flow(const struct packet *p, const struct pod *source)
+{
+	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
+	struct nf_conn *ct;
+
+	if (!in || in->kind != INTERFACE_POD)
+		return true;
+	if (!source || source->ifindex != p->ifindex)
+		return false;
+	if (!bpf_core_type_exists(struct nf_conn))
+		return true;
+	ct = bpf_rdonly_cast((void *)p->conntrack, bpf_core_type_id_kernel(struct nf_conn));
+
+	const struct address client = address_of(p->family, &ct->tuplehash[0].tuple.src.u3);
+	const struct address server = address_of(p->family, &ct->tuplehash[1].tuple.src.u3);
+
+	return is_same(&p->src, &client) || is_same(&p->src, &server);
+}
+
 /* An interface of a kind that pods are behind, unless it is known to lead out. */
 static __noinline bool is_workloads(struct net_device *dev)
 {
@@ -246,13 +276,15 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would pass for IPv4 pods */
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
+	source = bpf_map_lookup_elem(&pods, &p.src);
+	if (is_related(nfct) && may_speak_of_flow(&p, source))
+		return NF_ACCEPT;
 	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
 	if (p.neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
 		return NF_ACCEPT;
 	if (is_beside_policies(&p) && !refuse(&p, EGRESS, REASON_UNKNOWN, audited))
 		return NF_DROP;
 
-	source = bpf_map_lookup_elem(&pods, &p.src);
 	destination = bpf_map_lookup_elem(&pods, &p.dst);
 	if (!has_true_source(&p, source) || !ends_are_known(&p, ctx->state, source, destination))
 		return NF_DROP;

@@ -42,7 +42,9 @@ enum {
 
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */
 enum {
+	IP_CT_RELATED = 1,
 	IP_CT_NEW = 2,
+	IP_CT_RELATED_REPLY = 4,
 	IP_CT_UNTRACKED = 7,
 	IPS_CONFIRMED = 1 << 3,
 };
@@ -140,7 +142,12 @@ union nf_inet_addr {
 	__u32 all[4];
 };
 
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+};
+
 struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
 	struct {
 		union nf_inet_addr u3;
 		union {

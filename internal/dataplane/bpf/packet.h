@@ -54,6 +54,14 @@ static __always_inline bool is_same(const struct address *a, const struct addres
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
 }
 
+/* An address as conntrack has it. */
+static __always_inline struct address address_of(__u8 family, const union nf_inet_addr *a)
+{
+	if (family == NFPROTO_IPV4)
+		return (struct address){ .word = { 0, 0, MAPPED_PREFIX, a->all[0] } };
+	return (struct address){ .word = { a->all[0], a->all[1], a->all[2], a->all[3] } };
+}
+
 /*
  * Where the packet ends. Senders of more than 64 KiB (BIG TCP, include/linux/ipv6.h) leave the length 0.
  */
