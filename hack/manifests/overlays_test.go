@@ -3,6 +3,7 @@ package manifests
 import (
 	"io/fs"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -129,6 +131,7 @@ func checkController(t *testing.T, r rendered) {
 	keys := []string{}
 	for _, c := range pod.TopologySpreadConstraints {
 		keys = append(keys, c.TopologyKey)
+		want(t, "spread of a rollout", strings.Join(c.MatchLabelKeys, " "), "pod-template-hash")
 	}
 	want(t, "spread", strings.Join(keys, " "), "kubernetes.io/hostname topology.kubernetes.io/zone")
 	want(t, "capabilities", capabilities(pod.Containers[0]), "- ALL")
@@ -169,6 +172,36 @@ func checkAgent(t *testing.T, r rendered) {
 		}
 		port := intstr.FromInt32(c.Ports[i].ContainerPort)
 		want(t, p.setting, p.value, ":"+port.String())
+	}
+}
+
+// Where the overlay for EKS runs no agent the clean-up has nothing to do, and would never be ready.
+func TestCleanupRunsWhereAgentsDo(t *testing.T) {
+	agent := agentOf(t, render(t, "config/overlays/eks")).Spec.Template.Spec
+	cleanup := decode[appsv1.DaemonSet](t, render(t, "config/cleanup"), "DaemonSet/kidoban-cleanup").Spec.Template.Spec
+	if !reflect.DeepEqual(agent.Affinity, cleanup.Affinity) || !reflect.DeepEqual(agent.NodeSelector, cleanup.NodeSelector) || !reflect.DeepEqual(agent.Tolerations, cleanup.Tolerations) {
+		t.Errorf("agents run on %v %v, the clean-up on %v %v", agent.NodeSelector, agent.Affinity, cleanup.NodeSelector, cleanup.Affinity)
+	}
+}
+
+// TestWorkloadsAreLabelled looks for the labels that Kubernetes recommends, on objects and on their pods.
+func TestWorkloadsAreLabelled(t *testing.T) {
+	for _, dir := range append(installs(t), "config/cleanup") {
+		for id, text := range render(t, dir) {
+			var o struct {
+				Metadata metav1.ObjectMeta `json:"metadata"`
+				Spec     struct {
+					Template *corev1.PodTemplateSpec `json:"template"`
+				} `json:"spec"`
+			}
+			if err := yaml.Unmarshal(text, &o); err != nil {
+				t.Fatal(err)
+			}
+			want(t, dir+": "+id, o.Metadata.Labels["app.kubernetes.io/part-of"], "kidoban")
+			if p := o.Spec.Template; p != nil {
+				want(t, dir+": component of "+id, o.Metadata.Labels["app.kubernetes.io/component"], p.Labels["app.kubernetes.io/component"])
+			}
+		}
 	}
 }
 
