@@ -23,8 +23,8 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// +kubebuilder:rbac:groups="",resources=namespaces;pods,verbs=get;list;watch
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces;pods,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints/status,verbs=update
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
