@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"io"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/rhysd/actionlint"
@@ -19,5 +21,23 @@ func TestWorkflows(t *testing.T) {
 	}
 	for _, p := range problems {
 		t.Errorf("%s:%d:%d: %s", p.Filepath, p.Line, p.Column, p.Message)
+	}
+}
+
+// Every action is named by a commit, with its version beside it: a tag can be moved to another one.
+func TestActionsArePinned(t *testing.T) {
+	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`)
+	n := 0
+	for _, file := range glob(t, ".github/workflows/*.yaml") {
+		for line := range strings.Lines(string(read(t, file))) {
+			if _, action, ok := strings.Cut(strings.TrimSpace(line), "uses: "); ok {
+				if n++; !pinned.MatchString(action) {
+					t.Errorf("%s: %s", file, action)
+				}
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("there are none")
 	}
 }
