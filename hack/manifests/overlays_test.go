@@ -111,6 +111,17 @@ func TestWorkloadsHoldToTheDocs(t *testing.T) {
 	}
 }
 
+// What the usual roles edit and admin may do does not grow with kidoban: who writes its objects opens what policies refuse.
+func TestNoRoleIsAggregated(t *testing.T) {
+	for _, dir := range installs(t) {
+		for id, text := range render(t, dir) {
+			if strings.HasPrefix(id, "ClusterRole/") && strings.Contains(string(text), "/aggregate-to-") {
+				t.Errorf("%s: %s is aggregated", dir, id)
+			}
+		}
+	}
+}
+
 func controllerOf(t *testing.T, r rendered) appsv1.Deployment {
 	return decode[appsv1.Deployment](t, r, "Deployment/kidoban-controller")
 }
@@ -153,6 +164,9 @@ func checkAgent(t *testing.T, r rendered) {
 	c := pod.Containers[0]
 	want(t, "capabilities", capabilities(c), "- ALL + BPF NET_ADMIN PERFMON")
 	want(t, "privileged", c.SecurityContext.Privileged == nil, true)
+	want(t, "privilege escalation", *c.SecurityContext.AllowPrivilegeEscalation, false)
+	want(t, "read-only root", *c.SecurityContext.ReadOnlyRootFilesystem, true)
+	want(t, "seccomp", c.SecurityContext.SeccompProfile.Type, corev1.SeccompProfileTypeRuntimeDefault)
 	want(t, "preStop", c.Lifecycle == nil, true)
 	i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/sys/fs/bpf" })
 	if i < 0 || c.VolumeMounts[i].MountPropagation == nil || *c.VolumeMounts[i].MountPropagation != corev1.MountPropagationHostToContainer {

@@ -92,6 +92,28 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// None of the three can be spared: the kernel itself refuses something without it.
+func TestEachCapabilityIsNeeded(t *testing.T) {
+	fs := netnstest.BPFFS(t)
+	for name, bit := range map[string]uint{"BPF": unix.CAP_BPF, "PERFMON": unix.CAP_PERFMON, "NET_ADMIN": unix.CAP_NET_ADMIN} {
+		netnstest.NewRouter(t).Do(func() error {
+			// With CAP_SYS_ADMIN the kernel asks for neither BPF nor PERFMON.
+			if err := dropCapabilities(bit, unix.CAP_SYS_ADMIN); err != nil {
+				return err
+			}
+			d, err := dataplane.New(dataplane.Options{BPFFS: fs})
+			if err == nil {
+				defer func() { check(t, d.Close()) }()
+				err = d.Attach()
+			}
+			if err == nil || !strings.Contains(err.Error(), "not permitted") && !strings.Contains(err.Error(), "permission denied") {
+				t.Errorf("without %s: %v", name, err)
+			}
+			return nil
+		})
+	}
+}
+
 // The three capabilities are enough for everything.
 func TestCapabilitiesSuffice(t *testing.T) {
 	fs := netnstest.BPFFS(t)

@@ -56,3 +56,30 @@ func TestConntrackInOthersHands(t *testing.T) {
 		})
 	}
 }
+
+// What is refused on its way leaves nothing behind: a pod cannot fill another node's table with it.
+func TestRefusedPacketsLeaveNoEntry(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("ipv4/conf/all/rp_filter", "0")
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.Sysctl("ipv4/conf/"+a.Host.Attrs().Name+"/rp_filter", "0")
+	n.set(a)
+	n.set(b, isolate(policy.Ingress))
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		before := denied(t, n.d)
+		for port := range uint16(50) {
+			sendFrom(t, a, netip.AddrPortFrom(a.Addr(v6), 2000+port), netip.AddrPortFrom(b.Addr(v6), 53))
+			sendFrom(t, a, netip.AddrPortFrom(netip.MustParseAddr(map[bool]string{false: "198.51.100.7", true: "2001:db8::7"}[v6]), 2000+port), netip.AddrPortFrom(b.Addr(v6), 53))
+		}
+		after := denied(t, n.d)
+		if got := after[dataplane.ReasonDefault] - before[dataplane.ReasonDefault]; got != 50 {
+			t.Errorf("%d packets were refused, want 50", got)
+		}
+		if got := after[dataplane.ReasonSpoofed] - before[dataplane.ReasonSpoofed]; got != 50 {
+			t.Errorf("%d packets were spoofed, want 50", got)
+		}
+		if flows := n.flows(b.Addr(v6)); len(flows) > 0 {
+			t.Errorf("%d flows are in conntrack: %v", len(flows), flows[0])
+		}
+	})
+}
