@@ -39,6 +39,9 @@ type head struct {
 // itemsOf a document: its object, or those of a List.
 func itemsOf(raw []byte) ([]*item, error) {
 	i := &item{raw: raw}
+	if len(raw) > 0 && raw[0] != '{' && string(raw) != "null" {
+		return nil, errors.New("this is no object: put --- between objects, or put them into a List")
+	}
 	if err := json.Unmarshal(raw, &i.head); err != nil {
 		return nil, err
 	}

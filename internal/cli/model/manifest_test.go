@@ -114,7 +114,8 @@ func TestWhatCannotBeReadIsNamed(t *testing.T) {
 	for text, want := range map[string]string{
 		"kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {name: a, namespace: b}\nspec: {podselector: {}}": `document 1: NetworkPolicy b/a: unknown field "spec.podselector"`,
 		"kind: Pod\n---\nkind: Pod\napiVersion: v1\nspec: {containers: 5}":                                                  "document 2: Pod",
-		"kind: Pod\nmetadata: {name: {{ .Values.name }}}":                                                                   "is a template",
+		"- kind: Pod\n- kind: Pod":                        "document 1: this is no object",
+		"kind: Pod\nmetadata: {name: {{ .Values.name }}}": "is a template",
 	} {
 		if _, err := read(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
