@@ -17,6 +17,7 @@ const cniDir = "/etc/cni/net.d"
 var files = []string{
 	"/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam", cniDir + "/calico-kubeconfig", cniDir + "/calico-tls",
 	"/var/lib/calico", "/run/calico", "/var/run/calico", "/var/log/calico",
+	"/var/lib/kubelet/plugins_registry/csi.tigera.io-reg.sock", "/var/lib/kubelet/plugins/csi.tigera.io",
 }
 
 func (n *Node) files() ([]Leftover, error) {

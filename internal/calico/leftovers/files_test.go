@@ -26,12 +26,13 @@ func TestFiles(t *testing.T) {
 	root := t.TempDir()
 	keep := map[string]string{
 		"/opt/cni/bin/portmap": "", "/opt/cni/bin/aws-cni": "", "/var/lib/cni/x": "", "/etc/cni/net.d/10-aws.conflist": `{"plugins": [{"type": "aws-cni"}, {"type": "calico"}]}`,
-		"/etc/cni/net.d/multus.d/x": "", "/var/log/calico.log": "",
+		"/etc/cni/net.d/multus.d/x": "", "/var/log/calico.log": "", "/var/lib/kubelet/plugins/ebs.csi.aws.com/csi.sock": "",
 	}
 	put(t, root, keep)
 	put(t, root, map[string]string{
 		"/opt/cni/bin/calico": "", "/opt/cni/bin/calico-ipam": "", "/etc/cni/net.d/10-calico.conflist": calicoConf, "/etc/cni/net.d/calico-kubeconfig": "",
 		"/var/lib/calico/nodename": "", "/run/calico/x": "", "/var/log/calico/cni/cni.log": "",
+		"/var/lib/kubelet/plugins_registry/csi.tigera.io-reg.sock": "", "/var/lib/kubelet/plugins/csi.tigera.io/csi.sock": "",
 	})
 	if err := os.Symlink("../run", filepath.Join(root, "/var/run")); err != nil {
 		t.Fatal(err)
@@ -49,7 +50,7 @@ func TestFiles(t *testing.T) {
 			kept = append(kept, list[i].Name)
 		}
 	}
-	if want := []string{"/etc/cni/net.d/10-calico.conflist", "/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam", "/etc/cni/net.d/calico-kubeconfig", "/var/lib/calico", "/run/calico", "/var/log/calico"}; !slices.Equal(removed, want) {
+	if want := []string{"/etc/cni/net.d/10-calico.conflist", "/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam", "/etc/cni/net.d/calico-kubeconfig", "/var/lib/calico", "/run/calico", "/var/log/calico", "/var/lib/kubelet/plugins_registry/csi.tigera.io-reg.sock", "/var/lib/kubelet/plugins/csi.tigera.io"}; !slices.Equal(removed, want) {
 		t.Errorf("removed %v", removed)
 	}
 	if want := []string{"/etc/cni/net.d/10-aws.conflist"}; !slices.Equal(kept, want) {
