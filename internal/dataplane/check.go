@@ -126,7 +126,16 @@ func Warnings() []Warning {
 	if hasIPVSServices() {
 		out = append(out, "IPVS has virtual services on this node: traffic to pods through them is not judged")
 	}
+	if acceptsSourceRoutes() {
+		out = append(out, "net.ipv4.conf.all.accept_source_route is not 0: a packet with a source route is judged by the node's address, and goes on to a pod's; set it to 0 on the node")
+	}
 	return append(out, bridgeWarnings()...)
+}
+
+// acceptsSourceRoutes reports whether the kernel writes another destination into packets behind the forward hook (ip_forward_options).
+func acceptsSourceRoutes() bool {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/accept_source_route") // interfaces need both, and have it by default
+	return err == nil && strings.TrimSpace(string(value)) != "0"
 }
 
 func hasIPVSServices() bool {
