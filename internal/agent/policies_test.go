@@ -92,3 +92,33 @@ func TestABrokenPolicyThatWasNeverInForceIsolates(t *testing.T) {
 		s.open("10.0.0.9", "10.0.0.1", 80)
 	}
 }
+
+// Anybody may write slices, and the API server cannot hold one against another.
+func TestSlicesThatContradictEachOther(t *testing.T) {
+	s := tell(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+
+	second := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "another-head"}}
+	second.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Index: 0, Slices: 3, Addresses: []v1alpha1.CIDR{"10.0.0.3/32"}}
+	if err := s.setSlice(second); err != nil {
+		t.Fatal(err)
+	}
+	s.closed("10.0.0.3", "10.0.0.1", 80) // of two heads the larger counts, and two slices are missing
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.slice("shop", "g", 2, 0, "10.0.0.2/32")
+	s.closed("10.0.0.3", "10.0.0.1", 80) // one is missing
+	s.slice("shop", "g", 1, 0)
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.slice("shop", "g", 7, 0, "10.0.0.7/32") // beyond the last
+	s.closed("10.0.0.7", "10.0.0.1", 80)
+	s.sliceGone("shop", "g", 0)
+	s.open("10.0.0.2", "10.0.0.1", 80) // another slice has it too
+	s.slice("shop", "g", 2, 0, "0.0.0.0/0", "10.0.0.8/24")
+	s.open("192.0.2.1", "10.0.0.1", 80)
+	s.slice("shop", "g", 2, 0)
+	s.closed("192.0.2.1", "10.0.0.1", 80)
+	s.closed("10.0.0.2", "10.0.0.1", 80)
+	s.open("10.0.0.3", "10.0.0.1", 80)
+}
