@@ -133,6 +133,9 @@ func stream(ctx context.Context, a *agents.Agents, open opener, path string, fol
 	wg.Go(func() {
 		failed = each(func(pod *corev1.Pod) error {
 			err := read(ctx, open, pod, path, events)
+			if err == nil && follow {
+				err = fmt.Errorf("agent on node %s: its events are not followed any more: the stream ended, as when an agent restarts; run this again", pod.Spec.NodeName)
+			}
 			if err != nil && follow && ctx.Err() == nil {
 				fmt.Fprintln(errOut, "warning:", err)
 			}

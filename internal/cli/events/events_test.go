@@ -72,6 +72,22 @@ func TestManyNodesAreFollowedAtOnce(t *testing.T) {
 	}
 }
 
+// An agent that restarts ends its stream. Whoever follows must not take the silence for peace.
+func TestAStreamThatEndsIsTold(t *testing.T) {
+	a := &agents.Agents{Pods: make([]corev1.Pod, 1)}
+	a.Pods[0].Spec.NodeName = "n7"
+	open := func(context.Context, *corev1.Pod, string) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	for _, follow := range []bool{true, false} {
+		var errOut strings.Builder
+		err := stream(context.Background(), a, open, "", follow, filter{}, nil, &errOut)
+		if told := strings.Contains(errOut.String(), "n7"); told != follow || err != nil != follow {
+			t.Errorf("follow %v: %q, %v", follow, errOut.String(), err)
+		}
+	}
+}
+
 func TestFilters(t *testing.T) {
 	e := event(0, agentapi.VerdictDeny, "backend-5d9c")
 	byRule := event(0, agentapi.VerdictAccept, "backend-5d9c")
