@@ -52,6 +52,8 @@ type Agent struct {
 	mu      sync.Mutex // of what follows, and of the order of writes to dp
 	state   *state
 	changed time.Time // of the first event since the last programming; zero when there was none
+	told    uint64    // changes of the state so far
+	landed  uint64    // of these, those that are in the kernel
 	pending pending   // flows to look at
 
 	kick      chan struct{}             // something changed; capacity 1
@@ -129,7 +131,7 @@ func (a *Agent) takeOver() error {
 	if a.noteFailure(failed); failed != nil {
 		return nil
 	}
-	a.changed = time.Time{}
+	a.changed, a.landed = time.Time{}, a.told
 	a.state.landed(time.Now())
 	a.pending.everything = true // of what changed while no agent was here
 	a.wakeSweep()
@@ -289,8 +291,8 @@ func (a *Agent) programmed() {
 	a.metrics.closed.Set(0)
 	if !a.changed.IsZero() {
 		a.metrics.programming.Observe(time.Since(a.changed).Seconds())
-		a.changed = time.Time{}
 	}
+	a.changed, a.landed = time.Time{}, a.told
 	for _, d := range a.state.landed(time.Now()) {
 		a.metrics.podStart.Observe(d.Seconds())
 	}
@@ -350,6 +352,7 @@ func (a *Agent) update(ctx context.Context, change func(*state)) {
 
 // stateChanged wakes the loop. The caller holds mu.
 func (a *Agent) stateChanged() {
+	a.told++
 	if a.changed.IsZero() {
 		a.changed = time.Now()
 	}

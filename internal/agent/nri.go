@@ -20,7 +20,7 @@ const (
 	// The runtime waits for the hook, by default for 2 s, and disconnects a plugin that takes longer.
 	hookTimeout = 1500 * time.Millisecond
 	// Between attempts to connect to the runtime.
-	nriRetry = 5 * time.Second
+	nriRetry = time.Second
 )
 
 // nri is a plugin of the container runtime (https://github.com/containerd/nri). The runtime calls it when a pod has its
@@ -68,12 +68,15 @@ func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 		return nil
 	}
 	a, key := n.a, sandboxKey(s)
+	patience, cancel := context.WithTimeout(ctx, hookTimeout)
+	defer cancel()
 	a.refreshInterfaces(ctx)
 	a.update(ctx, func(st *state) {
 		st.setSandbox(key, types.UID(s.GetUid()), s.GetLabels(), sandbox{id: s.GetId(), addresses: addresses})
 	})
-	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, hookTimeout, true, func(context.Context) (bool, error) {
-		return a.judges(key), nil
+	var since uint64
+	err := wait.PollUntilContextCancel(patience, time.Millisecond, true, func(context.Context) (bool, error) {
+		return a.judges(key, &since), nil
 	})
 	if err != nil {
 		a.opts.Log.Info("A pod starts before its policies are in force", "pod", key, "waited", hookTimeout)
@@ -88,11 +91,19 @@ func (n *nri) StopPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 	return nil
 }
 
-// judges reports whether a pod's entries are in the kernel.
-func (a *Agent) judges(key types.NamespacedName) bool {
+// judges reports whether a pod's entries are in the kernel. since is kept between calls: the change of the state with which all is known
+// that they are made of, or 0. What changes later, and in a storm something always does, is not waited for.
+func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.settled() && a.state.judges(key)
+	if ns := a.state.namespaces[key.Namespace]; ns == nil || !ns.known {
+		*since = 0
+		return false
+	}
+	if *since == 0 {
+		*since = a.told
+	}
+	return a.inForce.Load() && a.landed >= *since && a.failure.Load() == nil && a.state.judges(key)
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

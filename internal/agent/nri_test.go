@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// A container waits until its pod's policies are in the kernel, and not for what other pods change meanwhile.
+func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	a := &Agent{state: s.state, metrics: newMetrics(prometheus.NewRegistry(), nil), kick: make(chan struct{}, 1), sweepKick: make(chan struct{}, 1)}
+	a.inForce.Store(true)
+	change := func(do func(*state)) { a.update(context.Background(), do) }
+	program := func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.state.compiler.Commit()
+		a.programmed()
+	}
+	web := types.NamespacedName{Namespace: "shop", Name: "web"}
+	var since uint64
+	expect := func(when string, want bool) {
+		t.Helper()
+		if got := a.judges(web, &since); got != want {
+			t.Errorf("%s: judged: %t", when, got)
+		}
+	}
+	expect("nobody told of it", false)
+	since = 0
+	change(func(s *state) {
+		s.setSandbox(web, "uid", nil, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	})
+	expect("told, and not written", false)
+	program()
+	change(func(*state) {}) // another pod's
+	expect("written, while more changes", true)
+
+	since = 0
+	change(func(s *state) {
+		s.setSandbox(web, "uid", nil, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	})
+	expect("made again: what is written is of its former sandbox", false)
+	program()
+	expect("written again", true)
+	err := context.DeadlineExceeded
+	a.failure.Store(&err)
+	expect("the kernel's maps cannot be written", false)
+}
