@@ -61,6 +61,13 @@ func (n *nri) Configure(context.Context, string, string, string) (stub.EventMask
 	return 0, nil // the events that there are methods for
 }
 
+// Synchronize takes in the pods that there are when the connection is made: those that started or stopped while there was none.
+func (n *nri) Synchronize(ctx context.Context, sandboxes []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+	n.a.refreshInterfaces(ctx)
+	n.a.update(ctx, func(st *state) { st.synchronize(sandboxes) })
+	return nil, nil
+}
+
 // RunPodSandbox puts a pod's policies in force, as far as that can be done in the time that the runtime gives.
 func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 	addresses := sandboxAddresses(s)
@@ -71,9 +78,7 @@ func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 	patience, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
 	a.refreshInterfaces(ctx)
-	a.update(ctx, func(st *state) {
-		st.setSandbox(key, types.UID(s.GetUid()), s.GetLabels(), sandbox{id: s.GetId(), addresses: addresses})
-	})
+	a.update(ctx, func(st *state) { st.runSandbox(s, addresses) })
 	var since uint64
 	err := wait.PollUntilContextCancel(patience, time.Millisecond, true, func(context.Context) (bool, error) {
 		return a.judges(key, &since), nil
@@ -104,6 +109,25 @@ func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 		*since = a.told
 	}
 	return a.inForce.Load() && a.landed >= *since && a.failure.Load() == nil && a.state.judges(key)
+}
+
+func (s *state) synchronize(sandboxes []*api.PodSandbox) {
+	there := map[string]bool{}
+	for _, sb := range sandboxes {
+		there[sb.GetId()] = true
+		if addresses := sandboxAddresses(sb); sb.GetPid() != 0 && len(addresses) > 0 { // one that has stopped has no process
+			s.runSandbox(sb, addresses)
+		}
+	}
+	for key, sb := range s.sandboxes {
+		if !there[sb.id] {
+			s.deleteSandbox(key, sb.id)
+		}
+	}
+}
+
+func (s *state) runSandbox(sb *api.PodSandbox, addresses []netip.Addr) {
+	s.setSandbox(sandboxKey(sb), types.UID(sb.GetUid()), sb.GetLabels(), sandbox{id: sb.GetId(), addresses: addresses})
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

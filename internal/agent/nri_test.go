@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/containerd/nri/pkg/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -50,4 +51,28 @@ func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
 	err := context.DeadlineExceeded
 	a.failure.Store(&err)
 	expect("the kernel's maps cannot be written", false)
+}
+
+func TestWhatWasMissedWithoutAConnection(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	box := func(name, id, ip string, pid uint32) *api.PodSandbox {
+		return &api.PodSandbox{
+			Namespace: "shop", Name: name, Uid: name, Id: id, Pid: pid, Ips: []string{ip}, Labels: map[string]string{"app": "web"},
+			Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/run/netns/" + id}}},
+		}
+	}
+	known := []*api.PodSandbox{box("stays", "1", "10.0.0.1", 11), box("goes", "2", "10.0.0.2", 12)}
+	s.synchronize(known)
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.closed("10.0.0.9", "10.0.0.2", 80)
+
+	hostNetwork := box("host", "5", "10.0.0.5", 15)
+	hostNetwork.Linux = nil
+	s.synchronize([]*api.PodSandbox{known[0], box("comes", "3", "10.0.0.3", 13), box("ended", "4", "10.0.0.4", 0), hostNetwork})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.open("10.0.0.9", "10.0.0.2", 80)
+	s.closed("10.0.0.9", "10.0.0.3", 80)
+	s.open("10.0.0.9", "10.0.0.4", 80)
+	s.open("10.0.0.9", "10.0.0.5", 80)
 }

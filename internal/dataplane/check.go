@@ -154,7 +154,7 @@ func hasIPVSServices() bool {
 
 // bridgeWarnings finds pods that a bridge connects without the forward hook seeing their packets.
 func bridgeWarnings() []Warning {
-	links, err := netlink.LinkList()
+	links, err := steady(netlink.LinkList)
 	if err != nil {
 		return []Warning{Warning(fmt.Sprintf("links cannot be listed, so bridges cannot be checked: %v", err))}
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -199,7 +200,12 @@ func TestPathMTUDiscovery(t *testing.T) {
 	n.set(a, isolate(policy.Ingress), isolate(policy.Egress, with(pods(b), port(policy.TCP, 80))))
 
 	bothFamilies(t, func(t *testing.T, v6 bool) {
-		if err := a.AskSize("tcp", netip.AddrPortFrom(b.Addr(v6), 80), 200_000, netnstest.Patience); err != nil {
+		to := netip.AddrPortFrom(b.Addr(v6), 80)
+		err := a.AskSize("tcp", to, 200_000, 3*time.Second)
+		if err != nil { // Linux 7.3 stalls now and then, without a program too; the next connection knows what the error said
+			err = a.AskSize("tcp", to, 200_000, netnstest.Patience)
+		}
+		if err != nil {
 			t.Errorf("200 kB over a path of MTU 1300: %v", err)
 		}
 	})

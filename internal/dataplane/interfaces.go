@@ -31,20 +31,32 @@ func (i *Interfaces) Equal(other *Interfaces) bool {
 
 // ReadInterfaces reads them in the calling thread's network namespace.
 func ReadInterfaces() (*Interfaces, error) {
-	links, err := netlink.LinkList()
+	links, err := steady(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	var routes []netlink.Route
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		// of every table: a pod's or an interface's may be in one of its own
-		r, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		r, err := steady(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		routes = append(routes, r...)
 	}
 	return interfacesOf(links, routes), nil
+}
+
+// steady asks again, some times, for a list that changed while the kernel told it.
+func steady[T any](list func() ([]T, error)) (out []T, err error) {
+	for range 10 {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
 }
 
 func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {

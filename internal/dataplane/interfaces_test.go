@@ -2,6 +2,8 @@ package dataplane_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -66,6 +68,35 @@ func TestReadInterfaces(t *testing.T) {
 	if again := readInterfaces(n); !again.Equal(got) {
 		t.Errorf("read again: %v, before %v", again, got)
 	}
+}
+
+// A list of links that changes while it is read is read again.
+func TestReadInterfacesThatChange(t *testing.T) {
+	n := netnstest.NewRouter(t)
+	for i := range 40 {
+		n.AddBridge(fmt.Sprint("br", i)) // more than the kernel tells at a time
+	}
+	done, stopped := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-done:
+				close(stopped)
+				return
+			default:
+			}
+			l := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "comes"}}
+			if err := errors.Join(n.Link.LinkAdd(l), n.Link.LinkDel(l)); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 100 {
+		readInterfaces(n)
+	}
+	close(done)
+	check(t, <-stopped)
 }
 
 func TestWatchInterfaces(t *testing.T) {
