@@ -92,7 +92,7 @@ test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e co
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
 	go test -race $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab|calico/leftovers)')
-	for m in $(filter-out ./,$(code)); do go -C $$m test -race ./... || exit 1; done
+	for m in $(filter-out ./,$(code)); do go -C $$m test -race -count=1 ./... || exit 1; done # they read files that Go's cache of results does not know
 
 .PHONY: test-envtest
 test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds Kubernetes: 10 minutes)
