@@ -139,7 +139,11 @@ func (a *Agent) takeOver() error {
 }
 
 func (a *Agent) run(ctx context.Context) error {
-	go a.keepSwept(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var sweeping sync.WaitGroup // who called may close the dataplane afterwards
+	defer sweeping.Wait()
+	defer cancel()
+	sweeping.Go(func() { a.keepSwept(ctx) })
 	go a.followInterfaces(ctx)
 	if a.opts.Taint != nil {
 		go a.removeTaint(ctx)

@@ -118,14 +118,21 @@ func TestNothingIsLeftAfterASignal(t *testing.T) {
 		t.Run(signal.String(), func(t *testing.T) {
 			cmd := exec.Command(program, "lab", "-f", manifests)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			awaitChild(t, cmd.Process.Pid)
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			if err := awaitChild(cmd.Process.Pid, ended); err != nil {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+				t.Fatalf("%v; %v; it said:\n%s", err, <-ended, &said)
+			}
 			if err := cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
-			if err := cmd.Wait(); err == nil {
+			if err := <-ended; err == nil {
 				t.Error("it ended well")
 			}
 			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -139,9 +146,14 @@ func TestNothingIsLeftAfterASignal(t *testing.T) {
 }
 
 // awaitChild waits until the process inside is at work: it has made network namespaces of pods.
-func awaitChild(t *testing.T, pid int) {
-	t.Helper()
+func awaitChild(pid int, ended chan error) error {
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		select {
+		case err := <-ended:
+			ended <- err
+			return errors.New("the lab ended before it had made pods")
+		default:
+		}
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 		for _, task := range tasks {
@@ -151,9 +163,9 @@ func awaitChild(t *testing.T, pid int) {
 		for child := range strings.FieldsSeq(string(children)) {
 			links, _ := os.ReadFile("/proc/" + child + "/net/dev")
 			if strings.Contains(string(links), "lab1") {
-				return
+				return nil
 			}
 		}
 	}
-	t.Fatal("the lab does not come to make pods")
+	return errors.New("the lab does not come to make pods")
 }
