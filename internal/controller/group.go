@@ -186,12 +186,7 @@ var untracked = []metav1.ManagedFieldsEntry{{}}
 
 // isSlice reports whether a slice is what it should be.
 func isSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) bool {
-	for k, v := range sliceLabels(spec.Group) {
-		if pes.Labels[k] != v {
-			return false
-		}
-	}
-	return equality.Semantic.DeepEqual(&pes.Spec, spec)
+	return hasLabels(pes, sliceLabels(spec.Group)) && equality.Semantic.DeepEqual(&pes.Spec, spec)
 }
 
 func sliceLabels(group string) map[string]string {

@@ -77,15 +77,24 @@ func isOurs(obj client.Object) bool {
 
 // setLabels sets some labels, leaves others, and reports whether that changed anything.
 func setLabels(obj client.Object, want map[string]string) bool {
+	if hasLabels(obj, want) {
+		return false
+	}
 	labels := maps.Clone(obj.GetLabels())
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, want)
-	if maps.Equal(labels, obj.GetLabels()) {
-		return false
-	}
 	obj.SetLabels(labels)
+	return true
+}
+
+func hasLabels(obj client.Object, want map[string]string) bool {
+	for k, v := range want {
+		if has, ok := obj.GetLabels()[k]; !ok || has != v {
+			return false
+		}
+	}
 	return true
 }
 

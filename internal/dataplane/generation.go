@@ -62,9 +62,7 @@ func (d *Dataplane) Heal() (detached int, err error) {
 			return 0, err
 		}
 		d.dir = successor(d.opts.BPFFS, others)
-	}
-	detached, err = d.reattach()
-	if err != nil {
+	} else if detached, err = d.reattach(); err != nil {
 		return detached, err
 	}
 	if err := d.pin(); err != nil {

@@ -72,11 +72,8 @@ func attached(l netlink.Link) (out []Leftover) {
 // detach what a BPF link attaches, whoever holds it.
 func detach(id link.ID) error {
 	l, err := link.NewFromID(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return ignoreMissing(err)
 	}
 	defer func() { _ = l.Close() }()
 	d, ok := l.(interface{ Detach() error })
