@@ -19,9 +19,9 @@ func clusterCases(ctx context.Context, o options, out *report) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
-		cancel() // the API server waits for those who watch
+		cancel(nil) // the API server waits for those who watch
 		err = errors.Join(err, c.close())
 	}()
 	out.say("cluster: creating %s", o.cluster.words())
@@ -40,7 +40,7 @@ func clusterCases(ctx context.Context, o options, out *report) (err error) {
 		return err
 	}
 	observer := newObserver()
-	if err := observer.watch(ctx, c.config); err != nil {
+	if err := observer.watch(ctx, c.config, cancel); err != nil {
 		return err
 	}
 	controller, err := c.caseFromNothing(ctx, o, observer, want.Policies, out)

@@ -58,7 +58,7 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 		due := begin.Add(time.Duration(i) * time.Second / time.Duration(rate))
 		select {
 		case <-ctx.Done():
-			return out, ctx.Err()
+			return out, context.Cause(ctx)
 		case <-time.After(time.Until(due)):
 		}
 		sendDelay = max(sendDelay, time.Since(due))
@@ -112,7 +112,7 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 		return nil
 	})
 	out.lost, out.took = t.outstanding(), t.take()
-	return out, ctx.Err()
+	return out, context.Cause(ctx)
 }
 
 // takePod takes a pod out of those that may be changed.

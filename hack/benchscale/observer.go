@@ -2,16 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -46,54 +41,12 @@ func newObserver() *observer {
 	return &observer{groups: map[policy.GroupKey]*groupView{}, waiting: map[netip.Addr]*change{}}
 }
 
-// watch follows the objects until the context is done; it returns when it has seen what was there.
-func (o *observer) watch(ctx context.Context, config *rest.Config) error {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
+// watch follows the objects until the context is done; it returns when it has seen what was there. failed is called if it cannot go on.
+func (o *observer) watch(ctx context.Context, config *rest.Config, failed func(error)) error {
+	if err := followViews(ctx, config, "policyendpoints", o.seeEndpoint, failed); err != nil {
 		return err
 	}
-	c, err := cache.New(config, cache.Options{Scheme: scheme})
-	if err != nil {
-		return err
-	}
-	go func() { _ = c.Start(ctx) }()
-	for obj, handler := range map[client.Object]toolscache.ResourceEventHandler{
-		&v1alpha1.PolicyEndpoint{}: toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(obj any) { o.seeEndpoint(nil, obj.(*v1alpha1.PolicyEndpoint)) },
-			UpdateFunc: func(old, now any) { o.seeEndpoint(old.(*v1alpha1.PolicyEndpoint), now.(*v1alpha1.PolicyEndpoint)) },
-			DeleteFunc: func(any) { o.count(&o.endpoints, -1) },
-		},
-		&v1alpha1.PolicyEndpointSlice{}: toolscache.ResourceEventHandlerFuncs{
-			AddFunc: func(obj any) { o.seeSlice(nil, obj.(*v1alpha1.PolicyEndpointSlice)) },
-			UpdateFunc: func(old, now any) {
-				o.seeSlice(old.(*v1alpha1.PolicyEndpointSlice), now.(*v1alpha1.PolicyEndpointSlice))
-			},
-			DeleteFunc: func(obj any) {
-				if gone, ok := obj.(*v1alpha1.PolicyEndpointSlice); ok {
-					o.seeSlice(gone, nil)
-				}
-			},
-		},
-	} {
-		informer, err := c.GetInformer(ctx, obj)
-		if err != nil {
-			return err
-		}
-		if _, err := informer.AddEventHandler(handler); err != nil {
-			return err
-		}
-	}
-	if !c.WaitForCacheSync(ctx) {
-		return fmt.Errorf("watch what the controller writes: %w", context.Cause(ctx))
-	}
-	return nil
-}
-
-func (o *observer) count(what *int, n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	*what += n
-	o.noteEvent()
+	return followViews(ctx, config, "policyendpointslices", o.seeSlice, failed)
 }
 
 // noteEvent is called with mu held.
@@ -102,15 +55,18 @@ func (o *observer) noteEvent() {
 	o.last = time.Now()
 }
 
-func (o *observer) seeEndpoint(old, now *v1alpha1.PolicyEndpoint) {
+func (o *observer) seeEndpoint(old, now *view) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.noteEvent()
-	if old == nil {
+	switch {
+	case old == nil:
 		o.endpoints++
+	case now == nil:
+		o.endpoints--
 	}
-	done := func(pe *v1alpha1.PolicyEndpoint) int {
-		if pe != nil && pe.Status.ObservedGeneration == pe.Generation {
+	done := func(pe *view) int {
+		if pe != nil && pe.Status.ObservedGeneration == pe.Metadata.Generation {
 			return 1
 		}
 		return 0
@@ -118,7 +74,7 @@ func (o *observer) seeEndpoint(old, now *v1alpha1.PolicyEndpoint) {
 	o.resolved += done(now) - done(old)
 }
 
-func (o *observer) seeSlice(old, now *v1alpha1.PolicyEndpointSlice) {
+func (o *observer) seeSlice(old, now *view) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.noteEvent()
@@ -132,11 +88,11 @@ func (o *observer) seeSlice(old, now *v1alpha1.PolicyEndpointSlice) {
 	if either == nil {
 		either = old
 	}
-	key := policy.GroupKey{Namespace: either.Namespace, Name: either.Spec.Group}
+	key := policy.GroupKey{Namespace: either.Metadata.Namespace, Name: either.Spec.Group}
 	g := o.groups[key]
 	if g == nil {
 		g = &groupView{addresses: map[netip.Addr]int{}}
-		g.selector, _ = parseGroupSelector(key.Namespace, either.Spec.Selector) // a wrong one is found by expectRight
+		g.selector, _ = parseGroupSelector(key.Namespace, &either.Spec.Selector) // a wrong one is found by expectRight
 		o.groups[key] = g
 	}
 	change := map[v1alpha1.CIDR]int{}

@@ -136,7 +136,7 @@ func poll(ctx context.Context, timeout, interval time.Duration, ask func() error
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-time.After(interval):
 		}
 	}
