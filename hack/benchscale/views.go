@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -38,16 +39,19 @@ func followViews(ctx context.Context, config *rest.Config, resource string, tell
 	if err != nil {
 		return err
 	}
-	url := config.Host + "/apis/" + v1alpha1.GroupVersion.String() + "/" + resource
+	base, err := url.JoinPath(config.Host, "apis", v1alpha1.GroupVersion.String(), resource)
+	if err != nil {
+		return err
+	}
 	get := func(query string) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+query, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+query, nil)
 		if err != nil {
 			return nil, err
 		}
 		resp, err := client.Do(req)
 		if err == nil && resp.StatusCode != http.StatusOK {
 			_ = resp.Body.Close()
-			err = fmt.Errorf("%s%s: %s", url, query, resp.Status)
+			err = fmt.Errorf("%s%s: %s", base, query, resp.Status)
 		}
 		return resp, err
 	}
