@@ -40,7 +40,7 @@ func clusterCases(ctx context.Context, o options, out *report) (err error) {
 		return err
 	}
 	observer := newObserver()
-	if err := observer.watch(ctx, c.config, cancel); err != nil {
+	if err := observer.watch(ctx, c.clients.RESTClient(), cancel); err != nil {
 		return err
 	}
 	controller, err := c.caseFromNothing(ctx, o, observer, want.Policies, out)

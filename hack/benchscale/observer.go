@@ -42,11 +42,11 @@ func newObserver() *observer {
 }
 
 // watch follows the objects until the context is done; it returns when it has seen what was there. failed is called if it cannot go on.
-func (o *observer) watch(ctx context.Context, config *rest.Config, failed func(error)) error {
-	if err := followViews(ctx, config, "policyendpoints", o.seeEndpoint, failed); err != nil {
+func (o *observer) watch(ctx context.Context, client rest.Interface, failed func(error)) error {
+	if err := followViews(ctx, client, "policyendpoints", o.seeEndpoint, failed); err != nil {
 		return err
 	}
-	return followViews(ctx, config, "policyendpointslices", o.seeSlice, failed)
+	return followViews(ctx, client, "policyendpointslices", o.seeSlice, failed)
 }
 
 // noteEvent is called with mu held.

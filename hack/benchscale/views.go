@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/url"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -34,37 +32,19 @@ type view struct {
 
 // followViews tells of the objects of a kind what they were and are: nil and the object that is new, the object that is gone and nil. It returns
 // when it has told what there was; failed is called if it cannot go on.
-func followViews(ctx context.Context, config *rest.Config, resource string, tell func(old, now *view), failed func(error)) error {
-	client, err := rest.HTTPClientFor(config)
+func followViews(ctx context.Context, client rest.Interface, resource string, tell func(old, now *view), failed func(error)) error {
+	get := func() *rest.Request {
+		return client.Get().AbsPath("apis", v1alpha1.GroupVersion.String(), resource).SetHeader("Accept", "application/json")
+	}
+	data, err := get().DoRaw(ctx)
 	if err != nil {
 		return err
 	}
-	base, err := url.JoinPath(config.Host, "apis", v1alpha1.GroupVersion.String(), resource)
-	if err != nil {
-		return err
-	}
-	get := func(query string) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+query, nil)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := client.Do(req)
-		if err == nil && resp.StatusCode != http.StatusOK {
-			_ = resp.Body.Close()
-			err = fmt.Errorf("%s%s: %s", base, query, resp.Status)
-		}
-		return resp, err
-	}
-	resp, err := get("")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
 	var list struct {
 		Metadata struct{ ResourceVersion string }
 		Items    []*view
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+	if err := json.Unmarshal(data, &list); err != nil {
 		return err
 	}
 	there := map[types.NamespacedName]*view{}
@@ -75,13 +55,13 @@ func followViews(ctx context.Context, config *rest.Config, resource string, tell
 		there[keyOf(v)] = v
 		tell(nil, v)
 	}
-	changes, err := get("?watch=1&resourceVersion=" + list.Metadata.ResourceVersion)
+	changes, err := get().Param("watch", "1").Param("resourceVersion", list.Metadata.ResourceVersion).Stream(ctx)
 	if err != nil {
 		return err
 	}
 	go func() {
-		defer func() { _ = changes.Body.Close() }()
-		in := json.NewDecoder(changes.Body)
+		defer func() { _ = changes.Close() }()
+		in := json.NewDecoder(changes)
 		for {
 			var event struct {
 				Type   watch.EventType
