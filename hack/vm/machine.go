@@ -73,6 +73,7 @@ type ended struct {
 
 // result is how the programs in a machine ended.
 type result struct {
+	began                   bool     // a test did
 	passed, failed, skipped []string // tests, but no subtests
 	ended                   []ended
 }
@@ -86,6 +87,7 @@ func (r *result) read(console io.Reader, out io.Writer) {
 		if line != "" || err == nil {
 			_, _ = fmt.Fprintln(out, line)
 		}
+		r.began = r.began || strings.Contains(line, "=== RUN ")
 		// The kernel and the firmware may write before it in the same line.
 		for verdict, list := range map[string]*[]string{"--- PASS: ": &r.passed, "--- FAIL: ": &r.failed, "--- SKIP: ": &r.skipped} {
 			if before, rest, ok := strings.Cut(line, verdict); ok && !strings.HasPrefix(before, " ") {

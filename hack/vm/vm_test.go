@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,8 +82,19 @@ func TestResultIsRead(t *testing.T) {
 	if got := strings.Join(r.passed, " ") + "; " + strings.Join(r.failed, " ") + "; " + strings.Join(r.skipped, " "); got != "TestB TestD; TestA; TestC" {
 		t.Error(got)
 	}
+	if !r.began {
+		t.Error("no test began")
+	}
 	if strings.Contains(out.String(), "\r") || !strings.HasSuffix(out.String(), "TestD (0.00s)\n") {
 		t.Errorf("passed on as %q", out.String())
+	}
+}
+
+func TestAMachineThatDoesNotComeUp(t *testing.T) {
+	var r result
+	r.read(strings.NewReader("[ 2.7] Oops: int3: 0000 [#2]\r\n[ 2.7] Kernel panic - not syncing\r\n"), io.Discard)
+	if r.began {
+		t.Error("a test began")
 	}
 }
 

@@ -30,6 +30,14 @@ func liveFlows(b testing.TB, pods, flows int) {
 	}
 }
 
+// flowCount is the number of live flows.
+func flowCount(t testing.TB) int {
+	t.Helper()
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	check(t, err)
+	return len(flows)
+}
+
 // swept makes a change of what pods may do, and returns when the agent has looked at live flows twice since, so that
 // nothing of it is left to do.
 func (n *node) swept(change func()) {

@@ -26,11 +26,7 @@ func TestTheProgramIsDetached(t *testing.T) {
 	liveFlows(t, 1, 3)
 	check(t, l.Detach())
 	n.await("it is counted", func() bool { return n.metric("kidoban_agent_drift_entries_total") == 1 })
-	n.await("what was opened meanwhile is cut", func() bool {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		check(t, err)
-		return len(flows) == 0
-	})
+	n.await("what was opened meanwhile is cut", func() bool { return flowCount(t) == 0 })
 	n.await("the agent is ready", n.ready)
 }
 
