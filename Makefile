@@ -121,7 +121,7 @@ e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; nee
 	go -C e2e test -count=1 -v -timeout=10m -short -run='^Test(Chaos|Latency|Images)$$' -tags=e2e ./chaos
 
 .PHONY: chaos
-chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 15 minutes; needs root)
+chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 25 minutes; needs root)
 	@hack/apt.sh conntrack=conntrack curl=curl
 	$(call heading,Chaos)
 	CHAOS_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=60m -tags=e2e \

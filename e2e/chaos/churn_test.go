@@ -27,14 +27,14 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
-// rolledPods is how many pods are replaced at once: ROLL, or what two cores start within a minute or two.
+// rolledPods is how many pods are replaced at once: ROLL, or so many that two cores take minutes.
 func rolledPods(t *testing.T) int32 {
 	if s := os.Getenv("ROLL"); s != "" {
 		n, err := strconv.Atoi(s)
 		must(t, err)
 		return int32(n)
 	}
-	return 60
+	return 200
 }
 
 // podsRolled replaces many servers while a stranger and a friend call all that there are.
