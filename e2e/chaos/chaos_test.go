@@ -47,6 +47,7 @@ func faults() []fault {
 		{"API slow and failing", nothingWrong, false, apiFailing},
 		{"roles taken away", nothingWrong, false, rolesTaken},
 		{"node rebooted", nothingWrong, false, nodeRebooted},
+		{"runtimes, kubelets and kube-proxies killed", nothingWrong, false, runtimesKilled},
 		{"pods rolled at once", nothingWrong, false, podsRolled},
 		{"addresses used again at once", nothingWrong, false, addressesReused},
 		{"namespaces relabelled in a storm", nothingWrong, false, namespacesRelabelled},

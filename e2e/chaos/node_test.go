@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,40 @@ func nodeRebooted(t *testing.T, x *trial) {
 		x.aside("… strangers call the node's pods before its agent is ready", noPromise("in mode standard a pod is open until an agent has run once after the boot"), meanwhile)
 	}
 	x.aside("… strangers call them afterwards", nothingWrong, dial(t, member(t, stranger, steady[0]), false, targets(victim, "tcp", servedPort)...))
+	awaitEngine(t)
+}
+
+// runtimesKilled ends what runs pods on two nodes, with SIGKILL. Containers go on without it, and the nodes start it again.
+func runtimesKilled(t *testing.T, x *trial) {
+	const kill = `for p in /proc/[0-9]*; do case "$(tr '\0' '\n' <$p/cmdline | head -n1)" in */containerd | */kubelet | */kube-proxy) kill -KILL "${p#/proc/}" && echo "$p" ;; esac; done 2>/dev/null`
+	for _, node := range steady {
+		if n := len(strings.Fields(onNode(t, node, "sh", "-c", kill))); n != 3 {
+			t.Fatalf("%d programs of %s were killed, not 3", n, node)
+		}
+	}
+	killed := time.Now()
+	x.canary.toggle(t)
+	create(t, servingPod("newcomer", server, steady[0])) // the first thing that the new runtime does
+	var first, after tally
+	var newcomer *corev1.Pod
+	within(t, 2*time.Minute, "a new pod is ready", func(ctx context.Context) (err error) {
+		if newcomer, err = getPod(ctx, "newcomer"); err != nil {
+			return err
+		}
+		if len(newcomer.Status.PodIPs) > 0 {
+			first.add(dial(t, member(t, stranger, steady[1]), false, targets(newcomer, "tcp", servedPort)...))
+		}
+		if !isReady(newcomer) {
+			return fmt.Errorf("it is %s", newcomer.Status.Phase)
+		}
+		return nil
+	})
+	x.heal = x.canary.await(t, killed)
+	x.heal = max(x.heal, x.canary.awaitAt(t, killed, newcomer))
+	after.add(dial(t, member(t, stranger, steady[1]), false, targets(newcomer, "tcp", servedPort)...))
+	after.add(dial(t, member(t, friend, steady[1]), true, targets(newcomer, "tcp", servedPort)...))
+	x.aside("… strangers call a server that the new runtime starts", noPromise("in mode standard a new pod is open until the agent is connected to the runtime again"), first)
+	x.aside("… strangers and friends call it afterwards", nothingWrong, after)
 	awaitEngine(t)
 }
 
