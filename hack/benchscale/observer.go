@@ -41,7 +41,7 @@ func newObserver() *observer {
 	return &observer{groups: map[policy.GroupKey]*groupView{}, waiting: map[netip.Addr]*change{}}
 }
 
-// watch follows the objects until the context is done; it returns when it has seen what was there. failed is called if it cannot go on.
+// watch follows the objects until the context is done. failed is called if it cannot go on.
 func (o *observer) watch(ctx context.Context, client rest.Interface, failed func(error)) error {
 	if err := followViews(ctx, client, "policyendpoints", o.seeEndpoint, failed); err != nil {
 		return err

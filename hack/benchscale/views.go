@@ -17,7 +17,6 @@ import (
 type view struct {
 	Metadata struct {
 		Namespace, Name string
-		ResourceVersion string
 		Generation      int64
 	}
 	Spec struct { // of a slice
@@ -30,35 +29,15 @@ type view struct {
 	}
 }
 
-// followViews tells of the objects of a kind what they were and are: nil and the object that is new, the object that is gone and nil. It returns
-// when it has told what there was; failed is called if it cannot go on.
+// followViews tells of the objects of a kind what they were and are: nil and the object that is new, the object that is gone and nil. What
+// there is when it begins is told as new. failed is called if it cannot go on.
 func followViews(ctx context.Context, client rest.Interface, resource string, tell func(old, now *view), failed func(error)) error {
-	get := func() *rest.Request {
-		return client.Get().AbsPath("apis", v1alpha1.GroupVersion.String(), resource).SetHeader("Accept", "application/json")
-	}
-	data, err := get().DoRaw(ctx)
+	changes, err := client.Get().AbsPath("apis", v1alpha1.GroupVersion.String(), resource).
+		SetHeader("Accept", "application/json").Param("watch", "1").Stream(ctx)
 	if err != nil {
-		return err
-	}
-	var list struct {
-		Metadata struct{ ResourceVersion string }
-		Items    []*view
-	}
-	if err := json.Unmarshal(data, &list); err != nil {
 		return err
 	}
 	there := map[types.NamespacedName]*view{}
-	keyOf := func(v *view) types.NamespacedName {
-		return types.NamespacedName{Namespace: v.Metadata.Namespace, Name: v.Metadata.Name}
-	}
-	for _, v := range list.Items {
-		there[keyOf(v)] = v
-		tell(nil, v)
-	}
-	changes, err := get().Param("watch", "1").Param("resourceVersion", list.Metadata.ResourceVersion).Stream(ctx)
-	if err != nil {
-		return err
-	}
 	go func() {
 		defer func() { _ = changes.Close() }()
 		in := json.NewDecoder(changes)
@@ -71,7 +50,7 @@ func followViews(ctx context.Context, client rest.Interface, resource string, te
 				failed(fmt.Errorf("watch %s: %w", resource, err))
 				return
 			}
-			key := keyOf(event.Object)
+			key := types.NamespacedName{Namespace: event.Object.Metadata.Namespace, Name: event.Object.Metadata.Name}
 			old := there[key]
 			switch event.Type {
 			case watch.Added, watch.Modified:

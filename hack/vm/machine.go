@@ -101,6 +101,9 @@ func (r *result) read(console io.Reader, out io.Writer) {
 	}
 }
 
+// cameUp reports whether the machine booted as far as the first test, or past a program that had none to run.
+func (r *result) cameUp() bool { return r.began || len(r.ended) > 0 }
+
 // err says what is wrong with the result: a test that failed or was skipped, a program that ended badly or not at all.
 func (r *result) err(programs int) error {
 	var err error

@@ -100,7 +100,7 @@ func (o *options) testArgs() []string {
 	return args
 }
 
-// boots is how often a machine is started in which no test comes to begin.
+// boots is how often a machine is started that does not come up.
 const boots = 3
 
 func (o *options) runOn(ctx context.Context, store store, want, work string, programs []program) error {
@@ -118,10 +118,10 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done within %v", o.timeout))
 	defer cancel()
-	var r *result
+	r := &result{}
 	var took time.Duration
 	// Where several threads emulate, a kernel that patches itself may trip while it boots ("Oops: int3").
-	for boot := 0; boot < boots && (r == nil || !r.began); boot++ {
+	for boot := 0; boot < boots && !r.cameUp(); boot++ {
 		start := time.Now()
 		if r, err = m.run(ctx, os.Stdout); err != nil {
 			return err

@@ -82,7 +82,7 @@ func TestResultIsRead(t *testing.T) {
 	if got := strings.Join(r.passed, " ") + "; " + strings.Join(r.failed, " ") + "; " + strings.Join(r.skipped, " "); got != "TestB TestD; TestA; TestC" {
 		t.Error(got)
 	}
-	if !r.began {
+	if !r.cameUp() {
 		t.Error("no test began")
 	}
 	if strings.Contains(out.String(), "\r") || !strings.HasSuffix(out.String(), "TestD (0.00s)\n") {
@@ -93,8 +93,11 @@ func TestResultIsRead(t *testing.T) {
 func TestAMachineThatDoesNotComeUp(t *testing.T) {
 	var r result
 	r.read(strings.NewReader("[ 2.7] Oops: int3: 0000 [#2]\r\n[ 2.7] Kernel panic - not syncing\r\n"), io.Discard)
-	if r.began {
+	if r.cameUp() {
 		t.Error("a test began")
+	}
+	if r.ended = []ended{{Name: "a"}}; !r.cameUp() {
+		t.Error("a program ended before the machine came up")
 	}
 }
 
