@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -46,6 +48,7 @@ func startCluster(l *load) (c *cluster, err error) {
 		}
 	}()
 	c.config.QPS = -1
+	c.config.DisableCompression = true // what the load and the observer take is not measured
 	c.config.ContentType = runtime.ContentTypeProtobuf
 	if c.clients, err = kubernetes.NewForConfig(c.config); err != nil {
 		return nil, err
@@ -55,7 +58,7 @@ func startCluster(l *load) (c *cluster, err error) {
 		return nil, err
 	}
 	c.kubeconfig = filepath.Join(c.directory, "kubeconfig")
-	return c, clientcmd.WriteToFile(kubeconfigOf(c.config), c.kubeconfig)
+	return c, nil
 }
 
 func (c *cluster) close() error {
@@ -63,18 +66,38 @@ func (c *cluster) close() error {
 	return c.stop()
 }
 
-func kubeconfigOf(config *rest.Config) api.Config {
-	out := api.NewConfig()
-	out.Clusters["it"] = &api.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
-	out.AuthInfos["admin"] = &api.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
-	out.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: "admin"}
-	out.CurrentContext = "it"
-	return *out
+// writeKubeconfig makes the file that controllers find the API server by: as a service account with a token, as in a cluster.
+func (c *cluster) writeKubeconfig(ctx context.Context) error {
+	const name = "benchscale"
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := c.clients.CoreV1().ServiceAccounts(sharedNamespace).Create(ctx, account, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if _, err := c.clients.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: sharedNamespace, Name: name}},
+	}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	token, err := c.clients.CoreV1().ServiceAccounts(sharedNamespace).CreateToken(ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	config := api.NewConfig()
+	config.Clusters["it"] = &api.Cluster{Server: c.config.Host, CertificateAuthorityData: c.config.CAData}
+	config.AuthInfos[name] = &api.AuthInfo{Token: token.Status.Token}
+	config.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: name}
+	config.CurrentContext = "it"
+	return clientcmd.WriteToFile(*config, c.kubeconfig)
 }
 
 // fill creates the namespaces, the policies and the running pods.
 func (c *cluster) fill(ctx context.Context) error {
 	if err := c.createNamespace(ctx, sharedNamespace, nil); err != nil {
+		return err
+	}
+	if err := c.writeKubeconfig(ctx); err != nil {
 		return err
 	}
 	if err := inParallel(ctx, c.namespaces, func(ctx context.Context, i int) error {

@@ -19,10 +19,14 @@ type observer struct {
 	// waiting are changes by the address that they are about. No two pods have one address.
 	waiting map[netip.Addr]*change
 	took    durations
-	// seen of objects, and when the last of them was.
-	endpoints, slices, resolved int
-	last                        time.Time
-	events                      int
+	seen    progress
+}
+
+// progress is the objects that are there, PolicyEndpoints whose status is about the spec that is there, and when the last change of a
+// spec was and of what is told in a status.
+type progress struct {
+	endpoints, slices, told int
+	spec, status            time.Time
 }
 
 // groupView is a group as its slices show it.
@@ -49,40 +53,41 @@ func (o *observer) watch(ctx context.Context, client rest.Interface, failed func
 	return followViews(ctx, client, "policyendpointslices", o.seeSlice, failed)
 }
 
-// noteEvent is called with mu held.
-func (o *observer) noteEvent() {
-	o.events++
-	o.last = time.Now()
-}
-
 func (o *observer) seeEndpoint(old, now *view) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.noteEvent()
 	switch {
 	case old == nil:
-		o.endpoints++
+		o.seen.endpoints++
 	case now == nil:
-		o.endpoints--
+		o.seen.endpoints--
 	}
-	done := func(pe *view) int {
-		if pe != nil && pe.Status.ObservedGeneration == pe.Metadata.Generation {
-			return 1
-		}
-		return 0
+	if old == nil || now == nil || old.Metadata.Generation != now.Metadata.Generation {
+		o.seen.spec = time.Now()
 	}
-	o.resolved += done(now) - done(old)
+	if n := told(now) - told(old); n != 0 {
+		o.seen.told += n
+		o.seen.status = time.Now()
+	}
+}
+
+// told is 1 if the status is about the spec that is there.
+func told(pe *view) int {
+	if pe != nil && pe.Status.ObservedGeneration == pe.Metadata.Generation {
+		return 1
+	}
+	return 0
 }
 
 func (o *observer) seeSlice(old, now *view) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.noteEvent()
+	o.seen.spec = time.Now()
 	switch {
 	case old == nil:
-		o.slices++
+		o.seen.slices++
 	case now == nil:
-		o.slices--
+		o.seen.slices--
 	}
 	either := now
 	if either == nil {
@@ -172,11 +177,10 @@ func (o *observer) take() durations {
 	return out
 }
 
-// progress tells the objects seen and the time of the last event.
-func (o *observer) progress() (endpoints, resolved, slices, events int, last time.Time) {
+func (o *observer) progress() progress {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.endpoints, o.resolved, o.slices, o.events, o.last
+	return o.seen
 }
 
 func addressOf(cidr v1alpha1.CIDR) netip.Addr {

@@ -43,7 +43,7 @@ type Options struct {
 	BatchWindow time.Duration
 }
 
-// request names what is to be reconciled: nothing yet, a PolicyEndpoint, a group's slices, or a slice that has no name of ours.
+// request names what is to be reconciled: nothing yet, a PolicyEndpoint, its status, a group's slices, or a slice that has no name of ours.
 type request struct {
 	kind requestKind
 	name types.NamespacedName
@@ -54,6 +54,7 @@ type requestKind string
 const (
 	start    requestKind = "start"
 	endpoint requestKind = "endpoint"
+	status   requestKind = "status"
 	group    requestKind = "group"
 	stray    requestKind = "stray"
 )
@@ -156,6 +157,8 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	switch r.kind {
 	case endpoint:
 		err = c.reconcileEndpoint(ctx, r.name)
+	case status:
+		err = c.reconcileStatus(ctx, r.name)
 	case group:
 		err = c.writeGroup(ctx, policy.GroupKey(r.name))
 	case stray:

@@ -46,7 +46,13 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	}
 	pe := &v1alpha1.PolicyEndpoint{}
 	pe.Namespace, pe.Name = name.Namespace, name.Name
-	_, err := c.put(ctx, pe, func() bool { return setEndpoint(pe, &want) })
+	_, err := c.put(ctx, pe, func() bool {
+		changed := setEndpoint(pe, &want)
+		if changed && pe.UID != "" {
+			pe.ManagedFields = untracked
+		}
+		return changed
+	})
 	switch {
 	case apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInvalid(err): // trying again would not help
 		want.Problems = []resolver.Problem{{Reason: v1alpha1.ReasonTooLarge, Message: fmt.Sprintf("the API server refuses its PolicyEndpoint: %v", err)}}
@@ -55,8 +61,23 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		return err
 	}
 	c.refer(name, want.Groups)
-	if pe.UID == "" { // its namespace goes
+	if pe.UID != "" && setStatus(pe, conditionOf(want.Problems)) { // without one, its namespace goes
+		c.queue.Add(request{status, name}) // behind all that is to be enforced
+	}
+	return nil
+}
+
+// reconcileStatus reports on a PolicyEndpoint that is what it should be. One that is not has its own request, which reports.
+func (c *Controller) reconcileStatus(ctx context.Context, name types.NamespacedName) error {
+	c.mu.Lock()
+	want, ok := c.resolver.Endpoint(name)
+	c.mu.Unlock()
+	if !ok || want.Spec == nil {
 		return nil
+	}
+	pe := &v1alpha1.PolicyEndpoint{}
+	if found, err := c.get(ctx, name, pe); !found || setEndpoint(pe, &want) {
+		return err
 	}
 	return c.report(ctx, want, pe)
 }
@@ -113,31 +134,21 @@ func (c *Controller) report(ctx context.Context, want resolver.Endpoint, pe *v1a
 			return nil
 		}
 	}
-	for range tries {
-		condition := conditionOf(want.Problems)
-		old := meta.FindStatusCondition(pe.Status.Conditions, condition.Type)
-		isNew := old == nil || old.Reason != condition.Reason || old.Message != condition.Message
-		if !setStatus(pe, condition) {
-			return nil
-		}
-		err := timed("PolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, pe) })
-		if err == nil {
-			if isNew {
-				c.tell(want)
-			}
-			return nil
-		}
-		if apierrors.IsNotFound(err) { // its deletion has us look again
-			return nil
-		}
-		if !apierrors.IsConflict(err) {
-			return err
-		}
-		if err := c.live.Get(ctx, want.Name, pe); err != nil {
-			return err
-		}
+	condition := conditionOf(want.Problems)
+	old := meta.FindStatusCondition(pe.Status.Conditions, condition.Type)
+	isNew := old == nil || old.Reason != condition.Reason || old.Message != condition.Message
+	if !setStatus(pe, condition) {
+		return nil
 	}
-	return fmt.Errorf("status of PolicyEndpoint %s: others wrote it %d times meanwhile", want.Name, tries)
+	pe.ManagedFields = untracked
+	err := timed("PolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, pe) })
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // what happened to it has us look again
+		return nil
+	}
+	if err == nil && isNew {
+		c.tell(want)
+	}
+	return err
 }
 
 func setStatus(pe *v1alpha1.PolicyEndpoint, condition metav1.Condition) bool {

@@ -180,8 +180,8 @@ func (c *Controller) writeSlice(ctx context.Context, key policy.GroupKey, spec v
 }
 
 // untracked has the API server keep no managedFields of an object that is updated, now and later: one empty entry takes them away
-// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). A slice has one writer and is written for each
-// change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
+// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). Our objects have one writer, and a slice is written
+// for each change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
 var untracked = []metav1.ManagedFieldsEntry{{}}
 
 // isSlice reports whether a slice is what it should be.

@@ -10,17 +10,16 @@ import (
 // address is an IP address, IPv4 as IPv4-mapped IPv6: without a pointer in it, for there are millions.
 type address [16]byte
 
-func (a address) prefix() netip.Prefix {
-	ip := netip.AddrFrom16(a).Unmap()
-	return netip.PrefixFrom(ip, ip.BitLen())
-}
+func (a address) ip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+func (a address) compare(b address) int { return a.ip().Compare(b.ip()) }
 
 // placement spreads the addresses of one group over slices of at most max. An address stays in the slice that it was first
 // put in until it leaves the group, or until two slices are merged.
 type placement struct {
 	max     int
 	members map[address]place
-	// slices are never fewer than one: the first tells how many there are.
+	// slices are sorted, each of them, and never fewer than one: the first tells how many there are.
 	slices [][]address
 	// waiting are addresses to place once those of the slices that were there before have been claimed; see adopt.
 	adopting bool
@@ -38,7 +37,7 @@ func newPlacement(max int) *placement {
 }
 
 // adopt makes the placement remember slices that exist already: an address that is added before settle is called goes where
-// it was. What does not fit the bounds of now is not remembered.
+// it was. A slice of more than max, from when that was larger, gets no further addresses; nothing of it moves.
 func (p *placement) adopt(existing [][]address) {
 	p.adopting = true
 	if len(existing) > 0 {
@@ -46,11 +45,10 @@ func (p *placement) adopt(existing [][]address) {
 	}
 	for i, addresses := range existing {
 		for _, a := range addresses {
-			if _, ok := p.members[a]; ok || len(p.slices[i]) >= p.max {
-				continue
+			if _, ok := p.members[a]; !ok {
+				p.members[a] = place{slice: int32(i)}
+				p.insert(int32(i), a)
 			}
-			p.members[a] = place{slice: int32(i)}
-			p.slices[i] = append(p.slices[i], a)
 		}
 	}
 }
@@ -86,10 +84,8 @@ func (p *placement) update(remove, add []address, touched func(int32)) {
 			continue
 		}
 		delete(p.members, a)
-		s := p.slices[m.slice]
-		last := len(s) - 1
-		s[slices.Index(s, a)] = s[last]
-		p.slices[m.slice] = s[:last]
+		at, _ := slices.BinarySearchFunc(p.slices[m.slice], a, address.compare)
+		p.slices[m.slice] = slices.Delete(p.slices[m.slice], at, at+1)
 		touched(m.slice)
 		freed = m.slice
 	}
@@ -140,9 +136,14 @@ func (p *placement) put(slice int32, addresses []address, touched func(int32)) {
 			m.refs = 1
 		}
 		p.members[a] = m
+		p.insert(slice, a)
 	}
-	p.slices[slice] = append(p.slices[slice], addresses...)
 	touched(slice)
+}
+
+func (p *placement) insert(slice int32, a address) {
+	at, _ := slices.BinarySearchFunc(p.slices[slice], a, address.compare)
+	p.slices[slice] = slices.Insert(p.slices[slice], at, a)
 }
 
 // merge joins the two emptiest slices, and moves the last one to the place that becomes free, as long as at most half of all
@@ -178,10 +179,10 @@ func (p *placement) merge(touched func(int32)) {
 
 // addresses returns those of one slice, sorted, in the form of the API.
 func (p *placement) addresses(slice int32) []v1alpha1.CIDR {
-	sorted := slices.SortedFunc(slices.Values(p.slices[slice]), func(a, b address) int { return comparePrefixes(a.prefix(), b.prefix()) })
-	out := make([]v1alpha1.CIDR, len(sorted))
-	for i, a := range sorted {
-		out[i] = v1alpha1.CIDR(a.prefix().String())
+	out := make([]v1alpha1.CIDR, len(p.slices[slice]))
+	for i, a := range p.slices[slice] {
+		ip := a.ip()
+		out[i] = v1alpha1.CIDR(netip.PrefixFrom(ip, ip.BitLen()).String())
 	}
 	return out
 }

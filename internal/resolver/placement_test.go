@@ -144,18 +144,24 @@ func TestAdoptedAddressesKeepTheirPlaces(t *testing.T) {
 	}
 }
 
-func TestAdoptionObeysASmallerBound(t *testing.T) {
-	p := filled(10, 10)
-	q := newPlacement(4)
-	q.adopt(p.slices)
+func TestALargerSliceOfBeforeStaysAndGetsNoMore(t *testing.T) {
+	before := filled(10, 10)
+	p := newPlacement(4)
+	p.adopt(before.slices)
 	for i := range 10 {
-		q.update(nil, []address{addr(i)}, func(int32) {})
+		p.update(nil, []address{addr(i)}, func(int32) {})
 	}
-	q.settle()
-	check(t, q)
-	if len(q.members) != 10 {
-		t.Errorf("%d addresses", len(q.members))
+	p.settle()
+	if len(p.slices) != 1 || len(p.slices[0]) != 10 {
+		t.Fatalf("%d slices after the start, the first of %d", len(p.slices), len(p.slices[0]))
 	}
+	for i := range 6 {
+		touch(p, []address{addr(i)}, []address{addr(100 + i)})
+		if len(p.slices[0]) != 10-1-i {
+			t.Fatalf("the large slice has %d addresses after %d changes", len(p.slices[0]), i+1)
+		}
+	}
+	check(t, p)
 }
 
 // check verifies that each member stands once, where members says, within the bound.

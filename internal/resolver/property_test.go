@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -283,7 +284,7 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 					at = at && blockHolds(string(sel.IPBlock.CIDR), except, a) > 0
 				}
 				if at && m.selectsPod(group.Namespace, sel.NamespaceSelector, sel.PodSelector, p) {
-					want[v1alpha1.CIDR(address(a.As16()).prefix().String())] = true
+					want[v1alpha1.CIDR(netip.PrefixFrom(a, a.BitLen()).String())] = true
 				}
 			}
 		}

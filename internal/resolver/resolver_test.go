@@ -26,7 +26,7 @@ func started() *Resolver {
 }
 
 func runningPod(ns, name string, i int, labels map[string]string) Pod {
-	return Pod{Key: types.NamespacedName{Namespace: ns, Name: name}, Labels: labels, Phase: "Running", Addresses: []netip.Addr{addr(i).prefix().Addr()}}
+	return Pod{Key: types.NamespacedName{Namespace: ns, Name: name}, Labels: labels, Phase: "Running", Addresses: []netip.Addr{addr(i).ip()}}
 }
 
 func named(np *networkingv1.NetworkPolicy, ns, name, uid string) *networkingv1.NetworkPolicy {
