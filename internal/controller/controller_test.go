@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -82,6 +84,43 @@ func TestAPolicyBecomesAnEndpointAndSlices(t *testing.T) {
 
 	c.delete(np)
 	c.expectGone(&v1alpha1.PolicyEndpointList{}, c.ns("shop"))
+}
+
+// From nothing, what is enforced comes first: no status is written while more PolicyEndpoints are missing than are being written.
+func TestStatusesComeLast(t *testing.T) {
+	const policies = 4 * workers
+	c := newCluster(t, "shop")
+	for i := range policies {
+		c.policy("shop", fmt.Sprintf("p%d", i), fromWeb)
+	}
+	watching, err := client.NewWithWatch(admin, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes, err := watching.Watch(ctx, &v1alpha1.PolicyEndpointList{}, client.InNamespace(c.ns("shop")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer changes.Stop()
+	startController(t, false)
+	deadline := time.After(time.Minute)
+	for there := 0; ; {
+		select {
+		case e := <-changes.ResultChan():
+			if pe, ok := e.Object.(*v1alpha1.PolicyEndpoint); !ok {
+				t.Fatalf("the watch says %v: %v", e.Type, e.Object)
+			} else if e.Type == watch.Added {
+				there++
+			} else if pe.Status.ObservedGeneration > 0 {
+				if there < policies-workers {
+					t.Errorf("the first status came when %d of %d PolicyEndpoints were there", there, policies)
+				}
+				return
+			}
+		case <-deadline:
+			t.Fatalf("no status after a minute, and %d PolicyEndpoints", there)
+		}
+	}
 }
 
 // expectGone waits until a namespace has none of a kind.
