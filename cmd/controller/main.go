@@ -61,7 +61,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
 	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
-	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 64, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d. Fewer: a change writes less; more: there are fewer objects. Larger slices that are there stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
+	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d. Fewer: a change writes less; more: there are fewer objects. Larger slices that are there stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 400, "Requests a second to the API server at most, in the long run.")
 	fs.IntVar(&o.burst, "kube-api-burst", 800, "Requests to the API server that may come at once.")

@@ -17,7 +17,7 @@ import (
 const sharedNamespace = "kidoban-system"
 
 // maxAddresses of one slice, as the controller has it by default.
-const maxAddresses = 64
+const maxAddresses = 100
 
 // memoryCases are those without an API.
 func memoryCases(ctx context.Context, o options, out *report) error {
