@@ -78,7 +78,7 @@ func run(o options) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	config.QPS, config.Burst = float32(o.qps), o.burst
-	config.DisableCompression = true // of each event of a watch: the API server has better use for its time than its network, where this is
+	config.DisableCompression = true // the API server would compress each event of each watch
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err

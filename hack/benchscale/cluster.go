@@ -48,7 +48,7 @@ func startCluster(l *load) (c *cluster, err error) {
 		}
 	}()
 	c.config.QPS = -1
-	c.config.DisableCompression = true // what the load and the observer take is not measured
+	c.config.DisableCompression = true // the load and the observer are to take little, and bytes are counted as the API server says them
 	c.config.ContentType = runtime.ContentTypeProtobuf
 	if c.clients, err = kubernetes.NewForConfig(c.config); err != nil {
 		return nil, err

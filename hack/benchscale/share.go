@@ -43,7 +43,6 @@ func newMeter() *meter { return &meter{bytes: map[part]int{}} }
 // config is one whose requests are measured.
 func (m *meter) config(c *rest.Config) *rest.Config {
 	c = rest.CopyConfig(c)
-	c.DisableCompression = true // what is counted is to be what the API server has to say, however it is packed
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return &meteredTransport{m, next} })
 	return c
 }

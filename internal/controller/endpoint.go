@@ -46,13 +46,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	}
 	pe := &v1alpha1.PolicyEndpoint{}
 	pe.Namespace, pe.Name = name.Namespace, name.Name
-	_, err := c.put(ctx, pe, func() bool {
-		changed := setEndpoint(pe, &want)
-		if changed && pe.UID != "" {
-			pe.ManagedFields = untracked
-		}
-		return changed
-	})
+	_, err := c.put(ctx, pe, func() bool { return setEndpoint(pe, &want) })
 	switch {
 	case apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInvalid(err): // trying again would not help
 		want.Problems = []resolver.Problem{{Reason: v1alpha1.ReasonTooLarge, Message: fmt.Sprintf("the API server refuses its PolicyEndpoint: %v", err)}}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -172,17 +171,9 @@ func (c *Controller) writeSlice(ctx context.Context, key policy.GroupKey, spec v
 		}
 		setLabels(pes, sliceLabels(spec.Group))
 		pes.Spec = spec
-		if pes.UID != "" {
-			pes.ManagedFields = untracked
-		}
 		return true
 	})
 }
-
-// untracked has the API server keep no managedFields of an object that is updated, now and later: one empty entry takes them away
-// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). Our objects have one writer, and a slice is written
-// for each change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
-var untracked = []metav1.ManagedFieldsEntry{{}}
 
 // isSlice reports whether a slice is what it should be.
 func isSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) bool {

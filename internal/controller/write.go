@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -16,6 +17,11 @@ import (
 
 // tries is how often a write is tried again at once because somebody else wrote the object meanwhile.
 const tries = 5
+
+// untracked has the API server keep no managedFields of an object that is updated, now and later: one empty entry takes them away
+// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). Our objects have one writer, and a slice is written
+// for each change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
+var untracked = []metav1.ManagedFieldsEntry{{}}
 
 // get reads an object from the cache and reports whether it is there.
 func (c *Controller) get(ctx context.Context, name types.NamespacedName, obj client.Object) (bool, error) {
@@ -47,6 +53,7 @@ func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() b
 		case !mutate():
 			return false, nil
 		default:
+			obj.SetManagedFields(untracked)
 			err = timed(kind, "update", func() error { return c.client.Update(ctx, obj) })
 		}
 		if !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) && (!found || !apierrors.IsNotFound(err)) {

@@ -1,0 +1,114 @@
+//go:build envtest
+
+package controller
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+func TestWhatCannotBeHonouredIsTold(t *testing.T) {
+	c := newCluster(t, "shop")
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.6.0.1")
+	np := c.policy("shop", "db", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}, {port: metrics}]}]}`)
+	expect := func(status metav1.ConditionStatus, reason string, rules int) {
+		t.Helper()
+		eventually(t, func() error {
+			pe, err := c.endpointOf(np)
+			if err != nil {
+				return err
+			}
+			cond := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
+			if cond == nil || cond.Status != status || cond.Reason != reason || len(pe.Spec.Egress) != rules {
+				return fmt.Errorf("condition %+v, rules %+v", cond, pe.Spec.Egress)
+			}
+			return nil
+		})
+	}
+	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
+	c.expectPeers(np, "Egress", "10.6.0.1")
+	eventually(t, func() error {
+		var list eventsv1.EventList
+		if err := c.List(ctx, &list, client.InNamespace(c.ns("shop"))); err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "NetworkPolicy" && e.Regarding.UID == np.UID && e.Reason == v1alpha1.ReasonUnresolvedNamedPort && e.Type == corev1.EventTypeWarning {
+				if want := `spec.egress[0].ports: no pod among the peers has a TCP port "metrics"`; e.Note != want {
+					t.Errorf("the event says %q, want %q", e.Note, want)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no such event among %d", len(list.Items))
+	})
+
+	w2 := c.pod("shop", "w2", web, "10.6.0.2", corev1.ContainerPort{Name: "metrics", ContainerPort: 9100})
+	expect(metav1.ConditionTrue, v1alpha1.ReasonResolved, 2)
+	eventually(t, func() error {
+		pe, err := c.endpointOf(np)
+		if err != nil {
+			return err
+		}
+		for _, r := range pe.Spec.Egress {
+			if r.Ports[0].Port == 9100 {
+				if got, err := c.addresses(c.ns("shop"), r.Peers[0].Group); err != nil || got != "10.6.0.2" {
+					return fmt.Errorf("pods with the port: %q, %v", got, err)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no rule for port 9100: %+v", pe.Spec.Egress)
+	})
+	c.delete(w2)
+	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
+}
+
+// From nothing, what is enforced comes first: no status is written while more PolicyEndpoints are missing than are being written.
+func TestStatusesComeLast(t *testing.T) {
+	const policies = 4 * workers
+	c := newCluster(t, "shop")
+	for i := range policies {
+		c.policy("shop", fmt.Sprintf("p%d", i), fromWeb)
+	}
+	stop := c.record()
+	startController(t, false)
+	eventually(t, func() error {
+		var list v1alpha1.PolicyEndpointList
+		if err := c.List(ctx, &list, client.InNamespace(c.ns("shop"))); err != nil {
+			return err
+		}
+		told := 0
+		for _, pe := range list.Items {
+			if pe.Status.ObservedGeneration > 0 {
+				told++
+			}
+		}
+		if told != policies {
+			return fmt.Errorf("%d of %d statuses", told, policies)
+		}
+		return nil
+	})
+	there := map[string]bool{}
+	for _, w := range stop() {
+		if w.pe == nil || w.pe.Namespace != c.ns("shop") {
+			continue
+		}
+		there[w.pe.Name] = true
+		if w.pe.Status.ObservedGeneration > 0 {
+			if len(there) < policies-workers {
+				t.Errorf("the first status came when %d of %d PolicyEndpoints were there", len(there), policies)
+			}
+			return
+		}
+	}
+}
