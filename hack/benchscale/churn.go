@@ -115,16 +115,21 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 	return out, context.Cause(ctx)
 }
 
-// takePod takes a pod out of those that may be changed.
+// takePod takes a pod out of those that may be changed. Teams take turns, so that each node's agent is about as much concerned.
 func (c *cluster) takePod(i int) pod {
-	k := c.rng.IntN(len(c.pods))
+	teams := max(1, c.namespaces/teamSize)
+	team := c.taken % teams
+	c.taken++
+	wanted := func(p *pod) bool { return p.namespace/teamSize == team }
 	if i%50 == 0 {
-		for j := range c.pods {
-			if c.pods[j].labels["app"] == "dns" {
-				k = j
-				break
-			}
+		wanted = func(p *pod) bool { return p.labels["app"] == "dns" }
+	}
+	k := c.rng.IntN(len(c.pods))
+	for range 10 * len(c.pods) {
+		if wanted(&c.pods[k]) {
+			break
 		}
+		k = c.rng.IntN(len(c.pods))
 	}
 	p := c.pods[k]
 	c.pods[k] = c.pods[len(c.pods)-1]

@@ -33,6 +33,7 @@ type cluster struct {
 	clients    *kubernetes.Clientset
 	policies   []*networkingv1.NetworkPolicy
 	pods       []pod
+	taken      int // pods that were taken to be changed
 	directory  string
 	stop       func() error
 }
