@@ -13,6 +13,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -63,8 +65,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
 	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d. Fewer: a change writes less; more: there are fewer objects. Larger slices that are there stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
-	fs.Float64Var(&o.qps, "kube-api-qps", 400, "Requests a second to the API server at most, in the long run.")
-	fs.IntVar(&o.burst, "kube-api-burst", 800, "Requests to the API server that may come at once.")
+	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Requests a second to the API server at most, in the long run. The lease's are not among them.")
+	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Requests to the API server that may come at once.")
 	fs.BoolVar(&o.version, "version", false, "Print the version, and exit.")
 	o.log.BindFlags(fs)
 }
@@ -77,8 +79,9 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("find the API server: %w", err)
 	}
-	config.QPS, config.Burst = float32(o.qps), o.burst
 	config.DisableCompression = true // the API server would compress each event of each watch
+	lease := rest.CopyConfig(config)
+	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(float32(o.qps), o.burst) // one for all kinds: QPS and Burst are each kind's own
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
@@ -98,6 +101,7 @@ func run(o options) error {
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddr},
 		HealthProbeBindAddress:        o.probeAddr,
 		LeaderElection:                o.leaderElect,
+		LeaderElectionConfig:          lease,
 		LeaderElectionID:              controller.Name,
 		LeaderElectionNamespace:       o.namespace,
 		LeaderElectionReleaseOnCancel: true, // this process ends when it stops leading

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,10 +17,15 @@ import (
 	"testing"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/apitest"
 )
 
@@ -81,7 +87,7 @@ func start(t *testing.T, args ...string) *process {
 	t.Cleanup(func() {
 		if !p.ended {
 			_ = p.cmd.Process.Kill()
-			_ = <-p.done
+			<-p.done
 		}
 	})
 	return p
@@ -169,6 +175,55 @@ func TestWhatIsWrongIsSaidWithTheFlag(t *testing.T) {
 		if err := p.end(t); err == nil || !strings.Contains(p.output.String(), flag) {
 			t.Errorf("%s: %v; it said:\n%s", arg, err, p.output.String())
 		}
+	}
+}
+
+// Writes of all kinds together keep to the flag. 12 policies of a group each come to 36 writes; if each kind had a budget of its own, the
+// PolicyEndpoints' 24 would take 2.4 s.
+func TestTheBudgetIsOneForAllKinds(t *testing.T) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const policies = 12
+	for i := range policies {
+		np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("budget-", i)}}
+		peer := networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"budget": fmt.Sprint(i)}}}
+		np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{peer}}}
+		if err := c.Create(t.Context(), np); err != nil {
+			t.Fatal(err)
+		}
+	}
+	probes := freeAddr(t)
+	start(t, "--metrics-bind-address=0", "--health-probe-bind-address="+probes, "--kube-api-qps=10", "--kube-api-burst=1")
+	get(t, "http://"+probes+"/readyz")
+	begun := time.Now()
+	for told := 0; told < policies; {
+		if time.Since(begun) > time.Minute {
+			t.Fatalf("%d of %d policies are resolved", told, policies)
+		}
+		time.Sleep(20 * time.Millisecond)
+		var list v1alpha1.PolicyEndpointList
+		if err := c.List(t.Context(), &list); err != nil {
+			t.Fatal(err)
+		}
+		told = 0
+		for i := range list.Items {
+			if len(list.Items[i].Status.Conditions) > 0 {
+				told++
+			}
+		}
+	}
+	if took := time.Since(begun); took < 3*time.Second {
+		t.Errorf("36 writes took %s at 10 a second", took)
 	}
 }
 
