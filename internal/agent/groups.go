@@ -31,15 +31,20 @@ func (s *state) setSlice(pes *v1alpha1.PolicyEndpointSlice) error {
 		}
 		parsed.members = append(parsed.members, p)
 	}
-	key := policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
+	key := groupOf(pes)
 	g := s.groups[key]
 	if g == nil {
 		g = &group{slices: map[string]slice{}, told: map[string][]netip.Prefix{}}
 		s.groups[key] = g
+		s.preferOwn(key)
 	}
 	g.slices[pes.Name] = parsed
 	s.settle(key, g)
 	return nil
+}
+
+func groupOf(pes *v1alpha1.PolicyEndpointSlice) policy.GroupKey {
+	return policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
 }
 
 // deleteSlice forgets a slice. Its addresses stay in force until the group is whole again without it, or has no slice left and

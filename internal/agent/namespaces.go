@@ -106,8 +106,9 @@ func (a *Agent) watchNamespace(ctx context.Context, name string) {
 	go func() { _ = c.Start(ctx) }() // ends with the context; its watches retry by themselves
 	var synced []toolscache.InformerSynced
 	for _, w := range []struct {
-		object    client.Object
-		set, gone func(context.Context, any)
+		object client.Object
+		set    func(ctx context.Context, old, now any)
+		gone   func(context.Context, any)
 	}{
 		{&corev1.Namespace{}, a.onNamespace, func(context.Context, any) {}}, // its pods go with it
 		{&v1alpha1.PolicyEndpointSlice{}, a.onSlice, a.onSliceGone},

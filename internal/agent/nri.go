@@ -17,6 +17,8 @@ import (
 const DefaultNRISocket = "/run/nri/nri.sock"
 
 const (
+	// The kubelet says here where it has a pod from (kubernetes pkg/kubelet/types, ConfigSourceAnnotationKey).
+	sourceAnnotation = "kubernetes.io/config.source"
 	// The runtime waits for the hook, by default for 2 s, and disconnects a plugin that takes longer.
 	hookTimeout = 1500 * time.Millisecond
 	// Between attempts to connect to the runtime.
@@ -127,7 +129,11 @@ func (s *state) synchronize(sandboxes []*api.PodSandbox) {
 }
 
 func (s *state) runSandbox(sb *api.PodSandbox, addresses []netip.Addr) {
-	s.setSandbox(sandboxKey(sb), types.UID(sb.GetUid()), sb.GetLabels(), sandbox{id: sb.GetId(), addresses: addresses})
+	uid := types.UID(sb.GetUid())
+	if source := sb.GetAnnotations()[sourceAnnotation]; source != "" && source != "api" {
+		uid = "" // a static pod: the API server knows its mirror, which has a UID of its own
+	}
+	s.setSandbox(sandboxKey(sb), uid, sb.GetLabels(), sandbox{id: sb.GetId(), addresses: addresses})
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

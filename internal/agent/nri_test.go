@@ -7,7 +7,10 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // A container waits until its pod's policies are in the kernel, and not for what other pods change meanwhile.
@@ -51,6 +54,25 @@ func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
 	err := context.DeadlineExceeded
 	a.failure.Store(&err)
 	expect("the kernel's maps cannot be written", false)
+}
+
+// The API server knows a static pod by its mirror, whose UID the container runtime does not know.
+func TestAStaticPodKeepsWhatItsMirrorSays(t *testing.T) {
+	s := tell(t)
+	s.endpoint("allow", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Protocol: "TCP", Name: "http"}}})
+	mirror := func(p *corev1.Pod) {
+		p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
+	}
+	s.pod("web", "10.0.0.1", mirror)
+	sb := &api.PodSandbox{Namespace: "shop", Name: "web", Uid: "hash", Id: "1", Annotations: map[string]string{sourceAnnotation: "file"}}
+	s.runSandbox(sb, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+	s.open("10.0.0.9", "10.0.0.1", 8080)
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.pod("web", "10.0.0.1", mirror, func(p *corev1.Pod) { p.Labels = map[string]string{"app": "other"} })
+	s.podGone(s.lastSeen(types.NamespacedName{Namespace: "shop", Name: "web"}))
+	if len(s.pods) > 0 {
+		t.Errorf("left is %v", s.pods)
+	}
 }
 
 func TestWhatWasMissedWithoutAConnection(t *testing.T) {

@@ -29,6 +29,9 @@ type pod struct {
 // setPod takes in a pod as it is now.
 func (s *state) setPod(obj *corev1.Pod) {
 	key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
+	if s.isPast(key, obj.UID) {
+		return
+	}
 	if obj.Spec.HostNetwork || obj.Status.Phase == corev1.PodSucceeded || obj.Status.Phase == corev1.PodFailed {
 		s.deletePod(key)
 		return
@@ -67,6 +70,13 @@ func (s *state) setPod(obj *corev1.Pod) {
 
 func (p *pod) equal(q *pod) bool {
 	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.ports, q.ports) && sameWorkload(p.workload, q.workload)
+}
+
+// podGone takes in that a pod is no more.
+func (s *state) podGone(obj *corev1.Pod) {
+	if key := (types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}); !s.isPast(key, obj.UID) {
+		s.deletePod(key)
+	}
 }
 
 // deletePod forgets a pod.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +32,7 @@ type version struct {
 	selector labels.Selector
 	policy   *policy.Policy
 	groups   []policy.GroupKey
-	object   metav1.ObjectMeta
+	source   *v1alpha1.PolicyEndpoint
 	seen     time.Time
 	inForce  time.Time // zero: not yet
 }
@@ -44,7 +45,7 @@ func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
 		return err
 	}
 	e := s.endpoint(key)
-	if v := e.active; v != nil && e.waiting == nil && pe.Generation > 0 && v.object.UID == pe.UID && v.object.Generation == pe.Generation {
+	if v := e.active; v != nil && e.waiting == nil && pe.Generation > 0 && v.source.UID == pe.UID && v.source.Generation == pe.Generation {
 		return nil // only what is not spec is another
 	}
 	e.waiting, e.seen = pe, time.Now()
@@ -86,7 +87,7 @@ func (s *state) parse(pe *v1alpha1.PolicyEndpoint) (*version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spec.podSelector: %w", err)
 	}
-	v := &version{selector: selector, object: pe.ObjectMeta}
+	v := &version{selector: selector, source: pe}
 	v.policy, err = policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
 		key := s.find(pe.Namespace, name)
 		v.groups = append(v.groups, key)
@@ -167,6 +168,20 @@ func (s *state) awaitsGroups(patience time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// preferOwn has the PolicyEndpoints of a namespace read again that took a shared group for a new one of their own.
+func (s *state) preferOwn(own policy.GroupKey) {
+	instead := policy.GroupKey{Namespace: s.sharedNamespace, Name: own.Name}
+	if own == instead {
+		return
+	}
+	for key, e := range s.byNamespace[own.Namespace] {
+		if e.active != nil && e.waiting == nil && slices.Contains(e.active.groups, instead) {
+			e.waiting, e.seen = e.active.source, time.Now()
+			s.waiting[key] = struct{}{}
+		}
+	}
 }
 
 // groupArrived looks again at the PolicyEndpoints that wait.

@@ -15,14 +15,21 @@ import (
 type sandbox struct {
 	id        string
 	addresses []netip.Addr
+	// replaced is the pod of the same name that was here before; what the API server still tells of it is of the past.
+	replaced types.UID
 }
 
 // setSandbox takes in a sandbox that is about to get its first container. uid and labels are the pod's, for the case that the API server has
-// not told of it yet. Without the pod's object its named ports are not known, and match nothing.
+// not told of it yet; uid is empty where the API server has another. Without the pod's object its named ports are not known, and match nothing.
 func (s *state) setSandbox(key types.NamespacedName, uid types.UID, labels map[string]string, sb sandbox) {
-	s.sandboxes[key] = sb
+	sb.replaced = s.sandboxes[key].replaced
 	obj := s.lastSeen(key)
-	if obj == nil || obj.UID != uid {
+	isOther := obj != nil && uid != "" && obj.UID != uid
+	if isOther {
+		sb.replaced = obj.UID
+	}
+	s.sandboxes[key] = sb
+	if obj == nil || isOther {
 		obj = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace, Name: key.Name, UID: uid, Labels: labels, CreationTimestamp: metav1.NewTime(time.Now()),
 		}}
@@ -39,6 +46,11 @@ func (s *state) deleteSandbox(key types.NamespacedName, id string) {
 	if obj := s.lastSeen(key); obj != nil {
 		s.setPod(obj)
 	}
+}
+
+// isPast reports whether what is told of a pod is of one that another has taken the place of.
+func (s *state) isPast(key types.NamespacedName, uid types.UID) bool {
+	return uid != "" && uid == s.sandboxes[key].replaced
 }
 
 func (s *state) lastSeen(key types.NamespacedName) *corev1.Pod {

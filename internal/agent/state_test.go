@@ -172,6 +172,22 @@ func TestAGroupOfTheNamespaceComesBeforeASharedOne(t *testing.T) {
 	s.pod("db", "10.0.0.5")
 	s.open("10.0.0.3", "10.0.0.5", 80)
 	s.closed("10.0.0.2", "10.0.0.5", 80)
+
+	// also for a policy that was in force before the group came
+	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.closed("10.0.0.2", "10.0.0.1", 80)
+	s.slice("shop", "late", 1, 0, "10.0.0.4/32")
+	s.endpoint("c", map[string]string{"app": "web"}, fromGroup("late"))
+	s.slice(shared, "late", 0, 1, "10.0.0.6/32")
+	s.closed("10.0.0.6", "10.0.0.1", 80)
+	s.slice("shop", "late", 0, 2)
+	s.open("10.0.0.4", "10.0.0.1", 80)
+	for _, name := range []string{"a", "b", "c"} {
+		s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: name})
+	}
+	if len(s.groupUsers)+len(s.waiting) > 0 {
+		t.Errorf("users are left: %v, waiting: %v", s.groupUsers, s.waiting)
+	}
 }
 
 func TestAPodFollowsItsLabels(t *testing.T) {
@@ -343,6 +359,34 @@ func TestASandboxOfAPodThatNobodyToldOf(t *testing.T) {
 	s.open("10.0.0.9", "10.0.0.1", 80)
 	if len(s.sandboxes) > 0 {
 		t.Error("a deleted pod's sandbox is remembered")
+	}
+}
+
+// The container runtime may know a pod sooner than the watch knows that its namesake has gone.
+func TestASandboxOutlivesThePodBeforeIt(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	old := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "old"},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}},
+	}
+	s.setPod(old)
+	web := types.NamespacedName{Namespace: "shop", Name: "web"}
+	s.setSandbox(web, "new", map[string]string{"app": "web"}, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}})
+	failed := old.DeepCopy()
+	failed.Status.Phase = corev1.PodFailed
+	s.setPod(old)
+	s.setPod(failed)
+	s.podGone(failed)
+	s.closed("10.0.0.9", "10.0.0.2", 80)
+	fresh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "new", Labels: map[string]string{"app": "web"}}}
+	s.setPod(fresh)
+	s.podGone(old)
+	s.closed("10.0.0.9", "10.0.0.2", 80)
+	s.podGone(fresh)
+	s.open("10.0.0.9", "10.0.0.2", 80)
+	if len(s.pods)+len(s.sandboxes) > 0 {
+		t.Errorf("left are pods %v, sandboxes %v", s.pods, s.sandboxes)
 	}
 }
 

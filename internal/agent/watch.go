@@ -13,7 +13,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // watch feeds the state from the cache, and returns when everything that there was is in it: this node's pods, and what
@@ -52,9 +51,9 @@ func (a *Agent) isolateLate(patience time.Duration) bool {
 	return len(late) > 0
 }
 
-// subscribe hands the events of a kind of object to set and gone. It asks until the API server can say what the kind is, or the
+// subscribe hands the events of a kind of object to set and gone: the object as it was (nil if it is new) and as it is now. It asks until the API server can say what the kind is, or the
 // context is done, which also ends the events. What it returns says whether set has been given all that there was.
-func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Object, set, gone func(context.Context, any)) (toolscache.InformerSynced, error) {
+func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Object, set func(ctx context.Context, old, now any), gone func(context.Context, any)) (toolscache.InformerSynced, error) {
 	var registration toolscache.ResourceEventHandlerRegistration
 	told := false
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
@@ -67,8 +66,8 @@ func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Obje
 			return false, nil
 		}
 		registration, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(obj any) { set(ctx, obj) },
-			UpdateFunc: func(_, obj any) { set(ctx, obj) },
+			AddFunc:    func(obj any) { set(ctx, nil, obj) },
+			UpdateFunc: func(old, now any) { set(ctx, old, now) },
 			DeleteFunc: func(obj any) { gone(ctx, obj) },
 		})
 		return err == nil, err
@@ -79,22 +78,22 @@ func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Obje
 	return registration.HasSynced, nil
 }
 
-func (a *Agent) onPod(ctx context.Context, obj any) {
-	a.update(ctx, func(s *state) { s.setPod(obj.(*corev1.Pod)) })
+func (a *Agent) onPod(ctx context.Context, _, now any) {
+	a.update(ctx, func(s *state) { s.setPod(now.(*corev1.Pod)) })
 }
 
 func (a *Agent) onPodGone(ctx context.Context, obj any) {
 	pod := last[*corev1.Pod](obj)
-	a.update(ctx, func(s *state) { s.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}) })
+	a.update(ctx, func(s *state) { s.podGone(pod) })
 }
 
-func (a *Agent) onNamespace(ctx context.Context, obj any) {
-	ns := obj.(*corev1.Namespace)
+func (a *Agent) onNamespace(ctx context.Context, _, now any) {
+	ns := now.(*corev1.Namespace)
 	a.update(ctx, func(s *state) { s.setNamespace(ns.Name, ns.Labels) })
 }
 
-func (a *Agent) onPolicyEndpoint(ctx context.Context, obj any) {
-	pe := obj.(*v1alpha1.PolicyEndpoint)
+func (a *Agent) onPolicyEndpoint(ctx context.Context, _, now any) {
+	pe := now.(*v1alpha1.PolicyEndpoint)
 	a.update(ctx, func(s *state) { a.reject("PolicyEndpoint", pe, s.setPolicyEndpoint(pe)) })
 }
 
@@ -103,16 +102,19 @@ func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	a.update(ctx, func(s *state) { s.deletePolicyEndpoint(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}) })
 }
 
-func (a *Agent) onSlice(ctx context.Context, obj any) {
-	pes := obj.(*v1alpha1.PolicyEndpointSlice)
-	a.update(ctx, func(s *state) { a.reject("PolicyEndpointSlice", pes, s.setSlice(pes)) })
+func (a *Agent) onSlice(ctx context.Context, old, now any) {
+	pes := now.(*v1alpha1.PolicyEndpointSlice)
+	a.update(ctx, func(s *state) {
+		a.reject("PolicyEndpointSlice", pes, s.setSlice(pes))
+		if old, ok := old.(*v1alpha1.PolicyEndpointSlice); ok && old.Spec.Group != pes.Spec.Group { // made again while the watch was down
+			s.deleteSlice(groupOf(old), old.Name)
+		}
+	})
 }
 
 func (a *Agent) onSliceGone(ctx context.Context, obj any) {
 	pes := last[*v1alpha1.PolicyEndpointSlice](obj)
-	a.update(ctx, func(s *state) {
-		s.deleteSlice(policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}, pes.Name)
-	})
+	a.update(ctx, func(s *state) { s.deleteSlice(groupOf(pes), pes.Name) })
 }
 
 // reject says that an object cannot be read. What it said before stays in force.
