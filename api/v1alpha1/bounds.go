@@ -13,6 +13,10 @@ const (
 	MaxPortsPerRule = 2000
 	// MaxOriginsPerRule is the number of the policy's own rules that one entry comes from.
 	MaxOriginsPerRule = 10000
+	// MaxExceptsPerBlock is the number of excepts of the block that narrows a group.
+	MaxExceptsPerBlock = 10000
+	// MaxSpecBytes bounds a PolicyEndpoint's spec as JSON. No field's bound keeps it from more than etcd takes (1.5 MiB by default).
+	MaxSpecBytes = 1 << 20
 	// MaxAddressesPerSlice is the number of addresses of one PolicyEndpointSlice.
 	MaxAddressesPerSlice = 1000
 )

@@ -54,7 +54,7 @@ func fromNothing(l *load, pods []pod) *resolved {
 	for i := range pods {
 		r.SetPod(pods[i].forResolver())
 	}
-	changes := r.Start(nil)
+	changes := r.Start(resolver.Existing{})
 	out := &resolved{Resolver: r, counts: map[policy.GroupKey]int{}}
 	for _, name := range changes.Endpoints {
 		r.Endpoint(name)
@@ -303,7 +303,7 @@ func newLargeGroup(o options) (*resolved, *load) {
 	for _, p := range l.allPods() {
 		r.SetPod(p.forResolver())
 	}
-	for _, key := range r.Start(nil).Slices {
+	for _, key := range r.Start(resolver.Existing{}).Slices {
 		r.counts[key.Group]++
 	}
 	return r, l

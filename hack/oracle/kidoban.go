@@ -94,9 +94,15 @@ func (k *kidoban) start() {
 			feed(k.resolver, &events[i])
 		}
 	}
-	existing := map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}
+	existing := resolver.Existing{
+		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
+		Slices:    map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{},
+	}
+	for name, pe := range k.endpoints {
+		existing.Endpoints[name] = &pe.Spec
+	}
 	for key, s := range k.slices {
-		existing[key.Group] = append(existing[key.Group], s)
+		existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
 	}
 	k.write(k.resolver.Start(existing))
 	for name := range k.endpoints { // sweep what nothing stands for any more
@@ -159,7 +165,7 @@ func (k *kidoban) leftover() string {
 	for i := range events {
 		feed(fresh, &events[i])
 	}
-	fresh.Start(nil)
+	fresh.Start(resolver.Existing{})
 	for name, pe := range k.endpoints {
 		if e, ok := fresh.Endpoint(name); !ok || e.Spec == nil || !reflect.DeepEqual(*e.Spec, pe.Spec) {
 			return fmt.Sprintf("PolicyEndpoint %s depends on the past: %+v\n", name, pe.Spec)

@@ -96,7 +96,7 @@ func (c *cluster) expectRight() {
 		for i := range policies.Items {
 			r.SetPolicy(&policies.Items[i])
 		}
-		want := r.Start(nil)
+		want := r.Start(resolver.Existing{})
 		if len(want.Endpoints) != len(endpoints.Items) {
 			return fmt.Errorf("%d PolicyEndpoints, want %d", len(endpoints.Items), len(want.Endpoints))
 		}

@@ -174,20 +174,28 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	if c.resolver.Started() {
 		return nil
 	}
-	var list v1alpha1.PolicyEndpointSliceList
-	if err := c.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return err
+	var parts v1alpha1.PolicyEndpointSliceList
+	var endpoints v1alpha1.PolicyEndpointList
+	for _, list := range []client.ObjectList{&parts, &endpoints} {
+		if err := c.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
 	}
-	existing := map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}
-	for i := range list.Items {
-		pes := &list.Items[i]
+	existing := resolver.Existing{
+		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
+		Slices:    map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{},
+	}
+	for i := range parts.Items {
+		pes := &parts.Items[i]
 		c.compare(c.queue, pes)
 		if isNamedBySpec(pes) {
 			key := groupOf(pes)
-			existing[key] = append(existing[key], pes.Spec)
+			existing.Slices[key] = append(existing.Slices[key], pes.Spec)
 		}
 	}
-	for name := range c.references.endpoints {
+	for i := range endpoints.Items {
+		name := client.ObjectKeyFromObject(&endpoints.Items[i])
+		existing.Endpoints[name] = &endpoints.Items[i].Spec
 		c.queue.Add(request{endpoint, name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })

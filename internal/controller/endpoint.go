@@ -43,6 +43,10 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		if err := c.writeGroup(ctx, g); err != nil {
 			return err
 		}
+		if !c.isPresent(g) { // the policy was edited meanwhile, or somebody deleted a slice
+			c.queue.Add(request{endpoint, name})
+			return nil
+		}
 	}
 	pe := &v1alpha1.PolicyEndpoint{}
 	pe.Namespace, pe.Name = name.Namespace, name.Name

@@ -20,8 +20,8 @@ import (
 type groupState struct {
 	// dirty are the indexes of the slices to compare with what they should be.
 	dirty map[int32]struct{}
-	// seen is when the first of the pods' new addresses was seen that the dirty slices are about; written is when the group was
-	// last written.
+	// seen is when the first of the pods' new addresses was seen that the dirty slices are about; written is when the
+	// writing of the group began last.
 	seen, written time.Time
 	// present says that all of the group was written and nothing of it was seen deleted since.
 	present bool
@@ -60,13 +60,10 @@ func (c *Controller) writeGroup(ctx context.Context, key policy.GroupKey) error 
 	defer g.writing.Unlock()
 
 	p := c.plan(key, g)
-	wrote, err := c.carryOut(ctx, key, p)
+	err := c.carryOut(ctx, key, p)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if wrote {
-		g.written = time.Now()
-	}
 	if err != nil {
 		for i := range p.specs {
 			g.dirty[i] = struct{}{}
@@ -74,7 +71,9 @@ func (c *Controller) writeGroup(ctx context.Context, key policy.GroupKey) error 
 		for _, i := range p.gone {
 			g.dirty[i] = struct{}{}
 		}
-		g.seen = p.seen
+		if !p.seen.IsZero() {
+			g.seen = p.seen
+		}
 	} else {
 		g.present = p.count > 0
 		if !p.seen.IsZero() {
@@ -108,71 +107,83 @@ func (c *Controller) plan(key policy.GroupKey, g *groupState) plan {
 	}
 	p.seen = g.seen
 	g.seen = time.Time{}
+	if len(g.dirty) > 0 {
+		g.written = time.Now()
+	}
 	clear(g.dirty)
 	return p
 }
 
-// carryOut writes in an order in which no reader misses an address that stays: a slice comes before the head that counts it, and
-// goes after; and where slices were merged, an address stands in its new slice, whose index is lower, before it leaves the old.
-func (c *Controller) carryOut(ctx context.Context, key policy.GroupKey, p plan) (wrote bool, err error) {
+// carryOut writes a plan.
+func (c *Controller) carryOut(ctx context.Context, key policy.GroupKey, p plan) error {
 	counted := p.count // by the head that is there
 	if len(p.gone) > 0 || len(p.specs) > 1 {
 		var head v1alpha1.PolicyEndpointSlice
 		switch found, err := c.get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: sliceName(key.Name, 0)}, &head); {
 		case err != nil:
-			return false, err
+			return err
 		case found:
 			counted = max(1, head.Spec.Slices)
 		default:
 			counted = 0
 		}
 	}
-	write := func(spec v1alpha1.PolicyEndpointSliceSpec) {
-		if err == nil {
-			var did bool
-			did, err = c.writeSlice(ctx, key, spec)
-			wrote = wrote || did
+	for _, spec := range p.writes(counted) {
+		if err := c.writeSlice(ctx, key, spec); err != nil {
+			return err
 		}
-	}
-	indexes := slices.Sorted(maps.Keys(p.specs))
-	for _, i := range indexes {
-		if i > 0 && i >= counted {
-			write(p.specs[i])
-		}
-	}
-	for _, i := range indexes {
-		switch spec := p.specs[i]; {
-		case i == 0 && counted > p.count:
-			spec.Slices = counted // until the others have what the last ones had
-			write(spec)
-		case i == 0 || i < counted:
-			write(spec)
-		}
-	}
-	if head, ok := p.specs[0]; ok && counted > p.count {
-		write(head)
 	}
 	for _, i := range p.gone {
-		if err == nil {
-			wrote = true
-			err = c.delete(ctx, types.NamespacedName{Namespace: key.Namespace, Name: sliceName(key.Name, i)}, &v1alpha1.PolicyEndpointSlice{})
+		if err := c.delete(ctx, types.NamespacedName{Namespace: key.Namespace, Name: sliceName(key.Name, i)}, &v1alpha1.PolicyEndpointSlice{}); err != nil {
+			return err
 		}
 	}
-	return wrote, err
+	return nil
 }
 
-// writeSlice makes a slice what it should be and reports whether it was not.
-func (c *Controller) writeSlice(ctx context.Context, key policy.GroupKey, spec v1alpha1.PolicyEndpointSliceSpec) (bool, error) {
+// writes are what to write, in an order in which no reader misses an address that stays: a slice comes before the head counts it, and goes
+// when it does so no more; and where slices were merged, an address stands in its new slice, whose index is lower, before it leaves the old.
+// counted is the number of slices by the head that is there.
+func (p *plan) writes(counted int32) []v1alpha1.PolicyEndpointSliceSpec {
+	var fresh, rest []v1alpha1.PolicyEndpointSliceSpec
+	for _, i := range slices.Sorted(maps.Keys(p.specs)) {
+		switch spec := p.specs[i]; {
+		case i > 0 && i >= counted:
+			fresh = append(fresh, spec)
+		case i == 0 && counted > p.count:
+			spec.Slices = counted // until the others have what the last ones had
+			rest = append(rest, spec)
+		default:
+			rest = append(rest, spec)
+		}
+	}
+	out := append(fresh, rest...)
+	if head, ok := p.specs[0]; ok && counted > p.count {
+		out = append(out, head)
+	}
+	return out
+}
+
+// writeSlice makes a slice what it should be.
+func (c *Controller) writeSlice(ctx context.Context, key policy.GroupKey, spec v1alpha1.PolicyEndpointSliceSpec) error {
 	pes := &v1alpha1.PolicyEndpointSlice{}
 	pes.Namespace, pes.Name = key.Namespace, sliceName(spec.Group, spec.Index)
-	return c.put(ctx, pes, func() bool {
+	isOther := false
+	_, err := c.put(ctx, pes, func() bool {
 		if isSlice(pes, &spec) {
 			return false
+		}
+		if isOther = pes.UID != "" && !isNamedBySpec(pes); isOther { // its group and index are immutable; as ours it is a stray, and swept
+			return setLabels(pes, map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController})
 		}
 		setLabels(pes, sliceLabels(spec.Group))
 		pes.Spec = spec
 		return true
 	})
+	if err == nil && isOther {
+		err = fmt.Errorf("PolicyEndpointSlice %s/%s is of another group; it is deleted to make room", pes.Namespace, pes.Name)
+	}
+	return err
 }
 
 // isSlice reports whether a slice is what it should be.

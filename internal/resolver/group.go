@@ -31,8 +31,8 @@ func (r *Resolver) acquire(from string, ref groupRef) {
 	} else {
 		m.byPort[*g.port] = append(m.byPort[*g.port], g)
 	}
-	if r.adopted != nil || !r.started {
-		g.adopt(adoptable(r.adopted[g.key]))
+	if r.existing != nil {
+		g.adopt(adoptable(r.existing.Slices[g.key]))
 	}
 	for _, p := range r.pods(m) {
 		if g.holds(p) {
@@ -142,12 +142,13 @@ func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 	return out
 }
 
-// adoptable returns the addresses of existing slices by index.
+// adoptable returns the addresses of existing slices by index. What a slice says of itself may be anything: one whose index shows that
+// others are missing is not adopted.
 func adoptable(specs []v1alpha1.PolicyEndpointSliceSpec) [][]address {
-	var out [][]address
+	out := make([][]address, len(specs))
 	for _, s := range specs {
-		for n := max(s.Index+1, s.Slices); int(n) > len(out); {
-			out = append(out, nil)
+		if s.Index < 0 || int(s.Index) >= len(out) {
+			continue
 		}
 		for _, c := range s.Addresses {
 			if p, err := parsePrefix(string(c)); err == nil && p.IsSingleIP() {

@@ -24,11 +24,20 @@ func endpointName(kind string, name types.NamespacedName, uid types.UID) string 
 	return stem + suffix
 }
 
-// groupName names a group by what it selects; port is nil for a group of all ports.
-func groupName(set *podSet, port *policy.NamedPort) string {
-	parts := []string{"local", "", set.pods.key(), ""}
+// kinds of groups, by where their pods and their slices are.
+const (
+	localGroup  = "local"  // of one namespace
+	sharedGroup = "shared" // of many, in the shared one
+	// ofSharedNamespace is a local group of the shared namespace. Agents look for a name there when they have not seen it in the policy's
+	// own namespace yet, and must not take this for that.
+	ofSharedNamespace = "local to the shared namespace"
+)
+
+// groupName names a group by its kind and what it selects; port is nil for a group of all ports.
+func groupName(kind string, set *podSet, port *policy.NamedPort) string {
+	parts := []string{kind, "", set.pods.key(), ""}
 	if set.namespaces != nil {
-		parts[0], parts[1] = "shared", set.namespaces.key()
+		parts[1] = set.namespaces.key()
 	}
 	if port != nil {
 		parts[3] = fmt.Sprintf("%d %d %s", port.Protocol, port.Port, port.Name)

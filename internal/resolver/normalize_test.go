@@ -231,9 +231,40 @@ func TestMoreThanTheSchemaHoldsIsTooLarge(t *testing.T) {
 			Ports: []networkingv1.NetworkPolicyPort{{Port: &intstr.IntOrString{IntVal: int32(i + 1)}}},
 		})
 	}
+	expectTooLarge(t, np)
+}
+
+func TestMoreThanEtcdHoldsIsTooLarge(t *testing.T) {
+	np := parsePolicy(t, `podSelector: {}`)
+	var rule networkingv1.NetworkPolicyIngressRule // small as a policy: its ports are said again for every few of its peers
+	for i := range 1000 {
+		rule.Ports = append(rule.Ports, networkingv1.NetworkPolicyPort{Port: &intstr.IntOrString{IntVal: int32(2*i + 1)}})
+	}
+	for i := range 2400 {
+		rule.From = append(rule.From, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)}})
+	}
+	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{rule}
+	expectTooLarge(t, np)
+}
+
+func expectTooLarge(t *testing.T, np *networkingv1.NetworkPolicy) {
+	t.Helper()
 	out := (&renderer{namespace: "shop"}).render(np, normalize(np))
 	if out.spec != nil || len(out.problems) != 1 || out.problems[0].Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("problems %v", out.problems)
+	}
+}
+
+// A group that the schema would refuse is left out: less is allowed.
+func TestANamedPortBesideTooManyExceptsIsTooLarge(t *testing.T) {
+	np := parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: http}, {port: 80}]}]}`)
+	for i := range v1alpha1.MaxExceptsPerBlock + 1 {
+		b := np.Spec.Egress[0].To[0].IPBlock
+		b.Except = append(b.Except, fmt.Sprintf("10.%d.%d.0/24", i/250, i%250))
+	}
+	out := (&renderer{namespace: "shop", numbers: func(*podSet, portName) []uint16 { return []uint16{80} }}).render(np, normalize(np))
+	if len(out.groups) != 0 || len(out.problems) == 0 || out.problems[0].Reason != v1alpha1.ReasonTooLarge {
+		t.Errorf("groups %v, problems %v", out.groups, out.problems)
 	}
 }
 

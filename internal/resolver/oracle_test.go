@@ -21,6 +21,8 @@ type model struct {
 	namespaces map[string]map[string]string
 	pods       map[types.NamespacedName]Pod
 	policies   map[types.NamespacedName]*networkingv1.NetworkPolicy
+	// broken are versions of some of these policies that came later and cannot be honoured.
+	broken map[types.NamespacedName]*networkingv1.NetworkPolicy
 }
 
 // flow is what a rule of one direction can tell apart: the address at the other end and the destination port.

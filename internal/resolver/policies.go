@@ -88,13 +88,17 @@ func (r *Resolver) render(p *policyState, before Endpoint) {
 	out := renderer.render(p.source, p.normalized)
 	e := &p.endpoint
 	e.Problems = out.problems
-	if out.spec == nil {
+	spec, groups := out.spec, out.groups
+	if spec == nil && r.existing != nil {
+		spec, groups = r.existing.inForce(e.Name, &renderer)
+	}
+	if spec == nil {
 		e.Spec, e.Groups = before.Spec, before.Groups
 	} else {
-		e.Spec, e.Groups = out.spec, nil
-		slices.SortFunc(out.groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
-		for i, ref := range out.groups {
-			if i == 0 || ref.key != out.groups[i-1].key {
+		e.Spec, e.Groups = spec, nil
+		slices.SortFunc(groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
+		for i, ref := range groups {
+			if i == 0 || ref.key != groups[i-1].key {
 				r.acquire(from, ref)
 				e.Groups = append(e.Groups, ref.key)
 			}

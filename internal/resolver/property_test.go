@@ -64,9 +64,12 @@ func TestIncrementalIsExact(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			d := dice{rand.New(rand.NewPCG(seed, 1))}
 			options := Options{SharedNamespace: "kidoban", MaxAddresses: propertyMax}
-			m := &model{map[string]map[string]string{}, map[types.NamespacedName]Pod{}, map[types.NamespacedName]*networkingv1.NetworkPolicy{}}
+			m := &model{
+				map[string]map[string]string{}, map[types.NamespacedName]Pod{}, map[types.NamespacedName]*networkingv1.NetworkPolicy{},
+				map[types.NamespacedName]*networkingv1.NetworkPolicy{},
+			}
 			r := New(options)
-			r.Start(nil)
+			r.Start(Existing{})
 			before := snap(r)
 			for step := range 150 {
 				what, changes := event(d, m, r, int64(step))
@@ -124,11 +127,21 @@ func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
 		return happening{name: fmt.Sprintf("delete pod %s", key), pod: true}, r.DeletePod(key)
 	case k < 17:
 		np := d.policy(step)
-		m.policies[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
+		key := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
+		m.policies[key] = np
+		delete(m.broken, key)
 		return happening{name: fmt.Sprintf("policy %s/%s", np.Namespace, np.Name)}, r.SetPolicy(np)
 	case k < 18:
 		key := types.NamespacedName{Namespace: d.namespace(), Name: pick(d, "a", "b", "c")}
+		if np := m.policies[key]; np != nil && d.IntN(2) == 0 {
+			broken := np.DeepCopy()
+			broken.Generation = step
+			broken.Spec.PodSelector.MatchLabels = map[string]string{"a b": "c"}
+			m.broken[key] = broken
+			return happening{name: fmt.Sprintf("break policy %s", key)}, r.SetPolicy(broken)
+		}
 		delete(m.policies, key)
+		delete(m.broken, key)
 		return happening{name: fmt.Sprintf("delete policy %s", key)}, r.DeletePolicy(key)
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(m.pods), compareNames) {
@@ -213,14 +226,20 @@ func checkSlices(t *testing.T, s snapshot) {
 	}
 }
 
-// checkRebuilt feeds a new resolver, with and without the existing slices.
+// checkRebuilt feeds a new resolver, with and without what exists.
 func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 	t.Helper()
-	existing := map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}
-	for key, s := range want.slices {
-		existing[key.Group] = append(existing[key.Group], s)
+	existing := &Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
+	for name, e := range want.endpoints {
+		existing.Endpoints[name] = e.Spec
 	}
-	for _, adopt := range []map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{nil, existing} {
+	for key, s := range want.slices {
+		existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
+	}
+	for _, adopt := range []*Existing{nil, existing} {
+		if adopt == nil && len(m.broken) > 0 {
+			continue // what is in force for them is known from what exists alone
+		}
 		r := New(o)
 		feeds := []func(){}
 		for name, l := range m.namespaces {
@@ -229,7 +248,10 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 		for _, p := range m.pods {
 			feeds = append(feeds, func() { r.SetPod(p) })
 		}
-		for _, np := range m.policies {
+		for key, np := range m.policies {
+			if broken, ok := m.broken[key]; ok {
+				np = broken
+			}
 			feeds = append(feeds, func() { r.SetPolicy(np) })
 		}
 		d.Shuffle(len(feeds), func(i, j int) { feeds[i], feeds[j] = feeds[j], feeds[i] })
@@ -241,11 +263,12 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 			for _, feed := range feeds[:late] {
 				feed()
 			}
-			late = 0
-		}
-		r.Start(adopt)
-		for _, feed := range feeds[:late] {
-			feed()
+			r.Start(*adopt)
+		} else {
+			r.Start(Existing{})
+			for _, feed := range feeds[:late] {
+				feed()
+			}
 		}
 		got := snap(r)
 		if diff := cmp.Diff(want.endpoints, got.endpoints); diff != "" {
@@ -298,6 +321,9 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 func checkFlows(t *testing.T, d dice, m *model, r *Resolver) {
 	t.Helper()
 	for key, np := range m.policies {
+		if m.broken[key] != nil {
+			continue // the ports' numbers in its rules are those of before
+		}
 		name, _ := r.EndpointName(key)
 		e, _ := r.Endpoint(name)
 		for range 30 {

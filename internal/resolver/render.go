@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -89,6 +90,9 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 		case p.peer.pods == nil:
 			a.peers = p.peer.block.peers()
 			peers = append(peers, a)
+		case p.peer.pods.within != nil && len(p.peer.pods.within.except) > v1alpha1.MaxExceptsPerBlock:
+			out.problem(v1alpha1.ReasonTooLarge, "spec.egress[%d]: a port's name beside an ipBlock of %d excepts, of %d at most; split the block in two",
+				p.origins[0], len(p.peer.pods.within.except), v1alpha1.MaxExceptsPerBlock)
 		case p.name == portName{}:
 			a.peers = r.group(p.peer.pods, nil, out)
 			peers = append(peers, a)
@@ -108,12 +112,20 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 }
 
 func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
-	key := policy.GroupKey{Namespace: r.namespace, Name: groupName(set, port)}
-	if set.namespaces != nil {
-		key.Namespace = r.shared
+	ref := r.ref(set, port)
+	out.groups = append(out.groups, ref)
+	return []v1alpha1.Peer{{Group: ref.key.Name}}
+}
+
+func (r *renderer) ref(set *podSet, port *policy.NamedPort) groupRef {
+	namespace, kind := r.namespace, localGroup
+	switch {
+	case set.namespaces != nil:
+		namespace, kind = r.shared, sharedGroup
+	case namespace == r.shared:
+		kind = ofSharedNamespace
 	}
-	out.groups = append(out.groups, groupRef{key, set, port})
-	return []v1alpha1.Peer{{Group: key.Name}}
+	return groupRef{policy.GroupKey{Namespace: namespace, Name: groupName(kind, set, port)}, set, port}
 }
 
 // rules puts peers that come from the same rules and have the same ports in one entry, or, where they are more than fit,
@@ -188,6 +200,9 @@ func outOfBounds(spec *v1alpha1.PolicyEndpointSpec) string {
 				return fmt.Sprintf("%s names one peer in %d rules, of %d at most", field, len(r.Rules), v1alpha1.MaxOriginsPerRule)
 			}
 		}
+	}
+	if data, err := json.Marshal(spec); err == nil && len(data) > v1alpha1.MaxSpecBytes {
+		return fmt.Sprintf("spec comes to %d bytes of a PolicyEndpoint, of %d at most", len(data), v1alpha1.MaxSpecBytes)
 	}
 	return ""
 }

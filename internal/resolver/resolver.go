@@ -34,10 +34,10 @@ type Resolver struct {
 	groups     map[policy.GroupKey]*group
 	stats      Stats
 
-	// started is set by Start; unresolved and adopted are what it starts from.
+	// started is set by Start; unresolved is what it starts from. existing is there during Start.
 	started    bool
 	unresolved map[types.NamespacedName]*networkingv1.NetworkPolicy
-	adopted    map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec
+	existing   *Existing
 
 	// What the change at hand has touched so far.
 	changedEndpoints map[types.NamespacedName]struct{}
@@ -80,9 +80,9 @@ func New(o Options) *Resolver {
 }
 
 // Start resolves all that was fed so far and returns everything as changed. An address that is in one of the existing slices
-// keeps its place, so that a restart makes nothing different.
-func (r *Resolver) Start(existing map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec) Changes {
-	r.adopted = existing
+// keeps its place, so that a restart makes nothing different; and where a policy cannot be honoured, the version that is in force stays.
+func (r *Resolver) Start(existing Existing) Changes {
+	r.existing = &existing
 	for _, key := range slices.SortedFunc(maps.Keys(r.unresolved), compareNames) {
 		r.setPolicy(r.unresolved[key])
 	}
@@ -100,7 +100,7 @@ func (r *Resolver) Start(existing map[policy.GroupKey][]v1alpha1.PolicyEndpointS
 	for _, g := range r.groups {
 		r.settle(g)
 	}
-	r.adopted = nil
+	r.existing = nil
 	return r.takeChanges()
 }
 

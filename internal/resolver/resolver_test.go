@@ -2,11 +2,13 @@ package resolver
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -18,7 +20,7 @@ import (
 // started returns a resolver that has begun with nothing but three namespaces.
 func started() *Resolver {
 	r := New(Options{SharedNamespace: "kidoban", MaxAddresses: 4})
-	r.Start(nil)
+	r.Start(Existing{})
 	for _, ns := range []string{"shop", "tools", "kidoban"} {
 		r.SetNamespace(ns, map[string]string{"kubernetes.io/metadata.name": ns})
 	}
@@ -143,6 +145,89 @@ func TestWhatCannotBeHonouredKeepsWhatIsInForce(t *testing.T) {
 	}
 }
 
+func TestWhatIsInForceStaysThroughARestart(t *testing.T) {
+	policies := []string{
+		`{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}, {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}`,
+		`{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: http}]}]}`,
+	}
+	web := func(i int) Pod {
+		p := runningPod("shop", fmt.Sprint("web", i), i, map[string]string{"app": "web"})
+		p.Ports = []policy.NamedPort{{Protocol: policy.TCP, Name: "http", Port: 8080}}
+		return p
+	}
+	for _, text := range policies {
+		r := started()
+		r.SetPod(web(1))
+		np := parsePolicy(t, text)
+		r.SetPolicy(np)
+		before := snap(r)
+		broken := np.DeepCopy()
+		broken.Spec.PodSelector.MatchLabels = map[string]string{"a b": "c"}
+
+		next := New(r.options)
+		for _, ns := range []string{"shop", "tools", "kidoban"} {
+			next.SetNamespace(ns, map[string]string{"kubernetes.io/metadata.name": ns})
+		}
+		next.SetPod(web(1))
+		next.SetPolicy(broken)
+		existing := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
+		for name, e := range before.endpoints {
+			existing.Endpoints[name] = e.Spec
+		}
+		for key, s := range before.slices {
+			existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
+		}
+		next.Start(existing)
+		after := snap(next)
+		if diff := cmp.Diff(before.slices, after.slices); diff != "" {
+			t.Errorf("slices (-before +after):\n%s", diff)
+		}
+		e := next.endpointOf(t, "shop", "policy")
+		if diff := cmp.Diff(r.endpointOf(t, "shop", "policy").Spec, e.Spec); diff != "" || len(e.Problems) != 1 {
+			t.Errorf("problems %v, spec (-before +after):\n%s", e.Problems, diff)
+		}
+		if c := next.SetPod(web(2)); len(c.Slices) != 2 {
+			t.Errorf("its groups do not live on: a pod changed %s", c)
+		}
+		if next.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); next.Stats() != (Stats{}) {
+			t.Errorf("deleting it left %+v", next.Stats())
+		}
+	}
+}
+
+// Anybody may have written what stands in slices.
+func TestSlicesThatSayAnything(t *testing.T) {
+	r := started()
+	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
+	r.SetPolicy(np)
+	group := r.endpointOf(t, "shop", "policy").Groups[0]
+	next := New(r.options)
+	next.SetPolicy(np)
+	for i := range 6 {
+		next.SetPod(runningPod("shop", fmt.Sprint("p", i), i, nil))
+	}
+	next.Start(Existing{Slices: map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{group: {
+		{Group: group.Name, Index: math.MaxInt32, Addresses: []v1alpha1.CIDR{"10.0.0.1/32"}},
+		{Group: group.Name, Index: -1, Slices: math.MaxInt32},
+		{Group: group.Name, Index: 0, Slices: math.MaxInt32, Addresses: []v1alpha1.CIDR{"10.0.0.0/8", "x", "10.0.0.1/32"}},
+	}}})
+	if got, want := next.Stats(), (Stats{Policies: 1, Groups: 1, Slices: 2, Addresses: 6}); got != want {
+		t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+// An agent that has not seen a group of a policy's namespace yet looks in the shared one.
+func TestNoGroupOfTheSharedNamespaceIsTakenForAnothers(t *testing.T) {
+	r := started()
+	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
+	r.SetPolicy(named(np, "shop", "a", "1"))
+	r.SetPolicy(named(np, "kidoban", "a", "2"))
+	a, b := r.endpointOf(t, "shop", "a").Groups[0], r.endpointOf(t, "kidoban", "a").Groups[0]
+	if a.Name == b.Name || a.Namespace != "shop" || b.Namespace != "kidoban" {
+		t.Errorf("groups %s and %s", a, b)
+	}
+}
+
 func TestNamedPortsFollowThePeers(t *testing.T) {
 	r := started()
 	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: http}]}]}`))
@@ -192,11 +277,11 @@ func TestGroupNamesTellSelectorsApart(t *testing.T) {
 	port := policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 80}
 	seen := map[string]int{}
 	for i, name := range []string{
-		groupName(&podSet{pods: all}, nil), groupName(&podSet{pods: web}, nil), groupName(&podSet{namespaces: &all, pods: all}, nil), groupName(&podSet{namespaces: &web, pods: all}, nil), groupName(&podSet{namespaces: &all, pods: web}, nil), groupName(&podSet{namespaces: &web, pods: web}, nil),
-		groupName(&podSet{pods: web}, &port), groupName(&podSet{namespaces: &all, pods: web}, &port),
-		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.UDP, Name: "http", Port: 80}),
-		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 8080}),
-		groupName(&podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http8", Port: 80}),
+		groupName(localGroup, &podSet{pods: all}, nil), groupName(localGroup, &podSet{pods: web}, nil), groupName(sharedGroup, &podSet{namespaces: &all, pods: all}, nil), groupName(sharedGroup, &podSet{namespaces: &web, pods: all}, nil), groupName(sharedGroup, &podSet{namespaces: &all, pods: web}, nil), groupName(sharedGroup, &podSet{namespaces: &web, pods: web}, nil),
+		groupName(localGroup, &podSet{pods: web}, &port), groupName(sharedGroup, &podSet{namespaces: &all, pods: web}, &port),
+		groupName(localGroup, &podSet{pods: web}, &policy.NamedPort{Protocol: policy.UDP, Name: "http", Port: 80}),
+		groupName(localGroup, &podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http", Port: 8080}),
+		groupName(localGroup, &podSet{pods: web}, &policy.NamedPort{Protocol: policy.TCP, Name: "http8", Port: 80}),
 	} {
 		if j, ok := seen[name]; ok {
 			t.Errorf("%d and %d are both %s", i, j, name)

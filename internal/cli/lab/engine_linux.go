@@ -49,7 +49,7 @@ func compile(c *model.Cluster, hosts map[*model.Pod]*host) (*compiler.Compiler, 
 	for i := range c.Policies {
 		r.SetPolicy(&c.Policies[i])
 	}
-	changes := r.Start(nil)
+	changes := r.Start(resolver.Existing{})
 
 	out := compiler.New()
 	groups := map[policy.GroupKey]bool{}

@@ -22,7 +22,7 @@ func (l *linter) invalid() {
 		r.SetPod(resolver.PodOf(&l.cluster.Pods[i].Pod))
 	}
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) { r.SetPolicy(np) })
-	for _, name := range r.Start(nil).Endpoints {
+	for _, name := range r.Start(resolver.Existing{}).Endpoints {
 		e, ok := r.Endpoint(name)
 		if !ok {
 			continue

@@ -1,0 +1,79 @@
+package resolver
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Existing is what is there of earlier resolvers when one starts. It must not be changed afterwards.
+type Existing struct {
+	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
+	// Slices are those of a group, in any order.
+	Slices map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec
+}
+
+// inForce returns the version of a policy that an earlier resolver wrote, and its groups; nil if there is none.
+func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.PolicyEndpointSpec, []groupRef) {
+	spec := e.Endpoints[name]
+	if spec == nil {
+		return nil, nil
+	}
+	var groups []groupRef
+	for _, rule := range slices.Concat(spec.Ingress, spec.Egress) {
+		for _, p := range rule.Peers {
+			for _, key := range []policy.GroupKey{{Namespace: r.namespace, Name: p.Group}, {Namespace: r.shared, Name: p.Group}} {
+				if parts := e.Slices[key]; len(parts) > 0 {
+					if set, port, ok := parseGroup(parts[0].Selector); ok && r.ref(set, port).key == key {
+						groups = append(groups, r.ref(set, port))
+					}
+					break
+				}
+			}
+		}
+	}
+	return spec, groups
+}
+
+// parseGroup reads what a slice says that its group was resolved from.
+func parseGroup(s *v1alpha1.GroupSelector) (set *podSet, port *policy.NamedPort, ok bool) {
+	if s == nil {
+		return nil, nil, false
+	}
+	set = &podSet{}
+	var err error
+	if set.pods, err = parseSelector(s.PodSelector); err != nil {
+		return nil, nil, false
+	}
+	if s.NamespaceSelector != nil {
+		namespaces, err := parseSelector(s.NamespaceSelector)
+		if err != nil {
+			return nil, nil, false
+		}
+		set.namespaces = &namespaces
+	}
+	if s.IPBlock != nil {
+		b := &networkingv1.IPBlock{CIDR: string(s.IPBlock.CIDR)}
+		for _, e := range s.IPBlock.Except {
+			b.Except = append(b.Except, string(e))
+		}
+		within, err := parseBlock(b)
+		if err != nil {
+			return nil, nil, false
+		}
+		set.within = &within
+	}
+	if s.Port != nil {
+		number, known := protocolNumber(corev1.Protocol(s.Port.Protocol))
+		if !known {
+			return nil, nil, false
+		}
+		port = &policy.NamedPort{Protocol: number, Name: s.Port.Name, Port: uint16(s.Port.Port)}
+	}
+	return set, port, true
+}
