@@ -63,6 +63,7 @@ type Agent struct {
 	round     atomic.Pointer[time.Time] // of the loop, the last one
 	hits      *hits                     // guarded by mu
 	failure   atomic.Pointer[error]
+	unhealed  error               // of the last time that heal was called
 	attempts  int                 // that failed in a row
 	warnings  []dataplane.Warning // as they were logged last
 }
@@ -128,12 +129,12 @@ func (a *Agent) takeOver() error {
 	a.metrics.observe(a.state)
 	a.opts.Log.Info("This agent judges", "pods", len(a.state.pods), "policyEndpoints", len(a.state.policies), "groups", len(a.state.groups))
 	a.inForce.Store(true)
+	a.pending.everything = true // of what changed while no agent was here
 	if a.noteFailure(failed); failed != nil {
 		return nil
 	}
 	a.changed, a.landed = time.Time{}, a.told
 	a.state.landed(time.Now())
-	a.pending.everything = true // of what changed while no agent was here
 	a.wakeSweep()
 	return nil
 }
@@ -169,13 +170,13 @@ func (a *Agent) run(ctx context.Context) error {
 			return nil
 		case <-a.kick:
 			a.followNamespaces(ctx)
-			err = a.program()
+			err = errors.Join(a.unhealed, a.program())
 		case <-collect.C:
 			a.followNamespaces(ctx)
-			if a.failure.Load() != nil {
-				continue // repair is due
-			}
 			if err = a.heal(); err == nil {
+				if a.failure.Load() != nil {
+					continue // repair is due
+				}
 				err = a.collect()
 			}
 		case <-check.C:
@@ -232,6 +233,7 @@ func (a *Agent) collect() error {
 // heal puts back what somebody removed beside the maps.
 func (a *Agent) heal() error {
 	detached, err := a.dp.Heal()
+	a.unhealed = err
 	if detached > 0 {
 		a.opts.Log.Info("Somebody detached the program, and packets were not judged; it is attached again", "links", detached)
 		a.metrics.drift.WithLabelValues("links", "missing").Add(float64(detached))
@@ -245,9 +247,8 @@ func (a *Agent) heal() error {
 
 // repair heals, compares the kernel's maps with what they should hold, and puts them right.
 func (a *Agent) repair() error {
-	unhealed := a.heal()
-	if errors.Is(unhealed, dataplane.ErrSuperseded) {
-		return unhealed
+	if err := a.heal(); errors.Is(err, dataplane.ErrSuperseded) {
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -255,7 +256,7 @@ func (a *Agent) repair() error {
 	if a.failure.Load() != nil {
 		a.state.compiler.Collect() // there may be no room for what is unused
 	}
-	return errors.Join(unhealed, a.sync())
+	return errors.Join(a.unhealed, a.sync())
 }
 
 func (a *Agent) sync() error {
@@ -315,10 +316,19 @@ func (a *Agent) noteFailure(err error) {
 	}
 	a.attempts++
 	a.metrics.failures.Inc()
-	if was == nil || (*was).Error() != err.Error() {
+	if was == nil || !sameFailure(*was, err) {
 		a.opts.Log.Error(err, "Cannot write the kernel's maps; what was in force stays so, and it is tried again")
 	}
 	a.failure.Store(&err)
+}
+
+// sameFailure reports whether two failures are worth one line. A full map refuses another entry each time.
+func sameFailure(a, b error) bool {
+	var full, still *dataplane.MapFullError
+	if errors.As(a, &full) && errors.As(b, &still) {
+		return *full == *still
+	}
+	return a.Error() == b.Error()
 }
 
 // warn says what traffic of this node cannot be seen, when that begins and when it is over.

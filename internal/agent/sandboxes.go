@@ -17,33 +17,43 @@ type sandbox struct {
 	addresses []netip.Addr
 	// replaced is the pod of the same name that was here before; what the API server still tells of it is of the past.
 	replaced types.UID
+	// standIn is what is known of a pod that the API server has not told of; nil for others.
+	standIn *corev1.Pod
 }
 
 // setSandbox takes in a sandbox that is about to get its first container. uid and labels are the pod's, for the case that the API server has
 // not told of it yet; uid is empty where the API server has another. Without the pod's object its named ports are not known, and match nothing.
 func (s *state) setSandbox(key types.NamespacedName, uid types.UID, labels map[string]string, sb sandbox) {
-	sb.replaced = s.sandboxes[key].replaced
+	before := s.sandboxes[key]
+	sb.replaced, sb.standIn = before.replaced, before.standIn
 	obj := s.lastSeen(key)
 	isOther := obj != nil && uid != "" && obj.UID != uid
 	if isOther {
 		sb.replaced = obj.UID
 	}
-	s.sandboxes[key] = sb
 	if obj == nil || isOther {
 		obj = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace, Name: key.Name, UID: uid, Labels: labels, CreationTimestamp: metav1.NewTime(time.Now()),
 		}}
+		sb.standIn = obj
 	}
+	s.sandboxes[key] = sb
 	s.setPod(obj)
 }
 
-// deleteSandbox forgets a sandbox, unless another one has its pod already. The pod keeps the addresses that its status has.
+// deleteSandbox forgets a sandbox, unless another one has its pod already. The pod keeps the addresses that its status has; one that the API
+// server never told of goes with it, for nobody will say that it has gone.
 func (s *state) deleteSandbox(key types.NamespacedName, id string) {
-	if s.sandboxes[key].id != id {
+	sb := s.sandboxes[key]
+	if sb.id != id {
 		return
 	}
 	delete(s.sandboxes, key)
-	if obj := s.lastSeen(key); obj != nil {
+	switch obj := s.lastSeen(key); {
+	case obj == nil:
+	case obj == sb.standIn:
+		s.deletePod(key)
+	default:
 		s.setPod(obj)
 	}
 }

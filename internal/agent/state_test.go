@@ -390,6 +390,19 @@ func TestASandboxOutlivesThePodBeforeIt(t *testing.T) {
 	}
 }
 
+// Nobody will say that a pod has gone which the API server did not tell of: it was deleted before its sandbox was made.
+func TestAPodThatNobodyToldOfGoesWithItsSandbox(t *testing.T) {
+	s := tell(t)
+	web := types.NamespacedName{Namespace: "shop", Name: "web"}
+	for _, id := range []string{"1", "2"} { // made again
+		s.setSandbox(web, "uid", nil, sandbox{id: id, addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	}
+	s.deleteSandbox(web, "2")
+	if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
+		t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
+	}
+}
+
 func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 	audited := func(s story) bool {
 		s.compiler.Commit()

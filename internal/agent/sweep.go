@@ -51,13 +51,15 @@ func (p *pending) add(n compiler.Narrowed, since time.Time) {
 	}
 }
 
+func (p *pending) empty() bool { return len(p.addresses) == 0 && !p.everything }
+
 func (p *pending) narrowed() compiler.Narrowed {
 	return compiler.Narrowed{Addresses: slices.Collect(maps.Keys(p.addresses)), Everything: p.everything}
 }
 
 // keepSwept cuts flows until the context is done.
 func (a *Agent) keepSwept(ctx context.Context) {
-	var again pending
+	var looks secondLooks
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
@@ -70,10 +72,14 @@ func (a *Agent) keepSwept(ctx context.Context) {
 			a.mu.Lock()
 			work, a.pending = a.pending, pending{}
 			a.mu.Unlock()
-			again.add(work.narrowed(), time.Time{})
-			timer.Reset(secondLook)
+			if looks.add(work.narrowed()) {
+				timer.Reset(secondLook)
+			}
 		case <-timer.C:
-			work, again = again, pending{}
+			var more bool
+			if work, more = looks.take(); more {
+				timer.Reset(secondLook)
+			}
 		}
 		begin := time.Now()
 		cut, err := a.sweep(work)
@@ -82,7 +88,7 @@ func (a *Agent) keepSwept(ctx context.Context) {
 		a.metrics.cut.Add(float64(cut))
 		if err != nil {
 			a.opts.Log.Error(err, "Cannot cut flows that are not allowed any more; it is tried again")
-			again.add(work.narrowed(), work.since)
+			looks.due.add(work.narrowed(), work.since)
 			timer.Reset(5 * time.Second)
 		} else if !work.since.IsZero() {
 			a.metrics.revocation.Observe(time.Since(work.since).Seconds())
@@ -93,6 +99,26 @@ func (a *Agent) keepSwept(ctx context.Context) {
 		case <-time.After(took):
 		}
 	}
+}
+
+// secondLooks are what has been looked at once. A timer runs for those that are due when it fires; those that came since wait for the next,
+// so that changes without an end delay nothing.
+type secondLooks struct{ due, next pending }
+
+// add takes in what was looked at now, and reports whether the timer is to be started for it.
+func (l *secondLooks) add(n compiler.Narrowed) bool {
+	if l.due.empty() {
+		l.due.add(n, time.Time{})
+		return !l.due.empty()
+	}
+	l.next.add(n, time.Time{})
+	return false
+}
+
+// take returns what is due, and whether the timer is to be started again.
+func (l *secondLooks) take() (work pending, more bool) {
+	work, l.due, l.next = l.due, l.next, pending{}
+	return work, !l.due.empty()
 }
 
 // sweep looks at the flows of some addresses once, and returns how many it cut.
@@ -173,7 +199,7 @@ func nodeAddresses() (map[netip.Addr]bool, error) {
 
 // wakeSweep has keepSwept look at what is pending.
 func (a *Agent) wakeSweep() {
-	if len(a.pending.addresses) == 0 && !a.pending.everything {
+	if a.pending.empty() {
 		return
 	}
 	select {

@@ -1,12 +1,54 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
 	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/policy"
 )
+
+// Changes that never end keep nobody from the second look.
+func TestTheSecondLookComesWhileChangesGoOn(t *testing.T) {
+	narrowed := func(i byte) compiler.Narrowed {
+		return compiler.Narrowed{Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, i})}}
+	}
+	var looks secondLooks
+	if !looks.add(narrowed(1)) || looks.add(narrowed(2)) || looks.add(narrowed(3)) {
+		t.Error("the timer is not started once, by the first")
+	}
+	work, more := looks.take()
+	if len(work.addresses) != 1 || !more {
+		t.Errorf("due are %v; more: %t", work.addresses, more)
+	}
+	if looks.add(narrowed(4)) {
+		t.Error("the timer is started though it runs")
+	}
+	if work, more = looks.take(); len(work.addresses) != 2 || !more {
+		t.Errorf("due are %v; more: %t", work.addresses, more)
+	}
+	if work, more = looks.take(); len(work.addresses) != 1 || more {
+		t.Errorf("due are %v; more: %t", work.addresses, more)
+	}
+	if looks.add(compiler.Narrowed{}) || !looks.add(compiler.Narrowed{Everything: true}) {
+		t.Error("nothing starts the timer, or everything does not")
+	}
+}
+
+func TestAFullMapIsOneFailure(t *testing.T) {
+	full := func(key, name string) error {
+		return fmt.Errorf("write %s: %w", key, &dataplane.MapFullError{Map: name, Max: 10})
+	}
+	if !sameFailure(full("10.0.0.1", "addresses"), full("10.0.0.2", "addresses")) {
+		t.Error("another entry makes another failure")
+	}
+	if sameFailure(full("10.0.0.1", "addresses"), full("10.0.0.1", "networks")) || sameFailure(full("10.0.0.1", "addresses"), errors.New("unhealed")) {
+		t.Error("different failures are one")
+	}
+}
 
 func TestWhichLiveFlowsAreCut(t *testing.T) {
 	s := tell(t)

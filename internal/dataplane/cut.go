@@ -64,11 +64,7 @@ func (d *Dataplane) revoke(flows []Flow, until uint64) error {
 		if f.Protocol == policy.ICMP || f.Protocol == policy.ICMPv6 {
 			continue
 		}
-		keys = append(keys, bpf.FilterRevokedKey{
-			Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()),
-			Sport: f.Reply.Source.Port(), Dport: f.Reply.Destination.Port(),
-			Protocol: uint8(f.Protocol),
-		})
+		keys = append(keys, replyKey(f))
 		values = append(values, until)
 	}
 	if len(keys) == 0 {
@@ -78,6 +74,17 @@ func (d *Dataplane) revoke(flows []Flow, until uint64) error {
 		return fmt.Errorf("write %d flows to BPF map %s: %w", len(keys), bpf.FilterMapRevoked, err)
 	}
 	return nil
+}
+
+// replyKey is how the program knows what a flow's server sends: of some protocols it reads no ports, though conntrack does.
+func replyKey(f *Flow) bpf.FilterRevokedKey {
+	k := bpf.FilterRevokedKey{
+		Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()), Protocol: uint8(f.Protocol),
+	}
+	if f.Protocol.HasPorts() {
+		k.Sport, k.Dport = f.Reply.Source.Port(), f.Reply.Destination.Port()
+	}
+	return k
 }
 
 // forget has conntrack delete flows.

@@ -37,6 +37,17 @@ func (n *node) cut(flows ...dataplane.Flow) {
 	n.Do(func() error { return n.d.Cut(flows, hold) })
 }
 
+// Conntrack knows ports of protocols of which the program reads none.
+func TestTheProgramsKeyOfACutFlow(t *testing.T) {
+	f := dataplane.Flow{Reply: dataplane.Tuple{Source: netip.MustParseAddrPort("10.0.0.1:53"), Destination: netip.MustParseAddrPort("10.0.0.2:4000")}}
+	for protocol, ports := range map[policy.Protocol]bool{policy.UDP: true, policy.SCTP: true, 136: false, 33: false} {
+		f.Protocol = protocol
+		if s, d := dataplane.ReplyKey(f); (s == 53 && d == 4000) != ports || (s == 0 && d == 0) == ports {
+			t.Errorf("protocol %d: %d, %d", protocol, s, d)
+		}
+	}
+}
+
 // serve takes one flow of "tcp" or "udp" in a pod and hands over the server's end after its first message, to be used for pushing.
 func serve(t testing.TB, p *netnstest.Pod, network string, port uint16) <-chan net.Conn {
 	t.Helper()

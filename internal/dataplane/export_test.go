@@ -8,6 +8,15 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
+// Patiently is how writes to maps are tried.
+var Patiently = patiently
+
+// ReplyKey is how the program knows what a flow's server sends.
+func ReplyKey(f Flow) (sport, dport uint16) {
+	k := replyKey(&f)
+	return k.Sport, k.Dport
+}
+
 // Program is the loaded program, to be run on packets that no wire carried.
 func (d *Dataplane) Program() *ebpf.Program { return d.objs.Kidoban }
 

@@ -86,6 +86,32 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// What nobody is told of any more, and is about nobody, is one count however many addresses there are.
+func TestAScanOfStrangersIsOneCount(t *testing.T) {
+	n := newNode(t, dataplane.Options{Guard: dataplane.GuardOn, Events: dataplane.EventsDenied, EventRate: 1, EventBurst: 1})
+	known := n.AddPod("10.9.0.1", "fd09::1")
+	n.set(known)
+	for i := range 4 {
+		stranger := n.AddPod(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}).String(), netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 14: 1, 15: byte(i)}).String())
+		isKept(t, known, "udp", stranger.V4, 80)
+		isKept(t, known, "udp", stranger.V4, 81)
+	}
+	repeats, err := n.d.Repeats()
+	check(t, err)
+	unlisted := 0
+	for _, e := range repeats {
+		if e.Unlisted {
+			unlisted++
+			if e.Reason != dataplane.ReasonUnknown || !e.Source.Addr().IsUnspecified() || !e.Destination.Addr().IsUnspecified() {
+				t.Errorf("%+v", e)
+			}
+		}
+	}
+	if unlisted != 1 {
+		t.Errorf("%d counts of what is not listed, want 1: %+v", unlisted, repeats)
+	}
+}
+
 func TestGuardOfABridge(t *testing.T) {
 	n := newNode(t, dataplane.Options{Guard: dataplane.GuardOn})
 	n.Sysctl("bridge/bridge-nf-call-iptables", "1")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -51,13 +52,13 @@ func (t *table[K, V, RK, RV]) put(k K, v V) error {
 		return nil
 	}
 	rk, rv := t.encodeKey(k), t.encodeValue(v)
-	err := t.m.Update(&rk, &rv, ebpf.UpdateNoExist)
+	err := t.update(&rk, &rv, ebpf.UpdateNoExist)
 	if err == nil {
 		t.entries.Add(1)
 		return nil
 	}
 	if errors.Is(err, ebpf.ErrKeyExist) {
-		err = t.m.Update(&rk, &rv, ebpf.UpdateExist)
+		err = t.update(&rk, &rv, ebpf.UpdateExist)
 	}
 	// hash maps say the one, tries the other
 	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) {
@@ -69,6 +70,27 @@ func (t *table[K, V, RK, RV]) put(k K, v V) error {
 	return nil
 }
 
+func (t *table[K, V, RK, RV]) update(k *RK, v *RV, flags ebpf.MapUpdateFlags) error {
+	return patiently(func() error { return t.m.Update(k, v, flags) })
+}
+
+// How often, and how far apart, a write is tried for which the kernel has no memory.
+const (
+	refillTries = 100
+	refillPause = 100 * time.Microsecond
+)
+
+// patiently repeats a write that fails with ENOMEM. A map without preallocation takes its elements from a small cache of the CPU, which is
+// filled again from an interrupt (kernel/bpf/memalloc.c): writes in a row may find it empty while there is memory enough.
+func patiently(write func() error) error {
+	err := write()
+	for try := 1; try < refillTries && errors.Is(err, unix.ENOMEM); try++ {
+		time.Sleep(refillPause)
+		err = write()
+	}
+	return err
+}
+
 // rewrite writes an entry as the kernel has it.
 func (t *table[K, V, RK, RV]) rewrite(k K) error {
 	rk := t.encodeKey(k)
@@ -76,7 +98,7 @@ func (t *table[K, V, RK, RV]) rewrite(k K) error {
 	if err := t.m.Lookup(&rk, &rv); err != nil {
 		return fmt.Errorf("read %v of BPF map %s: %w", k, t.name, err)
 	}
-	if err := t.m.Update(&rk, &rv, ebpf.UpdateExist); err != nil {
+	if err := t.update(&rk, &rv, ebpf.UpdateExist); err != nil {
 		return fmt.Errorf("write %v to BPF map %s: %w", k, t.name, err)
 	}
 	return nil

@@ -111,8 +111,9 @@ static __noinline void tell(const struct packet *p, struct repeat_key *k, const 
 			return;
 		count(COUNTER_LOST);
 	} else {
-		__builtin_memset(k->direction == EGRESS ? &k->dst : &k->src, 0, sizeof(k->src));
-		if (!pod)
+		if (!pod || k->direction == EGRESS)
+			__builtin_memset(&k->dst, 0, sizeof(k->dst));
+		if (!pod || k->direction == INGRESS)
 			__builtin_memset(&k->src, 0, sizeof(k->src));
 		k->rule = 0;
 		k->dport = 0;
