@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
@@ -48,6 +49,16 @@ func TestTheBPFFileSystemIsUnmounted(t *testing.T) {
 	key, open := address(0).As16(), [4]uint32{}
 	check(t, pods.Put(&key, &open))
 	n.await("the map is repaired", func() bool { return n.isolated(pods, 0) != 0 })
+	for _, name := range []string{"second", "third", "fourth"} { // changes land, and are not taken for the end of it
+		before := n.isolated(pods, 0)
+		n.tell(policyFor(name, metav1.LabelSelector{}))
+		n.await("the change is in the kernel", func() bool { return n.isolated(pods, 0) != before })
+		for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); time.Sleep(time.Millisecond) {
+			if n.agent.Ready()["programming"](nil) == nil {
+				t.Fatalf("after the %s policy all is well, and there is still nowhere to pin", name)
+			}
+		}
+	}
 	check(t, unix.Unmount(n.bpffs, unix.MNT_DETACH))
 	mounted = false
 	n.await("the agent is ready", n.ready)
