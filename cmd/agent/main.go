@@ -89,8 +89,8 @@ func run(o options) error {
 	if o.cleanup {
 		return cleanup(o)
 	}
-	if o.nodeName == "" || o.namespace == "" {
-		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
+	if err := o.check(); err != nil {
+		return err
 	}
 	if err := errors.Join(
 		startup.CheckFree("--metrics-bind-address", o.metricsAddr),
@@ -178,6 +178,17 @@ func run(o options) error {
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// check refuses what would only show when the agent runs.
+func (o *options) check() error {
+	if o.nodeName == "" || o.namespace == "" {
+		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
+	}
+	if o.checkInterval < time.Second {
+		return errors.New("--check-interval must be at least 1s")
+	}
+	return nil
 }
 
 func cleanup(o options) error {

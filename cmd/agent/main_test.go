@@ -1,12 +1,14 @@
 package main
 
 import (
+	"flag"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/startup"
 )
 
 func TestEventModes(t *testing.T) {
@@ -25,6 +27,34 @@ func TestEventModes(t *testing.T) {
 	}
 }
 
+func TestFlagsThatNoAgentCanRunWith(t *testing.T) {
+	for _, tc := range []struct {
+		args string
+		want string // part of the error; empty: none
+	}{
+		{"", ""},
+		{"--check-interval=1s", ""},
+		{"--check-interval=0", "--check-interval"},
+		{"--check-interval=999ms", "--check-interval"},
+		{"--check-interval=-1m", "--check-interval"},
+		{"--node-name=", "--node-name"},
+		{"--namespace=", "--namespace"},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			o := options{log: startup.LogOptions()}
+			fs := flag.NewFlagSet("agent", flag.ContinueOnError)
+			o.bind(fs)
+			if err := fs.Parse(append([]string{"--node-name=n", "--namespace=n"}, strings.Fields(tc.args)...)); err != nil {
+				t.Fatal(err)
+			}
+			err := o.check()
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
 func TestSinks(t *testing.T) {
 	denied := eventMode(dataplane.EventsDenied)
 	for _, tc := range []struct {
@@ -37,6 +67,11 @@ func TestSinks(t *testing.T) {
 		{"all", eventLog{mode: denied, format: "json", stdout: true, cloudWatch: true, clusterName: "c", file: flowlog.FileOptions{Path: "/f"}}, "file stdout cloudwatch"},
 		{"no cluster", eventLog{mode: denied, format: "text", cloudWatch: true}, "--cluster-name"},
 		{"bad format", eventLog{mode: denied, format: "xml"}, "--event-log-format"},
+		{"negative size", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxMegabytes: -1}}, "--event-log-file-max-size"},
+		{"size beyond int64", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxMegabytes: 1 << 43}}, "--event-log-file-max-size"},
+		{"negative age", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", RetainDays: -1}}, "--event-log-file-max-age"},
+		{"age beyond a duration", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", RetainDays: 999999}}, "--event-log-file-max-age"},
+		{"negative backups", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxBackups: -1}}, "--event-log-file-max-backups"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.o.interval, tc.o.rate, tc.o.burst = time.Second, 1, 1
@@ -46,6 +81,9 @@ func TestSinks(t *testing.T) {
 					t.Error(err)
 				}
 				return
+			}
+			if strings.HasPrefix(tc.want, "--") {
+				t.Fatalf("%s is taken", tc.want)
 			}
 			var names []string
 			for _, s := range sinks {

@@ -15,27 +15,32 @@ import (
 type toWriter struct {
 	name string
 	w    io.Writer
+	out  int // bytes of the batch at hand that were written before an error
 }
 
 // Stdout writes lines to the process's standard output. (The agent's own log goes to standard error.)
-func Stdout() Sink { return toWriter{"stdout", os.Stdout} }
+func Stdout() Sink { return &toWriter{name: "stdout", w: os.Stdout} }
 
-func (t toWriter) Name() string { return t.name }
+func (t *toWriter) Name() string { return t.name }
 
-func (t toWriter) limits() limits {
+func (t *toWriter) limits() limits {
 	return limits{lines: 1000, bytes: 256 << 10, linger: 100 * time.Millisecond}
 }
 
-func (t toWriter) deliver(_ context.Context, lines []line) (result, error) {
+func (t *toWriter) deliver(_ context.Context, lines []line) (result, error) {
 	var buf []byte
 	for _, l := range lines {
 		buf = append(buf, l.text...)
 	}
-	_, err := t.w.Write(buf)
-	return result{}, err
+	n, err := t.w.Write(buf[t.out:])
+	if t.out += n; err != nil {
+		return result{}, err // the same lines come again
+	}
+	t.out = 0
+	return result{}, nil
 }
 
-func (t toWriter) close() error { return nil }
+func (t *toWriter) close() error { return nil }
 
 // FileOptions say when a file is put away and how long it is kept. What is put away is compressed by gzip.
 type FileOptions struct {
@@ -54,36 +59,58 @@ type toFile struct {
 	toWriter
 	file  *lumberjack.Logger
 	opts  FileOptions
-	begun time.Time // of the current file, as far as it is ours
+	at    os.FileInfo // what was at the path; nil: nothing
+	begun time.Time   // of the current file, as far as it is ours
 }
 
 // File writes lines to a file. The directory must exist or be possible to make.
 func File(opts FileOptions) Sink {
 	l := &lumberjack.Logger{Filename: opts.Path, MaxSize: opts.MaxMegabytes, MaxAge: opts.RetainDays, MaxBackups: opts.MaxBackups, Compress: true}
-	return &toFile{toWriter: toWriter{"file", l}, file: l, opts: opts}
+	return &toFile{toWriter: toWriter{name: "file", w: l}, file: l, opts: opts}
 }
 
-// deliver adds to the file. Somebody may have taken the file or its directory away: the lines go where a reader will look.
+// deliver adds to the file that is at the path.
 func (t *toFile) deliver(ctx context.Context, lines []line) (result, error) {
-	if _, err := os.Stat(t.opts.Path); err != nil {
-		_ = t.file.Close()
-		t.begun = time.Time{}
+	if t.follow() {
+		t.out = whole(lines, t.out)
 	}
-	switch {
-	case t.begun.IsZero():
-		t.begun = time.Now()
-	case t.opts.MaxAge > 0 && time.Since(t.begun) > t.opts.MaxAge:
+	if t.opts.MaxAge > 0 && time.Since(t.begun) > t.opts.MaxAge {
 		if err := t.file.Rotate(); err != nil {
 			return result{}, fmt.Errorf("put %s away: %w", t.opts.Path, err)
 		}
-		t.begun = time.Now()
+		t.out = whole(lines, t.out)
 	}
 	res, err := t.toWriter.deliver(ctx, lines)
+	t.follow()
 	if err != nil {
 		_ = t.file.Close() // a file that could not be written is opened anew
 		return res, fmt.Errorf("write to %s (the directory %s must be writable, and not full): %w", t.opts.Path, filepath.Dir(t.opts.Path), err)
 	}
 	return res, nil
+}
+
+// follow lets go of the file when another is at the path, or none, and reports that. Somebody may have put it away or taken its directory: the
+// lines go where a reader will look. It may have been us, by its size or age: what we made is opened again.
+func (t *toFile) follow() bool {
+	now, _ := os.Stat(t.opts.Path)
+	if os.SameFile(now, t.at) {
+		return false
+	}
+	_ = t.file.Close()
+	t.at, t.begun = now, time.Now()
+	return true
+}
+
+// whole is how many of the first n bytes of lines are in lines that end there: another file does not begin within a line.
+func whole(lines []line, n int) int {
+	end := 0
+	for _, l := range lines {
+		if end+len(l.text) > n {
+			break
+		}
+		end += len(l.text)
+	}
+	return end
 }
 
 func (t *toFile) close() error { return t.file.Close() }

@@ -1,12 +1,17 @@
 package flowlog
 
 import (
+	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,6 +89,109 @@ func TestAFileThatSomebodyTookAwayIsMadeAgain(t *testing.T) {
 	}
 	deliver(t, s, "two\n")
 	if b, err := os.ReadFile(path); err != nil || string(b) != "two\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestAFileThatSomebodyReplacedIsFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flow.log")
+	s := File(FileOptions{Path: path, MaxMegabytes: 1})
+	defer func() { _ = s.close() }()
+	for i, text := range []string{"one\n", "two\n", "three\n"} {
+		deliver(t, s, text)
+		if b, err := os.ReadFile(path); err != nil || string(b) != text {
+			t.Errorf("%q, %v, want %q", b, err, text)
+		}
+		// As logrotate does by its option create.
+		if err := os.Rename(path, fmt.Sprintf("%s.%d", path, i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// full takes some bytes, and no more until there is room again.
+type full struct {
+	w    io.Writer
+	room int // negative: enough
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.room < 0 || len(p) <= f.room {
+		return f.w.Write(p)
+	}
+	n, err := f.w.Write(p[:f.room])
+	f.room -= n
+	return n, cmp.Or(err, error(syscall.ENOSPC))
+}
+
+func TestALineIsWrittenOnceWhenADiskWasFull(t *testing.T) {
+	lines := []line{text(1), text(2), text(3)} // of 7 bytes
+	const all = "line 1\nline 2\nline 3\n"
+	for _, room := range []int{0, 6, 7, 10, 20} {
+		t.Run(fmt.Sprint(room), func(t *testing.T) {
+			var out bytes.Buffer
+			path := filepath.Join(t.TempDir(), "flow.log")
+			file := File(FileOptions{Path: path, MaxMegabytes: 1}).(*toFile)
+			defer func() { _ = file.close() }()
+			for name, sink := range map[string]struct {
+				Sink
+				*full
+				written func() string
+			}{
+				"stdout": {full: &full{w: &out}, written: out.String},
+				"file": {full: &full{w: file.file}, written: func() string {
+					b, _ := os.ReadFile(path)
+					return string(b)
+				}},
+			} {
+				if name == "file" {
+					file.w = sink.full
+					sink.Sink = file
+				} else {
+					sink.Sink = &toWriter{name: name, w: sink.full}
+				}
+				sink.room = room
+				for range 3 {
+					if _, err := sink.deliver(context.Background(), lines); !errors.Is(err, syscall.ENOSPC) {
+						t.Fatalf("%s: %v", name, err)
+					}
+				}
+				sink.room = -1
+				for range 2 { // the batch that waits, and the one after it
+					if _, err := sink.deliver(context.Background(), lines); err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+				}
+				if got := sink.written(); got != all+all {
+					t.Errorf("%s: %q", name, got)
+				}
+			}
+		})
+	}
+}
+
+// Who makes room on a full disk takes the file away: the next one begins with a whole line.
+func TestANewFileDoesNotBeginWithinALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flow.log")
+	s := File(FileOptions{Path: path, MaxMegabytes: 1}).(*toFile)
+	defer func() { _ = s.close() }()
+	disk := &full{w: s.file, room: 10}
+	s.w = disk
+	lines := []line{text(1), text(2), text(3)}
+	if _, err := s.deliver(context.Background(), lines); err == nil {
+		t.Fatal("no error")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	disk.room = -1
+	if _, err := s.deliver(context.Background(), lines); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "line 2\nline 3\n" {
 		t.Errorf("%q, %v", b, err)
 	}
 }
