@@ -17,7 +17,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -142,22 +141,4 @@ func (a *Agents) On(node string) *corev1.Pod {
 		}
 	}
 	return nil
-}
-
-// Pod that a node's agent knows, or nil where it does not.
-func (a *Agents) Pod(ctx context.Context, node string, key types.NamespacedName) (*agentapi.Pod, error) {
-	agent := a.On(node)
-	if agent == nil {
-		return nil, fmt.Errorf("no agent on node %s", node)
-	}
-	var list agentapi.PodList
-	if err := a.Get(ctx, agent, agentapi.PathPods, &list); err != nil {
-		return nil, err
-	}
-	for i := range list.Pods {
-		if list.Pods[i].Namespace == key.Namespace && list.Pods[i].Name == key.Name {
-			return &list.Pods[i], nil
-		}
-	}
-	return nil, nil
 }

@@ -3,7 +3,9 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
@@ -48,7 +50,7 @@ type Half struct {
 	// Of is the pod whose policies are asked, or an address.
 	Of      string `json:"of"`
 	Allowed bool   `json:"allowed"`
-	// Reason is Rule, NotIsolated, NoPod or DefaultDeny.
+	// Reason is Rule, NotIsolated, NoPod, DefaultDeny or, with --live, Strict.
 	Reason string `json:"reason"`
 	// Isolating are the policies that select the pod in this direction.
 	Isolating []string `json:"isolating,omitempty"`
@@ -66,6 +68,7 @@ const (
 	ReasonNotIsolated = "NotIsolated"
 	ReasonNoPod       = "NoPod"
 	ReasonDefaultDeny = "DefaultDeny"
+	ReasonStrict      = "Strict" // NotIsolated, on a node whose mode closes such a pod
 )
 
 // Rule is a rule, quoted from its policy.
@@ -106,7 +109,7 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 	switch {
 	case f.Source == f.Destination:
 		out.Always = "a pod always reaches itself"
-	case hostOf(from, to) || hostOf(to, from):
+	case hostOf(from, f.Source, to) || hostOf(to, f.Destination, from):
 		out.Always = "a pod and the node that it runs on always reach each other"
 	}
 	if out.Always != "" {
@@ -131,9 +134,19 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 	return out
 }
 
-// hostOf reports whether a is on the network of the node that b runs on.
-func hostOf(a, b end) bool {
-	return a.pod != nil && b.pod != nil && a.pod.Spec.HostNetwork && a.pod.Spec.NodeName != "" && a.pod.Spec.NodeName == b.pod.Spec.NodeName
+// hostOf reports whether a, at this address, is on the network of the node that b runs on.
+func hostOf(a end, addr netip.Addr, b end) bool {
+	switch {
+	case b.pod == nil:
+		return false
+	case a.pod != nil:
+		return a.pod.Spec.HostNetwork && a.pod.Spec.NodeName != "" && a.pod.Spec.NodeName == b.pod.Spec.NodeName
+	}
+	isAddr := func(ip string) bool {
+		host, err := netip.ParseAddr(ip)
+		return err == nil && host.Unmap() == addr
+	}
+	return isAddr(b.pod.Status.HostIP) || slices.ContainsFunc(b.pod.Status.HostIPs, func(h corev1.HostIP) bool { return isAddr(h.IP) })
 }
 
 func half(e *model.Evaluator, d policy.Direction, self end, addr netip.Addr, f policy.Flow) Half {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
@@ -14,6 +11,12 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 )
+
+// said is what a node's agent says.
+type said struct {
+	pods     []agentapi.Pod
+	policies []agentapi.Policy
+}
 
 // askAgents adds to each half what the agent of its pod's node has in force.
 func askAgents(ctx context.Context, env *command.Env, c *model.Cluster, answer *Answer, namespace string) error {
@@ -28,6 +31,38 @@ func askAgents(ctx context.Context, env *command.Env, c *model.Cluster, answer *
 	if err := a.Authorize(ctx, apiserver); err != nil {
 		return err
 	}
+	return inForce(c, answer, once(func(node string) (*said, error) {
+		agent := a.On(node)
+		if agent == nil {
+			return nil, fmt.Errorf("no agent on node %s", node)
+		}
+		var pods agentapi.PodList
+		var policies agentapi.PolicyList
+		if err := a.Get(ctx, agent, agentapi.PathPods, &pods); err != nil {
+			return nil, err
+		}
+		if err := a.Get(ctx, agent, agentapi.PathPolicies, &policies); err != nil {
+			return nil, err
+		}
+		return &said{pods.Pods, policies.Policies}, nil
+	}))
+}
+
+// once asks each node once.
+func once(ask func(node string) (*said, error)) func(node string) (*said, error) {
+	known := map[string]*said{}
+	return func(node string) (*said, error) {
+		if s := known[node]; s != nil {
+			return s, nil
+		}
+		s, err := ask(node)
+		known[node] = s
+		return s, err
+	}
+}
+
+func inForce(c *model.Cluster, answer *Answer, ask func(node string) (*said, error)) error {
+	answer.Allowed = true
 	for i := range answer.Flows {
 		f := &answer.Flows[i]
 		for j := range f.Halves {
@@ -41,49 +76,14 @@ func askAgents(ctx context.Context, env *command.Env, c *model.Cluster, answer *
 			}
 			k := slices.IndexFunc(c.Pods, func(p model.Pod) bool { return p.Namespace == of.Namespace && p.Name == of.Pod })
 			node := c.Pods[k].Spec.NodeName
-			pod, err := a.Pod(ctx, node, types.NamespacedName{Namespace: of.Namespace, Name: of.Pod})
+			s, err := ask(node)
 			if err != nil {
 				return err
 			}
-			h.InForce = compare(h, node, pod)
+			h.compare(c, node, s, of)
+			f.Allowed = f.Allowed && h.Allowed
 		}
+		answer.Allowed = answer.Allowed && f.Allowed
 	}
 	return nil
-}
-
-// compare what is meant with what the node's agent says.
-func compare(h *Half, node string, pod *agentapi.Pod) *InForce {
-	out := &InForce{Node: node, State: "unknown"}
-	if pod == nil {
-		out.Differs = append(out.Differs, "its agent does not know the pod")
-		return out
-	}
-	out.State = pod.State
-	if pod.Mode == agentapi.ModeAudit {
-		out.Differs = append(out.Differs, "audit mode: what is refused is logged, and passes")
-	}
-	if pod.State != agentapi.StateInForce {
-		out.Differs = append(out.Differs, "what its agent knows is not in the kernel yet")
-	}
-	there := pod.Ingress
-	if h.Direction == policy.Egress.String() {
-		there = pod.Egress
-	}
-	have := map[string]bool{}
-	for _, p := range there.Policies {
-		have[p.Namespace+"/"+p.Name] = true
-	}
-	for _, name := range h.Isolating {
-		if !have[name] {
-			out.Differs = append(out.Differs, fmt.Sprintf("NetworkPolicy %s is not in force there yet", name))
-		}
-		delete(have, name)
-	}
-	for name := range have {
-		if !strings.HasPrefix(name, "/") {
-			out.Differs = append(out.Differs, fmt.Sprintf("%s is in force there, and does not select the pod any more", name))
-		}
-	}
-	slices.Sort(out.Differs)
-	return out
 }

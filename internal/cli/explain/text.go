@@ -64,6 +64,8 @@ func writeHalf(out io.Writer, p command.Paint, h *Half) {
 		fmt.Fprintln(out, "not a pod's own address, so no policy is about it")
 	case ReasonNotIsolated:
 		fmt.Fprintf(out, "allowed: no policy with policyType %s selects it\n", h.Direction)
+	case ReasonStrict:
+		fmt.Fprintf(out, "refused: no policy with policyType %s selects it, and mode strict of its node closes such a pod\n", h.Direction)
 	case ReasonRule:
 		fmt.Fprintf(out, "allowed by NetworkPolicy %s, %s\n", h.Rule.Policy, h.Rule.Path)
 		indent(out, p, h.Rule.Quote, "      ")

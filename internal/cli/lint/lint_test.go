@@ -92,6 +92,44 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 	}
 }
 
+// The servers that are known may be of another family than the pods: a Deployment's are given IPv4 addresses.
+func TestDNSServersOfAnotherFamily(t *testing.T) {
+	const servers = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: coredns, namespace: kube-system}
+spec: {template: {metadata: {labels: {k8s-app: kube-dns}}, spec: {containers: [{name: dns}]}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: a}
+spec: {containers: [{name: web}]}
+status: {phase: Running, podIPs: [{ip: "fd00::1"}]}
+`
+	const policy = `---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: a}
+`
+	for name, tc := range map[string]struct {
+		policy string
+		found  bool
+	}{
+		"the pod is open":           {"", false},
+		"a rule has DNS's port":     {policy + "spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}]}", false},
+		"no rule has DNS's port":    {policy + "spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 443}]}]}", true},
+		"only ingress is isolated":  {policy + "spec: {podSelector: {}, policyTypes: [Ingress]}", false},
+		"nothing may go out at all": {policy + "spec: {podSelector: {}, policyTypes: [Egress]}", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			findings := Run(read(t, servers+tc.policy), nil)
+			if got := slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == "dns-forgotten" }); got != tc.found {
+				t.Errorf("found %v: %+v", got, findings)
+			}
+		})
+	}
+}
+
 func BenchmarkLintBigCluster(b *testing.B) {
 	var text strings.Builder
 	for n := range 100 {

@@ -64,6 +64,9 @@ func (l *linter) dnsForgotten() {
 		}
 		source := p.addresses[0]
 		v := l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: netip.IPv4Unspecified(), Protocol: policy.UDP, Port: 53})
+		if len(v.Isolating) == 0 {
+			continue
+		}
 		np := v.Isolating[0]
 		if l.silent(v.Isolating) {
 			l.found(Info, object(np), "spec.egress", "Nothing, if the pods ask no names.", "%s %s may open no connection at all, not to DNS either", p.Workload.Kind, p.Workload)
@@ -81,17 +84,20 @@ func (l *linter) silent(isolating []*networkingv1.NetworkPolicy) bool {
 }
 
 func (l *linter) mayAskDNS(p *model.Pod, servers []netip.Addr) bool {
-	for _, source := range policy.PodAddresses(&p.Pod) {
-		if len(servers) == 0 && l.ruleForDNS(source) {
-			return true
-		}
+	sources := policy.PodAddresses(&p.Pod)
+	known := false // a server of the pod's families
+	for _, source := range sources {
 		for _, s := range servers {
-			if s.Is4() == source.Is4() && l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: s, Protocol: policy.UDP, Port: 53}).Allowed {
+			if s.Is4() != source.Is4() {
+				continue
+			}
+			known = true
+			if l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: s, Protocol: policy.UDP, Port: 53}).Allowed {
 				return true
 			}
 		}
 	}
-	return false
+	return !known && slices.ContainsFunc(sources, l.ruleForDNS)
 }
 
 // ruleForDNS: where the servers are not known, any egress rule with UDP port 53 will do.

@@ -60,7 +60,8 @@ type Policy struct {
 	Namespace  string `json:"namespace"`
 	Name       string `json:"name"`
 	Generation int64  `json:"generation"`
-	// Resolved is the condition of its PolicyEndpoint: True, False, or Missing where there is none yet.
+	// Resolved is the condition of its PolicyEndpoint: True, False, Missing where there is none yet, or Behind where it is about an
+	// older generation.
 	Resolved string `json:"resolved"`
 	Message  string `json:"message,omitempty"`
 	Groups   int    `json:"groups"`
@@ -101,6 +102,10 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 	if err := c.List(ctx, &nodes); err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
+	var pods corev1.PodList // before agents are asked, who need not know of later ones
+	if err := c.List(ctx, &pods, client.InNamespace(only.Namespace)); err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
 	reports, err := ask(ctx, a, c)
 	if err != nil {
 		s.Attention = append(s.Attention, err.Error())
@@ -108,7 +113,8 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 	for i := range nodes.Items {
 		s.node(&nodes.Items[i], a.On(nodes.Items[i].Name), reports[nodes.Items[i].Name])
 	}
-	if err := s.policies(ctx, c, reports, only); err != nil {
+	s.unjudged(pods.Items, reports)
+	if err := s.policies(ctx, c, pods.Items, reports, only); err != nil {
 		return nil, err
 	}
 	if err == nil && reports != nil {
@@ -168,10 +174,13 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 	var mu sync.Mutex
 	_ = a.Each(func(pod *corev1.Pod) error {
 		r := &report{}
-		var pods agentapi.PodList
 		var policies agentapi.PolicyList
 		if r.err = a.Get(ctx, pod, agentapi.PathNode, &r.node); r.err == nil {
-			r.err = a.Get(ctx, pod, agentapi.PathPods, &pods)
+			r.pods, r.err = settled(ctx, pause, func() ([]agentapi.Pod, error) {
+				var list agentapi.PodList
+				err := a.Get(ctx, pod, agentapi.PathPods, &list)
+				return list.Pods, err
+			})
 		}
 		if r.err == nil {
 			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
@@ -179,7 +188,7 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 		if r.err == nil {
 			r.refused, r.err = refusals(ctx, a, pod)
 		}
-		r.pods, r.policies = pods.Pods, policies.Policies
+		r.policies = policies.Policies
 		mu.Lock()
 		defer mu.Unlock()
 		out[pod.Spec.NodeName] = r
@@ -222,19 +231,18 @@ func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 	s.Nodes = append(s.Nodes, n)
 }
 
-func (s *Status) policies(ctx context.Context, c client.Client, reports map[string]*report, only types.NamespacedName) error {
+func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Pod, reports map[string]*report, only types.NamespacedName) error {
 	where := []client.ListOption{client.InNamespace(only.Namespace)}
 	var nps networkingv1.NetworkPolicyList
 	var pes v1alpha1.PolicyEndpointList
-	var pods corev1.PodList
-	for _, list := range []client.ObjectList{&nps, &pes, &pods} {
+	for _, list := range []client.ObjectList{&nps, &pes} {
 		if err := c.List(ctx, list, where...); err != nil {
 			return fmt.Errorf("list %T: %w", list, err)
 		}
 	}
 	nodes := map[string]map[string]bool{} // by namespace, those with pods in it
-	for i := range pods.Items {
-		if p := &pods.Items[i]; policy.IsPeer(p) && p.Spec.NodeName != "" {
+	for i := range pods {
+		if p := &pods[i]; policy.IsPeer(p) && p.Spec.NodeName != "" {
 			if nodes[p.Namespace] == nil {
 				nodes[p.Namespace] = map[string]bool{}
 			}
@@ -285,6 +293,10 @@ func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Poli
 	slices.Sort(groups)
 	p.Groups = len(slices.Compact(groups))
 	if cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved); cond != nil {
+		if cond.ObservedGeneration != pe.Generation { // it is about what was there before
+			p.Resolved = "Behind"
+			return p
+		}
 		p.Resolved = string(cond.Status)
 		if cond.Status != metav1.ConditionTrue {
 			p.Message = cond.Reason + ": " + cond.Message

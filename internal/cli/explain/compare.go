@@ -1,0 +1,101 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Kinds of what agents have in force.
+const (
+	kindNetworkPolicy = "NetworkPolicy"
+	kindEnforcingMode = "EnforcingMode" // what the node's mode adds
+)
+
+// compare what is meant with what the node's agent says. The node's mode belongs to what is meant.
+func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
+	h.InForce = &InForce{Node: node, State: "unknown"}
+	differs := func(format string, args ...any) {
+		h.InForce.Differs = append(h.InForce.Differs, fmt.Sprintf(format, args...))
+	}
+	k := slices.IndexFunc(s.pods, func(p agentapi.Pod) bool { return p.Namespace == of.Namespace && p.Name == of.Pod })
+	if k < 0 {
+		differs("its agent does not know the pod")
+		return
+	}
+	pod := &s.pods[k]
+	h.InForce.State = pod.State
+	if pod.Mode == agentapi.ModeAudit {
+		differs("audit mode: what is refused is logged, and passes")
+	}
+	if pod.State != agentapi.StateInForce {
+		differs("what its agent knows is not in the kernel yet")
+	}
+	there := pod.Ingress.Policies
+	if h.Direction == policy.Egress.String() {
+		there = pod.Egress.Policies
+	}
+	if h.Reason == ReasonNotIsolated && isStrict(pod.Mode, there) {
+		h.Allowed, h.Reason = false, ReasonStrict
+	}
+	for i := range c.Policies {
+		np := &c.Policies[i]
+		if !slices.Contains(h.Isolating, np.Namespace+"/"+np.Name) {
+			continue
+		}
+		if why := behind(np, there, s.policies); why != "" {
+			differs("NetworkPolicy %s/%s is %s", np.Namespace, np.Name, why)
+		}
+	}
+	for _, p := range there {
+		switch {
+		case p.Kind == kindEnforcingMode:
+		case p.Kind != kindNetworkPolicy:
+			differs("%s is in force there too, and was not asked here", p)
+		case !slices.Contains(h.Isolating, p.Namespace+"/"+p.Name):
+			differs("%s is in force there, and does not select the pod any more", p)
+		}
+	}
+	slices.Sort(h.InForce.Differs)
+}
+
+// isStrict reports whether the node closes a pod in a direction that no NetworkPolicy isolates it in. there are the policies that the
+// node has for it; one that is no NetworkPolicy may keep the pod open, and one that is will be gone.
+func isStrict(mode string, there []agentapi.PolicyRef) bool {
+	isMode := func(p agentapi.PolicyRef) bool { return p.Kind == kindEnforcingMode }
+	isOther := func(p agentapi.PolicyRef) bool { return p.Kind != kindNetworkPolicy }
+	return slices.ContainsFunc(there, isMode) || mode == agentapi.ModeStrict && !slices.ContainsFunc(there, isOther)
+}
+
+// behind says what the node lacks of a policy that isolates a pod; there are those that isolate it on the node.
+func behind(np *networkingv1.NetworkPolicy, there []agentapi.PolicyRef, policies []agentapi.Policy) string {
+	ref := agentapi.PolicyRef{Kind: kindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
+	k := slices.IndexFunc(policies, func(p agentapi.Policy) bool { return p.PolicyRef == ref })
+	if k < 0 {
+		return "not in force there yet"
+	}
+	p := &policies[k]
+	out := ""
+	switch r := p.Realised; {
+	case r == nil:
+		out = "not in force there yet"
+	case r.UID != string(np.UID):
+		out = "not in force there: one of that name before it is"
+	case r.Generation != np.Generation:
+		out = fmt.Sprintf("in force there as of generation %d, and is at %d", r.Generation, np.Generation)
+	case p.State != agentapi.StateInForce:
+		out = "not in force there as it is now"
+	case !slices.Contains(there, ref):
+		out = "not in force there yet"
+	}
+	if out != "" && len(p.WaitingFor) > 0 {
+		out += ": it waits for " + strings.Join(p.WaitingFor, ", ")
+	}
+	return out
+}
