@@ -49,9 +49,9 @@ func (s *state) deleteSandbox(key types.NamespacedName, id string) {
 		return
 	}
 	delete(s.sandboxes, key)
-	switch obj := s.lastSeen(key); {
-	case obj == nil:
-	case obj == sb.standIn:
+	switch obj := s.lastSeen(key); obj {
+	case nil:
+	case sb.standIn:
 		s.deletePod(key)
 	default:
 		s.setPod(obj)

@@ -51,7 +51,8 @@ func (s *Status) unjudged(pods []corev1.Pod, reports map[string]*report) {
 	missing := map[string][]string{} // by node
 	for i := range pods {
 		p := &pods[i]
-		if r := reports[p.Spec.NodeName]; r == nil || r.err != nil || judged[p.UID] || !policy.IsPeer(p) {
+		r := reports[p.Spec.NodeName]
+		if r == nil || r.err != nil || judged[p.UID] || !policy.IsPeer(p) || p.DeletionTimestamp != nil { // the last may be gone by now
 			continue
 		}
 		missing[p.Spec.NodeName] = append(missing[p.Spec.NodeName], p.Namespace+"/"+p.Name)
