@@ -120,16 +120,17 @@ func (c *cluster) takePod(i int) pod {
 	teams := max(1, c.namespaces/teamSize)
 	team := c.taken % teams
 	c.taken++
-	wanted := func(p *pod) bool { return p.namespace/teamSize == team }
-	if i%50 == 0 {
-		wanted = func(p *pod) bool { return p.labels["app"] == "dns" }
-	}
 	k := c.rng.IntN(len(c.pods))
-	for range 10 * len(c.pods) {
-		if wanted(&c.pods[k]) {
-			break
-		}
+	for n := 0; c.pods[k].namespace/teamSize != team && n < 100*teams; n++ {
 		k = c.rng.IntN(len(c.pods))
+	}
+	if i%50 == 0 {
+		for j := range c.pods {
+			if c.pods[j].labels["app"] == "dns" {
+				k = j
+				break
+			}
+		}
 	}
 	p := c.pods[k]
 	c.pods[k] = c.pods[len(c.pods)-1]
