@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -48,7 +49,7 @@ var strict = [2]*policy.Policy{policy.Ingress: closing(policy.Ingress), policy.E
 
 func closing(d policy.Direction) *policy.Policy {
 	p := &policy.Policy{
-		ID:   policy.ID{Kind: "EnforcingMode", Name: string(Strict)},
+		ID:   policy.ID{Kind: agentapi.KindEnforcingMode, Name: string(Strict)},
 		Tier: policy.TierBaseline, Priority: math.MaxInt32,
 	}
 	p.Isolates[d] = true

@@ -51,8 +51,9 @@ func (a *Agent) isolateLate(patience time.Duration) bool {
 	return len(late) > 0
 }
 
-// subscribe hands the events of a kind of object to set and gone: the object as it was (nil if it is new) and as it is now. It asks until the API server can say what the kind is, or the
-// context is done, which also ends the events. What it returns says whether set has been given all that there was.
+// subscribe hands the events of a kind of object to set, the object as it was (nil if it is new) and as it is, and to gone. It asks
+// until the API server can say what the kind is, or the context is done, which also ends the events. What it returns says whether set
+// has been given all that there was.
 func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Object, set func(ctx context.Context, old, now any), gone func(context.Context, any)) (toolscache.InformerSynced, error) {
 	var registration toolscache.ResourceEventHandlerRegistration
 	told := false

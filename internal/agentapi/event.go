@@ -92,6 +92,12 @@ type PolicyRef struct {
 	Name      string `json:"name"`
 }
 
+// Kinds of what agents have in force, beside those that others write.
+const (
+	KindNetworkPolicy = "NetworkPolicy"
+	KindEnforcingMode = "EnforcingMode" // what the node's mode adds
+)
+
 // String is "Kind namespace/name", or "Kind name" for a policy without a namespace.
 func (r PolicyRef) String() string {
 	if r.Namespace == "" {

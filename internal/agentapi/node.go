@@ -2,6 +2,7 @@ package agentapi
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -108,6 +109,15 @@ type Port struct {
 type PolicyList struct {
 	Node     string   `json:"node"`
 	Policies []Policy `json:"policies"`
+}
+
+// FindPolicy is the policy of this name among those of a node, or nil.
+func FindPolicy(policies []Policy, ref PolicyRef) *Policy {
+	k := slices.IndexFunc(policies, func(p Policy) bool { return p.PolicyRef == ref })
+	if k < 0 {
+		return nil
+	}
+	return &policies[k]
 }
 
 // Policy is how far a policy is in force on the node.

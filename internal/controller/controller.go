@@ -194,8 +194,10 @@ func (c *Controller) startResolver(ctx context.Context) error {
 		}
 	}
 	for i := range endpoints.Items {
-		name := client.ObjectKeyFromObject(&endpoints.Items[i])
-		existing.Endpoints[name] = &endpoints.Items[i].Spec
+		pe := &endpoints.Items[i]
+		name := client.ObjectKeyFromObject(pe)
+		existing.Endpoints[name] = &pe.Spec
+		c.references.set(name, c.groupsOf(pe))
 		c.queue.Add(request{endpoint, name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })

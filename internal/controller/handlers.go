@@ -68,21 +68,18 @@ func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkP
 	})
 }
 
-// endpoints has a PolicyEndpoint compared that anybody wrote, ourselves included. Before the start it only notes what is there.
+// endpoints has a PolicyEndpoint compared that anybody wrote, ourselves included.
 func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint, request] {
 	return changed(func(q queue, old, now **v1alpha1.PolicyEndpoint) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		switch {
-		case c.resolver.Started() && now == nil:
-			q.Add(request{endpoint, client.ObjectKeyFromObject(*old)})
-		case c.resolver.Started():
-			q.Add(request{endpoint, client.ObjectKeyFromObject(*now)})
-		case now == nil:
-			c.references.set(client.ObjectKeyFromObject(*old), nil)
-		default:
-			c.references.set(client.ObjectKeyFromObject(*now), c.groupsOf(*now))
+		if !c.resolver.Started() {
+			return
 		}
+		if now == nil {
+			now = old
+		}
+		q.Add(request{endpoint, client.ObjectKeyFromObject(*now)})
 	})
 }
 

@@ -29,8 +29,10 @@ func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.Po
 		for _, p := range rule.Peers {
 			for _, key := range []policy.GroupKey{{Namespace: r.namespace, Name: p.Group}, {Namespace: r.shared, Name: p.Group}} {
 				if parts := e.Slices[key]; len(parts) > 0 {
-					if set, port, ok := parseGroup(parts[0].Selector); ok && r.ref(set, port).key == key {
-						groups = append(groups, r.ref(set, port))
+					if set, port, ok := parseGroup(parts[0].Selector); ok {
+						if ref := r.ref(set, port); ref.key == key {
+							groups = append(groups, ref)
+						}
 					}
 					break
 				}

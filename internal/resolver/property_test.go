@@ -37,6 +37,18 @@ func snap(r *Resolver) snapshot {
 	return s
 }
 
+// existing is what a resolver finds that starts after this one.
+func (s snapshot) existing() Existing {
+	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
+	for name, e := range s.endpoints {
+		out.Endpoints[name] = e.Spec
+	}
+	for key, slice := range s.slices {
+		out.Slices[key.Group] = append(out.Slices[key.Group], slice)
+	}
+	return out
+}
+
 // members returns the groups' addresses, whatever slices they are in.
 func (s snapshot) members(t *testing.T) map[policy.GroupKey]map[v1alpha1.CIDR]bool {
 	t.Helper()
@@ -229,14 +241,8 @@ func checkSlices(t *testing.T, s snapshot) {
 // checkRebuilt feeds a new resolver, with and without what exists.
 func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 	t.Helper()
-	existing := &Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
-	for name, e := range want.endpoints {
-		existing.Endpoints[name] = e.Spec
-	}
-	for key, s := range want.slices {
-		existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
-	}
-	for _, adopt := range []*Existing{nil, existing} {
+	existing := want.existing()
+	for _, adopt := range []*Existing{nil, &existing} {
 		if adopt == nil && len(m.broken) > 0 {
 			continue // what is in force for them is known from what exists alone
 		}

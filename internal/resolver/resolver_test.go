@@ -170,14 +170,7 @@ func TestWhatIsInForceStaysThroughARestart(t *testing.T) {
 		}
 		next.SetPod(web(1))
 		next.SetPolicy(broken)
-		existing := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
-		for name, e := range before.endpoints {
-			existing.Endpoints[name] = e.Spec
-		}
-		for key, s := range before.slices {
-			existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
-		}
-		next.Start(existing)
+		next.Start(before.existing())
 		after := snap(next)
 		if diff := cmp.Diff(before.slices, after.slices); diff != "" {
 			t.Errorf("slices (-before +after):\n%s", diff)

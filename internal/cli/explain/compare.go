@@ -12,12 +12,6 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Kinds of what agents have in force.
-const (
-	kindNetworkPolicy = "NetworkPolicy"
-	kindEnforcingMode = "EnforcingMode" // what the node's mode adds
-)
-
 // compare what is meant with what the node's agent says. The node's mode belongs to what is meant.
 func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 	h.InForce = &InForce{Node: node, State: "unknown"}
@@ -55,8 +49,8 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 	}
 	for _, p := range there {
 		switch {
-		case p.Kind == kindEnforcingMode:
-		case p.Kind != kindNetworkPolicy:
+		case p.Kind == agentapi.KindEnforcingMode:
+		case p.Kind != agentapi.KindNetworkPolicy:
 			differs("%s is in force there too, and was not asked here", p)
 		case !slices.Contains(h.Isolating, p.Namespace+"/"+p.Name):
 			differs("%s is in force there, and does not select the pod any more", p)
@@ -68,19 +62,18 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 // isStrict reports whether the node closes a pod in a direction that no NetworkPolicy isolates it in. there are the policies that the
 // node has for it; one that is no NetworkPolicy may keep the pod open, and one that is will be gone.
 func isStrict(mode string, there []agentapi.PolicyRef) bool {
-	isMode := func(p agentapi.PolicyRef) bool { return p.Kind == kindEnforcingMode }
-	isOther := func(p agentapi.PolicyRef) bool { return p.Kind != kindNetworkPolicy }
+	isMode := func(p agentapi.PolicyRef) bool { return p.Kind == agentapi.KindEnforcingMode }
+	isOther := func(p agentapi.PolicyRef) bool { return p.Kind != agentapi.KindNetworkPolicy }
 	return slices.ContainsFunc(there, isMode) || mode == agentapi.ModeStrict && !slices.ContainsFunc(there, isOther)
 }
 
 // behind says what the node lacks of a policy that isolates a pod; there are those that isolate it on the node.
 func behind(np *networkingv1.NetworkPolicy, there []agentapi.PolicyRef, policies []agentapi.Policy) string {
-	ref := agentapi.PolicyRef{Kind: kindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
-	k := slices.IndexFunc(policies, func(p agentapi.Policy) bool { return p.PolicyRef == ref })
-	if k < 0 {
+	ref := agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
+	p := agentapi.FindPolicy(policies, ref)
+	if p == nil {
 		return "not in force there yet"
 	}
-	p := &policies[k]
 	out := ""
 	switch r := p.Realised; {
 	case r == nil:

@@ -311,16 +311,15 @@ func onNode(np *networkingv1.NetworkPolicy, node string, r *report) NodePolicy {
 		return out
 	}
 	out.State = agentapi.StatePending
-	for _, p := range r.policies {
-		if p.Namespace != np.Namespace || p.Name != np.Name || p.Kind != "NetworkPolicy" {
-			continue
-		}
-		out.Pods, out.WaitingFor = p.Pods, p.WaitingFor
-		if p.Realised != nil {
-			out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
-			if p.State == agentapi.StateInForce && p.Realised.Generation == np.Generation && p.Realised.UID == string(np.UID) {
-				out.State = agentapi.StateInForce
-			}
+	p := agentapi.FindPolicy(r.policies, agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name})
+	if p == nil {
+		return out
+	}
+	out.Pods, out.WaitingFor = p.Pods, p.WaitingFor
+	if p.Realised != nil {
+		out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
+		if p.State == agentapi.StateInForce && p.Realised.Generation == np.Generation && p.Realised.UID == string(np.UID) {
+			out.State = agentapi.StateInForce
 		}
 	}
 	return out
