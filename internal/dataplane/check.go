@@ -139,7 +139,7 @@ func acceptsSourceRoutes() bool {
 }
 
 func hasIPVSServices() bool {
-	table, err := os.ReadFile("/proc/self/net/ip_vs")
+	table, err := os.ReadFile("/proc/thread-self/net/ip_vs")
 	if err != nil {
 		return false // without the module there is no such file
 	}

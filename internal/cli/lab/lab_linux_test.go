@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,18 +155,23 @@ func awaitChild(pid int, ended chan error) error {
 			return errors.New("the lab ended before it had made pods")
 		default:
 		}
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-		for _, task := range tasks {
-			more, _ := os.ReadFile(task)
-			children = append(children, more...)
-		}
-		for child := range strings.FieldsSeq(string(children)) {
-			links, _ := os.ReadFile("/proc/" + child + "/net/dev")
-			if strings.Contains(string(links), "lab1") {
+		for _, child := range words(fmt.Sprintf("/proc/%d/task/*/children", pid)) {
+			// Any thread may be in a pod's namespace for good, the first one too.
+			if slices.Contains(words("/proc/"+child+"/task/*/net/dev"), "lab1:") {
 				return nil
 			}
 		}
 	}
 	return errors.New("the lab does not come to make pods")
+}
+
+// words are those of all files of the pattern that can be read.
+func words(pattern string) []string {
+	var out []string
+	files, _ := filepath.Glob(pattern)
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		out = append(out, strings.Fields(string(text))...)
+	}
+	return out
 }
