@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -13,7 +14,7 @@ import (
 )
 
 // clusterCases are those on a real API server.
-func clusterCases(ctx context.Context, o options, out *report) (err error) {
+func clusterCases(ctx context.Context, o options, beside []churned, out *report) (err error) {
 	l := newLoad(o.cluster, o.seed)
 	c, err := startCluster(l)
 	if err != nil {
@@ -48,7 +49,7 @@ func clusterCases(ctx context.Context, o options, out *report) (err error) {
 		return err
 	}
 	defer func() { _ = controller.cmd.Process.Kill() }()
-	if err := c.caseChurn(ctx, o, controller, observer, floor, out); err != nil {
+	if err := c.caseChurn(ctx, o, controller, observer, []yardstick{{"the floor's", floor}, {"the EndpointSlices'", beside}}, out); err != nil {
 		return err
 	}
 	if err := c.caseShare(ctx, o, observer, out); err != nil {
@@ -75,7 +76,7 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(self, "floor", "--kubeconfig="+c.kubeconfig)
+	p, err := startProbed(self, "floor", "--kubeconfig="+c.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ func (c *cluster) startController(o options) (*process, error) {
 	if o.maxAddresses > 0 {
 		args = append(args, fmt.Sprintf("--max-addresses-per-slice=%d", o.maxAddresses))
 	}
-	return start(o.controller, args...)
+	return startProbed(o.controller, args...)
 }
 
 // caseFromNothing starts the controller where nothing of it is there.
@@ -145,8 +146,25 @@ func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer
 	return p, nil
 }
 
+// yardstick is who was given the same changes in the same run, at each rate.
+type yardstick struct {
+	whose string
+	did   []churned
+}
+
+// ratios to what they took at the i-th rate.
+func ratios(took time.Duration, i int, percentile float64, yardsticks []yardstick) string {
+	var out []string
+	for _, p := range yardsticks {
+		if i < len(p.did) {
+			out = append(out, fmt.Sprintf("%.1f × %s", took.Seconds()/p.did[i].took.percentile(percentile).Seconds(), p.whose))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 // caseChurn changes pods at each rate.
-func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *observer, floor []churned, out *report) error {
+func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *observer, yardsticks []yardstick, out *report) error {
 	lines, begun := p.log.count(), time.Now()
 	for i, rate := range o.rates {
 		out.say("cluster: %d changes/s", rate)
@@ -173,9 +191,8 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 		}
 		where := fmt.Sprintf("%d changes/s", rate)
 		p50, p99 := done.took.percentile(50), done.took.percentile(99)
-		f50, f99 := floor[i].took.percentile(50), floor[i].took.percentile(99)
-		out.add(row{where, fmt.Sprintf("p50 of %s until every object is right (%.1f × the floor's)", thousands(len(done.took)), p50.Seconds()/f50.Seconds()), ratioOf(p50, 30*time.Millisecond), short(p50), "30 ms"})
-		out.add(row{where, fmt.Sprintf("p99 (%.1f × the floor's; longest %s)", p99.Seconds()/f99.Seconds(), short(done.took.percentile(100))), ratioOf(p99, 250*time.Millisecond), short(p99), "250 ms"})
+		out.add(row{where, fmt.Sprintf("p50 of %s until every object is right (%s)", thousands(len(done.took)), ratios(p50, i, 50, yardsticks)), ratioOf(p50, 30*time.Millisecond), short(p50), "30 ms"})
+		out.add(row{where, fmt.Sprintf("p99 (%s; longest %s)", ratios(p99, i, 99, yardsticks), short(done.took.percentile(100))), ratioOf(p99, 250*time.Millisecond), short(p99), "250 ms"})
 		out.add(row{where, fmt.Sprintf("lost of %s changes of %s objects (%s writes)", thousands(done.changes), thousands(done.objects), thousands(after-before)), float64(done.lost), thousands(done.lost), "0"})
 	}
 	n := p.log.count() - lines

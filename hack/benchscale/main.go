@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10,
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
-	only := flags.String("only", "memory,cluster", "The cases to run.")
+	only := flags.String("only", "memory,services,cluster", "The cases to run.")
 	write := flags.String("write", "", "A page to write the report into, between its marks; empty: standard output only.")
 	flags.BoolFunc("quick", "Small cases: to see that all of it works, in less than a minute.", func(string) error {
 		o.memory, o.changes, o.large = size{100, 1000, 10_000}, 1000, 15_000
@@ -70,17 +70,20 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	ctrl.SetLogger(logr.Discard())
 	out := &report{began: time.Now(), progress: os.Stderr}
+	var beside []churned // what another controller did
 	for _, c := range strings.Split(*only, ",") {
 		var err error
 		switch c {
 		case "memory":
 			err = memoryCases(ctx, o, out)
+		case "services":
+			beside, err = serviceCases(ctx, o, out)
 		case "cluster":
-			ctrl.SetLogger(logr.Discard())
-			err = clusterCases(ctx, o, out)
+			err = clusterCases(ctx, o, beside, out)
 		default:
-			err = fmt.Errorf("--only=%s: there are memory and cluster", c)
+			err = fmt.Errorf("--only=%s: there are memory, services and cluster", c)
 		}
 		if err != nil {
 			return err

@@ -28,17 +28,10 @@ type process struct {
 	ended   chan error
 }
 
-// start runs a controller. It ends with this program.
+// start runs a program. It ends with this one.
 func start(name string, args ...string) (*process, error) {
 	p := &process{log: &lines{}, ended: make(chan error, 1)}
-	var err error
-	if p.probe, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	if p.metrics, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	p.cmd = exec.Command(name, append(args, "--metrics-bind-address="+p.metrics, "--health-probe-bind-address="+p.probe)...)
+	p.cmd = exec.Command(name, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	p.began = time.Now()
@@ -46,6 +39,24 @@ func start(name string, args ...string) (*process, error) {
 		return nil, err
 	}
 	go func() { p.ended <- p.cmd.Wait() }()
+	return p, nil
+}
+
+// startProbed runs a program that says when it is ready, and has metrics.
+func startProbed(name string, args ...string) (*process, error) {
+	probe, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(name, append(args, "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probe)...)
+	if err != nil {
+		return nil, err
+	}
+	p.probe, p.metrics = probe, metrics
 	return p, nil
 }
 
