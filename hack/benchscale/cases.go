@@ -157,7 +157,7 @@ func ratios(took time.Duration, i int, percentile float64, yardsticks []yardstic
 	var out []string
 	for _, p := range yardsticks {
 		if i < len(p.did) {
-			out = append(out, fmt.Sprintf("%.1f × %s", took.Seconds()/p.did[i].took.percentile(percentile).Seconds(), p.whose))
+			out = append(out, fmt.Sprintf("%.2g × %s", took.Seconds()/p.did[i].took.percentile(percentile).Seconds(), p.whose))
 		}
 	}
 	return strings.Join(out, ", ")
