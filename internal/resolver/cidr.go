@@ -88,6 +88,20 @@ func (b *block) keys() []string {
 	return []string{b.key()}
 }
 
+// of are a pod's addresses that lie in the block; without a block, all.
+func (b *block) of(p *pod) []address {
+	if b == nil {
+		return p.addresses
+	}
+	var out []address
+	for _, a := range p.addresses {
+		if b.contains(a.ip()) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // contains reports whether the block has an address.
 func (b *block) contains(addr netip.Addr) bool {
 	return b.cidr.Contains(addr) && !slices.ContainsFunc(b.except, func(e netip.Prefix) bool { return e.Contains(addr) })

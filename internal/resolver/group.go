@@ -1,8 +1,6 @@
 package resolver
 
 import (
-	"net/netip"
-
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -103,18 +101,7 @@ func (g *group) holds(p *pod) bool {
 }
 
 // of are a pod's addresses that the group is about.
-func (g *group) of(p *pod) []address {
-	if g.within == nil {
-		return p.addresses
-	}
-	var out []address
-	for _, a := range p.addresses {
-		if g.within.contains(netip.AddrFrom16(a).Unmap()) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
+func (g *group) of(p *pod) []address { return g.within.of(p) }
 
 func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 	out := v1alpha1.PolicyEndpointSliceSpec{

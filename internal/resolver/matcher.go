@@ -35,12 +35,13 @@ type matcher struct {
 	// group of the pods' addresses, and those of the pods that have a named port.
 	group  *group
 	byPort map[policy.NamedPort][]*group
-	// names are the named ports whose numbers somebody wants to know.
-	names map[portName]*nameCount
+	// names are the named ports whose numbers somebody wants to know, by the key of the block that narrows the pods' addresses.
+	names map[portName]map[string]*nameCount
 }
 
-// nameCount counts the numbers that a matcher's pods give to a name.
+// nameCount counts the numbers that a matcher's pods give to a name, or those of them that have an address in a block.
 type nameCount struct {
+	within  *block
 	numbers map[uint16]int
 	users   map[*policyState]struct{}
 }
@@ -71,7 +72,7 @@ func (r *Resolver) matcher(from string, set *podSet) *matcher {
 	key := set.pods.key()
 	m, ok := s.matchers[key]
 	if !ok {
-		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort][]*group{}, names: map[portName]*nameCount{}}
+		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort][]*group{}, names: map[portName]map[string]*nameCount{}}
 		s.matchers[key] = m
 		s.index.add(m.selector, m)
 		for _, p := range r.pods(m) {

@@ -3,6 +3,7 @@ package resolver
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,6 +74,9 @@ func (s *podSet) key() string {
 	}
 	return digest(64, append([]string{"shared", s.namespaces.key(), s.pods.key()}, s.within.keys()...)...)
 }
+
+// withinKey is the key of the block that narrows the set, or empty.
+func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }
 
 // normalize reads a NetworkPolicy. What cannot be honoured is left out, so that less is allowed, and is told among the problems.
 func normalize(np *networkingv1.NetworkPolicy) *normalized {

@@ -59,8 +59,10 @@ func (p *pod) eachCount(yield func(*nameCount, uint16)) {
 			continue
 		}
 		for _, port := range p.Ports {
-			if c := m.names[portName{port.Protocol, port.Name}]; c != nil {
-				yield(c, port.Port)
+			for _, c := range m.names[portName{port.Protocol, port.Name}] {
+				if len(c.within.of(p)) > 0 {
+					yield(c, port.Port)
+				}
 			}
 		}
 	}

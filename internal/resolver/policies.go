@@ -33,10 +33,11 @@ type policyState struct {
 	names      []nameUse
 }
 
-// nameUse is a named port whose numbers a policy depends on.
+// nameUse is a named port whose numbers a policy depends on, at the pods of a matcher that have an address in a block.
 type nameUse struct {
 	matcher *matcher
 	name    portName
+	within  string
 }
 
 func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
@@ -83,7 +84,7 @@ func (r *Resolver) deletePolicy(key types.NamespacedName) {
 func (r *Resolver) render(p *policyState, before Endpoint) {
 	from := p.source.Namespace
 	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, numbers: func(set *podSet, name portName) []uint16 {
-		return slices.Sorted(maps.Keys(r.matcher(from, set).names[name].numbers))
+		return slices.Sorted(maps.Keys(r.matcher(from, set).names[name][set.withinKey()].numbers))
 	}}
 	out := renderer.render(p.source, p.normalized)
 	e := &p.endpoint
@@ -123,27 +124,38 @@ func (r *Resolver) renderStale() {
 // watch makes a policy depend on the numbers behind a named port.
 func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
 	m := r.matcher(p.source.Namespace, set)
-	c, ok := m.names[name]
+	u := nameUse{m, name, set.withinKey()}
+	c, ok := m.names[name][u.within]
 	if !ok {
-		c = &nameCount{numbers: map[uint16]int{}, users: map[*policyState]struct{}{}}
-		m.names[name] = c
+		c = &nameCount{within: set.within, numbers: map[uint16]int{}, users: map[*policyState]struct{}{}}
+		if m.names[name] == nil {
+			m.names[name] = map[string]*nameCount{}
+		}
+		m.names[name][u.within] = c
 		for _, pod := range r.pods(m) {
-			pod.eachNumber(name, func(n uint16) { c.numbers[n]++ })
+			if len(c.within.of(pod)) > 0 {
+				pod.eachNumber(name, func(n uint16) { c.numbers[n]++ })
+			}
 		}
 	}
 	c.users[p] = struct{}{}
-	p.names = append(p.names, nameUse{m, name})
+	p.names = append(p.names, u)
 }
 
 func (r *Resolver) unwatch(p *policyState) {
 	delete(r.stale, p)
 	for _, u := range p.names {
-		if c := u.matcher.names[u.name]; c != nil {
-			delete(c.users, p)
-			if len(c.users) == 0 {
-				delete(u.matcher.names, u.name)
-				r.dropMatcher(u.matcher)
-			}
+		byBlock := u.matcher.names[u.name]
+		c := byBlock[u.within]
+		if c == nil {
+			continue
+		}
+		if delete(c.users, p); len(c.users) > 0 {
+			continue
+		}
+		if delete(byBlock, u.within); len(byBlock) == 0 {
+			delete(u.matcher.names, u.name)
+			r.dropMatcher(u.matcher)
 		}
 	}
 }

@@ -291,7 +291,7 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 	}
 }
 
-// checkMembers holds each group against the selectors that its slices bear.
+// checkMembers holds each group against the selectors that its slices bear. Of a port that nobody has there is no group.
 func checkMembers(t *testing.T, m *model, s snapshot) {
 	t.Helper()
 	for group, got := range s.members(t) {
@@ -319,6 +319,9 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("%s of %v (-want +got):\n%s", group, sel, diff)
+		}
+		if sel.Port != nil && len(got) == 0 && len(m.broken) == 0 {
+			t.Fatalf("%s of %v is empty", group, sel)
 		}
 	}
 }

@@ -249,6 +249,36 @@ func TestNamedPortsFollowThePeers(t *testing.T) {
 	}
 }
 
+// A name beside a block outside the cluster means nobody, whatever ports pods elsewhere have.
+func TestANamedPortBesideABlockIsThatOfThePodsInIt(t *testing.T) {
+	r := started()
+	with := func(i int, port uint16) Pod {
+		p := runningPod("tools", "web", i, nil)
+		p.Ports = []policy.NamedPort{{Protocol: policy.TCP, Name: "http", Port: port}}
+		return p
+	}
+	r.SetPod(with(1, 80)) // 10.0.0.1
+	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.2/32}}], ports: [{port: http}]}]}`))
+	if e := r.endpointOf(t, "shop", "policy"); len(e.Groups) != 0 || len(e.Problems) != 1 || e.Problems[0].Reason != v1alpha1.ReasonUnresolvedNamedPort {
+		t.Errorf("nobody in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
+	}
+	if c := r.SetPod(with(1, 8080)); len(c.Endpoints)+len(c.Slices) != 0 {
+		t.Errorf("another number outside the block changed %s", c)
+	}
+	if c := r.SetPod(with(2, 8080)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+		t.Errorf("the first in the block changed %s", c)
+	}
+	if e := r.endpointOf(t, "shop", "policy"); len(e.Groups) != 1 || len(e.Problems) != 0 {
+		t.Errorf("one in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
+	}
+	if c := r.SetPod(with(1, 8080)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+		t.Errorf("its leaving the block changed %s", c)
+	}
+	if r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(r.scopes) != 0 {
+		t.Error("selectors are left in the index")
+	}
+}
+
 func TestNamesAreValidWhateverThePolicyIsCalled(t *testing.T) {
 	seen := map[string]bool{}
 	for _, name := range []string{"a", strings.Repeat("a", 58), strings.Repeat("a", 253), strings.Repeat("a", 241) + "." + strings.Repeat("b", 11), strings.Repeat("a-.", 1) + strings.Repeat("b", 250), strings.Repeat("a", 240) + "-." + strings.Repeat("c", 11)} {
