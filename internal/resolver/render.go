@@ -81,6 +81,18 @@ type apiPeers struct {
 
 // peers writes peers as groups and CIDRs; a peer with a port's name becomes one group for each number behind the name.
 func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
+	type ruleName struct {
+		rule int32
+		name portName
+	}
+	known := map[ruleName]bool{} // names that pods of some peer of the rule have
+	for _, p := range list {
+		if p.name != (portName{}) && len(r.numbers(p.peer.pods, p.name)) > 0 {
+			for _, rule := range p.origins {
+				known[ruleName{rule, p.name}] = true
+			}
+		}
+	}
 	var peers []apiPeers
 	for _, p := range list {
 		a := apiPeers{everyone: p.peer.everyone, origins: p.origins, ports: p.ports}
@@ -98,7 +110,11 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 			peers = append(peers, a)
 		default:
 			numbers := r.numbers(p.peer.pods, p.name)
-			if len(numbers) == 0 {
+			switch {
+			case len(numbers) > 0:
+			case known[ruleName{p.origins[0], p.name}]:
+				out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.egress[%d].ports: some of the peers have no pod with a %s", p.origins[0], p.name)
+			default:
 				out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.egress[%d].ports: no pod among the peers has a %s", p.origins[0], p.name)
 			}
 			for _, number := range numbers {

@@ -249,6 +249,23 @@ func TestNamedPortsFollowThePeers(t *testing.T) {
 	}
 }
 
+func TestANamedPortThatSomePeersHaveIsNotSaidToBeNobodys(t *testing.T) {
+	r := started()
+	web := runningPod("shop", "web", 1, map[string]string{"app": "web"})
+	web.Ports = []policy.NamedPort{{Protocol: policy.TCP, Name: "http", Port: 80}}
+	r.SetPod(web)
+	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [
+		{to: [{podSelector: {matchLabels: {app: other}}}, {podSelector: {matchLabels: {app: web}}}], ports: [{port: http}]},
+		{to: [{podSelector: {matchLabels: {app: none}}}], ports: [{port: http}]}]}`))
+	want := []Problem{
+		{v1alpha1.ReasonUnresolvedNamedPort, `spec.egress[0].ports: some of the peers have no pod with a TCP port "http"`},
+		{v1alpha1.ReasonUnresolvedNamedPort, `spec.egress[1].ports: no pod among the peers has a TCP port "http"`},
+	}
+	if diff := cmp.Diff(want, r.endpointOf(t, "shop", "policy").Problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+}
+
 // A name beside a block outside the cluster means nobody, whatever ports pods elsewhere have.
 func TestANamedPortBesideABlockIsThatOfThePodsInIt(t *testing.T) {
 	r := started()
