@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -93,7 +94,10 @@ func TestIncrementalIsExact(t *testing.T) {
 				}
 				before = after
 				if step%10 == 9 {
-					checkRebuilt(t, d, m, options, after)
+					rebuilt := checkRebuilt(t, d, m, options, after)
+					if d.IntN(3) == 0 { // a restart
+						r = rebuilt
+					}
 					checkMembers(t, m, after)
 					checkFlows(t, d, m, r)
 					checkStats(t, r, after)
@@ -148,13 +152,24 @@ func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
 		if np := m.policies[key]; np != nil && d.IntN(2) == 0 {
 			broken := np.DeepCopy()
 			broken.Generation = step
-			broken.Spec.PodSelector.MatchLabels = map[string]string{"a b": "c"}
+			if d.IntN(2) == 0 {
+				broken.Spec.PodSelector.MatchLabels = map[string]string{"a b": "c"}
+			} else {
+				tooLarge(&broken.Spec)
+			}
 			m.broken[key] = broken
 			return happening{name: fmt.Sprintf("break policy %s", key)}, r.SetPolicy(broken)
 		}
 		delete(m.policies, key)
 		delete(m.broken, key)
 		return happening{name: fmt.Sprintf("delete policy %s", key)}, r.DeletePolicy(key)
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.policies), compareNames)[:min(len(m.policies), d.IntN(2))] {
+		np := m.policies[key]
+		if broken, ok := m.broken[key]; ok {
+			np = broken
+		}
+		return happening{name: fmt.Sprintf("no change of policy %s", key), noop: true}, r.SetPolicy(np.DeepCopy())
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(m.pods), compareNames) {
 		return happening{name: fmt.Sprintf("no change of pod %s", key), noop: true}, r.SetPod(m.pods[key])
@@ -238,15 +253,27 @@ func checkSlices(t *testing.T, s snapshot) {
 	}
 }
 
-// checkRebuilt feeds a new resolver, with and without what exists.
-func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
+// tooLarge gives a policy more rules than a PolicyEndpoint holds.
+func tooLarge(spec *networkingv1.NetworkPolicySpec) {
+	spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
+	for port := range int32(v1alpha1.MaxRules + 1) {
+		spec.Egress = append(spec.Egress, networkingv1.NetworkPolicyEgressRule{
+			To:    []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("11.0.%d.%d/32", port/256, port%256)}}},
+			Ports: []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromInt32(port + 1))}},
+		})
+	}
+}
+
+// checkRebuilt feeds a new resolver, with and without what exists, and returns the one with.
+func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Resolver {
 	t.Helper()
 	existing := want.existing()
+	var r *Resolver
 	for _, adopt := range []*Existing{nil, &existing} {
 		if adopt == nil && len(m.broken) > 0 {
 			continue // what is in force for them is known from what exists alone
 		}
-		r := New(o)
+		r = New(o)
 		feeds := []func(){}
 		for name, l := range m.namespaces {
 			feeds = append(feeds, func() { r.SetNamespace(name, l) })
@@ -289,6 +316,7 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) {
 			}
 		}
 	}
+	return r
 }
 
 // checkMembers holds each group against the selectors that its slices bear. Of a port that nobody has there is no group.
