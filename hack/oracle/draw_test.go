@@ -25,9 +25,7 @@ func TestTheDiceDrawTheEdges(t *testing.T) {
 		d := newDice(99, i)
 		s := d.history(d.objects())
 		c := s.Cluster()
-		for _, e := range s.Events {
-			note("event: "+string(e.Do), true)
-		}
+		noteHistory(note, s)
 		for i := range c.Pods {
 			notePod(note, &c.Pods[i])
 		}
@@ -43,13 +41,47 @@ func TestTheDiceDrawTheEdges(t *testing.T) {
 			note("flow from outside", source == nil && destination != nil)
 			note("flow to outside", source != nil && destination == nil)
 			note("flow of IPv6", f.Source.Is6())
-			note("flow of "+f.Protocol.String(), true)
+			for _, p := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6, 0, 47, 255} {
+				note("flow of "+p.String(), f.Protocol == p)
+			}
 			note("flow to TCP port 0", f.Protocol == policy.TCP && f.Port == 0)
 		}
 	}
 	for what, n := range seen {
 		if n < atLeast {
 			t.Errorf("%s: drawn %d times in %d scenarios", what, n, scenarios)
+		}
+	}
+}
+
+func noteHistory(note func(string, bool), s *Scenario) {
+	had := map[string]string{} // which pod had an address last
+	before := map[string]*Event{}
+	for i := range s.Events {
+		e := &s.Events[i]
+		for _, do := range []Action{Set, Delete, Stop, Start, Sync} {
+			note("event: "+string(do), e.Do == do)
+		}
+		old := before[e.key()]
+		before[e.key()] = e
+		switch again := old != nil && old.Do == Set && e.Do == Set; {
+		case e.Pod != nil:
+			for _, a := range policy.PodAddresses(e.Pod) {
+				last, taken := had[a.String()]
+				note("address that was another pod's", taken && last != e.key() && e.Do == Set && policy.IsPeer(e.Pod))
+				had[a.String()] = e.key()
+			}
+			note("pod whose addresses change", again && !slices.Equal(old.Pod.Status.PodIPs, e.Pod.Status.PodIPs))
+			note("pod that ends", again && policy.IsPeer(old.Pod) && !policy.IsPeer(e.Pod))
+		case e.Namespace != nil:
+			note("namespace whose labels change", again)
+			note("namespace made again", old != nil && old.Do == Delete && e.Do == Set)
+		case e.Policy != nil:
+			note("policy that is edited", again && old.Policy.UID == e.Policy.UID)
+			note("policy made again, its deletion unseen", again && old.Policy.UID != e.Policy.UID)
+			_, unread := e.Policy.Spec.PodSelector.MatchLabels["no key"]
+			note("policy whose edit cannot be honoured", again && unread && old.Policy.UID == e.Policy.UID)
+			note("policy made again", old != nil && old.Do == Delete && e.Do == Set)
 		}
 	}
 }

@@ -54,6 +54,9 @@ func (d *dice) past(e Event) (out []Event) {
 			if d.oneIn(3) {
 				old.Policy.UID = types.UID(fmt.Sprint("old-", i))
 			}
+			if d.oneIn(4) { // nothing of it can be honoured, and what is in force stays
+				old.Policy.Spec.PodSelector.MatchLabels = map[string]string{"no key": ""}
+			}
 		}
 		out = append(out, old)
 		if d.oneIn(3) {
