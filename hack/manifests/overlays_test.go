@@ -122,6 +122,22 @@ func TestNoRoleIsAggregated(t *testing.T) {
 	}
 }
 
+// Without a namespace kubectl would make an object where its context happens to be, and monitors look for pods in their own.
+func TestEveryObjectHasItsNamespace(t *testing.T) {
+	clusterScoped := []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+	for _, dir := range append(installs(t), "hack/manifests/testdata") {
+		for id, text := range render(t, dir) {
+			var obj metav1.PartialObjectMetadata
+			if err := yaml.Unmarshal(text, &obj); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(clusterScoped, obj.Kind) && obj.Namespace != "kidoban-system" {
+				t.Errorf("%s: %s is in namespace %q", dir, id, obj.Namespace)
+			}
+		}
+	}
+}
+
 func controllerOf(t *testing.T, r rendered) appsv1.Deployment {
 	return decode[appsv1.Deployment](t, r, "Deployment/kidoban-controller")
 }
