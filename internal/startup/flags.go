@@ -11,7 +11,7 @@ import (
 const EnvPrefix = "KIDOBAN_"
 
 // ParseFlags sets flags by environ ("NAME=value"), and then by args, which win. A variable with EnvPrefix that belongs to no flag is an
-// error: a setting that is misspelt must not look as if it were in force.
+// error, and so is an argument that is no flag: a setting that is misspelt must not look as if it were in force.
 func ParseFlags(fs *flag.FlagSet, args, environ []string) error {
 	settings := map[string]string{}
 	fs.VisitAll(func(f *flag.Flag) { settings[EnvName(f.Name)] = f.Name })
@@ -28,7 +28,13 @@ func ParseFlags(fs *flag.FlagSet, args, environ []string) error {
 			return fmt.Errorf("environment variable %s=%s: %w", name, value, err)
 		}
 	}
-	return fs.Parse(args)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 { // the parser stops there: a switch before it is on, and what follows is not read
+		return fmt.Errorf("argument %q is no flag; a flag and its value are one argument, as --name=value", fs.Arg(0))
+	}
+	return nil
 }
 
 // EnvName is the environment variable that sets a flag.
