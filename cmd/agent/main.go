@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
@@ -133,7 +132,7 @@ func run(o options) error {
 			},
 			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
 		Cache:                  agent.CacheOptions(o.nodeName),
-		Metrics:                metricsserver.Options{BindAddress: o.metricsAddr},
+		Metrics:                startup.Metrics(o.metricsAddr),
 		HealthProbeBindAddress: o.probeAddr,
 	})
 	if err != nil {
