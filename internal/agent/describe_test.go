@@ -145,6 +145,15 @@ func TestAStatusAloneIsNoNewVersion(t *testing.T) {
 	if len(s.landing.versions) != 1 {
 		t.Error("an object that was made again is taken for the old one")
 	}
+	s.landed(time.Now())
+	pe = pe.DeepCopy() // etcd was restored, and its generation is counted again from an older one
+	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
+	if err := s.setPolicyEndpoint(pe); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.landing.versions) != 1 {
+		t.Error("another spec of the same generation is taken for the old one")
+	}
 }
 
 func TestAPodsEffectiveRules(t *testing.T) {

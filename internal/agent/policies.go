@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -45,8 +46,8 @@ func (s *state) setPolicyEndpoint(pe *v1alpha1.PolicyEndpoint) error {
 		return err
 	}
 	e := s.endpoint(key)
-	if v := e.active; v != nil && e.waiting == nil && pe.Generation > 0 && v.source.UID == pe.UID && v.source.Generation == pe.Generation {
-		return nil // only what is not spec is another
+	if v := e.active; v != nil && e.waiting == nil && v.source.UID == pe.UID && v.source.Generation == pe.Generation && equality.Semantic.DeepEqual(&v.source.Spec, &pe.Spec) {
+		return nil // only what is not spec is another; a generation comes twice where etcd was restored
 	}
 	e.waiting, e.seen = pe, time.Now()
 	s.waiting[key] = struct{}{}
