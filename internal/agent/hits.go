@@ -34,14 +34,8 @@ func newHits(max int) *hits {
 
 // update takes in the kernel's counts and returns those of what is not in use any more.
 func (h *hits) update(counts map[dataplane.Hit]uint64, s *state) (gone []dataplane.Hit) {
-	directions := map[compiler.SetID]policy.Direction{}
-	for _, p := range s.compiler.Tables().Pods {
-		for _, d := range policy.Directions {
-			directions[p.Sets[d]] = d
-		}
-	}
 	for k, n := range counts {
-		series := h.series(k, s.compiler, directions)
+		series := h.series(k, s.compiler)
 		if len(series) == 0 {
 			gone = append(gone, k)
 			series = []hit{{verdict: k.Verdict.String()}}
@@ -60,7 +54,7 @@ func (h *hits) update(counts map[dataplane.Hit]uint64, s *state) (gone []datapla
 }
 
 // series are the names of a count: a rule's own or, for a default, one for each policy that isolates.
-func (h *hits) series(k dataplane.Hit, c *compiler.Compiler, directions map[compiler.SetID]policy.Direction) []hit {
+func (h *hits) series(k dataplane.Hit, c *compiler.Compiler) []hit {
 	if k.Rule != 0 {
 		ref, ok := c.Rule(k.Rule)
 		if !ok {
@@ -75,7 +69,7 @@ func (h *hits) series(k dataplane.Hit, c *compiler.Compiler, directions map[comp
 	var out []hit
 	for _, p := range c.Set(k.Set) {
 		if p.Tier == policy.TierNetworkPolicy {
-			out = append(out, hit{policyRef(p.ID), directions[k.Set].String(), defaultDeny, k.Verdict.String()})
+			out = append(out, hit{policyRef(p.ID), c.DirectionOf(k.Set).String(), defaultDeny, k.Verdict.String()})
 		}
 	}
 	return out

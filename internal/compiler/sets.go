@@ -11,17 +11,18 @@ import (
 
 // A set is what some policies say in one direction. It never changes: pods move from one to another.
 type set struct {
-	id       SetID
-	key      string
-	versions []*version
-	isolated bool // in the NetworkPolicy tier
-	rules    []setRule
-	byAtom   map[*atom][]int // the rules, by index, that have the atom among their peers
-	everyone []int           // the rules that are about every peer
-	denying  bool            // some rule does not accept
-	refs     int             // pods
-	rows     map[*class]struct{}
-	dead     uint64
+	id        SetID
+	key       string
+	direction policy.Direction
+	versions  []*version
+	isolated  bool // in the NetworkPolicy tier
+	rules     []setRule
+	byAtom    map[*atom][]int // the rules, by index, that have the atom among their peers
+	everyone  []int           // the rules that are about every peer
+	denying   bool            // some rule does not accept
+	refs      int             // pods
+	rows      map[*class]struct{}
+	dead      uint64
 }
 
 type setRule struct {
@@ -64,7 +65,7 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 		return s
 	}
 	c.next.set++
-	s := &set{id: SetID(c.next.set), key: string(key), byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
+	s := &set{id: SetID(c.next.set), key: string(key), direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
 	c.sets[s.key], c.bySet[s.id] = s, s
 	for i, p := range in {
 		c.include(s, d, p, c.version(d, p, keys[i]))
