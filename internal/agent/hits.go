@@ -88,6 +88,9 @@ func (h *hits) add(name hit, n uint64, s *state) {
 // prune drops the series of policies that are gone.
 func (h *hits) prune(s *state) {
 	there := map[agentapi.PolicyRef]bool{{}: true}
+	for _, p := range s.mode.closed(nil) {
+		there[policyRef(p.ID)] = true
+	}
 	for _, e := range s.policies {
 		if e.active != nil {
 			there[policyRef(e.active.policy.ID)] = true

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -35,5 +36,27 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	want := hit{agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, "Egress", defaultDeny, "Deny"}
 	if len(h.totals) != 1 || h.totals[want] != 7 {
 		t.Errorf("%+v, want 7 of %+v", h.totals, want)
+	}
+}
+
+// What the mode adds is no PolicyEndpoint, and in force all the same.
+func TestHitsOfTheModeOutliveAFullTable(t *testing.T) {
+	s := tell(t)
+	s.mode = Strict
+	s.pod("web", "10.0.0.1")
+	s.compiler.Commit()
+	rule := func() compiler.RuleID {
+		for id := compiler.RuleID(1); ; id++ {
+			if ref, ok := s.compiler.Rule(id); ok && ref.Direction == policy.Ingress {
+				return id
+			}
+		}
+	}()
+	h := newHits(1)
+	h.update(map[dataplane.Hit]uint64{{Rule: rule, Verdict: dataplane.Deny}: 7}, s.state)
+	h.add(hit{policy: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, verdict: "Deny"}, 1, s.state)
+	want := hit{agentapi.PolicyRef{Kind: agentapi.KindEnforcingMode, Name: "strict"}, "Ingress", "", "Deny"}
+	if h.totals[want] != 7 || h.totals[hit{verdict: "Deny"}] != 1 {
+		t.Errorf("%+v", h.totals)
 	}
 }
