@@ -92,6 +92,7 @@ func (a *Agent) followNamespaces(ctx context.Context) {
 			cancel()
 			delete(a.watches, name)
 			a.state.forgetNamespace(name)
+			a.metrics.observe(a.state)
 		}
 	}
 }
