@@ -21,6 +21,7 @@ type pod struct {
 	created   time.Time
 	labels    labels.Set
 	addresses []netip.Addr
+	sandboxed []netip.Addr // of these, what the container runtime says
 	ports     []policy.NamedPort
 	workload  *agentapi.Workload
 	seen      time.Time // first, with an address
@@ -42,11 +43,12 @@ func (s *state) setPod(obj *corev1.Pod) {
 		created:   obj.CreationTimestamp.Time,
 		labels:    obj.Labels,
 		addresses: policy.PodAddresses(obj),
+		sandboxed: s.sandboxes[key].addresses,
 		ports:     policy.ContainerPorts(obj),
 		workload:  workload(obj),
 		seen:      time.Now(),
 	}
-	for _, addr := range s.sandboxes[key].addresses {
+	for _, addr := range p.sandboxed {
 		if !slices.Contains(p.addresses, addr) {
 			p.addresses = append(p.addresses, addr)
 		}
@@ -69,7 +71,8 @@ func (s *state) setPod(obj *corev1.Pod) {
 }
 
 func (p *pod) equal(q *pod) bool {
-	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.ports, q.ports) && sameWorkload(p.workload, q.workload)
+	return p.uid == q.uid && labels.Equals(p.labels, q.labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.sandboxed, q.sandboxed) &&
+		slices.Equal(p.ports, q.ports) && sameWorkload(p.workload, q.workload)
 }
 
 // podGone takes in that a pod is no more.
@@ -117,11 +120,18 @@ func (s *state) own(key types.NamespacedName, old, now *pod) {
 	}
 }
 
-// owns reports whether an address is the pod's: of those who say so, the youngest has it.
+// owns reports whether an address is the pod's: of those who say so, one whose sandbox has it, for a status may be of a former sandbox; then
+// the youngest.
 func (s *state) owns(key types.NamespacedName, addr netip.Addr) bool {
 	return key == slices.MaxFunc(s.owners[addr], func(a, b types.NamespacedName) int {
 		p, q := s.pods[a], s.pods[b]
-		return cmp.Or(p.created.Compare(q.created), cmp.Compare(p.uid, q.uid))
+		switch has := slices.Contains(p.sandboxed, addr); {
+		case has == slices.Contains(q.sandboxed, addr):
+			return cmp.Or(p.created.Compare(q.created), cmp.Compare(p.uid, q.uid))
+		case has:
+			return 1
+		}
+		return -1
 	})
 }
 

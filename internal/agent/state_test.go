@@ -235,6 +235,31 @@ func TestTheYoungestOfTwoPodsHasTheAddress(t *testing.T) {
 	s.open("10.0.0.9", "10.0.0.1", 80)
 }
 
+// After a boot pods get each other's former addresses, and the API server tells of the former ones for some time.
+func TestAPodWhoseSandboxHasTheAddressComesBeforeTheYoungest(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "old"})
+	at := func(seconds int) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(time.Unix(int64(seconds), 0)) }
+	}
+	s.pod("young", "10.0.0.1", at(2))
+	s.pod("old", "10.0.0.2", at(1))
+	old := types.NamespacedName{Namespace: "shop", Name: "old"}
+	s.setSandbox(old, "old10.0.0.2", nil, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.pod("old", "10.0.0.1", at(1), func(p *corev1.Pod) { p.UID = "old10.0.0.2" })
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+
+	young := types.NamespacedName{Namespace: "shop", Name: "young"}
+	s.deleteSandbox(old, "1")
+	s.setSandbox(young, "young10.0.0.1", nil, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.setSandbox(young, "young10.0.0.1", nil, sandbox{id: "3", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.3")}})
+	s.setSandbox(old, "old10.0.0.2", nil, sandbox{id: "4", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.open("10.0.0.9", "10.0.0.3", 80)
+}
+
 func TestAPodThatEndedOrIsOnTheHostNetworkIsNobody(t *testing.T) {
 	s := tell(t)
 	s.endpoint("deny", everyPod)
