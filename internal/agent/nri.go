@@ -115,11 +115,21 @@ func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 
 func (s *state) synchronize(sandboxes []*api.PodSandbox) {
 	there := map[string]bool{}
+	living := map[types.NamespacedName]*api.PodSandbox{}
 	for _, sb := range sandboxes {
 		there[sb.GetId()] = true
-		if addresses := sandboxAddresses(sb); sb.GetPid() != 0 && len(addresses) > 0 { // one that has stopped has no process
-			s.runSandbox(sb, addresses)
+		if sb.GetPid() == 0 || len(sandboxAddresses(sb)) == 0 { // one that has stopped has no process
+			continue
 		}
+		// Two may have a name, one of them of a pod that was deleted by force: the API server knows the other.
+		key := sandboxKey(sb)
+		obj, other := s.lastSeen(key), living[key]
+		if other == nil || obj == nil || other.GetUid() != string(obj.UID) {
+			living[key] = sb
+		}
+	}
+	for _, sb := range living {
+		s.runSandbox(sb, sandboxAddresses(sb))
 	}
 	for key, sb := range s.sandboxes {
 		if !there[sb.id] {

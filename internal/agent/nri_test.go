@@ -75,15 +75,16 @@ func TestAStaticPodKeepsWhatItsMirrorSays(t *testing.T) {
 	}
 }
 
+func box(name, id, ip string, pid uint32) *api.PodSandbox {
+	return &api.PodSandbox{
+		Namespace: "shop", Name: name, Uid: name, Id: id, Pid: pid, Ips: []string{ip}, Labels: map[string]string{"app": "web"},
+		Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/run/netns/" + id}}},
+	}
+}
+
 func TestWhatWasMissedWithoutAConnection(t *testing.T) {
 	s := tell(t)
 	s.endpoint("deny", map[string]string{"app": "web"})
-	box := func(name, id, ip string, pid uint32) *api.PodSandbox {
-		return &api.PodSandbox{
-			Namespace: "shop", Name: name, Uid: name, Id: id, Pid: pid, Ips: []string{ip}, Labels: map[string]string{"app": "web"},
-			Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/run/netns/" + id}}},
-		}
-	}
 	known := []*api.PodSandbox{box("stays", "1", "10.0.0.1", 11), box("goes", "2", "10.0.0.2", 12)}
 	s.synchronize(known)
 	s.closed("10.0.0.9", "10.0.0.1", 80)
@@ -97,4 +98,28 @@ func TestWhatWasMissedWithoutAConnection(t *testing.T) {
 	s.closed("10.0.0.9", "10.0.0.3", 80)
 	s.open("10.0.0.9", "10.0.0.4", 80)
 	s.open("10.0.0.9", "10.0.0.5", 80)
+}
+
+// A pod that was deleted by force ends beside its successor of the same name, and the container runtime lists both in any order.
+func TestWhichOfTwoSandboxesOfAName(t *testing.T) {
+	for _, oldFirst := range []bool{true, false} {
+		s := tell(t)
+		s.endpoint("allow", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Protocol: "TCP", Name: "http"}}})
+		s.pod("web", "10.0.0.2", func(p *corev1.Pod) {
+			p.UID = "new"
+			p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
+		})
+		before, now := box("web", "1", "10.0.0.1", 11), box("web", "2", "10.0.0.2", 12)
+		before.Uid, now.Uid = "old", "new"
+		if oldFirst {
+			s.synchronize([]*api.PodSandbox{before, now})
+		} else {
+			s.synchronize([]*api.PodSandbox{now, before})
+		}
+		s.open("10.0.0.9", "10.0.0.2", 8080)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+		s.deleteSandbox(sandboxKey(before), "1")
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+		s.open("10.0.0.9", "10.0.0.2", 8080)
+	}
 }
