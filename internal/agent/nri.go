@@ -38,6 +38,9 @@ func (a *Agent) followRuntime(ctx context.Context) {
 	n := &nri{a: a}
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		err := n.serve(ctx)
+		a.mu.Lock()
+		a.state.runtime = false
+		a.mu.Unlock()
 		if ctx.Err() == nil && !n.told {
 			n.told = true
 			a.opts.Log.Info("No connection to the container runtime's NRI: a pod's policies are in force a moment after its start, not before",
@@ -114,6 +117,7 @@ func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 }
 
 func (s *state) synchronize(sandboxes []*api.PodSandbox) {
+	s.runtime = true
 	there := map[string]bool{}
 	living := map[types.NamespacedName]*api.PodSandbox{}
 	for _, sb := range sandboxes {

@@ -123,3 +123,31 @@ func TestWhichOfTwoSandboxesOfAName(t *testing.T) {
 		s.open("10.0.0.9", "10.0.0.2", 8080)
 	}
 }
+
+// The API server's word is not the last one: what was deleted by force runs on for its grace period, a static pod for longer.
+func TestAPodRunsOnThatTheAPIServerHasNoMore(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	web := box("web", "1", "10.0.0.1", 11)
+	web.Uid = "web10.0.0.1"
+	s.synchronize([]*api.PodSandbox{web})
+	s.pod("web", "10.0.0.1")
+	gone := s.lastSeen(sandboxKey(web))
+	s.podGone(gone)
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.pod("web", "", func(p *corev1.Pod) { p.UID = "another mirror" })
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.podGone(s.lastSeen(sandboxKey(web)))
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.deleteSandbox(sandboxKey(web), "1")
+	s.open("10.0.0.9", "10.0.0.1", 80)
+	if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
+		t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
+	}
+
+	s.synchronize([]*api.PodSandbox{web})
+	s.pod("web", "10.0.0.1")
+	s.runtime = false // nobody will say that it has stopped
+	s.podGone(gone)
+	s.open("10.0.0.9", "10.0.0.1", 80)
+}

@@ -75,11 +75,19 @@ func (p *pod) equal(q *pod) bool {
 		slices.Equal(p.ports, q.ports) && sameWorkload(p.workload, q.workload)
 }
 
-// podGone takes in that a pod is no more.
+// podGone takes in that the API server has a pod no more. One that was deleted by force, or whose mirror was deleted, may run on: it is
+// judged as before until its sandbox stops, if somebody will say so.
 func (s *state) podGone(obj *corev1.Pod) {
-	if key := (types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}); !s.isPast(key, obj.UID) {
-		s.deletePod(key)
+	key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.Name}
+	if s.isPast(key, obj.UID) {
+		return
 	}
+	if sb, ok := s.sandboxes[key]; ok && s.runtime {
+		sb.standIn = s.lastSeen(key)
+		s.sandboxes[key] = sb
+		return
+	}
+	s.deletePod(key)
 }
 
 // deletePod forgets a pod.

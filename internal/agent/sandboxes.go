@@ -17,7 +17,7 @@ type sandbox struct {
 	addresses []netip.Addr
 	// replaced is the pod of the same name that was here before; what the API server still tells of it is of the past.
 	replaced types.UID
-	// standIn is what is known of a pod that the API server has not told of; nil for others.
+	// standIn is what is known of a pod that the API server has not told of, or has no more; nil for others.
 	standIn *corev1.Pod
 }
 
@@ -42,7 +42,7 @@ func (s *state) setSandbox(key types.NamespacedName, uid types.UID, labels map[s
 }
 
 // deleteSandbox forgets a sandbox, unless another one has its pod already. The pod keeps the addresses that its status has; one that the API
-// server never told of goes with it, for nobody will say that it has gone.
+// server never told of, or has no more, goes with it, for nobody will say that it has gone.
 func (s *state) deleteSandbox(key types.NamespacedName, id string) {
 	sb := s.sandboxes[key]
 	if sb.id != id {

@@ -20,6 +20,7 @@ type state struct {
 
 	namespaces map[string]*namespace
 	sandboxes  map[types.NamespacedName]sandbox // what the container runtime said, sooner than the API server
+	runtime    bool                             // the container runtime says when a sandbox stops
 	pods       map[types.NamespacedName]*pod
 	owners     map[netip.Addr][]types.NamespacedName // never empty
 	departed   map[netip.Addr]departed
