@@ -122,3 +122,18 @@ func TestSlicesThatContradictEachOther(t *testing.T) {
 	s.closed("10.0.0.2", "10.0.0.1", 80)
 	s.open("10.0.0.3", "10.0.0.1", 80)
 }
+
+// A policy whose time ends between two questions is waited for or isolates: nothing opens its pods in between.
+func TestAPolicyIsWaitedForOrLate(t *testing.T) {
+	for range 2000 {
+		s := tell(t)
+		s.pod("web", "10.0.0.1")
+		s.endpoint("allow", everyPod, fromGroup("none"))
+		a := &Agent{state: s.state}
+		e := s.policies[types.NamespacedName{Namespace: "shop", Name: "allow"}]
+		e.first = time.Now().Add(200*time.Nanosecond - time.Minute)
+		if !a.awaitsGroups(time.Minute) && e.active == nil {
+			t.Fatal("it is not waited for, and does not isolate")
+		}
+	}
+}

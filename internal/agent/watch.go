@@ -36,9 +36,15 @@ func (a *Agent) watch(ctx context.Context) error {
 		if !a.state.complete() {
 			return false, nil
 		}
-		a.isolateLate(patience)
-		return !a.state.awaitsGroups(patience), nil
+		return !a.awaitsGroups(patience), nil
 	})
+}
+
+// awaitsGroups reports whether PolicyEndpoints still have time to wait for their groups; those that have not isolate. The caller holds mu.
+func (a *Agent) awaitsGroups(patience time.Duration) bool {
+	awaits := a.state.awaitsGroups(patience)
+	a.isolateLate(patience) // afterwards: time passes, and who is not waited for is late by now
+	return awaits
 }
 
 // isolateLate isolates the pods of PolicyEndpoints that have waited too long for their groups, and reports whether there were any. The caller
