@@ -36,9 +36,11 @@ func (s *state) setSlice(pes *v1alpha1.PolicyEndpointSlice) error {
 	if g == nil {
 		g = &group{slices: map[string]slice{}, told: map[string][]netip.Prefix{}}
 		s.groups[key] = g
-		s.preferOwn(key)
 	}
-	g.slices[pes.Name] = parsed
+	isNew := len(g.slices) == 0
+	if g.slices[pes.Name] = parsed; isNew {
+		s.findAgain(key.Namespace, key.Name)
+	}
 	s.settle(key, g)
 	return nil
 }
@@ -57,6 +59,10 @@ func (s *state) deleteSlice(key policy.GroupKey, name string) {
 	delete(g.slices, name)
 	s.settle(key, g)
 	s.dropUnused(key)
+	if len(g.slices) == 0 {
+		s.findAgain(key.Namespace, key.Name)
+		s.groupArrived(key) // who waits for the rest of it may find the shared one
+	}
 }
 
 // settle tells the compiler what a group's members are, if all of them are known, or if a policy could not wait for that.
@@ -119,12 +125,14 @@ func (s *state) dropUnused(key policy.GroupKey) {
 }
 
 // find gives the group that a PolicyEndpoint of a namespace means by a name: one of its own namespace or, where there is none, of the shared one.
+// One that has no slice any more gives way when the shared one is whole.
 func (s *state) find(namespace, name string) policy.GroupKey {
 	own := policy.GroupKey{Namespace: namespace, Name: name}
-	if s.groups[own] != nil {
+	shared := policy.GroupKey{Namespace: s.sharedNamespace, Name: name}
+	if g, instead := s.groups[own], s.groups[shared]; g != nil && (len(g.slices) > 0 || instead == nil || !instead.whole) {
 		return own
 	}
-	return policy.GroupKey{Namespace: s.sharedNamespace, Name: name}
+	return shared
 }
 
 func difference(old, now []netip.Prefix) (add, remove []netip.Prefix) {

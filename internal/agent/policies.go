@@ -171,14 +171,13 @@ func (s *state) awaitsGroups(patience time.Duration) bool {
 	return false
 }
 
-// preferOwn has the PolicyEndpoints of a namespace read again that took a shared group for a new one of their own.
-func (s *state) preferOwn(own policy.GroupKey) {
-	instead := policy.GroupKey{Namespace: s.sharedNamespace, Name: own.Name}
-	if own == instead {
-		return
-	}
-	for key, e := range s.byNamespace[own.Namespace] {
-		if e.active != nil && e.waiting == nil && slices.Contains(e.active.groups, instead) {
+// findAgain has the PolicyEndpoints of a namespace read again that took a name for another group than it means now: the shared one for a new
+// one of their own, or the reverse.
+func (s *state) findAgain(namespace, name string) {
+	now := s.find(namespace, name)
+	another := func(g policy.GroupKey) bool { return g.Name == name && g != now }
+	for key, e := range s.byNamespace[namespace] {
+		if e.active != nil && e.waiting == nil && slices.ContainsFunc(e.active.groups, another) {
 			e.waiting, e.seen = e.active.source, time.Now()
 			s.waiting[key] = struct{}{}
 		}
@@ -187,6 +186,13 @@ func (s *state) preferOwn(own policy.GroupKey) {
 
 // groupArrived looks again at the PolicyEndpoints that wait.
 func (s *state) groupArrived(group policy.GroupKey) {
+	if group.Namespace == s.sharedNamespace {
+		for namespace := range s.byNamespace {
+			if own := s.groups[policy.GroupKey{Namespace: namespace, Name: group.Name}]; own != nil && len(own.slices) == 0 {
+				s.findAgain(namespace, group.Name)
+			}
+		}
+	}
 	for key := range s.waiting {
 		if key.Namespace == group.Namespace || group.Namespace == s.sharedNamespace {
 			s.activate(key)

@@ -137,3 +137,42 @@ func TestAPolicyIsWaitedForOrLate(t *testing.T) {
 		}
 	}
 }
+
+// A group that its writer moves out of the namespace is the shared one afterwards, as for an agent that starts then.
+func TestAGroupThatMovesToTheSharedNamespace(t *testing.T) {
+	for name, move := range map[string]func(story){
+		"written first": func(s story) {
+			s.slice(shared, "g", 0, 1, "10.0.0.3/32")
+			s.open("10.0.0.2", "10.0.0.1", 80) // its own comes before
+			s.sliceGone("shop", "g", 0)
+		},
+		"deleted first": func(s story) {
+			s.sliceGone("shop", "g", 0)
+			s.open("10.0.0.2", "10.0.0.1", 80) // there is none other
+			s.slice(shared, "g", 0, 2, "10.0.0.3/32")
+			s.open("10.0.0.2", "10.0.0.1", 80)
+			s.slice(shared, "g", 1, 0)
+		},
+		"while a policy waits for the rest of it": func(s story) {
+			s.slice("shop", "h", 1, 0, "10.0.0.2/32")
+			s.slice(shared, "h", 0, 1, "10.0.0.3/32")
+			s.endpoint("allow", everyPod, fromGroup("h"))
+			s.open("10.0.0.2", "10.0.0.1", 80)
+			s.sliceGone("shop", "h", 1)
+			s.sliceGone("shop", "g", 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tell(t)
+			s.pod("web", "10.0.0.1")
+			s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+			s.endpoint("allow", everyPod, fromGroup("g"))
+			move(s)
+			s.open("10.0.0.3", "10.0.0.1", 80)
+			s.closed("10.0.0.2", "10.0.0.1", 80)
+			if len(s.groups) != 1 || len(s.waiting) > 0 {
+				t.Errorf("groups %v, waiting %v", s.groups, s.waiting)
+			}
+		})
+	}
+}
