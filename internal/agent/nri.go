@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
@@ -75,15 +76,14 @@ func (n *nri) Synchronize(ctx context.Context, sandboxes []*api.PodSandbox, _ []
 
 // RunPodSandbox puts a pod's policies in force, as far as that can be done in the time that the runtime gives.
 func (n *nri) RunPodSandbox(ctx context.Context, s *api.PodSandbox) error {
-	addresses := sandboxAddresses(s)
-	if len(addresses) == 0 {
+	if len(sandboxAddresses(s)) == 0 {
 		return nil
 	}
 	a, key := n.a, sandboxKey(s)
 	patience, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
 	a.refreshInterfaces(ctx)
-	a.update(ctx, func(st *state) { st.runSandbox(s, addresses) })
+	a.update(ctx, func(st *state) { st.runSandbox(s) })
 	var since uint64
 	err := wait.PollUntilContextCancel(patience, time.Millisecond, true, func(context.Context) (bool, error) {
 		return a.judges(key, &since), nil
@@ -119,35 +119,53 @@ func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 func (s *state) synchronize(sandboxes []*api.PodSandbox) {
 	s.runtime = true
 	there := map[string]bool{}
-	living := map[types.NamespacedName]*api.PodSandbox{}
+	living := map[types.NamespacedName][]*api.PodSandbox{}
 	for _, sb := range sandboxes {
 		there[sb.GetId()] = true
-		if sb.GetPid() == 0 || len(sandboxAddresses(sb)) == 0 { // one that has stopped has no process
-			continue
-		}
-		// Two may have a name, one of them of a pod that was deleted by force: the API server knows the other.
-		key := sandboxKey(sb)
-		obj, other := s.lastSeen(key), living[key]
-		if other == nil || obj == nil || other.GetUid() != string(obj.UID) {
-			living[key] = sb
+		if sb.GetPid() != 0 && len(sandboxAddresses(sb)) > 0 { // one that has stopped has no process
+			living[sandboxKey(sb)] = append(living[sandboxKey(sb)], sb)
 		}
 	}
-	for _, sb := range living {
-		s.runSandbox(sb, sandboxAddresses(sb))
+	for key, all := range living {
+		// Several may have a name, of pods that were deleted by force: the API server knows the last.
+		last, obj := len(all)-1, s.lastSeen(key)
+		for i, sb := range all {
+			if obj != nil && sb.GetUid() == string(obj.UID) {
+				last = i
+			}
+		}
+		var former []sandbox
+		for i, sb := range all {
+			if i != last {
+				former = append(former, sandbox{id: sb.GetId(), addresses: sandboxAddresses(sb)})
+			}
+		}
+		s.takeSandbox(all[last], former)
 	}
 	for key, sb := range s.sandboxes {
-		if !there[sb.id] {
-			s.deleteSandbox(key, sb.id)
+		for _, known := range append(slices.Clone(sb.former), sb) {
+			if !there[known.id] {
+				s.deleteSandbox(key, known.id)
+			}
 		}
 	}
 }
 
-func (s *state) runSandbox(sb *api.PodSandbox, addresses []netip.Addr) {
+func (s *state) runSandbox(sb *api.PodSandbox) {
+	before := s.sandboxes[sandboxKey(sb)]
+	former := slices.DeleteFunc(slices.Clone(before.former), func(f sandbox) bool { return f.id == sb.GetId() })
+	if s.runtime && before.id != "" && before.id != sb.GetId() { // nobody has said that it has stopped
+		former = append(former, sandbox{id: before.id, addresses: before.addresses})
+	}
+	s.takeSandbox(sb, former)
+}
+
+func (s *state) takeSandbox(sb *api.PodSandbox, former []sandbox) {
 	uid := types.UID(sb.GetUid())
 	if source := sb.GetAnnotations()[sourceAnnotation]; source != "" && source != "api" {
 		uid = "" // a static pod: the API server knows its mirror, which has a UID of its own
 	}
-	s.setSandbox(sandboxKey(sb), uid, sb.GetLabels(), sandbox{id: sb.GetId(), addresses: addresses})
+	s.setSandbox(sandboxKey(sb), uid, sb.GetLabels(), sandbox{id: sb.GetId(), addresses: sandboxAddresses(sb), former: former})
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

@@ -64,8 +64,9 @@ func TestAStaticPodKeepsWhatItsMirrorSays(t *testing.T) {
 		p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
 	}
 	s.pod("web", "10.0.0.1", mirror)
-	sb := &api.PodSandbox{Namespace: "shop", Name: "web", Uid: "hash", Id: "1", Annotations: map[string]string{sourceAnnotation: "file"}}
-	s.runSandbox(sb, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+	sb := box("web", "1", "10.0.0.1", 11)
+	sb.Uid, sb.Annotations = "hash", map[string]string{sourceAnnotation: "file"}
+	s.runSandbox(sb)
 	s.open("10.0.0.9", "10.0.0.1", 8080)
 	s.closed("10.0.0.9", "10.0.0.1", 80)
 	s.pod("web", "10.0.0.1", mirror, func(p *corev1.Pod) { p.Labels = map[string]string{"app": "other"} })
@@ -150,4 +151,60 @@ func TestAPodRunsOnThatTheAPIServerHasNoMore(t *testing.T) {
 	s.runtime = false // nobody will say that it has stopped
 	s.podGone(gone)
 	s.open("10.0.0.9", "10.0.0.1", 80)
+}
+
+// A StatefulSet's pod that was deleted by force runs on beside its successor.
+func TestTwoSandboxesOfANameAreJudged(t *testing.T) {
+	before, now := box("web", "1", "10.0.0.1", 11), box("web", "2", "10.0.0.2", 12)
+	before.Uid, now.Uid = "old", "new"
+	is := func(uid types.UID) func(*corev1.Pod) { return func(p *corev1.Pod) { p.UID = uid } }
+	both := func(t *testing.T) story {
+		s := tell(t)
+		s.endpoint("deny", map[string]string{"app": "web"})
+		s.synchronize([]*api.PodSandbox{before})
+		s.pod("web", "10.0.0.1", is("old"))
+		s.podGone(s.lastSeen(sandboxKey(before)))
+		s.pod("web", "", is("new"))
+		s.runSandbox(now)
+		s.pod("web", "10.0.0.2", is("new"))
+		s.closed("10.0.0.9", "10.0.0.1", 80)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+		return s
+	}
+	t.Run("the first ends first", func(t *testing.T) {
+		s := both(t)
+		s.deleteSandbox(sandboxKey(before), "1")
+		s.open("10.0.0.9", "10.0.0.1", 80)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+	})
+	t.Run("the second ends first", func(t *testing.T) {
+		s := both(t)
+		s.podGone(s.lastSeen(sandboxKey(now)))
+		s.deleteSandbox(sandboxKey(now), "2")
+		s.closed("10.0.0.9", "10.0.0.1", 80)
+		s.deleteSandbox(sandboxKey(before), "1")
+		s.open("10.0.0.9", "10.0.0.1", 80)
+		if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
+			t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
+		}
+	})
+	t.Run("the connection is made anew", func(t *testing.T) {
+		s := both(t)
+		s.synchronize([]*api.PodSandbox{now, before})
+		s.closed("10.0.0.9", "10.0.0.1", 80)
+		s.synchronize([]*api.PodSandbox{now})
+		s.open("10.0.0.9", "10.0.0.1", 80)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+	})
+	t.Run("an agent that starts", func(t *testing.T) {
+		s := tell(t)
+		s.endpoint("deny", map[string]string{"app": "web"})
+		s.pod("web", "10.0.0.2", is("new"))
+		s.synchronize([]*api.PodSandbox{now, before})
+		s.closed("10.0.0.9", "10.0.0.1", 80)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+		s.deleteSandbox(sandboxKey(before), "1")
+		s.open("10.0.0.9", "10.0.0.1", 80)
+		s.closed("10.0.0.9", "10.0.0.2", 80)
+	})
 }

@@ -43,7 +43,7 @@ func (s *state) setPod(obj *corev1.Pod) {
 		created:   obj.CreationTimestamp.Time,
 		labels:    obj.Labels,
 		addresses: policy.PodAddresses(obj),
-		sandboxed: s.sandboxes[key].addresses,
+		sandboxed: s.sandboxes[key].all(),
 		ports:     policy.ContainerPorts(obj),
 		workload:  workload(obj),
 		seen:      time.Now(),

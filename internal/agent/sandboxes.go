@@ -19,6 +19,17 @@ type sandbox struct {
 	replaced types.UID
 	// standIn is what is known of a pod that the API server has not told of, or has no more; nil for others.
 	standIn *corev1.Pod
+	// former have not stopped yet: of pods of the same name that were deleted by force. They are judged as the pod is.
+	former []sandbox
+}
+
+// all are the addresses of the sandbox and of the former ones.
+func (sb sandbox) all() []netip.Addr {
+	out := sb.addresses
+	for _, f := range sb.former {
+		out = slices.Concat(out, f.addresses)
+	}
+	return out
 }
 
 // setSandbox takes in a sandbox that is about to get its first container. uid and labels are the pod's, for the case that the API server has
@@ -41,17 +52,28 @@ func (s *state) setSandbox(key types.NamespacedName, uid types.UID, labels map[s
 	s.setPod(obj)
 }
 
-// deleteSandbox forgets a sandbox, unless another one has its pod already. The pod keeps the addresses that its status has; one that the API
+// deleteSandbox forgets a sandbox. The pod keeps the addresses that its status has; one that the API
 // server never told of, or has no more, goes with it, for nobody will say that it has gone.
 func (s *state) deleteSandbox(key types.NamespacedName, id string) {
 	sb := s.sandboxes[key]
-	if sb.id != id {
+	former := slices.DeleteFunc(slices.Clone(sb.former), func(f sandbox) bool { return f.id == id })
+	switch {
+	case len(former) < len(sb.former):
+		sb.former = former
+	case id != "" && sb.id == id:
+		sb.id, sb.addresses = "", nil
+	default:
 		return
 	}
-	delete(s.sandboxes, key)
-	switch obj := s.lastSeen(key); obj {
-	case nil:
-	case sb.standIn:
+	isLast := sb.id == "" && len(sb.former) == 0
+	if isLast {
+		delete(s.sandboxes, key)
+	} else {
+		s.sandboxes[key] = sb
+	}
+	switch obj := s.lastSeen(key); {
+	case obj == nil:
+	case isLast && obj == sb.standIn:
 		s.deletePod(key)
 	default:
 		s.setPod(obj)
