@@ -101,6 +101,11 @@ func (n *nri) StopPodSandbox(ctx context.Context, s *api.PodSandbox) error {
 	return nil
 }
 
+// RemovePodSandbox is all that the runtime says of a sandbox that failed after RunPodSandbox.
+func (n *nri) RemovePodSandbox(ctx context.Context, s *api.PodSandbox) error {
+	return n.StopPodSandbox(ctx, s)
+}
+
 // judges reports whether a pod's entries are in the kernel. since is kept between calls: the change of the state with which all is known
 // that they are made of, or 0. What changes later, and in a storm something always does, is not waited for.
 func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
@@ -118,10 +123,10 @@ func (a *Agent) judges(key types.NamespacedName, since *uint64) bool {
 
 func (s *state) synchronize(sandboxes []*api.PodSandbox) {
 	s.runtime = true
-	there := map[string]bool{}
+	there, processes := map[string]bool{}, map[string]bool{}
 	living := map[types.NamespacedName][]*api.PodSandbox{}
 	for _, sb := range sandboxes {
-		there[sb.GetId()] = true
+		there[sb.GetId()], processes[sb.GetId()] = true, sb.GetPid() != 0
 		if sb.GetPid() != 0 && len(sandboxAddresses(sb)) > 0 { // one that has stopped has no process
 			living[sandboxKey(sb)] = append(living[sandboxKey(sb)], sb)
 		}
@@ -137,14 +142,14 @@ func (s *state) synchronize(sandboxes []*api.PodSandbox) {
 		var former []sandbox
 		for i, sb := range all {
 			if i != last {
-				former = append(former, sandbox{id: sb.GetId(), addresses: sandboxAddresses(sb)})
+				former = append(former, newSandbox(sb))
 			}
 		}
 		s.takeSandbox(all[last], former)
 	}
 	for key, sb := range s.sandboxes {
 		for _, known := range append(slices.Clone(sb.former), sb) {
-			if !there[known.id] {
+			if !there[known.id] || known.process && !processes[known.id] {
 				s.deleteSandbox(key, known.id)
 			}
 		}
@@ -155,7 +160,7 @@ func (s *state) runSandbox(sb *api.PodSandbox) {
 	before := s.sandboxes[sandboxKey(sb)]
 	former := slices.DeleteFunc(slices.Clone(before.former), func(f sandbox) bool { return f.id == sb.GetId() })
 	if s.runtime && before.id != "" && before.id != sb.GetId() { // nobody has said that it has stopped
-		former = append(former, sandbox{id: before.id, addresses: before.addresses})
+		former = append(former, sandbox{id: before.id, process: before.process, addresses: before.addresses})
 	}
 	s.takeSandbox(sb, former)
 }
@@ -165,7 +170,13 @@ func (s *state) takeSandbox(sb *api.PodSandbox, former []sandbox) {
 	if source := sb.GetAnnotations()[sourceAnnotation]; source != "" && source != "api" {
 		uid = "" // a static pod: the API server knows its mirror, which has a UID of its own
 	}
-	s.setSandbox(sandboxKey(sb), uid, sb.GetLabels(), sandbox{id: sb.GetId(), addresses: sandboxAddresses(sb), former: former})
+	now := newSandbox(sb)
+	now.former = former
+	s.setSandbox(sandboxKey(sb), uid, sb.GetLabels(), now)
+}
+
+func newSandbox(sb *api.PodSandbox) sandbox {
+	return sandbox{id: sb.GetId(), process: sb.GetPid() != 0, addresses: sandboxAddresses(sb)}
 }
 
 func sandboxKey(s *api.PodSandbox) types.NamespacedName {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/containerd/nri/pkg/api"
+	"github.com/containerd/nri/pkg/stub"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -99,6 +100,32 @@ func TestWhatWasMissedWithoutAConnection(t *testing.T) {
 	s.closed("10.0.0.9", "10.0.0.3", 80)
 	s.open("10.0.0.9", "10.0.0.4", 80)
 	s.open("10.0.0.9", "10.0.0.5", 80)
+
+	// What has stopped is listed until it is removed. A runtime that tells of no processes says nothing by that.
+	none := box("none", "6", "10.0.0.6", 0)
+	s.runSandbox(none)
+	s.synchronize([]*api.PodSandbox{known[0], box("comes", "3", "10.0.0.3", 0), none})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.open("10.0.0.9", "10.0.0.3", 80)
+	s.closed("10.0.0.9", "10.0.0.6", 80)
+}
+
+// Where a sandbox fails after the hook, the runtime removes it and never stops it.
+func TestASandboxThatIsRemoved(t *testing.T) {
+	s := tell(t)
+	s.endpoint("deny", map[string]string{"app": "web"})
+	n := &nri{a: &Agent{state: s.state, kick: make(chan struct{}, 1)}}
+	web := box("web", "1", "10.0.0.1", 11)
+	s.synchronize([]*api.PodSandbox{web})
+	s.closed("10.0.0.9", "10.0.0.1", 80)
+	remover, ok := any(n).(stub.RemovePodInterface)
+	if !ok {
+		t.Fatal("the runtime tells of no removal")
+	}
+	if err := remover.RemovePodSandbox(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	s.open("10.0.0.9", "10.0.0.1", 80)
 }
 
 // A pod that was deleted by force ends beside its successor of the same name, and the container runtime lists both in any order.

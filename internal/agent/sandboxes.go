@@ -14,6 +14,7 @@ import (
 // before the pod's status has them.
 type sandbox struct {
 	id        string
+	process   bool // the runtime said that it had one; not all runtimes do
 	addresses []netip.Addr
 	// replaced is the pod of the same name that was here before; what the API server still tells of it is of the past.
 	replaced types.UID
