@@ -219,3 +219,26 @@ func TestCompareIsRight(t *testing.T) {
 		t.Errorf("sets that are the same: %d, that refuse more: %d, that may accept more: %d", differ, tight, open)
 	}
 }
+
+// Pods that are gone keep no room that others need, neither their entries nor what they were judged by.
+func TestSyncMakesRoomWherePodsAreGone(t *testing.T) {
+	for full, sizes := range map[string]dataplane.Sizes{"pods": {Pods: 2}, "rows": {Rows: 2}, "ports": {Ports: 2}} {
+		t.Run(full, func(t *testing.T) {
+			d := newDataplane(t, dataplane.Options{Sizes: sizes})
+			tables := func(first int) *compiler.Tables {
+				want := &compiler.Tables{Pods: map[netip.Addr]compiler.Pod{}, Rows: map[compiler.RowKey]compiler.Row{}, Ports: map[compiler.PortKey]compiler.Verdict{}}
+				for i := first; i < first+2; i++ {
+					want.Pods[netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})] = compiler.Pod{Sets: [2]compiler.SetID{compiler.SetID(i)}}
+					want.Rows[compiler.RowKey{Set: compiler.SetID(i)}] = compiler.Row{Table: compiler.TableID(i), Default: compiler.DefaultDeny}
+					want.Ports[compiler.PortKey{Table: compiler.TableID(i), Protocol: policy.TCP, Port: 80, Bits: 16}] = compiler.Verdict{}
+				}
+				return want
+			}
+			sync(t, d, tables(1))
+			sync(t, d, tables(3))
+			if drift := sync(t, d, tables(3)); drift.Total() != 0 {
+				t.Errorf("a second Sync finds %v", drift)
+			}
+		})
+	}
+}

@@ -80,7 +80,7 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 	err := inOrder(steps)
 	var full *MapFullError
 	if errors.As(err, &full) {
-		if err := t.makeRoom(addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
+		if err := t.makeRoom(pods.extra, addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
 			return drift, err
 		}
 		err = inOrder(steps)
@@ -100,10 +100,11 @@ func inOrder(steps []func() error) error {
 	return nil
 }
 
-// makeRoom deletes what is too much before the rest is written, less what the pods in the kernel are judged by.
-func (t *tables) makeRoom(addresses []bpf.FilterAddress, networks []bpf.FilterNetworkKey, rows []bpf.FilterRowKey, ports []bpf.FilterPortKey) error {
+// makeRoom deletes what is too much before the rest is written, less what the pods that stay are judged by in the kernel.
+func (t *tables) makeRoom(pods, addresses []bpf.FilterAddress, networks []bpf.FilterNetworkKey, rows []bpf.FilterRowKey, ports []bpf.FilterPortKey) error {
 	sets, used := map[uint32]bool{}, map[uint32]bool{}
 	err := errors.Join(
+		t.pods.deleteRaw(pods),
 		t.pods.dump(func(_ bpf.FilterAddress, p bpf.FilterPod) { sets[p.Sets[0]], sets[p.Sets[1]] = true, true }),
 		t.rows.dump(func(k bpf.FilterRowKey, r bpf.FilterRow) { used[r.Table] = used[r.Table] || sets[k.Set] }),
 	)
