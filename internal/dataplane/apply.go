@@ -1,6 +1,12 @@
 package dataplane
 
-import "github.com/kidoban/kidoban/internal/compiler"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
 
 // Apply makes the changes, in the order that compiler.Changes asks for. Each write is idempotent: after an error, which
 // leaves the rest unwritten, Apply with the same changes or Sync with the whole goes on where it stopped. A full map is a
@@ -22,5 +28,20 @@ func (d *Dataplane) Apply(c compiler.Changes) error {
 		func() error { return t.rows.deleteAll(c.StaleRows) },
 		func() error { return t.ports.deleteAll(c.StalePorts) },
 	}
-	return inOrder(steps)
+	return d.whileWriting(func() error { return inOrder(steps) })
+}
+
+// whileWriting has the program know that f writes to the maps: meanwhile it makes sure of what it reads. The caller holds mu.
+func (d *Dataplane) whileWriting(f func() error) error {
+	next := func() error {
+		if err := d.objs.Writes.Set(d.writes + 1); err != nil {
+			return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarWrites, err)
+		}
+		d.writes++
+		return nil
+	}
+	if err := next(); err != nil {
+		return err
+	}
+	return errors.Join(f(), next())
 }

@@ -18,7 +18,8 @@ type Dataplane struct {
 	tables
 	repeats repeats
 
-	mu sync.Mutex // one writer of the maps at a time
+	mu     sync.Mutex // one writer of the maps at a time
+	writes uint32     // the program's variable; odd while one writes
 
 	attachMu sync.Mutex
 	dir      string               // of its pins; empty before Attach

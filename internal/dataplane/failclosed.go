@@ -14,10 +14,19 @@ import (
 // too much at worst; one that is to come under a set does if the kernel has all of it; and any other is closed in that direction (ClosedSet).
 // Where there is no room for pods themselves, every address that nobody knows behind a workload's interface is refused, as by GuardOn.
 // It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
-func (d *Dataplane) FailClosed(want *compiler.Tables) (int, error) {
+func (d *Dataplane) FailClosed(want *compiler.Tables) (closed int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
+	err = d.whileWriting(func() error {
+		var err error
+		closed, err = d.failClosed(want)
+		return err
+	})
+	return closed, err
+}
+
+func (d *Dataplane) failClosed(want *compiler.Tables) (int, error) {
 	have, err := d.read()
 	if err != nil {
 		// What cannot be read is not known to be there.

@@ -77,14 +77,17 @@ func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
 		func() error { return t.rows.deleteRaw(rows.extra) },
 		func() error { return t.ports.deleteRaw(ports.extra) },
 	}
-	err := inOrder(steps)
-	var full *MapFullError
-	if errors.As(err, &full) {
-		if err := t.makeRoom(pods.extra, addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
-			return drift, err
+	err := d.whileWriting(func() error {
+		err := inOrder(steps)
+		var full *MapFullError
+		if !errors.As(err, &full) {
+			return err
 		}
-		err = inOrder(steps)
-	}
+		if err := t.makeRoom(pods.extra, addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
+			return err
+		}
+		return inOrder(steps)
+	})
 	if err == nil {
 		err = d.refuseUnknown(false)
 	}

@@ -37,6 +37,9 @@ volatile const bool audited = false; /* nothing is refused on this node */
 /* Set while there are pods that the map has no room for: whoever is not in it may be one. */
 volatile bool pods_full = false;
 
+/* Goes up when the agent begins to write to the maps and when it ends: odd in between. */
+volatile __u32 writes = 0;
+
 /* An ICMP error about a flow, which conntrack looks up by the packet inside, or a flow that a helper expects. */
 static __always_inline bool is_related(unsigned long nfct)
 {
@@ -66,16 +69,42 @@ static __always_inline bool passed_before(unsigned long nfct)
 	return ct->status & IPS_CONFIRMED;
 }
 
+/*
+ * Reads an entry of a map that the agent writes to meanwhile. The kernel gives the memory of an entry that is replaced to the next one that
+ * is written, whoever may still be reading it. So what was read counts if nobody wrote, or if the entry is still in its place.
+ */
+static __always_inline bool read_entry(void *map, const struct address *key, void *value, __u32 size)
+{
+	const __u32 writes_before = writes;
+	void *entry = bpf_map_lookup_elem(map, key), *read;
+
+	for (int i = 0; i < 4 && entry; i++) {
+		__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
+		barrier();
+		if (writes == writes_before && writes_before % 2 == 0)
+			break;
+		read = entry;
+		entry = bpf_map_lookup_elem(map, key);
+		if (entry == read)
+			break;
+	}
+	return entry;
+}
+
 static __always_inline __u32 class_of(const struct address *a)
 {
-	__u32 *class = bpf_map_lookup_elem(&addresses, a);
+	struct network_key key = { .prefixlen = 128, .addr = *a };
+	__u32 class, *network;
 
-	if (!class) {
-		struct network_key key = { .prefixlen = 128, .addr = *a };
+	if (read_entry(&addresses, a, &class, sizeof(class)))
+		return class;
+	network = bpf_map_lookup_elem(&networks, &key);
+	return network ? *network : 0;
+}
 
-		class = bpf_map_lookup_elem(&networks, &key);
-	}
-	return class ? *class : 0;
+static __always_inline const struct pod *find_pod(const struct address *a, struct pod *pod)
+{
+	return read_entry(&pods, a, pod, sizeof(*pod)) ? pod : NULL;
 }
 
 /* What the set says about the peer and the port, as compiler.Tables defines. NULL: Deny of rule 0. */
@@ -269,14 +298,15 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		.len = ctx->skb->len,
 	};
 	enum parsed parsed = parse(&p, ctx->skb);
-	struct pod *source, *destination;
+	const struct pod *source, *destination;
+	struct pod sender, receiver;
 
 	if (parsed == UNPARSABLE_ADDRESSES)
 		return drop(&p, REASON_UNPARSABLE);
 	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would pass for IPv4 pods */
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
-	source = bpf_map_lookup_elem(&pods, &p.src);
+	source = find_pod(&p.src, &sender);
 	if (is_related(nfct) && may_speak_of_flow(&p, source))
 		return NF_ACCEPT;
 	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
@@ -285,7 +315,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	if (is_beside_policies(&p) && !refuse(&p, EGRESS, REASON_UNKNOWN, audited))
 		return NF_DROP;
 
-	destination = bpf_map_lookup_elem(&pods, &p.dst);
+	destination = find_pod(&p.dst, &receiver);
 	if (!has_true_source(&p, source) || !ends_are_known(&p, ctx->state, source, destination))
 		return NF_DROP;
 	if (parsed == UNPARSABLE) {

@@ -195,6 +195,7 @@ const (
 	FilterVarGuarded      = "guarded"
 	FilterVarHitsWanted   = "hits_wanted"
 	FilterVarPodsFull     = "pods_full"
+	FilterVarWrites       = "writes"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -271,6 +272,7 @@ type FilterVariableSpecs struct {
 	Guarded      *ebpf.VariableSpec `ebpf:"guarded"`
 	HitsWanted   *ebpf.VariableSpec `ebpf:"hits_wanted"`
 	PodsFull     *ebpf.VariableSpec `ebpf:"pods_full"`
+	Writes       *ebpf.VariableSpec `ebpf:"writes"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -335,6 +337,7 @@ type FilterVariables struct {
 	Guarded      *ebpf.Variable `ebpf:"guarded"`
 	HitsWanted   *ebpf.Variable `ebpf:"hits_wanted"`
 	PodsFull     *ebpf.Variable `ebpf:"pods_full"`
+	Writes       *ebpf.Variable `ebpf:"writes"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.
