@@ -143,7 +143,7 @@ func (a *Agent) sweep(work pending) (int, error) {
 		}
 		a.mu.Lock()
 		flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
-			return !refused(a.state.compiler.Tables(), f.Opened(), own)
+			return !isToCut(a.state.compiler.Tables(), &f, own)
 		})
 		a.mu.Unlock()
 		tcp, other := byHoldOff(flows)
@@ -164,6 +164,11 @@ func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
 		}
 	}
 	return tcp, other
+}
+
+// isToCut reports whether neither a live flow nor a master of it, for whose sake it was accepted, would be allowed to begin now.
+func isToCut(t *compiler.Tables, f *dataplane.Flow, node map[netip.Addr]bool) bool {
+	return refused(t, f.Opened(), node) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !refused(t, m, node) })
 }
 
 // refused reports whether a flow would not be allowed to begin now. What a pod has with its own node is always allowed, and with itself.

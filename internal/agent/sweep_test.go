@@ -83,3 +83,34 @@ func TestWhichLiveFlowsAreCut(t *testing.T) {
 		t.Error("a flow of a pod that is only audited is cut")
 	}
 }
+
+// What a helper of conntrack expected, such as the data of active FTP, is judged by the flow that it was expected from.
+func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
+	s := tell(t)
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.pod("web", "10.0.0.1")
+	s.endpoint("allow", everyPod, fromGroup("g"))
+	s.compiler.Commit()
+	flow := func(from, to string) policy.Flow {
+		return policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: 80}
+	}
+	allowed, refused := flow("10.0.0.2", "10.0.0.1"), flow("10.0.0.3", "10.0.0.1")
+	for _, tc := range []struct {
+		name    string
+		flow    policy.Flow
+		masters []policy.Flow
+		cut     bool
+	}{
+		{"refused, and nobody's", refused, nil, true},
+		{"refused, and its master", refused, []policy.Flow{refused}, true},
+		{"refused, and its master allowed", refused, []policy.Flow{allowed}, false},
+		{"refused, and its master, and that one's allowed", refused, []policy.Flow{refused, allowed}, false},
+		{"allowed, and its master refused", allowed, []policy.Flow{refused}, false},
+	} {
+		f := dataplane.Flow{Protocol: policy.TCP, Masters: tc.masters}
+		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
+		if got := isToCut(s.compiler.Tables(), &f, nil); got != tc.cut {
+			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
+		}
+	}
+}

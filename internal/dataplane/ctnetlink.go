@@ -22,6 +22,7 @@ const (
 	attrOriginal = 1 // CTA_TUPLE_ORIG
 	attrReply    = 2 // CTA_TUPLE_REPLY
 	attrID       = 12
+	attrMaster   = 14 // CTA_TUPLE_MASTER, the original tuple
 	attrZone     = 18
 	attrFilter   = 25
 
@@ -128,7 +129,10 @@ func eachEntry(b []byte, sequence uint32, entry func(Flow)) (done bool, _ error)
 		case kind == unix.NLMSG_DONE:
 			return true, nil
 		case kind == unix.NLMSG_ERROR && len(data) >= 4:
-			return true, unix.Errno(-int32(binary.NativeEndian.Uint32(data)))
+			if code := int32(binary.NativeEndian.Uint32(data)); code != 0 {
+				return true, unix.Errno(-code)
+			}
+			return true, nil // acknowledged
 		case kind == unix.NFNL_SUBSYS_CTNETLINK<<8: // IPCTNL_MSG_CT_NEW
 			var f Flow
 			var err error
@@ -166,6 +170,7 @@ func parseFlow(data, names []byte) (Flow, []byte, error) {
 	}
 	f := Flow{family: data[0]}
 	begin := len(names)
+	var zone []byte
 	for kind, value := range attributes(data[4:]) {
 		switch kind {
 		case attrOriginal:
@@ -175,13 +180,27 @@ func parseFlow(data, names []byte) (Flow, []byte, error) {
 			_, f.Reply = parseTuple(value)
 		case attrID, attrZone:
 			names = appendAttribute(names, kind, value)
+			if kind == attrZone {
+				zone = appendAttribute(nil, kind, value)
+			}
+		case attrMaster:
+			f.master = appendAttribute(nil, attrOriginal|unix.NLA_F_NESTED, value)
 		}
 	}
 	if !f.Original.Source.IsValid() || !f.Reply.Source.IsValid() {
 		return Flow{}, names, errors.New("an entry without addresses")
 	}
 	f.name = slices.Clip(names[begin:])
+	if f.master != nil {
+		f.master = append(f.master, zone...)
+	}
 	return f, names, nil
+}
+
+// masterOf asks for the flow that a helper expected this one from; fs.ErrNotExist where there is none any more.
+func masterOf(c *netlink.Conn, f *Flow) (master Flow, err error) {
+	err = dump(c, conntrackMessage(msgGet, netlink.Acknowledge, f.family, f.master), func(f Flow) { master = f })
+	return master, err
 }
 
 func appendAttribute(b []byte, kind uint16, value []byte) []byte {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -288,5 +289,55 @@ func TestFlows(t *testing.T) {
 	}
 	if got := n.flows(b.V4, b.V6); len(got) != 0 {
 		t.Errorf("after cutting all: %v", names(got))
+	}
+}
+
+// FTP's server opens a flow of its own to the client, for the sake of one that the client opened.
+func TestMastersOfExpectedFlows(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.nft(`table ip test {
+		ct helper ftp { type "ftp" protocol tcp; }
+		chain prerouting { type filter hook prerouting priority filter; tcp dport 21 ct helper set "ftp"; }
+	}`)
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.set(a, isolate(policy.Ingress))
+	const data = 200<<8 + 10
+	a.Echo("tcp", data)
+	isKept(t, b, "tcp", a.V4, data)
+	client, server := live(t, a, b, "tcp", netip.AddrPortFrom(b.V4, 21), 21)
+	for _, line := range []string{"\n", "PORT 10,9,0,1,200,10\r\n"} { // conntrack begins to read at the first end of a line
+		_, err := client.Write([]byte(line))
+		check(t, err)
+		_, err = server.Read(make([]byte, 64))
+		check(t, err)
+	}
+	c, err := b.Dial("tcp", netip.AddrPortFrom(a.V4, data), netnstest.Patience)
+	check(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	check(t, netnstest.Exchange(c, 64, netnstest.Patience))
+
+	control := flow("10.9.0.1", "10.9.0.2", policy.TCP, 21)
+	masters := func(addrs ...netip.Addr) map[policy.Flow][]policy.Flow {
+		out := map[policy.Flow][]policy.Flow{}
+		for _, f := range n.flows(addrs...) {
+			out[f.Opened()] = f.Masters
+		}
+		return out
+	}
+	want := map[policy.Flow][]policy.Flow{control: nil, flow("10.9.0.2", "10.9.0.1", policy.TCP, data): {control}}
+	for _, addrs := range [][]netip.Addr{{a.V4}, {a.V4, b.V4, a.V6, b.V6}} {
+		if got := masters(addrs...); !reflect.DeepEqual(got, want) {
+			t.Errorf("flows of %v with their masters: %v, want %v", addrs, got, want)
+		}
+	}
+	for _, f := range n.flows(a.V4) {
+		if f.Opened() == control {
+			n.cut(f)
+		}
+	}
+	delete(want, control)
+	want[flow("10.9.0.2", "10.9.0.1", policy.TCP, data)] = nil
+	if got := masters(a.V4); !reflect.DeepEqual(got, want) {
+		t.Errorf("after the master was cut: %v, want %v", got, want)
 	}
 }

@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"net/netip"
 
@@ -23,10 +25,14 @@ type Flow struct {
 	Original Tuple
 	// Reply is as the server answers: from its own address, to the client's or, where the client was masqueraded, to the node's.
 	Reply Tuple
+	// Masters are the flow that a helper of conntrack expected this one from, as FTP's data from its control connection, and that flow's own, each as its first
+	// packet was judged. For their sake this flow's first packet was not. One that has ended is not among them.
+	Masters []policy.Flow
 
 	// How the kernel calls the entry: the attributes of a message that deletes it.
 	family byte
 	name   []byte
+	master []byte // the attributes of a message that asks for the master; nil without
 }
 
 // Opened is the flow as its first packet was judged: after DNAT, before SNAT.
@@ -43,6 +49,8 @@ const (
 	filteredDumps = 2
 	// someFlows are handed over at a time.
 	someFlows = 500
+	// mostMasters are more than any helper makes: H.323 comes to media by way of two others.
+	mostMasters = 4
 )
 
 // Flows are the flows that one of these addresses opened or serves, some hundreds at a time: the kernel's table is read on
@@ -91,27 +99,54 @@ func readFlows(c *netlink.Conn, addrs []netip.Addr, emit func([]Flow)) error {
 	for _, a := range addrs {
 		wanted[a] = true
 	}
-	var flows []Flow
+	var flows, expected []Flow
 	flush := func() {
 		if len(flows) > 0 {
 			emit(flows)
 		}
 		flows = make([]Flow, 0, someFlows)
 	}
+	add := func(f Flow) {
+		if flows = append(flows, f); len(flows) >= someFlows {
+			flush()
+		}
+	}
 	for _, request := range dumps(addrs) {
 		err := dump(c, request, func(f Flow) {
-			if !wanted[f.Original.Source.Addr()] && !wanted[f.Reply.Source.Addr()] {
-				return
-			}
-			if flows = append(flows, f); len(flows) >= someFlows {
-				flush()
+			switch {
+			case !wanted[f.Original.Source.Addr()] && !wanted[f.Reply.Source.Addr()]:
+			case f.master != nil:
+				expected = append(expected, f)
+			default:
+				add(f)
 			}
 		})
 		if err != nil {
 			return err
 		}
 	}
+	for i := range expected {
+		if err := findMasters(c, &expected[i]); err != nil {
+			return err
+		}
+		add(expected[i])
+	}
 	flush()
+	return nil
+}
+
+func findMasters(c *netlink.Conn, f *Flow) error {
+	for from := *f; from.master != nil && len(f.Masters) < mostMasters; {
+		master, err := masterOf(c, &from)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("ask for the master of %v: %w", from.Original, err)
+		}
+		f.Masters = append(f.Masters, master.Opened())
+		from = master
+	}
 	return nil
 }
 
