@@ -1,9 +1,10 @@
 package model
 
 import (
-	"maps"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -40,10 +41,18 @@ func declared(c, manifests *Cluster) (out []corev1.Namespace) {
 	return out
 }
 
+// ownLabels are those that controllers give each pod of a workload for itself: manifests of the workload do not say them.
+var ownLabels = []string{
+	appsv1.DefaultDeploymentUniqueLabelKey, appsv1.ControllerRevisionHashLabelKey, appsv1.StatefulSetPodNameLabel, appsv1.PodIndexLabel,
+	batchv1.JobNameLabel, "job-name", batchv1.ControllerUidLabel, "controller-uid", batchv1.JobCompletionIndexAnnotation,
+}
+
 func applyPods(pods, manifests []Pod) []Pod {
 	next := map[Workload]*Pod{}
+	named := map[string]*Pod{}
 	for i := range manifests {
 		next[manifests[i].Workload] = &manifests[i]
+		named[manifests[i].Key()] = &manifests[i]
 	}
 	have := map[Workload]bool{}
 	taken := map[string]bool{}
@@ -51,10 +60,14 @@ func applyPods(pods, manifests []Pod) []Pod {
 	for _, p := range pods {
 		have[p.Workload] = true
 		if n := next[p.Workload]; n != nil {
+			if same := named[p.Key()]; same != nil && same.Workload == p.Workload {
+				n = same // what it says may be about this pod alone
+			}
 			status := p.Status
 			name := p.Name
-			labels := maps.Clone(n.Labels)
-			for _, key := range []string{"pod-template-hash", "controller-revision-hash"} {
+			labels := with(n.Labels)
+			for _, key := range ownLabels {
+				delete(labels, key)
 				if v, ok := p.Labels[key]; ok {
 					labels[key] = v
 				}

@@ -1,0 +1,68 @@
+package model
+
+import "testing"
+
+// Whatever labels tell the pods of a workload apart, to apply what is there changes nothing.
+func TestWhatIsThereAppliedAgainChangesNothing(t *testing.T) {
+	const policies = `
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: of-one}
+spec: {podSelector: {matchLabels: {statefulset.kubernetes.io/pod-name: db-0}}, policyTypes: [Ingress]}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: of-the-primary}
+spec: {podSelector: {matchLabels: {role: primary}}, policyTypes: [Ingress]}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: of-one-run}
+spec: {podSelector: {matchLabels: {job-name: nightly-29012345}}, policyTypes: [Ingress]}
+`
+	const set = `
+kind: StatefulSet
+apiVersion: apps/v1
+metadata: {name: db}
+spec: {replicas: 2, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c}]}}}
+`
+	const cron = `
+---
+kind: CronJob
+apiVersion: batch/v1
+metadata: {name: nightly}
+spec: {jobTemplate: {spec: {template: {metadata: {labels: {app: nightly}}, spec: {containers: [{name: c}]}}}}}
+`
+	const pods = `
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: db-0, labels: {app: db, role: primary, statefulset.kubernetes.io/pod-name: db-0}, ownerReferences: [{kind: StatefulSet, name: db, controller: true}]}
+spec: {containers: [{name: c}]}
+status: {phase: Running, podIP: 10.0.0.1}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: db-1, labels: {app: db, statefulset.kubernetes.io/pod-name: db-1}, ownerReferences: [{kind: StatefulSet, name: db, controller: true}]}
+spec: {containers: [{name: c}]}
+status: {phase: Running, podIP: 10.0.0.2}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: nightly-29012345-x7, labels: {app: nightly, job-name: nightly-29012345}, ownerReferences: [{kind: Job, name: nightly-29012345, controller: true}]}
+spec: {containers: [{name: c}]}
+status: {phase: Running, podIP: 10.0.0.3}
+`
+	for name, tc := range map[string]struct{ before, applied string }{
+		"workloads to workloads": {set + cron + policies, set + cron + policies},
+		"pods to pods":           {set + pods + policies, set + pods + policies},
+		"workloads to pods":      {set + pods + policies, cron + policies},
+		"fewer replicas":         {set + policies, "\nkind: StatefulSet\napiVersion: apps/v1\nmetadata: {name: db}\nspec: {replicas: 1, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c}]}}}\n" + policies},
+	} {
+		before := mustRead(t, tc.before)
+		if d := NewDifference(before, before.Apply(mustRead(t, tc.applied), false)); !d.Empty() {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
