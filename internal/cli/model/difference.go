@@ -43,7 +43,9 @@ func (d *Difference) Empty() bool {
 func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 	d := &Difference{Added: []string{}, Changed: []string{}, Removed: []string{}, Pairs: []Pair{}}
 	changed := d.policies(before.Policies, after.Policies)
-	old, now := NewReach(before, outside...), NewReach(after, outside...)
+	e, f := NewEvaluator(before), NewEvaluator(after)
+	outside = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return e.PodAt(a) != nil || f.PodAt(a) != nil }) // told as the pod
+	old, now := newReach(e, outside), newReach(f, outside)
 	var both []Workload
 	for _, w := range now.Workloads() {
 		if old.groups[w] == nil {
@@ -59,7 +61,7 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 	}
 	moves := map[Workload][]move{}
 	for _, w := range both {
-		moves[w] = movesOf(before, after, old, now, w, changed)
+		moves[w] = movesOf(old, now, w, changed)
 	}
 	for _, from := range both {
 		for _, to := range both {
@@ -85,10 +87,10 @@ type move struct {
 }
 
 // movesOf are the different moves of a workload's addresses.
-func movesOf(before, after *Cluster, old, now *Reach, w Workload, changed map[string]bool) []move {
-	was := addresses(before, w)
+func movesOf(old, now *Reach, w Workload, changed map[string]bool) []move {
+	was := addresses(old.evaluator, w)
 	var out []move
-	for addr, pod := range addresses(after, w) {
+	for addr, pod := range addresses(now.evaluator, w) {
 		m := move{addr: addr, now: now.place(addr, pod), pods: 1}
 		if p, ok := was[addr]; ok {
 			m.old = old.place(addr, p)
@@ -109,8 +111,9 @@ func movesOf(before, after *Cluster, old, now *Reach, w Workload, changed map[st
 	return out
 }
 
-func addresses(c *Cluster, w Workload) map[netip.Addr]*Pod {
-	out := map[netip.Addr]*Pod{}
+// addresses of a workload, each with the pod that it is judged as: another workload's, where both have the address.
+func addresses(e *Evaluator, w Workload) map[netip.Addr]*Pod {
+	out, c := map[netip.Addr]*Pod{}, e.Cluster()
 	if w.Kind == "Address" {
 		out[netip.MustParseAddr(w.Name)] = nil
 		return out
@@ -121,7 +124,7 @@ func addresses(c *Cluster, w Workload) map[netip.Addr]*Pod {
 			continue
 		}
 		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
-			out[a] = &c.Pods[i]
+			out[a] = e.PodAt(a)
 		}
 	}
 	return out

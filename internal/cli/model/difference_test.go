@@ -85,3 +85,38 @@ func TestTheSameChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+func namedPods(t *testing.T, port int, addresses ...string) *Cluster {
+	text := fmt.Sprintf(`
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: np}
+spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: a}}}, {ipBlock: {cidr: 10.0.0.2/32}}], ports: [{port: %d}]}]}
+`, port)
+	for i, a := range addresses {
+		text += fmt.Sprintf("---\nkind: Pod\napiVersion: v1\nmetadata: {name: %c, labels: {app: %[1]c}}\nspec: {containers: [{name: c}]}\nstatus: {phase: Running, podIP: %s}\n", 'a'+i, a)
+	}
+	return mustRead(t, text)
+}
+
+// Of two pods with one address the first has it, here as for the reference.
+func TestDifferencesWithAnAddressOfTwoPods(t *testing.T) {
+	before, after := namedPods(t, 80, "10.0.0.1", "10.0.0.1", "10.0.0.3"), namedPods(t, 81, "10.0.0.1", "10.0.0.1", "10.0.0.3")
+	d := NewDifference(before, after)
+	if len(d.Pairs) == 0 || d.Pairs[0].From.Name != "a" || d.Pairs[0].Gained.String() != "TCP 81" || d.Pairs[0].Lost.String() != "TCP 80" {
+		t.Errorf("%+v", d)
+	}
+}
+
+// An address in a policy's block may be a pod's: it is told as the pod.
+func TestDifferencesWithABlockThatIsAPods(t *testing.T) {
+	before, after := namedPods(t, 80, "10.0.0.1", "10.0.0.2"), namedPods(t, 81, "10.0.0.1", "10.0.0.2")
+	d := NewDifference(before, after, Blocks(before.Policies)...)
+	var got []string
+	for _, p := range d.Pairs {
+		got = append(got, p.From.Name+" "+p.To.Name)
+	}
+	if !slices.Equal(got, []string{"a b", "b a"}) {
+		t.Errorf("%q", got)
+	}
+}

@@ -11,9 +11,10 @@ import (
 
 // Reach answers for whole workloads.
 type Reach struct {
-	places map[string]*place // by looks
-	groups map[Workload]*group
-	looks  *looks
+	evaluator *Evaluator
+	places    map[string]*place // by looks
+	groups    map[Workload]*group
+	looks     *looks
 }
 
 // group is a workload's places.
@@ -61,8 +62,12 @@ func Outside(addr netip.Addr) Workload { return Workload{Kind: "Address", Name: 
 
 // NewReach of a cluster, and of addresses outside it.
 func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
-	r := &Reach{places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies)}
-	e := NewEvaluator(c)
+	return newReach(NewEvaluator(c), outside)
+}
+
+func newReach(e *Evaluator, outside []netip.Addr) *Reach {
+	c := e.Cluster()
+	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies)}
 	for i := range c.Pods {
 		pod := &c.Pods[i]
 		if !policy.IsPeer(&pod.Pod) {
