@@ -107,6 +107,8 @@ func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, e
 			m.Outside = append(m.Outside, netip.MustParseAddr("2001:db8::1"))
 		}
 		m.Outside = append(m.Outside, model.Blocks(c.Policies)...)
+		e := model.NewEvaluator(c)
+		m.Outside = slices.DeleteFunc(m.Outside, func(a netip.Addr) bool { return e.PodAt(a) != nil }) // it is inside
 	}
 	return c, m, nil
 }
