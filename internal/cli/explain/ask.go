@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -13,7 +14,7 @@ import (
 // Ask whether from reaches to. Families, replicas and endpoints that are judged alike, by the same rules, are one flow of the answer.
 func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 	e := model.NewEvaluator(c)
-	source, err := findEnd(c, e, namespace, from)
+	sources, err := findEnds(c, e, namespace, from)
 	if err != nil {
 		return nil, fmt.Errorf("--from %s: %w", from, err)
 	}
@@ -21,22 +22,20 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--to %s: %w", to, err)
 	}
+	if !slices.ContainsFunc(targets, target.onHost) {
+		sources = distinct(c, sources, func(s end) end { return s })
+	}
+	if targets[0].service == "" && !slices.ContainsFunc(sources, end.onHost) {
+		targets = distinct(c, targets, func(t target) end { return t.end })
+	}
 	out := &Answer{Allowed: true}
 	for _, t := range targets {
 		for _, port := range t.ports {
-			for _, d := range t.addresses {
-				s, ok := ofFamily(source.addresses, d)
-				if !ok {
-					continue
+			for _, source := range sources {
+				if source.pod != nil && source.pod == t.pod && len(sources) > 1 && len(targets) > 1 {
+					continue // replicas are meant, not one and itself
 				}
-				f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number})
-				if f.Service = t.service; f.Service != "" {
-					f.Hint = "" // the port is the pod's already
-				}
-				if !told(out.Flows, &f) {
-					out.Flows = append(out.Flows, f)
-				}
-				out.Allowed = out.Allowed && f.Allowed
+				out.ask(e, source, &t, port)
 			}
 		}
 	}
@@ -44,6 +43,49 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 		return nil, errors.New("the two have no address family in common")
 	}
 	return out, nil
+}
+
+// ask about one pod or address at each end.
+func (a *Answer) ask(e *model.Evaluator, source end, t *target, port model.Port) {
+	for _, d := range t.addresses {
+		s, ok := ofFamily(source.addresses, d)
+		if !ok {
+			continue
+		}
+		f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number})
+		if f.Service = t.service; f.Service != "" {
+			f.Hint = "" // the port is the pod's already
+		}
+		if !told(a.Flows, &f) {
+			a.Flows = append(a.Flows, f)
+		}
+		a.Allowed = a.Allowed && f.Allowed
+	}
+}
+
+// distinct are the ends less those that no policy tells apart from two others of the same workload, which may be each other's ends.
+func distinct[T any](c *model.Cluster, list []T, of func(T) end) []T {
+	if len(list) < 2 {
+		return list
+	}
+	for _, o := range list {
+		if of(o).onHost() {
+			return list
+		}
+	}
+	keep := map[string]bool{}
+	for range 2 {
+		rest := &model.Cluster{Policies: c.Policies}
+		for _, o := range list {
+			if p := of(o).pod; !keep[p.Key()] {
+				rest.Pods = append(rest.Pods, *p)
+			}
+		}
+		for _, p := range rest.Distinct() {
+			keep[p.Key()] = true
+		}
+	}
+	return slices.DeleteFunc(list, func(o T) bool { return !keep[of(o).pod.Key()] })
 }
 
 func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
@@ -59,7 +101,7 @@ func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 func told(flows []Flow, f *Flow) bool {
 	for i := range flows {
 		a, b := flows[i], *f
-		if a.Destination.Pod == "" || a.Destination.Workload != b.Destination.Workload || a.Destination.Workload == "" && a.Destination.Pod != b.Destination.Pod {
+		if !a.Source.like(b.Source) || !a.Destination.like(b.Destination) {
 			continue
 		}
 		a.Source, a.Destination, b.Source, b.Destination = End{}, End{}, End{}, End{}
@@ -69,6 +111,14 @@ func told(flows []Flow, f *Flow) bool {
 		}
 	}
 	return false
+}
+
+// like: of one pod, or of one workload. An address that is no pod's is like itself alone.
+func (e End) like(o End) bool {
+	if e.Pod == "" || o.Pod == "" {
+		return e == o
+	}
+	return e.Namespace == o.Namespace && e.Workload == o.Workload && (e.Workload != "" || e.Pod == o.Pod)
 }
 
 func anonymous(halves []Half) []Half {

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,9 +19,10 @@ import (
 type end struct {
 	pod       *model.Pod
 	addresses []netip.Addr
-	// of is how many pods the name stands for; pod is the first.
-	of int
 }
+
+// onHost: what such an end is judged by depends on the node of the other one.
+func (e end) onHost() bool { return e.pod == nil || e.pod.Spec.HostNetwork }
 
 func (e end) String() string {
 	if e.pod == nil {
@@ -29,11 +31,11 @@ func (e end) String() string {
 	return e.pod.Describe()
 }
 
-// findEnd reads "namespace/pod", "namespace/workload", "pod" or an address.
-func findEnd(c *model.Cluster, e *model.Evaluator, namespace, name string) (end, error) {
+// findEnds reads "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods.
+func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]end, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		addr = addr.Unmap()
-		return end{pod: e.PodAt(addr), addresses: []netip.Addr{addr}, of: 1}, nil
+		return []end{{pod: e.PodAt(addr), addresses: []netip.Addr{addr}}}, nil
 	}
 	if ns, rest, ok := strings.Cut(name, "/"); ok {
 		namespace, name = ns, rest
@@ -46,25 +48,39 @@ func findEnd(c *model.Cluster, e *model.Evaluator, namespace, name string) (end,
 		case p.Namespace != namespace:
 			continue
 		case p.Name == name:
-			return podEnd(p, 1)
+			out, err := podEnd(p)
+			return []end{out}, err
 		case p.Workload.Name == name:
 			pods = append(pods, p)
 		}
 		near = append(near, p.Workload.Name)
 	}
 	if len(pods) > 0 {
-		for _, p := range pods {
-			if out, err := podEnd(p, len(pods)); err == nil {
-				return out, nil
-			}
-		}
-		return podEnd(pods[0], len(pods))
+		return podEnds(pods)
 	}
 	slices.Sort(near)
 	if near = slices.Compact(near); len(near) > 0 {
-		return end{}, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shorten(near))
+		return nil, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shorten(near))
 	}
-	return end{}, fmt.Errorf("no pod or workload %s/%s, and none at all in namespace %s", namespace, name, namespace)
+	return nil, fmt.Errorf("no pod or workload %s/%s, and none at all in namespace %s", namespace, name, namespace)
+}
+
+// podEnds are the pods that have addresses.
+func podEnds(pods []*model.Pod) ([]end, error) {
+	var out []end
+	var failed error
+	for _, p := range pods {
+		switch one, err := podEnd(p); {
+		case err == nil:
+			out = append(out, one)
+		case failed == nil:
+			failed = err
+		}
+	}
+	if len(out) == 0 {
+		return nil, failed
+	}
+	return out, nil
 }
 
 func shorten(names []string) string {
@@ -74,8 +90,8 @@ func shorten(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func podEnd(p *model.Pod, of int) (end, error) {
-	out := end{pod: p, addresses: policy.PodAddresses(&p.Pod), of: of}
+func podEnd(p *model.Pod) (end, error) {
+	out := end{pod: p, addresses: policy.PodAddresses(&p.Pod)}
 	switch {
 	case p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed:
 		return out, fmt.Errorf("pod %s has ended (%s): it has no address any more", p.Key(), p.Status.Phase)
@@ -103,26 +119,35 @@ func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) (
 			return serviceTargets(c, e, namespace, s.Namespace+"/"+s.Name, port)
 		}
 	}
-	to, err := findEnd(c, e, namespace, name)
+	ends, err := findEnds(c, e, namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	t := target{end: to}
-	switch {
-	case port != "":
-		p, err := parsePort(port, to.pod)
-		if err != nil {
-			return nil, err
+	var out []target
+	var failed error
+	for _, to := range ends {
+		t := target{end: to}
+		switch {
+		case port != "":
+			p, err := parsePort(port, to.pod)
+			if err != nil {
+				failed = cmp.Or(failed, err)
+				continue
+			}
+			t.ports = []model.Port{p}
+		case to.pod == nil:
+			return nil, fmt.Errorf("an address needs a port, as %s:443", text)
+		default:
+			if t.ports = c.Ports(to.pod); len(t.ports) == 0 {
+				t.ports = []model.Port{model.OtherPort}
+			}
 		}
-		t.ports = []model.Port{p}
-	case to.pod == nil:
-		return nil, fmt.Errorf("an address needs a port, as %s:443", text)
-	default:
-		if t.ports = c.Ports(to.pod); len(t.ports) == 0 {
-			t.ports = []model.Port{model.OtherPort}
-		}
+		out = append(out, t)
 	}
-	return []target{t}, nil
+	if len(out) == 0 {
+		return nil, failed
+	}
+	return out, nil
 }
 
 // splitPort cuts a port off; an IPv6 address with one has brackets.
@@ -198,7 +223,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 		found = true
 		for _, b := range c.Backends(s, sp) {
 			out = append(out, target{
-				end:     end{pod: e.PodAt(b.Address.Addr()), addresses: []netip.Addr{b.Address.Addr()}, of: 1},
+				end:     end{pod: e.PodAt(b.Address.Addr()), addresses: []netip.Addr{b.Address.Addr()}},
 				service: fmt.Sprintf("%s/%s:%d", namespace, name, sp.Port),
 				ports:   []model.Port{{Protocol: b.Protocol, Number: b.Address.Port()}},
 			})
