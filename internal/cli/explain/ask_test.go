@@ -50,7 +50,7 @@ func TestPodsOfAWorkloadThatAreJudgedDifferently(t *testing.T) {
 		"from an address":    {"192.0.2.1", "shop/db:sql", " db-0 true,  db-1 false"},
 		"to one of the pods": {"shop/client", "shop/db-2:sql", "client db-2 true"},
 		"between replicas":   {"shop/db", "shop/db:sql", "db-1 db-0 false, db-2 db-0 true, db-0 db-1 false"},
-		"to a Service":       {"shop/client", "svc/shop/db:5432", "client db-0 true, client db-1 false"},
+		"to a Service":       {"shop/client", "svc/shop/db:5432/TCP", "client db-0 true, client db-1 false"},
 	} {
 		answer, err := askDatabase(tc.from, tc.to)
 		if err != nil {
@@ -68,5 +68,12 @@ func TestPodsOfAWorkloadThatAreJudgedDifferently(t *testing.T) {
 		if text := strings.Join(got, ", "); text != tc.want || answer.Allowed == strings.Contains(text, "false") {
 			t.Errorf("%s: %q, want %q; allowed %t", name, text, tc.want, answer.Allowed)
 		}
+	}
+}
+
+func TestTheWayOutIsOne(t *testing.T) {
+	_, err := askDatabase("shop/client", "2001:db8::1")
+	if err == nil || !strings.HasSuffix(err.Error(), "as [2001:db8::1]:443") {
+		t.Error(err)
 	}
 }

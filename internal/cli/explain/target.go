@@ -136,7 +136,7 @@ func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) (
 			}
 			t.ports = []model.Port{p}
 		case to.pod == nil:
-			return nil, fmt.Errorf("an address needs a port, as %s:443", text)
+			return nil, fmt.Errorf("an address needs a port, as %s", netip.AddrPortFrom(to.addresses[0], 443))
 		default:
 			if t.ports = c.Ports(to.pod); len(t.ports) == 0 {
 				t.ports = []model.Port{model.OtherPort}
@@ -217,7 +217,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	for j := range s.Spec.Ports {
 		sp := &s.Spec.Ports[j]
 		number, protocol, _ := strings.Cut(port, "/")
-		if port != "" && number != sp.Name && number != strconv.Itoa(int(sp.Port)) || protocol != "" && !strings.EqualFold(protocol, string(sp.Protocol)) {
+		if port != "" && number != sp.Name && number != strconv.Itoa(int(sp.Port)) || protocol != "" && !strings.EqualFold(protocol, policy.ProtocolOf(&sp.Protocol).String()) {
 			continue
 		}
 		found = true
