@@ -116,6 +116,7 @@ func TestWhatCannotBeReadIsNamed(t *testing.T) {
 		"kind: Pod\n---\nkind: Pod\napiVersion: v1\nspec: {containers: 5}":                                                  "document 2: Pod",
 		"- kind: Pod\n- kind: Pod":                        "document 1: this is no object",
 		"kind: Pod\nmetadata: {name: {{ .Values.name }}}": "is a template",
+		"{{- if .Values.on }}\nkind: Pod\n{{- end }}":     "is a template",
 	} {
 		if _, err := read(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)

@@ -83,7 +83,7 @@ func (f *file) cut() {
 			return
 		}
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(f.text), []byte("{")) {
+	if text := bytes.TrimSpace(f.text); bytes.HasPrefix(text, []byte("{")) && !bytes.HasPrefix(text, []byte("{{")) { // that is a template
 		f.cutJSON()
 		return
 	}
