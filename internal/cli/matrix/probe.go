@@ -84,6 +84,7 @@ type target struct {
 	row, column int
 	protocol    policy.Protocol
 	to          netip.AddrPort
+	meant       bool // to pass
 }
 
 // probe makes the connections of the table from the pods themselves, in its columns' protocols.
@@ -128,6 +129,7 @@ func (t *Table) probe(ctx context.Context, env *command.Env, c *model.Cluster) e
 	if env.Interactive() {
 		fmt.Fprint(env.ErrOut, "\r\x1b[K")
 	}
+	t.settle()
 	return ctx.Err()
 }
 
@@ -139,6 +141,7 @@ func (t *Table) targets(c *model.Cluster) map[*model.Pod][]target {
 			byWorkload[p.Workload] = append(byWorkload[p.Workload], p)
 		}
 	}
+	evaluator := model.NewEvaluator(c)
 	out := map[*model.Pod][]target{}
 	for i, row := range t.Rows {
 		for j, column := range t.Columns {
@@ -151,8 +154,9 @@ func (t *Table) targets(c *model.Cluster) map[*model.Pod][]target {
 						continue
 					}
 					for _, a := range policy.PodAddresses(&to.Pod) {
-						if hasFamily(from, a) {
-							out[from] = append(out[from], target{i, j, column.Port.Protocol, netip.AddrPortFrom(a, column.Port.Number)})
+						if source, ok := ofFamily(from, a); ok {
+							f := policy.Flow{Source: source, Destination: a, Protocol: column.Port.Protocol, Port: column.Port.Number}
+							out[from] = append(out[from], target{i, j, f.Protocol, netip.AddrPortFrom(a, f.Port), evaluator.Allows(f)})
 						}
 					}
 				}
@@ -162,19 +166,25 @@ func (t *Table) targets(c *model.Cluster) map[*model.Pod][]target {
 	return out
 }
 
-func hasFamily(p *model.Pod, like netip.Addr) bool {
+func ofFamily(p *model.Pod, like netip.Addr) (netip.Addr, bool) {
 	for _, a := range policy.PodAddresses(&p.Pod) {
 		if a.Is4() == like.Is4() {
-			return true
+			return a, true
 		}
 	}
-	return false
+	return netip.Addr{}, false
 }
 
 // record an outcome. A datagram that nobody answers may have come through all the same: where policies allow it, that says nothing.
 func (t *Table) record(at target, o outcome) {
-	if o == unknown || o == silent && at.protocol == policy.UDP && t.Cells[at.row][at.column] != model.Denied {
+	if o == unknown || o == silent && at.protocol == policy.UDP && at.meant {
 		return
+	}
+	if (o == answered) != at.meant {
+		if t.differs == nil {
+			t.differs = map[[2]int]bool{}
+		}
+		t.differs[[2]int{at.row, at.column}] = true
 	}
 	cell := &t.Measured[at.row][at.column]
 	v := model.Denied
@@ -185,6 +195,17 @@ func (t *Table) record(at target, o outcome) {
 		v = model.Partial
 	}
 	*cell = v
+}
+
+// settle the cells that are not the same for all pods: where some of the pods said nothing, and the others what is meant, nobody knows.
+func (t *Table) settle() {
+	for i := range t.Measured {
+		for j, measured := range t.Measured[i] {
+			if t.Cells[i][j] == model.Partial && measured != model.Partial && !t.differs[[2]int{i, j}] {
+				t.Measured[i][j] = model.NotAsked
+			}
+		}
+	}
 }
 
 // dial from a pod: with kidoban's own probe where it is, else with what its shell finds.

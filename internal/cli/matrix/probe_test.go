@@ -79,9 +79,38 @@ func TestSilenceOfDatagramsSaysNothingWhereTheyMayPass(t *testing.T) {
 		{policy.SCTP, model.Allowed, unknown, model.NotAsked},
 	} {
 		table := &Table{Matrix: &model.Matrix{Cells: [][]model.Verdict{{tc.meant}}}, Measured: [][]model.Verdict{{model.NotAsked}}}
-		table.record(target{protocol: tc.protocol}, tc.outcome)
+		table.record(target{protocol: tc.protocol, meant: tc.meant == model.Allowed}, tc.outcome)
 		if got := table.Measured[0][0]; got != tc.want {
 			t.Errorf("%s %s, outcome %d: %s, want %s", tc.protocol, tc.meant, tc.outcome, got, tc.want)
+		}
+	}
+}
+
+// In a cell of pods that are judged differently silence says of one pod what it does not say of another.
+func TestCellsOfPodsThatAreJudgedDifferently(t *testing.T) {
+	allowed, refused := target{protocol: policy.UDP, meant: true}, target{protocol: policy.UDP}
+	type result struct {
+		of target
+		outcome
+	}
+	for name, tc := range map[string]struct {
+		results []result
+		want    model.Verdict
+		wrong   int
+	}{
+		"as is meant":                          {[]result{{allowed, answered}, {refused, silent}}, model.Partial, 0},
+		"the server does not answer":           {[]result{{allowed, silent}, {refused, silent}}, model.NotAsked, 0},
+		"nothing to connect with":              {[]result{{allowed, answered}, {refused, unknown}}, model.NotAsked, 0},
+		"the refused one comes through":        {[]result{{allowed, answered}, {refused, answered}}, model.Allowed, 1},
+		"it does, and the server is not known": {[]result{{allowed, silent}, {refused, answered}}, model.Allowed, 1},
+	} {
+		table := &Table{Matrix: &model.Matrix{Cells: [][]model.Verdict{{model.Partial}}}, Measured: [][]model.Verdict{{model.NotAsked}}}
+		for _, r := range tc.results {
+			table.record(r.of, r.outcome)
+		}
+		table.settle()
+		if wrong, _ := table.Wrong(); table.Measured[0][0] != tc.want || wrong != tc.wrong {
+			t.Errorf("%s: %s, want %s; %d wrong, want %d", name, table.Measured[0][0], tc.want, wrong, tc.wrong)
 		}
 	}
 }

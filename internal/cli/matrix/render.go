@@ -16,6 +16,8 @@ type Table struct {
 	*model.Matrix
 	// Measured is as Cells; nil where nothing was probed, NotAsked for a cell that was not.
 	Measured [][]model.Verdict
+	// differs are the cells, by row and column, of which a connection went otherwise than is meant for its pods.
+	differs map[[2]int]bool
 }
 
 // Cell is one entry of the JSON form.
