@@ -31,7 +31,7 @@ type Comparison struct {
 	Silent time.Time `json:"silentSince"`
 	// Unseen is what keeps this from being a whole answer.
 	Unseen []string `json:"unseen,omitempty"`
-	// Same: the policies mean the same, and no flow differed for the time asked.
+	// Same: all policies were compared and mean the same, and no flow differed for the time asked.
 	Same bool `json:"same"`
 }
 
@@ -148,7 +148,7 @@ func (w *watcher) policies(ctx context.Context, in *input) error {
 	namespaces := in.namespaces()
 	w.before = calico.NewJudge(in.set, namespaces)
 	w.after = calico.NewJudge(&calico.Set{Kubernetes: in.set.Kubernetes}, namespaces)
-	w.report.NotCompared = w.before.Problems
+	w.report.NotCompared = append(slices.Clone(w.before.Problems), in.notOf(w.before.Problems)...)
 	before := in.set.Without(func(p *calico.Policy) bool {
 		return slices.ContainsFunc(w.before.Problems, func(q calico.Problem) bool { return q.Object == p.String() })
 	}, in.set.Kubernetes)

@@ -120,11 +120,7 @@ func isNotConverted(np *networkingv1.NetworkPolicy) bool {
 func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, error) {
 	r := convert.Convert(in.set, o)
 	c := &Conversion{Policies: r.Policies, Converted: r.Converted, NotConverted: r.NotConverted, Refused: r.Refused, Notes: slices.Concat(in.set.Inert, r.Notes)}
-	for _, p := range in.set.Invalid {
-		if !slices.Contains(c.Refused, p) {
-			c.Refused = append(c.Refused, p)
-		}
-	}
+	c.Refused = append(c.Refused, in.notOf(c.Refused)...)
 	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
 	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
 	var err error

@@ -266,6 +266,9 @@ func (g *gatherer) policies() error {
 	result := convert.Convert(in.set, convert.Options{Namespaces: in.namespaces(), ExpandGlobal: true})
 	all := len(result.Converted) + len(result.NotConverted)
 	g.check.find(Tells, "policies", "", "%s", kinds(g.check.Kinds))
+	for _, p := range in.notOf(result.Refused) {
+		g.check.find(Blocks, "conversion", p.Fix, "%s: %s", p.Object, p.Problem)
+	}
 	switch {
 	case all == 0:
 		g.check.find(Tells, "conversion", "", "Calico has no policies of its own: Kubernetes' NetworkPolicies are all there is")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -104,6 +105,16 @@ func (in *input) take(list []unstructured.Unstructured) error {
 		}
 	}
 	return nil
+}
+
+// notOf are the problems of what cannot be read that are not among these, such as those of objects that are no policies of Calico's.
+func (in *input) notOf(told []calico.Problem) (out []calico.Problem) {
+	for _, p := range in.set.Invalid {
+		if !slices.Contains(told, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // listCalico lists a kind of Calico's as it is stored or, where that is not to be had, as Calico's own API server gives it; nil where the cluster

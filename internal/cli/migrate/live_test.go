@@ -232,7 +232,7 @@ func compare(t *testing.T, documents string, events ...agentEvent) (*watcher, st
 	env := testEnv(&out)
 	now := noon
 	env.Now = func() time.Time { now = now.Add(time.Second); return now }
-	w, err := newWatcher(t.Context(), env, cluster(t, calicoKinds(installation), documents), 20*time.Second)
+	w, err := newWatcher(t.Context(), env, cluster(t, calicoKinds(installation, baselineKind), documents), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,8 +301,33 @@ kind: NetworkPolicy
 metadata: {name: default.ping, namespace: shop}
 spec: {order: 1, types: [Ingress], ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8}}]}`
 	w, out := compare(t, documents, line(t, agentapi.VerdictAuditDeny, "10.0.0.3", "10.0.0.1", "ICMP", 0))
-	if w.report.Same && len(w.report.NotCompared) == 0 || len(w.report.Traffic.Flows) != 1 || w.report.Traffic.Flows[0].Calico != unknown {
+	if w.report.Same || len(w.report.NotCompared) != 1 || len(w.report.Traffic.Flows) != 1 || w.report.Traffic.Flows[0].Calico != unknown {
 		t.Errorf("%s", out)
+	}
+}
+
+// A policy of network-policy-api that Calico is asked last: neither engine's verdict without it is the cluster's.
+const baseline = `
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec: {subject: {namespaces: {}}, ingress: [{name: refuse, action: Deny, from: [{namespaces: {}}]}]}`
+
+var baselineKind = schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha1", Kind: "BaselineAdminNetworkPolicy"}
+
+func TestWhatIsNotReadIsNotLeftOut(t *testing.T) {
+	check, err := gather(t.Context(), cluster(t, calicoKinds(installation, baselineKind), policyOnly+baseline))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if check.write(&out, false); check.Free() || !strings.Contains(out.String(), "BaselineAdminNetworkPolicy default") {
+		t.Errorf("check: %s", &out)
+	}
+	w, text := compare(t, policyOnly+pods+converted+baseline)
+	if w.report.Same || !strings.Contains(text, "BaselineAdminNetworkPolicy default") {
+		t.Errorf("compare: %s", text)
 	}
 }
 

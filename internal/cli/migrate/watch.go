@@ -150,7 +150,7 @@ func (w *watcher) finish(zero bool) {
 	r := w.report
 	r.Until = w.env.Now()
 	slices.SortFunc(r.Traffic.Flows, func(a, b *Flow) int { return cmp.Or(-cmp.Compare(a.Count, b.Count), a.First.Compare(b.First)) })
-	r.Same = zero && r.Policies != nil && r.Policies.Differing == 0
+	r.Same = zero && r.Policies != nil && r.Policies.Differing == 0 && len(r.NotCompared) == 0
 	if len(r.NotCompared) > 0 {
 		w.unseen("what the policies of Calico's that cannot be judged here refuse or allow")
 	}
