@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -338,6 +339,55 @@ func TestCompareWithLostEvents(t *testing.T) {
 	w, out := compare(t, policyOnly+pods+converted, e, agentEvent{lost: "node n2: connection refused"})
 	if len(w.report.Unseen) != 4 || !strings.Contains(out, "7 events were lost") || !w.report.Silent.After(w.report.Since) {
 		t.Errorf("%s", out)
+	}
+}
+
+// An address goes from pod to pod: a flow is held against the policies of the pod that has it now, or that the agent names.
+func TestCompareWithAnAddressThatIsAnothersNow(t *testing.T) {
+	var out bytes.Buffer
+	env := testEnv(&out)
+	now := noon
+	env.Now = func() time.Time { return now }
+	c := cluster(t, calicoKinds(installation), policyOnly+pods+converted)
+	w, err := newWatcher(t.Context(), env, c, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(pod string) bool {
+		t.Helper()
+		e := line(t, agentapi.VerdictAuditDeny, "10.0.0.3", "10.0.0.1", "TCP", 80)
+		if pod != "" {
+			e.Source.Namespace, e.Source.Pod = "shop", pod
+		}
+		differs, err := w.event(t.Context(), &e.Event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return differs
+	}
+	if event("") {
+		t.Error("Calico refuses other/other-1 too")
+	}
+	was := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "other-1"}}
+	is := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "proxy-2", Labels: map[string]string{"app": "proxy"}}}
+	is.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.3"}
+	if err := c.Delete(t.Context(), was); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), is); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(refreshEvery)
+	if !event("proxy-2") {
+		t.Error("Calico allows shop/proxy-2, as the agent calls it")
+	}
+	is.Labels = map[string]string{"app": "none"}
+	if err := c.Update(t.Context(), is); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(refreshAlways)
+	if event("") {
+		t.Error("Calico refuses shop/proxy-2 by its labels of now, and the agent need not know its name")
 	}
 }
 

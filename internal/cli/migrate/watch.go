@@ -61,12 +61,17 @@ type watcher struct {
 	look time.Duration
 
 	pods          map[netip.Addr]*calico.Endpoint
+	named         map[string]*calico.Endpoint  // the same by namespace/name: an address may have been another pod's
 	accountLabels map[string]map[string]string // by namespace/name
 	refreshed     time.Time
 }
 
-// refreshEvery is how old the pods may be that an unknown address is looked up in.
-const refreshEvery = 10 * time.Second
+// refreshEvery is how old the pods may be that an unknown one is looked up in, refreshAlways how old they may be at all: addresses go from
+// pod to pod, and labels change.
+const (
+	refreshEvery  = 10 * time.Second
+	refreshAlways = time.Minute
+)
 
 // accounts are the service accounts' labels, by which Calico's policies may select.
 func (w *watcher) accounts(ctx context.Context) error {
@@ -167,10 +172,10 @@ func (w *watcher) event(ctx context.Context, e *agentapi.Event) (bool, error) {
 		}
 		return true, w.add(e, unknown, refuses, "too many different flows to list them, or packets that cannot be read")
 	}
-	if err := w.refresh(ctx, e.Source.IP, e.Destination.IP); err != nil {
+	if err := w.refresh(ctx, e.Source, e.Destination); err != nil {
 		return false, err
 	}
-	source, destination := w.endpoint(e.Source.IP), w.endpoint(e.Destination.IP)
+	source, destination := w.endpoint(e.Source), w.endpoint(e.Destination)
 	traffic := calico.Traffic{Protocol: protocol(e.Protocol), Port: e.Destination.Port, Target: destination.Pod}
 	if !traffic.Protocol.HasPorts() {
 		traffic.Port = 0
@@ -260,18 +265,31 @@ func protocol(name string) policy.Protocol {
 	return 0
 }
 
-// endpoint at an address.
-func (w *watcher) endpoint(a netip.Addr) *calico.Endpoint {
-	if known := w.pods[a.Unmap()]; known != nil {
+// endpoint of an event: the pod that its agent names, or the one that has the address.
+func (w *watcher) endpoint(e agentapi.Endpoint) *calico.Endpoint {
+	a := e.IP.Unmap()
+	if known := w.named[e.Namespace+"/"+e.Pod]; known != nil {
+		at := *known
+		at.Addr = a
+		return &at
+	}
+	if known := w.pods[a]; known != nil {
 		return known
 	}
-	return &calico.Endpoint{Addr: a.Unmap()}
+	return &calico.Endpoint{Addr: a}
 }
 
-// refresh the pods where an address is not known; after that it is no pod's, for a while.
-func (w *watcher) refresh(ctx context.Context, addresses ...netip.Addr) error {
-	known := !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return w.pods[a.Unmap()] == nil })
-	if known || !w.refreshed.IsZero() && w.env.Now().Sub(w.refreshed) < refreshEvery {
+func (w *watcher) knows(e agentapi.Endpoint) bool {
+	if e.Pod != "" {
+		return w.named[e.Namespace+"/"+e.Pod] != nil
+	}
+	return w.pods[e.IP.Unmap()] != nil
+}
+
+// refresh the pods where one is not known; after that its address is no pod's, for a while.
+func (w *watcher) refresh(ctx context.Context, ends ...agentapi.Endpoint) error {
+	known := !slices.ContainsFunc(ends, func(e agentapi.Endpoint) bool { return !w.knows(e) })
+	if age := w.env.Now().Sub(w.refreshed); !w.refreshed.IsZero() && (age < refreshEvery || known && age < refreshAlways) {
 		return nil
 	}
 	var pods corev1.PodList
@@ -287,7 +305,8 @@ func (w *watcher) refresh(ctx context.Context, addresses ...netip.Addr) error {
 		labels[namespaces.Items[i].Name] = namespaces.Items[i].Labels
 	}
 	if w.pods == nil {
-		w.pods = map[netip.Addr]*calico.Endpoint{} // pods that have ended stay known: events may be about them yet
+		// pods that have ended stay known: events may be about them yet
+		w.pods, w.named = map[netip.Addr]*calico.Endpoint{}, map[string]*calico.Endpoint{}
 	}
 	for i := range pods.Items {
 		p := &pods.Items[i]
@@ -295,7 +314,8 @@ func (w *watcher) refresh(ctx context.Context, addresses ...netip.Addr) error {
 			continue
 		}
 		for _, a := range policy.PodAddresses(p) {
-			w.pods[a] = &calico.Endpoint{Addr: a, Pod: p, NamespaceLabels: labels[p.Namespace], AccountLabels: w.accountLabels[p.Namespace+"/"+cmp.Or(p.Spec.ServiceAccountName, "default")]}
+			known := &calico.Endpoint{Addr: a, Pod: p, NamespaceLabels: labels[p.Namespace], AccountLabels: w.accountLabels[p.Namespace+"/"+cmp.Or(p.Spec.ServiceAccountName, "default")]}
+			w.pods[a], w.named[p.Namespace+"/"+p.Name] = known, known
 		}
 	}
 	w.refreshed = w.env.Now()
