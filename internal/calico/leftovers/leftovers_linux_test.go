@@ -211,13 +211,14 @@ ip link add cali0123456789a type veth peer name inside`)
 		if err := netlink.LinkSetNsFd(link, int(inside.Fd())); err != nil {
 			return err
 		}
+		run(t, "ip link set cali0123456789a up; ip route add 10.244.1.9/32 dev cali0123456789a proto 80")
 		before := snapshot(t)
 		list, err := node.Find()
 		if err != nil {
 			return err
 		}
 		removed, kept := names(list)
-		want := []string{"address 10.244.1.0/32 of tunl0", "link cali0123456789a (veth)", "route 10.244.3.0/26 blackhole proto bird", "route 10.244.9.0/26 dev tunl0 proto bird", "rule of routing 99: not fwmark 0x100000 lookup 1 (ip)"}
+		want := []string{"address 10.244.1.0/32 of tunl0", "link cali0123456789a (veth)", "route 10.244.1.9/32 dev cali0123456789a", "route 10.244.3.0/26 blackhole proto bird", "route 10.244.9.0/26 dev tunl0 proto bird", "rule of routing 99: not fwmark 0x100000 lookup 1 (ip)"}
 		if slices.Sort(kept); !slices.Equal(kept, want) || len(removed) > 0 {
 			t.Errorf("kept %v, removed %v", kept, removed)
 		}
@@ -232,7 +233,7 @@ ip link add cali0123456789a type veth peer name inside`)
 		if list, err = node.Find(); err != nil {
 			return err
 		}
-		if removed, kept = names(list); len(removed) != 3 || !slices.Equal(kept, []string{"rule of routing 99: not fwmark 0x100000 lookup 1 (ip)", "link cali0123456789a (veth)"}) {
+		if removed, kept = names(list); len(removed) != 3 || !slices.Equal(kept, []string{"rule of routing 99: not fwmark 0x100000 lookup 1 (ip)", "route 10.244.1.9/32 dev cali0123456789a", "link cali0123456789a (veth)"}) {
 			t.Errorf("kept %v, removed %v", kept, removed)
 		}
 		return Remove(list)

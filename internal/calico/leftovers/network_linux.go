@@ -42,6 +42,11 @@ func isOwnLink(name string) bool {
 	return slices.Contains(ownLinks, name) || workload.MatchString(name)
 }
 
+// isPods: the link leads into a pod's network namespace.
+func isPods(link netlink.Link) bool {
+	return workload.MatchString(link.Attrs().Name) && link.Attrs().NetNsID >= 0
+}
+
 func (n *Node) links() ([]Leftover, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -61,7 +66,7 @@ func (n *Node) links() ([]Leftover, error) {
 			continue
 		case !isOwnLink(name):
 			continue
-		case workload.MatchString(name) && link.Attrs().NetNsID >= 0:
+		case isPods(link):
 			l.Kept = "it leads into a pod's network namespace: drain the node, or delete the pod"
 		default:
 			l.remove = func() error { return gone(netlink.LinkDel(link)) }
@@ -110,7 +115,7 @@ const felix = 80
 // routes of Calico's. Those over links that go are named too, though they go with them.
 func (n *Node) routes() ([]Leftover, error) {
 	var out []Leftover
-	names, err := linkNames()
+	links, err := linksByIndex()
 	if err != nil {
 		return nil, err
 	}
@@ -120,24 +125,37 @@ func (n *Node) routes() ([]Leftover, error) {
 			return out, fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			if l, ok := n.route(&r, names[r.LinkIndex]); ok {
-				out = append(out, l)
+			link := links[r.LinkIndex]
+			l, ok := n.route(&r, nameOf(link))
+			if !ok {
+				continue
 			}
+			if link != nil && isPods(link) {
+				l.Kept = "a pod is reached by it: drain the node, or delete the pod"
+			}
+			out = append(out, l)
 		}
 	}
 	return out, nil
 }
 
-func linkNames() (map[int]string, error) {
+func linksByIndex() (map[int]netlink.Link, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
-	names := map[int]string{}
+	out := map[int]netlink.Link{}
 	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		out[l.Attrs().Index] = l
 	}
-	return names, nil
+	return out, nil
+}
+
+func nameOf(link netlink.Link) string {
+	if link == nil {
+		return ""
+	}
+	return link.Attrs().Name
 }
 
 func (n *Node) route(r *netlink.Route, link string) (Leftover, bool) {

@@ -11,7 +11,7 @@ import (
 // rules of routing that send what WireGuard has not yet encrypted to a table of Calico's: "not from all fwmark 0x100000/0x100000 lookup 1".
 // The priority (99), the mark and the table are configurable, so that what is in the table tells whose the rule is.
 func (n *Node) rules() ([]Leftover, error) {
-	names, err := linkNames()
+	links, err := linksByIndex()
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (n *Node) rules() ([]Leftover, error) {
 			if !r.Invert || r.Mark == 0 || slices.Contains([]int{unix.RT_TABLE_UNSPEC, unix.RT_TABLE_DEFAULT, unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL}, r.Table) {
 				continue
 			}
-			found, err := wireguard(&r, family, names)
+			found, err := wireguard(&r, family, links)
 			if err != nil {
 				return out, err
 			}
@@ -37,7 +37,7 @@ func (n *Node) rules() ([]Leftover, error) {
 
 const wireguardPriority = 99
 
-func wireguard(r *netlink.Rule, family int, names map[int]string) ([]Leftover, error) {
+func wireguard(r *netlink.Rule, family int, links map[int]netlink.Link) ([]Leftover, error) {
 	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: r.Table}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, fmt.Errorf("list the routes of table %d: %w", r.Table, err)
@@ -47,7 +47,7 @@ func wireguard(r *netlink.Rule, family int, names map[int]string) ([]Leftover, e
 	own, others := 0, 0
 	var list []Leftover
 	for _, route := range routes {
-		switch link := names[route.LinkIndex]; {
+		switch link := nameOf(links[route.LinkIndex]); {
 		case isOwnLink(link) || route.Protocol == felix:
 			own++ // found as any route of Felix's, or gone with its link
 		case route.Type == unix.RTN_THROW:
