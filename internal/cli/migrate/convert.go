@@ -90,7 +90,7 @@ Without -f the live cluster is read. With -f give the Namespaces too, and Networ
 		if err != nil {
 			return err
 		}
-		return command.Yes(len(c.NotConverted) == 0 && c.Proof.Differing == 0 && len(in.set.Invalid) == 0)
+		return command.Yes(len(c.NotConverted) == 0 && c.Proof.Differing == 0 && len(c.Refused) == 0)
 	}
 	return cmd
 }
@@ -116,11 +116,28 @@ func isNotConverted(np *networkingv1.NetworkPolicy) bool {
 	return np.Annotations[convert.Annotation] == ""
 }
 
+// outlived are NetworkPolicies that an earlier conversion made of policies which this one makes others of: kubectl apply leaves them. What was
+// made of a policy that is gone may be all that is left of it.
+func (in *input) outlived(r *convert.Result) (out []calico.Problem) {
+	for i := range in.cluster.Policies {
+		np := &in.cluster.Policies[i]
+		if !slices.Contains(r.Converted, np.Annotations[convert.Annotation]) ||
+			slices.ContainsFunc(r.Policies, func(o networkingv1.NetworkPolicy) bool { return o.Namespace == np.Namespace && o.Name == np.Name }) {
+			continue
+		}
+		out = append(out, calico.Problem{
+			Object: calico.KubernetesName(np), Problem: "an earlier conversion wrote it, and this one does not: as long as it is there, what it allows is allowed",
+			Fix: fmt.Sprintf("kubectl -n %s delete networkpolicies.networking.k8s.io %s", np.Namespace, np.Name),
+		})
+	}
+	return out
+}
+
 // convert, and prove it.
 func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, error) {
 	r := convert.Convert(in.set, o)
 	c := &Conversion{Policies: r.Policies, Converted: r.Converted, NotConverted: r.NotConverted, Refused: r.Refused, Notes: slices.Concat(in.set.Inert, r.Notes)}
-	c.Refused = append(c.Refused, in.notOf(c.Refused)...)
+	c.Refused = slices.Concat(c.Refused, in.notOf(c.Refused), in.outlived(r))
 	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
 	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
 	var err error

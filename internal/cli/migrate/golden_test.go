@@ -58,6 +58,7 @@ func TestGolden(t *testing.T) {
 		"convert-refused-json":     {"convert", "-f", examples + "/refused.yaml", "-f", examples + "/global.yaml", "-o", "json"},
 		"convert-unknown":          {"convert", "-f", "testdata/unknown.yaml"},
 		"convert-beside":           {"convert", "-f", "testdata/beside.yaml"},
+		"convert-again":            {"convert", "-f", "testdata/again.yaml"},
 		"convert-list":             {"convert", "-f", "testdata/list.json"},
 		"convert-nothing":          {"convert", "-f", "../../../examples/shop"},
 		"convert-no-such-format":   {"convert", "-f", examples, "-o", "table"},
