@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -87,27 +88,36 @@ flows that kidoban allows there is no event unless agents log all, and never one
 		if err != nil {
 			return err
 		}
-		a, err := agents.Find(cmd.Context(), env, c, namespace)
-		if err != nil {
-			return err
+		find := func(ctx context.Context) (*agents.Agents, []corev1.Node, error) {
+			var nodes corev1.NodeList
+			a, err := agents.Find(ctx, env, c, namespace)
+			if err == nil {
+				err = a.Authorize(ctx, c)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			if err := c.List(ctx, &nodes); err != nil {
+				return nil, nil, fmt.Errorf("list nodes: %w", err)
+			}
+			return a, nodes.Items, nil
 		}
-		if err := a.Authorize(cmd.Context(), c); err != nil {
+		a, nodes, err := find(cmd.Context())
+		if err != nil {
 			return err
 		}
 		w, err := newWatcher(cmd.Context(), env, c, duration)
 		if err != nil {
 			return err
 		}
-		if err := w.agents(cmd.Context(), a); err != nil {
-			return err
-		}
+		w.agents(a, nodes)
 		ctx := cmd.Context()
 		if timeout > 0 {
 			var stop context.CancelFunc
 			ctx, stop = context.WithTimeout(ctx, timeout)
 			defer stop()
 		}
-		if err := w.watch(ctx, func(ctx context.Context, events chan<- agentEvent) { follow(ctx, a, events) }); err != nil {
+		if err := w.watch(ctx, func(ctx context.Context, events chan<- agentEvent) { newFollower(find, events).follow(ctx, a) }); err != nil {
 			return err
 		}
 		if err := output.Print(env.Out, w.report, func(out io.Writer) { w.report.write(out, env.Paint()) }); err != nil {

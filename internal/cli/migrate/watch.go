@@ -3,16 +3,13 @@ package migrate
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
@@ -87,17 +84,12 @@ func (w *watcher) accounts(ctx context.Context) error {
 }
 
 // agents that there are, and are not.
-func (w *watcher) agents(ctx context.Context, a *agents.Agents) error {
-	var nodes corev1.NodeList
-	if err := w.client.List(ctx, &nodes); err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	for i := range nodes.Items {
-		if name := nodes.Items[i].Name; a.On(name) == nil {
+func (w *watcher) agents(a *agents.Agents, nodes []corev1.Node) {
+	for i := range nodes {
+		if name := nodes[i].Name; a.On(name) == nil {
 			w.unseen("node %s: no agent of kidoban runs there", name)
 		}
 	}
-	return nil
 }
 
 // unseen notes what keeps the report from being whole, once.
@@ -320,49 +312,4 @@ func (w *watcher) refresh(ctx context.Context, ends ...agentapi.Endpoint) error 
 	}
 	w.refreshed = w.env.Now()
 	return nil
-}
-
-// follow the events of all agents, until the context ends. A stream that breaks is taken up again where it broke.
-func follow(ctx context.Context, a *agents.Agents, events chan<- agentEvent) {
-	for i := range a.Pods {
-		go followOne(ctx, a, &a.Pods[i], events)
-	}
-}
-
-func followOne(ctx context.Context, a *agents.Agents, pod *corev1.Pod, events chan<- agentEvent) {
-	backoff := wait.Backoff{Duration: time.Second, Factor: 2, Cap: 30 * time.Second, Steps: 10}
-	for since := time.Now(); ; since = time.Now() {
-		err := stream(ctx, a, pod, since, events)
-		select {
-		case events <- agentEvent{lost: fmt.Sprintf("node %s: %v", pod.Spec.NodeName, cmp.Or(err, errors.New("the stream of events ended")))}:
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case <-time.After(backoff.Step()):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func stream(ctx context.Context, a *agents.Agents, pod *corev1.Pod, since time.Time, events chan<- agentEvent) error {
-	query := url.Values{agentapi.ParamFollow: {"true"}, agentapi.ParamSince: {since.UTC().Format(time.RFC3339Nano)}}
-	body, err := a.Open(ctx, pod, agentapi.PathEvents+"?"+query.Encode())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = body.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = body.Close() })()
-	for decoder := json.NewDecoder(body); ; {
-		var e agentEvent
-		if err := decoder.Decode(&e.StreamedEvent); err != nil {
-			return err
-		}
-		select {
-		case events <- e:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
