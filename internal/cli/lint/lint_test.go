@@ -143,3 +143,14 @@ func BenchmarkLintBigCluster(b *testing.B) {
 		Run(c, nil)
 	}
 }
+
+// A pipeline may hold what it is told against what it was told before.
+func TestWhatIsToldIsTheSameEachTime(t *testing.T) {
+	c := read(t, strings.Replace(good, "{matchLabels: {app: web}}\n  policyTypes", "{matchLabels: {app: x1, tier: x2, zone: x3}}\n  policyTypes", 1))
+	first := Run(c, nil)
+	for range 20 {
+		if again := Run(c, nil); !slices.Equal(again, first) {
+			t.Fatalf("%+v, and before %+v", again, first)
+		}
+	}
+}

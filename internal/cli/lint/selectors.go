@@ -2,6 +2,8 @@ package lint
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,8 +69,8 @@ func (l *linter) selectsNothing() {
 
 // nearLabels tells what values pods have for the labels that a selector asks for.
 func (l *linter) nearLabels(namespace string, s *metav1.LabelSelector) string {
-	for key, want := range s.MatchLabels {
-		values := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		want, values := s.MatchLabels[key], map[string]bool{}
 		for _, p := range l.podsWhere(func(p *pod) bool { return namespace == "" || p.Namespace == namespace }) {
 			if v, ok := p.Labels[key]; ok {
 				values[v] = true
