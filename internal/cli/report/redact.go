@@ -18,11 +18,10 @@ func redact(list client.ObjectList) {
 		switch o := o.(type) {
 		case *corev1.Pod:
 			redactPod(&o.Spec)
-			for i := range o.Status.ContainerStatuses {
-				redactState(&o.Status.ContainerStatuses[i])
-			}
-			for i := range o.Status.InitContainerStatuses {
-				redactState(&o.Status.InitContainerStatuses[i])
+			for _, statuses := range [][]corev1.ContainerStatus{o.Status.InitContainerStatuses, o.Status.ContainerStatuses, o.Status.EphemeralContainerStatuses} {
+				for i := range statuses {
+					redactState(&statuses[i])
+				}
 			}
 		case *appsv1.Deployment:
 			o.Spec.Template.Annotations = nil
@@ -49,11 +48,14 @@ func redactPod(spec *corev1.PodSpec) {
 	spec.EphemeralContainers = nil
 }
 
-// redactState drops what a container printed as its last words.
+// redactState drops what a container printed as its last words, and the command that a runtime quotes where it cannot be run.
 func redactState(s *corev1.ContainerStatus) {
-	for _, t := range []*corev1.ContainerStateTerminated{s.State.Terminated, s.LastTerminationState.Terminated} {
-		if t != nil {
-			t.Message = ""
+	for _, state := range []*corev1.ContainerState{&s.State, &s.LastTerminationState} {
+		if state.Terminated != nil {
+			state.Terminated.Message = ""
+		}
+		if state.Waiting != nil {
+			state.Waiting.Message = ""
 		}
 	}
 }

@@ -24,7 +24,13 @@ func TestNothingThatMayBeSecretIsLeft(t *testing.T) {
 	pod.Spec.InitContainers = []corev1.Container{container}
 	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon(container)}}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Path: secret}}}}
-	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: secret}}}}
+	statuses := func() []corev1.ContainerStatus {
+		return []corev1.ContainerStatus{{
+			State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Message: `exec: "` + secret + `": executable file not found in $PATH`}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: secret}},
+		}}
+	}
+	pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses = statuses(), statuses(), statuses()
 	list := &corev1.PodList{Items: []corev1.Pod{pod}}
 	redact(list)
 	text, err := yaml.Marshal(list)
