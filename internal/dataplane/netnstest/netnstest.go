@@ -51,6 +51,7 @@ func onThread(t testing.TB, f func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
+		defer close(done)      // also where f ends the test, and with it this goroutine
 		runtime.LockOSThread() // and never unlocked: the thread goes with the goroutine
 		done <- f()
 	}()
