@@ -148,6 +148,7 @@ func TestCut(t *testing.T) {
 				if len(found) != 1 || found[0].Opened() != (policy.Flow{Source: a.Addr(v6), Destination: to.Addr(), Protocol: found[0].Protocol, Port: 8080}) {
 					t.Fatalf("flows %+v", found)
 				}
+				began := time.Now()
 				n.cut(found...)
 				n.cut(found...) // gone already
 				if push(t, client, server, netnstest.Silence) {
@@ -172,7 +173,8 @@ func TestCut(t *testing.T) {
 				n.set(b, isolate(policy.Ingress, with(pods(a))))
 				_, err := client.Write([]byte("again"))
 				check(t, err)
-				deadline := time.Now().Add(netnstest.Patience)
+				// TCP at either end waits twice as long before each time that it sends again.
+				deadline := time.Now().Add(netnstest.Patience + 4*time.Since(began))
 				for !push(t, server, client, netnstest.Silence) {
 					if time.Now().After(deadline) {
 						t.Fatal("the flow stays cut though it is allowed again")
@@ -250,7 +252,9 @@ func TestFlows(t *testing.T) {
 		for _, v6 := range []bool{false, true} {
 			reaches(t, p, "udp", b.Addr(v6), 53)
 			reaches(t, p, "tcp", b.Addr(v6), 53)
-			ping(t, p, b.Addr(v6))
+			if !ping(t, p, b.Addr(v6), netnstest.Patience) {
+				t.Errorf("%v does not ping %v", p.V4, b.Addr(v6))
+			}
 		}
 	}
 	name := func(f dataplane.Flow) string {

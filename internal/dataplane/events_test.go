@@ -63,7 +63,7 @@ func TestEventsOfICMPHaveNoPorts(t *testing.T) {
 	n.set(b, isolate(policy.Ingress))
 	events := watchEvents(t, n.d)
 	bothFamilies(t, func(t *testing.T, v6 bool) {
-		if ping(t, a, b.Addr(v6)) {
+		if ping(t, a, b.Addr(v6), netnstest.Silence) {
 			t.Error("the ping was answered")
 		}
 		to := netip.AddrPortFrom(b.Addr(v6), 0)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -67,8 +68,8 @@ func nextEvent(t testing.TB, events <-chan dataplane.Event) dataplane.Event {
 	select {
 	case e := <-events:
 		return e
-	case <-time.After(10 * time.Second):
-		t.Fatal("no event within 10 s")
+	case <-time.After(netnstest.Patience):
+		t.Fatalf("no event within %v", netnstest.Patience)
 		panic("unreachable")
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // Patience is how long a test waits for what must come. What must not come is waited for as long as Silence.
 const (
-	Patience = 10 * time.Second
+	Patience = 30 * time.Second
 	Silence  = 300 * time.Millisecond
 )
 

@@ -45,8 +45,10 @@ func (n *node) swept(change func()) {
 	const name = "kidoban_agent_sweep_seconds"
 	before := n.samples(name)
 	change()
-	for n.samples(name) < before+2 {
-		time.Sleep(5 * time.Millisecond) // to ask is to gather all metrics
+	for deadline := time.Now().Add(patience); n.samples(name) < before+2; time.Sleep(5 * time.Millisecond) { // to ask is to gather all metrics
+		if time.Now().After(deadline) {
+			n.t.Fatalf("not within %v: a second look at live flows", patience)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // node is an agent that runs, and the watches that it is told by.
 type node struct {
