@@ -3,6 +3,7 @@ package apitest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -18,6 +20,9 @@ import (
 
 // assets names the directory of the binaries etcd and kube-apiserver; `make test` sets it.
 const assets = "KUBEBUILDER_ASSETS"
+
+// patience is how long each of etcd, the API server and the CRDs may take to come, and the former to go.
+const patience = time.Minute
 
 // Start runs etcd and the API server and installs the CRDs. The caller must call stop, whatever happens.
 func Start() (config *rest.Config, stop func() error, err error) {
@@ -27,14 +32,24 @@ func Start() (config *rest.Config, stop func() error, err error) {
 			return nil, nil, fmt.Errorf("%s=%q has no %s: run `make test`, or set it to what `go run . assets` in hack/cluster prints", assets, dir, binary)
 		}
 	}
-	env := &envtest.Environment{
-		BinaryAssetsDirectory: dir,
-		CRDDirectoryPaths:     []string{filepath.Join(Root(), "config", "crd", "bases")},
-		ErrorIfCRDPathMissing: true,
-	}
-	config, err = env.Start()
-	if err != nil {
-		return nil, nil, fmt.Errorf("start the API server: %w; stop it: %w", err, env.Stop())
+	var env *envtest.Environment
+	for tries := 3; ; tries-- {
+		env = &envtest.Environment{
+			BinaryAssetsDirectory: dir,
+			CRDDirectoryPaths:     []string{filepath.Join(Root(), "config", "crd", "bases")},
+			ErrorIfCRDPathMissing: true,
+			// Packages start theirs at the same time, beside whatever else the machine does.
+			ControlPlaneStartTimeout: patience, ControlPlaneStopTimeout: patience,
+			CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: patience},
+		}
+		if config, err = env.Start(); err == nil {
+			break
+		}
+		err = errors.Join(fmt.Errorf("start the API server: %w", err), env.Stop())
+		if env.Config == nil || tries == 1 {
+			return nil, nil, err
+		}
+		// It answers, but the namespace default did not come within 5 s, which cannot be set.
 	}
 	unguard, err := guard(env.ControlPlane.APIServer.CertDir, env.ControlPlane.Etcd.DataDir)
 	if err != nil {
