@@ -251,8 +251,8 @@ func startController(t *testing.T, leaderElect bool) (stop func()) {
 		LeaderElectionID:              Name,
 		LeaderElectionNamespace:       shared,
 		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 new(4 * time.Second),
-		RenewDeadline:                 new(3 * time.Second),
+		LeaseDuration:                 new(90 * time.Second), // an API server that stands still for a while unseats nobody
+		RenewDeadline:                 new(60 * time.Second),
 		RetryPeriod:                   new(500 * time.Millisecond),
 		Controller:                    config.Controller{SkipNameValidation: new(true)}, // one after the other in this process
 	})
