@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,9 +107,11 @@ func (p *process) end(t *testing.T) error {
 	}
 }
 
+// freeAddr is of a loopback address of this process's own: on 127.0.0.1 a connection of anybody's may take the port before it is used.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pid := os.Getpid()
+	l, err := net.Listen("tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(1 + pid>>16), byte(pid >> 8), byte(pid)}), 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
