@@ -128,8 +128,7 @@ func (c *Controller) report(ctx context.Context, want resolver.Endpoint, pe *v1a
 			return err
 		}
 		if !found {
-			c.tell(want)
-			return nil
+			return c.tell(ctx, want)
 		}
 	}
 	condition := conditionOf(want.Problems)
@@ -143,10 +142,10 @@ func (c *Controller) report(ctx context.Context, want resolver.Endpoint, pe *v1a
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // what happened to it has us look again
 		return nil
 	}
-	if err == nil && isNew {
-		c.tell(want)
+	if err != nil || !isNew {
+		return err
 	}
-	return err
+	return c.tell(ctx, want)
 }
 
 func setStatus(pe *v1alpha1.PolicyEndpoint, condition metav1.Condition) bool {
@@ -176,9 +175,13 @@ func conditionOf(problems []resolver.Problem) metav1.Condition {
 	return metav1.Condition{Type: v1alpha1.ConditionResolved, Status: metav1.ConditionFalse, Reason: problems[0].Reason, Message: message(problems)}
 }
 
-// tell writes an event on the policy for each reason.
-func (c *Controller) tell(want resolver.Endpoint) {
-	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: want.Policy.Namespace, Name: want.Policy.Name, UID: want.UID}}
+// tell writes an event on the policy for each reason. The recorder only counts an event that differs from one before it in nothing but its
+// text, so the policy's resourceVersion is part of the event: what an edit comes to is told.
+func (c *Controller) tell(ctx context.Context, want resolver.Endpoint) error {
+	np := &networkingv1.NetworkPolicy{}
+	if found, err := c.get(ctx, want.Policy, np); !found || np.UID != want.UID {
+		return err
+	}
 	byReason := map[string][]resolver.Problem{}
 	for _, p := range want.Problems {
 		byReason[p.Reason] = append(byReason[p.Reason], p)
@@ -186,6 +189,7 @@ func (c *Controller) tell(want resolver.Endpoint) {
 	for reason, problems := range byReason {
 		c.recorder.Eventf(np, nil, corev1.EventTypeWarning, reason, "Resolve", "%s", message(problems))
 	}
+	return nil
 }
 
 // message lists problems, as many as fit.
