@@ -240,9 +240,9 @@ func eventually(t *testing.T, check func() error) {
 }
 
 // startController runs a controller as the service account may, until stop is called or the test ends.
-func startController(t *testing.T, leaderElect bool) (stop func()) {
+func startController(t *testing.T, leaderElect bool, change ...func(*ctrl.Options)) (stop func()) {
 	t.Helper()
-	mgr, err := ctrl.NewManager(user, ctrl.Options{
+	options := ctrl.Options{
 		Scheme:                        scheme,
 		Cache:                         CacheOptions(),
 		Client:                        ClientOptions(),
@@ -255,7 +255,11 @@ func startController(t *testing.T, leaderElect bool) (stop func()) {
 		RenewDeadline:                 new(60 * time.Second),
 		RetryPeriod:                   new(500 * time.Millisecond),
 		Controller:                    config.Controller{SkipNameValidation: new(true)}, // one after the other in this process
-	})
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	mgr, err := ctrl.NewManager(user, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,10 +6,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -98,6 +100,7 @@ func Add(mgr manager.Manager, o Options) error {
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, 10*time.Second),
 		EnableWarmup:            new(true), // a follower watches, so that it can lead at once
 		ReconciliationTimeout:   2 * time.Minute,
+		LogConstructor:          func(r *request) logr.Logger { return describe(mgr.GetLogger(), r) },
 	})
 	if err != nil {
 		return err
@@ -116,6 +119,15 @@ func Add(mgr manager.Manager, o Options) error {
 		}
 	}
 	return nil
+}
+
+// describe has each line say which request it is about, if any: what the API server says of an object often lacks the namespace.
+func describe(log logr.Logger, r *request) logr.Logger {
+	log = log.WithValues("controller", Name)
+	if r != nil {
+		log = log.WithValues("reconciles", r.kind, "object", klog.KRef(r.name.Namespace, r.name.Name))
+	}
+	return log
 }
 
 // ClientOptions has the manager's client read what it wrote.
