@@ -37,6 +37,9 @@ const Name = "kidoban-controller"
 // workers is the number of objects that are written at a time.
 const workers = 16
 
+// maxPause is the longest time until a write that failed is tried again.
+const maxPause = 10 * time.Second
+
 // Options of the controller.
 type Options struct {
 	Resolver resolver.Options
@@ -97,7 +100,7 @@ func Add(mgr manager.Manager, o Options) error {
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
 		Reconciler:              c,
 		MaxConcurrentReconciles: workers,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, 10*time.Second),
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, maxPause),
 		EnableWarmup:            new(true), // a follower watches, so that it can lead at once
 		ReconciliationTimeout:   2 * time.Minute,
 		LogConstructor:          func(r *request) logr.Logger { return describe(mgr.GetLogger(), r) },

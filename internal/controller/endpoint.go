@@ -52,7 +52,9 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	pe.Namespace, pe.Name = name.Namespace, name.Name
 	_, err := c.put(ctx, pe, func() bool { return setEndpoint(pe, &want) })
 	switch {
-	case apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInvalid(err): // trying again would not help
+	case apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInvalid(err):
+		// Told, and tried again: what refuses it may be an admission policy, or a schema that is older than this controller.
+		c.queue.AddAfter(request{endpoint, name}, maxPause)
 		want.Problems = []resolver.Problem{{Reason: v1alpha1.ReasonTooLarge, Message: fmt.Sprintf("the API server refuses its PolicyEndpoint: %v", err)}}
 		return c.report(ctx, want, &v1alpha1.PolicyEndpoint{})
 	case err != nil:

@@ -10,10 +10,15 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr/funcr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // The API server's own words on a quota do not say which namespace it is in.
@@ -49,5 +54,43 @@ func TestAnErrorNamesWhatItIsAbout(t *testing.T) {
 		return nil
 	})
 	c.delete(quota)
+	c.expectPeers(np, "Ingress", "")
+}
+
+// What the API server calls invalid it may take later: an admission policy goes, a schema that is older than the controller is replaced.
+func TestWhatWasInvalidIsTriedAgain(t *testing.T) {
+	c := newCluster(t, "shop")
+	meta := metav1.ObjectMeta{Name: c.prefix + "none"}
+	deny := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{v1alpha1.GroupVersion.Group}, APIVersions: []string{"*"}, Resources: []string{"policyendpoints"}},
+		}}}},
+		Validations: []admissionv1.Validation{{Expression: "object.metadata.namespace != '" + c.ns("shop") + "'", Message: "none here"}},
+	}}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: meta.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+	}}
+	c.create(deny)
+	c.create(binding)
+	t.Cleanup(func() {
+		for _, obj := range []client.Object{binding, deny} {
+			if err := c.Delete(ctx, obj); client.IgnoreNotFound(err) != nil {
+				t.Error(err)
+			}
+		}
+	})
+	eventually(t, func() error { // the API server needs a moment to know of it
+		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "probe"}, Spec: v1alpha1.PolicyEndpointSpec{
+			PolicyRef: v1alpha1.PolicyReference{Kind: "Test", Name: "probe"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"}}}
+		if err := c.Create(ctx, pe, client.DryRunAll); !apierrors.IsInvalid(err) {
+			return fmt.Errorf("not refused yet: %v", err)
+		}
+		return nil
+	})
+	startController(t, false)
+	np := c.policy("shop", "db", fromWeb)
+	c.expectEvent(np, v1alpha1.ReasonTooLarge, "the API server refuses its PolicyEndpoint: ")
+	c.delete(binding)
 	c.expectPeers(np, "Ingress", "")
 }
