@@ -164,7 +164,8 @@ func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
 		delete(m.broken, key)
 		return happening{name: fmt.Sprintf("delete policy %s", key)}, r.DeletePolicy(key)
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(m.policies), compareNames)[:min(len(m.policies), d.IntN(2))] {
+	if len(m.policies) > 0 && d.IntN(2) == 0 {
+		key := slices.MinFunc(slices.Collect(maps.Keys(m.policies)), compareNames)
 		np := m.policies[key]
 		if broken, ok := m.broken[key]; ok {
 			np = broken
