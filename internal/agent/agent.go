@@ -286,10 +286,12 @@ func (a *Agent) sync() error {
 // failClosed closes the pods whose policies are not in force.
 func (a *Agent) failClosed() {
 	closed, err := a.dp.FailClosed(a.state.compiler.Tables())
+	a.metrics.closed.Set(float64(closed))
 	if err != nil {
 		a.opts.Log.Error(err, "Cannot close pods whose policies are not in force")
+		return
 	}
-	a.metrics.closed.Set(float64(closed))
+	a.wakeSweep() // what is refused now cannot begin anew
 }
 
 func (a *Agent) programmed() {

@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -234,5 +237,45 @@ func TestAMapThatIsFull(t *testing.T) {
 	})
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Errorf("%v entries were counted as drift", drift)
+	}
+}
+
+// A map that is full keeps no flow alive that a policy takes away from, be it about another pod.
+func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
+	n := start(t, dataplane.Sizes{Networks: 10})
+	n.pod(0)
+	n.pod(1)
+	pods := n.inKernel("pods")
+	one := func(i int) metav1.LabelSelector {
+		return metav1.LabelSelector{MatchLabels: map[string]string{"pod": fmt.Sprint(i)}}
+	}
+	var many []v1alpha1.Peer
+	for i := range 50 {
+		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
+	}
+	n.tell(policyFor("large", one(1), many...))
+	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.ClosedSet) })
+
+	n.await("the flows of before the start were looked at twice", func() bool { return n.samples("kidoban_agent_sweep_seconds") >= 2 })
+	client, server := net.IPv4(192, 0, 2, 1), net.IP(address(0).AsSlice())
+	check(t, netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
+		FamilyType: unix.AF_INET, TimeOut: 600,
+		Forward: netlink.IPTuple{SrcIP: client, DstIP: server, SrcPort: 40000, DstPort: 80, Protocol: unix.IPPROTO_UDP},
+		Reverse: netlink.IPTuple{SrcIP: server, DstIP: client, SrcPort: 80, DstPort: 40000, Protocol: unix.IPPROTO_UDP},
+	}))
+	flows := func() (number int) {
+		for flows, err := range dataplane.Flows(address(0)) {
+			check(t, err)
+			number += len(flows)
+		}
+		return number
+	}
+	if flows() != 1 {
+		t.Fatalf("%d flows", flows())
+	}
+	n.tell(policyFor("closed", one(0)))
+	n.await("the flow is cut", func() bool { return flows() == 0 })
+	if n.ready() {
+		t.Error("there is room again")
 	}
 }
