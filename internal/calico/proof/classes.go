@@ -132,20 +132,14 @@ func (t *terms) addresses(podSpace *netipx.IPSet) []address {
 	return out
 }
 
-// traffic: one of each class that protocols and ports tell apart. A port may have names at the pod that receives: each set of them.
+// eachTraffic yields one of each class that protocols and ports tell apart. A port may have names at the pod that receives: each set of them.
 // Port 0 is reserved (RFC 6335) and not among them.
-func (t *terms) traffic() []calico.Traffic {
-	numbers := append(slices.Clone(t.ports), 1)
-	slices.Sort(numbers)
-	numbers = slices.Compact(numbers)
-	names := slices.Clone(t.portNames)
-	slices.Sort(names)
-	names = slices.Compact(names)
-	var out []calico.Traffic
+func (t *terms) eachTraffic(yield func(calico.Traffic)) {
+	numbers, names := t.numbersAndNames()
 	for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 		for _, n := range numbers {
 			for subset := range 1 << len(names) {
-				out = append(out, calico.Traffic{Protocol: protocol, Port: n, Target: receiver(protocol, n, names, subset)})
+				yield(calico.Traffic{Protocol: protocol, Port: n, Target: receiver(protocol, n, names, subset)})
 			}
 		}
 	}
@@ -157,10 +151,26 @@ func (t *terms) traffic() []calico.Traffic {
 	slices.Sort(others)
 	for _, protocol := range append(slices.Compact(others), unheard) {
 		if !protocol.HasPorts() {
-			out = append(out, calico.Traffic{Protocol: protocol})
+			yield(calico.Traffic{Protocol: protocol})
 		}
 	}
-	return out
+}
+
+func (t *terms) numbersAndNames() (numbers []uint16, names []string) {
+	numbers = append(slices.Clone(t.ports), 1)
+	slices.Sort(numbers)
+	names = slices.Clone(t.portNames)
+	slices.Sort(names)
+	return slices.Compact(numbers), slices.Compact(names)
+}
+
+// checkTraffic: each name that ports may have doubles what has to be looked at.
+func (t *terms) checkTraffic(namespace string) error {
+	numbers, names := t.numbersAndNames()
+	if n := len(names); n > 20 || len(numbers)<<n > maxClasses {
+		return fmt.Errorf("namespace %s: its policies name ports by %d names, and any of these may be those of one port, which is too many cases to look at each: give some of the ports by number, or fewer policies at once", namespace, n)
+	}
+	return nil
 }
 
 // receiver is a pod at which a port has these names; nil for none.

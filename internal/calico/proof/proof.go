@@ -111,6 +111,9 @@ func (c *comparison) run(before, after *calico.Set, o Options) error {
 	if len(c.selfs) == 0 {
 		return nil // nobody is isolated by either set
 	}
+	if err := t.checkTraffic(c.namespace); err != nil {
+		return err
+	}
 	c.collectRules()
 	c.classifyPeers(t, addresses)
 	c.classifyTraffic(t)
@@ -224,7 +227,7 @@ func (c *comparison) classifyPeers(t *terms, addresses []address) {
 
 func (c *comparison) classifyTraffic(t *terms) {
 	seen := map[string]bool{}
-	for _, traffic := range t.traffic() {
+	t.eachTraffic(func(traffic calico.Traffic) {
 		key := []byte{bit(traffic.Target != nil)}
 		for _, rules := range c.rules {
 			for _, r := range rules {
@@ -232,7 +235,7 @@ func (c *comparison) classifyTraffic(t *terms) {
 			}
 		}
 		if seen[string(key)] {
-			continue
+			return
 		}
 		seen[string(key)] = true
 		c.traffic = append(c.traffic, traffic)
@@ -246,5 +249,5 @@ func (c *comparison) classifyTraffic(t *terms) {
 				at++
 			}
 		}
-	}
+	})
 }

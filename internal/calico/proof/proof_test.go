@@ -97,3 +97,22 @@ func TestItEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Each name of a port doubles the cases: so many are refused with a word, and not looked at until the memory is full.
+func TestTooManyNamesOfPorts(t *testing.T) {
+	ports := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("{port: name-%d}, {port: %d}", i, 8000+2*i))
+		}
+		return "{podSelector: {}, ingress: [{ports: [" + strings.Join(list, ", ") + "]}]}"
+	}
+	if r, err := proof.Compare(t.Context(), set(t, ports(8)), set(t, ports(8)), proof.Options{}); err != nil || r.Differing != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, n := range []int{16, 30, 80} {
+		if _, err := proof.Compare(t.Context(), set(t, ports(n)), set(t, ports(n)), proof.Options{}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("namespace shop: its policies name ports by %d names", n)) {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+}
