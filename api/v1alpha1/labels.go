@@ -26,4 +26,5 @@ const (
 	ReasonInvalidPeer         = "InvalidPeer"
 	ReasonInvalidPort         = "InvalidPort"
 	ReasonTooLarge            = "TooLarge"
+	ReasonRefused             = "Refused" // by the API server: a quota, an admission policy, a webhook, a schema
 )

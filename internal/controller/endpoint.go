@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,7 +42,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 			continue
 		}
 		if err := c.writeGroup(ctx, g); err != nil {
-			return err
+			return c.refused(ctx, want, err)
 		}
 		if !c.isPresent(g) { // the policy was edited meanwhile, or somebody deleted a slice
 			c.queue.Add(request{endpoint, name})
@@ -50,21 +51,34 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	}
 	pe := &v1alpha1.PolicyEndpoint{}
 	pe.Namespace, pe.Name = name.Namespace, name.Name
-	_, err := c.put(ctx, pe, func() bool { return setEndpoint(pe, &want) })
-	switch {
-	case apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInvalid(err):
-		// Told, and tried again: what refuses it may be an admission policy, or a schema that is older than this controller.
-		c.queue.AddAfter(request{endpoint, name}, maxPause)
-		want.Problems = []resolver.Problem{{Reason: v1alpha1.ReasonTooLarge, Message: fmt.Sprintf("the API server refuses its PolicyEndpoint: %v", err)}}
-		return c.report(ctx, want, &v1alpha1.PolicyEndpoint{})
-	case err != nil:
-		return err
+	if _, err := c.put(ctx, pe, func() bool { return setEndpoint(pe, &want) }); err != nil {
+		return c.refused(ctx, want, err)
 	}
 	c.refer(name, want.Groups)
 	if pe.UID != "" && setStatus(pe, conditionOf(want.Problems)) { // without one, its namespace goes
 		c.queue.Add(request{status, name}) // behind all that is to be enforced
 	}
 	return nil
+}
+
+// refused tells a policy's author where the API server refuses what the policy comes to. It is tried again: what refuses it may be a quota, an
+// admission policy, or a schema that is older than this controller.
+func (c *Controller) refused(ctx context.Context, want resolver.Endpoint, err error) error {
+	problem := resolver.Problem{Reason: v1alpha1.ReasonRefused, Message: fmt.Sprintf("the API server refuses what it comes to: %v", err)}
+	switch {
+	case apierrors.IsForbidden(err) || apierrors.IsBadRequest(err):
+	case apierrors.IsInvalid(err):
+		err = nil
+	case apierrors.IsRequestEntityTooLargeError(err):
+		problem.Reason, err = v1alpha1.ReasonTooLarge, nil
+	default:
+		return err
+	}
+	if err == nil { // it is told, and no failure of the controller's
+		c.queue.AddAfter(request{endpoint, want.Name}, maxPause)
+	}
+	want.Problems = []resolver.Problem{problem}
+	return errors.Join(err, c.report(ctx, want, &v1alpha1.PolicyEndpoint{}))
 }
 
 // reconcileStatus reports on a PolicyEndpoint that is what it should be. One that is not has its own request, which reports.
