@@ -272,6 +272,62 @@ func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
 	t.Logf("%d writes", len(writes))
 }
 
+// An edit that is taken back before the PolicyEndpoint was written, because it waits for new groups, hides no address from a reader of the
+// old ones.
+func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
+	c := newCluster(t, "a")
+	startController(t, false)
+	before := `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: many}}}]}]}`
+	np := c.policy("a", "edited", before)
+	c.expectRight()
+	var all []string
+	for i := range 5*maxAddresses - 1 { // their names have another order than their coming
+		ip := fmt.Sprintf("10.201.0.%d", i+1)
+		c.pod("a", fmt.Sprintf("many%d", 99-i), map[string]string{"app": "many"}, ip)
+		all = append(all, ip+"/32")
+	}
+	c.expectRight()
+	pe, err := c.endpointOf(np)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := policy.GroupKey{Namespace: c.ns("a"), Name: pe.Spec.Ingress[0].Peers[0].Group}
+	var peers []string
+	for i := range 40 {
+		peers = append(peers, fmt.Sprintf("{podSelector: {matchLabels: {app: other%d}}}", i))
+	}
+	parts := map[string]*v1alpha1.PolicyEndpointSlice{}
+	var list v1alpha1.PolicyEndpointSliceList
+	if err := c.List(ctx, &list, client.InNamespace(key.Namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range list.Items {
+		parts[key.Namespace+"/"+list.Items[i].Name] = &list.Items[i]
+	}
+	stop := c.record()
+	c.policy("a", "edited", fmt.Sprintf("{podSelector: {}, ingress: [{from: [%s]}]}", strings.Join(peers, ", ")))
+	c.policy("a", "edited", before)
+	c.expectRight()
+	refers := true
+	for _, w := range stop() {
+		switch {
+		case w.pe != nil && w.pe.Name == pe.Name:
+			refers = slices.Contains(refersTo(w.pe), key.Name)
+		case w.pes == nil || w.pes.Namespace != key.Namespace:
+		case w.gone:
+			delete(parts, key.Namespace+"/"+w.pes.Name)
+		default:
+			parts[key.Namespace+"/"+w.pes.Name] = w.pes
+		}
+		held, whole := counted(parts, key)
+		for _, a := range all {
+			if refers && (!whole || !held[a]) {
+				t.Fatalf("after write %d: %s is in no slice that counts (group whole: %t)", w.version, a, whole)
+			}
+		}
+	}
+}
+
 // counted returns the addresses in those slices of a group that its head counts, and whether all of these are there.
 func counted(parts map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey) (held map[string]bool, whole bool) {
 	held = map[string]bool{}

@@ -97,6 +97,7 @@ func (c *Controller) plan(key policy.GroupKey, g *groupState) plan {
 			return p
 		}
 		g.present = false // whoever wants to refer to it now waits for us and makes it anew
+		c.resolver.Forget(key)
 	}
 	for i := range g.dirty {
 		if spec, ok := c.resolver.Slice(resolver.SliceKey{Group: key, Index: i}); ok {

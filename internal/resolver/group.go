@@ -29,13 +29,21 @@ func (r *Resolver) acquire(from string, ref groupRef) {
 	} else {
 		m.byPort[*g.port] = append(m.byPort[*g.port], g)
 	}
-	if r.existing != nil {
+	left := r.left[g.key]
+	delete(r.left, g.key)
+	switch {
+	case r.existing != nil:
 		g.adopt(adoptable(r.existing.Slices[g.key]))
+	case left != nil:
+		g.adopt(left)
 	}
 	for _, p := range r.pods(m) {
 		if g.holds(p) {
 			g.update(nil, g.of(p), func(int32) {})
 		}
+	}
+	if left != nil && r.existing == nil {
+		g.placement.settle()
 	}
 	if !g.adopting {
 		r.markAll(g, +1)
@@ -56,6 +64,7 @@ func (r *Resolver) release(key policy.GroupKey) {
 	}
 	if !g.adopting {
 		r.markAll(g, -1)
+		r.left[key] = g.slices
 	}
 	r.dropMatcher(g.matcher)
 }

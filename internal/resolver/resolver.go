@@ -32,7 +32,9 @@ type Resolver struct {
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
 	groups     map[policy.GroupKey]*group
-	stats      Stats
+	// left are the slices of groups that nothing uses any more and that may still be there.
+	left  map[policy.GroupKey][][]address
+	stats Stats
 
 	// started is set by Start; unresolved is what it starts from. existing is there during Start.
 	started    bool
@@ -72,6 +74,7 @@ func New(o Options) *Resolver {
 		policies:         map[types.NamespacedName]*policyState{},
 		endpoints:        map[types.NamespacedName]*policyState{},
 		groups:           map[policy.GroupKey]*group{},
+		left:             map[policy.GroupKey][][]address{},
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
 		changedSlices:    map[SliceKey]struct{}{},
@@ -183,6 +186,10 @@ func (r *Resolver) Slice(key SliceKey) (v1alpha1.PolicyEndpointSliceSpec, bool) 
 	}
 	return g.slice(key.Index), true
 }
+
+// Forget says that a group which nothing uses any more is swept. One that is used again before has its addresses where they were, for
+// somebody may be reading it: a PolicyEndpoint that was not written yet when its policy's edit was taken back.
+func (r *Resolver) Forget(group policy.GroupKey) { delete(r.left, group) }
 
 // Stats counts what the Resolver holds.
 func (r *Resolver) Stats() Stats {

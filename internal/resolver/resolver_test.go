@@ -107,6 +107,37 @@ func TestAnEditOfASelectorLeavesNothingOfTheOldOne(t *testing.T) {
 	}
 }
 
+// As long as a group is not swept, somebody may be reading it.
+func TestAGroupThatIsUsedAgainHasItsAddressesWhereTheyWere(t *testing.T) {
+	r := started()
+	web := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
+	db := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}`)
+	r.SetPolicy(web)
+	for i := range 12 { // their names have another order than their coming
+		r.SetPod(runningPod("shop", fmt.Sprint("web", i*7%12), i, map[string]string{"app": "web"}))
+	}
+	before := snap(r)
+	r.SetPolicy(db)
+	if c := r.SetPolicy(web); len(c.Slices) != 4 {
+		t.Errorf("an edit that is taken back changed %s", c)
+	}
+	if diff := cmp.Diff(before.slices, snap(r).slices); diff != "" {
+		t.Errorf("slices (-before +after):\n%s", diff)
+	}
+	r.SetPolicy(db)
+	r.DeletePod(types.NamespacedName{Namespace: "shop", Name: "web0"})
+	r.SetPod(runningPod("shop", "web12", 12, map[string]string{"app": "web"}))
+	r.SetPolicy(web)
+	if c := r.SetPod(runningPod("shop", "web0", 13, map[string]string{"app": "web"})); len(c.Slices) != 2 {
+		t.Errorf("one pod more than the slices hold changed %s", c)
+	}
+	now := r.endpointOf(t, "shop", "policy").Groups[0]
+	r.SetPolicy(db)
+	if r.Forget(now); len(r.left) != 0 {
+		t.Errorf("%d groups are remembered", len(r.left))
+	}
+}
+
 func TestPoliciesMadeAgainAndTwinsAreDifferent(t *testing.T) {
 	r := started()
 	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
