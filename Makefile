@@ -15,7 +15,6 @@ OVERLAY    ?= config/default
 CLEANUP    ?= config/cleanup
 FLOWS      ?= 1000000
 SEED       ?= 1
-FUZZTIME   ?= 12s
 MINUTES    ?= 30
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
@@ -168,11 +167,14 @@ qemu:
 fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
 	go -C hack/oracle run ./cmd/fuzz --flows=$(FLOWS) --seed=$(SEED)
 
+# Numbers of inputs, and no time: at the end of one Go before 1.27 may fail by chance (go.dev/issue/75804), the sooner the busier the machine,
+# and what it has kept of former runs may be all that there was time for.
 .PHONY: fuzz-short
-fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZTIME=12s; needs root)
+fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZTIME=1m: each for so long; needs root)
 	for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
-			go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x ./$$(dirname $$file) || exit 1; \
+			case $$name in FuzzCompiler) inputs=2000x ;; *) inputs=100000x ;; esac; \
+			go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(or $(FUZZTIME),$$inputs) -fuzzminimizetime=10x ./$$(dirname $$file) || exit 1; \
 		done; \
 	done
 
