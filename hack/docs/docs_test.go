@@ -40,7 +40,7 @@ func TestCommandsWithoutACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG=/dev/null", "HOME="+t.TempDir())
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	if err := runAll(ctx, t.Output(), repo, offline, false, env); err != nil {
 		t.Error(err)

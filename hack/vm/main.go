@@ -59,7 +59,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
 	flags.IntVar(&o.cpus, "cpus", 2, "of the machine")
 	flags.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
-	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "for each kernel")
+	flags.DurationVar(&o.timeout, "timeout", time.Hour, "for each kernel")
 	return cmd
 }
 
