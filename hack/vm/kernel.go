@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // suites are the Debian suites that hold the kernels of interest: 6.1; 6.12; the newest.
@@ -74,7 +77,34 @@ func unpackedAt(dir, release string) kernel {
 
 var packageName = regexp.MustCompile(`^linux-image-([0-9].*-cloud-amd64)$`)
 
+// lock waits for its turn: apt fails where another reads the same lists.
+func (s store) lock(ctx context.Context) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
 func (s store) download(ctx context.Context, want string) (kernel, error) {
+	l, err := s.lock(ctx)
+	if err != nil {
+		return kernel{}, err
+	}
+	defer func() { _ = l.Close() }()
 	a, err := newApt(filepath.Join(s.dir, ".apt"))
 	if err != nil {
 		return kernel{}, err

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,6 +28,28 @@ func TestNewest(t *testing.T) {
 			t.Errorf("%q: %q, want %q", want, got, release)
 		}
 	}
+}
+
+// Two clones test at the same time, and share what they download.
+func TestDownloadsTakeTurns(t *testing.T) {
+	s := store{t.TempDir()}
+	first, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.lock(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("while another downloads: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = second.Close()
 }
 
 func TestDebianMirror(t *testing.T) {
