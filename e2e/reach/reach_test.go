@@ -3,10 +3,12 @@ package reach_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ func TestTargetIsReadAsWritten(t *testing.T) {
 func TestDialTellsHowItWent(t *testing.T) {
 	port := startServer(t, "database-0")
 	silent := silentPort(t)
-	closed := freePort(t)
+	closed := closedPort(t)
 	for _, tc := range []struct {
 		target string
 		port   uint16
@@ -56,7 +58,11 @@ func TestDialTellsHowItWent(t *testing.T) {
 		{"udp/127.0.0.1", closed, reach.Refused, ""},
 		{"udp/127.0.0.1", silent, reach.TimedOut, ""},
 	} {
-		r := reach.Dial(t.Context(), parse(t, tc.target, tc.port), time.Second)
+		within := time.Minute
+		if tc.want == reach.TimedOut {
+			within = time.Second
+		}
+		r := reach.Dial(t.Context(), parse(t, tc.target, tc.port), within)
 		if r.Outcome != tc.want || r.Server != tc.server {
 			t.Errorf("%s: %s from %q (%s), want %s from %q", r.Target, r.Outcome, r.Server, r.Error, tc.want, tc.server)
 		}
@@ -74,7 +80,7 @@ func TestWatchHoldsAConnectionUntilTheServerGoes(t *testing.T) {
 	enough, ended := make(chan struct{}), make(chan struct{})
 	w := reach.Watch{
 		Dial: []reach.Target{target}, Hold: []reach.Target{target},
-		Interval: time.Millisecond, Timeout: 10 * time.Second,
+		Interval: time.Millisecond, Timeout: time.Minute,
 		Report: func(r reach.Result) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -124,23 +130,56 @@ func startServer(t *testing.T, name string) uint16 { return startServerUntil(t, 
 func startServerUntil(t *testing.T, ctx context.Context, name string) uint16 {
 	t.Helper()
 	ctx, stop := context.WithCancel(ctx)
-	port := freePort(t)
-	server := reach.Server{Name: name, TCP: []uint16{port}, UDP: []uint16{port}}
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- server.Serve(ctx, func() { close(ready) }) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+	for {
+		port := freePort(t)
+		server := reach.Server{Name: name, TCP: []uint16{port}, UDP: []uint16{port}}
+		ready, done := make(chan struct{}), make(chan error, 1)
+		go func() { done <- server.Serve(ctx, func() { close(ready) }) }()
+		select {
+		case <-ready:
+		case err := <-done:
+			if errors.Is(err, syscall.EADDRINUSE) { // somebody has been quicker, or has it for UDP
+				continue
+			}
+			stop()
+			t.Fatal(err)
 		}
-	})
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- err
+		t.Cleanup(func() {
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		return port
+	}
+}
+
+// closedPort is one that refuses what comes from 127.0.0.1, of both protocols, and that nobody else can have: it is bound for TCP, which does
+// not listen, and for UDP, which is connected to somebody else.
+func closedPort(t *testing.T) uint16 {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return port
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	address, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := address.(*syscall.SockaddrInet4).Port
+	udp, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 9})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return closedPort(t)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = udp.Close() })
+	return uint16(port)
 }
 
 // silentPort is a UDP port on which nobody answers.
