@@ -20,7 +20,7 @@ import (
 )
 
 // inForceTimeout is how long a change may take to be in force on every node, on a busy machine.
-const inForceTimeout = time.Minute
+const inForceTimeout = 2 * time.Minute
 
 // What all tests share.
 var (

@@ -19,11 +19,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// How long a probe waits for an answer: while policies are on their way, and in a steady state, where it is long enough
-// for a lost SYN to be sent again.
+// How long a probe waits for an answer: at first, while policies are on their way, and in a steady state, where it is long enough
+// for a lost SYN to be sent again on a busy machine.
 const (
 	quick  = 500 * time.Millisecond
-	steady = 1500 * time.Millisecond
+	steady = 3 * time.Second
 )
 
 // Measure connects from everywhere to everywhere once, by Pod IP and by Service, and holds it against what the
@@ -34,8 +34,8 @@ func (s *Shop) Measure(ctx context.Context) ([]*matrix.Table, error) { return s.
 // the timeout, names what is not.
 func (s *Shop) AwaitInForce(ctx context.Context, timeout time.Duration) ([]*matrix.Table, error) {
 	deadline := time.Now().Add(timeout)
-	for {
-		tables, err := s.measure(ctx, quick)
+	for patience := quick; ; patience = min(2*patience, steady) { // a machine may be too busy for the first
+		tables, err := s.measure(ctx, patience)
 		if err != nil {
 			return nil, err
 		}
