@@ -22,6 +22,8 @@ if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
 	echo "As root, on Debian: ${command[*]}" >&2
 	exit 1
 fi
+exec {turn}>/var/lock/kidoban-apt.lock
+flock "$turn" # apt does not wait for another one that reads its lists
 echo "Installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
