@@ -15,8 +15,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 )
 
+// out is of all runs of the test: controller-runtime takes the first logger of a process, and no other.
+var out bytes.Buffer
+
 func TestOneThingThatHappenedIsOneLine(t *testing.T) {
-	var out bytes.Buffer
+	out.Reset()
 	opts := LogOptions()
 	opts.DestWriter = &out
 	SetLogger(&opts)
