@@ -58,16 +58,18 @@ type queue struct {
 	sink    Sink
 	log     logr.Logger
 	retries wait.Backoff
-	lines   chan line
-	next    *line // taken from lines and not fit for the delivery before
-	failing bool
+	// lastChance is how long deliveries may take when the context is done.
+	lastChance time.Duration
+	lines      chan line
+	next       *line // taken from lines and not fit for the delivery before
+	failing    bool
 
 	written, overflown, refused, errors prometheus.Counter
 }
 
 func newQueue(s Sink, m *metrics, log logr.Logger) *queue {
 	q := &queue{
-		sink: s, log: log, retries: retries, lines: make(chan line, queued),
+		sink: s, log: log, retries: retries, lastChance: lastChance, lines: make(chan line, queued),
 		written:   m.written.WithLabelValues(s.Name()),
 		overflown: m.dropped.WithLabelValues(s.Name(), "queue-full"),
 		refused:   m.dropped.WithLabelValues(s.Name(), "refused"),
@@ -90,7 +92,7 @@ func (q *queue) run(ctx context.Context) {
 	// A delivery under way when the context ends is not cut off: nobody could say which of its lines arrived.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastChance, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(q.lastChance, cancel) })()
 	for {
 		batch := q.collect(ctx)
 		if len(batch) == 0 || !q.bring(ctx, work, batch) {
