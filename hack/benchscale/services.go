@@ -54,8 +54,7 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 		return nil, err
 	}
 	defer func() { _ = p.cmd.Process.Kill() }()
-	right := func() error { return seen.expectRight(c) }
-	if err := poll(ctx, 5*time.Minute, 500*time.Millisecond, right); err != nil {
+	if err := poll(ctx, 5*time.Minute, 500*time.Millisecond, func() error { return seen.expectRight(c) }); err != nil {
 		return nil, fmt.Errorf("%w; %s says: %s", err, p.cmd.Path, p.log.last())
 	}
 	for _, rate := range o.rates {
@@ -71,9 +70,9 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 			-1, short(done.took.percentile(50)), "–"})
 		all = append(all, done)
 	}
-	out.note("EndpointSlices: kube-controller-manager with its controller of EndpointSlices alone, in the same run on an API server of its own with the same namespaces, pods and changes. %s Services without ports select the pods by one label each, so that each pod is in four; as many workers, and the same budget of requests.",
+	out.note("EndpointSlices: kube-controller-manager with its controller of EndpointSlices alone, in the same run on an API server of its own with the same namespaces, pods and changes. %s Services without ports select the pods by one label each, so that each pod is in four; as many workers, and the same budget of requests; all else is as by default, also that what failed is tried again after a second, and twice as long each time.",
 		thousands(len(seen.groups)))
-	return all, poll(ctx, time.Minute, 500*time.Millisecond, right)
+	return all, nil
 }
 
 // serviceObserver watches EndpointSlices. Its groups are the Services.
