@@ -92,7 +92,7 @@ test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e co
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
-	go test -race $(patience) $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab|calico/leftovers)')
+	go test -race $(patience) $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab|migrate/calico/leftovers)')
 	for m in $(filter-out ./,$(code)); do go -C $$m test -race $(patience) -count=1 ./... || exit 1; done # they read files that Go's cache of results does not know
 
 .PHONY: test-envtest
@@ -104,7 +104,7 @@ test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
 	@hack/apt.sh nft=nftables ip=iproute2 iptables-legacy=iptables ipset=ipset
 	$(call heading,Tests with real packets)
-	go test -race $(patience) ./internal/dataplane/... ./internal/cli/lab/... ./internal/calico/leftovers/...
+	go test -race $(patience) ./internal/dataplane/... ./internal/cli/lab/... ./internal/migrate/calico/leftovers/...
 
 .PHONY: gcc
 gcc: # which the race detector needs

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kidoban/kidoban/internal/calico/leftovers"
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/migrate/calico/leftovers"
 )
 
 // Leftovers is what clean, and check --node, say.

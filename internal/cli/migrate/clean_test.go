@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/kidoban/kidoban/internal/calico/leftovers"
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/migrate/calico/leftovers"
 )
 
-// What is found, and what is done about it, as people see it. internal/calico/leftovers tests that it is right.
+// What is found, and what is done about it, as people see it. internal/migrate/calico/leftovers tests that it is right.
 func TestLeftovers(t *testing.T) {
 	found := []leftovers.Leftover{
 		{Kind: "rule", Name: "cali:wUHhoiAYhphO9Mso", Detail: "in FORWARD (nft, ip filter)"},

@@ -12,10 +12,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/kidoban/kidoban/internal/calico"
-	"github.com/kidoban/kidoban/internal/calico/convert"
-	"github.com/kidoban/kidoban/internal/calico/proof"
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
+	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
 )
 
 // Conversion is what convert says.

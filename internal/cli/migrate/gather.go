@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kidoban/kidoban/internal/calico/convert"
+	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
 )
 
 // gather what there is of Calico's. What may not be listed is an error: an answer without it could be wrong.

@@ -8,9 +8,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/kidoban/kidoban/internal/calico"
-	"github.com/kidoban/kidoban/internal/calico/convert"
-	"github.com/kidoban/kidoban/internal/calico/proof"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
+	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 

@@ -9,9 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/kidoban/kidoban/internal/calico"
-	"github.com/kidoban/kidoban/internal/calico/convert"
-	"github.com/kidoban/kidoban/internal/calico/proof"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
+	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
 )
 
 // read documents of YAML into a set; those of networking.k8s.io are Kubernetes' own policies.

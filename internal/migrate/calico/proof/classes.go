@@ -11,7 +11,7 @@ import (
 	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/kidoban/kidoban/internal/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 

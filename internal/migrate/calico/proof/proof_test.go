@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/kidoban/kidoban/internal/calico"
-	"github.com/kidoban/kidoban/internal/calico/proof"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
 )
 
 func set(t *testing.T, specs ...string) *calico.Set {

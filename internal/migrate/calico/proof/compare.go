@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kidoban/kidoban/internal/calico"
+	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
