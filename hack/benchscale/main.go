@@ -24,6 +24,7 @@ type options struct {
 	// in memory: the cluster, the number of changes, and the addresses of the large group
 	memory         size
 	changes, large int
+	shapeChanges   int
 	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share is measured
 	cluster    size
 	rates      []int
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 		return runFloor(ctx, args[1:])
 	}
 	o := options{
-		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000,
+		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000, shapeChanges: 3000,
 		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10,
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
@@ -78,6 +79,8 @@ func run(ctx context.Context, args []string) error {
 		switch c {
 		case "memory":
 			err = memoryCases(ctx, o, out)
+		case "shapes":
+			err = caseShapes(ctx, o, out)
 		case "services":
 			beside, err = serviceCases(ctx, o, out)
 		case "cluster":
