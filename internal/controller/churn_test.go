@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -103,7 +104,7 @@ func (c *cluster) expectRight() {
 		for i := range endpoints.Items {
 			pe := &endpoints.Items[i]
 			e, ok := r.Endpoint(client.ObjectKeyFromObject(pe))
-			if !ok || setEndpoint(pe, &e) {
+			if !ok || plan.SetEndpoint(pe, &e) {
 				return fmt.Errorf("PolicyEndpoint %s is not right", pe.Name)
 			}
 		}
@@ -114,8 +115,8 @@ func (c *cluster) expectRight() {
 		}
 		gotGroups := map[policy.GroupKey][]string{}
 		for i := range parts.Items {
-			key := groupOf(&parts.Items[i])
-			gotGroups[key] = append(gotGroups[key], texts(parts.Items[i].Spec.Addresses)...)
+			key, _ := plan.KeyOf(&parts.Items[i])
+			gotGroups[key.Group] = append(gotGroups[key.Group], texts(parts.Items[i].Spec.Addresses)...)
 		}
 		for key := range gotGroups {
 			if _, ok := wantGroups[key]; !ok {
@@ -331,12 +332,12 @@ func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
 // counted returns the addresses in those slices of a group that its head counts, and whether all of these are there.
 func counted(parts map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey) (held map[string]bool, whole bool) {
 	held = map[string]bool{}
-	head := parts[key.Namespace+"/"+sliceName(key.Name, 0)]
+	head := parts[key.Namespace+"/"+plan.SliceName(key.Name, 0)]
 	if head == nil {
 		return held, false
 	}
 	for i := range max(1, head.Spec.Slices) {
-		part := parts[key.Namespace+"/"+sliceName(key.Name, i)]
+		part := parts[key.Namespace+"/"+plan.SliceName(key.Name, i)]
 		if part == nil {
 			return held, false
 		}

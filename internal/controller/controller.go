@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -34,21 +35,25 @@ import (
 // Name of the controller: of its lease, its events and its log lines.
 const Name = "kidoban-controller"
 
-// workers is the number of objects that are written at a time.
+// workers is the number of requests that are reconciled at a time.
 const workers = 16
 
-// maxPause is the longest time until a write that failed is tried again.
+// maxPause is the longest time until the controller repeats a write that failed.
 const maxPause = 10 * time.Second
 
 // Options of the controller.
 type Options struct {
 	Resolver resolver.Options
-	// BatchWindow is the least time between two writes of one group. The first change goes out at once; those that follow inside
-	// the window go out together at its end.
+	// BatchWindow is the least time between two writes of one group. The first change goes out at once; changes during the window go
+	// out together at its end.
 	BatchWindow time.Duration
 }
 
-// request names what is to be reconciled: nothing yet, a PolicyEndpoint, its status, a group's slices, or a slice that has no name of ours.
+// request names what to reconcile: a PolicyEndpoint, its status, a group's slices, or a slice without the name that the controller gives it.
+// start names nothing: any request starts the resolver first.
+//
+// The queue holds each request once and gives it to one worker at a time. A request that is added while it is reconciled is reconciled once
+// more afterwards. So handlers add a request after they changed what it reads, and a worker reads the newest state under mu.
 type request struct {
 	kind requestKind
 	name types.NamespacedName
@@ -66,36 +71,37 @@ const (
 
 type queue = workqueue.TypedRateLimitingInterface[request]
 
-// Controller keeps the objects what they should be. All of it is one controller of the manager, so that no worker starts before
-// every watch has delivered what was there.
+// Controller keeps PolicyEndpoints and slices what the resolver says they should be. All of it is one controller of the manager, so that no
+// worker starts before every watch has delivered the existing objects.
 type Controller struct {
 	// client reads from the cache, and waits until the cache has seen its own writes.
 	client client.Client
-	// live reads from the API server what the cache does not show: objects that have lost our label, and after a conflict.
+	// live reads from the API server, after a conflict: the cache does not contain objects that have lost the controller's label.
 	live     client.Reader
 	recorder recorder.EventRecorder
-	window   time.Duration
 	shared   string // the namespace of groups that cross namespaces
 	queue    queue
 
-	// mu guards what follows. No request to the API server is made while holding it.
-	mu         sync.Mutex
-	resolver   *resolver.Resolver
-	groups     map[policy.GroupKey]*groupState
-	references references
+	// writing are held while slices of a group are written; see groupLocks for the order of locks.
+	writing groupLocks
+
+	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken while it is held, except
+	// those inside the queue and the metrics.
+	mu       sync.Mutex
+	resolver *resolver.Resolver
+	groups   *plan.Groups
 }
 
 // Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and ClientOptions.
 func Add(mgr manager.Manager, o Options) error {
 	c := &Controller{
-		client:     mgr.GetClient(),
-		live:       mgr.GetAPIReader(),
-		recorder:   mgr.GetEventRecorder(Name),
-		window:     o.BatchWindow,
-		shared:     o.Resolver.SharedNamespace,
-		resolver:   resolver.New(o.Resolver),
-		groups:     map[policy.GroupKey]*groupState{},
-		references: newReferences(),
+		client:   mgr.GetClient(),
+		live:     mgr.GetAPIReader(),
+		recorder: mgr.GetEventRecorder(Name),
+		shared:   o.Resolver.SharedNamespace,
+		writing:  groupLocks{locks: map[policy.GroupKey]*groupLock{}},
+		resolver: resolver.New(o.Resolver),
+		groups:   plan.NewGroups(o.BatchWindow),
 	}
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
 		Reconciler:              c,
@@ -124,7 +130,7 @@ func Add(mgr manager.Manager, o Options) error {
 	return nil
 }
 
-// describe has each line say which request it is about, if any: what the API server says of an object often lacks the namespace.
+// describe adds the request, if any, to each log line: errors of the API server often lack the namespace.
 func describe(log logr.Logger, r *request) logr.Logger {
 	log = log.WithValues("controller", Name)
 	if r != nil {
@@ -133,13 +139,12 @@ func describe(log logr.Logger, r *request) logr.Logger {
 	return log
 }
 
-// ClientOptions has the manager's client read what it wrote.
+// ClientOptions are the options of the manager's client: a read returns its own earlier writes.
 func ClientOptions() client.Options {
 	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}, FieldOwner: Name}
 }
 
-// Synced returns a check for /readyz: that every watch has delivered what was there. It has the manager's cache start them, on
-// followers too.
+// Synced returns a check for /readyz: that every watch has delivered the existing objects. It starts the watches, on followers too.
 func Synced(ctx context.Context, caches cache.Cache) (func() error, error) {
 	for _, obj := range watched() {
 		if _, err := caches.GetInformer(ctx, obj, cache.BlockUntilSynced(false)); err != nil {
@@ -156,14 +161,14 @@ func Synced(ctx context.Context, caches cache.Cache) (func() error, error) {
 	}, nil
 }
 
-// begin asks for the first reconciliation, which happens when this instance leads and every watch has delivered.
+// begin enqueues the first reconciliation, which happens when this instance leads and every watch has delivered.
 func (c *Controller) begin(_ context.Context, q queue) error {
 	c.queue = q
 	q.Add(request{kind: start})
 	return nil
 }
 
-// Reconcile makes one object, or one group's slices, what the resolver says.
+// Reconcile makes one object, or one group's slices, what the resolver says they should be.
 func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result, error) {
 	if err := c.startResolver(ctx); err != nil {
 		return reconcile.Result{}, err
@@ -182,7 +187,7 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	return reconcile.Result{}, err
 }
 
-// startResolver resolves all that the watches have delivered, once, and has every object of ours compared with it.
+// startResolver resolves all that the watches have delivered, once, and enqueues every object of the controller's to be compared with it.
 func (c *Controller) startResolver(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,16 +208,15 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	for i := range parts.Items {
 		pes := &parts.Items[i]
 		c.compare(c.queue, pes)
-		if isNamedBySpec(pes) {
-			key := groupOf(pes)
-			existing.Slices[key] = append(existing.Slices[key], pes.Spec)
+		if key, ok := plan.KeyOf(pes); ok {
+			existing.Slices[key.Group] = append(existing.Slices[key.Group], pes.Spec)
 		}
 	}
 	for i := range endpoints.Items {
 		pe := &endpoints.Items[i]
 		name := client.ObjectKeyFromObject(pe)
 		existing.Endpoints[name] = &pe.Spec
-		c.references.set(name, c.groupsOf(pe))
+		c.groups.References.Set(name, c.groupsOf(pe))
 		c.queue.Add(request{endpoint, name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })
@@ -220,7 +224,7 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	return nil
 }
 
-// resolve has the resolver take in a change and measures it. The caller holds mu.
+// resolve gives a change to the resolver and measures it. The caller holds mu.
 func (c *Controller) resolve(input string, change func() resolver.Changes) resolver.Changes {
 	begin := time.Now()
 	changes := change()
@@ -229,8 +233,8 @@ func (c *Controller) resolve(input string, change func() resolver.Changes) resol
 	return changes
 }
 
-// enqueue has changed objects written: a PolicyEndpoint at once, a group at once or at the end of its window. seen is when a
-// pod's new address that is among the changes was seen, or zero. The caller holds mu.
+// enqueue enqueues changed objects: a PolicyEndpoint at once, a group at once or at the end of its window. seen is when the controller saw
+// the pod's new address that is among the changes, or zero. The caller holds mu.
 func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) {
 	for _, name := range changes.Endpoints {
 		q.Add(request{endpoint, name})
@@ -240,24 +244,19 @@ func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) 
 	}
 }
 
-// compare has a slice written that is not what it should be. The caller holds mu.
+// compare enqueues a slice that is not what it should be. The caller holds mu.
 func (c *Controller) compare(q queue, pes *v1alpha1.PolicyEndpointSlice) {
-	if !isNamedBySpec(pes) {
+	key, ok := plan.KeyOf(pes)
+	if !ok {
 		q.Add(request{stray, client.ObjectKeyFromObject(pes)})
 		return
 	}
-	key := resolver.SliceKey{Group: groupOf(pes), Index: pes.Spec.Index}
-	if want, ok := c.resolver.Slice(key); !ok || !isSlice(pes, &want) {
+	if want, ok := c.resolver.Slice(key); !ok || !plan.IsSlice(pes, &want) {
 		c.touch(q, key, time.Time{})
 	}
 }
 
-// touch has a slice written if need be. The caller holds mu.
+// touch enqueues a slice's group, at once or at the end of its window. The caller holds mu.
 func (c *Controller) touch(q queue, key resolver.SliceKey, seen time.Time) {
-	g := c.group(key.Group)
-	if g.seen.IsZero() {
-		g.seen = seen
-	}
-	g.dirty[key.Index] = struct{}{}
-	q.AddAfter(request{group, types.NamespacedName(key.Group)}, time.Until(g.written.Add(c.window)))
+	q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Touch(key, seen, time.Now()))
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 )
 
 var ctx = context.Background()
@@ -136,7 +137,7 @@ func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	var head v1alpha1.PolicyEndpointSlice
-	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: sliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}, &head); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}, &head); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(head.ManagedFields); n > 0 {
@@ -168,7 +169,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: sliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
+	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
 	if err := c.Get(ctx, client.ObjectKeyFromObject(slice), slice); err != nil {
 		t.Fatal(err)
 	}

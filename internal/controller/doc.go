@@ -1,9 +1,6 @@
-// Package controller keeps PolicyEndpoints and PolicyEndpointSlices what the resolver says that they should be.
+// Package controller keeps PolicyEndpoints and PolicyEndpointSlices what the resolver says they should be.
 //
-// Watch handlers feed namespaces, pods and policies to the resolver and enqueue exactly the objects that become different;
-// Reconcile reads one of them from the resolver, compares it with what is there and writes the difference. Objects of ours
-// that somebody else edits or deletes come back by the same way.
-//
-// A reader never sees a PolicyEndpoint that refers to a group which is not there: groups are written before what refers to
-// them, and swept after it.
+// Watch handlers give namespaces, pods and policies to the resolver and enqueue exactly the objects that become different. Reconcile asks
+// package plan which writes make one of them right, and in which order, and carries these out. Objects of the controller's that another
+// client edits or deletes are enqueued by their own watches and restored the same way.
 package controller

@@ -6,16 +6,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// changed makes a handler of what to do when an object of a kind was seen new (old is nil), changed, or gone (now is nil).
+// changed returns a handler that calls do for an object that appeared (old is nil), changed, or disappeared (now is nil).
 func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventHandler[T, request] {
 	return handler.TypedFuncs[T, request]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { do(q, nil, &e.Object) },
@@ -24,7 +26,7 @@ func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventH
 	}
 }
 
-// feed has the resolver take in a change and enqueues what it makes different.
+// feed gives a change to the resolver and enqueues the objects that become different.
 func (c *Controller) feed(q queue, input string, seen time.Time, change func() resolver.Changes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,7 +70,7 @@ func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkP
 	})
 }
 
-// endpoints has a PolicyEndpoint compared that anybody wrote, ourselves included.
+// endpoints enqueues a PolicyEndpoint that any client wrote, this controller included, to be compared.
 func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint, request] {
 	return changed(func(q queue, old, now **v1alpha1.PolicyEndpoint) {
 		c.mu.Lock()
@@ -83,7 +85,7 @@ func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpo
 	})
 }
 
-// slices has a slice compared that anybody wrote, ourselves included.
+// slices compares a slice that any client wrote, this controller included, with what it should be.
 func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpointSlice, request] {
 	return changed(func(q queue, old, now **v1alpha1.PolicyEndpointSlice) {
 		c.mu.Lock()
@@ -93,10 +95,8 @@ func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint
 		}
 		if now != nil {
 			c.compare(q, *now)
-		} else if isNamedBySpec(*old) {
-			key := resolver.SliceKey{Group: groupOf(*old), Index: (*old).Spec.Index}
-			c.group(key.Group).present = false
-			c.touch(q, key, time.Time{})
+		} else if key, ok := plan.KeyOf(*old); ok {
+			q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Gone(key, time.Now()))
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 )
 
 func TestARestartWritesNothing(t *testing.T) {
@@ -125,7 +126,7 @@ func TestASliceThatHasTheNameOfOursMakesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, labels := range []map[string]string{nil, {v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}} {
-		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: sliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
+		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
 		c.delete(slice.DeepCopy())
 		slice.Labels = labels
 		slice.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "another", Addresses: []v1alpha1.CIDR{"0.0.0.0/0"}, Count: 1}

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,24 +12,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 )
 
-// tries is how often a write is tried again at once because somebody else wrote the object meanwhile.
+// tries is how often a write is repeated at once because another client wrote the object in the meantime.
 const tries = 5
 
-// untracked has the API server keep no managedFields of an object that is updated, now and later: one empty entry takes them away
-// (Kubernetes' documentation of server-side apply, "Clearing managedFields"). Our objects have one writer, and a slice is written
-// for each change of a pod; to keep them would cost the API server and all who watch more than a tenth of that.
+// untracked makes the API server keep no managedFields of an object, now and later: one empty entry clears them (Kubernetes' documentation
+// of server-side apply, "Clearing managedFields"). These objects have one writer, and a slice is written for each change of a pod;
+// managedFields would add more than a tenth to the cost for the API server and for every watch.
 var untracked = []metav1.ManagedFieldsEntry{{}}
 
-// get reads an object from the cache and reports whether it is there.
+// get reads an object from the cache and reports whether it exists.
 func (c *Controller) get(ctx context.Context, name types.NamespacedName, obj client.Object) (bool, error) {
 	err := c.client.Get(ctx, name, obj)
 	return err == nil, client.IgnoreNotFound(err)
 }
 
-// put makes an object what it should be. mutate changes obj, which is what is there or empty, and reports whether it did; where it did
-// not, nothing is written. Afterwards obj is what is there. put reports whether it wrote.
+// put makes an object what it should be. mutate changes obj, which is the existing object or empty, and reports whether it did; if not,
+// put writes nothing. After a conflict put calls mutate again with the live object. Afterwards obj is what the API server has.
+// put reports whether it wrote.
 func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() bool) (bool, error) {
 	name := client.ObjectKeyFromObject(obj)
 	kind := kindOf(obj)
@@ -47,7 +48,7 @@ func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() b
 			mutate()
 			err = timed(kind, "create", func() error { return c.client.Create(ctx, obj) })
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-				log.FromContext(ctx).V(1).Info("Nothing is created in a namespace that goes", "kind", kind, "name", name)
+				log.FromContext(ctx).V(1).Info("Skipping create: namespace is terminating", "kind", kind, "name", name)
 				return false, nil
 			}
 		case !mutate():
@@ -59,50 +60,23 @@ func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() b
 		if !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) && (!found || !apierrors.IsNotFound(err)) {
 			return err == nil, err
 		}
-		// Somebody was faster, or has taken our label off it, so that the cache does not show it.
+		// Another client was faster, or removed the controller's label, so that the cache does not contain the object.
 		err = c.live.Get(ctx, name, obj)
 		found = err == nil
 		err = client.IgnoreNotFound(err)
 	}
-	return false, fmt.Errorf("%s %s: others wrote it %d times meanwhile", kind, name, tries)
+	return false, fmt.Errorf("%s %s: other clients changed it during each of %d tries", kind, name, tries)
 }
 
-// delete deletes an object of ours, if it is there.
+// delete deletes an object of the controller's, if it exists.
 func (c *Controller) delete(ctx context.Context, name types.NamespacedName, obj client.Object) error {
 	found, err := c.get(ctx, name, obj)
-	if !found || !isOurs(obj) {
+	if !found || !plan.IsOurs(obj) {
 		return err
 	}
 	uid := obj.GetUID()
 	err = timed(kindOf(obj), "delete", func() error { return c.client.Delete(ctx, obj, client.Preconditions{UID: &uid}) })
 	return client.IgnoreNotFound(err)
-}
-
-func isOurs(obj client.Object) bool {
-	return obj.GetLabels()[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByController
-}
-
-// setLabels sets some labels, leaves others, and reports whether that changed anything.
-func setLabels(obj client.Object, want map[string]string) bool {
-	if hasLabels(obj, want) {
-		return false
-	}
-	labels := maps.Clone(obj.GetLabels())
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, want)
-	obj.SetLabels(labels)
-	return true
-}
-
-func hasLabels(obj client.Object, want map[string]string) bool {
-	for k, v := range want {
-		if has, ok := obj.GetLabels()[k]; !ok || has != v {
-			return false
-		}
-	}
-	return true
 }
 
 func kindOf(obj client.Object) string {
