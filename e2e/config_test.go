@@ -24,7 +24,7 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
-// TestConfig has the API server validate every kustomization, and installs the overlays one after the other.
+// TestConfig asks the API server to validate every kustomization, and installs the overlays one after the other.
 func TestConfig(t *testing.T) {
 	t.Run("validated by the API server", func(t *testing.T) {
 		overlays, err := filepath.Glob(filepath.Join(test.Repo, "config", "overlays", "*"))
@@ -73,7 +73,9 @@ func TestConfig(t *testing.T) {
 		expect(t, "frontend", closed, reach.Open)
 		expect(t, "frontend", unselected, reach.Open)
 	})
-	t.Run("eks", func(t *testing.T) {
+	t.Run("audit on eks, then eks", func(t *testing.T) {
+		applyOverlay(t, overlay("overlays/eks-audit"))
+		expect(t, "frontend", closed, reach.Open)
 		applyOverlay(t, overlay("overlays/eks"))
 		expect(t, "frontend", closed, reach.TimedOut)
 		for _, node := range nodes {

@@ -8,8 +8,8 @@ rm -rf "$out" dist/render
 mkdir -p "$out" dist/render
 
 # Manifests, with the images of this version: file=kustomization.
-for pair in install=config/default install-eks=config/overlays/eks install-audit=config/overlays/audit \
-	install-strict=config/overlays/strict crds=config/crd cleanup=config/cleanup; do
+for pair in install=config/default install-audit=config/overlays/audit install-strict=config/overlays/strict \
+	install-eks=config/overlays/eks install-eks-audit=config/overlays/eks-audit crds=config/crd cleanup=config/cleanup; do
 	cat >dist/render/kustomization.yaml <<-END
 		resources: [../../${pair#*=}]
 		images:

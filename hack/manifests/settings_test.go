@@ -30,14 +30,15 @@ func TestSettingsExist(t *testing.T) {
 	}
 }
 
-// What each overlay and component changes.
+// TestOverlaysChangeSettings covers each overlay and component.
 func TestOverlaysChangeSettings(t *testing.T) {
 	for dir, want := range map[string]map[string]string{
-		"config/default":          {"ENFORCING_MODE": "standard", "AUDIT": "false", "EVENT_LOG_FILE": "/var/log/kidoban/flow.log"},
-		"config/overlays/strict":  {"ENFORCING_MODE": "strict"},
-		"config/overlays/audit":   {"AUDIT": "true", "ENFORCING_MODE": "standard"},
-		"config/overlays/eks":     {"METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": ":9163"},
-		"hack/manifests/testdata": {"NRI_SOCKET": ""},
+		"config/default":            {"ENFORCING_MODE": "standard", "AUDIT": "false", "EVENT_LOG_FILE": "/var/log/kidoban/flow.log"},
+		"config/overlays/strict":    {"ENFORCING_MODE": "strict"},
+		"config/overlays/audit":     {"AUDIT": "true", "ENFORCING_MODE": "standard"},
+		"config/overlays/eks-audit": {"AUDIT": "true", "METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": ":9163"},
+		"config/overlays/eks":       {"METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": ":9163"},
+		"hack/manifests/testdata":   {"NRI_SOCKET": ""},
 		"examples/terraform/eks/kidoban": {
 			"ENABLE_CLOUDWATCH_LOGS": "true", "CLUSTER_NAME": "my-cluster", "REMOVE_STARTUP_TAINT": "true", "ENFORCING_MODE": "strict",
 			"METRICS_BIND_ADDRESS": ":9162",
