@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -211,6 +212,70 @@ func TestCleanupRunsWhereAgentsDo(t *testing.T) {
 	cleanup := decode[appsv1.DaemonSet](t, render(t, "config/cleanup"), "DaemonSet/kidoban-cleanup").Spec.Template.Spec
 	if !reflect.DeepEqual(agent.Affinity, cleanup.Affinity) || !reflect.DeepEqual(agent.NodeSelector, cleanup.NodeSelector) || !reflect.DeepEqual(agent.Tolerations, cleanup.Tolerations) {
 		t.Errorf("agents run on %v %v, the clean-up on %v %v", agent.NodeSelector, agent.Affinity, cleanup.NodeSelector, cleanup.Affinity)
+	}
+}
+
+// TestAgentsStayOffNodesOfOtherEngines covers the nodes of an EKS cluster that the overlay leaves alone.
+func TestAgentsStayOffNodesOfOtherEngines(t *testing.T) {
+	for _, dir := range []string{"config/overlays/eks", "config/overlays/eks-audit", "examples/terraform/eks/kidoban"} {
+		required := agentOf(t, render(t, dir)).Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		got := required.NodeSelectorTerms
+		want := []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{
+			Key: "eks.amazonaws.com/compute-type", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"fargate", "hybrid", "auto"},
+		}}}}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: agents run on %v, want %v", dir, got, want)
+		}
+	}
+}
+
+// TestSettingsSurvivePruning covers ConfigMaps whose name changes with their content: until a rollout is through, pods refer to the
+// previous one, and a container that starts again needs it. `kubectl apply` leaves it, and Argo CD and Flux must leave it too.
+func TestSettingsSurvivePruning(t *testing.T) {
+	for _, dir := range append(installs(t), "hack/manifests/testdata") {
+		r := render(t, dir)
+		for _, half := range []string{"kidoban-controller", "kidoban-agent"} {
+			have := decode[corev1.ConfigMap](t, r, "ConfigMap/"+half+"-settings-").Annotations
+			for name, value := range map[string]string{
+				"argocd.argoproj.io/sync-options":    "Prune=false",
+				"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+				"kustomize.toolkit.fluxcd.io/prune":  "disabled",
+			} {
+				want(t, dir+": "+half+": "+name, have[name], value)
+			}
+		}
+	}
+}
+
+// TestAlertsNameNoPorts keeps texts true for every overlay: ports are settings.
+func TestAlertsNameNoPorts(t *testing.T) {
+	var rules struct {
+		Spec struct {
+			Groups []struct {
+				Rules []struct {
+					Alert       string
+					Annotations map[string]string
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(read(t, filepath.Join(repo, "config", "prometheus", "rules.yaml")), &rules); err != nil {
+		t.Fatal(err)
+	}
+	port := regexp.MustCompile(`\b\d{4,5}\b`)
+	n := 0
+	for _, group := range rules.Spec.Groups {
+		for _, rule := range group.Rules {
+			n++
+			for name, text := range rule.Annotations {
+				if found := port.FindString(text); found != "" {
+					t.Errorf("%s: its %s names port %s", rule.Alert, name, found)
+				}
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d alerts were found", n)
 	}
 }
 
