@@ -75,6 +75,19 @@ func TestSettingsExist(t *testing.T) {
 	}
 }
 
+// TestConfigMapsExist looks for each ConfigMap that pages name among those that kustomizations generate.
+func TestConfigMapsExist(t *testing.T) {
+	var generated strings.Builder
+	for _, dir := range []string{"agent", "controller", "prometheus"} {
+		generated.WriteString(read(t, "config/"+dir+"/kustomization.yaml"))
+	}
+	for name, page := range namedBy(t, "ConfigMaps?[, ]+`([a-z-]+)`") {
+		if !strings.Contains(generated.String(), "- name: "+name+"\n") {
+			t.Errorf("%s: there is no ConfigMap %s", page, name)
+		}
+	}
+}
+
 // TestMessagesAreInTheCode looks for each message that pages quote. A message is code of four
 // words or more that begins with no command; … stands for what differs, and its parts are looked for one by one.
 func TestMessagesAreInTheCode(t *testing.T) {
