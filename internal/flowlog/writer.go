@@ -74,7 +74,7 @@ func (t *toFile) deliver(ctx context.Context, lines []line) (result, error) {
 	if t.follow() {
 		t.out = whole(lines, t.out)
 	}
-	if t.opts.MaxAge > 0 && time.Since(t.begun) > t.opts.MaxAge {
+	if t.opts.MaxAge > 0 && time.Since(t.begun) > t.opts.MaxAge || t.isFull(lines) {
 		if err := t.file.Rotate(); err != nil {
 			return result{}, fmt.Errorf("put %s away: %w", t.opts.Path, err)
 		}
@@ -89,11 +89,25 @@ func (t *toFile) deliver(ctx context.Context, lines []line) (result, error) {
 	return res, nil
 }
 
+// isFull reports whether the rest of the lines would fill the file to its size limit. Rotating it here, and not while it is written,
+// starts the next file with a complete line.
+func (t *toFile) isFull(lines []line) bool {
+	if t.at == nil || t.opts.MaxMegabytes == 0 {
+		return false
+	}
+	rest := int64(-t.out)
+	for _, l := range lines {
+		rest += int64(len(l.text))
+	}
+	return t.at.Size()+rest >= int64(t.opts.MaxMegabytes)<<20
+}
+
 // follow lets go of the file when another is at the path, or none, and reports that. Somebody may have put it away or taken its directory: the
 // lines go where a reader will look. It may have been us, by its size or age: what we made is opened again.
 func (t *toFile) follow() bool {
 	now, _ := os.Stat(t.opts.Path)
 	if os.SameFile(now, t.at) {
+		t.at = now // with its size
 		return false
 	}
 	_ = t.file.Close()

@@ -196,6 +196,54 @@ func TestANewFileDoesNotBeginWithinALine(t *testing.T) {
 	}
 }
 
+// The disk fills within a line, and the file reaches its size limit before the rest of the lines is written.
+func TestARotatedFileDoesNotBeginWithinALine(t *testing.T) {
+	lines := []line{text(1), text(2), text(3)} // of 7 bytes
+	const limit, batch = 1 << 20, 3 * 7
+	for name, tc := range map[string]struct {
+		size     int    // of the file before the lines
+		appended string // by another process, while the disk is full
+		want     string
+	}{
+		"exactly by these lines": {size: limit - batch, want: "line 1\nline 2\nline 3\n"},
+		"by another process":     {size: limit - batch - 10, appended: "another process\n", want: "line 2\nline 3\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "flow.log")
+			const opening = "line 0\n"
+			if err := os.WriteFile(path, []byte(strings.Repeat("x", tc.size-len(opening)-1)+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := File(FileOptions{Path: path, MaxMegabytes: 1}).(*toFile)
+			defer func() { _ = s.close() }()
+			deliver(t, s, opening)
+			disk := &full{w: s.file, room: 10}
+			s.w = disk
+			if _, err := s.deliver(context.Background(), lines); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			other, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := other.WriteString(tc.appended); err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Close(); err != nil {
+				t.Fatal(err)
+			}
+			disk.room = -1
+			if _, err := s.deliver(context.Background(), lines); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := os.ReadFile(path); err != nil || string(b) != tc.want {
+				t.Errorf("%d bytes, %.40q, %v", len(b), b, err)
+			}
+			eventually(t, "the file that is put away", func() bool { return len(putAway(t, path)) == 1 })
+		})
+	}
+}
+
 func TestLinesWaitForAFileThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sub")
 	if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file where a directory should be
