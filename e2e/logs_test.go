@@ -103,7 +103,7 @@ func logs(t *testing.T) map[string][]string {
 					return err
 				}
 				key := fmt.Sprintf("%s, start %d", pod.Name, pod.Status.ContainerStatuses[0].RestartCount)
-				out[key] = strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+				out[key] = cluster.Lines(text)
 				return nil
 			})
 		}

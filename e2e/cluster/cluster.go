@@ -101,6 +101,14 @@ func Output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
+// Lines returns the lines of a command's output, without their line feeds. Empty output has none.
+func Lines(output string) []string {
+	if output == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(output, "\n"), "\n")
+}
+
 // run runs a command that reports progress, and asks it to stop if this process is killed.
 func (c *Cluster) run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = c.Log, c.Log
