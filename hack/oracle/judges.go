@@ -137,7 +137,7 @@ type tablesJudge struct{ *kidoban }
 func (j tablesJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	out := verdict{true, notIsolated}
 	for _, n := range j.nodes {
-		v, isolated := n.compiler.Tables().Lookup(d, f)
+		v, isolated := n.compiler.Maps().Lookup(d, f)
 		if !isolated {
 			continue
 		}

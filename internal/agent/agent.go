@@ -115,7 +115,7 @@ func (a *Agent) takeOver() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.compiler.Commit()
-	_, failed := a.dp.Sync(a.state.compiler.Tables())
+	_, failed := a.dp.Sync(a.state.compiler.Maps())
 	if failed != nil {
 		// What an earlier agent left is better than what would be closed now.
 		if alone, err := a.dp.Alone(); !alone || err != nil {
@@ -261,7 +261,7 @@ func (a *Agent) repair() error {
 
 func (a *Agent) sync() error {
 	healing := a.failure.Load() != nil // then a difference is no surprise
-	drift, err := a.dp.Sync(a.state.compiler.Tables())
+	drift, err := a.dp.Sync(a.state.compiler.Maps())
 	for _, m := range drift {
 		for _, difference := range []string{"missing", "wrong", "extra"} {
 			a.metrics.drift.WithLabelValues(m.Map, difference) // from 0 on: increase() does not see a counter's first value
@@ -285,7 +285,7 @@ func (a *Agent) sync() error {
 
 // failClosed closes the pods whose policies are not in force.
 func (a *Agent) failClosed() {
-	closed, err := a.dp.FailClosed(a.state.compiler.Tables())
+	closed, err := a.dp.FailClosed(a.state.compiler.Maps())
 	a.metrics.closed.Set(float64(closed))
 	if err != nil {
 		a.opts.Log.Error(err, "Cannot close pods whose policies are not in force")

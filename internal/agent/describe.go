@@ -148,7 +148,7 @@ func (s *state) podStates() map[[2]string]int {
 		if ns != nil && ns.known {
 			state = "open"
 			for _, addr := range p.addresses {
-				if s.compiler.Tables().Pods[addr].Sets != [2]compiler.SetID{} {
+				if s.compiler.Maps().Pods[addr].Sets != [2]compiler.SetID{} {
 					state = "isolated"
 				}
 			}

@@ -25,7 +25,7 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.compiler.Commit()
-	set := s.compiler.Tables().Pods[netip.MustParseAddr("10.0.0.1")].Sets[policy.Egress]
+	set := s.compiler.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets[policy.Egress]
 	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
 	s.compiler.Commit()
 

@@ -23,7 +23,7 @@ func (s story) routed(routes map[uint32][]string, uplinks ...uint32) {
 func (s story) behind(ip string, want uint32) {
 	s.Helper()
 	s.compiler.Commit()
-	tables := s.compiler.Tables()
+	tables := s.compiler.Maps()
 	got := tables.Pods[netip.MustParseAddr(ip)].IfIndex
 	if own := tables.Interfaces[got].Kind == compiler.PodInterface; got != want || own != (want != 0) {
 		s.Errorf("%s is behind interface %d (its own: %v), want %d", ip, got, own, want)
@@ -41,7 +41,7 @@ func TestWhichInterfaceIsAPodsOwn(t *testing.T) {
 	s.behind("10.0.0.1", 5)
 	s.behind("fd00::1", 5)
 	s.behind("10.0.0.2", 6)
-	if got := s.compiler.Tables().Interfaces[1].Kind; got != compiler.Uplink {
+	if got := s.compiler.Maps().Interfaces[1].Kind; got != compiler.Uplink {
 		t.Errorf("interface 1 is %v", got)
 	}
 
@@ -87,7 +87,7 @@ func TestModes(t *testing.T) {
 		s.closed("10.0.0.8", "10.0.0.1", 80)
 		s.compiler.Commit()
 		var names []string
-		for _, set := range s.compiler.Tables().Pods[netip.MustParseAddr("10.0.0.1")].Sets {
+		for _, set := range s.compiler.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets {
 			for _, p := range s.compiler.Set(set) {
 				names = append(names, p.ID.String())
 			}

@@ -97,7 +97,7 @@ func (s *state) lastSeen(key types.NamespacedName) *corev1.Pod {
 func (s *state) judges(key types.NamespacedName) bool {
 	p := s.pods[key]
 	return p != nil && !slices.ContainsFunc(p.addresses, func(addr netip.Addr) bool {
-		_, ok := s.compiler.Tables().Pods[addr]
+		_, ok := s.compiler.Maps().Pods[addr]
 		return !ok
 	})
 }

@@ -75,7 +75,7 @@ func (s story) sliceGone(namespace, group string, index int) {
 func (s story) verdict(from, to string, port uint16) policy.Action {
 	s.compiler.Commit()
 	f := policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: port}
-	v, _ := s.compiler.Tables().Lookup(policy.Ingress, f)
+	v, _ := s.compiler.Maps().Lookup(policy.Ingress, f)
 	return v.Action
 }
 
@@ -309,7 +309,7 @@ func TestNothingStaysWhenAllIsGone(t *testing.T) {
 	for range 4 {
 		s.compiler.Collect()
 	}
-	tables := s.compiler.Tables()
+	tables := s.compiler.Maps()
 	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Rows) + len(tables.Ports); n > 0 {
 		t.Errorf("entries are left: %+v", tables)
 	}
@@ -324,7 +324,7 @@ func TestAPodIsJudgedWhenItsNamespaceIsKnown(t *testing.T) {
 	}
 	s.pod("web", "10.0.0.1")
 	s.verdict("10.0.0.9", "10.0.0.1", 80)
-	if n := len(s.compiler.Tables().Pods); n != 0 {
+	if n := len(s.compiler.Maps().Pods); n != 0 {
 		t.Errorf("%d pods in the tables before the namespace's policies are known", n)
 	}
 	s.endpoint("deny", everyPod)
@@ -431,7 +431,7 @@ func TestAPodThatNobodyToldOfGoesWithItsSandbox(t *testing.T) {
 func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 	audited := func(s story) bool {
 		s.compiler.Commit()
-		for _, p := range s.compiler.Tables().Pods {
+		for _, p := range s.compiler.Maps().Pods {
 			return p.Flags&compiler.Audit != 0
 		}
 		return false

@@ -126,7 +126,7 @@ func (a *Agent) sweep(work pending) (int, error) {
 	addresses := slices.Collect(maps.Keys(work.addresses))
 	if work.everything {
 		a.mu.Lock()
-		addresses = slices.Collect(maps.Keys(a.state.compiler.Tables().Pods))
+		addresses = slices.Collect(maps.Keys(a.state.compiler.Maps().Pods))
 		a.mu.Unlock()
 	}
 	if len(addresses) == 0 {
@@ -143,7 +143,7 @@ func (a *Agent) sweep(work pending) (int, error) {
 		}
 		a.mu.Lock()
 		flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
-			return !isToCut(a.state.compiler.Tables(), &f, own)
+			return !isToCut(a.state.compiler.Maps(), &f, own)
 		})
 		a.mu.Unlock()
 		tcp, other := byHoldOff(flows)
@@ -167,12 +167,12 @@ func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
 }
 
 // isToCut reports whether neither a live flow nor a master of it, for whose sake it was accepted, would be allowed to begin now.
-func isToCut(t *compiler.Tables, f *dataplane.Flow, node map[netip.Addr]bool) bool {
+func isToCut(t *compiler.Maps, f *dataplane.Flow, node map[netip.Addr]bool) bool {
 	return refused(t, f.Opened(), node) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !refused(t, m, node) })
 }
 
 // refused reports whether a flow would not be allowed to begin now. What a pod has with its own node is always allowed, and with itself.
-func refused(t *compiler.Tables, f policy.Flow, node map[netip.Addr]bool) bool {
+func refused(t *compiler.Maps, f policy.Flow, node map[netip.Addr]bool) bool {
 	if node[f.Source] || node[f.Destination] || f.Source == f.Destination {
 		return false
 	}

@@ -69,11 +69,11 @@ func TestWhichLiveFlowsAreCut(t *testing.T) {
 		{"of nobody here", "10.0.0.3", "10.0.0.4", false},
 	} {
 		f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: 80}
-		if got := refused(s.compiler.Tables(), f, node); got != tc.cut {
+		if got := refused(s.compiler.Maps(), f, node); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}
-	audited := s.compiler.Tables()
+	audited := s.compiler.Maps()
 	for addr, p := range audited.Pods {
 		p.Flags |= compiler.Audit
 		audited.Pods[addr] = p
@@ -109,7 +109,7 @@ func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
 	} {
 		f := dataplane.Flow{Protocol: policy.TCP, Masters: tc.masters}
 		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
-		if got := isToCut(s.compiler.Tables(), &f, nil); got != tc.cut {
+		if got := isToCut(s.compiler.Maps(), &f, nil); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}

@@ -159,8 +159,8 @@ func (c *Compiler) reclassify() {
 	slices.SortFunc(c.changes.Networks, func(a, b Write[netip.Prefix, ClassID]) int { return cmp.Compare(b.Key.Bits(), a.Key.Bits()) })
 	for _, p := range gone {
 		c.changes.Narrowed.Everything = true
-		if _, ok := c.tables.Networks[p]; ok {
-			delete(c.tables.Networks, p)
+		if _, ok := c.maps.Networks[p]; ok {
+			delete(c.maps.Networks, p)
 			c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Delete: true})
 		}
 	}
@@ -182,8 +182,8 @@ func (c *Compiler) reclassifyNet(p netip.Prefix, n *node) {
 	if c.classify(n, parent) {
 		c.changes.Narrowed.Everything = true
 	}
-	if id, ok := c.tables.Networks[p]; !ok || id != n.class.id {
-		c.tables.Networks[p] = n.class.id
+	if id, ok := c.maps.Networks[p]; !ok || id != n.class.id {
+		c.maps.Networks[p] = n.class.id
 		c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Value: n.class.id})
 	}
 }
@@ -194,8 +194,8 @@ func (c *Compiler) reclassifyHost(addr netip.Addr) {
 		c.narrow(addr)
 		delete(c.hosts, addr)
 		c.unrefClass(n.class)
-		if _, ok := c.tables.Addresses[addr]; ok {
-			delete(c.tables.Addresses, addr)
+		if _, ok := c.maps.Addresses[addr]; ok {
+			delete(c.maps.Addresses, addr)
 			c.changes.GoneAddresses = append(c.changes.GoneAddresses, addr)
 		}
 		return
@@ -204,8 +204,8 @@ func (c *Compiler) reclassifyHost(addr netip.Addr) {
 	if c.classify(n, parent) {
 		c.narrow(addr)
 	}
-	if id, ok := c.tables.Addresses[addr]; !ok || id != n.class.id {
-		c.tables.Addresses[addr] = n.class.id
+	if id, ok := c.maps.Addresses[addr]; !ok || id != n.class.id {
+		c.maps.Addresses[addr] = n.class.id
 		c.changes.Addresses = append(c.changes.Addresses, Write[netip.Addr, ClassID]{Key: addr, Value: n.class.id})
 	}
 }

@@ -1,6 +1,6 @@
 package compiler
 
-// Collect takes out of the tables what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
+// Collect takes out of the maps what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
 // it now and then, after a Commit and some seconds apart at least: the time between is what a packet has to end its
 // look-ups in.
 func (c *Compiler) Collect() Changes {
@@ -14,12 +14,12 @@ func (c *Compiler) Collect() Changes {
 			c.collectClass(cl)
 		}
 	}
-	for _, t := range c.ports {
+	for _, t := range c.portLists {
 		if t.refs == 0 && t.dead < c.round {
-			delete(c.ports, t.key)
-			delete(c.byTable, t.id)
+			delete(c.portLists, t.key)
+			delete(c.byPortList, t.id)
 			for _, e := range t.entries {
-				delete(c.tables.Ports, e.key)
+				delete(c.maps.Ports, e.key)
 				c.changes.StalePorts = append(c.changes.StalePorts, e.key)
 			}
 		}
@@ -67,12 +67,12 @@ func (c *Compiler) collectClass(cl *class) {
 
 func (c *Compiler) deleteRow(s *set, cl *class) {
 	key := RowKey{s.id, cl.id}
-	if t := c.byTable[c.tables.Rows[key].Table]; t != nil {
+	if t := c.byPortList[c.maps.Rows[key].PortList]; t != nil {
 		if t.refs--; t.refs == 0 {
 			t.dead = c.round
 		}
 	}
-	delete(c.tables.Rows, key)
+	delete(c.maps.Rows, key)
 	delete(s.rows, cl)
 	delete(cl.rows, s)
 	c.changes.StaleRows = append(c.changes.StaleRows, key)

@@ -6,7 +6,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Comparison says which sets answer otherwise by some tables than they should.
+// Comparison says which sets answer otherwise by some maps than they should.
 type Comparison struct {
 	// Differ are the sets with another answer for some flow, or by another rule.
 	Differ map[SetID]bool
@@ -14,9 +14,9 @@ type Comparison struct {
 	Open map[SetID]bool
 }
 
-// Compare holds what a dataplane has against what it should have: tables that were written in part, because there was no room.
+// Compare holds what a dataplane has against what it should have: maps that were written in part, because there was no room.
 // Pods and Interfaces are not looked at.
-func (t *Tables) Compare(have *Tables) Comparison {
+func (t *Maps) Compare(have *Maps) Comparison {
 	// What addresses are taken for: the classes that they should have and that they have.
 	type mistake struct{ want, have ClassID }
 	mistakes := map[mistake]bool{}
@@ -35,13 +35,13 @@ func (t *Tables) Compare(have *Tables) Comparison {
 		compareClass(p)
 	}
 
-	brokenTables := map[TableID]bool{}
+	brokenLists := map[PortListID]bool{}
 	for k := range differences(t.Ports, have.Ports) {
-		brokenTables[k.Table] = true
+		brokenLists[k.PortList] = true
 	}
 	broken := differences(t.Rows, have.Rows)
 	for k, row := range t.Rows {
-		if brokenTables[row.Table] {
+		if brokenLists[row.PortList] {
 			broken[k] = struct{}{}
 		}
 	}
@@ -50,12 +50,12 @@ func (t *Tables) Compare(have *Tables) Comparison {
 	compareRow := func(s SetID, m mistake) {
 		want, answers := t.Row(s, m.want)
 		got, gotAny := have.Row(s, m.have)
-		if answers == gotAny && want == got && !brokenTables[want.Table] {
+		if answers == gotAny && want == got && !brokenLists[want.PortList] {
 			return
 		}
 		c.Differ[s] = true
-		refuses := !gotAny || got.Table == 0 && got.Default.Action == policy.Deny
-		accepts := answers && want.Table == 0 && want.Default.Action == policy.Accept
+		refuses := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny
+		accepts := answers && want.PortList == 0 && want.Default.Action == policy.Accept
 		if !refuses && !accepts {
 			c.Open[s] = true
 		}
@@ -71,8 +71,8 @@ func (t *Tables) Compare(have *Tables) Comparison {
 	return c
 }
 
-// sets are those that either tables have rows of.
-func (t *Tables) sets(u *Tables) map[SetID]bool {
+// sets are those that either maps have rows of.
+func (t *Maps) sets(u *Maps) map[SetID]bool {
 	out := map[SetID]bool{}
 	for _, rows := range []map[RowKey]Row{t.Rows, u.Rows} {
 		for k := range rows {

@@ -8,13 +8,13 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Compiler holds what a node's tables are made from, and the tables. It is told what changes (UpdateGroup, SetPod …) and says on
-// Commit which writes bring the tables up to date. What nothing uses any more lingers until Collect has seen it unused
-// twice, so that a packet which is being judged meanwhile never finds half of what it looks for.
+// Compiler holds what a node's maps are made from, and the maps. It is told what changes (UpdateGroup, SetPod …) and says on
+// Commit which writes bring the maps up to date. What nothing uses any more lingers until Collect has seen it unused
+// twice, so that a packet which is being decided meanwhile never finds half of what it looks for.
 //
 // A Compiler is not safe for concurrent use.
 type Compiler struct {
-	tables  Tables
+	maps    Maps
 	changes Changes // since the last Commit or Collect
 
 	members map[policy.GroupKey]map[netip.Prefix]int // how many times each was added
@@ -28,14 +28,14 @@ type Compiler struct {
 	nets    bart.Table[*node]
 	classes map[string]*class
 
-	versions map[string]*version
-	rules    map[RuleID]RuleRef
-	sets     map[string]*set
-	bySet    map[SetID]*set
-	ports    map[string]*portTable
-	byTable  map[TableID]*portTable
+	versions   map[string]*version
+	rules      map[RuleID]RuleRef
+	sets       map[string]*set
+	bySet      map[SetID]*set
+	portLists  map[string]*portList
+	byPortList map[PortListID]*portList
 
-	next  struct{ atom, set, class, table, rule uint32 }
+	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
 	denying int // sets with rules that do not accept
@@ -61,7 +61,7 @@ type PodSpec struct {
 type pod struct {
 	spec PodSpec
 	sets [2]*set      // nil: not isolated in that direction
-	in   []netip.Addr // Tables.Pods under these addresses
+	in   []netip.Addr // Maps.Pods under these addresses
 }
 
 // RuleRef is what a RuleID stands for.
@@ -72,15 +72,15 @@ type RuleRef struct {
 	Rule int
 }
 
-// New returns a Compiler with empty tables.
+// New returns a Compiler with empty maps.
 func New() *Compiler {
 	return &Compiler{
-		tables: Tables{
+		maps: Maps{
 			Pods:      map[netip.Addr]Pod{},
 			Addresses: map[netip.Addr]ClassID{},
 			Networks:  map[netip.Prefix]ClassID{},
 			Rows:      map[RowKey]Row{},
-			Ports:     map[PortKey]Verdict{},
+			Ports:     map[PortKey]Decision{},
 
 			Interfaces: map[uint32]Interface{},
 		},
@@ -90,15 +90,15 @@ func New() *Compiler {
 
 		interfaces: newInterfaces(),
 
-		atoms:    map[atomKey]*atom{},
-		hosts:    map[netip.Addr]*node{},
-		classes:  map[string]*class{},
-		versions: map[string]*version{},
-		rules:    map[RuleID]RuleRef{},
-		sets:     map[string]*set{},
-		bySet:    map[SetID]*set{},
-		ports:    map[string]*portTable{},
-		byTable:  map[TableID]*portTable{},
+		atoms:      map[atomKey]*atom{},
+		hosts:      map[netip.Addr]*node{},
+		classes:    map[string]*class{},
+		versions:   map[string]*version{},
+		rules:      map[RuleID]RuleRef{},
+		sets:       map[string]*set{},
+		bySet:      map[SetID]*set{},
+		portLists:  map[string]*portList{},
+		byPortList: map[PortListID]*portList{},
 	}
 }
 
@@ -156,14 +156,14 @@ func (c *Compiler) DeletePod(key string) {
 	}
 }
 
-// Commit brings the tables up to date with what was said since the last Commit, and returns the writes that do the same elsewhere.
+// Commit brings the maps up to date with what was said since the last Commit, and returns the writes that do the same elsewhere.
 func (c *Compiler) Commit() Changes {
 	encoded := map[*policy.Policy]string{}
 	was := map[netip.Addr]Pod{}
 	for key := range c.dirty.pods {
 		for _, addr := range c.pods[key].in {
-			was[addr] = c.tables.Pods[addr]
-			delete(c.tables.Pods, addr)
+			was[addr] = c.maps.Pods[addr]
+			delete(c.maps.Pods, addr)
 		}
 	}
 	for key := range c.dirty.pods {
@@ -175,7 +175,7 @@ func (c *Compiler) Commit() Changes {
 		}
 		entry := c.install(p, encoded)
 		for _, addr := range p.in {
-			c.tables.Pods[addr] = entry
+			c.maps.Pods[addr] = entry
 			old, ok := was[addr]
 			c.movePod(addr, old, entry)
 			if !ok || old != entry {
@@ -185,12 +185,12 @@ func (c *Compiler) Commit() Changes {
 		}
 	}
 	for addr, old := range was {
-		if _, ok := c.tables.Pods[addr]; !ok {
+		if _, ok := c.maps.Pods[addr]; !ok {
 			c.movePod(addr, old, Pod{})
 			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
 		}
 	}
-	c.settleInterfaces()
+	c.updateInterfaces()
 	return c.flush()
 }
 
@@ -219,9 +219,9 @@ func (c *Compiler) flush() Changes {
 	return out
 }
 
-// Tables are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own: valid until its
+// Maps are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own: valid until its
 // next method is called, and not to be changed.
-func (c *Compiler) Tables() *Tables { return &c.tables }
+func (c *Compiler) Maps() *Maps { return &c.maps }
 
 // Rule says what a RuleID stands for; false for one that is no longer in use.
 func (c *Compiler) Rule(id RuleID) (RuleRef, bool) {

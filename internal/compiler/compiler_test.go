@@ -97,8 +97,8 @@ func TestNestedPrefixesChangeFromTheInside(t *testing.T) {
 	c.UpdateGroup(g1, prefixes("10.0.0.0/8"), nil)
 	c.UpdateGroup(g2, prefixes("10.0.0.0/16", "10.0.0.1/32"), nil)
 	changes := c.Commit()
-	mirror := cloneTables(New().Tables())
-	for k, v := range c.Tables().Pods {
+	mirror := cloneMaps(New().Maps())
+	for k, v := range c.Maps().Pods {
 		mirror.Pods[k] = v
 	}
 	open := func(port uint16) bool {
@@ -138,7 +138,7 @@ func TestAPodThatHasLostItsAddressesHoldsNothing(t *testing.T) {
 	spec := PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{ingress("a", from(g1))}}
 	c.SetPod("old", spec)
 	c.Commit()
-	if len(c.Tables().Rows) == 0 {
+	if len(c.Maps().Rows) == 0 {
 		t.Fatal("the policy has no row")
 	}
 	spec.Addresses = nil
@@ -147,7 +147,7 @@ func TestAPodThatHasLostItsAddressesHoldsNothing(t *testing.T) {
 	for range 3 {
 		c.Collect()
 	}
-	if n := len(c.Tables().Rows); n > 0 {
+	if n := len(c.Maps().Rows); n > 0 {
 		t.Errorf("%d rows are left of the policy of no pod", n)
 	}
 }
@@ -161,7 +161,7 @@ func TestPodsUnderTheSamePoliciesShareOneSet(t *testing.T) {
 		c.SetPod(addrs[i].String(), PodSpec{Addresses: addrs[i : i+1], Policies: []*policy.Policy{p.ForPod(named)}})
 	}
 	c.Commit()
-	set := func(i int) SetID { return c.Tables().Pods[addrs[i]].Sets[policy.Ingress] }
+	set := func(i int) SetID { return c.Maps().Pods[addrs[i]].Sets[policy.Ingress] }
 	if set(0) != set(1) || set(0) == set(2) || set(0) == 0 {
 		t.Errorf("sets %d, %d, %d: the first two pods have the same number behind the name, the third another", set(0), set(1), set(2))
 	}
@@ -173,7 +173,7 @@ func TestPortRangesBecomeTheFewestPrefixes(t *testing.T) {
 	}{
 		{0, 65535, 1}, {80, 80, 1}, {80, 81, 1}, {81, 82, 2}, {1, 65535, 16}, {1, 65534, 30}, {32768, 65535, 1}, {1024, 2047, 1},
 	} {
-		entries := appendPrefixes(nil, policy.TCP, tc.first, tc.last, Verdict{})
+		entries := appendPrefixes(nil, policy.TCP, tc.first, tc.last, Decision{})
 		if len(entries) != tc.want {
 			t.Errorf("%d–%d: %d prefixes, want %d", tc.first, tc.last, len(entries), tc.want)
 		}
@@ -201,7 +201,7 @@ func TestThousandsOfPortsForOneNetwork(t *testing.T) {
 	c.Commit()
 	for port := range uint16(9000) {
 		f := policy.Flow{Source: netip.MustParseAddr("10.1.1.1"), Destination: podAddr, Protocol: policy.TCP, Port: port}
-		v, _ := c.Tables().Lookup(policy.Ingress, f)
+		v, _ := c.Maps().Lookup(policy.Ingress, f)
 		if open, want := v.Action == policy.Accept, port%2 == 1 && port < 8000; open != want {
 			t.Fatalf("port %d: open %v, want %v", port, open, want)
 		}

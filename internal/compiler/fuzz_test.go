@@ -30,7 +30,7 @@ func (c *choices) Uint64() uint64 {
 // mostChanges is of one input: what goes wrong does after few, and inputs stay small.
 const mostChanges = 8
 
-// FuzzCompiler changes a world as the bytes say, and holds the tables against the reference evaluator.
+// FuzzCompiler changes a world as the bytes say, and holds the maps against the reference evaluator.
 func FuzzCompiler(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("groups come and go"))
@@ -41,15 +41,15 @@ func FuzzCompiler(f *testing.F) {
 		}
 		w := &world{rng: rand.New(&choices{data, rand.NewPCG(uint64(len(data)), 3)}), groups: map[policy.GroupKey]map[netip.Prefix]int{}, pods: map[string]PodSpec{}}
 		c := New()
-		mirror := cloneTables(c.Tables())
+		mirror := cloneMaps(c.Maps())
 		for range 1 + len(data)/32 {
 			flows := w.flows(4)
-			before := judgeAll(mirror, flows)
+			before := decideAll(mirror, flows)
 			w.mutate(c)
 			changes := c.Commit()
-			after := judgeAll(c.Tables(), flows)
+			after := decideAll(c.Maps(), flows)
 			changes.steps(mirror, func() { checkBetween(t, mirror, flows, before, after) })
-			checkEqual(t, "mirror", mirror, c.Tables())
+			checkEqual(t, "mirror", mirror, c.Maps())
 			checkAgainstReference(t, c, w, flows)
 			collected := c.Collect()
 			collected.steps(mirror, func() { checkBetween(t, mirror, flows, after, after) })

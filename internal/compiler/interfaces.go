@@ -54,16 +54,16 @@ func (c *Compiler) movePod(addr netip.Addr, old, now Pod) {
 	}
 }
 
-// settleInterfaces writes what became of the interfaces that something changed about. Each is taken out before the pods
+// updateInterfaces writes what became of the interfaces that something changed about. Each is taken out before the pods
 // change and put in after: meanwhile every source passes, and an honest one is never refused.
-func (c *Compiler) settleInterfaces() {
+func (c *Compiler) updateInterfaces() {
 	for _, i := range slices.Sorted(maps.Keys(c.interfaces.dirty)) {
-		if _, ok := c.tables.Interfaces[i]; ok {
+		if _, ok := c.maps.Interfaces[i]; ok {
 			c.changes.GoneInterfaces = append(c.changes.GoneInterfaces, i)
-			delete(c.tables.Interfaces, i)
+			delete(c.maps.Interfaces, i)
 		}
 		if v := c.interfaceValue(i); v != (Interface{}) {
-			c.tables.Interfaces[i] = v
+			c.maps.Interfaces[i] = v
 			c.changes.Interfaces = append(c.changes.Interfaces, Write[uint32, Interface]{Key: i, Value: v})
 		}
 	}
@@ -77,7 +77,7 @@ func (c *Compiler) interfaceValue(i uint32) Interface {
 	var v Interface
 	for addr := range c.interfaces.owners[i] {
 		v.Kind = PodInterface
-		v.Flags |= c.tables.Pods[addr].Flags
+		v.Flags |= c.maps.Pods[addr].Flags
 	}
 	return v
 }

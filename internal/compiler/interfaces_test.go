@@ -17,13 +17,13 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 		ifIndex uint32
 	}
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
-	spoofed := func(tables *Tables, p place) bool {
+	spoofed := func(tables *Maps, p place) bool {
 		return tables.Interfaces[p.ifIndex].Kind == PodInterface && tables.Pods[p.addr].IfIndex != p.ifIndex
 	}
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		c := New()
-		mirror := cloneTables(c.Tables())
+		mirror := cloneMaps(c.Maps())
 		places := map[string]place{}
 		for range 40 {
 			var honest []place // of pods that are there after the change
@@ -56,7 +56,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 					}
 				}
 			})
-			checkEqual(t, "mirror", mirror, c.Tables())
+			checkEqual(t, "mirror", mirror, c.Maps())
 			for i := range 5 {
 				for ifIndex := range uint32(6) {
 					p, own := place{addr(i), ifIndex}, false
@@ -79,15 +79,15 @@ func TestAnUplinkIsNoPodsInterface(t *testing.T) {
 	c.SetPod("a", PodSpec{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, IfIndex: 3})
 	c.SetUplinks([]uint32{3, 4})
 	c.Commit()
-	if got := c.Tables().Interfaces; got[3] != (Interface{Kind: Uplink}) || got[4] != (Interface{Kind: Uplink}) {
+	if got := c.Maps().Interfaces; got[3] != (Interface{Kind: Uplink}) || got[4] != (Interface{Kind: Uplink}) {
 		t.Errorf("interfaces %v", got)
 	}
 	c.SetUplinks([]uint32{4})
 	changes := c.Commit()
-	if got := c.Tables().Interfaces; got[3].Kind != PodInterface || len(changes.Interfaces) != 1 || len(changes.GoneInterfaces) != 1 {
+	if got := c.Maps().Interfaces; got[3].Kind != PodInterface || len(changes.Interfaces) != 1 || len(changes.GoneInterfaces) != 1 {
 		t.Errorf("interfaces %v after %+v", got, changes)
 	}
-	if v, _ := c.Tables().Lookup(policy.Egress, policy.Flow{Source: netip.MustParseAddr("10.0.0.1")}); v.Action != policy.Accept {
+	if v, _ := c.Maps().Lookup(policy.Egress, policy.Flow{Source: netip.MustParseAddr("10.0.0.1")}); v.Action != policy.Accept {
 		t.Error("a pod that nothing isolates is refused")
 	}
 }

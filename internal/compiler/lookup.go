@@ -6,25 +6,25 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Lookup judges one direction of a flow as the BPF program does, in plain Go: isolated is false where the pod at that end, if there is
+// Lookup decides one direction of a flow as the BPF program does, in plain Go: isolated is false where the pod at that end, if there is
 // one, is not isolated in that direction.
-func (t *Tables) Lookup(d policy.Direction, f policy.Flow) (v Verdict, isolated bool) {
+func (t *Maps) Lookup(d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
 	self := f.Source
 	if d == policy.Ingress {
 		self = f.Destination
 	}
 	pod, ok := t.Pods[self]
 	if !ok || pod.Sets[d] == 0 {
-		return Verdict{Action: policy.Accept, Tier: policy.TierBaseline}, false
+		return Decision{Action: policy.Accept, Tier: policy.TierBaseline}, false
 	}
 	peer := f.Peer(d)
 	row, ok := t.Row(pod.Sets[d], t.Class(netip.PrefixFrom(peer, peer.BitLen())))
 	if !ok {
 		return DefaultDeny, true
 	}
-	if row.Table != 0 && f.Protocol.HasPorts() {
+	if row.PortList != 0 && f.Protocol.HasPorts() {
 		for bits := 16; bits >= 0; bits-- {
-			key := PortKey{row.Table, f.Protocol, f.Port &^ uint16(1<<(16-bits)-1), uint8(bits)}
+			key := PortKey{row.PortList, f.Protocol, f.Port &^ uint16(1<<(16-bits)-1), uint8(bits)}
 			if v, ok := t.Ports[key]; ok {
 				return v, true
 			}
@@ -33,11 +33,11 @@ func (t *Tables) Lookup(d policy.Direction, f policy.Flow) (v Verdict, isolated 
 	return row.Default, true
 }
 
-// DefaultDeny is the verdict of an isolated pod for what no rule decides.
-var DefaultDeny = Verdict{Action: policy.Deny, Tier: policy.TierNetworkPolicy}
+// DefaultDeny is the decision of an isolated pod for what no rule decides.
+var DefaultDeny = Decision{Action: policy.Deny, Tier: policy.TierNetworkPolicy}
 
-// Class is the class of an address, or of those addresses in a prefix for which the tables have nothing longer.
-func (t *Tables) Class(p netip.Prefix) ClassID {
+// Class is the class of an address, or of those addresses in a prefix for which the maps have nothing longer.
+func (t *Maps) Class(p netip.Prefix) ClassID {
 	if p.IsSingleIP() {
 		if c, ok := t.Addresses[p.Addr()]; ok {
 			return c
@@ -52,7 +52,7 @@ func (t *Tables) Class(p netip.Prefix) ClassID {
 }
 
 // Row is what a set says about a class. Without one it is DefaultDeny.
-func (t *Tables) Row(set SetID, class ClassID) (Row, bool) {
+func (t *Maps) Row(set SetID, class ClassID) (Row, bool) {
 	row, ok := t.Rows[RowKey{set, class}]
 	if !ok {
 		row, ok = t.Rows[RowKey{set, 0}]

@@ -7,9 +7,9 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A portTable is a list of disjoint port prefixes with a verdict each.
-type portTable struct {
-	id      TableID
+// A portList is a list of disjoint port prefixes with a decision each.
+type portList struct {
+	id      PortListID
 	key     string
 	entries []portEntry
 	refs    int // rows
@@ -17,25 +17,25 @@ type portTable struct {
 }
 
 type portEntry struct {
-	key     PortKey // Table is 0 until the entry has one
-	verdict Verdict
+	key      PortKey // PortList is 0 until the entry has one
+	decision Decision
 }
 
 var protocolsWithPorts = [...]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}
 
-// judge says what some rules of a set mean for every port of every protocol: the Row's Default is for all that no entry is about.
-func (s *set) judge(rules []int) (Row, []portEntry) {
-	row := Row{Default: s.verdict(rules, func(r *setRule) bool { return r.everyPort })}
+// decide says what some rules of a set mean for every port of every protocol: the Row's Default is for all that no entry is about.
+func (s *set) decide(rules []int) (Row, []portEntry) {
+	row := Row{Default: s.decision(rules, func(r *setRule) bool { return r.everyPort })}
 	var entries []portEntry
 	for _, proto := range protocolsWithPorts {
-		entries = append(entries, s.judgeProtocol(rules, proto, row.Default)...)
+		entries = append(entries, s.decideProtocol(rules, proto, row.Default)...)
 	}
 	return row, entries
 }
 
-// judgeProtocol cuts the ports of a protocol where a rule's ranges begin and end, judges each piece, and makes prefixes of
+// decideProtocol cuts the ports of a protocol where a rule's ranges begin and end, decides each piece, and makes prefixes of
 // those that differ from the default.
-func (s *set) judgeProtocol(rules []int, proto policy.Protocol, otherwise Verdict) []portEntry {
+func (s *set) decideProtocol(rules []int, proto policy.Protocol, otherwise Decision) []portEntry {
 	cuts := []int{0, 1 << 16}
 	for _, i := range rules {
 		for _, pr := range s.rules[i].ports {
@@ -51,11 +51,11 @@ func (s *set) judgeProtocol(rules []int, proto policy.Protocol, otherwise Verdic
 	cuts = slices.Compact(cuts)
 	var entries []portEntry
 	first := 0
-	current := s.verdictAt(rules, proto, 0)
+	current := s.decideAt(rules, proto, 0)
 	for _, cut := range cuts[1:] {
-		var next Verdict
+		var next Decision
 		if cut < 1<<16 {
-			if next = s.verdictAt(rules, proto, uint16(cut)); next == current {
+			if next = s.decideAt(rules, proto, uint16(cut)); next == current {
 				continue
 			}
 		}
@@ -67,16 +67,16 @@ func (s *set) judgeProtocol(rules []int, proto policy.Protocol, otherwise Verdic
 	return entries
 }
 
-func (s *set) verdictAt(rules []int, proto policy.Protocol, port uint16) Verdict {
-	return s.verdict(rules, func(r *setRule) bool {
+func (s *set) decideAt(rules []int, proto policy.Protocol, port uint16) Decision {
+	return s.decision(rules, func(r *setRule) bool {
 		return r.everyPort || slices.ContainsFunc(r.ports, func(pr policy.PortRange) bool {
 			return pr.Name == "" && pr.Protocol == proto && pr.First <= port && port <= pr.Last
 		})
 	})
 }
 
-// verdict is policy.Evaluate over rules that are known to match the peer.
-func (s *set) verdict(rules []int, matches func(*setRule) bool) Verdict {
+// decision is policy.Evaluate over rules that are known to match the peer.
+func (s *set) decision(rules []int, matches func(*setRule) bool) Decision {
 	passed := false
 	for _, i := range rules {
 		r := &s.rules[i]
@@ -90,16 +90,16 @@ func (s *set) verdict(rules []int, matches func(*setRule) bool) Verdict {
 			passed = true
 			continue
 		}
-		return Verdict{Action: r.action, Tier: r.tier, Rule: r.id}
+		return Decision{Action: r.action, Tier: r.tier, Rule: r.id}
 	}
 	if s.isolated {
 		return DefaultDeny
 	}
-	return Verdict{Action: policy.Accept, Tier: policy.TierBaseline}
+	return Decision{Action: policy.Accept, Tier: policy.TierBaseline}
 }
 
 // appendPrefixes cuts a range into the fewest prefixes.
-func appendPrefixes(entries []portEntry, proto policy.Protocol, first, last int, v Verdict) []portEntry {
+func appendPrefixes(entries []portEntry, proto policy.Protocol, first, last int, v Decision) []portEntry {
 	for first <= last {
 		size := 1 << 16
 		if first > 0 {
@@ -109,7 +109,7 @@ func appendPrefixes(entries []portEntry, proto policy.Protocol, first, last int,
 			size >>= 1
 		}
 		key := PortKey{Protocol: proto, Port: uint16(first), Bits: uint8(16 - bits.TrailingZeros(uint(size)))}
-		entries = append(entries, portEntry{key: key, verdict: v})
+		entries = append(entries, portEntry{key: key, decision: v})
 		first += size
 	}
 	return entries

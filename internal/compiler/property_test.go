@@ -162,7 +162,7 @@ var podAddresses = map[string][]netip.Addr{
 	"pod2": {netip.MustParseAddr("fd00:0:0:1::1"), netip.MustParseAddr("10.0.1.1")},
 }
 
-func (w *world) verdict(d policy.Direction, f policy.Flow) (policy.Verdict, bool) {
+func (w *world) decision(d policy.Direction, f policy.Flow) (policy.Verdict, bool) {
 	self := f.Destination
 	if d == policy.Egress {
 		self = f.Source
@@ -191,12 +191,12 @@ func (w *world) flows(n int) []policy.Flow {
 	return out
 }
 
-func cloneTables(t *Tables) *Tables {
-	return &Tables{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports), maps.Clone(t.Interfaces)}
+func cloneMaps(t *Maps) *Maps {
+	return &Maps{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports), maps.Clone(t.Interfaces)}
 }
 
 // steps makes the writes one by one, in the order that Changes asks for, and calls check after each.
-func (c *Changes) steps(t *Tables, check func()) {
+func (c *Changes) steps(t *Maps, check func()) {
 	for _, k := range c.GoneInterfaces {
 		delete(t.Interfaces, k)
 		check()
@@ -232,29 +232,29 @@ func apply[K comparable, V any](m map[K]V, writes []Write[K, V], check func()) {
 	}
 }
 
-// TestTablesMeanWhatPoliciesMean changes a world at random and holds the tables against the reference evaluator: after each change
-// every flow has the evaluator's verdict and rule, and in the middle of a change it has that of before or of after.
-func TestTablesMeanWhatPoliciesMean(t *testing.T) {
+// TestMapsMeanWhatPoliciesMean changes a world at random and holds the maps against the reference evaluator: after each change
+// every flow has the evaluator's decision and rule, and in the middle of a change it has that of before or of after.
+func TestMapsMeanWhatPoliciesMean(t *testing.T) {
 	for seed := range uint64(150) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			w := &world{rng: rng, groups: map[policy.GroupKey]map[netip.Prefix]int{}, pods: map[string]PodSpec{}}
 			c := New()
-			mirror := cloneTables(c.Tables())
+			mirror := cloneMaps(c.Maps())
 			for range 60 {
 				flows := w.flows(30)
-				before := judgeAll(mirror, flows)
+				before := decideAll(mirror, flows)
 				w.mutate(c)
 				changes := c.Commit()
-				after := judgeAll(c.Tables(), flows)
+				after := decideAll(c.Maps(), flows)
 				changes.steps(mirror, func() { checkBetween(t, mirror, flows, before, after) })
-				checkEqual(t, "mirror", mirror, c.Tables())
+				checkEqual(t, "mirror", mirror, c.Maps())
 				checkAgainstReference(t, c, w, flows)
 				checkNarrowed(t, changes.Narrowed, flows, before, after)
 				if rng.IntN(3) == 0 {
 					collected := c.Collect()
 					collected.steps(mirror, func() { checkBetween(t, mirror, flows, after, after) })
-					checkEqual(t, "mirror after Collect", mirror, c.Tables())
+					checkEqual(t, "mirror after Collect", mirror, c.Maps())
 				}
 				if t.Failed() {
 					return
@@ -265,10 +265,10 @@ func TestTablesMeanWhatPoliciesMean(t *testing.T) {
 	}
 }
 
-type judged [2]Verdict
+type decided [2]Decision
 
-func judgeAll(t *Tables, flows []policy.Flow) []judged {
-	out := make([]judged, len(flows))
+func decideAll(t *Maps, flows []policy.Flow) []decided {
+	out := make([]decided, len(flows))
 	for i, f := range flows {
 		for _, d := range policy.Directions {
 			out[i][d], _ = t.Lookup(d, f)
@@ -277,9 +277,9 @@ func judgeAll(t *Tables, flows []policy.Flow) []judged {
 	return out
 }
 
-func checkBetween(t *testing.T, tables *Tables, flows []policy.Flow, before, after []judged) {
+func checkBetween(t *testing.T, tables *Maps, flows []policy.Flow, before, after []decided) {
 	t.Helper()
-	for i, now := range judgeAll(tables, flows) {
+	for i, now := range decideAll(tables, flows) {
 		for _, d := range policy.Directions {
 			if now[d] != before[i][d] && now[d] != after[i][d] {
 				t.Errorf("%v %v: %v in the middle of a change from %v to %v", d, flows[i], now[d], before[i][d], after[i][d])
@@ -292,8 +292,8 @@ func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.F
 	t.Helper()
 	for _, f := range flows {
 		for _, d := range policy.Directions {
-			want, wantIsolated := w.verdict(d, f)
-			got, isolated := c.Tables().Lookup(d, f)
+			want, wantIsolated := w.decision(d, f)
+			got, isolated := c.Maps().Lookup(d, f)
 			if got.Action != want.Action || got.Tier != want.Tier || isolated != wantIsolated {
 				t.Errorf("%v %v: tables say %v (isolated %v), the policies %v (isolated %v)", d, f, got, isolated, want, wantIsolated)
 				continue
@@ -307,7 +307,7 @@ func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.F
 }
 
 // checkNarrowed: a flow that was allowed and is not any more has an end that Narrowed names.
-func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after []judged) {
+func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after []decided) {
 	t.Helper()
 	for i, f := range flows {
 		for _, d := range policy.Directions {
@@ -319,7 +319,7 @@ func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after 
 	}
 }
 
-func checkEqual(t *testing.T, what string, got, want *Tables) {
+func checkEqual(t *testing.T, what string, got, want *Maps) {
 	t.Helper()
 	if !maps.Equal(got.Pods, want.Pods) || !maps.Equal(got.Addresses, want.Addresses) || !maps.Equal(got.Networks, want.Networks) ||
 		!maps.Equal(got.Rows, want.Rows) || !maps.Equal(got.Ports, want.Ports) || !maps.Equal(got.Interfaces, want.Interfaces) {
@@ -344,12 +344,12 @@ func checkNothingLeft(t *testing.T, c *Compiler, w *world) {
 	for range 4 {
 		c.Collect()
 	}
-	tables := c.Tables()
+	tables := c.Maps()
 	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Networks) + len(tables.Rows) + len(tables.Ports) + len(tables.Interfaces); n > 0 {
 		t.Errorf("%d entries are left: %v", n, tables)
 	}
 	if n := len(c.members) + len(c.pods) + len(c.atoms) + len(c.hosts) + c.nets.Size() + len(c.sets) + len(c.bySet) +
-		len(c.versions) + len(c.rules) + len(c.ports) + len(c.byTable); n > 0 || len(c.classes) > 1 {
+		len(c.versions) + len(c.rules) + len(c.portLists) + len(c.byPortList); n > 0 || len(c.classes) > 1 {
 		t.Errorf("the compiler still remembers something: %+v", c)
 	}
 }

@@ -149,7 +149,7 @@ func (c *Compiler) addRow(s *set, cl *class) {
 	}
 	s.rows[cl], cl.rows[s] = struct{}{}, struct{}{}
 	key := RowKey{s.id, cl.id}
-	c.tables.Rows[key] = row
+	c.maps.Rows[key] = row
 	c.changes.Rows = append(c.changes.Rows, Write[RowKey, Row]{Key: key, Value: row})
 }
 
@@ -163,31 +163,31 @@ func (s *set) matching(cl *class) []int {
 	return slices.Compact(out)
 }
 
-// row makes the verdicts of some of a set's rules, for every port, into a Row; its table is shared with rows that say the same.
+// row makes the decisions of some of a set's rules, for every port, into a Row; its port list is shared with rows that say the same.
 func (c *Compiler) row(s *set, rules []int) Row {
-	row, entries := s.judge(rules)
+	row, entries := s.decide(rules)
 	if len(entries) == 0 {
 		return row
 	}
 	key := make([]byte, 0, 16*len(entries))
 	for _, e := range entries {
-		key = append(key, byte(e.key.Protocol), e.key.Bits, byte(e.verdict.Action), byte(e.verdict.Tier))
+		key = append(key, byte(e.key.Protocol), e.key.Bits, byte(e.decision.Action), byte(e.decision.Tier))
 		key = binary.BigEndian.AppendUint16(key, e.key.Port)
-		key = binary.BigEndian.AppendUint32(key, uint32(e.verdict.Rule))
+		key = binary.BigEndian.AppendUint32(key, uint32(e.decision.Rule))
 	}
-	t := c.ports[string(key)]
+	t := c.portLists[string(key)]
 	if t == nil {
-		c.next.table++
-		t = &portTable{id: TableID(c.next.table), key: string(key), entries: entries}
-		c.ports[t.key], c.byTable[t.id] = t, t
+		c.next.portList++
+		t = &portList{id: PortListID(c.next.portList), key: string(key), entries: entries}
+		c.portLists[t.key], c.byPortList[t.id] = t, t
 		for i := range t.entries {
 			e := &t.entries[i]
-			e.key.Table = t.id
-			c.tables.Ports[e.key] = e.verdict
-			c.changes.Ports = append(c.changes.Ports, Write[PortKey, Verdict]{Key: e.key, Value: e.verdict})
+			e.key.PortList = t.id
+			c.maps.Ports[e.key] = e.decision
+			c.changes.Ports = append(c.changes.Ports, Write[PortKey, Decision]{Key: e.key, Value: e.decision})
 		}
 	}
 	t.refs++
-	row.Table = t.id
+	row.PortList = t.id
 	return row
 }

@@ -38,10 +38,10 @@ func nsPerRun(b *testing.B, p *ebpf.Program, ip []byte) float64 {
 }
 
 // peers are so many addresses of one class that may reach the pod 10.0.0.1, and nobody else may.
-func peers(n int) *compiler.Tables {
+func peers(n int) *compiler.Maps {
 	t := isolated(0, netip.MustParseAddr("10.0.0.1"))
 	delete(t.Rows, compiler.RowKey{Set: 1})
-	t.Rows[compiler.RowKey{Set: 1, Class: 1}] = compiler.Row{Table: 1, Default: compiler.DefaultDeny}
+	t.Rows[compiler.RowKey{Set: 1, Class: 1}] = compiler.Row{PortList: 1, Default: compiler.DefaultDeny}
 	t.Addresses = map[netip.Addr]compiler.ClassID{}
 	for i := range n {
 		a := [4]byte{0: 11}

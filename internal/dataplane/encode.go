@@ -87,19 +87,19 @@ func decodeRowKey(k bpf.FilterRowKey) compiler.RowKey {
 }
 
 func encodeRow(r compiler.Row) bpf.FilterRow {
-	return bpf.FilterRow{Table: uint32(r.Table), Otherwise: encodeVerdict(r.Default)}
+	return bpf.FilterRow{Table: uint32(r.PortList), Otherwise: encodeVerdict(r.Default)}
 }
 
 func decodeRow(r bpf.FilterRow) compiler.Row {
-	return compiler.Row{Table: compiler.TableID(r.Table), Default: decodeVerdict(r.Otherwise)}
+	return compiler.Row{PortList: compiler.PortListID(r.Table), Default: decodeVerdict(r.Otherwise)}
 }
 
-func encodeVerdict(v compiler.Verdict) bpf.FilterRule {
+func encodeVerdict(v compiler.Decision) bpf.FilterRule {
 	return bpf.FilterRule{Id: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
 }
 
-func decodeVerdict(v bpf.FilterRule) compiler.Verdict {
-	return compiler.Verdict{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Id)}
+func decodeVerdict(v bpf.FilterRule) compiler.Decision {
+	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Id)}
 }
 
 // portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.
@@ -108,7 +108,7 @@ const portKeyBits = 32 + 8 + 8
 func encodePort(k compiler.PortKey) bpf.FilterPortKey {
 	return bpf.FilterPortKey{
 		Prefixlen: portKeyBits + uint32(k.Bits),
-		Table:     uint32(k.Table),
+		Table:     uint32(k.PortList),
 		Protocol:  uint8(k.Protocol),
 		Port:      htons(k.Port),
 	}
@@ -116,7 +116,7 @@ func encodePort(k compiler.PortKey) bpf.FilterPortKey {
 
 func decodePort(k bpf.FilterPortKey) compiler.PortKey {
 	return compiler.PortKey{
-		Table:    compiler.TableID(k.Table),
+		PortList: compiler.PortListID(k.Table),
 		Protocol: policy.Protocol(k.Protocol),
 		Port:     htons(k.Port),
 		Bits:     uint8(k.Prefixlen - portKeyBits),

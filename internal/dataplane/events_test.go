@@ -36,7 +36,7 @@ func TestEventContents(t *testing.T) {
 		if got.Time.Before(before.Add(-time.Second)) || got.Time.After(after.Add(time.Second)) {
 			t.Errorf("the event is of %v, the packet of %v to %v", got.Time, before, after)
 		}
-		set := n.compiler.Tables().Pods[b.Addr(v6)].Sets[policy.Ingress]
+		set := n.compiler.Maps().Pods[b.Addr(v6)].Sets[policy.Ingress]
 		want := dataplane.Event{
 			Time: got.Time, First: got.Time, Packets: 1, Bytes: got.Bytes, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
 			Destination: netip.AddrPortFrom(b.Addr(v6), 53), OriginalDestination: netip.AddrPortFrom(b.Addr(v6), 53),

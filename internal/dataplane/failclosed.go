@@ -14,7 +14,7 @@ import (
 // too much at worst; one that is to come under a set does if the kernel has all of it; and any other is closed in that direction (ClosedSet).
 // Where there is no room for pods themselves, every address that nobody knows behind a workload's interface is refused, as by GuardOn.
 // It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
-func (d *Dataplane) FailClosed(want *compiler.Tables) (closed int, err error) {
+func (d *Dataplane) FailClosed(want *compiler.Maps) (closed int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
@@ -26,11 +26,11 @@ func (d *Dataplane) FailClosed(want *compiler.Tables) (closed int, err error) {
 	return closed, err
 }
 
-func (d *Dataplane) failClosed(want *compiler.Tables) (int, error) {
+func (d *Dataplane) failClosed(want *compiler.Maps) (int, error) {
 	have, err := d.read()
 	if err != nil {
 		// What cannot be read is not known to be there.
-		have = &compiler.Tables{}
+		have = &compiler.Maps{}
 	}
 	compared := want.Compare(have)
 	closed, noRoom := 0, false
@@ -76,13 +76,13 @@ func (d *Dataplane) refuseUnknown(on bool) error {
 }
 
 // read reads the maps back, without the interfaces.
-func (d *Dataplane) read() (*compiler.Tables, error) {
-	t := &compiler.Tables{
+func (d *Dataplane) read() (*compiler.Maps, error) {
+	t := &compiler.Maps{
 		Pods:      map[netip.Addr]compiler.Pod{},
 		Addresses: map[netip.Addr]compiler.ClassID{},
 		Networks:  map[netip.Prefix]compiler.ClassID{},
 		Rows:      map[compiler.RowKey]compiler.Row{},
-		Ports:     map[compiler.PortKey]compiler.Verdict{},
+		Ports:     map[compiler.PortKey]compiler.Decision{},
 	}
 	return t, errors.Join(
 		d.pods.dump(func(k bpf.FilterAddress, v bpf.FilterPod) { t.Pods[decodeAddr(k)] = decodePod(v) }),

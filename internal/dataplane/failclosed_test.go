@@ -62,7 +62,7 @@ func TestFailClosed(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	for range 2 {
-		closed, err := d.FailClosed(c.Tables())
+		closed, err := d.FailClosed(c.Maps())
 		check(t, err)
 		if closed != 3 {
 			t.Errorf("%d addresses are closed, want 3", closed)
@@ -78,15 +78,15 @@ func TestFailClosed(t *testing.T) {
 		passes(true, "10.3.0.1", outgoing)
 		passes(true, outgoing, client) // all that its policy needs is there
 		passes(false, outgoing, "10.2.0.0")
-		if _, err := d.Sync(c.Tables()); !errors.As(err, &full) {
+		if _, err := d.Sync(c.Maps()); !errors.As(err, &full) {
 			t.Errorf("Sync: error %v", err)
 		}
 	}
 
 	c.UpdateGroup(policy.GroupKey{Name: "large"}, nil, many[1:])
 	c.Commit()
-	sync(t, d, c.Tables())
-	if drift := sync(t, d, c.Tables()); drift.Total() != 0 {
+	sync(t, d, c.Maps())
+	if drift := sync(t, d, c.Maps()); drift.Total() != 0 {
 		t.Errorf("after healing: %v", drift)
 	}
 	for _, pod := range []string{open, fresh, reused} {
@@ -133,7 +133,7 @@ func TestADenyThatDoesNotFit(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	passes(true, bad3, denying) // until FailClosed
-	closed, err := d.FailClosed(c.Tables())
+	closed, err := d.FailClosed(c.Maps())
 	check(t, err)
 	if closed != 1 {
 		t.Errorf("%d addresses are closed, want 1", closed)
@@ -145,7 +145,7 @@ func TestADenyThatDoesNotFit(t *testing.T) {
 
 	c.UpdateGroup(policy.GroupKey{Name: "bad"}, nil, []netip.Prefix{netip.MustParsePrefix(bad1 + "/32")})
 	c.Commit()
-	sync(t, d, c.Tables())
+	sync(t, d, c.Maps())
 	passes(false, bad3, denying)
 	passes(true, peer, denying)
 	passes(true, bad3, accepting)
@@ -153,9 +153,9 @@ func TestADenyThatDoesNotFit(t *testing.T) {
 }
 
 // damaged are tables in which some entries are missing, others wrong, and some too much.
-func damaged(r *rand.Rand, t *compiler.Tables) *compiler.Tables {
+func damaged(r *rand.Rand, t *compiler.Maps) *compiler.Maps {
 	other := randomTables(r)
-	u := &compiler.Tables{
+	u := &compiler.Maps{
 		Pods: maps.Clone(t.Pods), Addresses: maps.Clone(t.Addresses), Networks: maps.Clone(t.Networks), Rows: maps.Clone(t.Rows), Ports: maps.Clone(t.Ports),
 	}
 	damage(r, u.Addresses, other.Addresses)
@@ -225,12 +225,12 @@ func TestSyncMakesRoomWherePodsAreGone(t *testing.T) {
 	for full, sizes := range map[string]dataplane.Sizes{"pods": {Pods: 2}, "rows": {Rows: 2}, "ports": {Ports: 2}} {
 		t.Run(full, func(t *testing.T) {
 			d := newDataplane(t, dataplane.Options{Sizes: sizes})
-			tables := func(first int) *compiler.Tables {
-				want := &compiler.Tables{Pods: map[netip.Addr]compiler.Pod{}, Rows: map[compiler.RowKey]compiler.Row{}, Ports: map[compiler.PortKey]compiler.Verdict{}}
+			tables := func(first int) *compiler.Maps {
+				want := &compiler.Maps{Pods: map[netip.Addr]compiler.Pod{}, Rows: map[compiler.RowKey]compiler.Row{}, Ports: map[compiler.PortKey]compiler.Decision{}}
 				for i := first; i < first+2; i++ {
 					want.Pods[netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})] = compiler.Pod{Sets: [2]compiler.SetID{compiler.SetID(i)}}
-					want.Rows[compiler.RowKey{Set: compiler.SetID(i)}] = compiler.Row{Table: compiler.TableID(i), Default: compiler.DefaultDeny}
-					want.Ports[compiler.PortKey{Table: compiler.TableID(i), Protocol: policy.TCP, Port: 80, Bits: 16}] = compiler.Verdict{}
+					want.Rows[compiler.RowKey{Set: compiler.SetID(i)}] = compiler.Row{PortList: compiler.PortListID(i), Default: compiler.DefaultDeny}
+					want.Ports[compiler.PortKey{PortList: compiler.PortListID(i), Protocol: policy.TCP, Port: 80, Bits: 16}] = compiler.Decision{}
 				}
 				return want
 			}

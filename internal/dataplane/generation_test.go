@@ -21,7 +21,7 @@ func (n *node) restart() {
 	n.t.Helper()
 	old := n.d
 	n.d = newDataplane(n.t, n.opts)
-	sync(n.t, n.d, n.compiler.Tables())
+	sync(n.t, n.d, n.compiler.Maps())
 	n.Do(n.d.Attach)
 	check(n.t, old.Close())
 }
@@ -73,7 +73,7 @@ func TestAGenerationThatWasNotAttachedLeavesNothing(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	before, _ := n.pins()
 	d := newDataplane(t, n.opts)
-	sync(t, d, n.compiler.Tables())
+	sync(t, d, n.compiler.Maps())
 	check(t, d.Close())
 	if after, _ := n.pins(); !slices.Equal(before, after) {
 		t.Errorf("pinned are %v, were %v", after, before)
@@ -88,7 +88,7 @@ func TestHalfMadeGenerationsAreSwept(t *testing.T) {
 	n.set(b)
 
 	half := newDataplane(t, n.opts)
-	sync(t, half, &compiler.Tables{Pods: map[netip.Addr]compiler.Pod{b.V4: {Sets: [2]compiler.SetID{dataplane.ClosedSet, 0}}}})
+	sync(t, half, &compiler.Maps{Pods: map[netip.Addr]compiler.Pod{b.V4: {Sets: [2]compiler.SetID{dataplane.ClosedSet, 0}}}})
 	dir := filepath.Join(n.opts.BPFFS, "kidoban", "0000000000000001")
 	check(t, os.Mkdir(dir, 0o700))
 	check(t, half.Maps().Pods.Pin(filepath.Join(dir, "pods")))
@@ -185,7 +185,7 @@ func TestALaterGenerationWins(t *testing.T) {
 	check(t, os.Rename(dirs[0], future))
 
 	later := newDataplane(t, n.opts)
-	sync(t, later, n.compiler.Tables())
+	sync(t, later, n.compiler.Maps())
 	n.Do(later.Attach)
 	n.wellPinned()
 	dirs, _ = n.pins()

@@ -205,7 +205,7 @@ func TestNoRoomForAPod(t *testing.T) {
 	if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) || full.Map != "pods" {
 		t.Fatalf("error %v", err)
 	}
-	closed, err := n.d.FailClosed(n.compiler.Tables())
+	closed, err := n.d.FailClosed(n.compiler.Maps())
 	check(t, err)
 	if closed != 2 {
 		t.Errorf("%d addresses are closed, want 2", closed)
@@ -220,6 +220,6 @@ func TestNoRoomForAPod(t *testing.T) {
 	})
 	n.compiler.DeletePod(c.V4.String())
 	n.compiler.Commit()
-	sync(t, n.d, n.compiler.Tables())
+	sync(t, n.d, n.compiler.Maps())
 	reaches(t, c, "udp", a.V4, 80) // unknown, and open as the mode has it
 }

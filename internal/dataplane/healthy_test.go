@@ -27,7 +27,7 @@ func TestAHealthyDataplane(t *testing.T) {
 // The check must not change what it writes: a policy may name 0.0.0.0/0.
 func TestTheCheckOfMapsChangesNothing(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{})
-	tables := compiler.Tables{Networks: map[netip.Prefix]compiler.ClassID{
+	tables := compiler.Maps{Networks: map[netip.Prefix]compiler.ClassID{
 		netip.MustParsePrefix("0.0.0.0/0"): 7, netip.MustParsePrefix("::/0"): 8,
 	}}
 	_, err := d.Sync(&tables)

@@ -11,18 +11,18 @@ import (
 )
 
 // isolated are tables under which these pods accept connections to port 80 from everybody and refuse all else.
-func isolated(flags compiler.PodFlags, pods ...netip.Addr) *compiler.Tables {
-	accept := compiler.Verdict{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}
-	t := &compiler.Tables{
+func isolated(flags compiler.PodFlags, pods ...netip.Addr) *compiler.Maps {
+	accept := compiler.Decision{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}
+	t := &compiler.Maps{
 		Pods:  map[netip.Addr]compiler.Pod{},
-		Rows:  map[compiler.RowKey]compiler.Row{{Set: 1}: {Table: 1, Default: compiler.DefaultDeny}},
-		Ports: map[compiler.PortKey]compiler.Verdict{},
+		Rows:  map[compiler.RowKey]compiler.Row{{Set: 1}: {PortList: 1, Default: compiler.DefaultDeny}},
+		Ports: map[compiler.PortKey]compiler.Decision{},
 	}
 	for _, p := range pods {
 		t.Pods[p] = compiler.Pod{Sets: [2]compiler.SetID{policy.Ingress: 1}, Flags: flags}
 	}
 	for _, protocol := range someProtocol {
-		t.Ports[compiler.PortKey{Table: 1, Protocol: protocol, Port: 80, Bits: 16}] = accept
+		t.Ports[compiler.PortKey{PortList: 1, Protocol: protocol, Port: 80, Bits: 16}] = accept
 	}
 	return t
 }
@@ -149,7 +149,7 @@ func TestHostilePackets(t *testing.T) {
 		"ICMPv6 without a type":               {packet{Flow: to6(policy.ICMPv6, 0), payload: []byte{}, hopLimit: 255}, refused},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sync(t, d, &compiler.Tables{})
+			sync(t, d, &compiler.Maps{})
 			if got, want := run.passes(test.packet), test.want != invalid; got != want {
 				t.Errorf("nobody isolated: passes %v, want %v", got, want)
 			}

@@ -31,7 +31,7 @@ func newDataplane(t testing.TB, opts dataplane.Options) *dataplane.Dataplane {
 	return d
 }
 
-func sync(t testing.TB, d *dataplane.Dataplane, want *compiler.Tables) dataplane.Drift {
+func sync(t testing.TB, d *dataplane.Dataplane, want *compiler.Maps) dataplane.Drift {
 	t.Helper()
 	drift, err := d.Sync(want)
 	if err != nil {
@@ -91,8 +91,8 @@ var (
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
-func randomVerdict(r *rand.Rand) compiler.Verdict {
-	return compiler.Verdict{
+func randomVerdict(r *rand.Rand) compiler.Decision {
+	return compiler.Decision{
 		Action: pick(r, []policy.Action{policy.Accept, policy.Deny}),
 		Tier:   policy.Tier(r.IntN(3)),
 		Rule:   compiler.RuleID(r.IntN(100)),
@@ -100,14 +100,14 @@ func randomVerdict(r *rand.Rand) compiler.Verdict {
 }
 
 // randomTables are not what a compiler would make: any that have the form must be looked up right.
-func randomTables(r *rand.Rand) *compiler.Tables {
+func randomTables(r *rand.Rand) *compiler.Maps {
 	const sets, classes, tables = 4, 6, 4
-	t := &compiler.Tables{
+	t := &compiler.Maps{
 		Pods:      map[netip.Addr]compiler.Pod{},
 		Addresses: map[netip.Addr]compiler.ClassID{},
 		Networks:  map[netip.Prefix]compiler.ClassID{},
 		Rows:      map[compiler.RowKey]compiler.Row{},
-		Ports:     map[compiler.PortKey]compiler.Verdict{},
+		Ports:     map[compiler.PortKey]compiler.Decision{},
 	}
 	for _, a := range someAddrs {
 		if r.IntN(4) > 0 {
@@ -129,7 +129,7 @@ func randomTables(r *rand.Rand) *compiler.Tables {
 		for c := range classes + 1 {
 			if r.IntN(2) == 0 {
 				t.Rows[compiler.RowKey{Set: compiler.SetID(s + 1), Class: compiler.ClassID(c)}] = compiler.Row{
-					Table: compiler.TableID(r.IntN(tables + 1)), Default: randomVerdict(r),
+					PortList: compiler.PortListID(r.IntN(tables + 1)), Default: randomVerdict(r),
 				}
 			}
 		}
@@ -137,7 +137,7 @@ func randomTables(r *rand.Rand) *compiler.Tables {
 	for range r.IntN(40) {
 		bits := r.IntN(17)
 		t.Ports[compiler.PortKey{
-			Table: compiler.TableID(1 + r.IntN(tables)), Protocol: pick(r, someProtocol),
+			PortList: compiler.PortListID(1 + r.IntN(tables)), Protocol: pick(r, someProtocol),
 			Port: pick(r, somePorts) &^ uint16(1<<(16-bits)-1), Bits: uint8(bits),
 		}] = randomVerdict(r)
 	}
@@ -161,7 +161,7 @@ func randomPacket(r *rand.Rand) packet {
 }
 
 // expected is what the tables say about the packet, as events of EventsAll in order.
-func expected(t *compiler.Tables, f policy.Flow) (events []dataplane.Event, passes bool) {
+func expected(t *compiler.Maps, f policy.Flow) (events []dataplane.Event, passes bool) {
 	if f.Source == f.Destination {
 		return nil, true
 	}
@@ -237,7 +237,7 @@ func TestFamiliesAreApart(t *testing.T) {
 	for _, a := range []string{"10.0.0.1", "fd00::1"} {
 		pods[netip.MustParseAddr(a)] = compiler.Pod{Sets: [2]compiler.SetID{policy.Egress: 1}}
 	}
-	accept := compiler.Row{Default: compiler.Verdict{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}}
+	accept := compiler.Row{Default: compiler.Decision{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}}
 	v4, v6 := flow("10.0.0.1", "10.0.0.2", policy.TCP, 80), flow("fd00::1", "fd00::2", policy.TCP, 80)
 	d := newDataplane(t, dataplane.Options{})
 	run := newRunner(t, d)
@@ -259,13 +259,13 @@ func TestFamiliesAreApart(t *testing.T) {
 			for _, n := range test.networks {
 				networks[netip.MustParsePrefix(n)] = 1
 			}
-			sync(t, d, &compiler.Tables{Pods: pods, Networks: networks, Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 1}: accept}})
+			sync(t, d, &compiler.Maps{Pods: pods, Networks: networks, Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 1}: accept}})
 			for f, want := range map[policy.Flow]bool{v4: test.passV4, v6: test.passV6} {
 				if got := run.passes(packet{Flow: f}); got != want {
 					t.Errorf("%v passes %v, want %v", f, got, want)
 				}
 			}
-			if drift := sync(t, d, &compiler.Tables{Pods: pods, Networks: networks, Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 1}: accept}}); drift.Total() != 0 {
+			if drift := sync(t, d, &compiler.Maps{Pods: pods, Networks: networks, Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 1}: accept}}); drift.Total() != 0 {
 				t.Errorf("a second Sync finds %v", drift)
 			}
 		})
@@ -274,8 +274,8 @@ func TestFamiliesAreApart(t *testing.T) {
 
 func TestClosedSet(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{})
-	accept := compiler.Row{Default: compiler.Verdict{Action: policy.Accept}}
-	sync(t, d, &compiler.Tables{
+	accept := compiler.Row{Default: compiler.Decision{Action: policy.Accept}}
+	sync(t, d, &compiler.Maps{
 		Pods: map[netip.Addr]compiler.Pod{netip.MustParseAddr("10.0.0.1"): {Sets: [2]compiler.SetID{dataplane.ClosedSet, 0}}},
 		Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 0}: accept},
 	})

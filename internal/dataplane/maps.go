@@ -11,13 +11,13 @@ import (
 // It is for a pod whose real set could not be written.
 const ClosedSet compiler.SetID = ^compiler.SetID(0)
 
-// tables are compiler.Tables in the kernel. bpf/tables.h says what the maps are.
+// tables are compiler.Maps in the kernel. bpf/tables.h says what the maps are.
 type tables struct {
 	pods      *table[netip.Addr, compiler.Pod, bpf.FilterAddress, bpf.FilterPod]
 	addresses *table[netip.Addr, compiler.ClassID, bpf.FilterAddress, uint32]
 	networks  *table[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]
 	rows      *table[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]
-	ports     *table[compiler.PortKey, compiler.Verdict, bpf.FilterPortKey, bpf.FilterRule]
+	ports     *table[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]
 
 	interfaces *table[uint32, compiler.Interface, uint32, bpf.FilterInterface]
 }
@@ -43,7 +43,7 @@ func newTables(m *bpf.FilterMaps) tables {
 			m: m.Rows, name: bpf.FilterMapRows,
 			encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow,
 		},
-		ports: &table[compiler.PortKey, compiler.Verdict, bpf.FilterPortKey, bpf.FilterRule]{
+		ports: &table[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]{
 			m: m.Ports, name: bpf.FilterMapPorts,
 			encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict,
 		},

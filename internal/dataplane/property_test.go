@@ -117,7 +117,7 @@ func TestEveryPacketIsJudgedAsThePoliciesSay(t *testing.T) {
 			}
 		}
 	}
-	if drift := sync(t, d, c.Tables()); drift.Total() != 0 {
+	if drift := sync(t, d, c.Maps()); drift.Total() != 0 {
 		t.Errorf("after all changes: drift %v", drift)
 	}
 }

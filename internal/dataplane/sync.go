@@ -34,7 +34,7 @@ func (d Drift) Total() int {
 // Sync makes the maps hold exactly want: it fills a new generation, heals after a failed Apply, and is the audit of one
 // that should need none. What is missing or wrong is written first, what others refer to before them; then what is too much
 // is deleted, in the opposite order; where a map is full, before that. The drift is returned also with an error, which may have left some of it in place.
-func (d *Dataplane) Sync(want *compiler.Tables) (Drift, error) {
+func (d *Dataplane) Sync(want *compiler.Maps) (Drift, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 

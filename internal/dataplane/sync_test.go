@@ -20,7 +20,7 @@ func twoOfEverything() compiler.Changes {
 	var c compiler.Changes
 	for i := range 2 {
 		addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
-		c.Ports = append(c.Ports, compiler.Write[compiler.PortKey, compiler.Verdict]{Key: compiler.PortKey{Table: 1, Protocol: policy.TCP, Port: uint16(i), Bits: 16}})
+		c.Ports = append(c.Ports, compiler.Write[compiler.PortKey, compiler.Decision]{Key: compiler.PortKey{PortList: 1, Protocol: policy.TCP, Port: uint16(i), Bits: 16}})
 		c.Rows = append(c.Rows, compiler.Write[compiler.RowKey, compiler.Row]{Key: compiler.RowKey{Set: 1, Class: compiler.ClassID(i)}})
 		c.Addresses = append(c.Addresses, compiler.Write[netip.Addr, compiler.ClassID]{Key: addr, Value: 1})
 		c.Networks = append(c.Networks, compiler.Write[netip.Prefix, compiler.ClassID]{Key: netip.PrefixFrom(addr, 32), Value: 1})
@@ -70,7 +70,7 @@ func TestApplyIsIdempotent(t *testing.T) {
 	changes.GoneAddresses = []netip.Addr{changes.Addresses[0].Key, netip.MustParseAddr("10.99.0.1")}
 	changes.Networks = append(changes.Networks, compiler.Write[netip.Prefix, compiler.ClassID]{Key: netip.MustParsePrefix("10.99.0.0/16"), Delete: true})
 	changes.StaleRows = []compiler.RowKey{changes.Rows[0].Key, {Set: 99}}
-	changes.StalePorts = []compiler.PortKey{changes.Ports[0].Key, {Table: 99}}
+	changes.StalePorts = []compiler.PortKey{changes.Ports[0].Key, {PortList: 99}}
 	for range 2 {
 		if err := d.Apply(changes); err != nil {
 			t.Fatal(err)
@@ -88,12 +88,12 @@ func TestSyncHealsAndCounts(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	d := newDataplane(t, dataplane.Options{})
 	changes := twoOfEverything()
-	want := &compiler.Tables{
+	want := &compiler.Maps{
 		Pods:      map[netip.Addr]compiler.Pod{changes.Pods[0].Key: {}, changes.Pods[1].Key: {}},
 		Addresses: map[netip.Addr]compiler.ClassID{changes.Addresses[0].Key: 1, changes.Addresses[1].Key: 1},
 		Networks:  map[netip.Prefix]compiler.ClassID{changes.Networks[0].Key: 1, changes.Networks[1].Key: 1},
 		Rows:      map[compiler.RowKey]compiler.Row{changes.Rows[0].Key: {}, changes.Rows[1].Key: {}},
-		Ports:     map[compiler.PortKey]compiler.Verdict{changes.Ports[0].Key: {}, changes.Ports[1].Key: {}},
+		Ports:     map[compiler.PortKey]compiler.Decision{changes.Ports[0].Key: {}, changes.Ports[1].Key: {}},
 	}
 	if drift := sync(t, d, want); drift.Total() != 10 {
 		t.Errorf("filling: drift %v", drift)

@@ -30,7 +30,7 @@ type MapUsage struct {
 	Entries, Max uint32
 }
 
-// table is one field of compiler.Tables in the kernel: a map whose keys and values are K and V to Go, RK and RV to BPF.
+// table is one field of compiler.Maps in the kernel: a map whose keys and values are K and V to Go, RK and RV to BPF.
 type table[K comparable, V any, RK, RV comparable] struct {
 	m    *ebpf.Map
 	name string

@@ -208,10 +208,10 @@ func TestAFullMapUnderTraffic(t *testing.T) {
 		if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) {
 			t.Fatalf("error %v", err)
 		}
-		if _, err := n.d.Sync(n.compiler.Tables()); !errors.As(err, &full) {
+		if _, err := n.d.Sync(n.compiler.Maps()); !errors.As(err, &full) {
 			t.Fatalf("error %v", err)
 		}
-		_, err := n.d.FailClosed(n.compiler.Tables())
+		_, err := n.d.FailClosed(n.compiler.Maps())
 		check(t, err)
 		isKept(t, from, "udp", e.V4, 80)
 		tr.goesOn()
@@ -219,7 +219,7 @@ func TestAFullMapUnderTraffic(t *testing.T) {
 		n.compiler.Commit()
 		n.compiler.Collect()
 		n.compiler.Collect()
-		sync(t, n.d, n.compiler.Tables())
+		sync(t, n.d, n.compiler.Maps())
 	}
 	tr.stop()
 }

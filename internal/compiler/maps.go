@@ -7,19 +7,19 @@ import (
 )
 
 // The IDs are small integers given out by one Compiler, from 1, and never given out again by it: a packet that has read
-// an entry of the tables never finds another thing under the ID that it read.
+// an entry of the maps never finds another thing under the ID that it read.
 type (
 	// SetID stands for what the policies on a pod say in one direction. 0: the pod is not isolated.
 	SetID uint32
 	// ClassID stands for the set of groups and networks that an address belongs to. 0: to none.
 	ClassID uint32
-	// TableID stands for a list of ports with a verdict each. 0: none, the row's own verdict goes for every port.
-	TableID uint32
+	// PortListID stands for a list of ports with a decision each. 0: none, the row's own decision goes for every port.
+	PortListID uint32
 	// RuleID stands for one rule of one policy in one direction, or 0 for the default of an isolated pod.
 	RuleID uint32
 )
 
-// PodFlags modify how a pod is judged.
+// PodFlags modify how a pod is decided.
 type PodFlags uint32
 
 const (
@@ -27,7 +27,7 @@ const (
 	Audit PodFlags = 1 << iota
 )
 
-// Pod is what the tables hold about one address of a pod of this node.
+// Pod is what the maps hold about one address of a pod of this node.
 type Pod struct {
 	// Sets by policy.Direction.
 	Sets  [2]SetID
@@ -39,7 +39,7 @@ type Pod struct {
 // InterfaceKind is what is known of an interface of this node.
 type InterfaceKind uint8
 
-// The kinds. An interface that is not in the tables may be anything.
+// The kinds. An interface that is not in the maps may be anything.
 const (
 	// PodInterface is one pod's alone: what comes out of it must bear one of that pod's addresses.
 	PodInterface InterfaceKind = 1 + iota
@@ -47,7 +47,7 @@ const (
 	Uplink
 )
 
-// Interface is what the tables hold about an interface of this node.
+// Interface is what the maps hold about an interface of this node.
 type Interface struct {
 	Kind InterfaceKind
 	// Flags of the pod.
@@ -60,62 +60,62 @@ type RowKey struct {
 	Class ClassID
 }
 
-// Verdict is what the tables say about a packet, and by which rule.
-type Verdict struct {
+// Decision is what the maps say about a packet, and by which rule.
+type Decision struct {
 	Action policy.Action
 	Tier   policy.Tier
 	Rule   RuleID
 }
 
-// Row answers a RowKey: the verdict of Table's longest match for protocol and port or, without one, Default.
+// Row answers a RowKey: the decision of PortList's longest match for protocol and port or, without one, Default.
 // A RowKey without a Row has the answer of {Set, Class: 0}, and where that has none the answer is a Deny of rule 0.
 type Row struct {
-	Table   TableID
-	Default Verdict
+	PortList PortListID
+	Default  Decision
 }
 
-// PortKey is a prefix of a table's ports: Bits is how many of Port's 16 bits count, the most significant first.
+// PortKey is a prefix of a port list's ports: Bits is how many of Port's 16 bits count, the most significant first.
 type PortKey struct {
-	Table    TableID
+	PortList PortListID
 	Protocol policy.Protocol
 	Port     uint16
 	Bits     uint8
 }
 
-// Tables is what a node's dataplane looks flows up in, as plain data. A flow's new packet is judged twice, for the
+// Maps is what a node's dataplane looks flows up in, as plain data. A flow's new packet is decided twice, for the
 // source's Egress and for the destination's Ingress; both must accept:
 //
 //	Interfaces[the packet's] is a pod's         and Pods[source].IfIndex is another: spoofed, deny
 //	pod := Pods[own address]                    no entry: accept;  pod.Sets[direction] == 0: accept
 //	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0
 //	row := Rows[{set, class}]                   no entry: Rows[{set, 0}];  none: Deny, rule 0
-//	verdict := longest match in Ports[{row.Table, protocol, port}]   none: row.Default
-type Tables struct {
+//	decision := longest match in Ports[{row.PortList, protocol, port}]   none: row.Default
+type Maps struct {
 	Pods      map[netip.Addr]Pod
 	Addresses map[netip.Addr]ClassID
 	Networks  map[netip.Prefix]ClassID // masked; each family has its own trie
 	Rows      map[RowKey]Row
-	Ports     map[PortKey]Verdict
+	Ports     map[PortKey]Decision
 	// Interfaces by index.
 	Interfaces map[uint32]Interface
 }
 
-// Write puts an entry into a table, or takes it out where Delete is true (Value is the zero value then).
+// Write puts an entry into a map, or takes it out where Delete is true (Value is the zero value then).
 type Write[K comparable, V any] struct {
 	Key    K
 	Value  V
 	Delete bool
 }
 
-// Changes are the writes that take the tables from one state to the next. They are to be made field by field in the order of the
+// Changes are the writes that take the maps from one state to the next. They are to be made field by field in the order of the
 // fields, and each field's in its own order: what is referred to comes before what refers to it, and a longer prefix before
 // the shorter one that it was a part of. Then a pod goes from its old policies to its new ones at one moment, and an address from
-// its old groups to its new ones; no packet is judged by a part of either.
+// its old groups to its new ones; no packet is decided by a part of either.
 type Changes struct {
 	// GoneInterfaces include those that come back, with other pods, in Interfaces.
 	GoneInterfaces []uint32
 
-	Ports     []Write[PortKey, Verdict]
+	Ports     []Write[PortKey, Decision]
 	Rows      []Write[RowKey, Row]
 	Addresses []Write[netip.Addr, ClassID]
 	Networks  []Write[netip.Prefix, ClassID]
