@@ -2,9 +2,12 @@ package leftovers
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -202,6 +205,50 @@ func TestProgramsOfLinksAndDrivers(t *testing.T) {
 	})
 }
 
+// newCgroup makes a cgroup for a test. A cgroup outlives its mount, so a test that is killed leaves its own behind: the name has the ID
+// of the process, and cgroups of processes that have ended are removed.
+func newCgroup(parent string) (string, error) {
+	const prefix = "kidoban-test-"
+	left, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range left {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+		pid, err := strconv.Atoi(owner)
+		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return "", err
+			}
+		}
+	}
+	return os.MkdirTemp(parent, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+}
+
+func TestCgroupsOfKilledTestsAreRemoved(t *testing.T) {
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	parent := t.TempDir()
+	for name, kept := range map[string]bool{
+		fmt.Sprintf("kidoban-test-%d-1", ended.Process.Pid): false,
+		fmt.Sprintf("kidoban-test-%d-1", os.Getpid()):       true,
+		"kidoban": true,
+	} {
+		dir := filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newCgroup(parent); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); (err == nil) != kept {
+			t.Errorf("%s: %v, want it kept: %t", name, err, kept)
+		}
+	}
+}
+
 // What Calico's eBPF mode attaches to all processes, in a cgroup that stands for the root's.
 func TestProgramsOfCgroups(t *testing.T) {
 	root := t.TempDir()
@@ -217,7 +264,7 @@ func TestProgramsOfCgroups(t *testing.T) {
 		if err := unix.Mount("cgroup2", all, "cgroup2", 0, ""); err != nil {
 			return err
 		}
-		group, err := os.MkdirTemp(all, "kidoban-test-")
+		group, err := newCgroup(all)
 		if err != nil {
 			return err
 		}
