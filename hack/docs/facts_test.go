@@ -88,6 +88,28 @@ func TestConfigMapsExist(t *testing.T) {
 	}
 }
 
+// TestPathsExist looks for each path of the repository that pages name: code that begins with one of its directories. * stands for any
+// name.
+func TestPathsExist(t *testing.T) {
+	all, err := pages(repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:api|cmd|config|docs|e2e|examples|hack|internal|\\.github|\\.ci)/[\\w.*/-]*)`")
+	n := 0
+	for _, p := range all {
+		for _, m := range named.FindAllStringSubmatch(read(t, p.path), -1) {
+			n++
+			if found, err := filepath.Glob(filepath.Join(repo, m[1])); err != nil || len(found) == 0 {
+				t.Errorf("%s: there is no %s", p.path, m[1])
+			}
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d paths were found", n)
+	}
+}
+
 // TestMessagesAreInTheCode looks for each message that pages quote. A message is code of four
 // words or more that begins with no command; … stands for what differs, and its parts are looked for one by one.
 func TestMessagesAreInTheCode(t *testing.T) {
