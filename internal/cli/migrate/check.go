@@ -72,6 +72,9 @@ With --node look at this node instead, as root: what is left on it of a Calico t
 		if err := output.Check(); err != nil {
 			return err
 		}
+		if cmd.Flags().Changed("root") && !onNode {
+			return errors.New("--root is for --node: without it the cluster is checked")
+		}
 		if onNode {
 			return checkNode(env, output, root)
 		}

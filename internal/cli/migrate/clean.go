@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -73,8 +75,30 @@ func newNode(root string, pools []netip.Prefix) (*leftovers.Node, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("this needs root, on the node itself (sudo kubectl-kidoban migrate calico …)")
 	}
+	if err := checkRoot(root); err != nil {
+		return nil, err
+	}
 	log.SetOutput(io.Discard) // where the library for netlink tells of attributes of ipsets that it does not know
 	return &leftovers.Node{Root: root, Pools: pools}, nil
+}
+
+// checkRoot reports a directory that is not a node's root: nothing of Calico's would be found there, as on a clean node.
+func checkRoot(root string) error {
+	for _, name := range []string{"", "etc", "proc"} {
+		info, err := os.Stat(filepath.Join(root, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && name != "":
+			return fmt.Errorf("--root %s: there is no %s: give the directory where the node's root is mounted", root, name)
+		case err != nil:
+			return fmt.Errorf("--root %s: %w", root, err)
+		case !info.IsDir():
+			return fmt.Errorf("--root %s: %s is not a directory", root, filepath.Join(root, name))
+		}
+	}
+	if processes, err := filepath.Glob(filepath.Join(root, "proc/[0-9]*")); err != nil || len(processes) == 0 {
+		return fmt.Errorf("--root %s: no process is in its /proc, so that a running Calico could not be seen: mount the node's /proc there too", root)
+	}
+	return nil
 }
 
 func clean(env *command.Env, output *command.Output, node *leftovers.Node, yes bool) error {

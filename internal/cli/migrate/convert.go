@@ -140,14 +140,34 @@ func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, e
 	c.Refused = slices.Concat(c.Refused, in.notOf(c.Refused), in.outlived(r))
 	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
 	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
+	missing, notes := missing(before, r.Namespaces)
+	c.Notes = append(c.Notes, notes...)
 	var err error
-	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs}); err != nil {
+	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs, Without: missing}); err != nil {
 		return nil, err
 	}
 	if c.Proof.Differing > 0 {
 		c.Policies = nil
 	}
 	return c, nil
+}
+
+// missing are the namespaces that policies exclude by name and that were not converted for, as they are not in the input, with a note for each.
+func missing(set *calico.Set, considered []string) (names []string, notes []calico.Problem) {
+	for i := range set.Policies {
+		p := &set.Policies[i]
+		for _, ns := range proof.Named(p) {
+			if slices.Contains(considered, ns) {
+				continue
+			}
+			names = append(names, ns)
+			notes = append(notes, calico.Problem{
+				Object: p.String(), Problem: fmt.Sprintf("it names namespace %s, which is not in the input: nothing is written into that namespace, and the proof leaves it out", ns),
+				Fix: "if there is such a namespace, give its Namespace object too",
+			})
+		}
+	}
+	return names, notes
 }
 
 func writePolicies(out io.Writer, list []networkingv1.NetworkPolicy) error {

@@ -66,13 +66,17 @@ func TestGolden(t *testing.T) {
 		"convert-no-such-pod-cidr": {"convert", "-f", examples, "--pod-cidr", "10.0.0.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var out bytes.Buffer
-			env := testEnv(&out)
-			cmd := New(env)
-			cmd.SilenceUsage, cmd.SilenceErrors = true, true
-			cmd.SetArgs(append([]string{"calico"}, args...))
-			code := command.ExitCode(cmd.Execute(), &out)
-			golden(t, name, fmt.Sprintf("%sexit code %d\n", &out, code))
+			golden(t, name, runMigrate(append([]string{"calico"}, args...)...))
 		})
 	}
+}
+
+// runMigrate returns what a command line of migrate prints, and its exit code.
+func runMigrate(args ...string) string {
+	var out bytes.Buffer
+	cmd := New(testEnv(&out))
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetArgs(args)
+	code := command.ExitCode(cmd.Execute(), &out)
+	return fmt.Sprintf("%sexit code %d\n", &out, code)
 }

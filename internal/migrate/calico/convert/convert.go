@@ -39,6 +39,8 @@ type Result struct {
 	Notes []calico.Problem
 	// Converted are the policies of Calico's that the NetworkPolicies stand for, and the others.
 	Converted, NotConverted []string
+	// Namespaces that the conversion considered: those that are known, that have policies, or that a policy selects by name.
+	Namespaces []string
 }
 
 // Convert the policies of a set.
@@ -48,6 +50,7 @@ func Convert(set *calico.Set, options Options) *Result {
 		refused: map[*calico.Policy][]calico.Problem{}, local: map[string][]local{},
 	}
 	c.read()
+	c.findNamespaces()
 	c.place()
 	// A policy that is refused takes those with it whose meaning depends on it, and so on.
 	for {
@@ -65,6 +68,8 @@ type conversion struct {
 	candidates []*candidate
 	// refused are policies with why. Those of Kubernetes' are never among them.
 	refused map[*calico.Policy][]calico.Problem
+	// namespaces that a policy about all namespaces is written into.
+	namespaces []string
 	// local are the candidates of each namespace, in the order of evaluation.
 	local map[string][]local
 }
@@ -145,24 +150,36 @@ func (c *conversion) namespacesOf(who *candidate) []string {
 	if names, fixed := who.selects.namespaces(); fixed && !who.opaque {
 		return names
 	}
-	known := map[string]bool{}
-	for ns := range c.options.Namespaces {
-		known[ns] = true
-	}
-	for i := range c.set.Policies { // at least where others could depend on it
-		known[c.set.Policies[i].Namespace] = c.set.Policies[i].Namespace != ""
-	}
-	for i := range c.set.Kubernetes {
-		known[c.set.Kubernetes[i].Namespace] = true
-	}
-	delete(known, "")
 	if !c.options.ExpandGlobal && !who.opaque {
 		c.refuse(who, calico.Problem{
 			Field: selectorField(who), Problem: "it is about pods of namespaces that come later too, and a NetworkPolicy is about those of one namespace",
 			Fix: "--expand-global writes it into each namespace that there is; or name the namespaces, as namespaceSelector: kubernetes.io/metadata.name in {\"a\", \"b\"}",
 		})
 	}
-	return slices.Sorted(maps.Keys(known))
+	return c.namespaces
+}
+
+// findNamespaces that are known, and at least those where one policy could depend on another.
+func (c *conversion) findNamespaces() {
+	known := map[string]bool{}
+	for ns := range c.options.Namespaces {
+		known[ns] = true
+	}
+	for i := range c.set.Policies {
+		known[c.set.Policies[i].Namespace] = true
+	}
+	for _, who := range c.candidates {
+		if names, fixed := who.selects.namespaces(); fixed && !who.opaque {
+			for _, ns := range names {
+				known[ns] = true
+			}
+		}
+	}
+	for i := range c.set.Kubernetes {
+		known[c.set.Kubernetes[i].Namespace] = true
+	}
+	delete(known, "")
+	c.namespaces = slices.Sorted(maps.Keys(known))
 }
 
 // dependents are refused with what they depend on: a policy that may refuse or pass what they allow, or that would be asked

@@ -18,7 +18,7 @@ import (
 
 // result writes the grants as NetworkPolicies.
 func (c *conversion) result(grants map[string][2][]grant) *Result {
-	r := &Result{Notes: c.notes}
+	r := &Result{Notes: c.notes, Namespaces: c.namespaces}
 	for ns, both := range grants {
 		r.Policies = append(r.Policies, c.write(ns, both)...)
 	}

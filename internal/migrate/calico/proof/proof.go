@@ -17,6 +17,8 @@ type Options struct {
 	Namespaces map[string]map[string]string
 	// PodCIDRs have all pods' addresses; none: pods may be anywhere.
 	PodCIDRs []netip.Prefix
+	// Without these namespaces, although policies name them.
+	Without []string
 }
 
 // Report is what a comparison found.
@@ -43,6 +45,9 @@ func Compare(ctx context.Context, before, after *calico.Set, o Options) (*Report
 	}
 	r := &Report{}
 	for _, ns := range namespaces(before, after, o.Namespaces) {
+		if slices.Contains(o.Without, ns) {
+			continue
+		}
 		r.Namespaces++
 		for _, d := range policy.Directions {
 			if err := ctx.Err(); err != nil {
@@ -64,22 +69,32 @@ func namespaces(before, after *calico.Set, known map[string]map[string]string) [
 		names[ns] = true
 	}
 	for _, s := range []*calico.Set{before, after} {
-		self := labels{}
 		for i := range s.Policies {
-			if p := &s.Policies[i]; p.Namespace != "" {
-				names[p.Namespace] = true
-			} else if selector, err := p.Selector(); err == nil {
-				self.selector(selector)
+			for _, ns := range Named(&s.Policies[i]) {
+				names[ns] = true
 			}
-		}
-		for _, ns := range self[field{owner: ofNamespace}] {
-			names[ns] = true
 		}
 		for i := range s.Kubernetes {
 			names[s.Kubernetes[i].Namespace] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// Named are the namespaces that a policy is in or, of a GlobalNetworkPolicy, that it names for its pods: those it selects and those it excludes.
+func Named(p *calico.Policy) []string {
+	if p.Namespace != "" {
+		return []string{p.Namespace}
+	}
+	selector, err := p.Selector()
+	if err != nil {
+		return nil
+	}
+	self := labels{}
+	self.selector(selector)
+	names := self[field{owner: ofNamespace}]
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // comparison of one direction of flows of one namespace's pods.
