@@ -115,7 +115,7 @@ func (a *Agent) takeOver() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.compiler.Commit()
-	_, failed := a.dp.Sync(a.state.compiler.Maps())
+	_, failed := a.dp.Sync(a.state.compiler.Maps(), nil)
 	if failed != nil {
 		// What an earlier agent left is better than what would be closed now.
 		if alone, err := a.dp.Alone(); !alone || err != nil {
@@ -261,7 +261,7 @@ func (a *Agent) repair() error {
 
 func (a *Agent) sync() error {
 	healing := a.failure.Load() != nil // then a difference is no surprise
-	drift, err := a.dp.Sync(a.state.compiler.Maps())
+	drift, err := a.dp.Sync(a.state.compiler.Maps(), nil)
 	for _, m := range drift {
 		for _, difference := range []string{"missing", "wrong", "extra"} {
 			a.metrics.drift.WithLabelValues(m.Map, difference) // from 0 on: increase() does not see a counter's first value

@@ -138,7 +138,7 @@ func TestCapabilitiesSuffice(t *testing.T) {
 		if err := d.Apply(twoOfEverything()); err != nil {
 			return err
 		}
-		if _, err := d.Sync(isolated(0)); err != nil {
+		if _, err := d.Sync(isolated(0), nil); err != nil {
 			return err
 		}
 		if err := d.Attach(); err != nil {

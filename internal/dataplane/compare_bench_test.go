@@ -299,7 +299,7 @@ func BenchmarkNodeFromNothing(b *testing.B) {
 		c.Commit()
 		d, err := dataplane.New(dataplane.Options{})
 		check(b, err)
-		_, err = d.Sync(c.Maps())
+		_, err = d.Sync(c.Maps(), nil)
 		check(b, err)
 		check(b, d.Close())
 	}

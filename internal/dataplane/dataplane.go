@@ -13,14 +13,21 @@ import (
 
 // Dataplane is one generation of maps and program. Its methods may be called at the same time.
 type Dataplane struct {
-	opts Options
-	objs bpf.FilterObjects
-	tables
+	opts    Options
+	objs    bpf.FilterObjects
+	maps    kernelMaps
 	repeats repeats
 
-	mu     sync.Mutex // one writer of the maps at a time
-	writes uint32     // the program's variable; odd while one writes
+	// The locks are taken in this order: syncMu, mu. Neither attachMu nor the lock of repeats is held together with another.
 
+	// syncMu makes one Sync or FailClosed wait for the other.
+	syncMu sync.Mutex
+	// mu lets one writer at a time write to maps. Sync holds it for repairBatch entries at most.
+	mu      sync.Mutex
+	writes  uint32   // the program's variable; odd while maps are written
+	journal *journal // nil if no Sync is under way
+
+	// attachMu guards links and pins.
 	attachMu sync.Mutex
 	dir      string               // of its pins; empty before Attach
 	links    map[string]link.Link // by the name of the pin
@@ -34,12 +41,12 @@ func New(opts Options) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{opts: opts, objs: *objs, tables: newTables(&objs.FilterMaps)}
+	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps)}
 	if err := d.repeats.init(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	for prefix, class := range d.networks.standing {
-		if err := d.networks.put(prefix, class); err != nil {
+	for prefix, class := range networkForm.standing {
+		if err := d.maps.networks.put(networkForm.encodeKey(prefix), networkForm.encodeValue(class)); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
 	}

@@ -1,4 +1,4 @@
-// Package dataplane loads compiler.Tables into BPF maps and puts the program that reads them on netfilter's forward hook.
+// Package dataplane loads compiler.Maps into BPF maps and puts the program that reads them on netfilter's forward hook.
 //
 // It is the only package that knows the kernel. A Dataplane is one generation: maps and a program of its own, filled
 // before they judge anything, pinned so that they outlive the process, and taken away by the next generation when that

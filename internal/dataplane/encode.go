@@ -74,9 +74,15 @@ func encodeInterface(i compiler.Interface) bpf.FilterInterface {
 	return bpf.FilterInterface{Kind: uint32(i.Kind), Flags: uint32(i.Flags)}
 }
 
+func decodeInterface(i bpf.FilterInterface) compiler.Interface {
+	return compiler.Interface{Kind: compiler.InterfaceKind(i.Kind), Flags: compiler.PodFlags(i.Flags)}
+}
+
 func encodeIndex(i uint32) uint32 { return i }
 
 func encodeClass(c compiler.ClassID) uint32 { return uint32(c) }
+
+func decodeClass(c uint32) compiler.ClassID { return compiler.ClassID(c) }
 
 func encodeRowKey(k compiler.RowKey) bpf.FilterRowKey {
 	return bpf.FilterRowKey{Set: uint32(k.Set), Class: uint32(k.Class)}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
@@ -34,4 +35,50 @@ func Change(t testing.TB, change func(*ebpf.CollectionSpec)) {
 		return spec, err
 	}
 	t.Cleanup(func() { loadSpec = bpf.LoadFilter })
+}
+
+// EncodeChanges is the form in which Apply writes what the compiler says.
+func EncodeChanges(c compiler.Changes) Changes { return encodeChanges(&c) }
+
+// NewContents are those of maps that have nothing.
+func NewContents() *Contents {
+	return &Contents{
+		Pods: map[bpf.FilterAddress]bpf.FilterPod{}, Addresses: map[bpf.FilterAddress]uint32{}, Networks: map[bpf.FilterNetworkKey]uint32{},
+		Rows: map[bpf.FilterRowKey]bpf.FilterRow{}, Ports: map[bpf.FilterPortKey]bpf.FilterRule{}, Interfaces: map[uint32]bpf.FilterInterface{},
+	}
+}
+
+// Write makes the changes on contents as on the kernel's maps, and calls after behind each write. An error of its ends it.
+func (c *Contents) Write(changes Changes, after func() error) error {
+	return changes.write(target{
+		pods:       plain[bpf.FilterAddress, bpf.FilterPod]{c.Pods, after},
+		addresses:  plain[bpf.FilterAddress, uint32]{c.Addresses, after},
+		networks:   plain[bpf.FilterNetworkKey, uint32]{c.Networks, after},
+		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, after},
+		ports:      plain[bpf.FilterPortKey, bpf.FilterRule]{c.Ports, after},
+		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, after},
+	})
+}
+
+type plain[K, V comparable] struct {
+	m     map[K]V
+	after func() error
+}
+
+func (p plain[K, V]) put(k K, v V) error {
+	p.m[k] = v
+	return p.after()
+}
+
+func (p plain[K, V]) delete(k K) error {
+	delete(p.m, k)
+	return p.after()
+}
+
+// SmallBatches makes Sync call between after so many entries until the test ends.
+func SmallBatches(t testing.TB, n int) {
+	t.Helper()
+	dump, diff, repair := dumpBatch, diffBatch, repairBatch
+	dumpBatch, diffBatch, repairBatch = n, n, n
+	t.Cleanup(func() { dumpBatch, diffBatch, repairBatch = dump, diff, repair })
 }

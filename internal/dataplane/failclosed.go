@@ -10,87 +10,80 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so if the set refuses
-// too much at worst; one that is to come under a set does if the kernel has all of it; and any other is closed in that direction (ClosedSet).
-// Where there is no room for pods themselves, every address that nobody knows behind a workload's interface is refused, as by GuardOn.
-// It returns how many addresses are closed now. The next Sync that succeeds puts the real sets in place.
-func (d *Dataplane) FailClosed(want *compiler.Maps) (closed int, err error) {
+// FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so if the set denies
+// too much at worst; one that is to come under a set does if the kernel has all of it; and any other is put under DenyAll in that direction.
+// Where there is no room for pods themselves, every unknown address behind a workload's interface is denied, as by GuardOn.
+// It returns how many addresses are denied everything in some direction now. The next Sync that succeeds puts the real sets in place.
+//
+// An Apply waits for all of it: what it decides about a pod rests on all that the maps hold.
+func (d *Dataplane) FailClosed(want *compiler.Maps) (denied int, err error) {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
 	err = d.whileWriting(func() error {
-		var err error
-		closed, err = d.failClosed(want)
+		denied, err = d.failClosed(want)
 		return err
 	})
-	return closed, err
+	return denied, err
 }
 
-func (d *Dataplane) failClosed(want *compiler.Maps) (int, error) {
-	have, err := d.read()
+func (d *Dataplane) failClosed(want *compiler.Maps) (denied int, _ error) {
+	read, err := d.maps.read(func() error { return nil })
+	have := read.Decode()
 	if err != nil {
-		// What cannot be read is not known to be there.
-		have = &compiler.Maps{}
+		have = &compiler.Maps{} // nothing is known to be there
 	}
-	compared := want.Compare(have)
-	closed, noRoom := 0, false
+	noRoom := false
 	errs := []error{err}
-	for addr, pod := range want.Pods {
-		now := pod
-		for direction, set := range pod.Sets {
-			switch {
-			case set == 0:
-			case have.Pods[addr].Sets[direction] == set && !compared.Open[set]:
-			case err == nil && !compared.Differ[set]:
-			default:
-				now.Sets[direction] = ClosedSet
-			}
-		}
-		isClosed := now.Sets[policy.Ingress] == ClosedSet || now.Sets[policy.Egress] == ClosedSet
-		if got, ok := have.Pods[addr]; !ok || got != now {
+	for addr, pod := range denyIncomplete(have, want, err == nil) {
+		isDenied := pod.Sets[policy.Ingress] == DenyAll || pod.Sets[policy.Egress] == DenyAll
+		if got, ok := have.Pods[addr]; !ok || got != pod {
+			err := d.write(compiler.Changes{Pods: []compiler.Write[netip.Addr, compiler.Pod]{{Key: addr, Value: pod}}})
 			var full *MapFullError
-			err := d.pods.put(addr, now)
 			if errors.As(err, &full) {
-				noRoom, isClosed = true, true
+				noRoom, isDenied = true, true
 			} else {
 				errs = append(errs, err)
 			}
 		}
-		if isClosed {
-			closed++
+		if isDenied {
+			denied++
 		}
 	}
-	errs = append(errs, d.refuseUnknown(noRoom))
+	errs = append(errs, d.denyUnknown(noRoom))
 	for index, i := range want.Interfaces {
-		errs = append(errs, d.interfaces.put(index, i))
+		errs = append(errs, d.write(compiler.Changes{Interfaces: []compiler.Write[uint32, compiler.Interface]{{Key: index, Value: i}}}))
 	}
-	return closed, errors.Join(errs...)
+	return denied, errors.Join(errs...)
 }
 
-// refuseUnknown has the program refuse who is not in the map of pods, or leave that to the guard again.
-func (d *Dataplane) refuseUnknown(on bool) error {
+// denyIncomplete returns the pods' entries that are safe with what the maps have. Where not all of it is known, no pod comes under another set.
+func denyIncomplete(have, want *compiler.Maps, allKnown bool) map[netip.Addr]compiler.Pod {
+	compared := want.Compare(have)
+	out := make(map[netip.Addr]compiler.Pod, len(want.Pods))
+	for addr, pod := range want.Pods {
+		for direction, set := range pod.Sets {
+			switch {
+			case set == 0:
+			case have.Pods[addr].Sets[direction] == set && !compared.Open[set]:
+			case allKnown && !compared.Differ[set]:
+			default:
+				pod.Sets[direction] = DenyAll
+			}
+		}
+		out[addr] = pod
+	}
+	return out
+}
+
+// denyUnknown makes the program deny every address that is not in the map of pods, or leaves that to the guard again.
+func (d *Dataplane) denyUnknown(on bool) error {
 	if err := d.objs.PodsFull.Set(on); err != nil {
 		return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarPodsFull, err)
 	}
 	return nil
-}
-
-// read reads the maps back, without the interfaces.
-func (d *Dataplane) read() (*compiler.Maps, error) {
-	t := &compiler.Maps{
-		Pods:      map[netip.Addr]compiler.Pod{},
-		Addresses: map[netip.Addr]compiler.ClassID{},
-		Networks:  map[netip.Prefix]compiler.ClassID{},
-		Rows:      map[compiler.RowKey]compiler.Row{},
-		Ports:     map[compiler.PortKey]compiler.Decision{},
-	}
-	return t, errors.Join(
-		d.pods.dump(func(k bpf.FilterAddress, v bpf.FilterPod) { t.Pods[decodeAddr(k)] = decodePod(v) }),
-		d.addresses.dump(func(k bpf.FilterAddress, v uint32) { t.Addresses[decodeAddr(k)] = compiler.ClassID(v) }),
-		d.networks.dump(func(k bpf.FilterNetworkKey, v uint32) { t.Networks[decodeNetwork(k)] = compiler.ClassID(v) }),
-		d.rows.dump(func(k bpf.FilterRowKey, v bpf.FilterRow) { t.Rows[decodeRowKey(k)] = decodeRow(v) }),
-		d.ports.dump(func(k bpf.FilterPortKey, v bpf.FilterRule) { t.Ports[decodePort(k)] = decodeVerdict(v) }),
-	)
 }
 
 // Alone reports whether no other generation is pinned on this node.

@@ -78,7 +78,7 @@ func TestFailClosed(t *testing.T) {
 		passes(true, "10.3.0.1", outgoing)
 		passes(true, outgoing, client) // all that its policy needs is there
 		passes(false, outgoing, "10.2.0.0")
-		if _, err := d.Sync(c.Maps()); !errors.As(err, &full) {
+		if _, err := d.Sync(c.Maps(), nil); !errors.As(err, &full) {
 			t.Errorf("Sync: error %v", err)
 		}
 	}

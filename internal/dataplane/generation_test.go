@@ -88,7 +88,7 @@ func TestHalfMadeGenerationsAreSwept(t *testing.T) {
 	n.set(b)
 
 	half := newDataplane(t, n.opts)
-	sync(t, half, &compiler.Maps{Pods: map[netip.Addr]compiler.Pod{b.V4: {Sets: [2]compiler.SetID{dataplane.ClosedSet, 0}}}})
+	sync(t, half, &compiler.Maps{Pods: map[netip.Addr]compiler.Pod{b.V4: {Sets: [2]compiler.SetID{dataplane.DenyAll, 0}}}})
 	dir := filepath.Join(n.opts.BPFFS, "kidoban", "0000000000000001")
 	check(t, os.Mkdir(dir, 0o700))
 	check(t, half.Maps().Pods.Pin(filepath.Join(dir, "pods")))

@@ -11,8 +11,8 @@ import (
 func (d *Dataplane) CheckMaps() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for prefix := range d.networks.standing {
-		if err := d.networks.rewrite(prefix); err != nil {
+	for prefix := range networkForm.standing {
+		if err := d.maps.networks.rewrite(networkForm.encodeKey(prefix)); err != nil {
 			return err
 		}
 	}

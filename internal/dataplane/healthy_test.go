@@ -30,10 +30,10 @@ func TestTheCheckOfMapsChangesNothing(t *testing.T) {
 	tables := compiler.Maps{Networks: map[netip.Prefix]compiler.ClassID{
 		netip.MustParsePrefix("0.0.0.0/0"): 7, netip.MustParsePrefix("::/0"): 8,
 	}}
-	_, err := d.Sync(&tables)
+	_, err := d.Sync(&tables, nil)
 	check(t, err)
 	check(t, d.CheckMaps())
-	if drift, err := d.Sync(&tables); err != nil || drift.Total() > 0 {
+	if drift, err := d.Sync(&tables, nil); err != nil || drift.Total() > 0 {
 		t.Errorf("drift %v, %v", drift, err)
 	}
 }

@@ -33,7 +33,7 @@ func newDataplane(t testing.TB, opts dataplane.Options) *dataplane.Dataplane {
 
 func sync(t testing.TB, d *dataplane.Dataplane, want *compiler.Maps) dataplane.Drift {
 	t.Helper()
-	drift, err := d.Sync(want)
+	drift, err := d.Sync(want, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,14 +272,14 @@ func TestFamiliesAreApart(t *testing.T) {
 	}
 }
 
-func TestClosedSet(t *testing.T) {
+func TestDenyAll(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{})
 	accept := compiler.Row{Default: compiler.Decision{Action: policy.Accept}}
 	sync(t, d, &compiler.Maps{
-		Pods: map[netip.Addr]compiler.Pod{netip.MustParseAddr("10.0.0.1"): {Sets: [2]compiler.SetID{dataplane.ClosedSet, 0}}},
+		Pods: map[netip.Addr]compiler.Pod{netip.MustParseAddr("10.0.0.1"): {Sets: [2]compiler.SetID{dataplane.DenyAll, 0}}},
 		Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 0}: accept},
 	})
 	if newRunner(t, d).passes(packet{Flow: flow("10.0.0.2", "10.0.0.1", policy.TCP, 80)}) {
-		t.Error("a pod under ClosedSet was reached")
+		t.Error("a pod under DenyAll was reached")
 	}
 }

@@ -1,61 +1,56 @@
 package dataplane
 
 import (
-	"net/netip"
+	"errors"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// ClosedSet is a set that has no row and never will: a pod under it is refused everything in that direction, by rule 0.
+// DenyAll is a set that has no row and never will: a pod under it is denied everything in that direction, by rule 0.
 // It is for a pod whose real set could not be written.
-const ClosedSet compiler.SetID = ^compiler.SetID(0)
+const DenyAll compiler.SetID = ^compiler.SetID(0)
 
-// tables are compiler.Maps in the kernel. bpf/tables.h says what the maps are.
-type tables struct {
-	pods      *table[netip.Addr, compiler.Pod, bpf.FilterAddress, bpf.FilterPod]
-	addresses *table[netip.Addr, compiler.ClassID, bpf.FilterAddress, uint32]
-	networks  *table[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]
-	rows      *table[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]
-	ports     *table[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]
-
-	interfaces *table[uint32, compiler.Interface, uint32, bpf.FilterInterface]
+// kernelMaps are the maps that compiler.Maps describes. bpf/maps.h says what they are.
+type kernelMaps struct {
+	pods       *kernelMap[bpf.FilterAddress, bpf.FilterPod]
+	addresses  *kernelMap[bpf.FilterAddress, uint32]
+	networks   *kernelMap[bpf.FilterNetworkKey, uint32]
+	rows       *kernelMap[bpf.FilterRowKey, bpf.FilterRow]
+	ports      *kernelMap[bpf.FilterPortKey, bpf.FilterRule]
+	interfaces *kernelMap[uint32, bpf.FilterInterface]
 }
 
-func newTables(m *bpf.FilterMaps) tables {
-	return tables{
-		pods: &table[netip.Addr, compiler.Pod, bpf.FilterAddress, bpf.FilterPod]{
-			m: m.Pods, name: bpf.FilterMapPods, valid: onWire,
-			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodePod,
-		},
-		addresses: &table[netip.Addr, compiler.ClassID, bpf.FilterAddress, uint32]{
-			m: m.Addresses, name: bpf.FilterMapAddresses, valid: onWire,
-			encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodeClass,
-		},
-		networks: &table[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]{
-			m: m.Networks, name: bpf.FilterMapNetworks,
-			valid: func(p netip.Prefix) bool { return onWire(p.Addr()) || p.Bits() < mappedBits },
-			// Keeps the families apart: with it no IPv4 address falls through to an IPv6 prefix such as ::/0.
-			standing:  map[netip.Prefix]compiler.ClassID{netip.PrefixFrom(netip.IPv4Unspecified(), 0): 0},
-			encodeKey: encodeNetwork, decodeKey: decodeNetwork, encodeValue: encodeClass,
-		},
-		rows: &table[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]{
-			m: m.Rows, name: bpf.FilterMapRows,
-			encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow,
-		},
-		ports: &table[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]{
-			m: m.Ports, name: bpf.FilterMapPorts,
-			encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict,
-		},
-		interfaces: &table[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
-			m: m.Interfaces, name: bpf.FilterMapInterfaces,
-			encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface,
-		},
+func newKernelMaps(m *bpf.FilterMaps) kernelMaps {
+	return kernelMaps{
+		pods:       newKernelMap(m.Pods, bpf.FilterMapPods, &podForm),
+		addresses:  newKernelMap(m.Addresses, bpf.FilterMapAddresses, &addressForm),
+		networks:   newKernelMap(m.Networks, bpf.FilterMapNetworks, &networkForm),
+		rows:       newKernelMap(m.Rows, bpf.FilterMapRows, &rowForm),
+		ports:      newKernelMap(m.Ports, bpf.FilterMapPorts, &portForm),
+		interfaces: newKernelMap(m.Interfaces, bpf.FilterMapInterfaces, &interfaceForm),
 	}
+}
+
+// read reads all maps, and calls between after each batch of entries. What could be read is returned also with an error.
+func (m *kernelMaps) read(between func() error) (*Contents, error) {
+	var c Contents
+	var errs [6]error
+	c.Pods, errs[0] = m.pods.read(between)
+	c.Addresses, errs[1] = m.addresses.read(between)
+	c.Networks, errs[2] = m.networks.read(between)
+	c.Rows, errs[3] = m.rows.read(between)
+	c.Ports, errs[4] = m.ports.read(between)
+	c.Interfaces, errs[5] = m.interfaces.read(between)
+	return &c, errors.Join(errs[:]...)
+}
+
+func (m *kernelMaps) target() target {
+	return target{pods: m.pods, addresses: m.addresses, networks: m.networks, rows: m.rows, ports: m.ports, interfaces: m.interfaces}
 }
 
 // Usage is how full each map is. It is cheap: the numbers are kept while writing, and corrected by Sync.
 func (d *Dataplane) Usage() []MapUsage {
-	t := &d.tables
-	return []MapUsage{t.pods.usage(), t.addresses.usage(), t.networks.usage(), t.rows.usage(), t.ports.usage(), t.interfaces.usage()}
+	m := &d.maps
+	return []MapUsage{m.pods.usage(), m.addresses.usage(), m.networks.usage(), m.rows.usage(), m.ports.usage(), m.interfaces.usage()}
 }

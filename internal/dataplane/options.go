@@ -22,7 +22,7 @@ const (
 )
 
 // Guard is what becomes of an address that nobody knows, behind an interface of a workload: a veth or a bridge that
-// compiler.Tables do not have as an Uplink.
+// compiler.Maps do not have as an Uplink.
 type Guard uint32
 
 // The guards.

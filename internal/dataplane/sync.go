@@ -1,203 +1,157 @@
 package dataplane
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// MapDrift is how far a map was from what it should have been, in entries.
-type MapDrift struct {
-	Map                   string
-	Missing, Wrong, Extra int
-}
-
-// Drift is what Sync found and repaired, a MapDrift for each map of Usage.
-type Drift []MapDrift
-
-// Total is the number of entries that were not as they should have been.
-func (d Drift) Total() int {
-	n := 0
-	for _, m := range d {
-		n += m.Missing + m.Wrong + m.Extra
-	}
-	return n
-}
-
-// Sync makes the maps hold exactly want: it fills a new generation, heals after a failed Apply, and is the audit of one
-// that should need none. What is missing or wrong is written first, what others refer to before them; then what is too much
-// is deleted, in the opposite order; where a map is full, before that. The drift is returned also with an error, which may have left some of it in place.
-func (d *Dataplane) Sync(want *compiler.Maps) (Drift, error) {
+// Apply makes the changes. Each write is idempotent: after an error, which leaves the rest unwritten, Apply with the same changes or Sync with
+// the tables goes on where it stopped. A full map is a *MapFullError.
+func (d *Dataplane) Apply(c compiler.Changes) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
-	t := &d.tables
-	ports, errPorts := t.ports.compare(want.Ports)
-	rows, errRows := t.rows.compare(want.Rows)
-	networks, errNetworks := t.networks.compare(want.Networks)
-	addresses, errAddresses := t.addresses.compare(want.Addresses)
-	pods, errPods := t.pods.compare(want.Pods)
-	interfaces, errInterfaces := t.interfaces.compare(want.Interfaces)
-	drift := Drift{pods.MapDrift, addresses.MapDrift, networks.MapDrift, rows.MapDrift, ports.MapDrift, interfaces.MapDrift}
-	if err := errors.Join(errPods, errAddresses, errNetworks, errRows, errPorts, errInterfaces); err != nil {
-		return drift, err
+	return d.whileWriting(func() error { return d.write(c) })
+}
+
+// write makes the changes, and notes them if a Sync is under way. The caller holds mu, inside of whileWriting.
+func (d *Dataplane) write(c compiler.Changes) error {
+	t := d.maps.target()
+	if d.journal != nil {
+		t = d.journal.noting(t)
 	}
-	// No pod is to be refused its own address because its interface is known before it is.
-	for _, w := range pods.puts {
-		if v, ok := want.Interfaces[w.Value.IfIndex]; ok {
-			interfaces.extra = append(interfaces.extra, w.Value.IfIndex)
-			interfaces.puts = append(interfaces.puts, compiler.Write[uint32, compiler.Interface]{Key: w.Value.IfIndex, Value: v})
+	changes := encodeChanges(&c)
+	return changes.write(t)
+}
+
+// Sync makes the maps hold exactly want: it reads them, compares (Diff) and writes the changes. It fills a new generation, repairs the maps
+// after a failed Apply, and is the audit of a generation that should need none. Where a map is full it deletes before it writes. The drift is
+// returned also with an error, which may have left some of it in place.
+//
+// An Apply meanwhile need not wait for all of this: Sync holds no lock while it reads and compares, and writes some entries at a time. After
+// each part it calls between, which may be nil. Between may change want, if it then applies what it has changed before it returns; an error of its
+// ends the Sync. Sync leaves alone every key that Apply has written since the Sync began, and does not count it as drift: what Sync has read
+// there is outdated, and what Apply has written is what want says. (See journal.)
+//
+// Between calls neither Sync nor FailClosed. A second Sync waits for the first.
+func (d *Dataplane) Sync(want *compiler.Maps, between func() error) (Drift, error) {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	if between == nil {
+		between = func() error { return nil }
+	}
+
+	d.setJournal(newJournal())
+	defer d.setJournal(nil)
+	have, err := d.maps.read(between)
+	if err != nil {
+		return Drift{}, err
+	}
+	changes, err := diff(have, want, between)
+	if err != nil {
+		return Drift{}, err
+	}
+	return d.repair(have, changes, between)
+}
+
+func (d *Dataplane) setJournal(j *journal) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.journal = j
+}
+
+// repairBatch is how many entries repair writes before it lets another writer in. A variable for tests.
+var repairBatch = 256
+
+// repair makes changes that Diff found, less those that are outdated.
+func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Drift, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.journal.correct(&d.maps, have)
+	d.journal.prune(&c)
+	drift := c.drift(have)
+
+	n := 0
+	t := d.journal.respecting(d.maps.target(), func() error {
+		if n++; n%repairBatch != 0 {
+			return nil
 		}
-	}
-
-	// No address is to meet, for a moment, a prefix that is not its longest one.
-	slices.SortFunc(networks.puts, func(a, b compiler.Write[netip.Prefix, compiler.ClassID]) int {
-		return cmp.Compare(b.Key.Bits(), a.Key.Bits())
+		return d.pauseWriting(between)
 	})
-	slices.SortFunc(networks.extra, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
-
-	steps := []func() error{
-		func() error { return t.interfaces.deleteRaw(interfaces.extra) },
-		func() error { return t.ports.write(ports.puts) },
-		func() error { return t.rows.write(rows.puts) },
-		func() error { return t.addresses.write(addresses.puts) },
-		func() error { return t.networks.write(networks.puts) },
-		func() error { return t.pods.write(pods.puts) },
-		func() error { return t.interfaces.write(interfaces.puts) },
-		func() error { return t.pods.deleteRaw(pods.extra) },
-		func() error { return t.addresses.deleteRaw(addresses.extra) },
-		func() error { return t.networks.deleteRaw(networks.extra) },
-		func() error { return t.rows.deleteRaw(rows.extra) },
-		func() error { return t.ports.deleteRaw(ports.extra) },
-	}
 	err := d.whileWriting(func() error {
-		err := inOrder(steps)
+		err := c.write(t)
 		var full *MapFullError
 		if !errors.As(err, &full) {
 			return err
 		}
-		if err := t.makeRoom(pods.extra, addresses.extra, networks.extra, rows.extra, ports.extra); err != nil {
+		if err := d.makeRoom(&c, t); err != nil {
 			return err
 		}
-		return inOrder(steps)
+		return c.write(t)
 	})
 	if err == nil {
-		err = d.refuseUnknown(false)
+		err = d.denyUnknown(false)
 	}
 	return drift, err
 }
 
-func inOrder(steps []func() error) error {
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeRoom deletes what is too much before the rest is written, less what the pods that stay are judged by in the kernel.
-func (t *tables) makeRoom(pods, addresses []bpf.FilterAddress, networks []bpf.FilterNetworkKey, rows []bpf.FilterRowKey, ports []bpf.FilterPortKey) error {
-	sets, used := map[uint32]bool{}, map[uint32]bool{}
-	err := errors.Join(
-		t.pods.deleteRaw(pods),
-		t.pods.dump(func(_ bpf.FilterAddress, p bpf.FilterPod) { sets[p.Sets[0]], sets[p.Sets[1]] = true, true }),
-		t.rows.dump(func(k bpf.FilterRowKey, r bpf.FilterRow) { used[r.Table] = used[r.Table] || sets[k.Set] }),
-	)
-	if err != nil {
+// makeRoom makes the deletions before the rest is written, less what the pods that stay are judged by in the kernel.
+func (d *Dataplane) makeRoom(c *Changes, t target) error {
+	if err := c.pods.deleteFrom(t.pods); err != nil {
 		return err
 	}
-	return errors.Join(
-		t.addresses.deleteRaw(addresses),
-		t.networks.deleteRaw(networks),
-		t.rows.deleteRaw(slices.DeleteFunc(slices.Clone(rows), func(k bpf.FilterRowKey) bool { return sets[k.Set] })),
-		t.ports.deleteRaw(slices.DeleteFunc(slices.Clone(ports), func(k bpf.FilterPortKey) bool { return used[k.Table] })),
-	)
+	none := func() error { return nil }
+	pods, errPods := d.maps.pods.read(none)
+	rows, errRows := d.maps.rows.read(none)
+	if err := errors.Join(errPods, errRows); err != nil {
+		return err
+	}
+	sets, lists := map[uint32]bool{}, map[uint32]bool{}
+	for _, p := range pods {
+		sets[p.Sets[0]], sets[p.Sets[1]] = true, true
+	}
+	for k, r := range rows {
+		lists[r.Table] = lists[r.Table] || sets[k.Set]
+	}
+	var unused Changes
+	unused.addresses.deletes = c.addresses.deletes
+	unused.networks.deletes = c.networks.deletes
+	unused.rows.deletes = slices.DeleteFunc(slices.Clone(c.rows.deletes), func(k bpf.FilterRowKey) bool { return sets[k.Set] })
+	unused.ports.deletes = slices.DeleteFunc(slices.Clone(c.ports.deletes), func(k bpf.FilterPortKey) bool { return lists[k.Table] })
+	return unused.write(t)
 }
 
-// difference is what takes a map to what it should be.
-type difference[K, RK comparable, V any] struct {
-	MapDrift
-	puts  []compiler.Write[K, V]
-	extra []RK // as found: they may be nothing that the tables could say
+// whileWriting tells the program that f writes to the maps: meanwhile it makes sure of what it reads. The caller holds mu.
+func (d *Dataplane) whileWriting(f func() error) error {
+	if err := d.setWriting(true); err != nil {
+		return err
+	}
+	return errors.Join(f(), d.setWriting(false))
 }
 
-// compare reads the whole map.
-func (t *table[K, V, RK, RV]) compare(want map[K]V) (difference[K, RK, V], error) {
-	diff := difference[K, RK, V]{MapDrift: MapDrift{Map: t.name}}
-	wanted := func(k K) (V, bool) {
-		if v, ok := want[k]; ok {
-			return v, t.valid == nil || t.valid(k)
-		}
-		v, ok := t.standing[k]
-		return v, ok
+// pauseWriting lets another writer in, in the middle of whileWriting.
+func (d *Dataplane) pauseWriting(between func() error) error {
+	if err := d.setWriting(false); err != nil {
+		return err
 	}
-
-	found := uint32(0)
-	right := make(map[K]struct{}, len(want))
-	err := t.dump(func(rk RK, rv RV) {
-		found++
-		k := t.decodeKey(rk)
-		v, ok := wanted(k)
-		switch {
-		case !ok || t.encodeKey(k) != rk:
-			diff.Extra++
-			diff.extra = append(diff.extra, rk)
-			return
-		case t.encodeValue(v) != rv:
-			diff.Wrong++
-			diff.puts = append(diff.puts, compiler.Write[K, V]{Key: k, Value: v})
-		}
-		right[k] = struct{}{}
-	})
-	if err != nil {
-		return diff, err
-	}
-	t.entries.Store(found)
-
-	missing := func(k K) {
-		if _, ok := right[k]; ok {
-			return
-		}
-		if v, ok := wanted(k); ok {
-			diff.Missing++
-			diff.puts = append(diff.puts, compiler.Write[K, V]{Key: k, Value: v})
-			right[k] = struct{}{}
-		}
-	}
-	for k := range want {
-		missing(k)
-	}
-	for k := range t.standing {
-		missing(k)
-	}
-	return diff, nil
+	d.mu.Unlock()
+	err := between()
+	d.mu.Lock()
+	return errors.Join(err, d.setWriting(true))
 }
 
-// dumpBatch is how many entries one system call reads. A hash map needs room for its fullest bucket.
-const dumpBatch = 1024
-
-// dump calls f for every entry. Entries that come or go meanwhile may be seen or not; only this package makes any.
-func (t *table[K, V, RK, RV]) dump(f func(RK, RV)) error {
-	keys, values := make([]RK, dumpBatch), make([]RV, dumpBatch)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := t.m.BatchLookup(&cursor, keys, values, nil)
-		for i := range n {
-			f(keys[i], values[i])
-		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read BPF map %s: %w", t.name, err)
-		}
+// setWriting counts up the program's variable, which is odd while maps are written.
+func (d *Dataplane) setWriting(on bool) error {
+	if on == (d.writes%2 == 1) {
+		return nil
 	}
+	if err := d.objs.Writes.Set(d.writes + 1); err != nil {
+		return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarWrites, err)
+	}
+	d.writes++
+	return nil
 }

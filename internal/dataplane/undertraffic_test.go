@@ -208,7 +208,7 @@ func TestAFullMapUnderTraffic(t *testing.T) {
 		if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) {
 			t.Fatalf("error %v", err)
 		}
-		if _, err := n.d.Sync(n.compiler.Maps()); !errors.As(err, &full) {
+		if _, err := n.d.Sync(n.compiler.Maps(), nil); !errors.As(err, &full) {
 			t.Fatalf("error %v", err)
 		}
 		_, err := n.d.FailClosed(n.compiler.Maps())

@@ -68,7 +68,7 @@ var events = map[string]dataplane.Event{
 	},
 	"map-full": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.ClosedSet,
+		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.DenyAll,
 	},
 	"nothing-could-be-read": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("0.0.0.0:0"), Destination: addrPort("0.0.0.0:0"),

@@ -88,7 +88,7 @@ func (r *recorder) record(e *dataplane.Event) agentapi.Event {
 	case dataplane.ReasonDefault:
 		out.Tier = e.Tier.String()
 		out.IsolatedBy = r.isolating(e.Set)
-		if e.Set == dataplane.ClosedSet {
+		if e.Set == dataplane.DenyAll {
 			out.Reason = agentapi.ReasonMapFull
 		}
 	}

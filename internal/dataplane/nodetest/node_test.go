@@ -223,7 +223,7 @@ func TestAMapThatIsFull(t *testing.T) {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
 	n.tell(policyFor("large", one(1), many...))
-	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.ClosedSet) })
+	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
 	n.await("it is said", func() bool {
 		return !n.ready() && n.metric("kidoban_agent_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
 	})
@@ -233,7 +233,7 @@ func TestAMapThatIsFull(t *testing.T) {
 	n.tell(policyFor("large", one(1), many[:3]...))
 	n.await("there is room and the policy is in force", func() bool {
 		set := n.isolated(pods, 1)
-		return set != 0 && set != uint32(dataplane.ClosedSet) && n.ready() && n.metric("kidoban_agent_closed_addresses") == 0
+		return set != 0 && set != uint32(dataplane.DenyAll) && n.ready() && n.metric("kidoban_agent_closed_addresses") == 0
 	})
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Errorf("%v entries were counted as drift", drift)
@@ -254,7 +254,7 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
 	n.tell(policyFor("large", one(1), many...))
-	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.ClosedSet) })
+	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
 
 	n.await("the flows of before the start were looked at twice", func() bool { return n.samples("kidoban_agent_sweep_seconds") >= 2 })
 	client, server := net.IPv4(192, 0, 2, 1), net.IP(address(0).AsSlice())

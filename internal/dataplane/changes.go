@@ -1,0 +1,140 @@
+package dataplane
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
+
+// Changes are writes to the maps, in the form that the kernel has. Diff makes them from a comparison, and Apply from what the compiler says.
+// Each key of a map is put or deleted once, except that an interface may be deleted and then put.
+type Changes struct {
+	pods       mapChanges[bpf.FilterAddress, bpf.FilterPod]
+	addresses  mapChanges[bpf.FilterAddress, uint32]
+	networks   mapChanges[bpf.FilterNetworkKey, uint32]
+	rows       mapChanges[bpf.FilterRowKey, bpf.FilterRow]
+	ports      mapChanges[bpf.FilterPortKey, bpf.FilterRule]
+	interfaces mapChanges[uint32, bpf.FilterInterface]
+}
+
+type mapChanges[K, V comparable] struct {
+	puts    []entry[K, V]
+	deletes []K
+}
+
+type entry[K, V comparable] struct {
+	key   K
+	value V
+}
+
+// target is where changes are made: in the kernel's maps, or in a test's.
+type target struct {
+	pods       store[bpf.FilterAddress, bpf.FilterPod]
+	addresses  store[bpf.FilterAddress, uint32]
+	networks   store[bpf.FilterNetworkKey, uint32]
+	rows       store[bpf.FilterRowKey, bpf.FilterRow]
+	ports      store[bpf.FilterPortKey, bpf.FilterRule]
+	interfaces store[uint32, bpf.FilterInterface]
+}
+
+// store is one map. To delete what is not there is no error.
+type store[K, V comparable] interface {
+	put(K, V) error
+	delete(K) error
+}
+
+// write makes the changes. Nothing else in this package decides in which order maps are written. The order has three rules:
+//
+//   - An entry is put before the entries that refer to it, and deleted after them: pods refer to rows by their sets, addresses and networks to
+//     rows by their classes, rows to port lists.
+//   - An address moves from its old class to its new one in one write: its own entry is put before the networks change and deleted after they
+//     have; longer networks are put before shorter ones, and deleted after them. All classes are up to date before pods move to
+//     other sets.
+//   - Interfaces whose pods change are taken out before and put in after: a pod's own interface admits that pod's addresses only.
+//
+// So a packet meanwhile is judged by all of the old policies of a pod or by all of the new ones, and its peer by all of the old groups or all of the
+// new ones. The first error ends it; every write is idempotent.
+func (c *Changes) write(t target) error {
+	// A prefix's length counts the same in both families of one trie.
+	slices.SortFunc(c.networks.puts, func(a, b entry[bpf.FilterNetworkKey, uint32]) int {
+		return cmp.Compare(b.key.Prefixlen, a.key.Prefixlen)
+	})
+	slices.SortFunc(c.networks.deletes, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
+
+	for _, step := range []func() error{
+		func() error { return c.interfaces.deleteFrom(t.interfaces) },
+		func() error { return c.ports.putInto(t.ports) },
+		func() error { return c.rows.putInto(t.rows) },
+		func() error { return c.addresses.putInto(t.addresses) },
+		func() error { return c.networks.putInto(t.networks) },
+		func() error { return c.networks.deleteFrom(t.networks) },
+		func() error { return c.addresses.deleteFrom(t.addresses) },
+		func() error { return c.pods.putInto(t.pods) },
+		func() error { return c.pods.deleteFrom(t.pods) },
+		func() error { return c.interfaces.putInto(t.interfaces) },
+		func() error { return c.rows.deleteFrom(t.rows) },
+		func() error { return c.ports.deleteFrom(t.ports) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *mapChanges[K, V]) putInto(s store[K, V]) error {
+	for i := range c.puts {
+		if err := s.put(c.puts[i].key, c.puts[i].value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *mapChanges[K, V]) deleteFrom(s store[K, V]) error {
+	for _, k := range c.deletes {
+		if err := s.delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeChanges turns what the compiler says changed into writes.
+func encodeChanges(c *compiler.Changes) Changes {
+	return Changes{
+		pods:       encodeMap(&podForm, c.Pods, nil),
+		addresses:  encodeMap(&addressForm, c.Addresses, c.GoneAddresses),
+		networks:   encodeMap(&networkForm, c.Networks, nil),
+		rows:       encodeMap(&rowForm, c.Rows, c.StaleRows),
+		ports:      encodeMap(&portForm, c.Ports, c.StalePorts),
+		interfaces: encodeMap(&interfaceForm, c.Interfaces, c.GoneInterfaces),
+	}
+}
+
+func encodeMap[K comparable, V any, RK, RV comparable](f *form[K, V, RK, RV], writes []compiler.Write[K, V], deletes []K) (c mapChanges[RK, RV]) {
+	remove := func(k K) {
+		if v, ok := f.standing[k]; ok {
+			c.puts = append(c.puts, entry[RK, RV]{f.encodeKey(k), f.encodeValue(v)})
+		} else {
+			c.deletes = append(c.deletes, f.encodeKey(k))
+		}
+	}
+	for i := range writes {
+		switch w := &writes[i]; {
+		case f.valid != nil && !f.valid(w.Key):
+		case w.Delete:
+			remove(w.Key)
+		default:
+			c.puts = append(c.puts, entry[RK, RV]{f.encodeKey(w.Key), f.encodeValue(w.Value)})
+		}
+	}
+	for _, k := range deletes {
+		if f.valid == nil || f.valid(k) {
+			remove(k)
+		}
+	}
+	return c
+}

@@ -1,0 +1,85 @@
+package dataplane
+
+import (
+	"net/netip"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
+
+// Contents are the entries of the maps that compiler.Maps describes, as plain data in the form that the kernel has: they can hold any
+// entry that another process may have written, also one that compiler.Maps cannot express.
+type Contents struct {
+	Pods       map[bpf.FilterAddress]bpf.FilterPod
+	Addresses  map[bpf.FilterAddress]uint32
+	Networks   map[bpf.FilterNetworkKey]uint32
+	Rows       map[bpf.FilterRowKey]bpf.FilterRow
+	Ports      map[bpf.FilterPortKey]bpf.FilterRule
+	Interfaces map[uint32]bpf.FilterInterface
+}
+
+// form is how the entries of one field of compiler.Maps, K and V, are written in a map, RK and RV.
+type form[K comparable, V any, RK, RV comparable] struct {
+	encodeKey   func(K) RK
+	decodeKey   func(RK) K
+	encodeValue func(V) RV
+	decodeValue func(RV) V
+
+	// valid reports whether a packet can have such a key; no entry is written for a key that none can have. nil: all are valid.
+	valid func(K) bool
+	// standing are entries that the map has with these values when the tables lack them.
+	standing map[K]V
+}
+
+var (
+	podForm = form[netip.Addr, compiler.Pod, bpf.FilterAddress, bpf.FilterPod]{
+		valid: onWire, encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodePod, decodeValue: decodePod,
+	}
+	addressForm = form[netip.Addr, compiler.ClassID, bpf.FilterAddress, uint32]{
+		valid: onWire, encodeKey: encodeAddr, decodeKey: decodeAddr, encodeValue: encodeClass, decodeValue: decodeClass,
+	}
+	networkForm = form[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]{
+		valid:     func(p netip.Prefix) bool { return onWire(p.Addr()) || p.Bits() < mappedBits },
+		encodeKey: encodeNetwork, decodeKey: decodeNetwork, encodeValue: encodeClass, decodeValue: decodeClass,
+		// Keeps the families apart: with it no IPv4 address falls through to an IPv6 prefix such as ::/0.
+		standing: map[netip.Prefix]compiler.ClassID{netip.PrefixFrom(netip.IPv4Unspecified(), 0): 0},
+	}
+	rowForm = form[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]{
+		encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow, decodeValue: decodeRow,
+	}
+	portForm = form[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]{
+		encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict, decodeValue: decodeVerdict,
+	}
+	interfaceForm = form[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
+		encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface, decodeValue: decodeInterface,
+	}
+)
+
+// value is what a map should hold under a key of the tables.
+func (f *form[K, V, RK, RV]) value(want map[K]V, k K) (V, bool) {
+	if v, ok := want[k]; ok {
+		return v, f.valid == nil || f.valid(k)
+	}
+	v, ok := f.standing[k]
+	return v, ok
+}
+
+func (f *form[K, V, RK, RV]) decode(have map[RK]RV) map[K]V {
+	out := make(map[K]V, len(have))
+	for k, v := range have {
+		out[f.decodeKey(k)] = f.decodeValue(v)
+	}
+	return out
+}
+
+// Decode returns the contents in the compiler's terms.
+func (c *Contents) Decode() *compiler.Maps {
+	return &compiler.Maps{
+		Pods:       podForm.decode(c.Pods),
+		Addresses:  addressForm.decode(c.Addresses),
+		Networks:   networkForm.decode(c.Networks),
+		Rows:       rowForm.decode(c.Rows),
+		Ports:      portForm.decode(c.Ports),
+		Interfaces: interfaceForm.decode(c.Interfaces),
+	}
+}
