@@ -76,7 +76,9 @@ func TestBrokenPolicyEndpoint(t *testing.T) {
 		{"spec.ingress[0].peers[0]", func(pe *v1alpha1.PolicyEndpoint) {
 			pe.Spec.Ingress[0].Peers[0].Except = []v1alpha1.CIDR{"192.0.2.0/24"}
 		}},
-		{"spec.ingress[0].peers[0]", func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress[0].Peers[0].Group = "g-both" }},
+		{"spec.ingress[0].peers[0]", func(pe *v1alpha1.PolicyEndpoint) {
+			pe.Spec.Ingress[0].Peers[0].Group = &v1alpha1.GroupReference{Name: "g-both"}
+		}},
 		{"spec.ingress[0].ports[0].port", func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress[0].Ports[0].Port = 65536 }},
 		{"spec.ingress[0].ports[0].protocol", func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress[0].Ports[0].Protocol = "ICMP" }},
 		{"spec.policyTypes[0]", func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.PolicyTypes[0] = "Both" }},
@@ -87,8 +89,9 @@ func TestBrokenPolicyEndpoint(t *testing.T) {
 				PolicyRef:   v1alpha1.PolicyReference{Kind: "Test", Name: "broken"},
 				PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress},
 				Ingress: []v1alpha1.Rule{{
-					Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}},
-					Ports: []v1alpha1.Port{{Port: 80}},
+					Action: v1alpha1.ActionAllow,
+					Peers:  []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}},
+					Ports:  []v1alpha1.Port{{Port: 80}},
 				}},
 			},
 		}
@@ -123,7 +126,7 @@ func TestForeignPolicyEndpoint(t *testing.T) {
 			PolicyRef:   v1alpha1.PolicyReference{Kind: "Test", Name: "by-hand"},
 			PodSelector: *workload("database"),
 			PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress},
-			Ingress:     []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{Group: "by-hand"}}}},
+			Ingress:     []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: "by-hand"}}}}},
 		},
 	}
 	create(t, slice, pe)

@@ -1,22 +1,25 @@
 package v1alpha1
 
-// Bounds of the schema. They are as wide as the API server's budget for CEL lets three nested lists be: what one expression may
-// cost is estimated from the product of the bounds around it.
+// Bounds of the schema. The API server estimates what a CEL expression may cost from the product of the bounds of the lists
+// around it; these bounds are about as large as its budget allows for three nested lists.
 const (
-	// MaxRules is the number of entries in spec.ingress and in spec.egress.
+	// MaxRules is the maximum number of rules in spec.ingress and in spec.egress.
 	MaxRules = 400
-	// MaxPeersPerRule is the number of peers of one entry. More of them need several entries with the same ports.
+	// MaxPeersPerRule is the maximum number of peers of a rule. Write more peers as several rules with the same ports.
 	MaxPeersPerRule = 48
-	// MaxExceptsPerPeer is the number of excepts of one peer. A CIDR with more of them can be written as its two halves.
+	// MaxExceptsPerPeer is the maximum number of excepts of a peer. Write a CIDR with more of them as its two halves.
 	MaxExceptsPerPeer = 16
-	// MaxPortsPerRule is the number of ports of one entry.
+	// MaxDomainNamesPerPeer is the maximum number of domain names of a peer.
+	MaxDomainNamesPerPeer = 25
+	// MaxPortsPerRule is the maximum number of ports of a rule.
 	MaxPortsPerRule = 2000
-	// MaxOriginsPerRule is the number of the policy's own rules that one entry comes from.
-	MaxOriginsPerRule = 10000
-	// MaxExceptsPerBlock is the number of excepts of the block that narrows a group.
+	// MaxRuleIndexesPerRule is the maximum number of the policy's own rules that a rule is made from.
+	MaxRuleIndexesPerRule = 10000
+	// MaxExceptsPerBlock is the maximum number of excepts of the block that narrows a group.
 	MaxExceptsPerBlock = 10000
-	// MaxSpecBytes bounds a PolicyEndpoint's spec as JSON. No field's bound keeps it from more than etcd takes (1.5 MiB by default).
+	// MaxSpecBytes is the maximum size of a PolicyEndpoint's spec as JSON. The schema cannot express it; it keeps the object
+	// below etcd's limit for a request (1.5 MiB by default).
 	MaxSpecBytes = 1 << 20
-	// MaxAddressesPerSlice is the number of addresses of one PolicyEndpointSlice.
+	// MaxAddressesPerSlice is the maximum number of addresses of a PolicyEndpointSlice.
 	MaxAddressesPerSlice = 1000
 )

@@ -4,12 +4,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PolicyEndpointSlice holds some of the addresses of a group: of the pods that one peer selector comes to, resolved once
-// for all the policies that use it. A group of one namespace's own pods lives in that namespace, one that crosses
-// namespaces in kidoban's own.
+// PolicyEndpointSlice holds some of the addresses of a group. A group is what one peer selector resolves to, once for all
+// the policies that use it. The slices of a group that contains pods of one namespace only are in that namespace; those of
+// any other group, a shared one, are in kidoban's own namespace.
 //
-// A group is whole when its slice with index 0 is there and so is every other index below that slice's spec.slices.
-// Agents put a policy in force when all its groups are whole.
+// A group is complete when its slice with index 0 exists and a slice exists for every other index below that slice's
+// spec.slices. Agents put a policy in force when all its groups are complete.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=pes,categories=kidoban
@@ -35,9 +35,9 @@ type PolicyEndpointSliceList struct {
 	Items           []PolicyEndpointSlice `json:"items"`
 }
 
-// PolicyEndpointSliceSpec is a part of a group.
-// +kubebuilder:validation:XValidation:rule="!has(self.slices) || self.index == 0",message="only the slice with index 0 says how many slices the group has"
-// +kubebuilder:validation:XValidation:rule="!has(self.count) || self.count == (has(self.addresses) ? size(self.addresses) : 0)",message="count is the number of addresses"
+// PolicyEndpointSliceSpec is some of the addresses of a group.
+// +kubebuilder:validation:XValidation:rule="!has(self.slices) || self.index == 0",message="only the slice with index 0 has the number of slices"
+// +kubebuilder:validation:XValidation:rule="!has(self.count) || self.count == (has(self.addresses) ? size(self.addresses) : 0)",message="count must be the number of addresses"
 // +kubebuilder:validation:XValidation:rule="self.group == oldSelf.group && self.index == oldSelf.index",message="group and index are immutable"
 type PolicyEndpointSliceSpec struct {
 	// group is the name by which PolicyEndpoints refer to the group.
@@ -51,21 +51,22 @@ type PolicyEndpointSliceSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	Index int32 `json:"index"`
 
-	// slices is the number of slices that the group has; only the slice with index 0 says it. Absent: 1.
+	// slices is the number of slices of the group. Only the slice with index 0 has it. If it is absent there, the group has
+	// one slice.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	Slices int32 `json:"slices,omitempty"`
 
-	// selector is what the group was resolved from. It is there for people to read; agents use the addresses.
+	// selector is what the group was resolved from. Agents ignore it; it is for people, and for a controller that restarts.
 	// +optional
 	Selector *GroupSelector `json:"selector,omitempty"`
 
-	// addresses of the group, as canonical CIDRs of both families; single hosts as /32 and /128. One that stands twice
-	// counts once.
+	// addresses of the group, as canonical CIDRs of both families; single hosts as /32 and /128. An address that is in
+	// several slices counts once.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
-	// +kubebuilder:validation:XValidation:rule="self.all(a, isCIDR(a) && string(cidr(a).masked()) == a)",message="must be CIDRs in canonical form, as 10.0.0.1/32: no host bits, IPv6 in lower case and compressed"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, isCIDR(a) && string(cidr(a).masked()) == a)",message="must be CIDRs in canonical form such as 10.0.0.1/32: no host bits, IPv6 in lower case and compressed"
 	Addresses []CIDR `json:"addresses,omitempty"`
 
 	// count is the number of addresses, for `kubectl get`.
@@ -75,27 +76,28 @@ type PolicyEndpointSliceSpec struct {
 
 // GroupSelector selects pods.
 type GroupSelector struct {
-	// namespaceSelector selects namespaces. Absent: the slice's own namespace; empty: all.
+	// namespaceSelector selects namespaces. If it is absent, only the slice's own namespace is selected; if it is empty, all.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
-	// podSelector selects pods in those namespaces. Absent or empty: all.
+	// podSelector selects pods in those namespaces. If it is absent or empty, all are selected.
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
 	// port narrows the group to pods that give this name to this port.
 	// +optional
 	Port *NamedPort `json:"port,omitempty"`
-	// ipBlock narrows the group to those of the pods' addresses that lie in a block: where a policy names a port beside an ipBlock.
+	// ipBlock narrows the group to those of the pods' addresses that are in a block. It is used where a policy has a named
+	// port with an ipBlock.
 	// +optional
 	IPBlock *IPBlock `json:"ipBlock,omitempty"`
 }
 
-// IPBlock is a block of addresses less some parts of it.
+// IPBlock is a block of addresses without some parts of it.
 type IPBlock struct {
 	// cidr is the block.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	CIDR CIDR `json:"cidr"`
-	// except are parts of it that are left out.
+	// except are parts of cidr that are excluded.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10000
@@ -103,7 +105,7 @@ type IPBlock struct {
 	Except []CIDR `json:"except,omitempty"`
 }
 
-// NamedPort is a container port's name and the number behind it.
+// NamedPort is the name of a container port and its number.
 type NamedPort struct {
 	// protocol of the port.
 	// +required

@@ -12,6 +12,7 @@ var GroupVersion = schema.GroupVersion{Group: "networking.kidoban.dev", Version:
 var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&PolicyEndpoint{}, &PolicyEndpointList{},
+		&ClusterPolicyEndpoint{}, &ClusterPolicyEndpointList{},
 		&PolicyEndpointSlice{}, &PolicyEndpointSliceList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)

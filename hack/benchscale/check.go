@@ -124,22 +124,12 @@ func (c *cluster) expectEndpoints(ctx context.Context, api client.Reader, groups
 		for _, s := range peers {
 			want[s.String()] = true
 		}
-		for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
-			for _, r := range rules {
-				for _, p := range r.Peers {
-					if p.Group == "" {
-						continue
-					}
-					g := groups[policy.GroupKey{Namespace: pe.Namespace, Name: p.Group}]
-					if g == nil {
-						g = groups[policy.GroupKey{Namespace: sharedNamespace, Name: p.Group}]
-					}
-					if g == nil {
-						return fmt.Errorf("PolicyEndpoint %s/%s refers to group %s, which is not there", pe.Namespace, pe.Name, p.Group)
-					}
-					got[g.selector.String()] = true
-				}
+		for _, key := range policy.GroupKeys(pe.Namespace, sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress) {
+			g := groups[key]
+			if g == nil {
+				return fmt.Errorf("PolicyEndpoint %s/%s refers to group %s, which does not exist", pe.Namespace, pe.Name, key)
 			}
+			got[g.selector.String()] = true
 		}
 		if fmt.Sprint(want) != fmt.Sprint(got) {
 			return fmt.Errorf("PolicyEndpoint %s/%s refers to the groups of %v, and its policy's peers are %v", pe.Namespace, pe.Name, got, want)

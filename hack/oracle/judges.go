@@ -117,11 +117,11 @@ func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	v := policy.Evaluate(d, j.policies[self(d, f)], f, j)
 	switch {
 	case v.Policy != nil:
-		return verdict{v.Action == policy.Accept, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}
+		return verdict{v.Action == policy.Allow, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}
 	case v.Tier == policy.TierNetworkPolicy:
-		return verdict{v.Action == policy.Accept, refused}
+		return verdict{v.Action == policy.Allow, refused}
 	}
-	return verdict{v.Action == policy.Accept, notIsolated}
+	return verdict{v.Action == policy.Allow, notIsolated}
 }
 
 func self(d policy.Direction, f policy.Flow) netip.Addr {
@@ -141,7 +141,7 @@ func (j tablesJudge) judge(d policy.Direction, f policy.Flow) verdict {
 		if !isolated {
 			continue
 		}
-		out = verdict{v.Action == policy.Accept, refused}
+		out = verdict{v.Action == policy.Allow, refused}
 		if ref, ok := n.compiler.Rule(v.Rule); ok {
 			out.why = types.NamespacedName{Namespace: ref.Policy.ID.Namespace, Name: ref.Policy.ID.Name}.String()
 		}

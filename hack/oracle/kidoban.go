@@ -146,17 +146,6 @@ func (k *kidoban) sync() error {
 	return nil
 }
 
-// read reads a PolicyEndpoint as agents do: a group is one of its own namespace or else of the shared one.
-func (k *kidoban) read(pe *v1alpha1.PolicyEndpoint) (*policy.Policy, error) {
-	return policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
-		own := policy.GroupKey{Namespace: pe.Namespace, Name: name}
-		if _, ok := k.slices[resolver.SliceKey{Group: own}]; ok {
-			return own
-		}
-		return policy.GroupKey{Namespace: sharedNamespace, Name: name}
-	})
-}
-
 // leftover says how what was written differs from what a controller would write that finds the objects as they are at the end. How
 // addresses are spread over slices depends on the past; nothing else does.
 func (k *kidoban) leftover() string {

@@ -128,7 +128,7 @@ func (k *kidoban) endpoint(pe *v1alpha1.PolicyEndpoint) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := k.read(pe)
+	p, err := policy.FromPolicyEndpoint(pe, sharedNamespace)
 	return &endpoint{pe.Namespace, selector, p}, err
 }
 

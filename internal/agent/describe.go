@@ -119,8 +119,7 @@ func (s *state) describePolicy(key types.NamespacedName, e *endpoint) agentapi.P
 		out.PolicyRef = agentapi.PolicyRef{Kind: ref.Kind, Namespace: key.Namespace, Name: ref.Name}
 		out.Newest = agentapi.Version{UID: string(ref.UID), Generation: ref.Generation}
 		out.State = agentapi.StatePending
-		for _, name := range policy.GroupNames(&pe.Spec) {
-			g := s.find(key.Namespace, name)
+		for _, g := range policy.GroupKeys(key.Namespace, s.sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress) {
 			if s.groups[g] == nil || !s.groups[g].whole {
 				out.WaitingFor = append(out.WaitingFor, g.String())
 			}

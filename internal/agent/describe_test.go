@@ -99,7 +99,7 @@ func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
 		}
 	}
 	put("g")
-	if p := describe(); p.State != agentapi.StatePending || p.Realised != nil || len(p.WaitingFor) != 1 || p.WaitingFor[0] != shared+"/g" {
+	if p := describe(); p.State != agentapi.StatePending || p.Realised != nil || len(p.WaitingFor) != 1 || p.WaitingFor[0] != "shop/g" {
 		t.Errorf("without its group: %+v", p)
 	}
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
@@ -163,7 +163,7 @@ func TestAPodsEffectiveRules(t *testing.T) {
 	})
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32", "10.0.0.3/32")
 	rule := fromGroup("g")
-	rule.Rules, rule.Ports = []int32{0, 2}, []v1alpha1.Port{{Name: "http"}}
+	rule.RuleIndexes, rule.Ports = []int32{0, 2}, []v1alpha1.Port{{Name: "http"}}
 	s.endpoint("allow", everyPod, rule, v1alpha1.Rule{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}}, Ports: []v1alpha1.Port{{Name: "nothing"}}})
 	s.compiler.Commit()
 	key := types.NamespacedName{Namespace: "shop", Name: "web"}

@@ -37,10 +37,7 @@ func (s *state) setSlice(pes *v1alpha1.PolicyEndpointSlice) error {
 		g = &group{slices: map[string]slice{}, told: map[string][]netip.Prefix{}}
 		s.groups[key] = g
 	}
-	isNew := len(g.slices) == 0
-	if g.slices[pes.Name] = parsed; isNew {
-		s.findAgain(key.Namespace, key.Name)
-	}
+	g.slices[pes.Name] = parsed
 	s.settle(key, g)
 	return nil
 }
@@ -59,10 +56,6 @@ func (s *state) deleteSlice(key policy.GroupKey, name string) {
 	delete(g.slices, name)
 	s.settle(key, g)
 	s.dropUnused(key)
-	if len(g.slices) == 0 {
-		s.findAgain(key.Namespace, key.Name)
-		s.groupArrived(key) // who waits for the rest of it may find the shared one
-	}
 }
 
 // settle tells the compiler what a group's members are, if all of them are known, or if a policy could not wait for that.
@@ -122,17 +115,6 @@ func (s *state) dropUnused(key policy.GroupKey) {
 		s.compiler.UpdateGroup(key, nil, members)
 	}
 	delete(s.groups, key)
-}
-
-// find gives the group that a PolicyEndpoint of a namespace means by a name: one of its own namespace or, where there is none, of the shared one.
-// One that has no slice any more gives way when the shared one is whole.
-func (s *state) find(namespace, name string) policy.GroupKey {
-	own := policy.GroupKey{Namespace: namespace, Name: name}
-	shared := policy.GroupKey{Namespace: s.sharedNamespace, Name: name}
-	if g, instead := s.groups[own], s.groups[shared]; g != nil && (len(g.slices) > 0 || instead == nil || !instead.whole) {
-		return own
-	}
-	return shared
 }
 
 func difference(old, now []netip.Prefix) (add, remove []netip.Prefix) {

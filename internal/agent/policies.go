@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -89,12 +88,11 @@ func (s *state) parse(pe *v1alpha1.PolicyEndpoint) (*version, error) {
 		return nil, fmt.Errorf("spec.podSelector: %w", err)
 	}
 	v := &version{selector: selector, source: pe}
-	v.policy, err = policy.FromPolicyEndpoint(pe, func(name string) policy.GroupKey {
-		key := s.find(pe.Namespace, name)
-		v.groups = append(v.groups, key)
-		return key
-	})
-	return v, err
+	if v.policy, err = policy.FromPolicyEndpoint(pe, s.sharedNamespace); err != nil {
+		return nil, err
+	}
+	v.groups = policy.GroupKeys(pe.Namespace, s.sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress)
+	return v, nil
 }
 
 // activate puts the waiting version of a PolicyEndpoint in force if all its groups are whole.
@@ -121,10 +119,8 @@ func (s *state) isolateUnread(key types.NamespacedName, pe *v1alpha1.PolicyEndpo
 	if e := s.policies[key]; e != nil && e.active != nil {
 		return
 	}
-	pe = pe.DeepCopy()
-	pe.Spec.Ingress, pe.Spec.Egress = nil, nil
-	if v, err := s.parse(pe); err == nil && isolates(v) {
-		s.replace(key.Namespace, s.endpoint(key), v)
+	if selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector); err == nil {
+		s.replace(key.Namespace, s.endpoint(key), &version{selector: selector, source: pe, policy: policy.FailClosed(pe)})
 	}
 }
 
@@ -137,7 +133,7 @@ func (s *state) isolateLate(patience time.Duration) (late []types.NamespacedName
 			continue
 		}
 		v, err := s.parse(e.waiting)
-		if err != nil || !isolates(v) {
+		if err != nil {
 			continue
 		}
 		late = append(late, key)
@@ -150,9 +146,6 @@ func (s *state) isolateLate(patience time.Duration) (late []types.NamespacedName
 	}
 	return late
 }
-
-// isolates reports whether less of a version refuses more: in other tiers rules deny, too.
-func isolates(v *version) bool { return v.policy.Tier == policy.TierNetworkPolicy }
 
 // awaitsGroups reports whether a PolicyEndpoint of a pod here, of which no version is in force, still has time to wait for its groups.
 func (s *state) awaitsGroups(patience time.Duration) bool {
@@ -171,28 +164,8 @@ func (s *state) awaitsGroups(patience time.Duration) bool {
 	return false
 }
 
-// findAgain has the PolicyEndpoints of a namespace read again that took a name for another group than it means now: the shared one for a new
-// one of their own, or the reverse.
-func (s *state) findAgain(namespace, name string) {
-	now := s.find(namespace, name)
-	another := func(g policy.GroupKey) bool { return g.Name == name && g != now }
-	for key, e := range s.byNamespace[namespace] {
-		if e.active != nil && e.waiting == nil && slices.ContainsFunc(e.active.groups, another) {
-			e.waiting, e.seen = e.active.source, time.Now()
-			s.waiting[key] = struct{}{}
-		}
-	}
-}
-
 // groupArrived looks again at the PolicyEndpoints that wait.
 func (s *state) groupArrived(group policy.GroupKey) {
-	if group.Namespace == s.sharedNamespace {
-		for namespace := range s.byNamespace {
-			if own := s.groups[policy.GroupKey{Namespace: namespace, Name: group.Name}]; own != nil && len(own.slices) == 0 {
-				s.findAgain(namespace, group.Name)
-			}
-		}
-	}
 	for key := range s.waiting {
 		if key.Namespace == group.Namespace || group.Namespace == s.sharedNamespace {
 			s.activate(key)

@@ -52,36 +52,35 @@ func TestAPolicyWhoseGroupsDoNotCome(t *testing.T) {
 	}
 }
 
-// Rules of other tiers may deny: without their groups they could open what NetworkPolicies refuse.
-func TestAPolicyOfAnotherTierGoesOnWaiting(t *testing.T) {
-	s := tell(t)
-	s.pod("web", "10.0.0.1")
-	pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "admin"}}
-	pe.Spec.Tier, pe.Spec.PolicyTypes = v1alpha1.TierAdmin, []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
-	pe.Spec.Ingress = []v1alpha1.Rule{fromGroup("none")}
-	if err := s.setPolicyEndpoint(pe); err != nil {
-		t.Fatal(err)
-	}
-	if late := s.isolateLate(0); len(late) > 0 || s.awaitsGroups(0) {
-		t.Errorf("late are %v", late)
-	}
-}
-
 func TestABrokenPolicyThatWasNeverInForceIsolates(t *testing.T) {
+	allow := func(peers []v1alpha1.Peer, ports ...v1alpha1.Port) []v1alpha1.Rule {
+		return []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: peers, Ports: ports}}
+	}
+	block := []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}}
 	for name, broken := range map[string]v1alpha1.PolicyEndpointSpec{
-		"host bits beyond the address": {Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/33"}}}}},
-		"an IPv4-mapped block":         {Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{CIDR: "::ffff:10.0.0.0/104"}}}}},
-		"an except that lies outside":  {Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8", Except: []v1alpha1.CIDR{"11.0.0.0/16"}}}}}},
-		"a range that ends too soon":   {Ingress: []v1alpha1.Rule{{Ports: []v1alpha1.Port{{Port: 90, EndPort: 80}}}}},
-		"a port beyond the last":       {Ingress: []v1alpha1.Rule{{Ports: []v1alpha1.Port{{Port: 65536}}}}},
-		"no such protocol":             {Ingress: []v1alpha1.Rule{{Ports: []v1alpha1.Port{{Protocol: "DCCP"}}}}},
-		"a peer that is nobody":        {Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{}}}}},
-		"half of it can be read":       {Ingress: []v1alpha1.Rule{{}, {Peers: []v1alpha1.Peer{{}}}}},
+		"host bits beyond the address": {Ingress: allow([]v1alpha1.Peer{{CIDR: "10.0.0.0/33"}})},
+		"an IPv4-mapped block":         {Ingress: allow([]v1alpha1.Peer{{CIDR: "::ffff:10.0.0.0/104"}})},
+		"an except that lies outside":  {Ingress: allow([]v1alpha1.Peer{{CIDR: "10.0.0.0/8", Except: []v1alpha1.CIDR{"11.0.0.0/16"}}})},
+		"a range that ends too soon":   {Ingress: allow(nil, v1alpha1.Port{Port: 90, EndPort: 80})},
+		"a port beyond the last":       {Ingress: allow(nil, v1alpha1.Port{Port: 65536})},
+		"no such protocol":             {Ingress: allow(nil, v1alpha1.Port{Protocol: "DCCP"})},
+		"an empty peer":                {Ingress: allow([]v1alpha1.Peer{{}})},
+		"half of it can be read":       {Ingress: append(allow(nil), allow([]v1alpha1.Peer{{}})...)},
+		"an unknown action":            {Ingress: []v1alpha1.Rule{{Action: "Log"}}},
+		"no action":                    {Ingress: []v1alpha1.Rule{{}}},
+		"another kind's action":        {Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionAccept}}},
+		"a domain name":                {Ingress: allow([]v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"example.com"}}})},
+		"audit":                        {Ingress: allow(block), Enforcement: v1alpha1.EnforcementAudit},
+		"an unknown enforcement":       {Ingress: allow(block), Enforcement: "Sometimes"},
+		"an unknown policy type":       {Ingress: allow(block), PolicyTypes: []v1alpha1.PolicyType{"Sideways"}},
+		"a field of a newer schema":    {Ingress: allow(nil), UnknownFields: []string{"ingress[0].schedule"}},
 	} {
 		s := tell(t)
 		s.pod("web", "10.0.0.1")
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow"}, Spec: broken}
-		pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
+		if pe.Spec.PolicyTypes == nil {
+			pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
+		}
 		for range 2 { // as it is told of again and again
 			if s.setPolicyEndpoint(pe) == nil {
 				t.Errorf("%s: it can be read", name)
@@ -135,44 +134,5 @@ func TestAPolicyIsWaitedForOrLate(t *testing.T) {
 		if !a.awaitsGroups(time.Minute) && e.active == nil {
 			t.Fatal("it is not waited for, and does not isolate")
 		}
-	}
-}
-
-// A group that its writer moves out of the namespace is the shared one afterwards, as for an agent that starts then.
-func TestAGroupThatMovesToTheSharedNamespace(t *testing.T) {
-	for name, move := range map[string]func(story){
-		"written first": func(s story) {
-			s.slice(shared, "g", 0, 1, "10.0.0.3/32")
-			s.open("10.0.0.2", "10.0.0.1", 80) // its own comes before
-			s.sliceGone("shop", "g", 0)
-		},
-		"deleted first": func(s story) {
-			s.sliceGone("shop", "g", 0)
-			s.open("10.0.0.2", "10.0.0.1", 80) // there is none other
-			s.slice(shared, "g", 0, 2, "10.0.0.3/32")
-			s.open("10.0.0.2", "10.0.0.1", 80)
-			s.slice(shared, "g", 1, 0)
-		},
-		"while a policy waits for the rest of it": func(s story) {
-			s.slice("shop", "h", 1, 0, "10.0.0.2/32")
-			s.slice(shared, "h", 0, 1, "10.0.0.3/32")
-			s.endpoint("allow", everyPod, fromGroup("h"))
-			s.open("10.0.0.2", "10.0.0.1", 80)
-			s.sliceGone("shop", "h", 1)
-			s.sliceGone("shop", "g", 0)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := tell(t)
-			s.pod("web", "10.0.0.1")
-			s.slice("shop", "g", 0, 1, "10.0.0.2/32")
-			s.endpoint("allow", everyPod, fromGroup("g"))
-			move(s)
-			s.open("10.0.0.3", "10.0.0.1", 80)
-			s.closed("10.0.0.2", "10.0.0.1", 80)
-			if len(s.groups) != 1 || len(s.waiting) > 0 {
-				t.Errorf("groups %v, waiting %v", s.groups, s.waiting)
-			}
-		})
 	}
 }

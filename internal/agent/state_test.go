@@ -43,6 +43,9 @@ func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 
 func (s story) endpoint(name string, selector map[string]string, rules ...v1alpha1.Rule) {
 	s.Helper()
+	for i := range rules {
+		rules[i].Action = v1alpha1.ActionAllow
+	}
 	err := s.setPolicyEndpoint(&v1alpha1.PolicyEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
 		Spec: v1alpha1.PolicyEndpointSpec{
@@ -81,7 +84,7 @@ func (s story) verdict(from, to string, port uint16) policy.Action {
 
 func (s story) open(from, to string, port uint16) {
 	s.Helper()
-	if s.verdict(from, to, port) != policy.Accept {
+	if s.verdict(from, to, port) != policy.Allow {
 		s.Errorf("%s → %s:%d is refused", from, to, port)
 	}
 }
@@ -94,7 +97,15 @@ func (s story) closed(from, to string, port uint16) {
 }
 
 func fromGroup(name string) v1alpha1.Rule {
-	return v1alpha1.Rule{Peers: []v1alpha1.Peer{{Group: name}}}
+	return fromGroupReference(v1alpha1.GroupReference{Name: name})
+}
+
+func fromSharedGroup(name string) v1alpha1.Rule {
+	return fromGroupReference(v1alpha1.GroupReference{Name: name, Shared: true})
+}
+
+func fromGroupReference(ref v1alpha1.GroupReference) v1alpha1.Rule {
+	return v1alpha1.Rule{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{Group: &ref}}}
 }
 
 var everyPod map[string]string
@@ -159,30 +170,21 @@ func TestAGroupGrowsAndShrinksWithItsHead(t *testing.T) {
 	s.open("10.0.0.3", "10.0.0.1", 80)
 }
 
-func TestAGroupOfTheNamespaceComesBeforeASharedOne(t *testing.T) {
+func TestAGroupIsOfTheNamespaceOrShared(t *testing.T) {
 	s := tell(t)
 	s.pod("web", "10.0.0.1")
-	s.slice(shared, "g", 0, 1, "10.0.0.2/32")
-	s.slice("other", "g", 0, 1, "10.0.0.9/32")
-	s.endpoint("a", map[string]string{"app": "web"}, fromGroup("g"))
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.slice("shop", "g", 0, 1, "10.0.0.3/32")
-	s.endpoint("b", map[string]string{"app": "db"}, fromGroup("g"))
 	s.pod("db", "10.0.0.5")
+	s.slice(shared, "g", 0, 1, "10.0.0.2/32")
+	s.slice("shop", "g", 0, 1, "10.0.0.3/32")
+	s.slice("other", "g", 0, 1, "10.0.0.9/32")
+	s.endpoint("a", map[string]string{"app": "web"}, fromSharedGroup("g"))
+	s.endpoint("b", map[string]string{"app": "db"}, fromGroup("g"))
+	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.closed("10.0.0.3", "10.0.0.1", 80)
+	s.closed("10.0.0.9", "10.0.0.1", 80)
 	s.open("10.0.0.3", "10.0.0.5", 80)
 	s.closed("10.0.0.2", "10.0.0.5", 80)
-
-	// also for a policy that was in force before the group came
-	s.open("10.0.0.3", "10.0.0.1", 80)
-	s.closed("10.0.0.2", "10.0.0.1", 80)
-	s.slice("shop", "late", 1, 0, "10.0.0.4/32")
-	s.endpoint("c", map[string]string{"app": "web"}, fromGroup("late"))
-	s.slice(shared, "late", 0, 1, "10.0.0.6/32")
-	s.closed("10.0.0.6", "10.0.0.1", 80)
-	s.slice("shop", "late", 0, 2)
-	s.open("10.0.0.4", "10.0.0.1", 80)
-	for _, name := range []string{"a", "b", "c"} {
+	for _, name := range []string{"a", "b"} {
 		s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: name})
 	}
 	if len(s.groupUsers)+len(s.waiting) > 0 {
@@ -280,7 +282,7 @@ func TestABrokenObjectLeavesWhatWasInForce(t *testing.T) {
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	broken := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow"}}
 	broken.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
-	broken.Spec.Ingress = []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/33"}}}}
+	broken.Spec.Ingress = []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/33"}}}}
 	if err := s.setPolicyEndpoint(broken); err == nil {
 		t.Error("10.0.0.0/33 is taken for a CIDR")
 	}

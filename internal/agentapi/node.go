@@ -78,7 +78,7 @@ type PodPolicy struct {
 // Rule is one normalised rule.
 type Rule struct {
 	Tier   string `json:"tier"`
-	Action string `json:"action"` // Accept, Deny or Pass
+	Action string `json:"action"` // Allow, Deny or Pass
 	// Policy and the indexes of its own rules that this one comes from.
 	Policy RuleRef `json:"policy"`
 	// Peers; none: everyone.

@@ -55,7 +55,7 @@ func (t *Maps) Compare(have *Maps) Comparison {
 		}
 		c.Differ[s] = true
 		refuses := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny
-		accepts := answers && want.PortList == 0 && want.Default.Action == policy.Accept
+		accepts := answers && want.PortList == 0 && want.Default.Action == policy.Allow
 		if !refuses && !accepts {
 			c.Open[s] = true
 		}

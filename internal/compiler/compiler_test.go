@@ -104,7 +104,7 @@ func TestNestedPrefixesChangeFromTheInside(t *testing.T) {
 	open := func(port uint16) bool {
 		f := policy.Flow{Source: netip.MustParseAddr("10.0.0.7"), Destination: podAddr, Protocol: policy.TCP, Port: port}
 		v, _ := mirror.Lookup(policy.Ingress, f)
-		return v.Action == policy.Accept
+		return v.Action == policy.Allow
 	}
 	changes.steps(mirror, func() {
 		if open(80) != open(81) {
@@ -202,7 +202,7 @@ func TestThousandsOfPortsForOneNetwork(t *testing.T) {
 	for port := range uint16(9000) {
 		f := policy.Flow{Source: netip.MustParseAddr("10.1.1.1"), Destination: podAddr, Protocol: policy.TCP, Port: port}
 		v, _ := c.Maps().Lookup(policy.Ingress, f)
-		if open, want := v.Action == policy.Accept, port%2 == 1 && port < 8000; open != want {
+		if open, want := v.Action == policy.Allow, port%2 == 1 && port < 8000; open != want {
 			t.Fatalf("port %d: open %v, want %v", port, open, want)
 		}
 	}

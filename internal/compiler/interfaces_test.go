@@ -87,7 +87,7 @@ func TestAnUplinkIsNoPodsInterface(t *testing.T) {
 	if got := c.Maps().Interfaces; got[3].Kind != PodInterface || len(changes.Interfaces) != 1 || len(changes.GoneInterfaces) != 1 {
 		t.Errorf("interfaces %v after %+v", got, changes)
 	}
-	if v, _ := c.Maps().Lookup(policy.Egress, policy.Flow{Source: netip.MustParseAddr("10.0.0.1")}); v.Action != policy.Accept {
+	if v, _ := c.Maps().Lookup(policy.Egress, policy.Flow{Source: netip.MustParseAddr("10.0.0.1")}); v.Action != policy.Allow {
 		t.Error("a pod that nothing isolates is refused")
 	}
 }

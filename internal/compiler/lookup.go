@@ -15,7 +15,7 @@ func (t *Maps) Lookup(d policy.Direction, f policy.Flow) (v Decision, isolated b
 	}
 	pod, ok := t.Pods[self]
 	if !ok || pod.Sets[d] == 0 {
-		return Decision{Action: policy.Accept, Tier: policy.TierBaseline}, false
+		return Decision{Action: policy.Allow, Tier: policy.TierBaseline}, false
 	}
 	peer := f.Peer(d)
 	row, ok := t.Row(pod.Sets[d], t.Class(netip.PrefixFrom(peer, peer.BitLen())))

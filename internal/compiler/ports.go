@@ -95,7 +95,7 @@ func (s *set) decision(rules []int, matches func(*setRule) bool) Decision {
 	if s.isolated {
 		return DefaultDeny
 	}
-	return Decision{Action: policy.Accept, Tier: policy.TierBaseline}
+	return Decision{Action: policy.Allow, Tier: policy.TierBaseline}
 }
 
 // appendPrefixes cuts a range into the fewest prefixes.

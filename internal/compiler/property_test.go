@@ -59,9 +59,9 @@ func (w *world) rule(tier policy.Tier) policy.Rule {
 	r := policy.Rule{EveryPort: w.rng.IntN(3) == 0, Everyone: w.rng.IntN(6) == 0}
 	switch tier {
 	case policy.TierAdmin:
-		r.Action = pick(w.rng, []policy.Action{policy.Accept, policy.Deny, policy.Pass})
+		r.Action = pick(w.rng, []policy.Action{policy.Allow, policy.Deny, policy.Pass})
 	case policy.TierBaseline:
-		r.Action = pick(w.rng, []policy.Action{policy.Accept, policy.Deny})
+		r.Action = pick(w.rng, []policy.Action{policy.Allow, policy.Deny})
 	}
 	for range w.rng.IntN(4) {
 		if !r.Everyone {
@@ -173,7 +173,7 @@ func (w *world) decision(d policy.Direction, f policy.Flow) (policy.Verdict, boo
 			return policy.Evaluate(d, p.Policies, f, w), isolated
 		}
 	}
-	return policy.Verdict{Action: policy.Accept, Tier: policy.TierBaseline}, false
+	return policy.Verdict{Action: policy.Allow, Tier: policy.TierBaseline}, false
 }
 
 func (w *world) flows(n int) []policy.Flow {
@@ -311,7 +311,7 @@ func checkNarrowed(t *testing.T, n Narrowed, flows []policy.Flow, before, after 
 	t.Helper()
 	for i, f := range flows {
 		for _, d := range policy.Directions {
-			if before[i][d].Action == policy.Accept && after[i][d].Action == policy.Deny && !n.Everything &&
+			if before[i][d].Action == policy.Allow && after[i][d].Action == policy.Deny && !n.Everything &&
 				!slices.Contains(n.Addresses, f.Source) && !slices.Contains(n.Addresses, f.Destination) {
 				t.Errorf("%v %v lost what allowed it, and is not in %v", d, f, n)
 			}

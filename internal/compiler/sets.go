@@ -91,7 +91,7 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		r := &p.Rules[d][i]
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
-		s.denying = s.denying || r.Action != policy.Accept
+		s.denying = s.denying || r.Action != policy.Allow
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}

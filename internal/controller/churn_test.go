@@ -253,13 +253,10 @@ func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
 			parts[w.pes.Namespace+"/"+w.pes.Name] = w.pes
 		}
 		for _, pe := range endpoints {
-			for _, name := range refersTo(pe) {
-				held, whole := counted(parts, policy.GroupKey{Namespace: pe.Namespace, Name: name})
-				if !whole {
-					held, whole = counted(parts, policy.GroupKey{Namespace: shared, Name: name})
-				}
-				if !whole {
-					t.Fatalf("after write %d: %s refers to %s, which is not whole", w.version, pe.Name, name)
+			for _, key := range policy.GroupKeys(pe.Namespace, shared, pe.Spec.Ingress, pe.Spec.Egress) {
+				held, complete := counted(parts, key)
+				if !complete {
+					t.Fatalf("after write %d: %s refers to %s, which is not complete", w.version, pe.Name, key)
 				}
 				for _, a := range stay {
 					if strings.HasPrefix(pe.Name, "all-") && seen[a] && !held[a] {
@@ -292,7 +289,7 @@ func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := policy.GroupKey{Namespace: c.ns("a"), Name: pe.Spec.Ingress[0].Peers[0].Group}
+	key := policy.GroupKey{Namespace: c.ns("a"), Name: pe.Spec.Ingress[0].Peers[0].Group.Name}
 	var peers []string
 	for i := range 40 {
 		peers = append(peers, fmt.Sprintf("{podSelector: {matchLabels: {app: other%d}}}", i))
@@ -313,7 +310,7 @@ func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
 	for _, w := range stop() {
 		switch {
 		case w.pe != nil && w.pe.Name == pe.Name:
-			refers = slices.Contains(refersTo(w.pe), key.Name)
+			refers = slices.Contains(policy.GroupKeys(w.pe.Namespace, shared, w.pe.Spec.Ingress, w.pe.Spec.Egress), key)
 		case w.pes == nil || w.pes.Namespace != key.Namespace:
 		case w.gone:
 			delete(parts, key.Namespace+"/"+w.pes.Name)
@@ -346,19 +343,6 @@ func counted(parts map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey
 		}
 	}
 	return held, true
-}
-
-func refersTo(pe *v1alpha1.PolicyEndpoint) (out []string) {
-	for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
-		for _, r := range rules {
-			for _, p := range r.Peers {
-				if p.Group != "" {
-					out = append(out, p.Group)
-				}
-			}
-		}
-	}
-	return out
 }
 
 func TestAnotherControllerTakesOverInTheMiddleOfChurn(t *testing.T) {

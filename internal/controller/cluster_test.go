@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -200,12 +201,10 @@ func (c *cluster) peers(np *networkingv1.NetworkPolicy, direction v1alpha1.Polic
 		return "no rule", nil
 	}
 	var out []string
-	for _, p := range rules[0].Peers {
-		all, err := c.addresses(np.Namespace, p.Group)
+	for _, g := range policy.GroupKeys(np.Namespace, shared, rules[:1]) {
+		all, err := c.addresses(g.Namespace, g.Name)
 		if err != nil {
-			if all, err = c.addresses(shared, p.Group); err != nil {
-				return "", err
-			}
+			return "", err
 		}
 		out = append(out, all)
 	}

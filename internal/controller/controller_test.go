@@ -39,18 +39,19 @@ func TestAPolicyBecomesAnEndpointAndSlices(t *testing.T) {
 			return err
 		}
 		cond := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
-		if cond == nil || cond.Status != metav1.ConditionTrue || cond.ObservedGeneration != pe.Generation || pe.Status.ObservedGeneration != pe.Generation || pe.Status.Peers != 1 {
+		if cond == nil || cond.Status != metav1.ConditionTrue || cond.ObservedGeneration != pe.Generation || pe.Status.ObservedGeneration != pe.Generation ||
+			pe.Status.PolicyGeneration != np.Generation || pe.Status.Peers != 1 {
 			return fmt.Errorf("status %+v", pe.Status)
 		}
 		return nil
 	})
 	want := v1alpha1.PolicyEndpointSpec{
 		PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "db", UID: np.UID, Generation: 1},
-		Tier:        v1alpha1.TierNetworkPolicy,
+		Enforcement: v1alpha1.EnforcementEnforce,
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
 		PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
 		Ingress: []v1alpha1.Rule{{
-			Rules: []int32{0}, Peers: []v1alpha1.Peer{{Group: pe.Spec.Ingress[0].Peers[0].Group}},
+			Action: v1alpha1.ActionAllow, RuleIndexes: []int32{0}, Peers: []v1alpha1.Peer{{Group: pe.Spec.Ingress[0].Peers[0].Group}},
 			Ports: []v1alpha1.Port{{Protocol: "TCP", Port: 5432}},
 		}},
 	}
@@ -137,7 +138,7 @@ func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	var head v1alpha1.PolicyEndpointSlice
-	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}, &head); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}, &head); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(head.ManagedFields); n > 0 {
@@ -155,7 +156,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "by-hand"},
 		Spec: v1alpha1.PolicyEndpointSpec{
 			PolicyRef: v1alpha1.PolicyReference{Kind: "Manual", Name: "by-hand"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
-			Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{Group: "by-hand"}}}},
+			Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: "by-hand"}}}}},
 		},
 	}
 	foreignSlice := &v1alpha1.PolicyEndpointSlice{
@@ -169,7 +170,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
+	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
 	if err := c.Get(ctx, client.ObjectKeyFromObject(slice), slice); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +233,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	if err := c.Get(ctx, client.ObjectKeyFromObject(pe), pe); err != nil {
 		t.Fatal(err)
 	}
-	pe.Status = v1alpha1.PolicyEndpointStatus{}
+	pe.Status = v1alpha1.EndpointStatus{}
 	if err := c.Status().Update(ctx, pe); err != nil {
 		t.Fatal(err)
 	}

@@ -101,17 +101,7 @@ func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint
 	})
 }
 
-// groupsOf lists the groups that a PolicyEndpoint refers to: each name stands for one in its own namespace or in the shared one.
+// groupsOf lists the groups that a PolicyEndpoint refers to.
 func (c *Controller) groupsOf(pe *v1alpha1.PolicyEndpoint) []policy.GroupKey {
-	var out []policy.GroupKey
-	for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
-		for _, r := range rules {
-			for _, p := range r.Peers {
-				if p.Group != "" {
-					out = append(out, policy.GroupKey{Namespace: pe.Namespace, Name: p.Group}, policy.GroupKey{Namespace: c.shared, Name: p.Group})
-				}
-			}
-		}
-	}
-	return out
+	return policy.GroupKeys(pe.Namespace, c.shared, pe.Spec.Ingress, pe.Spec.Egress)
 }

@@ -53,7 +53,7 @@ func TestAnErrorNamesWhatItIsAbout(t *testing.T) {
 		}
 		return nil
 	})
-	c.expectEvent(np, v1alpha1.ReasonRefused, "the API server rejects the policy's objects: ")
+	c.expectEvent(np, v1alpha1.ReasonRejected, "the API server rejects the policy's objects: ")
 	c.delete(quota)
 	c.expectPeers(np, "Ingress", "")
 }
@@ -91,7 +91,7 @@ func TestWhatWasInvalidIsTriedAgain(t *testing.T) {
 	})
 	startController(t, false)
 	np := c.policy("shop", "db", fromWeb)
-	c.expectEvent(np, v1alpha1.ReasonRefused, "the API server rejects the policy's objects: ")
+	c.expectEvent(np, v1alpha1.ReasonRejected, "the API server rejects the policy's objects: ")
 	c.delete(binding)
 	c.expectPeers(np, "Ingress", "")
 }

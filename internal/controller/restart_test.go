@@ -126,7 +126,7 @@ func TestASliceThatHasTheNameOfOursMakesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, labels := range []map[string]string{nil, {v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}} {
-		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group, 0)}}
+		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
 		c.delete(slice.DeepCopy())
 		slice.Labels = labels
 		slice.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "another", Addresses: []v1alpha1.CIDR{"0.0.0.0/0"}, Count: 1}
@@ -148,7 +148,7 @@ func TestWhatNobodyWantsIsSweptAtStart(t *testing.T) {
 	}
 	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "left", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{
 		PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "gone", UID: "gone"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
-		Ingress: []v1alpha1.Rule{{Peers: []v1alpha1.Peer{{Group: "g-0123456789abcdef"}}}},
+		Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: "g-0123456789abcdef"}}}}},
 	}})
 	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "denied", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{
 		PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "gone", UID: "gone"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},

@@ -50,7 +50,7 @@ func TestWhatCannotBeHonouredIsTold(t *testing.T) {
 		}
 		for _, r := range pe.Spec.Egress {
 			if r.Ports[0].Port == 9100 {
-				if got, err := c.addresses(c.ns("shop"), r.Peers[0].Group); err != nil || got != "10.6.0.2" {
+				if got, err := c.addresses(c.ns("shop"), r.Peers[0].Group.Name); err != nil || got != "10.6.0.2" {
 					return fmt.Errorf("pods with the port: %q, %v", got, err)
 				}
 				return nil

@@ -122,7 +122,7 @@ func TestADenyThatDoesNotFit(t *testing.T) {
 	c.SetPod(denying, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(denying)}, Policies: []*policy.Policy{
 		admin, isolate(policy.Ingress, policy.Rule{Everyone: true, EveryPort: true}),
 	}})
-	c.SetPod(accepting, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(accepting)}, Policies: []*policy.Policy{isolate(policy.Ingress, group("bad", policy.Accept))}})
+	c.SetPod(accepting, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(accepting)}, Policies: []*policy.Policy{isolate(policy.Ingress, group("bad", policy.Allow))}})
 	check(t, d.Apply(c.Commit()))
 	passes(false, bad1, denying)
 	passes(true, peer, denying)
@@ -209,7 +209,7 @@ func TestCompareIsRight(t *testing.T) {
 				if !compared.Differ[set] && v != w {
 					t.Fatalf("set %d is called the same: %+v is judged %+v, want %+v; have %+v, want %+v", set, p.Flow, w, v, have, want)
 				}
-				if !compared.Open[set] && w.Action == policy.Accept && v.Action == policy.Deny {
+				if !compared.Open[set] && w.Action == policy.Allow && v.Action == policy.Deny {
 					t.Fatalf("set %d is not called open: %+v is accepted; have %+v, want %+v", set, p.Flow, have, want)
 				}
 			}

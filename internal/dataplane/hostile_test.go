@@ -12,7 +12,7 @@ import (
 
 // isolated are tables under which these pods accept connections to port 80 from everybody and refuse all else.
 func isolated(flags compiler.PodFlags, pods ...netip.Addr) *compiler.Maps {
-	accept := compiler.Decision{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}
+	accept := compiler.Decision{Action: policy.Allow, Tier: policy.TierNetworkPolicy, Rule: 1}
 	t := &compiler.Maps{
 		Pods:  map[netip.Addr]compiler.Pod{},
 		Rows:  map[compiler.RowKey]compiler.Row{{Set: 1}: {PortList: 1, Default: compiler.DefaultDeny}},

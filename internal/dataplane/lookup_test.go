@@ -93,7 +93,7 @@ func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
 func randomVerdict(r *rand.Rand) compiler.Decision {
 	return compiler.Decision{
-		Action: pick(r, []policy.Action{policy.Accept, policy.Deny}),
+		Action: pick(r, []policy.Action{policy.Allow, policy.Deny}),
 		Tier:   policy.Tier(r.IntN(3)),
 		Rule:   compiler.RuleID(r.IntN(100)),
 	}
@@ -237,7 +237,7 @@ func TestFamiliesAreApart(t *testing.T) {
 	for _, a := range []string{"10.0.0.1", "fd00::1"} {
 		pods[netip.MustParseAddr(a)] = compiler.Pod{Sets: [2]compiler.SetID{policy.Egress: 1}}
 	}
-	accept := compiler.Row{Default: compiler.Decision{Action: policy.Accept, Tier: policy.TierNetworkPolicy, Rule: 1}}
+	accept := compiler.Row{Default: compiler.Decision{Action: policy.Allow, Tier: policy.TierNetworkPolicy, Rule: 1}}
 	v4, v6 := flow("10.0.0.1", "10.0.0.2", policy.TCP, 80), flow("fd00::1", "fd00::2", policy.TCP, 80)
 	d := newDataplane(t, dataplane.Options{})
 	run := newRunner(t, d)
@@ -274,7 +274,7 @@ func TestFamiliesAreApart(t *testing.T) {
 
 func TestDenyAll(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{})
-	accept := compiler.Row{Default: compiler.Decision{Action: policy.Accept}}
+	accept := compiler.Row{Default: compiler.Decision{Action: policy.Allow}}
 	sync(t, d, &compiler.Maps{
 		Pods: map[netip.Addr]compiler.Pod{netip.MustParseAddr("10.0.0.1"): {Sets: [2]compiler.SetID{dataplane.DenyAll, 0}}},
 		Rows: map[compiler.RowKey]compiler.Row{{Set: 1, Class: 0}: accept},

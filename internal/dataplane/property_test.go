@@ -24,8 +24,8 @@ func (r *reference) passes(f policy.Flow) bool {
 	if f.Source == f.Destination {
 		return true
 	}
-	return policy.Evaluate(policy.Egress, r.pods[f.Source], f, r.groups).Action == policy.Accept &&
-		policy.Evaluate(policy.Ingress, r.pods[f.Destination], f, r.groups).Action == policy.Accept
+	return policy.Evaluate(policy.Egress, r.pods[f.Source], f, r.groups).Action == policy.Allow &&
+		policy.Evaluate(policy.Ingress, r.pods[f.Destination], f, r.groups).Action == policy.Allow
 }
 
 var groupKeys = []policy.GroupKey{{Namespace: "a", Name: "g"}, {Namespace: "b", Name: "g"}, {Namespace: "a", Name: "h"}}
@@ -34,9 +34,9 @@ func randomRule(r *rand.Rand, tier policy.Tier) policy.Rule {
 	rule := policy.Rule{Everyone: r.IntN(8) == 0, EveryPort: r.IntN(3) == 0}
 	switch tier {
 	case policy.TierAdmin:
-		rule.Action = pick(r, []policy.Action{policy.Accept, policy.Deny, policy.Pass})
+		rule.Action = pick(r, []policy.Action{policy.Allow, policy.Deny, policy.Pass})
 	case policy.TierBaseline:
-		rule.Action = pick(r, []policy.Action{policy.Accept, policy.Deny})
+		rule.Action = pick(r, []policy.Action{policy.Allow, policy.Deny})
 	}
 	for range r.IntN(4) {
 		switch {

@@ -28,9 +28,9 @@ type Groups interface {
 
 // Verdict is a decision about one direction of a flow, and what made it.
 type Verdict struct {
-	// Action is Accept or Deny.
+	// Action is Allow or Deny.
 	Action Action
-	// Tier in which the decision fell. Where nothing selects the pod it is TierBaseline, Policy is nil and Action is Accept.
+	// Tier in which the decision fell. Where nothing selects the pod it is TierBaseline, Policy is nil and Action is Allow.
 	Tier Tier
 	// Policy that decided; nil for a default: the refusal of an isolated pod, or the acceptance of one that is not.
 	Policy *Policy
@@ -73,7 +73,7 @@ func Evaluate(d Direction, policies []*Policy, f Flow, groups Groups) Verdict {
 	if isolated {
 		return Verdict{Action: Deny, Tier: TierNetworkPolicy}
 	}
-	return Verdict{Action: Accept, Tier: TierBaseline}
+	return Verdict{Action: Allow, Tier: TierBaseline}
 }
 
 // Matches reports whether the rule is about this peer and port.

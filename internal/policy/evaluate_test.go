@@ -24,20 +24,20 @@ func TestTiersAreJudgedInTheirOrder(t *testing.T) {
 		tier     Tier
 		by       string
 	}{
-		{"nothing selects the pod", nil, Accept, TierBaseline, ""},
-		{"a NetworkPolicy without a matching rule refuses", []*Policy{in(TierNetworkPolicy, "np", rule(Accept, 81))}, Deny, TierNetworkPolicy, ""},
-		{"NetworkPolicies add up", []*Policy{in(TierNetworkPolicy, "a"), in(TierNetworkPolicy, "b", rule(Accept, 80))}, Accept, TierNetworkPolicy, "b"},
-		{"Admin's Deny comes before NetworkPolicy", []*Policy{in(TierAdmin, "admin", rule(Deny, 80)), in(TierNetworkPolicy, "np", everything(Accept))}, Deny, TierAdmin, "admin"},
-		{"Admin's Accept comes before NetworkPolicy", []*Policy{in(TierAdmin, "admin", rule(Accept, 80)), in(TierNetworkPolicy, "np")}, Accept, TierAdmin, "admin"},
-		{"the first matching rule of Admin counts", []*Policy{in(TierAdmin, "admin", rule(Deny, 80), everything(Accept))}, Deny, TierAdmin, "admin"},
+		{"nothing selects the pod", nil, Allow, TierBaseline, ""},
+		{"a NetworkPolicy without a matching rule refuses", []*Policy{in(TierNetworkPolicy, "np", rule(Allow, 81))}, Deny, TierNetworkPolicy, ""},
+		{"NetworkPolicies add up", []*Policy{in(TierNetworkPolicy, "a"), in(TierNetworkPolicy, "b", rule(Allow, 80))}, Allow, TierNetworkPolicy, "b"},
+		{"Admin's Deny comes before NetworkPolicy", []*Policy{in(TierAdmin, "admin", rule(Deny, 80)), in(TierNetworkPolicy, "np", everything(Allow))}, Deny, TierAdmin, "admin"},
+		{"Admin's Allow comes before NetworkPolicy", []*Policy{in(TierAdmin, "admin", rule(Allow, 80)), in(TierNetworkPolicy, "np")}, Allow, TierAdmin, "admin"},
+		{"the first matching rule of Admin counts", []*Policy{in(TierAdmin, "admin", rule(Deny, 80), everything(Allow))}, Deny, TierAdmin, "admin"},
 		{"Pass leaves out the rest of Admin", []*Policy{
-			in(TierAdmin, "a", rule(Pass, 80), everything(Deny)), in(TierAdmin, "b", everything(Deny)), in(TierNetworkPolicy, "np", everything(Accept)),
-		}, Accept, TierNetworkPolicy, "np"},
+			in(TierAdmin, "a", rule(Pass, 80), everything(Deny)), in(TierAdmin, "b", everything(Deny)), in(TierNetworkPolicy, "np", everything(Allow)),
+		}, Allow, TierNetworkPolicy, "np"},
 		{"Pass goes to Baseline where no NetworkPolicy selects", []*Policy{
 			in(TierAdmin, "a", everything(Pass)), in(TierBaseline, "base", everything(Deny)),
 		}, Deny, TierBaseline, "base"},
-		{"an isolated pod is not Baseline's", []*Policy{in(TierNetworkPolicy, "np"), in(TierBaseline, "base", everything(Accept))}, Deny, TierNetworkPolicy, ""},
-		{"Baseline without a match accepts", []*Policy{in(TierBaseline, "base", rule(Deny, 81))}, Accept, TierBaseline, ""},
+		{"an isolated pod is not Baseline's", []*Policy{in(TierNetworkPolicy, "np"), in(TierBaseline, "base", everything(Allow))}, Deny, TierNetworkPolicy, ""},
+		{"Baseline without a match accepts", []*Policy{in(TierBaseline, "base", rule(Deny, 81))}, Allow, TierBaseline, ""},
 		{"a policy of the other direction isolates nothing", []*Policy{
 			{Tier: TierNetworkPolicy, Isolates: [2]bool{Egress: true}}, in(TierBaseline, "base", everything(Deny)),
 		}, Deny, TierBaseline, "base"},

@@ -40,16 +40,16 @@ func (d Direction) String() string {
 // Action is what a rule does with the flows that it matches.
 type Action uint8
 
-// The actions. Pass leaves the decision to the next tier; it means nothing outside the Admin tier. Rules of the NetworkPolicy tier
-// only ever accept.
+// The actions. Pass leaves the decision to the next tier; it has no meaning outside the Admin tier. Rules of the
+// NetworkPolicy tier can only Allow. The API's action Accept is Allow here.
 const (
-	Accept Action = iota
+	Allow Action = iota
 	Deny
 	Pass
 )
 
 func (a Action) String() string {
-	return [...]string{"Accept", "Deny", "Pass"}[a]
+	return [...]string{"Allow", "Deny", "Pass"}[a]
 }
 
 // Protocol is an IP protocol number (https://www.iana.org/assignments/protocol-numbers).
@@ -108,6 +108,8 @@ type Peer struct {
 
 // Rule is one normalised rule.
 type Rule struct {
+	// Name of the policy's rule; empty if it has none.
+	Name   string
 	Action Action
 	// Origin are the indexes of the policy's own rules that this one comes from, ascending.
 	Origin []int32

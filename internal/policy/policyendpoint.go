@@ -7,23 +7,12 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// FromPolicyEndpoint reads a PolicyEndpoint. group gives the key of a group that the PolicyEndpoint refers to by name. The error names
-// the field that cannot be read; the API server refuses such an object, so it comes from a newer version or a gap in the schema.
-func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, group func(name string) GroupKey) (*Policy, error) {
-	ref := pe.Spec.PolicyRef
-	p := &Policy{
-		ID:       ID{Kind: ref.Kind, Namespace: pe.Namespace, Name: ref.Name, UID: string(ref.UID), Generation: ref.Generation},
-		Priority: pe.Spec.Priority,
-	}
-	switch pe.Spec.Tier {
-	case v1alpha1.TierAdmin:
-		p.Tier = TierAdmin
-	case v1alpha1.TierNetworkPolicy, "":
-		p.Tier = TierNetworkPolicy
-	case v1alpha1.TierBaseline:
-		p.Tier = TierBaseline
-	default:
-		return nil, fmt.Errorf("spec.tier: unknown tier %q", pe.Spec.Tier)
+// FromPolicyEndpoint reads a PolicyEndpoint. shared is kidoban's own namespace, where the slices of shared groups are. The
+// error names a field that cannot be read or that agents cannot enforce: a newer version wrote it, or the schema has a gap.
+func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, shared string) (*Policy, error) {
+	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Tier: TierNetworkPolicy}
+	if err := enforceable(pe.Spec.UnknownFields, pe.Spec.Enforcement); err != nil {
+		return nil, err
 	}
 	for i, t := range pe.Spec.PolicyTypes {
 		switch t {
@@ -35,24 +24,51 @@ func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, group func(name string) Gro
 			return nil, fmt.Errorf("spec.policyTypes[%d]: unknown policy type %q", i, t)
 		}
 	}
-	var err error
-	if p.Rules[Ingress], err = fromRules("spec.ingress", pe.Spec.Ingress, group); err != nil {
-		return nil, err
-	}
-	if p.Rules[Egress], err = fromRules("spec.egress", pe.Spec.Egress, group); err != nil {
-		return nil, err
-	}
-	return p, nil
+	r := reader{namespace: pe.Namespace, shared: shared, actions: map[v1alpha1.Action]Action{v1alpha1.ActionAllow: Allow}}
+	return r.read(p, pe.Spec.Ingress, pe.Spec.Egress)
 }
 
-// GroupNames are the names of the groups that a PolicyEndpoint refers to, each as often as it does.
-func GroupNames(spec *v1alpha1.PolicyEndpointSpec) []string {
-	var out []string
-	for _, rules := range [...][]v1alpha1.Rule{spec.Ingress, spec.Egress} {
-		for i := range rules {
-			for _, p := range rules[i].Peers {
-				if p.Group != "" {
-					out = append(out, p.Group)
+// FailClosed returns the policy to enforce in place of a PolicyEndpoint that FromPolicyEndpoint cannot read. It isolates
+// pods in the directions of the policy types and allows nothing. A policy type that is unknown stands for both directions.
+func FailClosed(pe *v1alpha1.PolicyEndpoint) *Policy {
+	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Tier: TierNetworkPolicy}
+	for _, t := range pe.Spec.PolicyTypes {
+		p.Isolates[Ingress] = p.Isolates[Ingress] || t != v1alpha1.PolicyTypeEgress
+		p.Isolates[Egress] = p.Isolates[Egress] || t != v1alpha1.PolicyTypeIngress
+	}
+	return p
+}
+
+// FromClusterPolicyEndpoint reads a ClusterPolicyEndpoint. Its subject is read elsewhere: here, a policy is a list of rules.
+// For shared and the error see FromPolicyEndpoint.
+func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) (*Policy, error) {
+	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
+	if err := enforceable(cpe.Spec.UnknownFields, cpe.Spec.Enforcement); err != nil {
+		return nil, err
+	}
+	switch cpe.Spec.Tier {
+	case v1alpha1.TierAdmin:
+		p.Tier = TierAdmin
+	case v1alpha1.TierBaseline:
+		p.Tier = TierBaseline
+	default:
+		return nil, fmt.Errorf("spec.tier: unknown tier %q", cpe.Spec.Tier)
+	}
+	p.Isolates = [2]bool{Ingress: len(cpe.Spec.Ingress) > 0, Egress: len(cpe.Spec.Egress) > 0}
+	r := reader{shared: shared, actions: map[v1alpha1.Action]Action{
+		v1alpha1.ActionAccept: Allow, v1alpha1.ActionDeny: Deny, v1alpha1.ActionPass: Pass,
+	}}
+	return r.read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
+}
+
+// GroupKeys returns the keys of the groups that rules of an object in this namespace refer to, each as often as they do.
+func GroupKeys(namespace, shared string, rules ...[]v1alpha1.Rule) []GroupKey {
+	var out []GroupKey
+	for _, list := range rules {
+		for i := range list {
+			for _, p := range list[i].Peers {
+				if p.Group != nil {
+					out = append(out, groupKey(namespace, shared, p.Group))
 				}
 			}
 		}
@@ -60,37 +76,90 @@ func GroupNames(spec *v1alpha1.PolicyEndpointSpec) []string {
 	return out
 }
 
-func fromRules(path string, rules []v1alpha1.Rule, group func(string) GroupKey) ([]Rule, error) {
+func groupKey(namespace, shared string, ref *v1alpha1.GroupReference) GroupKey {
+	if ref.Shared {
+		namespace = shared
+	}
+	return GroupKey{Namespace: namespace, Name: ref.Name}
+}
+
+func idOf(namespace string, ref *v1alpha1.PolicyReference) ID {
+	return ID{Kind: ref.Kind, Namespace: namespace, Name: ref.Name, UID: string(ref.UID), Generation: ref.Generation}
+}
+
+func enforceable(unknownFields []string, enforcement v1alpha1.Enforcement) error {
+	if len(unknownFields) > 0 {
+		return fmt.Errorf("spec.%s: unknown field; a newer version of kidoban wrote it: upgrade this one", unknownFields[0])
+	}
+	switch enforcement {
+	case v1alpha1.EnforcementEnforce, "":
+		return nil
+	case v1alpha1.EnforcementAudit:
+		return fmt.Errorf("spec.enforcement: Audit is not supported yet; set it to Enforce, or audit the namespace")
+	}
+	return fmt.Errorf("spec.enforcement: unknown value %q", enforcement)
+}
+
+// reader reads the rules of one object. namespace is empty for an object without one.
+type reader struct {
+	namespace, shared string
+	actions           map[v1alpha1.Action]Action // those that the kind admits
+}
+
+// read adds the rules to a policy.
+func (r *reader) read(p *Policy, ingress, egress []v1alpha1.Rule) (_ *Policy, err error) {
+	if p.Rules[Ingress], err = r.rules("spec.ingress", ingress); err != nil {
+		return nil, err
+	}
+	if p.Rules[Egress], err = r.rules("spec.egress", egress); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (r *reader) rules(path string, rules []v1alpha1.Rule) ([]Rule, error) {
 	out := make([]Rule, 0, len(rules))
 	for i := range rules {
 		in := &rules[i]
-		r := Rule{Origin: in.Rules, Everyone: len(in.Peers) == 0, EveryPort: len(in.Ports) == 0}
+		action, ok := r.actions[in.Action]
+		if !ok {
+			return nil, fmt.Errorf("%s[%d].action: unknown action %q", path, i, in.Action)
+		}
+		rule := Rule{Name: in.Name, Action: action, Origin: in.RuleIndexes, Everyone: len(in.Peers) == 0, EveryPort: len(in.Ports) == 0}
 		for j := range in.Peers {
-			peer, err := fromPeer(&in.Peers[j], group)
+			peer, err := r.peer(&in.Peers[j])
 			if err != nil {
 				return nil, fmt.Errorf("%s[%d].peers[%d].%w", path, i, j, err)
 			}
-			r.Peers = append(r.Peers, peer)
+			rule.Peers = append(rule.Peers, peer)
 		}
 		for j, port := range in.Ports {
-			pr, err := fromPort(port)
+			pr, err := portRange(port)
 			if err != nil {
 				return nil, fmt.Errorf("%s[%d].ports[%d].%w", path, i, j, err)
 			}
-			r.Ports = append(r.Ports, pr)
+			rule.Ports = append(rule.Ports, pr)
 		}
-		out = append(out, r)
+		out = append(out, rule)
 	}
 	return out, nil
 }
 
-func fromPeer(in *v1alpha1.Peer, group func(string) GroupKey) (Peer, error) {
-	if (in.Group == "") == (in.CIDR == "") {
-		return Peer{}, fmt.Errorf("group: exactly one of group and cidr")
+func (r *reader) peer(in *v1alpha1.Peer) (Peer, error) {
+	switch {
+	case len(in.DomainNames) > 0:
+		return Peer{}, fmt.Errorf("domainNames: domain names are not supported yet")
+	case (in.Group == nil) == (in.CIDR == ""):
+		return Peer{}, fmt.Errorf("group: set exactly one of group, cidr and domainNames")
+	case in.Group == nil:
+		return fromBlock(in)
+	case r.namespace == "" && !in.Group.Shared:
+		return Peer{}, fmt.Errorf("group.shared: must be true in an object without a namespace")
 	}
-	if in.Group != "" {
-		return Peer{Group: group(in.Group)}, nil
-	}
+	return Peer{Group: groupKey(r.namespace, r.shared, in.Group)}, nil
+}
+
+func fromBlock(in *v1alpha1.Peer) (Peer, error) {
 	cidr, err := ParseCIDR(in.CIDR)
 	if err != nil {
 		return Peer{}, fmt.Errorf("cidr: %w", err)
@@ -109,7 +178,8 @@ func fromPeer(in *v1alpha1.Peer, group func(string) GroupKey) (Peer, error) {
 	return p, nil
 }
 
-// ParseCIDR reads an address block; host bits are cleared. IPv4 in IPv6's clothes (::ffff:0:0/96) is refused: on the wire it is neither.
+// ParseCIDR reads an address block and clears its host bits. IPv4-mapped IPv6 blocks (in ::ffff:0:0/96) are an error: no
+// packet has such an address.
 func ParseCIDR(s v1alpha1.CIDR) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(string(s))
 	if err != nil {
@@ -121,7 +191,7 @@ func ParseCIDR(s v1alpha1.CIDR) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-func fromPort(in v1alpha1.Port) (PortRange, error) {
+func portRange(in v1alpha1.Port) (PortRange, error) {
 	pr := PortRange{Name: in.Name}
 	switch in.Protocol {
 	case v1alpha1.ProtocolTCP, "":
@@ -144,7 +214,7 @@ func fromPort(in v1alpha1.Port) (PortRange, error) {
 	case in.Port == 0 && in.EndPort == 0:
 		pr.Last = 65535
 	case in.Port < 1 || last < in.Port || last > 65535:
-		return pr, fmt.Errorf("port: %d–%d is no range of ports", in.Port, last)
+		return pr, fmt.Errorf("port: %d–%d is not a range of ports", in.Port, last)
 	default:
 		pr.First, pr.Last = uint16(in.Port), uint16(last)
 	}

@@ -1,8 +1,6 @@
 package resolver
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,16 +23,11 @@ func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.Po
 		return nil, nil
 	}
 	var groups []groupRef
-	for _, rule := range slices.Concat(spec.Ingress, spec.Egress) {
-		for _, p := range rule.Peers {
-			for _, key := range []policy.GroupKey{{Namespace: r.namespace, Name: p.Group}, {Namespace: r.shared, Name: p.Group}} {
-				if parts := e.Slices[key]; len(parts) > 0 {
-					if set, port, ok := parseGroup(parts[0].Selector); ok {
-						if ref := r.ref(set, port); ref.key == key {
-							groups = append(groups, ref)
-						}
-					}
-					break
+	for _, key := range policy.GroupKeys(r.namespace, r.shared, spec.Ingress, spec.Egress) {
+		if parts := e.Slices[key]; len(parts) > 0 {
+			if set, port, ok := parseGroup(parts[0].Selector); ok {
+				if ref := r.ref(set, port); ref.key == key {
+					groups = append(groups, ref)
 				}
 			}
 		}

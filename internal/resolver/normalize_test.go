@@ -52,12 +52,16 @@ func summary(r rendered) string {
 	lines := []string{strings.Join(out, ",")}
 	write := func(direction string, rules []v1alpha1.Rule) {
 		for _, rule := range rules {
-			line := fmt.Sprintf("%s %v:", direction, rule.Rules)
+			line := fmt.Sprintf("%s %v:", direction, rule.RuleIndexes)
 			if rule.Peers == nil {
 				line += " everyone"
 			}
 			for _, p := range rule.Peers {
-				line += " " + names[p.Group] + string(p.CIDR)
+				if p.Group != nil {
+					line += " " + names[p.Group.Name]
+				} else {
+					line += " " + string(p.CIDR)
+				}
 				for _, e := range p.Except {
 					line += "-" + string(e)
 				}

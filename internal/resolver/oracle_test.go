@@ -147,11 +147,11 @@ func specAllows(r *Resolver, e Endpoint, d policy.Direction, selected Pod, f flo
 	}
 	return slices.ContainsFunc(rules, func(rule v1alpha1.Rule) bool {
 		peer := len(rule.Peers) == 0 || slices.ContainsFunc(rule.Peers, func(p v1alpha1.Peer) bool {
-			if p.Group == "" {
+			if p.Group == nil {
 				return peersHold([]v1alpha1.Peer{p}, f.peer) > 0
 			}
-			key := policy.GroupKey{Namespace: e.Name.Namespace, Name: p.Group}
-			if r.Slices(key) == 0 {
+			key := policy.GroupKey{Namespace: e.Name.Namespace, Name: p.Group.Name}
+			if p.Group.Shared {
 				key.Namespace = r.options.SharedNamespace
 			}
 			for i := range r.Slices(key) {

@@ -47,7 +47,7 @@ func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendere
 	}
 	spec := &v1alpha1.PolicyEndpointSpec{
 		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
-		Tier:        v1alpha1.TierNetworkPolicy,
+		Enforcement: v1alpha1.EnforcementEnforce,
 		PodSelector: *np.Spec.PodSelector.DeepCopy(),
 		PolicyTypes: n.types,
 	}
@@ -130,7 +130,7 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
 	ref := r.ref(set, port)
 	out.groups = append(out.groups, ref)
-	return []v1alpha1.Peer{{Group: ref.key.Name}}
+	return []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: ref.key.Name, Shared: set.namespaces != nil}}}
 }
 
 func (r *renderer) ref(set *podSet, port *policy.NamedPort) groupRef {
@@ -160,12 +160,12 @@ func rules(list []apiPeers) []v1alpha1.Rule {
 		if !ok {
 			i = len(entries)
 			byKey[key] = i
-			entries = append(entries, entry{key, a.everyone, v1alpha1.Rule{Rules: a.origins, Ports: a.ports.api()}})
+			entries = append(entries, entry{key, a.everyone, v1alpha1.Rule{Action: v1alpha1.ActionAllow, RuleIndexes: a.origins, Ports: a.ports.api()}})
 		}
 		entries[i].rule.Peers = append(entries[i].rule.Peers, a.peers...)
 	}
 	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(slices.Compare(a.rule.Rules, b.rule.Rules), -compareBools(a.everyone, b.everyone), strings.Compare(a.key, b.key))
+		return cmp.Or(slices.Compare(a.rule.RuleIndexes, b.rule.RuleIndexes), -compareBools(a.everyone, b.everyone), strings.Compare(a.key, b.key))
 	})
 	var out []v1alpha1.Rule
 	for _, e := range entries {
@@ -174,7 +174,9 @@ func rules(list []apiPeers) []v1alpha1.Rule {
 			out = append(out, e.rule)
 		}
 		for peers := range slices.Chunk(e.rule.Peers, v1alpha1.MaxPeersPerRule) {
-			out = append(out, v1alpha1.Rule{Rules: e.rule.Rules, Peers: peers, Ports: e.rule.Ports})
+			rule := e.rule
+			rule.Peers = peers
+			out = append(out, rule)
 		}
 	}
 	return out
@@ -192,8 +194,11 @@ func compareBools(a, b bool) int {
 
 // comparePeers puts groups first, by name, and CIDRs after them, by address.
 func comparePeers(a, b v1alpha1.Peer) int {
-	if a.Group != "" || b.Group != "" {
-		return cmp.Or(-compareBools(a.Group != "", b.Group != ""), strings.Compare(a.Group, b.Group))
+	switch {
+	case a.Group != nil && b.Group != nil:
+		return cmp.Or(strings.Compare(a.Group.Name, b.Group.Name), compareBools(a.Group.Shared, b.Group.Shared))
+	case a.Group != nil || b.Group != nil:
+		return -compareBools(a.Group != nil, b.Group != nil)
 	}
 	return cmp.Or(
 		comparePrefixes(netip.MustParsePrefix(string(a.CIDR)), netip.MustParsePrefix(string(b.CIDR))),
@@ -210,10 +215,10 @@ func outOfBounds(spec *v1alpha1.PolicyEndpointSpec) string {
 		}
 		for _, r := range rules {
 			if len(r.Ports) > v1alpha1.MaxPortsPerRule {
-				return fmt.Sprintf("%s[%d].ports comes to %d ranges, of %d at most", field, r.Rules[0], len(r.Ports), v1alpha1.MaxPortsPerRule)
+				return fmt.Sprintf("%s[%d].ports comes to %d ranges, of %d at most", field, r.RuleIndexes[0], len(r.Ports), v1alpha1.MaxPortsPerRule)
 			}
-			if len(r.Rules) > v1alpha1.MaxOriginsPerRule {
-				return fmt.Sprintf("%s names one peer in %d rules, of %d at most", field, len(r.Rules), v1alpha1.MaxOriginsPerRule)
+			if len(r.RuleIndexes) > v1alpha1.MaxRuleIndexesPerRule {
+				return fmt.Sprintf("%s names one peer in %d rules, of %d at most", field, len(r.RuleIndexes), v1alpha1.MaxRuleIndexesPerRule)
 			}
 		}
 	}

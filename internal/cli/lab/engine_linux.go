@@ -52,9 +52,7 @@ func compile(c *model.Cluster, hosts map[*model.Pod]*host) (*compiler.Compiler, 
 	changes := r.Start(resolver.Existing{})
 
 	out := compiler.New()
-	groups := map[policy.GroupKey]bool{}
 	for _, key := range changes.Slices {
-		groups[key.Group] = true
 		slice, _ := r.Slice(key)
 		var add []netip.Prefix
 		for _, a := range slice.Addresses {
@@ -78,13 +76,7 @@ func compile(c *model.Cluster, hosts map[*model.Pod]*host) (*compiler.Compiler, 
 			continue // lint tells why
 		}
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
-		p, err := policy.FromPolicyEndpoint(pe, func(group string) policy.GroupKey {
-			own := policy.GroupKey{Namespace: name.Namespace, Name: group}
-			if groups[own] {
-				return own
-			}
-			return policy.GroupKey{Namespace: shared, Name: group}
-		})
+		p, err := policy.FromPolicyEndpoint(pe, shared)
 		if err != nil {
 			return nil, fmt.Errorf("NetworkPolicy %s: %w", e.Policy, err)
 		}

@@ -289,9 +289,11 @@ func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Poli
 		p.Resolved = "Behind" // the controller has not come to this generation yet
 		return p
 	}
-	groups := policy.GroupNames(&pe.Spec)
-	slices.Sort(groups)
-	p.Groups = len(slices.Compact(groups))
+	groups := map[policy.GroupKey]bool{}
+	for _, g := range policy.GroupKeys(pe.Namespace, "", pe.Spec.Ingress, pe.Spec.Egress) {
+		groups[g] = true
+	}
+	p.Groups = len(groups)
 	if cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved); cond != nil {
 		if cond.ObservedGeneration != pe.Generation { // it is about what was there before
 			p.Resolved = "Behind"

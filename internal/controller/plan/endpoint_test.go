@@ -36,7 +36,7 @@ func TestStepsOfAPolicyEndpoint(t *testing.T) {
 	edited, foreign, unreported := right.DeepCopy(), right.DeepCopy(), right.DeepCopy()
 	edited.Spec.PodSelector.MatchLabels = map[string]string{"app": "db"}
 	foreign.Labels = nil
-	unreported.Status = v1alpha1.PolicyEndpointStatus{}
+	unreported.Status = v1alpha1.EndpointStatus{}
 
 	const all, none = "g-other g-web", ""
 	for _, c := range []struct {
@@ -87,9 +87,9 @@ func TestRejections(t *testing.T) {
 		reason            string // empty: not reported to the author
 		isFailure, reject bool
 	}{
-		{"a quota", apierrors.NewForbidden(resource, "db", errors.New("quota")), v1alpha1.ReasonRefused, true, true},
-		{"a webhook", apierrors.NewBadRequest("no"), v1alpha1.ReasonRefused, true, true},
-		{"an older schema", apierrors.NewInvalid(schema.GroupKind{}, "db", nil), v1alpha1.ReasonRefused, false, true},
+		{"a quota", apierrors.NewForbidden(resource, "db", errors.New("quota")), v1alpha1.ReasonRejected, true, true},
+		{"a webhook", apierrors.NewBadRequest("no"), v1alpha1.ReasonRejected, true, true},
+		{"an older schema", apierrors.NewInvalid(schema.GroupKind{}, "db", nil), v1alpha1.ReasonRejected, false, true},
 		{"too large", apierrors.NewRequestEntityTooLargeError("x"), v1alpha1.ReasonTooLarge, false, true},
 		{"a conflict", apierrors.NewConflict(resource, "db", errors.New("x")), "", true, false},
 		{"no connection", errors.New("refused"), "", true, false},

@@ -34,8 +34,8 @@ func SetStatus(pe *v1alpha1.PolicyEndpoint, condition metav1.Condition) bool {
 			peers += int32(len(r.Peers))
 		}
 	}
-	if pe.Status.Peers != peers || pe.Status.ObservedGeneration != pe.Generation {
-		pe.Status.Peers, pe.Status.ObservedGeneration = peers, pe.Generation
+	if s := &pe.Status; s.Peers != peers || s.ObservedGeneration != pe.Generation || s.PolicyGeneration != pe.Spec.PolicyRef.Generation {
+		s.Peers, s.ObservedGeneration, s.PolicyGeneration = peers, pe.Generation, pe.Spec.PolicyRef.Generation
 		changed = true
 	}
 	return changed
@@ -62,7 +62,7 @@ func Notes(problems []resolver.Problem) []Note {
 }
 
 // NeedsNotes reports whether a condition differs from the one in a status in what Events report.
-func NeedsNotes(status *v1alpha1.PolicyEndpointStatus, condition metav1.Condition) bool {
+func NeedsNotes(status *v1alpha1.EndpointStatus, condition metav1.Condition) bool {
 	old := meta.FindStatusCondition(status.Conditions, condition.Type)
 	return old == nil || old.Reason != condition.Reason || old.Message != condition.Message
 }
@@ -84,7 +84,7 @@ func message(problems []resolver.Problem) string {
 // namespace; false for other errors. isFailure reports whether the controller counts it as a failed reconciliation, which retries by itself;
 // otherwise the caller has to retry later, because the cause may go away: an admission policy, or a schema that is older than the controller.
 func Rejection(err error) (problem resolver.Problem, isFailure, ok bool) {
-	problem = resolver.Problem{Reason: v1alpha1.ReasonRefused, Message: fmt.Sprintf("the API server rejects the policy's objects: %v", err)}
+	problem = resolver.Problem{Reason: v1alpha1.ReasonRejected, Message: fmt.Sprintf("the API server rejects the policy's objects: %v", err)}
 	switch {
 	case apierrors.IsForbidden(err) || apierrors.IsBadRequest(err):
 		return problem, true, true

@@ -121,7 +121,7 @@ func policyFor(name string, selector metav1.LabelSelector, peers ...v1alpha1.Pee
 		},
 	}
 	if peers != nil {
-		pe.Spec.Ingress = []v1alpha1.Rule{{Peers: peers}}
+		pe.Spec.Ingress = []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: peers}}
 	}
 	return pe
 }
