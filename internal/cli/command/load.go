@@ -2,12 +2,16 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -41,46 +45,53 @@ func (e *Env) Client() (client.Client, error) {
 	return client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
 }
 
-// Cluster reads these manifests or, where there are none, the live cluster.
-func (e *Env) Cluster(ctx context.Context, files []string) (*model.Cluster, error) {
-	if len(files) > 0 {
-		return model.ReadPaths(files, e.Namespace(), e.In)
-	}
-	c, err := e.Client()
-	if err != nil {
+// Load lists the objects of the live cluster.
+func Load(ctx context.Context, c client.Client) (*model.Cluster, error) {
+	m := &model.Manifests{}
+	if err := load(ctx, c, m); err != nil {
 		return nil, err
 	}
-	return Load(ctx, c)
+	return m.Cluster()
 }
 
-// Load lists what there is. Nodes and EndpointSlices may be refused: what needs them says so.
-func Load(ctx context.Context, c client.Client) (*model.Cluster, error) {
-	out := &model.Cluster{}
-	var pods []corev1.Pod
-	if err := list(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { pods = append(pods, l.Items...) }); err != nil {
-		return nil, err
+// load the objects that a reader of policies may list. Others may be forbidden: the commands that need them report it.
+func load(ctx context.Context, c client.Client, m *model.Manifests) error {
+	m.Live = true
+	return errors.Join(
+		list(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { add(m, l.Items) }),
+		list(ctx, c, &corev1.NamespaceList{}, func(l *corev1.NamespaceList) { add(m, l.Items) }),
+		list(ctx, c, &networkingv1.NetworkPolicyList{}, func(l *networkingv1.NetworkPolicyList) { add(m, l.Items) }),
+		list(ctx, c, &corev1.ServiceList{}, func(l *corev1.ServiceList) { add(m, l.Items) }),
+		optional(m, "EndpointSlices", list(ctx, c, &discoveryv1.EndpointSliceList{}, func(l *discoveryv1.EndpointSliceList) { add(m, l.Items) })),
+		optional(m, "Nodes", list(ctx, c, &corev1.NodeList{}, func(l *corev1.NodeList) { add(m, l.Items) })),
+		optional(m, "Deployments", list(ctx, c, &appsv1.DeploymentList{}, func(l *appsv1.DeploymentList) { add(m, l.Items) })),
+		optional(m, "ReplicaSets", list(ctx, c, &appsv1.ReplicaSetList{}, func(l *appsv1.ReplicaSetList) { add(m, l.Items) })),
+		optional(m, "StatefulSets", list(ctx, c, &appsv1.StatefulSetList{}, func(l *appsv1.StatefulSetList) { add(m, l.Items) })),
+		optional(m, "DaemonSets", list(ctx, c, &appsv1.DaemonSetList{}, func(l *appsv1.DaemonSetList) { add(m, l.Items) })),
+		optional(m, "Jobs", list(ctx, c, &batchv1.JobList{}, func(l *batchv1.JobList) { add(m, l.Items) })),
+		optional(m, "CronJobs", list(ctx, c, &batchv1.CronJobList{}, func(l *batchv1.CronJobList) { add(m, l.Items) })),
+	)
+}
+
+// add objects, without the fields that are of no use here and take most of the memory.
+func add[T any, O interface {
+	*T
+	metav1.Object
+}](m *model.Manifests, items []T) {
+	for i := range items {
+		o := O(&items[i])
+		o.SetManagedFields(nil)
+		m.Add(o)
 	}
-	for i := range pods {
-		pods[i].ManagedFields = nil
-		out.Pods = append(out.Pods, model.Pod{Pod: pods[i]})
+}
+
+// optional makes a note of objects that may not be listed.
+func optional(m *model.Manifests, what string, err error) error {
+	if apierrors.IsForbidden(err) {
+		m.Notes = append(m.Notes, "not read, for lack of the permission to list them: "+what)
+		return nil
 	}
-	if err := list(ctx, c, &corev1.NamespaceList{}, func(l *corev1.NamespaceList) { out.Namespaces = append(out.Namespaces, l.Items...) }); err != nil {
-		return nil, err
-	}
-	if err := list(ctx, c, &networkingv1.NetworkPolicyList{}, func(l *networkingv1.NetworkPolicyList) { out.Policies = append(out.Policies, l.Items...) }); err != nil {
-		return nil, err
-	}
-	if err := list(ctx, c, &corev1.ServiceList{}, func(l *corev1.ServiceList) { out.Services = append(out.Services, l.Items...) }); err != nil {
-		return nil, err
-	}
-	if err := list(ctx, c, &discoveryv1.EndpointSliceList{}, func(l *discoveryv1.EndpointSliceList) { out.EndpointSlices = append(out.EndpointSlices, l.Items...) }); err != nil && !apierrors.IsForbidden(err) {
-		return nil, err
-	}
-	if err := list(ctx, c, &corev1.NodeList{}, func(l *corev1.NodeList) { out.Nodes = append(out.Nodes, l.Items...) }); err != nil && !apierrors.IsForbidden(err) {
-		return nil, err
-	}
-	out.Complete()
-	return out, nil
+	return err
 }
 
 // list reads all pages of a kind.

@@ -15,7 +15,7 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var files, base, outside []string
+	var base, outside []string
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "diff -f NEW [--base OLD]",
@@ -38,24 +38,27 @@ The exit code is 1 when something changes, so that a pipeline can stop for a per
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd)
-	command.Files(cmd, &files)
+	source := command.AddSource(cmd)
 	cmd.Flags().StringArrayVar(&base, "base", nil, "Compare with these manifests instead of the live cluster; may be repeated.")
 	cmd.Flags().BoolVar(&prune, "prune", false, "Take policies as removed that are in the manifests' namespaces and not among them.")
-	cmd.Flags().StringArrayVar(&outside, "outside", []string{"192.0.2.1"}, "Ask about this address outside the cluster too; may be repeated.")
+	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster on its own, too; may be repeated.")
 	_ = cmd.MarkFlagRequired("filename")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
 		}
-		manifests, err := model.ReadPaths(files, env.Namespace(), env.In)
+		manifests, err := env.Cluster(cmd.Context(), source)
 		if err != nil {
 			return err
 		}
-		before, err := env.Cluster(cmd.Context(), base)
+		before, err := env.ClusterOf(cmd.Context(), source, base)
 		if err != nil {
 			return err
 		}
-		after := before.Apply(manifests, prune)
+		after, err := before.Apply(manifests, prune)
+		if err != nil {
+			return err
+		}
 		if len(base) > 0 {
 			after.Policies = manifests.Policies
 		}
@@ -67,7 +70,6 @@ The exit code is 1 when something changes, so that a pipeline can stop for a per
 			}
 			addresses = append(addresses, addr.Unmap())
 		}
-		addresses = append(addresses, model.Blocks(append(before.Policies, after.Policies...))...)
 		d := model.NewDifference(before, after, unique(addresses)...)
 		if err := output.Print(env.Out, d, func(out io.Writer) { write(out, env.Paint(), d) }); err != nil {
 			return err

@@ -12,7 +12,6 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var files []string
 	var from, to, namespace string
 	var live bool
 	cmd := &cobra.Command{
@@ -38,7 +37,7 @@ declares are asked about.`,
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd)
-	command.Files(cmd, &files)
+	source := command.AddSource(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "Who connects: namespace/pod, namespace/workload or an address.")
 	cmd.Flags().StringVar(&to, "to", "", "Where to: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
 	cmd.Flags().BoolVar(&live, "live", false, "Ask the nodes' agents too, and say where what is in force differs.")
@@ -50,10 +49,10 @@ declares are asked about.`,
 		if from == "" || to == "" {
 			return errors.New("give both --from and --to")
 		}
-		if live && len(files) > 0 {
+		if live && len(source.Files) > 0 {
 			return errors.New("--live asks agents, and -f reads files: give one of them")
 		}
-		cluster, err := env.Cluster(cmd.Context(), files)
+		cluster, err := env.Cluster(cmd.Context(), source)
 		if err != nil {
 			return err
 		}

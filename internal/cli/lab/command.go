@@ -1,10 +1,10 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +14,8 @@ import (
 
 // options of a lab.
 type options struct {
-	files, namespaces, outside []string
-	ports, families            []string
+	source                     *command.Source
+	namespaces, outside, ports []string
 	replicas                   int
 	width                      int
 	output                     *command.Output
@@ -47,11 +47,10 @@ for every ipBlock and except that the policies name. Connections are TCP and UDP
 		Args: cobra.NoArgs,
 	}
 	o.output = command.AddOutput(cmd, "csv")
-	command.Files(cmd, &o.files)
+	o.source = command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&o.namespaces, "namespace", "n", nil, "Connect pods of this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringArrayVar(&o.outside, "outside", nil, "Make this address outside the cluster; may be repeated. Default: 192.0.2.1, with IPv6 2001:db8::1, and one in each ipBlock and except.")
 	cmd.Flags().StringArrayVar(&o.ports, "port", nil, "Connect to this port of every workload, as 80 or 53/UDP; may be repeated. Default: those that it declares.")
-	cmd.Flags().StringSliceVar(&o.families, "ip-families", []string{"IPv4"}, "Address families of pods that are made from workloads: IPv4, IPv6 or both.")
 	cmd.Flags().IntVar(&o.replicas, "replicas", 2, "Make this many pods of a workload at most.")
 	cmd.Flags().IntVar(&o.width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
 	_ = cmd.MarkFlagRequired("filename")
@@ -65,15 +64,16 @@ for every ipBlock and except that the policies name. Connections are TCP and UDP
 }
 
 // read the cluster, with no more replicas than are wanted.
-func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, error) {
+func (o *options) read(ctx context.Context, env *command.Env) (*model.Cluster, model.MatrixOptions, error) {
 	m := model.MatrixOptions{Namespaces: o.namespaces}
 	if len(o.namespaces) > 0 {
 		*env.Config.Namespace = o.namespaces[0]
 	}
-	c, err := model.ReadPaths(o.files, env.Namespace(), env.In)
+	c, err := env.Cluster(ctx, o.source)
 	if err != nil {
 		return nil, m, err
 	}
+	c.FixAddresses()
 	count := map[model.Workload]int{}
 	var pods []model.Pod
 	for _, p := range c.Pods {
@@ -82,11 +82,6 @@ func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, e
 		}
 	}
 	c.Pods = pods
-	ipv4, ipv6 := slices.Contains(o.families, "IPv4"), slices.Contains(o.families, "IPv6")
-	if !ipv4 && !ipv6 || slices.ContainsFunc(o.families, func(f string) bool { return f != "IPv4" && f != "IPv6" }) {
-		return nil, m, fmt.Errorf("--ip-families=%s: give IPv4, IPv6 or IPv4,IPv6", strings.Join(o.families, ","))
-	}
-	c.AddressFamilies(ipv4, ipv6)
 	for _, text := range o.ports {
 		p, err := model.ParsePort(text)
 		if err != nil {
@@ -103,7 +98,7 @@ func (o *options) read(env *command.Env) (*model.Cluster, model.MatrixOptions, e
 	}
 	if len(o.outside) == 0 {
 		m.Outside = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
-		if ipv6 {
+		if c.Addressing.IPv6 {
 			m.Outside = append(m.Outside, netip.MustParseAddr("2001:db8::1"))
 		}
 		m.Outside = append(m.Outside, model.Blocks(c.Policies)...)

@@ -24,8 +24,8 @@ apiVersion: networking.k8s.io/v1
 metadata: {name: np, namespace: shop}
 spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.7/32}}, {ipBlock: {cidr: 10.0.0.8/32}}]}]}
 `)
-	o := &options{files: []string{"-"}, families: []string{"IPv4"}, replicas: 2}
-	_, m, err := o.read(env)
+	o := &options{source: &command.Source{Files: []string{"-"}}, replicas: 2}
+	_, m, err := o.read(t.Context(), env)
 	if err != nil {
 		t.Fatal(err)
 	}

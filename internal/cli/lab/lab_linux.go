@@ -36,7 +36,7 @@ type lab struct {
 
 func inside(ctx context.Context, env *command.Env, o *options) error {
 	begun := time.Now()
-	c, options, err := o.read(env)
+	c, options, err := o.read(ctx, env)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var files, skip []string
+	var skip []string
 	var failOn string
 	var about strings.Builder
 	for _, c := range checks {
@@ -39,7 +39,7 @@ The exit code is 1 when something is found that is at least as grave as --fail-o
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd)
-	command.Files(cmd, &files)
+	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVar(&skip, "skip", nil, "Leave this check out; may be repeated.")
 	cmd.Flags().StringVar(&failOn, "fail-on", "warning", "Exit with 1 from this severity on: error, warning, info, or none.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +55,7 @@ The exit code is 1 when something is found that is at least as grave as --fail-o
 				return fmt.Errorf("--skip %s: there is no such check", name)
 			}
 		}
-		cluster, err := env.Cluster(cmd.Context(), files)
+		cluster, err := env.Unchecked(cmd.Context(), source, source.Files)
 		if err != nil {
 			return err
 		}

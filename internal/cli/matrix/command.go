@@ -13,7 +13,7 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var files, ports, outside, namespaces []string
+	var ports, outside, namespaces []string
 	var probe bool
 	var width int
 	cmd := &cobra.Command{
@@ -38,7 +38,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd, "csv")
-	command.Files(cmd, &files)
+	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
@@ -48,7 +48,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		if err := output.Check(); err != nil {
 			return err
 		}
-		if probe && len(files) > 0 {
+		if probe && len(source.Files) > 0 {
 			return errors.New("--probe connects from pods, and -f has none that run: try lab")
 		}
 		o := model.MatrixOptions{Namespaces: namespaces}
@@ -69,7 +69,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 			}
 			o.Outside = append(o.Outside, addr.Unmap())
 		}
-		cluster, err := env.Cluster(cmd.Context(), files)
+		cluster, err := env.Cluster(cmd.Context(), source)
 		if err != nil {
 			return err
 		}

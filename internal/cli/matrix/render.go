@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
@@ -115,6 +116,9 @@ func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	fmt.Fprintln(out)
 	fmt.Fprintf(out, "rows connect to columns: %s allowed   %s refused   %s not the same for all pods (explain tells)   %s nothing to ask\n",
 		p.Text(command.Green, "✔"), p.Text(command.Red, "✘"), p.Text(command.Yellow, "±"), p.Text(command.Dim, "·"))
+	if slices.ContainsFunc(t.Cells, func(row []model.Verdict) bool { return slices.Contains(row, model.Depends) }) {
+		fmt.Fprintf(out, "%s depends on the address of a pod, which is not known: give --pod-cidr\n", p.Text(command.Yellow, "?"))
+	}
 	if t.Measured != nil {
 		fmt.Fprintf(out, "measured=meant; a difference is %s\n", p.Text(command.Alarm, "✔≠✘"))
 	}
@@ -128,6 +132,8 @@ func mark(v model.Verdict) command.Cell {
 		return command.Cell{SGR: command.Red, Text: "✘"}
 	case model.Partial:
 		return command.Cell{SGR: command.Yellow, Text: "±"}
+	case model.Depends:
+		return command.Cell{SGR: command.Yellow, Text: "?"}
 	}
 	return command.Cell{SGR: command.Dim, Text: "·"}
 }

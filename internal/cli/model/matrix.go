@@ -75,13 +75,12 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 // ofFamilies leaves out addresses of families that no pod has.
 func (c *Cluster) ofFamilies(addresses []netip.Addr) []netip.Addr {
 	var has [2]bool
-	family := map[bool]int{true: 0, false: 1}
 	for i := range c.Pods {
 		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
-			has[family[a.Is4()]] = true
+			has[familyOf(a)] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !has[family[a.Is4()]] })
+	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !has[familyOf(a)] })
 }
 
 // egressPorts are the ports at which rules for ipBlocks begin that hold the address, and one that no rule names.

@@ -1,22 +1,26 @@
 package model
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-
-	"github.com/kidoban/kidoban/internal/policy"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Apply is the cluster after these manifests were applied to it. Objects of one name are replaced; pods of a workload that is there
 // keep their names and addresses and get its new labels and ports. With prune, policies in the manifests' namespaces that are
 // not among them are removed.
-func (c *Cluster) Apply(manifests *Cluster, prune bool) *Cluster {
-	out := &Cluster{Offline: c.Offline, Nodes: c.Nodes, EndpointSlices: c.EndpointSlices}
-	out.Namespaces = last(slices.Concat(c.Namespaces, declared(c, manifests)))
+func (c *Cluster) Apply(manifests *Cluster, prune bool) (*Cluster, error) {
+	out := &Cluster{Offline: c.Offline, Nodes: c.Nodes, EndpointSlices: c.EndpointSlices, Addressing: c.Addressing, assumed6: c.assumed6}
+	if len(c.Pods) == 0 {
+		out.assumed6 = manifests.assumed6
+	}
+	out.Namespaces = c.applyNamespaces(manifests)
 	out.Services = last(slices.Concat(c.Services, manifests.Services))
 	pruned := map[string]bool{}
 	if prune {
@@ -28,17 +32,40 @@ func (c *Cluster) Apply(manifests *Cluster, prune bool) *Cluster {
 	out.Policies = last(slices.Concat(kept, manifests.Policies))
 	out.Pods = applyPods(c.Pods, manifests.Pods)
 	out.Complete()
-	return out
+	return out, out.addressPods(out.Addressing)
 }
 
-// declared are the manifests' namespaces, without those that are only mentioned there and known here.
-func declared(c, manifests *Cluster) (out []corev1.Namespace) {
+// applyNamespaces replaces the namespaces that the manifests declare, and adds those that they only mention. In a live cluster the labels that
+// were not applied with the namespace stay, as with kubectl apply.
+func (c *Cluster) applyNamespaces(manifests *Cluster) []corev1.Namespace {
+	out := slices.Clone(c.Namespaces)
 	for _, ns := range manifests.Namespaces {
-		if len(ns.Labels) > 1 || len(ns.Annotations) > 0 || c.Namespace(ns.Name) == nil {
+		i := slices.IndexFunc(out, func(o corev1.Namespace) bool { return o.Name == ns.Name })
+		switch {
+		case i < 0:
 			out = append(out, ns)
+		case ns.Kind == "": // only mentioned
+		case c.Offline:
+			out[i] = ns
+		default:
+			labels := with(out[i].Labels)
+			for key := range lastApplied(&out[i]) {
+				delete(labels, key)
+			}
+			maps.Copy(labels, ns.Labels)
+			out[i].Labels = labels
 		}
 	}
 	return out
+}
+
+// lastApplied are the labels of an object as kubectl applied it last.
+func lastApplied(ns *corev1.Namespace) map[string]string {
+	var applied metav1.PartialObjectMetadata
+	if err := json.Unmarshal([]byte(ns.Annotations[corev1.LastAppliedConfigAnnotation]), &applied); err != nil {
+		return nil
+	}
+	return applied.Labels
 }
 
 // ownLabels are those that controllers give each pod of a workload for itself: manifests of the workload do not say them.
@@ -55,7 +82,6 @@ func applyPods(pods, manifests []Pod) []Pod {
 		named[manifests[i].Key()] = &manifests[i]
 	}
 	have := map[Workload]bool{}
-	taken := map[string]bool{}
 	var out []Pod
 	for _, p := range pods {
 		have[p.Workload] = true
@@ -75,22 +101,17 @@ func applyPods(pods, manifests []Pod) []Pod {
 			p.Pod = *n.DeepCopy()
 			p.Name, p.Labels, p.Status = name, labels, status
 		}
-		for _, a := range policy.PodAddresses(&p.Pod) {
-			taken[a.String()] = true
-		}
 		out = append(out, p)
 	}
 	for _, p := range manifests {
 		if have[p.Workload] {
 			continue
 		}
-		if p.Synthetic && taken[p.Status.PodIP] { // both were read from manifests: another address is as good
+		if p.Invented { // in its own cluster: here another pod may have the address
 			p.Pod = *p.DeepCopy()
 			p.Status.PodIP, p.Status.PodIPs = "", nil
 		}
 		out = append(out, p)
 	}
-	c := Cluster{Pods: out}
-	_ = c.addressPods()
-	return c.Pods
+	return out
 }

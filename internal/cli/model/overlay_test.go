@@ -61,7 +61,11 @@ status: {phase: Running, podIP: 10.0.0.3}
 		"fewer replicas":         {set + policies, "\nkind: StatefulSet\napiVersion: apps/v1\nmetadata: {name: db}\nspec: {replicas: 1, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c}]}}}\n" + policies},
 	} {
 		before := mustRead(t, tc.before)
-		if d := NewDifference(before, before.Apply(mustRead(t, tc.applied), false)); !d.Empty() {
+		after, err := before.Apply(mustRead(t, tc.applied), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := NewDifference(before, after); !d.Empty() {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}

@@ -21,9 +21,27 @@ type place struct {
 	// pod is one of those, or nil, and namespace its namespace's labels.
 	pod       *corev1.Pod
 	namespace map[string]string
+	// parts that the address may be in, where it is not known.
+	parts *possibleParts
+	// assumed: the pod is taken to have this address for what is outside only.
+	assumed bool
 	// isolated and rules, by direction: whether policies select the pod, and all their rules.
 	isolated [2]bool
 	rules    [2][]*rule
+}
+
+// possibleParts are what policies can tell apart of the addresses that pods of a family may have. All places of a Reach share them.
+type possibleParts struct{ list []Part }
+
+// bitsOf a block: those of the parts that are in it.
+func (p *possibleParts) bitsOf(m *policy.PeerMatcher) bits {
+	words := make([]uint64, (len(p.list)+63)/64)
+	for i, part := range p.list {
+		if m.Matches(part.First, nil, nil) {
+			words[i/64] |= 1 << (i % 64)
+		}
+	}
+	return newBits(words, len(p.list))
 }
 
 // rule is a policy's rule with what is known of it.
@@ -31,7 +49,8 @@ type rule struct {
 	policy.ClusterRule
 	peers   []*policy.PeerMatcher
 	matches []match // by place
-	named   bool    // a port has a name, which every place gives a number of its own
+	blocks  map[*possibleParts]bits
+	named   bool // a port has a name, which every place gives a number of its own
 	ports   map[portAt]bool
 }
 
@@ -42,7 +61,7 @@ type portAt struct {
 }
 
 func newRule(namespace string, r policy.ClusterRule, places int) *rule {
-	out := &rule{ClusterRule: r, matches: make([]match, places), ports: map[portAt]bool{}}
+	out := &rule{ClusterRule: r, matches: make([]match, places), blocks: map[*possibleParts]bits{}, ports: map[portAt]bool{}}
 	for i := range r.Peers {
 		out.peers = append(out.peers, policy.NewPeerMatcher(namespace, &r.Peers[i]))
 	}
@@ -58,17 +77,44 @@ const (
 	no
 )
 
-func (r *rule) matchesPeer(p *place) bool {
+// matchesPeer are the parts of a place that a peer of the rule holds.
+func (r *rule) matchesPeer(p *place) bits {
 	if len(r.Peers) == 0 {
-		return true
+		return bits{all: true}
+	}
+	if n := p.index + 1 - len(r.matches); n > 0 { // places outside are added as they are asked for
+		r.matches = append(r.matches, make([]match, n)...)
 	}
 	if r.matches[p.index] == unasked {
 		r.matches[p.index] = no
-		if slices.ContainsFunc(r.peers, func(m *policy.PeerMatcher) bool { return m.Matches(p.addr, p.pod, p.namespace) }) {
+		if slices.ContainsFunc(r.peers, func(m *policy.PeerMatcher) bool { return m.Matches(p.known(), p.pod, p.namespace) }) {
 			r.matches[p.index] = yes
 		}
 	}
-	return r.matches[p.index] == yes
+	if r.matches[p.index] == yes {
+		return bits{all: true}
+	}
+	if p.parts == nil {
+		return bits{}
+	}
+	out, ok := r.blocks[p.parts]
+	if !ok {
+		for i := range r.Peers {
+			if r.Peers[i].IPBlock != nil {
+				out = out.or(p.parts.bitsOf(r.peers[i]), len(p.parts.list))
+			}
+		}
+		r.blocks[p.parts] = out
+	}
+	return out
+}
+
+// known is the address, or none.
+func (p *place) known() netip.Addr {
+	if p.parts != nil {
+		return netip.Addr{}
+	}
+	return p.addr
 }
 
 func (r *rule) matchesPort(to *place, port Port) bool {
@@ -87,21 +133,30 @@ func (r *rule) matchesPort(to *place, port Port) bool {
 	return matches
 }
 
-// accepts judges one direction of a flow between p, which the direction is seen from, and peer.
-func (p *place) accepts(d policy.Direction, peer *place, port Port) bool {
+// accepts judges one direction of a flow between p, which the direction is seen from, and peer: the parts of the peer's possible addresses
+// for which the flow is allowed.
+func (p *place) accepts(d policy.Direction, peer *place, port Port) bits {
 	if !p.isolated[d] {
-		return true
+		return bits{all: true}
 	}
 	to := p
 	if d == policy.Egress {
 		to = peer
 	}
+	var out bits
 	for _, r := range p.rules[d] {
-		if r.matchesPeer(peer) && r.matchesPort(to, port) {
-			return true
+		in := r.matchesPeer(peer)
+		if in.none() || !r.matchesPort(to, port) {
+			continue
+		}
+		if in.all {
+			return in
+		}
+		if out = out.or(in, len(peer.parts.list)); out.all {
+			return out
 		}
 	}
-	return false
+	return out
 }
 
 // looks is what policies can tell addresses apart by.

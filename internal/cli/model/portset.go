@@ -9,28 +9,54 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// PortSet is a set of ports, exact: Everything, or ranges that are sorted, disjoint and apart.
+// PortSet is an exact set of ports.
 type PortSet struct {
-	// Everything is every port of every protocol, also of protocols that have no ports.
-	Everything bool
-	Ranges     []policy.PortRange
+	// Others are the protocols besides TCP, UDP and SCTP, such as ICMP.
+	Others bool
+	// Ranges are sorted, disjoint and apart.
+	Ranges []policy.PortRange
 }
 
 var portProtocols = []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}
 
+// EveryPort is every port of every protocol, also of protocols that have no ports.
+func EveryPort() PortSet {
+	out := PortSet{Others: true}
+	for _, p := range portProtocols {
+		out.Ranges = append(out.Ranges, policy.PortRange{Protocol: p, First: 1, Last: 65535})
+	}
+	return out
+}
+
 // Empty reports whether there is no port in the set.
-func (s PortSet) Empty() bool { return !s.Everything && len(s.Ranges) == 0 }
+func (s PortSet) Empty() bool { return !s.Others && len(s.Ranges) == 0 }
+
+func (s PortSet) equal(t PortSet) bool {
+	return s.Others == t.Others && slices.Equal(s.Ranges, t.Ranges)
+}
+
+// Everything reports whether every port of every protocol is in the set.
+func (s PortSet) Everything() bool { return s.Others && EveryPort().Minus(s).Empty() }
+
+const otherProtocols = "protocols other than TCP, UDP and SCTP"
 
 // String is "TCP 80, TCP 8000-8080", "all ports" or "no port".
 func (s PortSet) String() string {
-	if s.Everything {
-		return "all ports"
-	}
-	if len(s.Ranges) == 0 {
+	if s.Empty() {
 		return "no port"
 	}
-	if rest := (PortSet{Everything: true}).Minus(s); len(rest.Ranges) < len(s.Ranges) {
+	rest := EveryPort().Minus(s)
+	switch {
+	case rest.Empty():
+		return "all ports"
+	case len(rest.Ranges) == 0: // which leaves the other protocols
+		return "all of TCP, UDP and SCTP"
+	case s.Others && len(rest.Ranges) < len(s.Ranges):
 		return "all ports but " + names(rest.Ranges)
+	case s.Others && len(s.Ranges) == 0:
+		return otherProtocols
+	case s.Others:
+		return names(s.Ranges) + ", " + otherProtocols
 	}
 	return names(s.Ranges)
 }
@@ -53,27 +79,10 @@ func names(ranges []policy.PortRange) string {
 // MarshalText makes a PortSet a string in JSON.
 func (s PortSet) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-func (s PortSet) ranges() []policy.PortRange {
-	if !s.Everything {
-		return s.Ranges
-	}
-	var out []policy.PortRange
-	for _, p := range portProtocols {
-		out = append(out, policy.PortRange{Protocol: p, First: 1, Last: 65535})
-	}
-	return out
-}
-
-// Minus is what is in s and not in t. Of everything less some ports, protocols without ports are not told.
+// Minus is the set of ports that are in s and not in t.
 func (s PortSet) Minus(t PortSet) PortSet {
-	if t.Empty() {
-		return s
-	}
-	if t.Everything {
-		return PortSet{}
-	}
-	var out PortSet
-	for _, r := range s.ranges() {
+	out := PortSet{Others: s.Others && !t.Others}
+	for _, r := range s.Ranges {
 		from := int(r.First)
 		for _, q := range t.Ranges {
 			if q.Protocol != r.Protocol || int(q.Last) < from || q.First > r.Last {
@@ -91,19 +100,19 @@ func (s PortSet) Minus(t PortSet) PortSet {
 	return out
 }
 
-// Plus is what is in either.
+// Plus is the set of ports that are in either.
 func (s PortSet) Plus(t PortSet) PortSet {
 	switch {
-	case s.Everything || t.Empty():
-		return s
-	case t.Everything || s.Empty():
+	case s.Empty():
 		return t
+	case t.Empty():
+		return s
 	}
 	all := slices.Concat(s.Ranges, t.Ranges)
 	slices.SortFunc(all, func(a, b policy.PortRange) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
 	})
-	var out PortSet
+	out := PortSet{Others: s.Others || t.Others}
 	for _, r := range all {
 		if n := len(out.Ranges); n > 0 && out.Ranges[n-1].Protocol == r.Protocol && int(r.First) <= int(out.Ranges[n-1].Last)+1 {
 			out.Ranges[n-1].Last = max(out.Ranges[n-1].Last, r.Last)
@@ -114,36 +123,36 @@ func (s PortSet) Plus(t PortSet) PortSet {
 	return out
 }
 
-// ports are those on which a reaches b. Between the ports that rules and b's containers name, verdicts do not change: one of each
-// such interval is asked about.
-func ports(a, b *place) PortSet {
-	if !a.isolated[policy.Egress] && !b.isolated[policy.Ingress] {
-		return PortSet{Everything: true}
+// add the ports of an interval.
+func (s *PortSet) add(i interval) {
+	if !i.protocol.HasPorts() {
+		s.Others = true
+		return
 	}
-	accepts := func(p Port) bool { return a.accepts(policy.Egress, b, p) && b.accepts(policy.Ingress, a, p) }
-	// a protocol that has no ports is accepted by rules without ports only
-	if accepts(Port{Protocol: policy.ICMP}) {
-		return PortSet{Everything: true}
-	}
-	var out PortSet
+	*s = s.Plus(PortSet{Ranges: []policy.PortRange{{Protocol: i.protocol, First: i.first, Last: i.last}}})
+}
+
+// interval is a range of ports that no rule tells apart, or all protocols without ports.
+type interval struct {
+	protocol    policy.Protocol
+	first, last uint16
+}
+
+func (i interval) port() Port { return Port{i.protocol, i.first} }
+
+// intervals between the ports that the rules of these pairs and the containers of their destinations name. A protocol without ports is
+// allowed by rules without ports only.
+func intervals(pairs ...[2]*place) []interval {
+	out := []interval{{protocol: policy.ICMP}}
 	for _, protocol := range portProtocols {
 		starts := []int{1}
-		for _, r := range slices.Concat(a.rules[policy.Egress], b.rules[policy.Ingress]) {
-			for i := range r.Ports {
-				p := &r.Ports[i]
-				if policy.ProtocolOf(p.Protocol) != protocol || p.Port == nil || p.Port.StrVal != "" {
-					continue
+		for _, pair := range pairs {
+			starts = pair[0].edges(starts, policy.Egress, protocol)
+			starts = pair[1].edges(starts, policy.Ingress, protocol)
+			if pair[1].pod != nil {
+				for _, n := range policy.ContainerPorts(pair[1].pod) {
+					starts = append(starts, int(n.Port), int(n.Port)+1)
 				}
-				last := p.Port.IntVal
-				if p.EndPort != nil {
-					last = *p.EndPort
-				}
-				starts = append(starts, int(p.Port.IntVal), int(last)+1)
-			}
-		}
-		if b.pod != nil {
-			for _, n := range policy.ContainerPorts(b.pod) {
-				starts = append(starts, int(n.Port), int(n.Port)+1)
 			}
 		}
 		slices.Sort(starts)
@@ -153,10 +162,26 @@ func ports(a, b *place) PortSet {
 			if i+1 < len(starts) {
 				last = starts[i+1] - 1
 			}
-			if accepts(Port{protocol, uint16(first)}) {
-				out = out.Plus(PortSet{Ranges: []policy.PortRange{{Protocol: protocol, First: uint16(first), Last: uint16(last)}}})
-			}
+			out = append(out, interval{protocol, uint16(first), uint16(last)})
 		}
 	}
 	return out
+}
+
+// edges of the ports that a place's rules name.
+func (p *place) edges(starts []int, d policy.Direction, protocol policy.Protocol) []int {
+	for _, r := range p.rules[d] {
+		for i := range r.Ports {
+			port := &r.Ports[i]
+			if policy.ProtocolOf(port.Protocol) != protocol || port.Port == nil || port.Port.StrVal != "" {
+				continue
+			}
+			last := port.Port.IntVal
+			if port.EndPort != nil {
+				last = *port.EndPort
+			}
+			starts = append(starts, int(port.Port.IntVal), int(last)+1)
+		}
+	}
+	return starts
 }

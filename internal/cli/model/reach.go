@@ -15,6 +15,7 @@ type Reach struct {
 	places    map[string]*place // by looks
 	groups    map[Workload]*group
 	looks     *looks
+	parts     [2]*possibleParts // of IPv4 and IPv6 addresses of pods that are not known
 }
 
 // group is a workload's places.
@@ -48,10 +49,11 @@ const (
 	Allowed
 	Denied
 	Partial // some pods, or one of two families
+	Depends // on the address of a pod, which is not known
 )
 
 func (v Verdict) String() string {
-	return [...]string{"", "allowed", "denied", "partial"}[v]
+	return [...]string{"", "allowed", "denied", "partial", "depends"}[v]
 }
 
 // MarshalText makes a Verdict a string in JSON.
@@ -62,12 +64,13 @@ func Outside(addr netip.Addr) Workload { return Workload{Kind: "Address", Name: 
 
 // NewReach of a cluster, and of addresses outside it.
 func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
-	return newReach(NewEvaluator(c), outside)
+	e := NewEvaluator(c)
+	return newReach(e, e.possibleParts(blocksOf(c.Policies)), outside)
 }
 
-func newReach(e *Evaluator, outside []netip.Addr) *Reach {
+func newReach(e *Evaluator, parts [2]*possibleParts, outside []netip.Addr) *Reach {
 	c := e.Cluster()
-	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies)}
+	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies), parts: parts}
 	for i := range c.Pods {
 		pod := &c.Pods[i]
 		if !policy.IsPeer(&pod.Pod) {
@@ -100,16 +103,18 @@ func (r *Reach) place(addr netip.Addr, pod *Pod) *place {
 		family = "4 "
 	}
 	var object *corev1.Pod
+	var parts *possibleParts
+	known := addr
 	if pod != nil {
-		object = &pod.Pod
+		if object = &pod.Pod; pod.Invented {
+			family, known, parts = "? "+family, netip.Addr{}, r.parts[familyOf(addr)]
+		}
 	}
-	key := family + r.looks.of(addr, object)
+	key := family + r.looks.of(known, object)
 	p := r.places[key]
 	if p == nil {
-		p = &place{index: len(r.places), addr: addr}
-		if pod != nil {
-			p.pod = &pod.Pod
-		}
+		p = &place{index: len(r.places), addr: addr, pod: object, parts: parts}
+		p.assumed = parts != nil && addr.Is6() && r.evaluator.Cluster().assumed6
 		r.places[key] = p
 	}
 	return p
@@ -151,6 +156,13 @@ func (r *Reach) judge(e *Evaluator) {
 	}
 }
 
+func familyOf(addr netip.Addr) int {
+	if addr.Is4() {
+		return 0
+	}
+	return 1
+}
+
 // Verdict says whether pods of one workload reach a port of another's. NotAsked: they have no family in common, or the only pod
 // of both is the same.
 func (r *Reach) Verdict(from, to Workload, port Port) Verdict {
@@ -158,16 +170,22 @@ func (r *Reach) Verdict(from, to Workload, port Port) Verdict {
 }
 
 func (g *group) verdict(to *group, port Port) Verdict {
-	allowed, denied := false, false
+	allowed, denied, depends := false, false, false
 	g.eachPair(to, func(a, b *place) bool {
-		if a.accepts(policy.Egress, b, port) && b.accepts(policy.Ingress, a, port) {
-			allowed = true
-		} else {
+		out, in := a.accepts(policy.Egress, b, port), b.accepts(policy.Ingress, a, port)
+		switch {
+		case out.none() || in.none():
 			denied = true
+		case out.all && in.all:
+			allowed = true
+		default:
+			depends = true
 		}
-		return !allowed || !denied
+		return !depends
 	})
 	switch {
+	case depends:
+		return Depends
 	case allowed && denied:
 		return Partial
 	case allowed:
@@ -185,7 +203,7 @@ func (g *group) eachPair(to *group, yield func(a, b *place) bool) {
 	}
 	for _, a := range g.places {
 		for _, b := range to.places {
-			if a.addr.Is4() != b.addr.Is4() || g == to && a.place == b.place && b.addresses == 1 {
+			if a.addr.Is4() != b.addr.Is4() || a.assumed && b.assumed || g == to && a.place == b.place && b.addresses == 1 {
 				continue
 			}
 			if !yield(a.place, b.place) {

@@ -7,34 +7,43 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	"github.com/kidoban/kidoban/internal/cli/fastyaml"
+	yamlv3 "go.yaml.in/yaml/v3"
+	"sigs.k8s.io/yaml"
 )
 
-// file is read, cut into documents and translated beside others, and taken in after those before it.
+// file is read, cut into documents and decoded in parallel with others, and added after those before it.
 type file struct {
 	name      string
 	path      string // where text is to be read from
+	found     bool   // in a directory: not named by the user, so it may be another program's file
 	text      []byte
 	documents []*document
 	err       error
+	// objects of all kinds and Lists that it holds.
+	objects, lists int
 }
 
+// document is one YAML document or one JSON value.
 type document struct {
-	yaml []byte
+	text []byte
 	json []byte
 	// wanted whatever its kind.
 	wanted bool
+	// other: an object of a kind that is not decoded.
+	other bool
 	// items are the objects of it: itself, or those of a List.
 	items []*item
+	lists int
 	err   error
 }
 
-// read takes in files.
+// read files and add their objects.
 func (m *Manifests) read(files []*file) error {
 	var documents []*document
 	parallel(files, (*file).cut)
@@ -44,16 +53,25 @@ func (m *Manifests) read(files []*file) error {
 	for _, d := range documents {
 		d.wanted = m.Other != nil
 	}
-	parallel(documents, (*document).translate)
+	parallel(documents, (*document).decode)
 	var items []*item
 	for _, d := range documents {
 		items = append(items, d.items...)
 	}
 	parallel(items, (*item).decode)
 	for _, f := range files {
+		if f.isOthers() {
+			m.Notes = append(m.Notes, fmt.Sprintf("skipped %s: it holds no Kubernetes objects", f.name))
+			continue
+		}
 		for i, d := range f.documents {
 			if err := d.addTo(m); err != nil {
 				return fmt.Errorf("%s: document %d: %w", f.name, i+1, err)
+			}
+			f.objects += len(d.items)
+			f.lists += d.lists
+			if d.other {
+				f.objects++
 			}
 		}
 		if f.err != nil {
@@ -63,7 +81,24 @@ func (m *Manifests) read(files []*file) error {
 	return nil
 }
 
-// parallel does the same to all of a list, on all CPUs.
+// isOthers reports whether a file in a directory is YAML or JSON of another program: no document of it is an object.
+func (f *file) isOthers() bool {
+	if !f.found || f.err != nil {
+		return false
+	}
+	others := 0
+	for _, d := range f.documents {
+		switch {
+		case errors.Is(d.err, errNotObject) && len(d.items) == 0:
+			others++
+		case d.err != nil || len(d.items) > 0 || d.other || d.lists > 0:
+			return false
+		}
+	}
+	return others > 0
+}
+
+// parallel calls do for each of a list, on all CPUs.
 func parallel[T any](list []T, do func(T)) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -77,87 +112,127 @@ func parallel[T any](list []T, do func(T)) {
 	wg.Wait()
 }
 
+// cut a file into documents at the lines "---" and "...". YAML allows neither anywhere else at the beginning of a line.
 func (f *file) cut() {
 	if f.path != "" {
 		if f.text, f.err = os.ReadFile(f.path); f.err != nil {
 			return
 		}
 	}
-	if text := bytes.TrimSpace(f.text); bytes.HasPrefix(text, []byte("{")) && !bytes.HasPrefix(text, []byte("{{")) { // that is a template
-		f.cutJSON()
+	text := bytes.TrimPrefix(f.text, []byte("\xef\xbb\xbf"))
+	if bytes.IndexByte(text, '\r') >= 0 {
+		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	}
+	for len(text) > 0 {
+		end, next := boundary(text)
+		f.add(text[:end])
+		if rest := bytes.TrimSpace(text[min(end+3, next):next]); len(rest) > 0 && rest[0] != '#' {
+			f.documents = append(f.documents, &document{err: fmt.Errorf("a document begins on the line below its separator, and here is %q on it", rest)})
+		}
+		text = text[next:]
+	}
+}
+
+// boundary finds the first line that separates documents: from end to next, which are the length of text where there is none.
+func boundary(text []byte) (end, next int) {
+	for at := 0; at < len(text); {
+		line := text[at:]
+		n := bytes.IndexByte(line, '\n')
+		if n >= 0 {
+			line = line[:n]
+		}
+		if len(line) >= 3 && (line[0] == '-' && string(line[:3]) == "---" || line[0] == '.' && string(line[:3]) == "...") &&
+			(len(line) == 3 || line[3] == ' ' || line[3] == '\t') {
+			if n < 0 {
+				return at, len(text)
+			}
+			return at, at + n + 1
+		}
+		if n < 0 {
+			break
+		}
+		at += n + 1
+	}
+	return len(text), len(text)
+}
+
+// add the text between two separators: YAML, or JSON values one after another.
+func (f *file) add(text []byte) {
+	trimmed := bytes.TrimSpace(text)
+	if len(trimmed) == 0 || isDirective(trimmed) {
 		return
 	}
-	if bytes.IndexByte(f.text, '\r') >= 0 {
-		f.text = bytes.ReplaceAll(f.text, []byte("\r\n"), []byte("\n"))
-	}
-	for rest := f.text; len(rest) > 0; {
-		end, next := separator(rest)
-		if end > 0 {
-			f.documents = append(f.documents, &document{yaml: rest[:end]})
+	if trimmed[0] == '{' || trimmed[0] == '[' {
+		var values []*document
+		for decoder := json.NewDecoder(bytes.NewReader(trimmed)); ; {
+			d := &document{}
+			err := decoder.Decode((*json.RawMessage)(&d.json))
+			if errors.Is(err, io.EOF) {
+				f.documents = append(f.documents, values...)
+				return
+			}
+			if err != nil && len(values) == 0 {
+				break // YAML in the style of JSON
+			}
+			d.err = err
+			if values = append(values, d); err != nil {
+				f.documents = append(f.documents, values...)
+				return
+			}
 		}
-		if said := bytes.TrimSpace(bytes.TrimPrefix(rest[end:next], []byte("---"))); len(said) > 0 && said[0] != '#' {
-			f.documents = append(f.documents, &document{err: fmt.Errorf("a document begins on the line below its separator, and here is %q on it", said)})
-		}
-		rest = rest[next:]
 	}
+	f.documents = append(f.documents, &document{text: text})
 }
 
-// separator finds the line between two documents: from end to next, which are the length of text where there is none.
-func separator(text []byte) (end, next int) {
-	if !bytes.HasPrefix(text, []byte("---")) {
-		if end = bytes.Index(text, []byte("\n---")) + 1; end == 0 {
-			return len(text), len(text)
+// isDirective reports whether a text is YAML's directives for the document that follows.
+func isDirective(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '%' && line[0] != '#' {
+			return false
 		}
 	}
-	if n := bytes.IndexByte(text[end:], '\n'); n >= 0 {
-		return end, end + n + 1
-	}
-	return end, len(text)
+	return bytes.IndexByte(text, '%') >= 0
 }
 
-func (f *file) cutJSON() {
-	if text, ok := fastyaml.Try(f.text, idle); ok {
-		f.documents = []*document{{json: text}}
-		return
-	}
-	for decoder := json.NewDecoder(bytes.NewReader(f.text)); ; {
-		d := &document{}
-		d.err = decoder.Decode((*json.RawMessage)(&d.json))
-		if errors.Is(d.err, io.EOF) {
+// decode a document that concerns policies: YAML becomes JSON, and a List its items.
+func (d *document) decode() {
+	if d.err == nil && d.json == nil {
+		if !d.wanted && !concerns(d.text) {
+			d.other = true
 			return
 		}
-		if f.documents = append(f.documents, d); d.err != nil {
-			return
+		d.json, d.err = toJSON(d.text)
+		if d.err != nil && bytes.Contains(d.text, []byte("{{")) {
+			d.err = errTemplate
 		}
+	}
+	if d.err == nil {
+		d.items, d.lists, d.err = itemsOf(d.json)
 	}
 }
 
-// idle is what of pods, their templates and nodes no policy asks for, and is most of them.
-var idle = func() fastyaml.Skip {
-	none := fastyaml.Skip{}
-	container := fastyaml.Skip{"args": none, "command": none, "env": none, "envFrom": none, "lifecycle": none, "livenessProbe": none, "readinessProbe": none,
-		"resources": none, "securityContext": none, "startupProbe": none, "volumeDevices": none, "volumeMounts": none}
-	pod := fastyaml.Skip{"affinity": none, "containers": container, "initContainers": container, "securityContext": none, "tolerations": none,
-		"topologySpreadConstraints": none, "volumes": none}
-	object := fastyaml.Skip{"metadata": {"managedFields": none}, "spec": pod,
-		"status": {"conditions": none, "containerStatuses": none, "ephemeralContainerStatuses": none, "images": none, "initContainerStatuses": none}}
-	pod["template"] = fastyaml.Skip{"spec": pod}
-	pod["jobTemplate"] = fastyaml.Skip{"spec": pod}
-	object["items"] = object
-	return object
-}()
+var errTemplate = errors.New("this is an unrendered template: render it first, as by `helm template CHART | kubectl kidoban … -f -`")
 
-// translate makes JSON of a document that concerns policies: of reading a big cluster it is most.
-func (d *document) translate() {
-	if d.err == nil && d.json == nil && (d.wanted || concerns(d.yaml)) {
-		d.json, d.err = fastyaml.ToJSON(d.yaml, idle)
-		if d.err != nil && bytes.Contains(d.yaml, []byte("{{")) {
-			d.err = errors.New("this is a template: render it first, as by `helm template CHART | kubectl kidoban … -f -`")
+var duplicate = regexp.MustCompile(`line (\d+): key (".*") already set in map`)
+
+// toJSON makes JSON of one YAML document. A key that occurs twice is an error.
+func toJSON(text []byte) ([]byte, error) {
+	out, err := yaml.YAMLToJSONStrict(text)
+	if err == nil {
+		return out, nil
+	}
+	if bytes.Contains(text, []byte("<<")) {
+		// the strict reader takes a key that overrides a merged one for a duplicate; this one tells them apart
+		var node any
+		if err := yamlv3.Unmarshal(text, &node); err != nil {
+			return nil, err
 		}
+		return yaml.YAMLToJSON(text)
 	}
-	if d.err == nil && d.json != nil {
-		d.items, d.err = itemsOf(d.json)
+	if m := duplicate.FindStringSubmatch(err.Error()); m != nil {
+		return nil, fmt.Errorf("line %s: duplicate field %s", m[1], m[2])
 	}
+	return nil, err
 }
 
 func (d *document) addTo(m *Manifests) error {
@@ -172,13 +247,17 @@ func (d *document) addTo(m *Manifests) error {
 	return d.err
 }
 
-// concerns is false for a document whose kind, in plain sight, is none of ours: most of a chart need not be parsed.
+// concerns is false for a document whose kind, in plain sight, is none that is read or reported: most of a chart need not be parsed.
 func concerns(document []byte) bool {
+	found := false
 	for line := range bytes.Lines(document) {
 		if kind, ok := bytes.CutPrefix(line, []byte("kind:")); ok {
 			name := strings.Trim(string(bytes.TrimSpace(kind)), `"'`)
-			return kinds[name] || strings.HasSuffix(name, "List") || strings.ContainsAny(name, "{#&")
+			if found || isConcern(name) || strings.HasSuffix(name, "List") || strings.ContainsAny(name, "{#&* ") {
+				return true
+			}
+			found = true
 		}
 	}
-	return true
+	return !found
 }

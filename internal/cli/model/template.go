@@ -3,20 +3,13 @@ package model
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/kidoban/kidoban/internal/policy"
 )
-
-// Synthetic is the block that pods without an address are given one of: one for benchmarks (RFC 2544), which no cluster uses
-// and few policies name.
-var Synthetic = netip.MustParsePrefix("198.18.0.0/15")
 
 // nodes is how many pods a DaemonSet is read as.
 const nodes = 2
@@ -27,52 +20,46 @@ type template struct {
 	labels   map[string]string
 	spec     corev1.PodSpec
 	replicas int
+	// owner is the controller of the workload's own object, nil where it has none.
+	owner *metav1.OwnerReference
+	// old: a ReplicaSet of an earlier revision.
+	old bool
 }
 
-func newTemplate(o metav1.Object, kind string, replicas *int32, t *corev1.PodTemplateSpec) *template {
-	n := 1
-	if replicas != nil {
-		n = int(*replicas)
+// templateOf a workload's object, and the controller that made the object; nil where the object has no template.
+func templateOf(object metav1.Object) (*template, *metav1.OwnerReference) {
+	newTemplate := func(kind string, replicas *int32, t *corev1.PodTemplateSpec) *template {
+		n := 1
+		if replicas != nil {
+			n = max(1, int(*replicas)) // scaled to zero, it is judged as one pod would be
+		}
+		return &template{workload: Workload{object.GetNamespace(), kind, object.GetName()}, labels: t.Labels, spec: t.Spec, replicas: n}
 	}
-	return &template{workload: Workload{o.GetNamespace(), kind, o.GetName()}, labels: t.Labels, spec: t.Spec, replicas: n}
-}
-
-func fromDeployment(o *appsv1.Deployment) *template {
-	return newTemplate(o, "Deployment", o.Spec.Replicas, &o.Spec.Template)
-}
-
-func fromReplicaSet(o *appsv1.ReplicaSet) *template {
-	if metav1.GetControllerOf(o) != nil {
-		return nil // its Deployment says more
+	var t *template
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		t = newTemplate("Deployment", o.Spec.Replicas, &o.Spec.Template)
+	case *appsv1.ReplicaSet:
+		t = newTemplate("ReplicaSet", o.Spec.Replicas, &o.Spec.Template)
+		t.old = o.Spec.Replicas != nil && *o.Spec.Replicas == 0
+	case *corev1.ReplicationController:
+		if o.Spec.Template == nil {
+			return nil, nil
+		}
+		t = newTemplate("ReplicationController", o.Spec.Replicas, o.Spec.Template)
+	case *appsv1.StatefulSet:
+		t = newTemplate("StatefulSet", o.Spec.Replicas, &o.Spec.Template)
+	case *appsv1.DaemonSet:
+		n := int32(nodes)
+		t = newTemplate("DaemonSet", &n, &o.Spec.Template)
+	case *batchv1.Job:
+		t = job(newTemplate("Job", o.Spec.Parallelism, &o.Spec.Template))
+	case *batchv1.CronJob:
+		t = job(newTemplate("CronJob", o.Spec.JobTemplate.Spec.Parallelism, &o.Spec.JobTemplate.Spec.Template))
+	default:
+		return nil, nil
 	}
-	return newTemplate(o, "ReplicaSet", o.Spec.Replicas, &o.Spec.Template)
-}
-
-func fromReplicationController(o *corev1.ReplicationController) *template {
-	if o.Spec.Template == nil {
-		return nil
-	}
-	return newTemplate(o, "ReplicationController", o.Spec.Replicas, o.Spec.Template)
-}
-
-func fromStatefulSet(o *appsv1.StatefulSet) *template {
-	return newTemplate(o, "StatefulSet", o.Spec.Replicas, &o.Spec.Template)
-}
-
-func fromDaemonSet(o *appsv1.DaemonSet) *template {
-	n := int32(nodes)
-	return newTemplate(o, "DaemonSet", &n, &o.Spec.Template)
-}
-
-func fromJob(o *batchv1.Job) *template {
-	if metav1.GetControllerOf(o) != nil {
-		return nil // its CronJob says more
-	}
-	return job(newTemplate(o, "Job", o.Spec.Parallelism, &o.Spec.Template))
-}
-
-func fromCronJob(o *batchv1.CronJob) *template {
-	return job(newTemplate(o, "CronJob", o.Spec.JobTemplate.Spec.Parallelism, &o.Spec.JobTemplate.Spec.Template))
+	return t, metav1.GetControllerOf(object)
 }
 
 // job adds the labels that the Job controller gives its pods.
@@ -85,7 +72,7 @@ func job(t *template) *template {
 func (t *template) pods() []Pod {
 	var out []Pod
 	for i := range t.replicas {
-		p := Pod{Workload: t.workload, Synthetic: true}
+		p := Pod{Workload: t.workload, Invented: true}
 		p.Namespace, p.Name = t.workload.Namespace, fmt.Sprintf("%s-%d", t.workload.Name, i)
 		p.Labels, p.Spec = t.labels, t.spec
 		if t.workload.Kind == "StatefulSet" {
@@ -106,55 +93,4 @@ func with(labels map[string]string, pairs ...string) map[string]string {
 		out[pairs[i]] = pairs[i+1]
 	}
 	return out
-}
-
-// addressPods gives an address to each pod that has none and could have one.
-func (c *Cluster) addressPods() error {
-	taken := map[netip.Addr]bool{}
-	for i := range c.Pods {
-		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
-			taken[a] = true
-		}
-	}
-	next := Synthetic.Addr().Next()
-	for i := range c.Pods {
-		p := &c.Pods[i]
-		if p.Spec.HostNetwork || len(policy.PodAddresses(&p.Pod)) > 0 || !p.Synthetic {
-			continue
-		}
-		for taken[next] {
-			next = next.Next()
-		}
-		if !Synthetic.Contains(next) {
-			return fmt.Errorf("more pods than %s has addresses for", Synthetic)
-		}
-		p.Status.PodIP = next.String()
-		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
-		next = next.Next()
-	}
-	return nil
-}
-
-// Synthetic6 is the block of the same use for IPv6 (RFC 5180).
-var Synthetic6 = netip.MustParsePrefix("2001:2::/48")
-
-// AddressFamilies gives pods whose addresses mean nothing outside one of each of these families.
-func (c *Cluster) AddressFamilies(ipv4, ipv6 bool) {
-	for i := range c.Pods {
-		p := &c.Pods[i]
-		a, err := netip.ParseAddr(p.Status.PodIP)
-		if err != nil || !p.Synthetic || !Synthetic.Contains(a) {
-			continue
-		}
-		p.Status.PodIPs = nil
-		if ipv4 {
-			p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
-		}
-		if ipv6 {
-			b, a4 := Synthetic6.Addr().As16(), a.As4()
-			copy(b[12:], a4[:])
-			p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: netip.AddrFrom16(b).String()})
-		}
-		p.Status.PodIP = p.Status.PodIPs[0].IP
-	}
 }

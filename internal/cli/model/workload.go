@@ -12,8 +12,8 @@ import (
 // scheduled matches the names of a CronJob's Jobs: its own name and the minute that the Job is for.
 var scheduled = regexp.MustCompile(`^(.+)-\d{8,}$`)
 
-// WorkloadOf finds what a pod belongs to by its controller. A ReplicaSet that a Deployment made, and a Job that a CronJob made, are
-// known by their names, so that their owners need not be asked for.
+// WorkloadOf returns the workload that a pod belongs to by its controller. A ReplicaSet that a Deployment made is known by the label that the
+// Deployment gives its pods.
 func WorkloadOf(pod *corev1.Pod) Workload {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
@@ -27,13 +27,32 @@ func WorkloadOf(pod *corev1.Pod) Workload {
 				w.Kind, w.Name = "Deployment", name
 			}
 		}
-	case "Job":
-		if m := scheduled.FindStringSubmatch(owner.Name); m != nil {
-			w.Kind, w.Name = "CronJob", m[1]
-		}
 	case "Node": // a static pod: one for each node
 		if name, ok := strings.CutSuffix(pod.Name, "-"+owner.Name); ok {
 			w.Kind, w.Name = "Pod", name
+		}
+	}
+	return w
+}
+
+// workloadOf returns the workload of a pod among all objects. The Job of a CronJob is known by the Job's own controller. Where the Job was not
+// read it is known by its name, if there is such a CronJob.
+func (m *Manifests) workloadOf(pod *corev1.Pod) Workload {
+	w := WorkloadOf(pod)
+	if w.Kind != "Job" {
+		return w
+	}
+	if owner, ok := m.jobs[w]; ok {
+		if owner != nil {
+			w.Kind, w.Name = owner.Kind, owner.Name
+		}
+		return w
+	}
+	if match := scheduled.FindStringSubmatch(w.Name); match != nil {
+		for _, t := range m.templates {
+			if t.workload == (Workload{w.Namespace, "CronJob", match[1]}) {
+				return t.workload
+			}
 		}
 	}
 	return w

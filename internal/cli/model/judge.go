@@ -1,0 +1,109 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Alternative is the verdict for some of the addresses that a pod may have.
+type Alternative struct {
+	policy.ClusterVerdict
+	Parts []Part // empty where the address is known
+}
+
+// Judge evaluates one direction of a flow as Evaluate does, for all addresses that the peer may have if its own is not known. Alternatives are
+// by their verdicts: one, where the address does not matter.
+func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
+	v := e.Evaluate(d, f)
+	addr := f.Peer(d)
+	peer := e.byAddress[addr]
+	if len(v.Isolating) == 0 || !e.isInvented(addr) {
+		return []Alternative{{ClusterVerdict: v}}
+	}
+	var rules []ruleOf
+	var blocks []netip.Prefix
+	for _, np := range v.Isolating {
+		for i, r := range policy.ClusterRules(d, np) {
+			rules = append(rules, ruleOf{newRule(np.Namespace, r, 1), policy.ClusterVerdict{Allowed: true, Isolating: v.Isolating, Policy: np, Rule: i}})
+			blocks = append(blocks, blocksOfRule(&r)...)
+		}
+	}
+	p := &place{addr: addr}
+	if peer != nil {
+		p.pod = &peer.Pod
+		if ns := e.namespaces[peer.Namespace]; ns != nil {
+			p.namespace = ns.Labels
+		}
+	}
+	p.parts = e.partsOf(addr, blocks)
+	to := p
+	if d == policy.Ingress {
+		to = &place{addr: f.Destination}
+		if target := e.byAddress[f.Destination]; target != nil {
+			to.pod = &target.Pod
+		}
+	}
+	var out []Alternative
+	port := Port{f.Protocol, f.Port}
+	for i, part := range p.parts.list {
+		is := policy.ClusterVerdict{Isolating: v.Isolating}
+		for _, r := range rules {
+			if r.matchesPeer(p).has(i) && r.matchesPort(to, port) {
+				is = r.verdict
+				break
+			}
+		}
+		k := slices.IndexFunc(out, func(a Alternative) bool { return a.Policy == is.Policy && a.Rule == is.Rule })
+		if k < 0 {
+			k = len(out)
+			out = append(out, Alternative{ClusterVerdict: is})
+		}
+		out[k].Parts = append(out[k].Parts, part)
+	}
+	if len(out) == 1 {
+		out[0].Parts = nil
+	}
+	return out
+}
+
+// ruleOf a policy, and the verdict where it is the first that allows.
+type ruleOf struct {
+	*rule
+	verdict policy.ClusterVerdict
+}
+
+// isInvented reports whether an address was given to a pod, or to one of the host's network, whose own is not known.
+func (e *Evaluator) isInvented(addr netip.Addr) bool {
+	if p := e.byAddress[addr]; p != nil {
+		return p.Invented
+	}
+	return e.onHosts[addr] != nil
+}
+
+// partsOf the possible addresses of the pod at addr, as blocks tell them apart.
+func (e *Evaluator) partsOf(addr netip.Addr, blocks []netip.Prefix) *possibleParts {
+	space := e.cluster.possible(addr.Is4(), e.byAddress[addr] == nil)
+	return &possibleParts{slices.DeleteFunc(Parts(space, slices.Concat(blocks, e.cluster.Addressing.ServiceCIDRs)), e.isTaken)}
+}
+
+// possibleParts of pods' addresses of both families.
+func (e *Evaluator) possibleParts(blocks []netip.Prefix) (out [2]*possibleParts) {
+	c := e.cluster
+	if !slices.ContainsFunc(c.Pods, func(p Pod) bool { return p.Invented }) {
+		return out
+	}
+	for f, is4 := range [2]bool{true, false} {
+		out[f] = &possibleParts{slices.DeleteFunc(Parts(c.possible(is4, false), slices.Concat(blocks, c.Addressing.ServiceCIDRs)), e.isTaken)}
+	}
+	return out
+}
+
+// isTaken reports whether a part is another pod's or Services'.
+func (e *Evaluator) isTaken(part Part) bool {
+	if p := e.byAddress[part.First]; part.First == part.Last && p != nil && !p.Invented {
+		return true
+	}
+	return slices.ContainsFunc(e.cluster.Addressing.ServiceCIDRs, func(s netip.Prefix) bool { return s.Contains(part.First) })
+}
