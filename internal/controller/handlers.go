@@ -93,12 +93,21 @@ func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint
 		if !c.resolver.Started() {
 			return
 		}
+		if old != nil {
+			if key, ok := plan.KeyOf(*old); ok && (now == nil || !isKey(*now, key)) { // deleted, or replaced while the watch was down
+				q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Gone(key, time.Now()))
+			}
+		}
 		if now != nil {
 			c.compare(q, *now)
-		} else if key, ok := plan.KeyOf(*old); ok {
-			q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Gone(key, time.Now()))
 		}
 	})
+}
+
+// isKey reports whether a slice is the one of this group and index.
+func isKey(pes *v1alpha1.PolicyEndpointSlice, key resolver.SliceKey) bool {
+	is, ok := plan.KeyOf(pes)
+	return ok && is == key
 }
 
 // groupsOf lists the groups that a PolicyEndpoint refers to.
