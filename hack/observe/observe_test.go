@@ -140,6 +140,8 @@ func checkExpressions(t *testing.T, expressions []string) {
 	}
 }
 
+var port = regexp.MustCompile(`\bport \d|:\d{4}`)
+
 func TestAlerts(t *testing.T) {
 	var rules struct {
 		Spec struct {
@@ -161,9 +163,15 @@ func TestAlerts(t *testing.T) {
 			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 				t.Errorf("%s does not say what it is about", r.Alert)
 			}
+			if text := r.Annotations["summary"] + r.Annotations["description"]; port.MatchString(text) {
+				t.Errorf("%s names a port, which users may change: %s", r.Alert, text)
+			}
 		}
 	}
 	checkExpressions(t, expressions)
+	if !slices.ContainsFunc(expressions, func(e string) bool { return strings.Contains(e, "kidoban_controller_unresolved_policies") }) {
+		t.Error("no alert for policies that cannot be enforced in full")
+	}
 }
 
 func TestDashboard(t *testing.T) {

@@ -87,21 +87,23 @@ type Controller struct {
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken while it is held, except
 	// those inside the queue and the metrics.
-	mu       sync.Mutex
-	resolver *resolver.Resolver
-	groups   *plan.Groups
+	mu         sync.Mutex
+	resolver   *resolver.Resolver
+	groups     *plan.Groups
+	unresolved unresolved
 }
 
 // Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and ClientOptions.
 func Add(mgr manager.Manager, o Options) error {
 	c := &Controller{
-		client:   mgr.GetClient(),
-		live:     mgr.GetAPIReader(),
-		recorder: mgr.GetEventRecorder(Name),
-		shared:   o.Resolver.SharedNamespace,
-		writing:  groupLocks{locks: map[policy.GroupKey]*groupLock{}},
-		resolver: resolver.New(o.Resolver),
-		groups:   plan.NewGroups(o.BatchWindow),
+		client:     mgr.GetClient(),
+		live:       mgr.GetAPIReader(),
+		recorder:   mgr.GetEventRecorder(Name),
+		shared:     o.Resolver.SharedNamespace,
+		writing:    groupLocks{locks: map[policy.GroupKey]*groupLock{}},
+		resolver:   resolver.New(o.Resolver),
+		groups:     plan.NewGroups(o.BatchWindow),
+		unresolved: unresolved{},
 	}
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
 		Reconciler:              c,

@@ -56,6 +56,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 				c.queue.Add(request{status, name})
 			}
 		case plan.WriteStatus:
+			c.setUnresolved(want)
 			return c.report(ctx, want, pe)
 		}
 	}
@@ -84,6 +85,7 @@ func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, err 
 	}
 	reported := *want
 	reported.Problems = []resolver.Problem{problem}
+	c.setUnresolved(&reported)
 	return errors.Join(err, c.report(ctx, &reported, &v1alpha1.PolicyEndpoint{}))
 }
 
@@ -109,14 +111,32 @@ func (c *Controller) isPresent(key policy.GroupKey) bool {
 	return c.groups.Present(key)
 }
 
-// refer records which groups a PolicyEndpoint refers to now, and enqueues the groups that no PolicyEndpoint refers to any more.
+// setUnresolved counts a policy whose PolicyEndpoint is not written.
+func (c *Controller) setUnresolved(want *resolver.Endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unresolved.set(want.Name, reasonOf(want))
+}
+
+// reasonOf is the reason of the gravest problem of a policy; empty if there is none.
+func reasonOf(want *resolver.Endpoint) string {
+	if len(want.Problems) == 0 {
+		return ""
+	}
+	return want.Problems[0].Reason
+}
+
+// refer records the groups that a PolicyEndpoint refers to and its problems, as they are on the API server now, and enqueues the groups that
+// no PolicyEndpoint refers to any more.
 func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	var groups []policy.GroupKey
+	reason := ""
 	if want != nil {
-		groups = want.Groups
+		groups, reason = want.Groups, reasonOf(want)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.unresolved.set(name, reason)
 	for _, g := range c.groups.References.Set(name, groups) {
 		c.queue.Add(request{group, types.NamespacedName(g)})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/internal/resolver"
@@ -12,32 +13,37 @@ import (
 )
 
 var (
-	policiesGauge  = gauge("policies", "Policies that are resolved.")
-	groupsGauge    = gauge("groups", "Groups that the policies' selectors come to.")
-	slicesGauge    = gauge("slices", "Slices that the groups are cut into.")
-	addressesGauge = gauge("addresses", "Addresses in all groups.")
+	policiesGauge   = gauge("policies", "Policies that the controller resolves.")
+	groupsGauge     = gauge("groups", "Groups of addresses, one for each different peer selector of the policies.")
+	slicesGauge     = gauge("slices", "Slices of all groups.")
+	addressesGauge  = gauge("addresses", "Addresses in all groups.")
+	unresolvedGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kidoban_controller_unresolved_policies",
+		Help: "Policies that cannot be enforced in full (condition Resolved=False), by the condition's reason.",
+	}, []string{"reason"})
 	resolveSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "kidoban_controller_resolve_duration_seconds",
-		Help:    "Time to resolve one change, by what changed.",
+		Help:    "Time to resolve one change, by the kind of object that changed.",
 		Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12), // 1 µs to 4 s
 	}, []string{"input"})
 	writeSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "kidoban_controller_write_duration_seconds",
-		Help:    "Time of one write to the API server, the client-side limit included.",
+		Help:    "Time of one write to the API server, including the wait for the client-side rate limit.",
 		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14), // 1 ms to 8 s
 	}, []string{"kind", "operation", "result"})
 	podToWriteSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "kidoban_controller_pod_address_to_write_duration_seconds",
-		Help:    "Time from the sight of a pod's new address until it is written to a group that it enters.",
+		Help:    "Time from the event with a pod's new address until the address is written to a group.",
 		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
 	})
 )
 
 func init() {
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_controller_build_info", Help: "Which build this is; the value is always 1.",
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_controller_build_info", Help: "Version of the build; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
-	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, resolveSeconds, writeSeconds, podToWriteSeconds)
+	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, unresolvedGauge,
+		resolveSeconds, writeSeconds, podToWriteSeconds)
 }
 
 func gauge(name, help string) prometheus.Gauge {
@@ -61,4 +67,23 @@ func timed(kind, operation string, write func() error) error {
 	}
 	writeSeconds.WithLabelValues(kind, operation, result).Observe(time.Since(start).Seconds())
 	return err
+}
+
+// unresolved are the policies that cannot be enforced in full, by the name of their PolicyEndpoint, with the reason of the condition.
+type unresolved map[types.NamespacedName]string
+
+// set records the reason of a policy; an empty one means that all of the policy is enforced, or that it is gone.
+func (u unresolved) set(name types.NamespacedName, reason string) {
+	old := u[name]
+	if old == reason {
+		return
+	}
+	if old != "" {
+		unresolvedGauge.WithLabelValues(old).Dec()
+		delete(u, name)
+	}
+	if reason != "" {
+		unresolvedGauge.WithLabelValues(reason).Inc()
+		u[name] = reason
+	}
 }

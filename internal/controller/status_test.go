@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -81,6 +82,36 @@ func (c *cluster) expectEvent(np *networkingv1.NetworkPolicy, reason, note strin
 		}
 		return nil
 	})
+}
+
+// A pod appears with one of two ports that the policy names: the reason stays, the text changes.
+func TestAProblemThatChangesWithoutAnEditIsReported(t *testing.T) {
+	c := newCluster(t, "shop")
+	metric := unresolvedGauge.WithLabelValues(v1alpha1.ReasonUnresolvedNamedPort)
+	before := testutil.ToFloat64(metric) // of the controllers of other tests
+	expectUnresolved := func(want float64) {
+		t.Helper()
+		eventually(t, func() error {
+			if got := testutil.ToFloat64(metric) - before; got != want {
+				return fmt.Errorf("the metric counts %v policies, want %v", got, want)
+			}
+			return nil
+		})
+	}
+	startController(t, false)
+	np := c.policy("shop", "db", `{podSelector: {}, policyTypes: [Egress], egress: [
+		{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: http}]}, {to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: metrics}]}]}`)
+	c.expectEvent(np, v1alpha1.ReasonUnresolvedNamedPort, `spec.egress[0].ports: no pod among the peers has a TCP port "http"; spec.egress[1]`)
+	expectUnresolved(1)
+	c.pod("shop", "w1", web, "10.7.0.1", corev1.ContainerPort{Name: "http", ContainerPort: 80})
+	c.expectEvent(np, v1alpha1.ReasonUnresolvedNamedPort, `spec.egress[1].ports: no pod among the peers has a TCP port "metrics"`)
+	expectUnresolved(1)
+	c.pod("shop", "w2", web, "10.7.0.2", corev1.ContainerPort{Name: "metrics", ContainerPort: 81})
+	expectUnresolved(0)
+	np = c.policy("shop", "db", `{podSelector: {}, ingress: [{ports: [{port: none}]}]}`)
+	expectUnresolved(1)
+	c.delete(np)
+	expectUnresolved(0)
 }
 
 // The recorder tells events apart by anything but their text.
