@@ -2,7 +2,6 @@ package compiler
 
 import (
 	"cmp"
-	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -15,11 +14,18 @@ import (
 
 // An atom is something that addresses belong to or not, and that a live set asks for: a group, or a CIDR less its excepts.
 type atom struct {
-	id      uint32
-	key     atomKey
-	sets    map[*set]struct{} // that ask for it
-	classes map[*class]struct{}
-	block   *policy.Peer // nil for a group
+	key   atomKey
+	sets  map[*set]struct{} // that ask for it
+	block *policy.Peer      // nil for a group
+	leaf  *atoms
+}
+
+// atoms is a set of atoms, by the numbers that they have in their forest.
+type atoms = tree[atomsData]
+
+type atomsData struct {
+	atom  *atom  // of a leaf
+	class *class // of exactly these atoms, where there is one
 }
 
 // atomKey is a group, or the text of a CIDR and its sorted excepts.
@@ -30,17 +36,15 @@ type atomKey struct {
 
 // A node is a prefix that atoms begin at, or end at.
 type node struct {
-	adds    []*atom // sorted by id
-	excepts []*atom // blocks that do not cover this part of theirs
-	full    []*atom // the atoms of an address whose longest prefix this is; sorted by id
-	class   *class  // of full; nil before the first reclassify
+	adds    *atoms
+	excepts *atoms // blocks that do not cover this part of theirs
+	class   *class // nil before the first reclassify
 }
 
 // A class is a set of atoms that some prefix has.
 type class struct {
 	id    ClassID
-	key   string
-	atoms []*atom
+	atoms *atoms
 	refs  int // nodes
 	rows  map[*set]struct{}
 	dead  uint64 // round in which refs became 0
@@ -49,6 +53,9 @@ type class struct {
 func keyOf(p *policy.Peer) atomKey {
 	if !p.CIDR.IsValid() {
 		return atomKey{group: p.Group}
+	}
+	if len(p.Except) == 0 {
+		return atomKey{block: p.CIDR.Masked().String()}
 	}
 	excepts := slices.Clone(p.Except)
 	slices.SortFunc(excepts, netip.Prefix.Compare)
@@ -68,7 +75,9 @@ func (c *Compiler) acquire(p *policy.Peer) *atom {
 		return a
 	}
 	c.next.atom++
-	a := &atom{id: c.next.atom, key: key, sets: map[*set]struct{}{}, classes: map[*class]struct{}{}}
+	a := &atom{key: key, sets: map[*set]struct{}{}}
+	c.forest.replace(&a.leaf, c.forest.leaf(c.next.atom))
+	a.leaf.data.atom = a
 	c.atoms[key] = a
 	if p.CIDR.IsValid() {
 		a.block = p
@@ -80,6 +89,7 @@ func (c *Compiler) acquire(p *policy.Peer) *atom {
 func (c *Compiler) releaseAtom(a *atom) {
 	delete(c.atoms, a.key)
 	c.eachMark(a, c.unmark, c.unmarkExcept)
+	c.forest.replace(&a.leaf, nil)
 }
 
 func (c *Compiler) eachMark(a *atom, begin, end func(netip.Prefix, *atom)) {
@@ -90,28 +100,34 @@ func (c *Compiler) eachMark(a *atom, begin, end func(netip.Prefix, *atom)) {
 		return
 	}
 	begin(a.block.CIDR.Masked(), a)
-	seen := map[netip.Prefix]bool{}
 	for _, e := range a.block.Except {
-		if e = e.Masked(); !seen[e] {
-			seen[e] = true
-			end(e, a)
-		}
+		end(e.Masked(), a)
 	}
 }
 
-func (c *Compiler) mark(p netip.Prefix, a *atom) { n := c.node(p); n.adds = insert(n.adds, a) }
+func (c *Compiler) mark(p netip.Prefix, a *atom) {
+	n := c.node(p)
+	c.forest.replace(&n.adds, c.forest.union(n.adds, a.leaf))
+}
+
 func (c *Compiler) markExcept(p netip.Prefix, a *atom) {
 	n := c.node(p)
-	n.excepts = insert(n.excepts, a)
+	c.forest.replace(&n.excepts, c.forest.union(n.excepts, a.leaf))
 }
-func (c *Compiler) unmark(p netip.Prefix, a *atom) { n := c.node(p); n.adds = remove(n.adds, a) }
+
+func (c *Compiler) unmark(p netip.Prefix, a *atom) {
+	n := c.node(p)
+	c.forest.replace(&n.adds, c.forest.difference(n.adds, a.leaf))
+}
+
 func (c *Compiler) unmarkExcept(p netip.Prefix, a *atom) {
 	n := c.node(p)
-	n.excepts = remove(n.excepts, a)
+	c.forest.replace(&n.excepts, c.forest.difference(n.excepts, a.leaf))
 }
 
 // node returns the node of a prefix, which is about to change.
 func (c *Compiler) node(p netip.Prefix) *node {
+	c.work++
 	if p.IsSingleIP() {
 		c.dirty.hosts[p.Addr()] = struct{}{}
 		n := c.hosts[p.Addr()]
@@ -132,12 +148,11 @@ func (c *Compiler) node(p netip.Prefix) *node {
 
 // reclassify finds the class of every prefix whose atoms may have changed, and writes those that did.
 func (c *Compiler) reclassify() {
-	// Shorter prefixes first: what is inside them follows from them.
+	// Shorter prefixes first: the classes inside them follow from theirs.
 	byLength := slices.SortedFunc(maps.Keys(c.dirty.nets), func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
 	var changed bart.Lite
 	var gone []netip.Prefix
 	for _, p := range byLength {
-		changed.Insert(p)
 		if n, _ := c.nets.Get(p); n.unmarked() {
 			c.nets.Delete(p)
 			c.unrefClass(n.class)
@@ -145,6 +160,10 @@ func (c *Compiler) reclassify() {
 		}
 	}
 	for _, p := range byLength {
+		if changed.LookupPrefix(p) {
+			continue // done, as a part of a shorter one
+		}
+		changed.Insert(p)
 		for q, n := range c.nets.Subnets(p) {
 			c.reclassifyNet(q, n)
 		}
@@ -169,7 +188,7 @@ func (c *Compiler) reclassify() {
 	}
 }
 
-func (n *node) unmarked() bool { return len(n.adds)+len(n.excepts) == 0 }
+func (n *node) unmarked() bool { return n.adds == nil && n.excepts == nil }
 
 func (c *Compiler) reclassifyNet(p netip.Prefix, n *node) {
 	var parent *node
@@ -215,40 +234,27 @@ func (c *Compiler) narrow(addr netip.Addr) {
 	c.changes.Narrowed.Addresses = append(c.changes.Narrowed.Addresses, addr)
 }
 
-// classify finds a node's atoms from those of the next shorter prefix, and its class. It reports whether the change can refuse what
-// was allowed: a lost atom does, and where there are rules that deny so does one more.
+// classify finds a node's class from that of the next shorter prefix. It reports whether the change can deny what was
+// allowed: losing an atom can, and where there are rules that deny so can gaining one.
 func (c *Compiler) classify(n, parent *node) bool {
-	full := n.adds
-	if parent != nil && len(parent.full) > 0 {
-		full = make([]*atom, 0, len(parent.full)+len(n.adds))
-		full = append(append(full, parent.full...), n.adds...)
-		slices.SortFunc(full, byID)
-		full = slices.Compact(full)
+	c.work++
+	base := c.none
+	if parent != nil {
+		base = parent.class
 	}
-	if len(n.excepts) > 0 {
-		kept := make([]*atom, 0, len(full))
-		for _, a := range full {
-			if _, out := slices.BinarySearchFunc(n.excepts, a, byID); !out {
-				kept = append(kept, a)
-			}
-		}
-		full = kept
-	}
-	n.full = full
+	all := c.forest.union(base.atoms, n.adds)
+	left := c.forest.difference(all, n.excepts)
 	was := n.class
-	n.class = c.class(full)
+	n.class = c.class(left, base, n)
 	n.class.refs++
+	if all != left {
+		c.forest.discard(all)
+	}
 	c.unrefClass(was)
 	if was == n.class {
 		return false
 	}
-	if c.denying > 0 {
-		return true
-	}
-	return was != nil && slices.ContainsFunc(was.atoms, func(a *atom) bool {
-		_, kept := slices.BinarySearchFunc(full, a, byID)
-		return !kept
-	})
+	return c.denying > 0 || was != nil && !was.atoms.within(left)
 }
 
 func (c *Compiler) unrefClass(cl *class) {
@@ -260,45 +266,39 @@ func (c *Compiler) unrefClass(cl *class) {
 	}
 }
 
-// class returns the class of some atoms; a new one gets its rows.
-func (c *Compiler) class(atoms []*atom) *class {
-	key := make([]byte, 0, 4*len(atoms))
-	for _, a := range atoms {
-		key = binary.BigEndian.AppendUint32(key, a.id)
+// class returns the class of some atoms, which a node has that differs from base by its marks. A new one gets its rows.
+func (c *Compiler) class(of *atoms, base *class, n *node) *class {
+	if of == nil {
+		return c.none
 	}
-	if cl := c.classes[string(key)]; cl != nil {
+	if of.data.class != nil {
+		return of.data.class
+	}
+	c.next.class++
+	cl := &class{id: ClassID(c.next.class), rows: map[*set]struct{}{}}
+	c.forest.replace(&cl.atoms, of)
+	of.data.class = cl
+	c.classes[cl.id] = cl
+
+	differ := map[*set]struct{}{} // the sets that may have another row for this class than for base
+	note := func(leaf *atoms) {
+		for s := range leaf.data.atom.sets {
+			differ[s] = struct{}{}
+		}
+		c.work++
+	}
+	n.adds.each(note)
+	n.excepts.each(note)
+	for s := range differ {
+		c.addRow(s, cl)
+	}
+	if base == c.none {
 		return cl
 	}
-	cl := &class{key: string(key), atoms: slices.Clone(atoms), rows: map[*set]struct{}{}}
-	c.classes[cl.key] = cl
-	if len(atoms) > 0 { // no atoms: class 0, which every set answers without being asked
-		c.next.class++
-		cl.id = ClassID(c.next.class)
-	}
-	for _, a := range atoms {
-		a.classes[cl] = struct{}{}
-		for s := range a.sets {
-			c.addRow(s, cl)
+	for s := range base.rows {
+		if _, ok := differ[s]; !ok {
+			c.putRow(s, cl, c.maps.Rows[RowKey{s.id, base.id}])
 		}
 	}
 	return cl
-}
-
-func byID(a, b *atom) int { return cmp.Compare(a.id, b.id) }
-
-// insert and remove make new slices: full may share the old one.
-func insert(atoms []*atom, a *atom) []*atom {
-	i, found := slices.BinarySearchFunc(atoms, a, byID)
-	if found {
-		return atoms
-	}
-	return slices.Insert(slices.Clone(atoms), i, a)
-}
-
-func remove(atoms []*atom, a *atom) []*atom {
-	i, found := slices.BinarySearchFunc(atoms, a, byID)
-	if !found {
-		return atoms
-	}
-	return slices.Delete(slices.Clone(atoms), i, i+1)
 }

@@ -10,7 +10,7 @@ func (c *Compiler) Collect() Changes {
 		}
 	}
 	for _, cl := range c.classes {
-		if cl.refs == 0 && cl.dead < c.round && len(cl.atoms) > 0 {
+		if cl.refs == 0 && cl.dead < c.round {
 			c.collectClass(cl)
 		}
 	}
@@ -59,10 +59,9 @@ func (c *Compiler) collectClass(cl *class) {
 	for s := range cl.rows {
 		c.deleteRow(s, cl)
 	}
-	for _, a := range cl.atoms {
-		delete(a.classes, cl)
-	}
-	delete(c.classes, cl.key)
+	cl.atoms.data.class = nil
+	c.forest.replace(&cl.atoms, nil)
+	delete(c.classes, cl.id)
 }
 
 func (c *Compiler) deleteRow(s *set, cl *class) {

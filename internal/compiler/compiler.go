@@ -26,7 +26,9 @@ type Compiler struct {
 	atoms   map[atomKey]*atom
 	hosts   map[netip.Addr]*node
 	nets    bart.Table[*node]
-	classes map[string]*class
+	classes map[ClassID]*class
+	none    *class // of no atoms, which has no marks of its own
+	forest  forest[atomsData]
 
 	versions   map[string]*version
 	rules      map[RuleID]RuleRef
@@ -38,7 +40,9 @@ type Compiler struct {
 	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
-	denying int // sets with rules that do not accept
+	denying  int    // sets with rules that do not accept
+	matching []*set // with a matcher
+	work     int    // steps since New, to measure what objects cost
 }
 
 // dirty is what Commit has to look at again.
@@ -74,7 +78,7 @@ type RuleRef struct {
 
 // New returns a Compiler with empty maps.
 func New() *Compiler {
-	return &Compiler{
+	c := &Compiler{
 		maps: Maps{
 			Pods:      map[netip.Addr]Pod{},
 			Addresses: map[netip.Addr]ClassID{},
@@ -92,7 +96,8 @@ func New() *Compiler {
 
 		atoms:      map[atomKey]*atom{},
 		hosts:      map[netip.Addr]*node{},
-		classes:    map[string]*class{},
+		classes:    map[ClassID]*class{},
+		none:       &class{rows: map[*set]struct{}{}},
 		versions:   map[string]*version{},
 		rules:      map[RuleID]RuleRef{},
 		sets:       map[string]*set{},
@@ -100,6 +105,8 @@ func New() *Compiler {
 		portLists:  map[string]*portList{},
 		byPortList: map[PortListID]*portList{},
 	}
+	c.forest = newForest[atomsData](&c.work)
+	return c
 }
 
 func newDirty() dirty {
@@ -214,6 +221,10 @@ func (c *Compiler) install(p *pod, encoded map[*policy.Policy]string) Pod {
 func (c *Compiler) flush() Changes {
 	c.reclassify()
 	c.dirty = newDirty()
+	for _, s := range c.matching {
+		s.matcher = nil
+	}
+	c.matching = nil
 	out := c.changes
 	c.changes = Changes{}
 	return out

@@ -349,7 +349,7 @@ func checkNothingLeft(t *testing.T, c *Compiler, w *world) {
 		t.Errorf("%d entries are left: %v", n, tables)
 	}
 	if n := len(c.members) + len(c.pods) + len(c.atoms) + len(c.hosts) + c.nets.Size() + len(c.sets) + len(c.bySet) +
-		len(c.versions) + len(c.rules) + len(c.portLists) + len(c.byPortList); n > 0 || len(c.classes) > 1 {
+		len(c.versions) + len(c.rules) + len(c.portLists) + len(c.byPortList) + len(c.classes) + len(c.forest.leaves) + len(c.forest.branches); n > 0 {
 		t.Errorf("the compiler still remembers something: %+v", c)
 	}
 }

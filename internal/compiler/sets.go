@@ -2,7 +2,6 @@ package compiler
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"slices"
 
@@ -18,11 +17,13 @@ type set struct {
 	isolated  bool // in the NetworkPolicy tier
 	rules     []setRule
 	byAtom    map[*atom][]int // the rules, by index, that have the atom among their peers
+	atoms     []uint32        // the numbers of byAtom's keys, sorted
 	everyone  []int           // the rules that are about every peer
 	denying   bool            // some rule does not accept
 	refs      int             // pods
 	rows      map[*class]struct{}
 	dead      uint64
+	matcher   *matcher // during a Commit
 }
 
 type setRule struct {
@@ -73,12 +74,19 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 	if s.denying {
 		c.denying++
 	}
-	c.addRow(s, c.class(nil))
+	c.addRow(s, c.none)
 	for a := range s.byAtom {
 		a.sets[s] = struct{}{}
-		for cl := range a.classes {
-			c.addRow(s, cl)
-		}
+		s.atoms = append(s.atoms, a.leaf.prefix)
+	}
+	slices.Sort(s.atoms)
+	seen := map[*atoms]struct{}{}
+	for a := range s.byAtom {
+		a.leaf.eachAbove(seen, func(x *atoms) {
+			if x.data.class != nil {
+				c.addRow(s, x.data.class)
+			}
+		})
 	}
 	return s
 }
@@ -95,12 +103,26 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}
+		var blocks []policy.Peer
 		for j := range r.Peers {
-			a := c.acquire(&r.Peers[j])
-			if rules := s.byAtom[a]; len(rules) == 0 || rules[len(rules)-1] != n {
-				s.byAtom[a] = append(rules, n)
+			if r.Peers[j].CIDR.IsValid() {
+				blocks = append(blocks, r.Peers[j])
+			} else {
+				c.ask(s, n, &r.Peers[j])
 			}
 		}
+		blocks = unite(blocks)
+		for j := range blocks {
+			c.ask(s, n, &blocks[j])
+		}
+	}
+}
+
+// ask makes a peer's atom one of those of a rule.
+func (c *Compiler) ask(s *set, rule int, p *policy.Peer) {
+	a := c.acquire(p)
+	if rules := s.byAtom[a]; len(rules) == 0 || rules[len(rules)-1] != rule {
+		s.byAtom[a] = append(rules, rule)
 	}
 }
 
@@ -138,56 +160,60 @@ func (c *Compiler) unref(s *set) {
 	}
 }
 
-// addRow adds what a set says about a class, once.
+// addRow adds what a set decides about a class, once, if it asks for one of the class's atoms.
 func (c *Compiler) addRow(s *set, cl *class) {
 	if _, ok := s.rows[cl]; ok {
 		return
 	}
-	row := c.row(s, s.matching(cl))
-	if cl.id == 0 && row == (Row{Default: DefaultDeny}) {
-		return // what the absence of a row means
+	m := c.matcher(s)
+	rules, ok := m.matches(cl.atoms)
+	if !ok && cl != c.none {
+		return
 	}
+	rules = m.union(rules, m.everyone)
+	row, known := m.rows[rules]
+	if !known {
+		row = c.row(s, m.pieces(rules))
+		m.rows[rules] = row
+	}
+	if cl == c.none && row == (Row{Default: DefaultDeny}) {
+		return // the absence of a row means the same
+	}
+	c.putRow(s, cl, row)
+}
+
+// putRow writes a row, and holds its port list for it.
+func (c *Compiler) putRow(s *set, cl *class, row Row) {
+	c.work++
 	s.rows[cl], cl.rows[s] = struct{}{}, struct{}{}
+	if l := c.byPortList[row.PortList]; l != nil {
+		l.refs++
+	}
 	key := RowKey{s.id, cl.id}
 	c.maps.Rows[key] = row
 	c.changes.Rows = append(c.changes.Rows, Write[RowKey, Row]{Key: key, Value: row})
 }
 
-// matching are the rules of a set, by index and in order, that an address of a class is a peer of.
-func (s *set) matching(cl *class) []int {
-	out := slices.Clone(s.everyone)
-	for _, a := range cl.atoms {
-		out = append(out, s.byAtom[a]...)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// row makes the decisions of some of a set's rules, for every port, into a Row; its port list is shared with rows that say the same.
-func (c *Compiler) row(s *set, rules []int) Row {
-	row, entries := s.decide(rules)
+// row returns a Row for pieces; rows with the same entries share one port list.
+func (c *Compiler) row(s *set, pieces []piece) Row {
+	row, entries := s.entries(pieces)
+	c.work += len(pieces) + len(entries)
 	if len(entries) == 0 {
 		return row
 	}
-	key := make([]byte, 0, 16*len(entries))
-	for _, e := range entries {
-		key = append(key, byte(e.key.Protocol), e.key.Bits, byte(e.decision.Action), byte(e.decision.Tier))
-		key = binary.BigEndian.AppendUint16(key, e.key.Port)
-		key = binary.BigEndian.AppendUint32(key, uint32(e.decision.Rule))
-	}
-	t := c.portLists[string(key)]
-	if t == nil {
+	key := keyOfEntries(entries)
+	l := c.portLists[key]
+	if l == nil {
 		c.next.portList++
-		t = &portList{id: PortListID(c.next.portList), key: string(key), entries: entries}
-		c.portLists[t.key], c.byPortList[t.id] = t, t
-		for i := range t.entries {
-			e := &t.entries[i]
-			e.key.PortList = t.id
+		l = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
+		c.portLists[l.key], c.byPortList[l.id] = l, l
+		for i := range l.entries {
+			e := &l.entries[i]
+			e.key.PortList = l.id
 			c.maps.Ports[e.key] = e.decision
 			c.changes.Ports = append(c.changes.Ports, Write[PortKey, Decision]{Key: e.key, Value: e.decision})
 		}
 	}
-	t.refs++
-	row.PortList = t.id
+	row.PortList = l.id
 	return row
 }

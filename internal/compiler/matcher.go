@@ -1,0 +1,157 @@
+package compiler
+
+import (
+	"slices"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// A matcher makes the rows of one set during one Commit. It works on sets of rules as classes are sets of atoms: two
+// classes that differ in few atoms match sets of rules that differ in few, and share what was computed for the rest.
+type matcher struct {
+	set      *set
+	rules    forest[portsOfRules]
+	everyone matched
+	memo     map[*atoms]matched
+	rows     map[matched]Row
+}
+
+// ruleTree is a set of a set's rules, by their indexes.
+type ruleTree = tree[portsOfRules]
+
+// matched are the rules that match some addresses, by tier.
+type matched [3]*ruleTree
+
+// matcher returns the set's own for the Commit at hand.
+func (c *Compiler) matcher(s *set) *matcher {
+	if s.matcher == nil {
+		s.matcher = &matcher{set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, rows: map[matched]Row{}}
+		s.matcher.rules.unions = map[pair[portsOfRules]]*ruleTree{}
+		s.matcher.everyone = s.matcher.trees(s.everyone)
+		c.matching = append(c.matching, s)
+	}
+	return s.matcher
+}
+
+// matches are the rules of a class, beside those for every peer; false where the set asks for none of its atoms.
+func (m *matcher) matches(x *atoms) (matched, bool) {
+	if x == nil || !m.set.asksWithin(x) {
+		return matched{}, false
+	}
+	if x.isLeaf() {
+		return m.trees(m.set.byAtom[x.data.atom]), true
+	}
+	if out, ok := m.memo[x]; ok {
+		return out, true
+	}
+	out, left := m.matches(x.l)
+	r, right := m.matches(x.r)
+	if left && right {
+		out = m.union(out, r)
+	} else if right {
+		out = r
+	}
+	m.memo[x] = out
+	return out, true
+}
+
+func (m *matcher) union(a, b matched) matched {
+	for tier := range a {
+		a[tier] = m.rules.union(a[tier], b[tier])
+	}
+	return a
+}
+
+func (m *matcher) trees(rules []int) matched {
+	var out matched
+	for _, i := range rules {
+		tier := m.set.rules[i].tier
+		out[tier] = m.rules.union(out[tier], m.rules.leaf(uint32(i)))
+	}
+	return out
+}
+
+// asksWithin reports whether one of the set's atoms has a number that a tree may have.
+func (s *set) asksWithin(x *atoms) bool {
+	i, found := slices.BinarySearch(s.atoms, x.prefix)
+	return found || i < len(s.atoms) && s.atoms[i] <= x.last()
+}
+
+// pieces are the ports of all protocols with the rule that decides about each; no rule decides about the ports in between.
+func (m *matcher) pieces(of matched) []piece {
+	free := []span{everyPort}
+	admin := m.within(of[policy.TierAdmin], free)
+	decided := slices.DeleteFunc(slices.Clone(admin), func(p piece) bool { return m.set.rules[p.rule].action == policy.Pass })
+	for _, tier := range [...]policy.Tier{policy.TierNetworkPolicy, policy.TierBaseline} {
+		if of[tier] == nil || tier == policy.TierBaseline && m.set.isolated {
+			continue
+		}
+		decided = merge(decided, m.within(of[tier], gaps(decided, free)))
+	}
+	return decided
+}
+
+// portsOfRules is what a matcher has computed about some rules.
+type portsOfRules struct {
+	pieces []piece // of the first rule for each port, sorted; nil before it is computed
+	size   int     // the most pieces that there can be
+	rules  int
+	spent  int // on looking through the rules for lack of pieces
+}
+
+// within returns the pieces of some rules inside free spans.
+//
+// It either computes the pieces of the rules for every port, once, or looks for those of the spans rule by rule. The
+// first costs what the rules have of ranges, the second what the spans are; it takes the second as long as that has cost
+// less in all. So rules that others hide, and that few classes share, cost no more than what is seen of them.
+func (m *matcher) within(x *ruleTree, free []span) []piece {
+	if x == nil || len(free) == 0 {
+		return nil
+	}
+	d := m.portsOf(x)
+	if d.pieces == nil {
+		d.spent += len(free) * d.rules
+		if x.isLeaf() || d.spent >= d.size {
+			d.pieces = m.compute(x)
+		}
+	}
+	if d.pieces != nil {
+		out := clip(d.pieces, free)
+		*m.rules.work += len(out) + len(free)
+		return out
+	}
+	return m.firstOf(x, free)
+}
+
+func (m *matcher) firstOf(x *ruleTree, free []span) []piece {
+	first := m.within(x.l, free)
+	return merge(first, m.within(x.r, gaps(first, free)))
+}
+
+func (m *matcher) compute(x *ruleTree) []piece {
+	var out []piece
+	if x.isLeaf() {
+		out = m.set.rules[x.prefix].pieces(int32(x.prefix))
+	} else {
+		out = m.firstOf(x, []span{everyPort})
+	}
+	*m.rules.work += len(out)
+	if out == nil {
+		out = []piece{}
+	}
+	return out
+}
+
+func (m *matcher) portsOf(x *ruleTree) *portsOfRules {
+	d := &x.data
+	if d.rules > 0 {
+		return d
+	}
+	if x.isLeaf() {
+		d.rules, d.size = 1, 1+len(m.set.rules[x.prefix].ports)
+		return d
+	}
+	l, r := m.portsOf(x.l), m.portsOf(x.r)
+	d.rules, d.size = l.rules+r.rules, l.size+r.size
+	return d
+}
