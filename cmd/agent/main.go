@@ -22,6 +22,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/startup"
 	"github.com/kidoban/kidoban/internal/version"
 )
@@ -103,11 +104,11 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	mode, err := agent.ParseMode(o.mode)
+	mode, err := node.ParseMode(o.mode)
 	if err != nil {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
-	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: mode.Guard(o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
+	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: agent.GuardOf(mode, o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
 		CountHits: o.ruleSeries > 0}
 	if err := dataplane.Check(dpOptions); err != nil {
@@ -151,7 +152,7 @@ func run(o options) error {
 		}
 		taint = &agent.NodeTaint{Nodes: client.CoreV1().Nodes(), NodeName: o.nodeName}
 	}
-	a := agent.New(mgr.GetCache(), dp, agent.Options{
+	a := agent.New(mgr.GetCache(), agent.NewKernel(dp), agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,

@@ -9,43 +9,38 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 )
 
-// stalled is how long the loop may take for one round: reading all maps of a large node takes a second.
+// stalled is how long the writer may take for one round: reading all maps of a large node takes a second.
 const stalled = 2 * time.Minute
 
-// Live are the checks of a process that had better be started again when one fails.
+// Live are the checks that call for a restart of the process when one fails.
 func (a *Agent) Live() map[string]healthz.Checker {
 	return map[string]healthz.Checker{
 		"loop": func(*http.Request) error {
 			if last := a.round.Load(); last != nil && time.Since(*last) > stalled {
-				return fmt.Errorf("the loop that writes the kernel's maps stands still since %s", last.Format(time.RFC3339))
+				return fmt.Errorf("the loop that writes the kernel's maps has not come round since %s", last.Format(time.RFC3339))
 			}
 			return nil
 		},
-		"maps-writable": func(*http.Request) error { return a.dp.CheckMaps() },
+		"maps-writable": func(*http.Request) error { return a.kernel.CheckMaps() },
 	}
 }
 
-// Ready are the checks of an agent by which the node is enforced as it should be.
+// Ready are the checks that pass while the node's policies are in force.
 func (a *Agent) Ready() map[string]healthz.Checker {
 	return map[string]healthz.Checker{
 		"watches-synced": func(*http.Request) error {
 			if !a.synced.Load() {
-				return errors.New("waiting for the API server: what an earlier agent left in force, if there was one, is what judges")
+				return errors.New("waiting for the API server; the policies that an earlier agent left, if any, stay in force")
 			}
 			return nil
 		},
 		"policies-in-force": func(*http.Request) error {
-			if !a.inForce.Load() {
-				return errors.New("this agent's policies do not judge yet")
+			if !a.applied.isInForce() {
+				return errors.New("this agent's policies are not in force yet")
 			}
 			return nil
 		},
-		"programming": func(*http.Request) error {
-			if err := a.failure.Load(); err != nil {
-				return *err
-			}
-			return nil
-		},
-		"links-attached": func(*http.Request) error { return a.dp.CheckLinks() },
+		"programming":    func(*http.Request) error { return a.applied.lastFailure() },
+		"links-attached": func(*http.Request) error { return a.kernel.CheckLinks() },
 	}
 }

@@ -3,18 +3,23 @@ package agent
 import (
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
-	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// hits adds up what the kernel counts for rules, by names that outlive the kernel's IDs; with Agent.mu held.
-type hits struct {
+// hitCounter adds up what the kernel counts for rules, by names that outlive the kernel's IDs. It is a prometheus.Collector.
+type hitCounter struct {
+	kernel Counts
+	state  *state
 	max    int // series
+
+	mu     sync.Mutex // guards what follows; held from reading the kernel's counts to adding them up
 	seen   map[dataplane.Hit]uint64
 	totals map[hit]uint64
 }
@@ -28,35 +33,61 @@ type hit struct {
 // defaultDeny stands in place of rule indexes.
 const defaultDeny = "default-deny"
 
-func newHits(max int) *hits {
-	return &hits{max: max, seen: map[dataplane.Hit]uint64{}, totals: map[hit]uint64{}}
+func newHitCounter(kernel Counts, s *state, max int) *hitCounter {
+	return &hitCounter{kernel: kernel, state: s, max: max, seen: map[dataplane.Hit]uint64{}, totals: map[hit]uint64{}}
 }
 
-// update takes in the kernel's counts and returns those of what is not in use any more.
-func (h *hits) update(counts map[dataplane.Hit]uint64, s *state) (gone []dataplane.Hit) {
-	for k, n := range counts {
-		series := h.series(k, s.compiler)
+// count reads the kernel's counts. An ID is out of use for at least collectInterval before the writer frees it: a count at each of these
+// intervals finds every ID's last hits while it still has a name. An error is left to the next scrape, which reports it.
+func (c *hitCounter) count() {
+	if c.max == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.update()
+}
+
+func (c *hitCounter) update() error {
+	counts, err := c.kernel.RuleHits()
+	if err != nil {
+		return err
+	}
+	var unused []dataplane.Hit
+	c.state.read(func(n *node.Node) { unused = c.add(counts, n) })
+	for _, k := range unused {
+		if err := c.kernel.ForgetHits(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes in the kernel's counts and returns those of IDs that are not in use any more.
+func (c *hitCounter) add(counts map[dataplane.Hit]uint64, n *node.Node) (unused []dataplane.Hit) {
+	for k, count := range counts {
+		series := seriesOf(k, n)
 		if len(series) == 0 {
-			gone = append(gone, k)
+			unused = append(unused, k)
 			series = []hit{{verdict: k.Verdict.String()}}
 		}
-		if added := n - h.seen[k]; added > 0 {
+		if added := count - c.seen[k]; added > 0 {
 			for _, name := range series {
-				h.add(name, added, s)
+				c.addTo(name, added, n)
 			}
 		}
-		h.seen[k] = n
+		c.seen[k] = count
 	}
-	for _, k := range gone {
-		delete(h.seen, k)
+	for _, k := range unused {
+		delete(c.seen, k)
 	}
-	return gone
+	return unused
 }
 
-// series are the names of a count: a rule's own or, for a default, one for each policy that isolates.
-func (h *hits) series(k dataplane.Hit, c *compiler.Compiler) []hit {
+// seriesOf returns the names of a count: a rule's own or, for a default, one for each policy that isolates.
+func seriesOf(k dataplane.Hit, n *node.Node) []hit {
 	if k.Rule != 0 {
-		ref, ok := c.Rule(k.Rule)
+		ref, ok := n.Rule(k.Rule)
 		if !ok {
 			return nil
 		}
@@ -64,79 +95,54 @@ func (h *hits) series(k dataplane.Hit, c *compiler.Compiler) []hit {
 		for _, i := range ref.Policy.Rules[ref.Direction][ref.Rule].Origin {
 			rules = append(rules, strconv.Itoa(int(i)))
 		}
-		return []hit{{policyRef(ref.Policy.ID), ref.Direction.String(), strings.Join(rules, ","), k.Verdict.String()}}
+		return []hit{{node.PolicyRef(ref.Policy.ID), ref.Direction.String(), strings.Join(rules, ","), k.Verdict.String()}}
 	}
 	var out []hit
-	for _, p := range c.Set(k.Set) {
+	policies, direction := n.Set(k.Set)
+	for _, p := range policies {
 		if p.Tier == policy.TierNetworkPolicy {
-			out = append(out, hit{policyRef(p.ID), c.DirectionOf(k.Set).String(), defaultDeny, k.Verdict.String()})
+			out = append(out, hit{node.PolicyRef(p.ID), direction.String(), defaultDeny, k.Verdict.String()})
 		}
 	}
 	return out
 }
 
-func (h *hits) add(name hit, n uint64, s *state) {
-	if _, ok := h.totals[name]; !ok && len(h.totals) >= h.max {
-		h.prune(s)
-		if len(h.totals) >= h.max {
+func (c *hitCounter) addTo(name hit, count uint64, n *node.Node) {
+	if _, ok := c.totals[name]; !ok && len(c.totals) >= c.max {
+		c.prune(n)
+		if len(c.totals) >= c.max {
 			name = hit{verdict: name.verdict}
 		}
 	}
-	h.totals[name] += n
+	c.totals[name] += count
 }
 
 // prune drops the series of policies that are gone.
-func (h *hits) prune(s *state) {
-	there := map[agentapi.PolicyRef]bool{{}: true}
-	for _, p := range s.mode.closed(nil) {
-		there[policyRef(p.ID)] = true
-	}
-	for _, e := range s.policies {
-		if e.active != nil {
-			there[policyRef(e.active.policy.ID)] = true
+func (c *hitCounter) prune(n *node.Node) {
+	inForce := n.PoliciesInForce()
+	for name := range c.totals {
+		if name.policy != (agentapi.PolicyRef{}) && !inForce[name.policy] {
+			delete(c.totals, name)
 		}
 	}
-	for name := range h.totals {
-		if !there[name.policy] {
-			delete(h.totals, name)
-		}
-	}
-}
-
-// countHits reads the kernel's counts while their IDs still mean something.
-func (a *Agent) countHits() error {
-	if a.opts.RuleSeries == 0 {
-		return nil
-	}
-	counts, err := a.dp.RuleHits()
-	if err != nil {
-		return err
-	}
-	for _, k := range a.hits.update(counts, a.state) {
-		if err := a.dp.ForgetHits(k); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 var ruleHits = prometheus.NewDesc("kidoban_agent_rule_hits_total",
-	"Packets that a rule, or the default of the policies that isolate a pod, judged: one for each flow that was accepted, and every packet that was refused.",
+	"Packets that a rule, or the default of the policies that isolate a pod, decided: one for each flow that was allowed, and every packet that was denied.",
 	[]string{"kind", "namespace", "policy", "direction", "rule", "verdict"}, nil)
 
-// hitCollector collects hits when it is asked.
-type hitCollector struct{ a *Agent }
+// Describe is part of prometheus.Collector.
+func (c *hitCounter) Describe(ch chan<- *prometheus.Desc) { ch <- ruleHits }
 
-func (c hitCollector) Describe(ch chan<- *prometheus.Desc) { ch <- ruleHits }
-
-func (c hitCollector) Collect(ch chan<- prometheus.Metric) {
-	c.a.mu.Lock()
-	defer c.a.mu.Unlock()
-	if err := c.a.countHits(); err != nil {
+// Collect is part of prometheus.Collector.
+func (c *hitCounter) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.update(); err != nil {
 		ch <- prometheus.NewInvalidMetric(ruleHits, err)
 		return
 	}
-	for name, n := range c.a.hits.totals {
+	for name, n := range c.totals {
 		ch <- prometheus.MustNewConstMetric(ruleHits, prometheus.CounterValue, float64(n),
 			name.policy.Kind, name.policy.Namespace, name.policy.Name, name.direction, name.rule, name.verdict)
 	}

@@ -4,34 +4,32 @@ import (
 	"net/netip"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // A count is read some time after the packets, and the pod that they were of may have ended.
 func TestHitsOfAPodThatHasGone(t *testing.T) {
-	s := tell(t)
-	s.pod("web", "10.0.0.1")
-	pe := &v1alpha1.PolicyEndpoint{}
-	pe.Namespace, pe.Name = "shop", "deny"
-	pe.Spec.PolicyRef = v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "deny"}
+	s := newState(node.Options{SharedNamespace: shared})
+	s.node.SetPod(start, pod("web", "10.0.0.1"))
+	s.node.NamespaceSynced(start, "shop")
+	pe := policyEndpoint("deny")
 	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
-	if err := s.setPolicyEndpoint(pe); err != nil {
+	if err := s.node.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	s.compiler.Commit()
-	set := s.compiler.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets[policy.Egress]
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
-	s.compiler.Commit()
+	s.commit()
+	set := s.node.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets[policy.Egress]
+	s.node.DeletePod(start, pod("web", "10.0.0.1"))
+	s.commit()
 
-	h := newHits(10)
-	if gone := h.update(map[dataplane.Hit]uint64{{Set: set, Verdict: dataplane.Deny}: 7}, s.state); len(gone) > 0 {
-		t.Errorf("said not to be in use: %v", gone)
+	h := newHitCounter(nil, s, 10)
+	if unused := h.add(map[dataplane.Hit]uint64{{Set: set, Verdict: dataplane.Deny}: 7}, s.node); len(unused) > 0 {
+		t.Errorf("reported as unused: %v", unused)
 	}
 	want := hit{agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, "Egress", defaultDeny, "Deny"}
 	if len(h.totals) != 1 || h.totals[want] != 7 {
@@ -39,22 +37,22 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	}
 }
 
-// What the mode adds is no PolicyEndpoint, and in force all the same.
-func TestHitsOfTheModeOutliveAFullTable(t *testing.T) {
-	s := tell(t)
-	s.mode = Strict
-	s.pod("web", "10.0.0.1")
-	s.compiler.Commit()
+// The mode's own policies have no PolicyEndpoint, and are in force all the same.
+func TestHitsOfTheModeStayWhereSeriesAreDropped(t *testing.T) {
+	s := newState(node.Options{SharedNamespace: shared, Mode: node.Strict})
+	s.node.SetPod(start, pod("web", "10.0.0.1"))
+	s.node.NamespaceSynced(start, "shop")
+	s.commit()
 	rule := func() compiler.RuleID {
 		for id := compiler.RuleID(1); ; id++ {
-			if ref, ok := s.compiler.Rule(id); ok && ref.Direction == policy.Ingress {
+			if ref, ok := s.node.Rule(id); ok && ref.Direction == policy.Ingress {
 				return id
 			}
 		}
 	}()
-	h := newHits(1)
-	h.update(map[dataplane.Hit]uint64{{Rule: rule, Verdict: dataplane.Deny}: 7}, s.state)
-	h.add(hit{policy: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, verdict: "Deny"}, 1, s.state)
+	h := newHitCounter(nil, s, 1)
+	h.add(map[dataplane.Hit]uint64{{Rule: rule, Verdict: dataplane.Deny}: 7}, s.node)
+	h.addTo(hit{policy: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, verdict: "Deny"}, 1, s.node)
 	want := hit{agentapi.PolicyRef{Kind: agentapi.KindEnforcingMode, Name: "strict"}, "Ingress", "", "Deny"}
 	if h.totals[want] != 7 || h.totals[hit{verdict: "Deny"}] != 1 {
 		t.Errorf("%+v", h.totals)

@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 	build "github.com/kidoban/kidoban/internal/version"
 )
 
@@ -22,13 +22,13 @@ type metrics struct {
 	cut         prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
-	closed      prometheus.Gauge
+	isolated    prometheus.Gauge
 	rejected    *prometheus.CounterVec // by kind
 	drift       *prometheus.CounterVec // by map, difference
 	warnings    prometheus.Gauge
 }
 
-func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metrics {
+func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 	m := &metrics{
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, audit) and by state: isolated by a policy, open, or pending."},
@@ -57,7 +57,7 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_programming_failures_total", Help: "Changes that could not be written; they are retried."}),
-		closed: prometheus.NewGauge(prometheus.GaugeOpts{
+		isolated: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kidoban_agent_closed_addresses", Help: "Addresses of pods that are closed, because their policies could not be written into the kernel's maps."}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; what they said before stays in force."}, []string{"kind"}),
@@ -70,15 +70,16 @@ func newMetrics(registry prometheus.Registerer, dp *dataplane.Dataplane) *metric
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.closed, m.rejected, m.drift, m.warnings, &usage{dp}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.isolated, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
 	return m
 }
 
-func (m *metrics) observe(s *state) {
-	for labels, n := range s.podStates() {
-		m.pods.WithLabelValues(labels[0], labels[1]).Set(float64(n))
+func (m *metrics) observe(n *node.Node) {
+	for labels, count := range n.PodStates() {
+		m.pods.WithLabelValues(labels[0], labels[1]).Set(float64(count))
 	}
-	m.policies.WithLabelValues("enforced").Set(float64(len(s.policies) - len(s.waiting)))
-	m.policies.WithLabelValues("waiting").Set(float64(len(s.waiting)))
-	m.groups.Set(float64(len(s.groups)))
+	c := n.Counts()
+	m.policies.WithLabelValues("enforced").Set(float64(c.Policies - c.WaitingPolicies))
+	m.policies.WithLabelValues("waiting").Set(float64(c.WaitingPolicies))
+	m.groups.Set(float64(c.Groups))
 }

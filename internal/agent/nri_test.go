@@ -1,237 +1,150 @@
 package agent
 
 import (
-	"context"
-	"net/netip"
+	"sync"
 	"testing"
+	"time"
 
-	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
-	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllertest"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A container waits until its pod's policies are in the kernel, and not for what other pods change meanwhile.
+// A container waits until its pod's entries are in the kernel, and not for what other pods change meanwhile.
 func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
-	s := tell(t)
-	s.endpoint("deny", map[string]string{"app": "web"})
-	a := &Agent{state: s.state, metrics: newMetrics(prometheus.NewRegistry(), nil), kick: make(chan struct{}, 1), sweepKick: make(chan struct{}, 1)}
-	a.inForce.Store(true)
-	change := func(do func(*state)) { a.update(context.Background(), do) }
-	program := func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.state.compiler.Commit()
-		a.programmed()
-	}
-	web := types.NamespacedName{Namespace: "shop", Name: "web"}
-	var since uint64
-	expect := func(when string, want bool) {
-		t.Helper()
-		if got := a.judges(web, &since); got != want {
-			t.Errorf("%s: judged: %t", when, got)
+	run(t, nil, func(r *running) {
+		r.add(pod("other", "10.0.0.2"))
+		time.Sleep(time.Second)
+		r.add(policyEndpoint("deny"))
+		r.kernel.mu.Lock()
+		r.kernel.applyTakes = 100 * time.Millisecond
+		r.kernel.mu.Unlock()
+		if waited := r.hook("web", "10.0.0.1"); waited != 100*time.Millisecond || !r.isolated("10.0.0.1") {
+			t.Errorf("waited %v, isolated: %v", waited, r.isolated("10.0.0.1"))
 		}
-	}
-	expect("nobody told of it", false)
-	since = 0
-	change(func(s *state) {
-		s.setSandbox(web, "uid", nil, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+
+		// Other pods change without an end.
+		stop := make(chan struct{})
+		var changes sync.WaitGroup
+		changes.Go(func() {
+			for i := 3; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+					i = 3 + i%100
+					r.add(pod("other", address(i)))
+				}
+			}
+		})
+		for i := range 10 {
+			ip := address(1000 + i)
+			if waited := r.hook("pod"+ip, ip); waited > 210*time.Millisecond || !r.isolated(ip) { // the write that is under way, and its own
+				t.Errorf("waited %v, isolated: %v", waited, r.isolated(ip))
+			}
+		}
+		close(stop)
+		changes.Wait()
+		if n := r.metric("kidoban_agent_late_pods_total"); n != 0 {
+			t.Errorf("%v pods are counted as late", n)
+		}
 	})
-	expect("told, and not written", false)
-	program()
-	change(func(*state) {}) // another pod's
-	expect("written, while more changes", true)
+}
 
-	since = 0
-	change(func(s *state) {
-		s.setSandbox(web, "uid", nil, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+// The maps of a large node are compared for seconds. A container waits for one part of that at most.
+func TestAContainerDoesNotWaitForAComparison(t *testing.T) {
+	run(t, func(k *fakeKernel) { k.chunk = 10 * time.Millisecond }, func(r *running) {
+		r.add(pod("other", "10.0.0.2"))
+		time.Sleep(time.Second)
+		r.add(policyEndpoint("deny"))
+		r.kernel.mu.Lock()
+		r.kernel.chunks = 10_000
+		r.kernel.mu.Unlock()
+		time.Sleep(70 * time.Second)
+		if n := r.kernel.called("Sync"); n != 1 {
+			t.Fatalf("%d comparisons are over", n)
+		}
+		if waited := r.hook("web", "10.0.0.1"); waited > 10*time.Millisecond || !r.isolated("10.0.0.1") {
+			t.Errorf("waited %v, isolated: %v", waited, r.isolated("10.0.0.1"))
+		}
 	})
-	expect("made again: what is written is of its former sandbox", false)
-	program()
-	expect("written again", true)
-	err := context.DeadlineExceeded
-	a.failure.Store(&err)
-	expect("the kernel's maps cannot be written", false)
 }
 
-// The API server knows a static pod by its mirror, whose UID the container runtime does not know.
-func TestAStaticPodKeepsWhatItsMirrorSays(t *testing.T) {
-	s := tell(t)
-	s.endpoint("allow", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Protocol: "TCP", Name: "http"}}})
-	mirror := func(p *corev1.Pod) {
-		p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
-	}
-	s.pod("web", "10.0.0.1", mirror)
-	sb := box("web", "1", "10.0.0.1", 11)
-	sb.Uid, sb.Annotations = "hash", map[string]string{sourceAnnotation: "file"}
-	s.runSandbox(sb)
-	s.open("10.0.0.9", "10.0.0.1", 8080)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.pod("web", "10.0.0.1", mirror, func(p *corev1.Pod) { p.Labels = map[string]string{"app": "other"} })
-	s.podGone(s.lastSeen(types.NamespacedName{Namespace: "shop", Name: "web"}))
-	if len(s.pods) > 0 {
-		t.Errorf("left is %v", s.pods)
-	}
+// The first pod of a namespace waits for the namespace's policies.
+func TestAContainerWaitsForItsNamespace(t *testing.T) {
+	run(t, nil, func(r *running) {
+		policies := controllertest.NewFakeInformer() // the list takes a while
+		r.namespace("shop").InformersByGVK = map[schema.GroupVersionKind]toolscache.SharedIndexInformer{
+			v1alpha1.GroupVersion.WithKind("PolicyEndpoint"): policies,
+		}
+		go func() {
+			time.Sleep(time.Second)
+			policies.Add(policyEndpoint("deny"))
+			policies.Synced()
+		}()
+		if waited := r.hook("web", "10.0.0.1"); waited < time.Second || waited >= hookTimeout || !r.isolated("10.0.0.1") {
+			t.Errorf("waited %v, isolated: %v", waited, r.isolated("10.0.0.1"))
+		}
+	})
 }
 
-func box(name, id, ip string, pid uint32) *api.PodSandbox {
-	return &api.PodSandbox{
-		Namespace: "shop", Name: name, Uid: name, Id: id, Pid: pid, Ips: []string{ip}, Labels: map[string]string{"app": "web"},
-		Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/run/netns/" + id}}},
-	}
-}
-
-func TestWhatWasMissedWithoutAConnection(t *testing.T) {
-	s := tell(t)
-	s.endpoint("deny", map[string]string{"app": "web"})
-	known := []*api.PodSandbox{box("stays", "1", "10.0.0.1", 11), box("goes", "2", "10.0.0.2", 12)}
-	s.synchronize(known)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.closed("10.0.0.9", "10.0.0.2", 80)
-
-	hostNetwork := box("host", "5", "10.0.0.5", 15)
-	hostNetwork.Linux = nil
-	s.synchronize([]*api.PodSandbox{known[0], box("comes", "3", "10.0.0.3", 13), box("ended", "4", "10.0.0.4", 0), hostNetwork})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.9", "10.0.0.2", 80)
-	s.closed("10.0.0.9", "10.0.0.3", 80)
-	s.open("10.0.0.9", "10.0.0.4", 80)
-	s.open("10.0.0.9", "10.0.0.5", 80)
-
-	// What has stopped is listed until it is removed. A runtime that tells of no processes says nothing by that.
-	none := box("none", "6", "10.0.0.6", 0)
-	s.runSandbox(none)
-	s.synchronize([]*api.PodSandbox{known[0], box("comes", "3", "10.0.0.3", 0), none})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.9", "10.0.0.3", 80)
-	s.closed("10.0.0.9", "10.0.0.6", 80)
+// The runtime waits 2 s and no longer.
+func TestAPodThatIsLate(t *testing.T) {
+	run(t, nil, func(r *running) {
+		r.add(pod("other", "10.0.0.2"))
+		time.Sleep(time.Second)
+		r.kernel.fail("Apply", errFull)
+		r.kernel.fail("Sync", errFull, errFull, errFull, errFull, errFull, errFull, errFull)
+		if waited := r.hook("web", "10.0.0.1"); waited != hookTimeout {
+			t.Errorf("waited %v", waited)
+		}
+		if n := r.metric("kidoban_agent_late_pods_total"); n != 1 || r.logged("starts before its policies") != 1 {
+			t.Errorf("%v pods are counted as late", n)
+		}
+	})
 }
 
 // Where a sandbox fails after the hook, the runtime removes it and never stops it.
 func TestASandboxThatIsRemoved(t *testing.T) {
-	s := tell(t)
-	s.endpoint("deny", map[string]string{"app": "web"})
-	n := &nri{a: &Agent{state: s.state, kick: make(chan struct{}, 1)}}
-	web := box("web", "1", "10.0.0.1", 11)
-	s.synchronize([]*api.PodSandbox{web})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	remover, ok := any(n).(stub.RemovePodInterface)
-	if !ok {
-		t.Fatal("the runtime tells of no removal")
-	}
-	if err := remover.RemovePodSandbox(t.Context(), web); err != nil {
-		t.Fatal(err)
-	}
-	s.open("10.0.0.9", "10.0.0.1", 80)
-}
-
-// A pod that was deleted by force ends beside its successor of the same name, and the container runtime lists both in any order.
-func TestWhichOfTwoSandboxesOfAName(t *testing.T) {
-	for _, oldFirst := range []bool{true, false} {
-		s := tell(t)
-		s.endpoint("allow", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Protocol: "TCP", Name: "http"}}})
-		s.pod("web", "10.0.0.2", func(p *corev1.Pod) {
-			p.UID = "new"
-			p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
-		})
-		before, now := box("web", "1", "10.0.0.1", 11), box("web", "2", "10.0.0.2", 12)
-		before.Uid, now.Uid = "old", "new"
-		if oldFirst {
-			s.synchronize([]*api.PodSandbox{before, now})
-		} else {
-			s.synchronize([]*api.PodSandbox{now, before})
+	run(t, nil, func(r *running) {
+		r.add(pod("other", "10.0.0.2"))
+		time.Sleep(time.Second)
+		r.add(policyEndpoint("deny"))
+		plugin := &nri{a: r.agent}
+		remover, ok := any(plugin).(stub.RemovePodInterface)
+		if !ok {
+			t.Fatal("the plugin has no event for the removal")
 		}
-		s.open("10.0.0.9", "10.0.0.2", 8080)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-		s.deleteSandbox(sandboxKey(before), "1")
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-		s.open("10.0.0.9", "10.0.0.2", 8080)
-	}
-}
-
-// The API server's word is not the last one: what was deleted by force runs on for its grace period, a static pod for longer.
-func TestAPodRunsOnThatTheAPIServerHasNoMore(t *testing.T) {
-	s := tell(t)
-	s.endpoint("deny", map[string]string{"app": "web"})
-	web := box("web", "1", "10.0.0.1", 11)
-	web.Uid = "web10.0.0.1"
-	s.synchronize([]*api.PodSandbox{web})
-	s.pod("web", "10.0.0.1")
-	gone := s.lastSeen(sandboxKey(web))
-	s.podGone(gone)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.pod("web", "", func(p *corev1.Pod) { p.UID = "another mirror" })
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.podGone(s.lastSeen(sandboxKey(web)))
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.deleteSandbox(sandboxKey(web), "1")
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
-		t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
-	}
-
-	s.synchronize([]*api.PodSandbox{web})
-	s.pod("web", "10.0.0.1")
-	s.runtime = false // nobody will say that it has stopped
-	s.podGone(gone)
-	s.open("10.0.0.9", "10.0.0.1", 80)
-}
-
-// A StatefulSet's pod that was deleted by force runs on beside its successor.
-func TestTwoSandboxesOfANameAreJudged(t *testing.T) {
-	before, now := box("web", "1", "10.0.0.1", 11), box("web", "2", "10.0.0.2", 12)
-	before.Uid, now.Uid = "old", "new"
-	is := func(uid types.UID) func(*corev1.Pod) { return func(p *corev1.Pod) { p.UID = uid } }
-	both := func(t *testing.T) story {
-		s := tell(t)
-		s.endpoint("deny", map[string]string{"app": "web"})
-		s.synchronize([]*api.PodSandbox{before})
-		s.pod("web", "10.0.0.1", is("old"))
-		s.podGone(s.lastSeen(sandboxKey(before)))
-		s.pod("web", "", is("new"))
-		s.runSandbox(now)
-		s.pod("web", "10.0.0.2", is("new"))
-		s.closed("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-		return s
-	}
-	t.Run("the first ends first", func(t *testing.T) {
-		s := both(t)
-		s.deleteSandbox(sandboxKey(before), "1")
-		s.open("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-	})
-	t.Run("the second ends first", func(t *testing.T) {
-		s := both(t)
-		s.podGone(s.lastSeen(sandboxKey(now)))
-		s.deleteSandbox(sandboxKey(now), "2")
-		s.closed("10.0.0.9", "10.0.0.1", 80)
-		s.deleteSandbox(sandboxKey(before), "1")
-		s.open("10.0.0.9", "10.0.0.1", 80)
-		if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
-			t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
+		r.hook("web", "10.0.0.1")
+		if err := remover.RemovePodSandbox(t.Context(), sandbox("web", "10.0.0.1")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if r.kernel.set("10.0.0.1", policy.Ingress) != 0 {
+			t.Error("the pod is still there")
 		}
 	})
-	t.Run("the connection is made anew", func(t *testing.T) {
-		s := both(t)
-		s.synchronize([]*api.PodSandbox{now, before})
-		s.closed("10.0.0.9", "10.0.0.1", 80)
-		s.synchronize([]*api.PodSandbox{now})
-		s.open("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-	})
-	t.Run("an agent that starts", func(t *testing.T) {
-		s := tell(t)
-		s.endpoint("deny", map[string]string{"app": "web"})
-		s.pod("web", "10.0.0.2", is("new"))
-		s.synchronize([]*api.PodSandbox{now, before})
-		s.closed("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-		s.deleteSandbox(sandboxKey(before), "1")
-		s.open("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.9", "10.0.0.2", 80)
-	})
+}
+
+func TestWhatTheRuntimeReports(t *testing.T) {
+	s := sandbox("web", "::ffff:10.0.0.1")
+	if got := sandboxOf(s); len(got.Addresses) != 1 || got.Addresses[0].String() != "10.0.0.1" || got.UID != "web" || !got.Process || got.Pod.Name != "web" {
+		t.Errorf("%+v", got)
+	}
+	s.Annotations = map[string]string{sourceAnnotation: "api"}
+	if got := sandboxOf(s); got.UID != "web" {
+		t.Errorf("of the API server: %+v", got)
+	}
+	s.Annotations[sourceAnnotation] = "file"
+	if got := sandboxOf(s); got.UID != "" {
+		t.Errorf("a static pod: %+v", got)
+	}
+	s.Linux.Namespaces[0].Path = ""
+	if got := sandboxOf(s); len(got.Addresses) != 0 {
+		t.Errorf("on the host's network: %+v", got)
+	}
 }

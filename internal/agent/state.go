@@ -1,59 +1,91 @@
 package agent
 
 import (
-	"net/netip"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"context"
+	"sync"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/compiler"
-	"github.com/kidoban/kidoban/internal/dataplane"
-	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/node"
 )
 
-// state is what this node knows, as plain data: it can be asked nothing that it was not told, and tells the compiler all that follows.
+// state is the Node, with what the goroutines need to share it.
 type state struct {
-	sharedNamespace string // kidoban's own, where the groups are that cross namespaces
-	audit           bool   // of pods whose namespace does not say
-	mode            Mode
-	compiler        *compiler.Compiler
+	mu    sync.Mutex // guards what follows; held while computing, never during I/O
+	node  *node.Node
+	since time.Time // of the first event that the writer has not taken; zero without one
 
-	namespaces map[string]*namespace
-	sandboxes  map[types.NamespacedName]sandbox // what the container runtime said, sooner than the API server
-	runtime    bool                             // the container runtime says when a sandbox stops
-	pods       map[types.NamespacedName]*pod
-	owners     map[netip.Addr][]types.NamespacedName // never empty
-	departed   map[netip.Addr]departed
-	landing    landing
-
-	interfaces *dataplane.Interfaces
-	routed     map[netip.Addr]uint32 // interfaces.Routed by address; 0: several lead to it
-
-	policies    map[types.NamespacedName]*endpoint
-	byNamespace map[string]map[types.NamespacedName]*endpoint
-	waiting     map[types.NamespacedName]struct{} // policies with a version that waits for its groups
-
-	groups     map[policy.GroupKey]*group
-	groupUsers map[policy.GroupKey]int // mentions in policies that are in force
+	changed    chan struct{} // an event was taken in; capacity 1, for the writer
+	namespaces chan struct{} // the same, for the watches of namespaces
 }
 
-func newState(sharedNamespace string) *state {
-	return &state{
-		sharedNamespace: sharedNamespace,
-		mode:            Standard,
-		compiler:        compiler.New(),
-		namespaces:      map[string]*namespace{sharedNamespace: {pods: map[types.NamespacedName]*corev1.Pod{}}},
-		sandboxes:       map[types.NamespacedName]sandbox{},
-		pods:            map[types.NamespacedName]*pod{},
-		owners:          map[netip.Addr][]types.NamespacedName{},
-		departed:        map[netip.Addr]departed{},
-		interfaces:      &dataplane.Interfaces{},
-		routed:          map[netip.Addr]uint32{},
-		landing:         landing{pods: map[types.NamespacedName]*pod{}},
-		policies:        map[types.NamespacedName]*endpoint{},
-		byNamespace:     map[string]map[types.NamespacedName]*endpoint{},
-		waiting:         map[types.NamespacedName]struct{}{},
-		groups:          map[policy.GroupKey]*group{},
-		groupUsers:      map[policy.GroupKey]int{},
+func newState(opts node.Options) *state {
+	return &state{node: node.New(opts), changed: make(chan struct{}, 1), namespaces: make(chan struct{}, 1)}
+}
+
+// update takes in an event and wakes the writer. It does nothing once the context is done.
+func (s *state) update(ctx context.Context, event func(now time.Time, n *node.Node)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() == nil {
+		s.take(event)
+	}
+}
+
+// take is update for a caller that holds mu.
+func (s *state) take(event func(now time.Time, n *node.Node)) {
+	now := time.Now()
+	before := s.node.Revision()
+	if event(now, s.node); s.node.Revision() == before {
+		return
+	}
+	if s.since.IsZero() {
+		s.since = now
+	}
+	wake(s.changed)
+	wake(s.namespaces)
+}
+
+// commit hands the changes of all events so far to the writer, with the time of the first of them.
+func (s *state) commit() (changes compiler.Changes, revision node.Revision, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changes, revision = s.node.Commit()
+	since, s.since = s.since, time.Time{}
+	return changes, revision, since
+}
+
+// commitAll is commit for a writer that compares all entries afterwards: what is unused is dropped, too.
+func (s *state) commitAll() (narrowed compiler.Narrowed, revision node.Revision, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changes, revision := s.node.Commit()
+	s.node.Collect()
+	since, s.since = s.since, time.Time{}
+	return changes.Narrowed, revision, since
+}
+
+// collect hands the removal of what is unused to the writer, unless there are events that it should write first.
+func (s *state) collect() (changes compiler.Changes, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.since.IsZero() {
+		return changes, false
+	}
+	return s.node.Collect(), true
+}
+
+// read calls f with the Node. f must not keep what it gets from it, except plain values.
+func (s *state) read(f func(n *node.Node)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s.node)
+}
+
+// wake sends to a channel of capacity 1 that a goroutine waits for.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

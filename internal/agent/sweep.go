@@ -3,76 +3,108 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
+
+	"github.com/go-logr/logr"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// The kernel's conntrack lets a flow go on that was allowed when it began. So after a change that takes something away,
-// the flows that it may concern are looked up, judged as their clients opened them, and cut where they are refused now.
+// The kernel's conntrack lets a flow go on that was allowed when it began. So after a change that takes something away, the sweeper looks up
+// the flows that it may concern, decides each as its client opened it, and cuts those that are denied now.
 
 const (
-	// A packet that was judged just before the change makes its entry just after the first look: a second one finds it.
+	// A packet that was decided just before the change makes its entry just after the first look: a second one finds it.
 	secondLook = 250 * time.Millisecond
+	sweepRetry = 5 * time.Second
 	// How long a cut flow's server cannot open it again from its side. Of TCP that is only what opens nothing, for longer than it is sent
-	// again when nobody acknowledges it (net.ipv4.tcp_retries2, 924 s by default). Another protocol's packet may well be
+	// again without an acknowledgement (net.ipv4.tcp_retries2, 924 s by default). Another protocol's packet may well be
 	// a flow of its own; conntrack itself forgets a flow of UDP after 2 minutes.
 	holdOffTCP   = 20 * time.Minute
 	holdOffOther = 3 * time.Minute
 )
 
-// pending are the addresses whose flows are to be looked at.
-type pending struct {
+// narrowed are the addresses whose flows may have lost what allowed them.
+type narrowed struct {
 	addresses  map[netip.Addr]struct{}
 	everything bool
 	since      time.Time // of the first event that took something away; zero: it does not count
 }
 
-func (p *pending) add(n compiler.Narrowed, since time.Time) {
-	if len(n.Addresses) == 0 && !n.Everything {
+func (n *narrowed) add(more compiler.Narrowed, since time.Time) {
+	if len(more.Addresses) == 0 && !more.Everything {
 		return
 	}
-	if p.addresses == nil {
-		p.addresses = map[netip.Addr]struct{}{}
+	if n.addresses == nil {
+		n.addresses = map[netip.Addr]struct{}{}
 	}
-	for _, a := range n.Addresses {
-		p.addresses[a] = struct{}{}
+	for _, a := range more.Addresses {
+		n.addresses[a] = struct{}{}
 	}
-	p.everything = p.everything || n.Everything
-	if p.since.IsZero() {
-		p.since = since
+	n.everything = n.everything || more.Everything
+	if n.since.IsZero() {
+		n.since = since
 	}
 }
 
-func (p *pending) empty() bool { return len(p.addresses) == 0 && !p.everything }
+func (n *narrowed) empty() bool { return len(n.addresses) == 0 && !n.everything }
 
-func (p *pending) narrowed() compiler.Narrowed {
-	return compiler.Narrowed{Addresses: slices.Collect(maps.Keys(p.addresses)), Everything: p.everything}
+func (n *narrowed) plain() compiler.Narrowed {
+	return compiler.Narrowed{Addresses: slices.Collect(maps.Keys(n.addresses)), Everything: n.everything}
 }
 
-// keepSwept cuts flows until the context is done.
-func (a *Agent) keepSwept(ctx context.Context) {
+// sweeper cuts flows that are denied now.
+type sweeper struct {
+	kernel  Connections
+	state   *state
+	metrics *metrics
+	log     logr.Logger
+
+	mu   sync.Mutex
+	due  narrowed
+	kick chan struct{} // something is due; capacity 1
+}
+
+// add has the flows of some addresses looked at. What took something away from them must be in the kernel already.
+func (s *sweeper) add(n narrowed) {
+	if n.empty() {
+		return
+	}
+	s.mu.Lock()
+	s.due.add(n.plain(), n.since)
+	s.mu.Unlock()
+	wake(s.kick)
+}
+
+func (s *sweeper) take() narrowed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := s.due
+	s.due = narrowed{}
+	return due
+}
+
+// run cuts flows until the context is done.
+func (s *sweeper) run(ctx context.Context) {
 	var looks secondLooks
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
 	for {
-		var work pending
+		var work narrowed
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.sweepKick:
-			a.mu.Lock()
-			work, a.pending = a.pending, pending{}
-			a.mu.Unlock()
-			if looks.add(work.narrowed()) {
+		case <-s.kick:
+			work = s.take()
+			if looks.add(work.plain()) {
 				timer.Reset(secondLook)
 			}
 		case <-timer.C:
@@ -82,16 +114,16 @@ func (a *Agent) keepSwept(ctx context.Context) {
 			}
 		}
 		begin := time.Now()
-		cut, err := a.sweep(work)
+		cut, err := s.sweep(work)
 		took := time.Since(begin)
-		a.metrics.sweep.Observe(took.Seconds())
-		a.metrics.cut.Add(float64(cut))
+		s.metrics.sweep.Observe(took.Seconds())
+		s.metrics.cut.Add(float64(cut))
 		if err != nil {
-			a.opts.Log.Error(err, "Cannot cut flows that are not allowed any more; it is tried again")
-			looks.due.add(work.narrowed(), work.since)
-			timer.Reset(5 * time.Second)
+			s.log.Error(err, "Cannot cut flows that are not allowed any more; retrying", "in", sweepRetry.String())
+			looks.due.add(work.plain(), work.since)
+			timer.Reset(sweepRetry)
 		} else if !work.since.IsZero() {
-			a.metrics.revocation.Observe(time.Since(work.since).Seconds())
+			s.metrics.revocation.Observe(time.Since(work.since).Seconds())
 		}
 		// At most half of a core, however many changes there are.
 		select {
@@ -103,7 +135,7 @@ func (a *Agent) keepSwept(ctx context.Context) {
 
 // secondLooks are what has been looked at once. A timer runs for those that are due when it fires; those that came since wait for the next,
 // so that changes without an end delay nothing.
-type secondLooks struct{ due, next pending }
+type secondLooks struct{ due, next narrowed }
 
 // add takes in what was looked at now, and reports whether the timer is to be started for it.
 func (l *secondLooks) add(n compiler.Narrowed) bool {
@@ -116,38 +148,34 @@ func (l *secondLooks) add(n compiler.Narrowed) bool {
 }
 
 // take returns what is due, and whether the timer is to be started again.
-func (l *secondLooks) take() (work pending, more bool) {
-	work, l.due, l.next = l.due, l.next, pending{}
+func (l *secondLooks) take() (work narrowed, more bool) {
+	work, l.due, l.next = l.due, l.next, narrowed{}
 	return work, !l.due.empty()
 }
 
 // sweep looks at the flows of some addresses once, and returns how many it cut.
-func (a *Agent) sweep(work pending) (int, error) {
+func (s *sweeper) sweep(work narrowed) (int, error) {
 	addresses := slices.Collect(maps.Keys(work.addresses))
 	if work.everything {
-		a.mu.Lock()
-		addresses = slices.Collect(maps.Keys(a.state.compiler.Maps().Pods))
-		a.mu.Unlock()
+		s.state.read(func(n *node.Node) { addresses = slices.Collect(maps.Keys(n.Maps().Pods)) })
 	}
 	if len(addresses) == 0 {
 		return 0, nil
 	}
-	own, err := nodeAddresses()
+	own, err := s.kernel.NodeAddresses()
 	if err != nil {
 		return 0, err
 	}
 	cut := 0
-	for flows, err := range dataplane.Flows(addresses...) {
+	for flows, err := range s.kernel.Flows(addresses...) {
 		if err != nil {
 			return cut, err
 		}
-		a.mu.Lock()
-		flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool {
-			return !isToCut(a.state.compiler.Maps(), &f, own)
+		s.state.read(func(n *node.Node) {
+			flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool { return !isToCut(n.Maps(), &f, own) })
 		})
-		a.mu.Unlock()
 		tcp, other := byHoldOff(flows)
-		if err := errors.Join(a.dp.Cut(tcp, holdOffTCP), a.dp.Cut(other, holdOffOther)); err != nil {
+		if err := errors.Join(s.kernel.Cut(tcp, holdOffTCP), s.kernel.Cut(other, holdOffOther)); err != nil {
 			return cut, err
 		}
 		cut += len(flows)
@@ -166,14 +194,14 @@ func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
 	return tcp, other
 }
 
-// isToCut reports whether neither a live flow nor a master of it, for whose sake it was accepted, would be allowed to begin now.
-func isToCut(t *compiler.Maps, f *dataplane.Flow, node map[netip.Addr]bool) bool {
-	return refused(t, f.Opened(), node) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !refused(t, m, node) })
+// isToCut reports whether neither a live flow nor a master of it, for whose sake it was allowed, would be allowed to begin now.
+func isToCut(t *compiler.Maps, f *dataplane.Flow, own map[netip.Addr]bool) bool {
+	return denied(t, f.Opened(), own) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !denied(t, m, own) })
 }
 
-// refused reports whether a flow would not be allowed to begin now. What a pod has with its own node is always allowed, and with itself.
-func refused(t *compiler.Maps, f policy.Flow, node map[netip.Addr]bool) bool {
-	if node[f.Source] || node[f.Destination] || f.Source == f.Destination {
+// denied reports whether a flow would not be allowed to begin now. A pod's traffic with its own node is always allowed, and with itself.
+func denied(t *compiler.Maps, f policy.Flow, own map[netip.Addr]bool) bool {
+	if own[f.Source] || own[f.Destination] || f.Source == f.Destination {
 		return false
 	}
 	for _, d := range policy.Directions {
@@ -186,29 +214,4 @@ func refused(t *compiler.Maps, f policy.Flow, node map[netip.Addr]bool) bool {
 		}
 	}
 	return false
-}
-
-func nodeAddresses() (map[netip.Addr]bool, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("list this node's addresses: %w", err)
-	}
-	own := make(map[netip.Addr]bool, len(addrs))
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own[p.Addr().Unmap()] = true
-		}
-	}
-	return own, nil
-}
-
-// wakeSweep has keepSwept look at what is pending.
-func (a *Agent) wakeSweep() {
-	if a.pending.empty() {
-		return
-	}
-	select {
-	case a.sweepKick <- struct{}{}:
-	default:
-	}
 }

@@ -6,12 +6,16 @@ import (
 	"net/netip"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Changes that never end keep nobody from the second look.
+// Changes that never end do not delay the second look.
 func TestTheSecondLookComesWhileChangesGoOn(t *testing.T) {
 	narrowed := func(i byte) compiler.Narrowed {
 		return compiler.Narrowed{Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, i})}}
@@ -51,66 +55,70 @@ func TestAFullMapIsOneFailure(t *testing.T) {
 }
 
 func TestWhichLiveFlowsAreCut(t *testing.T) {
-	s := tell(t)
-	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
-	s.pod("web", "10.0.0.1")
-	s.endpoint("allow", everyPod, fromGroup("g"))
-	s.compiler.Commit()
+	tables := tablesOf(t, pod("web", "10.0.0.1"), policyEndpoint("allow", v1alpha1.Peer{CIDR: "10.0.0.2/32"}))
 	node := map[netip.Addr]bool{netip.MustParseAddr("10.9.9.9"): true}
 	for _, tc := range []struct {
 		name, from, to string
 		cut            bool
 	}{
 		{"from a peer", "10.0.0.2", "10.0.0.1", false},
-		{"from somebody else", "10.0.0.3", "10.0.0.1", true},
+		{"from another address", "10.0.0.3", "10.0.0.1", true},
 		{"to the outside, where nothing isolates", "10.0.0.1", "10.0.0.3", false},
 		{"from the node, as the kubelet's probes", "10.9.9.9", "10.0.0.1", false},
 		{"to itself", "10.0.0.1", "10.0.0.1", false},
-		{"of nobody here", "10.0.0.3", "10.0.0.4", false},
+		{"of no pod here", "10.0.0.3", "10.0.0.4", false},
 	} {
 		f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: 80}
-		if got := refused(s.compiler.Maps(), f, node); got != tc.cut {
+		if got := denied(tables, f, node); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}
-	audited := s.compiler.Maps()
+	audited := tables
 	for addr, p := range audited.Pods {
 		p.Flags |= compiler.Audit
 		audited.Pods[addr] = p
 	}
 	f := policy.Flow{Source: netip.MustParseAddr("10.0.0.3"), Destination: netip.MustParseAddr("10.0.0.1"), Protocol: policy.TCP, Port: 80}
-	if refused(audited, f, node) {
+	if denied(audited, f, node) {
 		t.Error("a flow of a pod that is only audited is cut")
 	}
 }
 
 // What a helper of conntrack expected, such as the data of active FTP, is judged by the flow that it was expected from.
 func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
-	s := tell(t)
-	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
-	s.pod("web", "10.0.0.1")
-	s.endpoint("allow", everyPod, fromGroup("g"))
-	s.compiler.Commit()
+	tables := tablesOf(t, pod("web", "10.0.0.1"), policyEndpoint("allow", v1alpha1.Peer{CIDR: "10.0.0.2/32"}))
 	flow := func(from, to string) policy.Flow {
 		return policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: 80}
 	}
-	allowed, refused := flow("10.0.0.2", "10.0.0.1"), flow("10.0.0.3", "10.0.0.1")
+	allowed, denied := flow("10.0.0.2", "10.0.0.1"), flow("10.0.0.3", "10.0.0.1")
 	for _, tc := range []struct {
 		name    string
 		flow    policy.Flow
 		masters []policy.Flow
 		cut     bool
 	}{
-		{"refused, and nobody's", refused, nil, true},
-		{"refused, and its master", refused, []policy.Flow{refused}, true},
-		{"refused, and its master allowed", refused, []policy.Flow{allowed}, false},
-		{"refused, and its master, and that one's allowed", refused, []policy.Flow{refused, allowed}, false},
-		{"allowed, and its master refused", allowed, []policy.Flow{refused}, false},
+		{"denied, and without a master", denied, nil, true},
+		{"denied, and its master", denied, []policy.Flow{denied}, true},
+		{"denied, and its master allowed", denied, []policy.Flow{allowed}, false},
+		{"denied, and its master, and that one's allowed", denied, []policy.Flow{denied, allowed}, false},
+		{"allowed, and its master denied", allowed, []policy.Flow{denied}, false},
 	} {
 		f := dataplane.Flow{Protocol: policy.TCP, Masters: tc.masters}
 		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
-		if got := isToCut(s.compiler.Maps(), &f, nil); got != tc.cut {
+		if got := isToCut(tables, &f, nil); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}
+}
+
+func tablesOf(t *testing.T, p *corev1.Pod, pe *v1alpha1.PolicyEndpoint) *compiler.Maps {
+	t.Helper()
+	n := node.New(node.Options{SharedNamespace: shared})
+	n.SetPod(start, p)
+	n.NamespaceSynced(start, p.Namespace)
+	if err := n.SetPolicyEndpoint(start, pe); err != nil {
+		t.Fatal(err)
+	}
+	n.Commit()
+	return n.Maps()
 }

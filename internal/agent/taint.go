@@ -14,8 +14,8 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// StartupTaint keeps pods off a node until its agent judges. Nodes are registered with it (kubelet's --register-with-taints, a node group's
-// taints); the agent takes it off.
+// StartupTaint keeps pods off a node until policies are in force there. Nodes are registered with it (kubelet's --register-with-taints, a node
+// group's taints); the agent removes it.
 const StartupTaint = "kidoban.dev/agent-not-ready"
 
 const taintRetry = 5 * time.Second
@@ -26,26 +26,26 @@ type NodeTaint struct {
 	NodeName string
 }
 
-// removeTaint takes the taint off once the agent is ready. It is tried again until it is done or the context is.
+// removeTaint removes the taint once policies are in force. It retries until that is done or the context is.
 func (a *Agent) removeTaint(ctx context.Context) {
-	told := false
+	logged := false
 	_ = wait.PollUntilContextCancel(ctx, taintRetry, true, func(ctx context.Context) (bool, error) {
-		if !a.inForce.Load() || a.failure.Load() != nil {
+		if ok, _ := a.applied.has(0); !ok {
 			return false, nil
 		}
 		removed, err := a.opts.Taint.remove(ctx)
-		if err != nil && !told && ctx.Err() == nil {
-			told = true
-			a.opts.Log.Error(err, "Cannot take the start-up taint off; it is tried again", "taint", StartupTaint)
+		if err != nil && !logged && ctx.Err() == nil {
+			logged = true
+			a.opts.Log.Error(err, "Cannot remove the start-up taint; retrying", "taint", StartupTaint)
 		}
 		if removed {
-			a.opts.Log.Info("The start-up taint is off: pods may come", "taint", StartupTaint)
+			a.opts.Log.Info("Removed the start-up taint: pods may be scheduled here", "taint", StartupTaint)
 		}
 		return err == nil, nil
 	})
 }
 
-// remove takes the taint off and reports whether it was there.
+// remove removes the taint and reports whether it was there.
 func (t *NodeTaint) remove(ctx context.Context) (bool, error) {
 	node, err := t.Nodes.Get(ctx, t.NodeName, metav1.GetOptions{})
 	if err != nil {
@@ -55,7 +55,7 @@ func (t *NodeTaint) remove(ctx context.Context) (bool, error) {
 	if !slices.ContainsFunc(node.Spec.Taints, isOurs) {
 		return false, nil
 	}
-	// Nobody else may have changed the list meanwhile: it is written as a whole.
+	// The patch replaces the list, so it must fail if the list has changed meanwhile.
 	patch, err := json.Marshal([]map[string]any{
 		{"op": "test", "path": "/metadata/resourceVersion", "value": node.ResourceVersion},
 		{"op": "replace", "path": "/spec/taints", "value": slices.DeleteFunc(slices.Clone(node.Spec.Taints), isOurs)},
@@ -64,7 +64,7 @@ func (t *NodeTaint) remove(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if _, err := t.Nodes.Patch(ctx, t.NodeName, types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
-		return false, fmt.Errorf("take the taint off the node %s: %w", t.NodeName, err)
+		return false, fmt.Errorf("remove the taint from the node %s: %w", t.NodeName, err)
 	}
 	return true, nil
 }

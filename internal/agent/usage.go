@@ -7,12 +7,10 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kidoban/kidoban/internal/dataplane"
 )
 
 // usage collects what the kernel counts when it is asked.
-type usage struct{ dp *dataplane.Dataplane }
+type usage struct{ kernel Counts }
 
 var (
 	usageEntries = prometheus.NewDesc("kidoban_agent_map_entries", "Entries of a BPF map.", []string{"map"}, nil)
@@ -41,11 +39,11 @@ func (u *usage) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, n)
 	}
-	for _, m := range u.dp.Usage() {
+	for _, m := range u.kernel.Usage() {
 		ch <- prometheus.MustNewConstMetric(usageEntries, prometheus.GaugeValue, float64(m.Entries), m.Map)
 		ch <- prometheus.MustNewConstMetric(usageMax, prometheus.GaugeValue, float64(m.Max), m.Map)
 	}
-	counters, err := u.dp.Counters()
+	counters, err := u.kernel.Counters()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(verdicts, err)
 		return

@@ -13,62 +13,60 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/node"
 )
 
-// watch feeds the state from the cache, and returns when everything that there was is in it: this node's pods, and what
-// the namespaces say that they are in.
-func (a *Agent) watch(ctx context.Context) error {
+// watchPods feeds the state with this node's pods. It returns when they are in the state, with everything in their namespaces that is there
+// or that is worth waiting for.
+func (a *Agent) watchPods(ctx context.Context) error {
 	pods, err := a.subscribe(ctx, a.cache, &corev1.Pod{}, a.onPod, a.onPodGone)
 	if err != nil {
 		return err
 	}
 	toolscache.WaitForCacheSync(ctx.Done(), pods)
-	patience := startPatience
-	if alone, err := a.dp.Alone(); err != nil {
+	patience := node.StartPatience
+	if alone, err := a.kernel.Alone(); err != nil {
 		return err
 	} else if alone {
-		patience = 0 // while nothing judges, nothing is worth waiting for
+		patience = 0 // while no policy is in force at all, nothing is worth waiting for
 	}
-	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) {
-		a.followNamespaces(ctx)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if !a.state.complete() {
-			return false, nil
+	again := time.NewTicker(time.Second) // patience ends without an event
+	defer again.Stop()
+	for {
+		if a.isComplete(ctx, patience) {
+			return nil
 		}
-		return !a.awaitsGroups(patience), nil
-	})
-}
-
-// awaitsGroups reports whether PolicyEndpoints still have time to wait for their groups; those that have not isolate. The caller holds mu.
-func (a *Agent) awaitsGroups(patience time.Duration) bool {
-	awaits := a.state.awaitsGroups(patience)
-	a.isolateLate(patience) // afterwards: time passes, and who is not waited for is late by now
-	return awaits
-}
-
-// isolateLate isolates the pods of PolicyEndpoints that have waited too long for their groups, and reports whether there were any. The caller
-// holds mu.
-func (a *Agent) isolateLate(patience time.Duration) bool {
-	late := a.state.isolateLate(patience)
-	for _, key := range late {
-		a.opts.Log.Info("A policy's groups do not come; its pods are isolated, and it allows what is known of the groups", "policyEndpoint", key.String())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.state.changed: // the writer does not need it before takeOver
+		case <-again.C:
+		}
 	}
-	return len(late) > 0
 }
 
-// subscribe hands the events of a kind of object to set, the object as it was (nil if it is new) and as it is, and to gone. It asks
-// until the API server can say what the kind is, or the context is done, which also ends the events. What it returns says whether set
-// has been given all that there was.
+// isComplete reports whether all namespaces are synced and no policy may wait longer for its groups. Those that have waited for too long
+// isolate their pods.
+func (a *Agent) isComplete(ctx context.Context, patience time.Duration) (complete bool) {
+	a.state.read(func(n *node.Node) { complete = n.Synced() && !n.AwaitsGroups(time.Now(), patience) })
+	if complete {
+		a.isolateLate(ctx, patience)
+	}
+	return complete
+}
+
+// subscribe passes the events of a kind of object to set, with the object before (nil if it is new) and now, and to gone. It retries until the
+// API server has the kind, or the context is done, which also ends the events. The returned function reports whether set has had all objects
+// that there were.
 func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Object, set func(ctx context.Context, old, now any), gone func(context.Context, any)) (toolscache.InformerSynced, error) {
 	var registration toolscache.ResourceEventHandlerRegistration
-	told := false
+	logged := false
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
 		informer, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
-			if !told && ctx.Err() == nil {
-				told = true
-				a.opts.Log.Error(err, "Cannot watch yet; it is tried again", "kind", fmt.Sprintf("%T", object))
+			if !logged && ctx.Err() == nil {
+				logged = true
+				a.opts.Log.Error(err, "Cannot watch yet; retrying", "kind", fmt.Sprintf("%T", object))
 			}
 			return false, nil
 		}
@@ -85,55 +83,62 @@ func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Obje
 	return registration.HasSynced, nil
 }
 
-func (a *Agent) onPod(ctx context.Context, _, now any) {
-	a.update(ctx, func(s *state) { s.setPod(now.(*corev1.Pod)) })
+func (a *Agent) onPod(ctx context.Context, _, obj any) {
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.SetPod(now, obj.(*corev1.Pod)) })
 }
 
 func (a *Agent) onPodGone(ctx context.Context, obj any) {
 	pod := last[*corev1.Pod](obj)
-	a.update(ctx, func(s *state) { s.podGone(pod) })
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePod(now, pod) })
 }
 
-func (a *Agent) onNamespace(ctx context.Context, _, now any) {
-	ns := now.(*corev1.Namespace)
-	a.update(ctx, func(s *state) { s.setNamespace(ns.Name, ns.Labels) })
+func (a *Agent) onNamespace(ctx context.Context, _, obj any) {
+	ns := obj.(*corev1.Namespace)
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.SetNamespace(now, ns.Name, ns.Labels) })
 }
 
-func (a *Agent) onPolicyEndpoint(ctx context.Context, _, now any) {
-	pe := now.(*v1alpha1.PolicyEndpoint)
-	a.update(ctx, func(s *state) { a.reject("PolicyEndpoint", pe, s.setPolicyEndpoint(pe)) })
+func (a *Agent) onPolicyEndpoint(ctx context.Context, _, obj any) {
+	pe := obj.(*v1alpha1.PolicyEndpoint)
+	var err error
+	a.state.update(ctx, func(now time.Time, n *node.Node) { err = n.SetPolicyEndpoint(now, pe) })
+	a.reject("PolicyEndpoint", pe, err)
 }
 
 func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	pe := last[*v1alpha1.PolicyEndpoint](obj)
-	a.update(ctx, func(s *state) { s.deletePolicyEndpoint(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}) })
+	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePolicyEndpoint(now, key) })
 }
 
-func (a *Agent) onSlice(ctx context.Context, old, now any) {
-	pes := now.(*v1alpha1.PolicyEndpointSlice)
-	a.update(ctx, func(s *state) {
-		a.reject("PolicyEndpointSlice", pes, s.setSlice(pes))
-		if old, ok := old.(*v1alpha1.PolicyEndpointSlice); ok && old.Spec.Group != pes.Spec.Group { // made again while the watch was down
-			s.deleteSlice(groupOf(old), old.Name)
+func (a *Agent) onSlice(ctx context.Context, before, obj any) {
+	pes := obj.(*v1alpha1.PolicyEndpointSlice)
+	var err error
+	a.state.update(ctx, func(now time.Time, n *node.Node) {
+		err = n.SetSlice(now, pes)
+		old, ok := before.(*v1alpha1.PolicyEndpointSlice)
+		if ok && node.GroupOf(old) != node.GroupOf(pes) { // deleted and created again while the watch was down
+			n.DeleteSlice(now, node.GroupOf(old), old.Name)
 		}
 	})
+	a.reject("PolicyEndpointSlice", pes, err)
 }
 
 func (a *Agent) onSliceGone(ctx context.Context, obj any) {
 	pes := last[*v1alpha1.PolicyEndpointSlice](obj)
-	a.update(ctx, func(s *state) { s.deleteSlice(groupOf(pes), pes.Name) })
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeleteSlice(now, node.GroupOf(pes), pes.Name) })
 }
 
-// reject says that an object cannot be read. What it said before stays in force.
+// reject logs an object that cannot be read. Its previous version stays in force.
 func (a *Agent) reject(kind string, obj client.Object, err error) {
 	if err == nil {
 		return
 	}
 	a.metrics.rejected.WithLabelValues(kind).Inc()
-	a.opts.Log.Error(err, "Cannot read an object; what it said before stays in force", "kind", kind, "namespace", obj.GetNamespace(), "name", obj.GetName())
+	a.opts.Log.Error(err, "Cannot read an object; its previous version stays in force, and a new policy isolates its pods",
+		"kind", kind, "namespace", obj.GetNamespace(), "name", obj.GetName())
 }
 
-// last is the object of a deletion, also of one that was missed while the watch was down.
+// last returns the object of a deletion, also of one that was missed while the watch was down.
 func last[T any](obj any) T {
 	if gone, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj

@@ -54,7 +54,7 @@ func start(t testing.TB, sizes dataplane.Sizes) *node {
 	dp, err := dataplane.New(dataplane.Options{BPFFS: n.bpffs, Sizes: sizes})
 	check(t, err)
 	n.dp = dp
-	n.agent = agent.New(n.pods, dp, agent.Options{
+	n.agent = agent.New(n.pods, agent.NewKernel(dp), agent.Options{
 		NamespaceCache:  func(string) (cache.Cache, error) { return n.watches, nil },
 		SharedNamespace: "shop", CheckInterval: 100 * time.Millisecond, Log: logr.Discard(), Registry: n.registry,
 	})

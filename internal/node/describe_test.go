@@ -1,11 +1,10 @@
-package agent
+package node
 
 import (
 	"net/netip"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,22 +20,19 @@ func ownedBy(kind, name string, labels map[string]string) func(*corev1.Pod) {
 	}
 }
 
-func TestWorkloads(t *testing.T) {
-	hash := map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: "6d4b"}
+func TestAPodsWorkload(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		change func(*corev1.Pod)
-		want   *agentapi.Workload
+		want   agentapi.Workload
 	}{
-		{"nobody's", func(*corev1.Pod) {}, nil},
-		{"a Deployment's, through its ReplicaSet", ownedBy("ReplicaSet", "cart-6d4b", hash), &agentapi.Workload{Kind: "Deployment", Name: "cart"}},
-		{"a ReplicaSet's alone", ownedBy("ReplicaSet", "cart-6d4b", nil), &agentapi.Workload{Kind: "ReplicaSet", Name: "cart-6d4b"}},
-		{"a StatefulSet's", ownedBy("StatefulSet", "cart", nil), &agentapi.Workload{Kind: "StatefulSet", Name: "cart"}},
+		{"its own", func(*corev1.Pod) {}, agentapi.Workload{Kind: "Pod", Name: "web"}},
+		{"a StatefulSet's", ownedBy("StatefulSet", "cart", nil), agentapi.Workload{Kind: "StatefulSet", Name: "cart"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := tell(t)
+			s := newStory(t)
 			s.pod("web", "10.0.0.1", tc.change)
-			if got, ok := s.podAt(netip.MustParseAddr("10.0.0.1")); !ok || got.Name != "web" || !sameWorkload(got.Workload, tc.want) {
+			if got, ok := s.PodAt(netip.MustParseAddr("10.0.0.1")); !ok || got.Name != "web" || got.Workload == nil || *got.Workload != tc.want {
 				t.Errorf("%+v of %+v, %v", got, got.Workload, ok)
 			}
 		})
@@ -45,39 +41,43 @@ func TestWorkloads(t *testing.T) {
 
 // The container runtime knows of a pod before the API server has told what it belongs to.
 func TestAWorkloadThatIsKnownLater(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	key, addr := types.NamespacedName{Namespace: "shop", Name: "web"}, netip.MustParseAddr("10.0.0.1")
-	s.setSandbox(key, "web10.0.0.1", map[string]string{"app": "web"}, sandbox{id: "1", addresses: []netip.Addr{addr}})
+	s.RunSandbox(start, Sandbox{Pod: key, UID: "web10.0.0.1", Labels: map[string]string{"app": "web"}, ID: "1", Addresses: []netip.Addr{addr}})
+	if got, _ := s.PodAt(addr); got.Workload != nil {
+		t.Errorf("before its object is here, the workload is %v", got.Workload)
+	}
 	s.pod("web", "10.0.0.1", func(pod *corev1.Pod) { ownedBy("StatefulSet", "web", pod.Labels)(pod) })
-	if got, _ := s.podAt(addr); got.Workload == nil {
-		t.Error("the workload is not known")
+	if got, _ := s.PodAt(addr); got.Workload == nil || got.Workload.Kind != "StatefulSet" {
+		t.Errorf("the workload is %v", got.Workload)
 	}
 }
 
 func TestAPodsNameOutlivesIt(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	addr := netip.MustParseAddr("10.0.0.1")
 	s.pod("old", "10.0.0.1")
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "old"})
-	if got, ok := s.podAt(addr); !ok || got.Name != "old" {
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "old"})
+	if got, ok := s.PodAt(addr); !ok || got.Name != "old" {
 		t.Errorf("%+v, %v", got, ok)
 	}
 	s.pod("new", "10.0.0.1")
-	if got, ok := s.podAt(addr); !ok || got.Name != "new" {
+	if got, ok := s.PodAt(addr); !ok || got.Name != "new" {
 		t.Errorf("%+v, %v", got, ok)
 	}
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "new"})
-	d := s.departed[addr]
-	d.since = d.since.Add(-2 * departedNames)
-	s.departed[addr] = d
-	s.forgetDeparted()
-	if _, ok := s.podAt(addr); ok {
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "new"})
+	s.ForgetNames(start.Add(NamePatience))
+	if _, ok := s.PodAt(addr); !ok {
+		t.Error("the name is forgotten at once")
+	}
+	s.ForgetNames(start.Add(2 * NamePatience))
+	if _, ok := s.PodAt(addr); ok {
 		t.Error("the name is kept for ever")
 	}
 }
 
 func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	describe := func() agentapi.Policy {
 		key := types.NamespacedName{Namespace: "shop", Name: "allow"}
@@ -86,7 +86,7 @@ func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
 	generation := int64(0)
 	put := func(group string) {
 		generation++
-		err := s.setPolicyEndpoint(&v1alpha1.PolicyEndpoint{
+		err := s.SetPolicyEndpoint(start, &v1alpha1.PolicyEndpoint{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow", UID: "object", Generation: generation},
 			Spec: v1alpha1.PolicyEndpointSpec{
 				PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "allow-web", UID: "policy", Generation: 10 * generation},
@@ -106,8 +106,8 @@ func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
 	if p := describe(); p.State != agentapi.StatePending || p.Realised != nil || len(p.WaitingFor) != 0 {
 		t.Errorf("before it is written: %+v", p)
 	}
-	now := time.Now()
-	s.landed(now)
+	now := start.Add(time.Second)
+	s.Applied(now, s.Revision())
 	p := describe()
 	if p.State != agentapi.StateInForce || p.Realised == nil || p.Realised.Generation != 10 || !p.Realised.Since.Equal(now) || p.Name != "allow-web" || p.Pods != 1 {
 		t.Errorf("in force: %+v, %+v", p, p.Realised)
@@ -119,45 +119,45 @@ func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
 }
 
 func TestAStatusAloneIsNoNewVersion(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	pe := &v1alpha1.PolicyEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deny", UID: "object", Generation: 1},
 		Spec: v1alpha1.PolicyEndpointSpec{PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "deny"},
 			PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}},
 	}
-	if err := s.setPolicyEndpoint(pe); err != nil {
+	if err := s.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	s.landed(time.Now())
+	s.Applied(start, s.Revision())
 	pe = pe.DeepCopy()
 	pe.Status.Peers = 7
-	if err := s.setPolicyEndpoint(pe); err != nil {
+	if err := s.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.landing.versions) != 0 {
+	if len(s.unapplied.versions) != 0 {
 		t.Error("it is compiled again")
 	}
 	pe = pe.DeepCopy()
 	pe.UID = "made again"
-	if err := s.setPolicyEndpoint(pe); err != nil {
+	if err := s.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.landing.versions) != 1 {
+	if len(s.unapplied.versions) != 1 {
 		t.Error("an object that was made again is taken for the old one")
 	}
-	s.landed(time.Now())
+	s.Applied(start, s.Revision())
 	pe = pe.DeepCopy() // etcd was restored, and its generation is counted again from an older one
 	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
-	if err := s.setPolicyEndpoint(pe); err != nil {
+	if err := s.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.landing.versions) != 1 {
+	if len(s.unapplied.versions) != 1 {
 		t.Error("another spec of the same generation is taken for the old one")
 	}
 }
 
 func TestAPodsEffectiveRules(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1", func(pod *corev1.Pod) {
 		pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
 	})
@@ -165,7 +165,7 @@ func TestAPodsEffectiveRules(t *testing.T) {
 	rule := fromGroup("g")
 	rule.RuleIndexes, rule.Ports = []int32{0, 2}, []v1alpha1.Port{{Name: "http"}}
 	s.endpoint("allow", everyPod, rule, v1alpha1.Rule{Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}}, Ports: []v1alpha1.Port{{Name: "nothing"}}})
-	s.compiler.Commit()
+	s.Commit()
 	key := types.NamespacedName{Namespace: "shop", Name: "web"}
 	p := s.describePod(key, s.pods[key], true)
 	if p.State != agentapi.StateInForce || p.Mode != agentapi.ModeStandard || !p.Ingress.Isolated || p.Egress.Isolated || len(p.Ingress.Rules) != 2 {

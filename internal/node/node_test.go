@@ -1,4 +1,4 @@
-package agent
+package node
 
 import (
 	"fmt"
@@ -17,16 +17,19 @@ import (
 
 const shared = "kidoban-system"
 
-// A story is a node's state and what its tables say, told step by step.
+// start is when stories begin.
+var start = time.Unix(1_000_000_000, 0)
+
+// A story is a Node and the decisions of its tables, step by step.
 type story struct {
 	*testing.T
-	*state
+	*Node
 }
 
-func tell(t *testing.T) story {
-	s := story{t, newState(shared)}
-	s.namespaces["shop"] = &namespace{pods: map[types.NamespacedName]*corev1.Pod{}}
-	s.namespaceKnown("shop")
+func newStory(t *testing.T) story {
+	s := story{t, New(Options{SharedNamespace: shared})}
+	s.namespaces["shop"] = newNamespace()
+	s.NamespaceSynced(start, "shop")
 	return s
 }
 
@@ -38,7 +41,7 @@ func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 	for _, c := range change {
 		c(pod)
 	}
-	s.setPod(pod)
+	s.SetPod(start, pod)
 }
 
 func (s story) endpoint(name string, selector map[string]string, rules ...v1alpha1.Rule) {
@@ -46,7 +49,7 @@ func (s story) endpoint(name string, selector map[string]string, rules ...v1alph
 	for i := range rules {
 		rules[i].Action = v1alpha1.ActionAllow
 	}
-	err := s.setPolicyEndpoint(&v1alpha1.PolicyEndpoint{
+	err := s.SetPolicyEndpoint(start, &v1alpha1.PolicyEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
 		Spec: v1alpha1.PolicyEndpointSpec{
 			PolicyRef:   v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: name},
@@ -62,7 +65,7 @@ func (s story) endpoint(name string, selector map[string]string, rules ...v1alph
 
 func (s story) slice(namespace, group string, index, slices int32, addresses ...v1alpha1.CIDR) {
 	s.Helper()
-	err := s.setSlice(&v1alpha1.PolicyEndpointSlice{
+	err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(group, "-", index)},
 		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: group, Index: index, Slices: slices, Addresses: addresses},
 	})
@@ -72,27 +75,27 @@ func (s story) slice(namespace, group string, index, slices int32, addresses ...
 }
 
 func (s story) sliceGone(namespace, group string, index int) {
-	s.deleteSlice(policy.GroupKey{Namespace: namespace, Name: group}, fmt.Sprint(group, "-", index))
+	s.DeleteSlice(start, policy.GroupKey{Namespace: namespace, Name: group}, fmt.Sprint(group, "-", index))
 }
 
-func (s story) verdict(from, to string, port uint16) policy.Action {
-	s.compiler.Commit()
+func (s story) decide(from, to string, port uint16) policy.Action {
+	s.Commit()
 	f := policy.Flow{Source: netip.MustParseAddr(from), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: port}
-	v, _ := s.compiler.Maps().Lookup(policy.Ingress, f)
+	v, _ := s.Maps().Lookup(policy.Ingress, f)
 	return v.Action
 }
 
-func (s story) open(from, to string, port uint16) {
+func (s story) allowed(from, to string, port uint16) {
 	s.Helper()
-	if s.verdict(from, to, port) != policy.Allow {
-		s.Errorf("%s → %s:%d is refused", from, to, port)
+	if s.decide(from, to, port) != policy.Allow {
+		s.Errorf("%s → %s:%d is denied", from, to, port)
 	}
 }
 
-func (s story) closed(from, to string, port uint16) {
+func (s story) denied(from, to string, port uint16) {
 	s.Helper()
-	if s.verdict(from, to, port) != policy.Deny {
-		s.Errorf("%s → %s:%d passes", from, to, port)
+	if s.decide(from, to, port) != policy.Deny {
+		s.Errorf("%s → %s:%d is allowed", from, to, port)
 	}
 }
 
@@ -110,68 +113,68 @@ func fromGroupReference(ref v1alpha1.GroupReference) v1alpha1.Rule {
 
 var everyPod map[string]string
 
-func TestAPolicyIsInForceWhenAllItsGroupsAreWhole(t *testing.T) {
-	s := tell(t)
+func TestAPolicyIsInForceWhenAllItsGroupsAreComplete(t *testing.T) {
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.endpoint("allow", everyPod, fromGroup("g"))
-	s.open("10.0.0.9", "10.0.0.1", 80) // nothing is known of the group
+	s.allowed("10.0.0.9", "10.0.0.1", 80) // nothing is known of the group
 	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
-	s.open("10.0.0.9", "10.0.0.1", 80) // one slice of two
+	s.allowed("10.0.0.9", "10.0.0.1", 80) // one slice of two
 	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 }
 
 func TestAnOldVersionJudgesUntilTheNewOneCan(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "old", 0, 1, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("old"))
 	s.endpoint("allow", everyPod, fromGroup("new"))
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	s.closed("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80)
 	s.sliceGone("shop", "old", 0) // nobody refers to it in the API any more
-	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
 	s.slice("shop", "new", 0, 1, "10.0.0.3/32")
-	s.closed("10.0.0.2", "10.0.0.1", 80)
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.denied("10.0.0.2", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	if len(s.groups) != 1 {
 		t.Errorf("groups %v: the old one is not used", s.groups)
 	}
 }
 
 func TestAGroupKeepsItsMembersWhileASliceIsMissing(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
 	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.sliceGone("shop", "g", 1) // somebody deleted it by hand
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 1, 0, "10.0.0.4/32")
-	s.closed("10.0.0.3", "10.0.0.1", 80)
-	s.open("10.0.0.4", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.4", "10.0.0.1", 80)
 }
 
 func TestAGroupGrowsAndShrinksWithItsHead(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
-	s.closed("10.0.0.3", "10.0.0.1", 80) // the head does not count it yet
+	s.denied("10.0.0.3", "10.0.0.1", 80) // the head does not count it yet
 	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 0, 2, "10.0.0.2/32", "10.0.0.3/32") // the address moves
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32", "10.0.0.3/32")
 	s.sliceGone("shop", "g", 1)
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 }
 
 func TestAGroupIsOfTheNamespaceOrShared(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.pod("db", "10.0.0.5")
 	s.slice(shared, "g", 0, 1, "10.0.0.2/32")
@@ -179,13 +182,13 @@ func TestAGroupIsOfTheNamespaceOrShared(t *testing.T) {
 	s.slice("other", "g", 0, 1, "10.0.0.9/32")
 	s.endpoint("a", map[string]string{"app": "web"}, fromSharedGroup("g"))
 	s.endpoint("b", map[string]string{"app": "db"}, fromGroup("g"))
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	s.closed("10.0.0.3", "10.0.0.1", 80)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.3", "10.0.0.5", 80)
-	s.closed("10.0.0.2", "10.0.0.5", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.5", 80)
+	s.denied("10.0.0.2", "10.0.0.5", 80)
 	for _, name := range []string{"a", "b"} {
-		s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: name})
+		s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: name})
 	}
 	if len(s.groupUsers)+len(s.waiting) > 0 {
 		t.Errorf("users are left: %v, waiting: %v", s.groupUsers, s.waiting)
@@ -193,18 +196,18 @@ func TestAGroupIsOfTheNamespaceOrShared(t *testing.T) {
 }
 
 func TestAPodFollowsItsLabels(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"tier": "closed"})
 	s.pod("web", "10.0.0.1")
-	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
 	s.pod("web", "10.0.0.1", func(p *corev1.Pod) { p.Labels["tier"] = "closed" })
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 	s.pod("web", "10.0.0.1")
-	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
 }
 
 func TestANamedPortIsEachPodsOwn(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("http", everyPod, v1alpha1.Rule{Ports: []v1alpha1.Port{{Name: "http"}}})
 	listen := func(port int32) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
@@ -214,32 +217,32 @@ func TestANamedPortIsEachPodsOwn(t *testing.T) {
 	s.pod("a", "10.0.0.1", listen(80))
 	s.pod("b", "10.0.0.2", listen(8080))
 	s.pod("c", "10.0.0.3")
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	s.closed("10.0.0.9", "10.0.0.1", 8080)
-	s.open("10.0.0.9", "10.0.0.2", 8080)
-	s.closed("10.0.0.9", "10.0.0.2", 80)
-	s.closed("10.0.0.9", "10.0.0.3", 80)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 8080)
+	s.allowed("10.0.0.9", "10.0.0.2", 8080)
+	s.denied("10.0.0.9", "10.0.0.2", 80)
+	s.denied("10.0.0.9", "10.0.0.3", 80)
 }
 
 func TestTheYoungestOfTwoPodsHasTheAddress(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"app": "new"})
 	at := func(seconds int) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(time.Unix(int64(seconds), 0)) }
 	}
 	s.pod("new", "10.0.0.1", at(2))
 	s.pod("old", "10.0.0.1", at(1)) // its deletion was not seen yet
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "old"})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "old"})
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 	s.pod("old", "10.0.0.1", at(1))
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "new"})
-	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "new"})
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
 }
 
 // After a boot pods get each other's former addresses, and the API server tells of the former ones for some time.
 func TestAPodWhoseSandboxHasTheAddressComesBeforeTheYoungest(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"app": "old"})
 	at := func(seconds int) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(time.Unix(int64(seconds), 0)) }
@@ -247,143 +250,142 @@ func TestAPodWhoseSandboxHasTheAddressComesBeforeTheYoungest(t *testing.T) {
 	s.pod("young", "10.0.0.1", at(2))
 	s.pod("old", "10.0.0.2", at(1))
 	old := types.NamespacedName{Namespace: "shop", Name: "old"}
-	s.setSandbox(old, "old10.0.0.2", nil, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.RunSandbox(start, Sandbox{Pod: old, UID: "old10.0.0.2", Labels: nil, ID: "1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 	s.pod("old", "10.0.0.1", at(1), func(p *corev1.Pod) { p.UID = "old10.0.0.2" })
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 
 	young := types.NamespacedName{Namespace: "shop", Name: "young"}
-	s.deleteSandbox(old, "1")
-	s.setSandbox(young, "young10.0.0.1", nil, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	s.setSandbox(young, "young10.0.0.1", nil, sandbox{id: "3", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.3")}})
-	s.setSandbox(old, "old10.0.0.2", nil, sandbox{id: "4", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.9", "10.0.0.3", 80)
+	s.StopSandbox(start, old, "1")
+	s.RunSandbox(start, Sandbox{Pod: young, UID: "young10.0.0.1", Labels: nil, ID: "2", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+	s.RunSandbox(start, Sandbox{Pod: young, UID: "young10.0.0.1", Labels: nil, ID: "3", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.3")}})
+	s.RunSandbox(start, Sandbox{Pod: old, UID: "old10.0.0.2", Labels: nil, ID: "4", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.9", "10.0.0.3", 80)
 }
 
 func TestAPodThatEndedOrIsOnTheHostNetworkIsNobody(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", everyPod)
 	s.pod("done", "10.0.0.1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
 	s.pod("host", "10.0.0.2", func(p *corev1.Pod) { p.Spec.HostNetwork = true })
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.9", "10.0.0.2", 80)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.9", "10.0.0.2", 80)
 	s.pod("web", "10.0.0.3")
-	s.closed("10.0.0.9", "10.0.0.3", 80)
+	s.denied("10.0.0.9", "10.0.0.3", 80)
 	s.pod("web", "10.0.0.3", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
-	s.open("10.0.0.9", "10.0.0.3", 80)
+	s.allowed("10.0.0.9", "10.0.0.3", 80)
 }
 
 func TestABrokenObjectLeavesWhatWasInForce(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	broken := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow"}}
 	broken.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
 	broken.Spec.Ingress = []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/33"}}}}
-	if err := s.setPolicyEndpoint(broken); err == nil {
+	if err := s.SetPolicyEndpoint(start, broken); err == nil {
 		t.Error("10.0.0.0/33 is taken for a CIDR")
 	}
 	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-0"}}
 	pes.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Addresses: []v1alpha1.CIDR{"ten"}}
-	if err := s.setSlice(pes); err == nil {
+	if err := s.SetSlice(start, pes); err == nil {
 		t.Error("ten is taken for a CIDR")
 	}
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	s.closed("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80)
 }
 
 func TestNothingStaysWhenAllIsGone(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.pod("web", "10.0.0.1")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.sliceGone("shop", "g", 0)
-	s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: "allow"})
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
+	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "web"})
 	if n := len(s.pods) + len(s.owners) + len(s.policies) + len(s.byNamespace) + len(s.waiting) + len(s.groups) + len(s.groupUsers); n > 0 {
-		t.Errorf("something is left: %+v", s.state)
+		t.Errorf("something is left: %+v", s.Node)
 	}
-	s.compiler.Commit()
+	s.Commit()
 	for range 4 {
-		s.compiler.Collect()
+		s.Collect()
 	}
-	tables := s.compiler.Maps()
+	tables := s.Maps()
 	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Rows) + len(tables.Ports); n > 0 {
 		t.Errorf("entries are left: %+v", tables)
 	}
 }
 
 func TestAPodIsJudgedWhenItsNamespaceIsKnown(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	delete(s.namespaces, "shop")
 	s.pod("web", "")
-	if s.complete() || s.namespaces["shop"] == nil {
+	if s.Synced() || s.namespaces["shop"] == nil {
 		t.Error("the namespace of a pod without an address yet is not asked for")
 	}
 	s.pod("web", "10.0.0.1")
-	s.verdict("10.0.0.9", "10.0.0.1", 80)
-	if n := len(s.compiler.Maps().Pods); n != 0 {
+	s.decide("10.0.0.9", "10.0.0.1", 80)
+	if n := len(s.Maps().Pods); n != 0 {
 		t.Errorf("%d pods in the tables before the namespace's policies are known", n)
 	}
 	s.endpoint("deny", everyPod)
-	s.namespaceKnown("shop")
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.namespaceKnown(shared)
-	if !s.complete() {
+	s.NamespaceSynced(start, "shop")
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.NamespaceSynced(start, shared)
+	if !s.Synced() {
 		t.Error("all namespaces are known")
 	}
 }
 
 func TestANamespaceIsForgottenWithAllThatWasKnownOfIt(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.slice(shared, "g", 0, 1, "10.0.0.3/32")
 	s.pod("web", "10.0.0.1")
 	s.endpoint("allow", everyPod, fromGroup("g"))
-	s.deletePod(types.NamespacedName{Namespace: "shop", Name: "web"})
-	s.forgetNamespace("shop")
+	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "web"})
+	s.ForgetNamespace(start, "shop")
 	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 {
 		t.Errorf("policies %v, namespaces %v, groups %v: only the shared group is left", s.policies, s.namespaces, s.groups)
 	}
 }
 
 func TestASandboxSpeaksBeforeThePodsStatus(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"app": "web"})
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}
-	box := func(id, ip string) sandbox { return sandbox{id: id, addresses: []netip.Addr{netip.MustParseAddr(ip)}} }
 
 	s.pod("web", "") // scheduled
-	if s.judges(web) {
+	if s.decides(web) {
 		t.Error("a pod without an address is said to be judged")
 	}
-	s.setSandbox(web, "web", nil, box("1", "10.0.0.1"))
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	if !s.judges(web) {
+	s.RunSandbox(start, Sandbox{Pod: web, UID: "web", Labels: nil, ID: "1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	if !s.decides(web) {
 		t.Error("the pod is not said to be judged")
 	}
 	s.pod("web", "") // a status from before the sandbox
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 
-	s.setSandbox(web, "web", nil, box("2", "10.0.0.2")) // made again after a crash
-	s.deleteSandbox(web, "1")
-	s.closed("10.0.0.9", "10.0.0.2", 80)
-	s.deleteSandbox(web, "2")
-	s.open("10.0.0.9", "10.0.0.2", 80)
+	s.RunSandbox(start, Sandbox{Pod: web, UID: "web", Labels: nil, ID: "2", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}) // made again after a crash
+	s.StopSandbox(start, web, "1")
+	s.denied("10.0.0.9", "10.0.0.2", 80)
+	s.StopSandbox(start, web, "2")
+	s.allowed("10.0.0.9", "10.0.0.2", 80)
 }
 
 func TestASandboxOfAPodThatNobodyToldOf(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"app": "web"})
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}
-	s.setSandbox(web, "uid", map[string]string{"app": "web"}, sandbox{id: "1", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.deletePod(web)
-	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.RunSandbox(start, Sandbox{Pod: web, UID: "uid", Labels: map[string]string{"app": "web"}, ID: "1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.forgetPod(web)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
 	if len(s.sandboxes) > 0 {
 		t.Error("a deleted pod's sandbox is remembered")
 	}
@@ -391,27 +393,27 @@ func TestASandboxOfAPodThatNobodyToldOf(t *testing.T) {
 
 // The container runtime may know a pod sooner than the watch knows that its namesake has gone.
 func TestASandboxOutlivesThePodBeforeIt(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.endpoint("deny", map[string]string{"app": "web"})
 	old := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "old"},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}},
 	}
-	s.setPod(old)
+	s.SetPod(start, old)
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}
-	s.setSandbox(web, "new", map[string]string{"app": "web"}, sandbox{id: "2", addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}})
+	s.RunSandbox(start, Sandbox{Pod: web, UID: "new", Labels: map[string]string{"app": "web"}, ID: "2", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}})
 	failed := old.DeepCopy()
 	failed.Status.Phase = corev1.PodFailed
-	s.setPod(old)
-	s.setPod(failed)
-	s.podGone(failed)
-	s.closed("10.0.0.9", "10.0.0.2", 80)
+	s.SetPod(start, old)
+	s.SetPod(start, failed)
+	s.DeletePod(start, failed)
+	s.denied("10.0.0.9", "10.0.0.2", 80)
 	fresh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "new", Labels: map[string]string{"app": "web"}}}
-	s.setPod(fresh)
-	s.podGone(old)
-	s.closed("10.0.0.9", "10.0.0.2", 80)
-	s.podGone(fresh)
-	s.open("10.0.0.9", "10.0.0.2", 80)
+	s.SetPod(start, fresh)
+	s.DeletePod(start, old)
+	s.denied("10.0.0.9", "10.0.0.2", 80)
+	s.DeletePod(start, fresh)
+	s.allowed("10.0.0.9", "10.0.0.2", 80)
 	if len(s.pods)+len(s.sandboxes) > 0 {
 		t.Errorf("left are pods %v, sandboxes %v", s.pods, s.sandboxes)
 	}
@@ -419,12 +421,12 @@ func TestASandboxOutlivesThePodBeforeIt(t *testing.T) {
 
 // Nobody will say that a pod has gone which the API server did not tell of: it was deleted before its sandbox was made.
 func TestAPodThatNobodyToldOfGoesWithItsSandbox(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}
 	for _, id := range []string{"1", "2"} { // made again
-		s.setSandbox(web, "uid", nil, sandbox{id: id, addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+		s.RunSandbox(start, Sandbox{Pod: web, UID: "uid", Labels: nil, ID: id, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
 	}
-	s.deleteSandbox(web, "2")
+	s.StopSandbox(start, web, "2")
 	if n := len(s.pods) + len(s.sandboxes) + len(s.namespaces["shop"].pods); n > 0 {
 		t.Errorf("left are %v, %v, %v", s.pods, s.sandboxes, s.namespaces["shop"].pods)
 	}
@@ -432,8 +434,8 @@ func TestAPodThatNobodyToldOfGoesWithItsSandbox(t *testing.T) {
 
 func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 	audited := func(s story) bool {
-		s.compiler.Commit()
-		for _, p := range s.compiler.Maps().Pods {
+		s.Commit()
+		for _, p := range s.Maps().Pods {
 			return p.Flags&compiler.Audit != 0
 		}
 		return false
@@ -446,14 +448,14 @@ func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 		{false, "", false}, {false, "audit", true}, {false, "enforce", false}, {false, "other", false},
 		{true, "", true}, {true, "audit", true}, {true, "enforce", false}, {true, "other", true},
 	} {
-		s := tell(t)
-		s.audit = tc.node
+		s := newStory(t)
+		s.opts.Audit = tc.node
 		s.pod("web", "10.0.0.1")
-		s.setNamespace("shop", map[string]string{LabelEnforcement: tc.label})
+		s.SetNamespace(start, "shop", map[string]string{LabelEnforcement: tc.label})
 		if audited(s) != tc.want {
 			t.Errorf("node %v, label %q: audited %v", tc.node, tc.label, !tc.want)
 		}
-		s.setNamespace("shop", nil)
+		s.SetNamespace(start, "shop", nil)
 		if audited(s) != tc.node {
 			t.Errorf("node %v, label taken away: audited %v", tc.node, !tc.node)
 		}

@@ -1,4 +1,4 @@
-package agent
+package node
 
 import (
 	"testing"
@@ -10,39 +10,39 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// Where its groups do not come, a policy that was never in force isolates at last, and allows what is known.
+// A policy that was never in force, and whose groups do not arrive, isolates its pods at last and allows the addresses that are known.
 func TestAPolicyWhoseGroupsDoNotCome(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "half", 0, 3, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("half"), fromGroup("none"))
-	s.isolateLate(time.Hour)
-	s.open("10.0.0.9", "10.0.0.1", 80)
-	if !s.awaitsGroups(time.Hour) || s.awaitsGroups(0) {
-		t.Error("it is not said whether it waits")
+	s.IsolateLate(start.Add(time.Second), time.Hour)
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+	if !s.AwaitsGroups(start, time.Hour) || s.AwaitsGroups(start, 0) {
+		t.Error("it does not wait, or does not stop waiting")
 	}
-	if late := s.isolateLate(0); len(late) != 1 {
-		t.Errorf("late are %v", late)
+	if late := s.IsolateLate(start, 0); len(late) != 1 {
+		t.Errorf("isolated are %v", late)
 	}
-	s.closed("10.0.0.9", "10.0.0.1", 80)
-	s.open("10.0.0.2", "10.0.0.1", 80)
-	if s.awaitsGroups(time.Hour) || len(s.isolateLate(0)) > 0 {
-		t.Error("it is late twice")
+	s.denied("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
+	if s.AwaitsGroups(start, time.Hour) || len(s.IsolateLate(start, 0)) > 0 {
+		t.Error("it is isolated twice")
 	}
 	s.slice("shop", "half", 2, 0, "10.0.0.3/32") // with a gap still
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "half", 0, 2, "10.0.0.2/32")
 	s.slice("shop", "half", 1, 0, "10.0.0.4/32") // whole, without the last one
-	s.closed("10.0.0.3", "10.0.0.1", 80)
-	s.open("10.0.0.4", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.4", "10.0.0.1", 80)
 	s.slice("shop", "none", 0, 1, "10.0.0.5/32")
-	s.open("10.0.0.5", "10.0.0.1", 80)
-	s.closed("10.0.0.9", "10.0.0.1", 80)
+	s.allowed("10.0.0.5", "10.0.0.1", 80)
+	s.denied("10.0.0.9", "10.0.0.1", 80)
 	if len(s.waiting) > 0 {
 		t.Error("it waits for nothing")
 	}
-	s.deletePolicyEndpoint(types.NamespacedName{Namespace: "shop", Name: "allow"})
-	s.open("10.0.0.9", "10.0.0.1", 80)
+	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
 	for _, index := range []int{0, 1, 2} {
 		s.sliceGone("shop", "half", index)
 	}
@@ -52,7 +52,7 @@ func TestAPolicyWhoseGroupsDoNotCome(t *testing.T) {
 	}
 }
 
-func TestABrokenPolicyThatWasNeverInForceIsolates(t *testing.T) {
+func TestAnUnreadablePolicyThatWasNeverInForceIsolates(t *testing.T) {
 	allow := func(peers []v1alpha1.Peer, ports ...v1alpha1.Port) []v1alpha1.Rule {
 		return []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: peers, Ports: ports}}
 	}
@@ -75,64 +75,49 @@ func TestABrokenPolicyThatWasNeverInForceIsolates(t *testing.T) {
 		"an unknown policy type":       {Ingress: allow(block), PolicyTypes: []v1alpha1.PolicyType{"Sideways"}},
 		"a field of a newer schema":    {Ingress: allow(nil), UnknownFields: []string{"ingress[0].schedule"}},
 	} {
-		s := tell(t)
+		s := newStory(t)
 		s.pod("web", "10.0.0.1")
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "allow"}, Spec: broken}
 		if pe.Spec.PolicyTypes == nil {
 			pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
 		}
-		for range 2 { // as it is told of again and again
-			if s.setPolicyEndpoint(pe) == nil {
+		for range 2 { // watches repeat objects
+			if s.SetPolicyEndpoint(start, pe) == nil {
 				t.Errorf("%s: it can be read", name)
 			}
-			s.closed("10.0.0.9", "10.0.0.1", 80)
+			s.denied("10.0.0.9", "10.0.0.1", 80)
 		}
 		s.endpoint("allow", everyPod, v1alpha1.Rule{})
-		s.open("10.0.0.9", "10.0.0.1", 80)
+		s.allowed("10.0.0.9", "10.0.0.1", 80)
 	}
 }
 
 // Anybody may write slices, and the API server cannot hold one against another.
 func TestSlicesThatContradictEachOther(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	s.pod("web", "10.0.0.1")
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 
 	second := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "another-head"}}
 	second.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Index: 0, Slices: 3, Addresses: []v1alpha1.CIDR{"10.0.0.3/32"}}
-	if err := s.setSlice(second); err != nil {
+	if err := s.SetSlice(start, second); err != nil {
 		t.Fatal(err)
 	}
-	s.closed("10.0.0.3", "10.0.0.1", 80) // of two heads the larger counts, and two slices are missing
-	s.open("10.0.0.2", "10.0.0.1", 80)
+	s.denied("10.0.0.3", "10.0.0.1", 80) // of two heads the larger counts, and two slices are missing
+	s.allowed("10.0.0.2", "10.0.0.1", 80)
 	s.slice("shop", "g", 2, 0, "10.0.0.2/32")
-	s.closed("10.0.0.3", "10.0.0.1", 80) // one is missing
+	s.denied("10.0.0.3", "10.0.0.1", 80) // one is missing
 	s.slice("shop", "g", 1, 0)
-	s.open("10.0.0.3", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 7, 0, "10.0.0.7/32") // beyond the last
-	s.closed("10.0.0.7", "10.0.0.1", 80)
+	s.denied("10.0.0.7", "10.0.0.1", 80)
 	s.sliceGone("shop", "g", 0)
-	s.open("10.0.0.2", "10.0.0.1", 80) // another slice has it too
+	s.allowed("10.0.0.2", "10.0.0.1", 80) // another slice has it too
 	s.slice("shop", "g", 2, 0, "0.0.0.0/0", "10.0.0.8/24")
-	s.open("192.0.2.1", "10.0.0.1", 80)
+	s.allowed("192.0.2.1", "10.0.0.1", 80)
 	s.slice("shop", "g", 2, 0)
-	s.closed("192.0.2.1", "10.0.0.1", 80)
-	s.closed("10.0.0.2", "10.0.0.1", 80)
-	s.open("10.0.0.3", "10.0.0.1", 80)
-}
-
-// A policy whose time ends between two questions is waited for or isolates: nothing opens its pods in between.
-func TestAPolicyIsWaitedForOrLate(t *testing.T) {
-	for range 2000 {
-		s := tell(t)
-		s.pod("web", "10.0.0.1")
-		s.endpoint("allow", everyPod, fromGroup("none"))
-		a := &Agent{state: s.state}
-		e := s.policies[types.NamespacedName{Namespace: "shop", Name: "allow"}]
-		e.first = time.Now().Add(200*time.Nanosecond - time.Minute)
-		if !a.awaitsGroups(time.Minute) && e.active == nil {
-			t.Fatal("it is not waited for, and does not isolate")
-		}
-	}
+	s.denied("192.0.2.1", "10.0.0.1", 80)
+	s.denied("10.0.0.2", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
 }

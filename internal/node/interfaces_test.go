@@ -1,4 +1,4 @@
-package agent
+package node
 
 import (
 	"net/netip"
@@ -7,23 +7,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kidoban/kidoban/internal/compiler"
-	"github.com/kidoban/kidoban/internal/dataplane"
 )
 
 func (s story) routed(routes map[uint32][]string, uplinks ...uint32) {
-	in := &dataplane.Interfaces{Routed: map[uint32][]netip.Addr{}, Uplinks: uplinks}
+	in := Interfaces{Routed: map[uint32][]netip.Addr{}, Uplinks: uplinks}
 	for index, addrs := range routes {
 		for _, a := range addrs {
 			in.Routed[index] = append(in.Routed[index], netip.MustParseAddr(a))
 		}
 	}
-	s.setInterfaces(in)
+	s.SetInterfaces(start, in)
 }
 
 func (s story) behind(ip string, want uint32) {
 	s.Helper()
-	s.compiler.Commit()
-	tables := s.compiler.Maps()
+	s.Commit()
+	tables := s.Maps()
 	got := tables.Pods[netip.MustParseAddr(ip)].IfIndex
 	if own := tables.Interfaces[got].Kind == compiler.PodInterface; got != want || own != (want != 0) {
 		s.Errorf("%s is behind interface %d (its own: %v), want %d", ip, got, own, want)
@@ -31,7 +30,7 @@ func (s story) behind(ip string, want uint32) {
 }
 
 func TestWhichInterfaceIsAPodsOwn(t *testing.T) {
-	s := tell(t)
+	s := newStory(t)
 	both := func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::1"}) }
 	s.pod("web", "10.0.0.1", both)
 	s.pod("db", "10.0.0.2")
@@ -41,7 +40,7 @@ func TestWhichInterfaceIsAPodsOwn(t *testing.T) {
 	s.behind("10.0.0.1", 5)
 	s.behind("fd00::1", 5)
 	s.behind("10.0.0.2", 6)
-	if got := s.compiler.Maps().Interfaces[1].Kind; got != compiler.Uplink {
+	if got := s.Maps().Interfaces[1].Kind; got != compiler.Uplink {
 		t.Errorf("interface 1 is %v", got)
 	}
 
@@ -73,21 +72,21 @@ func TestModes(t *testing.T) {
 		{Guarded, true},
 		{Strict, false},
 	} {
-		s := tell(t)
-		s.mode = tc.mode
+		s := newStory(t)
+		s.opts.Mode = tc.mode
 		s.pod("web", "10.0.0.1")
 		if tc.open {
-			s.open("10.0.0.9", "10.0.0.1", 80)
+			s.allowed("10.0.0.9", "10.0.0.1", 80)
 		} else {
-			s.closed("10.0.0.9", "10.0.0.1", 80)
+			s.denied("10.0.0.9", "10.0.0.1", 80)
 		}
 		s.slice("shop", "g", 0, 1, "10.0.0.9/32")
 		s.endpoint("allow", everyPod, fromGroup("g")) // ingress alone
-		s.open("10.0.0.9", "10.0.0.1", 80)
-		s.closed("10.0.0.8", "10.0.0.1", 80)
-		s.compiler.Commit()
+		s.allowed("10.0.0.9", "10.0.0.1", 80)
+		s.denied("10.0.0.8", "10.0.0.1", 80)
+		s.Commit()
 		var names []string
-		for _, set := range s.compiler.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets {
+		for _, set := range s.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets {
 			for _, p := range s.compiler.Set(set) {
 				names = append(names, p.ID.String())
 			}

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
+)
+
+// Kernel is everything that an Agent asks of the node's kernel. NewKernel makes one from a Dataplane. Its methods may be called at the same time,
+// except those of Maps and Links, which the writer's goroutine alone calls.
+type Kernel interface {
+	Maps
+	Links
+	Connections
+	Counts
+	Interfaces
+
+	// CheckMaps and CheckLinks are the health checks of both.
+	CheckMaps() error
+	CheckLinks() error
+}
+
+// Maps are the BPF maps of this agent's program.
+type Maps interface {
+	// Apply makes the changes, in their order. It may be called again after an error.
+	Apply(compiler.Changes) error
+	// Sync makes the maps equal to want. It calls between after each part that it has read, so that an Apply need not wait for the rest: what
+	// between has applied counts as right. An error of between ends it. between may be nil.
+	Sync(want *compiler.Maps, between func() error) (dataplane.Drift, error)
+	// FailClosed isolates the pods whose entries are not in the maps as they should be, after Sync has failed. It returns their addresses' number.
+	FailClosed(want *compiler.Maps) (isolated int, err error)
+}
+
+// Links are what attaches this agent's program to the kernel's hooks.
+type Links interface {
+	// Alone reports whether no other agent's program is attached.
+	Alone() (bool, error)
+	// Attach attaches the program and detaches all others.
+	Attach() error
+	// Heal attaches again what was detached. It returns the number of detached links, and dataplane.ErrSuperseded if a later agent has taken over.
+	Heal() (detached int, err error)
+}
+
+// Connections are conntrack's entries.
+type Connections interface {
+	// Flows returns the live flows to and from these addresses, some at a time.
+	Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, error]
+	// Cut ends flows, and keeps their servers from opening them again for so long.
+	Cut(flows []dataplane.Flow, hold time.Duration) error
+	// NodeAddresses are the node's own.
+	NodeAddresses() (map[netip.Addr]bool, error)
+}
+
+// Counts are what the program counts.
+type Counts interface {
+	Usage() []dataplane.MapUsage
+	Counters() (dataplane.Counters, error)
+	RuleHits() (map[dataplane.Hit]uint64, error)
+	ForgetHits(dataplane.Hit) error
+}
+
+// Interfaces are the node's links and routes, and its settings.
+type Interfaces interface {
+	ReadInterfaces() (node.Interfaces, error)
+	// WatchInterfaces calls changed after links or routes changed, until the context is done.
+	WatchInterfaces(ctx context.Context, changed func()) error
+	// Warnings are the conditions under which some traffic on this node bypasses enforcement.
+	Warnings() []dataplane.Warning
+}

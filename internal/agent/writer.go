@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
+)
+
+// writer takes changes from the state and writes them to the kernel, in one goroutine. All of its methods are that goroutine's.
+//
+// It reads want without the lock of state: only Commit and Collect change these maps, and only the writer calls them.
+type writer struct {
+	kernel  Kernel
+	state   *state
+	applied *applied
+	sweeper *sweeper
+	metrics *metrics
+	log     logr.Logger
+	want    *compiler.Maps
+
+	revision  node.Revision // of the last commit
+	unwritten narrowed      // by changes that are not in the kernel yet
+	since     time.Time     // of the first event that is not in the kernel yet; zero without one
+	behind    bool          // a write failed: the maps lack something that later changes may refer to
+	unhealed  error         // of the last heal
+	attempts  int           // that failed in a row
+	warnings  []dataplane.Warning
+
+	collectDue chan struct{} // capacity 1
+	onRound    func()
+}
+
+// takeOver fills the maps and attaches the program in place of an earlier agent's.
+func (w *writer) takeOver() error {
+	w.commit()
+	_, failed := w.kernel.Sync(w.want, nil)
+	if failed != nil {
+		// The policies that an earlier agent left in force are better than isolating pods now.
+		if alone, err := w.kernel.Alone(); !alone || err != nil {
+			return errors.Join(failed, err)
+		}
+		w.behind = true
+		w.failClosed()
+	}
+	if err := w.kernel.Attach(); err != nil {
+		return err
+	}
+	w.applied.setInForce()
+	w.unwritten.everything = true // it may have narrowed while no agent was here
+	if w.noteFailure(failed); failed == nil {
+		w.written()
+	}
+	return nil
+}
+
+// run keeps the kernel at what the state says until the context is done or another agent has taken over.
+func (w *writer) run(ctx context.Context, checkInterval time.Duration) error {
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	if <-retry.C; w.applied.lastFailure() != nil {
+		retry.Reset(backoff(0))
+	}
+	for {
+		w.onRound()
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.state.changed:
+			err = errors.Join(w.unhealed, w.write())
+		case <-w.collectDue:
+			if err = w.heal(); err == nil {
+				if w.applied.lastFailure() != nil {
+					continue // the retry is due
+				}
+				err = w.collect()
+			}
+		case <-check.C:
+			w.warn()
+			err = w.repair(ctx)
+		case <-retry.C:
+			err = w.repair(ctx)
+		}
+		if errors.Is(err, dataplane.ErrSuperseded) {
+			return err
+		}
+		if w.noteFailure(err); err != nil {
+			retry.Reset(backoff(w.attempts))
+		}
+	}
+}
+
+// commit takes the changes of all events so far.
+func (w *writer) commit() compiler.Changes {
+	changes, revision, since := w.state.commit()
+	w.committed(changes.Narrowed, revision, since)
+	return changes
+}
+
+func (w *writer) committed(n compiler.Narrowed, revision node.Revision, since time.Time) {
+	w.revision = revision
+	w.unwritten.add(n, since)
+	if w.since.IsZero() {
+		w.since = since
+	}
+	w.state.read(w.metrics.observe)
+}
+
+// write takes what changed to the kernel.
+func (w *writer) write() error {
+	if w.behind {
+		w.commit()
+		return w.sync()
+	}
+	if err := w.apply(); err != nil {
+		w.metrics.failures.Inc()
+		return w.sync() // makes room first
+	}
+	return nil
+}
+
+func (w *writer) apply() error {
+	changes := w.commit()
+	if err := w.kernel.Apply(changes); err != nil {
+		w.behind = true
+		return err
+	}
+	w.metrics.writes.Add(float64(changes.Len()))
+	w.written()
+	return nil
+}
+
+// written records that the kernel holds the last commit.
+func (w *writer) written() {
+	now := time.Now()
+	w.metrics.isolated.Set(0)
+	if !w.since.IsZero() {
+		w.metrics.programming.Observe(now.Sub(w.since).Seconds())
+	}
+	w.since = time.Time{}
+	w.state.read(func(n *node.Node) {
+		for _, d := range n.Applied(now, w.revision) {
+			w.metrics.podStart.Observe(d.Seconds())
+		}
+	})
+	w.applied.setRevision(w.revision)
+	w.sweep()
+}
+
+// sweep hands what the kernel has narrowed to the sweeper: not before, or a flow that is cut begins anew.
+func (w *writer) sweep() {
+	w.sweeper.add(w.unwritten)
+	w.unwritten = narrowed{}
+}
+
+// collect removes what is unused from the maps.
+func (w *writer) collect() error {
+	changes, ok := w.state.collect()
+	if !ok {
+		return nil // write first
+	}
+	w.metrics.writes.Add(float64(changes.Len()))
+	if err := w.kernel.Apply(changes); err != nil {
+		w.behind = true
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package node
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Options of a Node.
+type Options struct {
+	// SharedNamespace holds the groups that cross namespaces: kidoban's own namespace.
+	SharedNamespace string
+	// Audit counts and logs denials while the packets pass. LabelEnforcement of a namespace overrides it.
+	Audit bool
+	// Mode applies to pods that no policy selects. Standard by default.
+	Mode Mode
+}
+
+// Node is the state of one node. The zero value is not usable: see New. A Node is not safe for concurrent use.
+type Node struct {
+	opts     Options
+	compiler *compiler.Compiler
+	revision Revision
+	now      time.Time // of the event that is being taken in
+
+	namespaces map[string]*namespace
+	sandboxes  map[types.NamespacedName]sandbox
+	runtime    bool // the container runtime reports when a sandbox stops
+	pods       map[types.NamespacedName]*pod
+	owners     map[netip.Addr][]types.NamespacedName // pods that claim an address; never empty
+	departed   map[netip.Addr]departed
+	unapplied  unapplied
+
+	interfaces Interfaces
+	routed     map[netip.Addr]uint32 // interfaces.Routed by address; 0: several routes lead to it
+
+	policies    map[types.NamespacedName]*endpoint
+	byNamespace map[string]map[types.NamespacedName]*endpoint
+	waiting     map[types.NamespacedName]struct{} // policies with a version that waits for its groups
+
+	groups     map[policy.GroupKey]*group
+	groupUsers map[policy.GroupKey]int // references from versions that are in force
+}
+
+// Revision counts the events that a Node has taken in.
+type Revision uint64
+
+// New returns a Node without pods and policies. It wants the shared namespace from the start.
+func New(opts Options) *Node {
+	opts.Mode = cmp.Or(opts.Mode, Standard)
+	return &Node{
+		opts:        opts,
+		compiler:    compiler.New(),
+		namespaces:  map[string]*namespace{opts.SharedNamespace: newNamespace()},
+		sandboxes:   map[types.NamespacedName]sandbox{},
+		pods:        map[types.NamespacedName]*pod{},
+		owners:      map[netip.Addr][]types.NamespacedName{},
+		departed:    map[netip.Addr]departed{},
+		routed:      map[netip.Addr]uint32{},
+		unapplied:   unapplied{pods: map[types.NamespacedName]*pod{}},
+		policies:    map[types.NamespacedName]*endpoint{},
+		byNamespace: map[string]map[types.NamespacedName]*endpoint{},
+		waiting:     map[types.NamespacedName]struct{}{},
+		groups:      map[policy.GroupKey]*group{},
+		groupUsers:  map[policy.GroupKey]int{},
+	}
+}
+
+// begin starts an event.
+func (n *Node) begin(now time.Time) {
+	n.now = now
+	n.revision++
+}
+
+// Revision is that of the last event.
+func (n *Node) Revision() Revision { return n.revision }
+
+// Commit returns the writes that bring the kernel's maps from the last Commit to the current Revision.
+func (n *Node) Commit() (compiler.Changes, Revision) { return n.compiler.Commit(), n.revision }
+
+// Collect returns the writes that remove what nothing has used since before the last Collect. Call it after a Commit.
+func (n *Node) Collect() compiler.Changes { return n.compiler.Collect() }
+
+// Maps are the entries that the kernel's maps should hold after the last Commit or Collect. Only these two methods change them.
+func (n *Node) Maps() *compiler.Maps { return n.compiler.Maps() }
+
+// Rule returns what a rule ID stands for; false if it is no longer in use.
+func (n *Node) Rule(id compiler.RuleID) (compiler.RuleRef, bool) { return n.compiler.Rule(id) }
+
+// Set returns the policies that a set is made of, in the order of evaluation, and the direction; nil if the set is no longer in use.
+func (n *Node) Set(id compiler.SetID) ([]*policy.Policy, policy.Direction) {
+	policies := n.compiler.Set(id)
+	if policies == nil {
+		return nil, 0
+	}
+	return policies, n.compiler.DirectionOf(id)
+}
+
+// lastSeen returns a pod's object as it was last seen, or nil.
+func (n *Node) lastSeen(key types.NamespacedName) *corev1.Pod {
+	if ns := n.namespaces[key.Namespace]; ns != nil {
+		return ns.pods[key]
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// endpoint is a PolicyEndpoint: its phase, the version that the compiler has, and the one that waits for its groups.
+type endpoint struct {
+	phase   Phase
+	active  *version                 // nil unless phase.isolates()
+	waiting *v1alpha1.PolicyEndpoint // nil unless phase.waits()
+	first   time.Time                // when the first version was seen
+	seen    time.Time                // when the newest was
+}
+
+// version is one version of a PolicyEndpoint, as it was read.
+type version struct {
+	selector labels.Selector
+	policy   *policy.Policy
+	groups   []policy.GroupKey
+	source   *v1alpha1.PolicyEndpoint
+	seen     time.Time
+	revision Revision  // at which the compiler received it
+	inForce  time.Time // zero: the kernel does not have it yet
+}
+
+// How long a PolicyEndpoint of which no version is in force waits for its groups. The controller writes thousands of slices in that time.
+// An agent that starts delays its pods' other policies for StartPatience, while an earlier agent's maps are in force.
+const (
+	GroupPatience = time.Minute
+	StartPatience = 10 * time.Second
+)
+
+// SetPolicyEndpoint takes in a PolicyEndpoint. On an error the version that is in force stays in force; if there is none, the policy isolates
+// its pods and allows nothing.
+func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) error {
+	n.begin(now)
+	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
+	v, err := n.read(pe)
+	if err != nil {
+		if v = n.readFailClosed(pe); v != nil {
+			n.move(key, unreadable, v)
+		}
+		return err
+	}
+	if e := n.policies[key]; e != nil && e.phase == InForce && e.active.sameAs(pe) {
+		return nil
+	}
+	if n.complete(v) {
+		n.move(key, complete, v)
+	} else {
+		n.move(key, incomplete, v)
+	}
+	return nil
+}
+
+// sameAs reports whether only what is not spec differs. A generation comes twice where etcd was restored.
+func (v *version) sameAs(pe *v1alpha1.PolicyEndpoint) bool {
+	return v.source.UID == pe.UID && v.source.Generation == pe.Generation && equality.Semantic.DeepEqual(&v.source.Spec, &pe.Spec)
+}
+
+// DeletePolicyEndpoint takes in that a PolicyEndpoint is gone.
+func (n *Node) DeletePolicyEndpoint(now time.Time, key types.NamespacedName) {
+	n.begin(now)
+	n.deletePolicyEndpoint(key)
+}
+
+func (n *Node) deletePolicyEndpoint(key types.NamespacedName) {
+	if n.policies[key] != nil {
+		n.move(key, deleted, nil)
+	}
+}
+
+// move makes the transition of a PolicyEndpoint for an event. v is the version that arrived or that waited; for unreadable, the one that
+// isolates in its place.
+func (n *Node) move(key types.NamespacedName, ev event, v *version) {
+	e := n.policies[key]
+	if e == nil {
+		e = &endpoint{first: n.now}
+		n.addEndpoint(key, e)
+	}
+	before := e.phase
+	e.phase = transitions[before][ev]
+	switch ev {
+	case incomplete:
+		e.waiting, e.seen = v.source, n.now
+	case complete:
+		v.seen = n.now
+		if e.waiting == v.source {
+			v.seen = e.seen
+		}
+		n.unapplied.versions = append(n.unapplied.versions, v)
+		n.replace(key.Namespace, e, v)
+		e.waiting = nil
+	case unreadable, late:
+		if e.phase == before {
+			break
+		}
+		n.replace(key.Namespace, e, v)
+		for _, g := range v.groups {
+			if n.groups[g] != nil {
+				n.updateGroup(g, n.groups[g])
+			}
+		}
+	case deleted:
+		n.removeEndpoint(key)
+		n.replace(key.Namespace, e, nil)
+		e.waiting = nil
+	case events:
+	}
+	if e.phase.waits() {
+		n.waiting[key] = struct{}{}
+	} else {
+		delete(n.waiting, key)
+	}
+}
+
+func (n *Node) addEndpoint(key types.NamespacedName, e *endpoint) {
+	n.policies[key] = e
+	if n.byNamespace[key.Namespace] == nil {
+		n.byNamespace[key.Namespace] = map[types.NamespacedName]*endpoint{}
+	}
+	n.byNamespace[key.Namespace][key] = e
+}
+
+func (n *Node) removeEndpoint(key types.NamespacedName) {
+	delete(n.policies, key)
+	if delete(n.byNamespace[key.Namespace], key); len(n.byNamespace[key.Namespace]) == 0 {
+		delete(n.byNamespace, key.Namespace)
+	}
+}
+
+func (n *Node) read(pe *v1alpha1.PolicyEndpoint) (*version, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
+	if err != nil {
+		return nil, fmt.Errorf("spec.podSelector: %w", err)
+	}
+	p, err := policy.FromPolicyEndpoint(pe, n.opts.SharedNamespace)
+	if err != nil {
+		return nil, err
+	}
+	return &version{selector: selector, policy: p, groups: n.groupsOf(pe), source: pe}, nil
+}
+
+func (n *Node) groupsOf(pe *v1alpha1.PolicyEndpoint) []policy.GroupKey {
+	return policy.GroupKeys(pe.Namespace, n.opts.SharedNamespace, pe.Spec.Ingress, pe.Spec.Egress)
+}
+
+// readFailClosed returns the version that isolates the pods of a PolicyEndpoint that cannot be read and allows nothing; nil if not even its
+// selector can be read.
+func (n *Node) readFailClosed(pe *v1alpha1.PolicyEndpoint) *version {
+	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
+	if err != nil {
+		return nil
+	}
+	return &version{selector: selector, policy: policy.FailClosed(pe), source: pe}
+}
+
+func (n *Node) complete(v *version) bool {
+	for _, g := range v.groups {
+		if n.groups[g] == nil || !n.groups[g].complete {
+			return false
+		}
+	}
+	return true
+}
+
+// activate puts the waiting version of a PolicyEndpoint in force if its groups are complete.
+func (n *Node) activate(key types.NamespacedName) {
+	// SetPolicyEndpoint has read it before without an error.
+	if v, err := n.read(n.policies[key].waiting); err == nil && n.complete(v) {
+		n.move(key, complete, v)
+	}
+}
+
+// IsolateLate isolates the pods of PolicyEndpoints of which no version is in force and whose groups have not arrived for so long. They allow
+// the addresses that are known so far, and wait for the rest. It returns the PolicyEndpoints.
+func (n *Node) IsolateLate(now time.Time, patience time.Duration) (isolated []types.NamespacedName) {
+	for key := range n.waiting {
+		e := n.policies[key]
+		if transitions[e.phase][late] == e.phase || now.Sub(e.first) < patience {
+			continue
+		}
+		v, err := n.read(e.waiting)
+		if err != nil {
+			continue
+		}
+		if len(isolated) == 0 {
+			n.begin(now)
+		}
+		isolated = append(isolated, key)
+		n.move(key, late, v)
+	}
+	return isolated
+}
+
+// AwaitsGroups reports whether a PolicyEndpoint that selects a pod of this node, and of which no version is in force, may wait longer for its
+// groups.
+func (n *Node) AwaitsGroups(now time.Time, patience time.Duration) bool {
+	for key := range n.waiting {
+		e := n.policies[key]
+		if e.phase != Waiting || now.Sub(e.first) >= patience {
+			continue
+		}
+		v, err := n.read(e.waiting)
+		for podKey, p := range n.pods {
+			if err == nil && podKey.Namespace == key.Namespace && v.selector.Matches(p.labels) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// replace gives the compiler another version of a PolicyEndpoint; nil for none.
+func (n *Node) replace(namespace string, e *endpoint, v *version) {
+	old := e.active
+	e.active = v
+	if v != nil {
+		v.revision = n.revision
+		for _, g := range v.groups {
+			n.groupUsers[g]++
+		}
+	}
+	if old != nil {
+		for _, g := range old.groups {
+			if n.groupUsers[g]--; n.groupUsers[g] == 0 {
+				delete(n.groupUsers, g)
+				n.dropUnused(g)
+			}
+		}
+	}
+	for key, p := range n.pods {
+		if key.Namespace == namespace && (old != nil && old.selector.Matches(p.labels) || v != nil && v.selector.Matches(p.labels)) {
+			n.compilePod(key, p)
+		}
+	}
+}
