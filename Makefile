@@ -92,7 +92,7 @@ test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e co
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
-	go test -race $(patience) $$(go list ./... | grep -vE '/internal/(controller|dataplane|cli/lab|migrate/calico/leftovers)')
+	go test -race $(patience) $$(go list ./... | grep -vE '/internal/(controller|dataplane|agent/kerneltest|cli/lab|migrate/calico/leftovers)')
 	for m in $(filter-out ./,$(code)); do go -C $$m test -race $(patience) -count=1 ./... || exit 1; done # they read files that Go's cache of results does not know
 
 .PHONY: test-envtest
@@ -104,7 +104,7 @@ test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
 	@hack/apt.sh nft=nftables ip=iproute2 iptables-legacy=iptables ipset=ipset
 	$(call heading,Tests with real packets)
-	go test -race $(patience) ./internal/dataplane/... ./internal/cli/lab/... ./internal/migrate/calico/leftovers/...
+	go test -race $(patience) ./internal/dataplane/... ./internal/agent/kerneltest ./internal/cli/lab/... ./internal/migrate/calico/leftovers/...
 
 .PHONY: gcc
 gcc: # which the race detector needs
@@ -148,7 +148,7 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
-dataplane-tests = ./internal/dataplane ./internal/dataplane/nodetest
+dataplane-tests = ./internal/dataplane ./internal/agent/kerneltest
 
 .PHONY: test-kernels
 test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
@@ -187,7 +187,7 @@ bench: ## What packets, changes and memory cost beside an empty program, nftable
 	go test -run='^$$' -bench='^Benchmark(FirstPacket|Telling)$$' -benchtime=30x ./internal/dataplane
 	go test -run='^$$' -bench='^BenchmarkEstablished$$' -benchtime=20000x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
-	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/dataplane/nodetest
+	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/agent/kerneltest
 
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, only shown)

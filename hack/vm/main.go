@@ -1,7 +1,7 @@
 // Command vm runs Go packages' tests as root in a virtual machine with a kernel of Debian's, without KVM and without
 // touching this machine: what is downloaded stays in the user's cache directory.
 //
-//	vm --kernel=6.12 ./internal/dataplane ./internal/dataplane/nodetest
+//	vm --kernel=6.12 ./internal/dataplane ./internal/agent/kerneltest
 //
 // docs/compatibility.md is written from its runs.
 package main

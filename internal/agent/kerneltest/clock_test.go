@@ -1,6 +1,6 @@
 //go:build ownclock
 
-package nodetest
+package kerneltest
 
 import (
 	"testing"

@@ -1,5 +1,5 @@
-// Package nodetest has tests of the agent and the dataplane together, on a node that is a network namespace.
-package nodetest
+// Package kerneltest has tests of the agent with the real kernel, on a node that is a network namespace. They need root.
+package kerneltest
 
 import (
 	"testing"
