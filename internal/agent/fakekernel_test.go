@@ -159,7 +159,7 @@ func (k *fakeKernel) FailClosed(want *compiler.Maps) (isolated int, err error) {
 	}
 	for addr, pod := range want.Pods {
 		if k.maps.Pods[addr] != pod {
-			pod.Sets = [2]compiler.SetID{dataplane.ClosedSet, dataplane.ClosedSet}
+			pod.Sets = [2]compiler.SetID{dataplane.DenyAll, dataplane.DenyAll}
 			k.maps.Pods[addr] = pod
 			isolated++
 		}

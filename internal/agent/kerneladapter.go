@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/node"
 )
@@ -16,10 +15,6 @@ import (
 func NewKernel(dp *dataplane.Dataplane) Kernel { return kernel{dp} }
 
 type kernel struct{ *dataplane.Dataplane }
-
-func (k kernel) Sync(want *compiler.Maps, _ func() error) (dataplane.Drift, error) {
-	return k.Dataplane.Sync(want)
-}
 
 func (kernel) Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, error] {
 	return dataplane.Flows(addrs...)

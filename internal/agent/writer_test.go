@@ -111,7 +111,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		r.kernel.fail("Apply", errFull)
 		r.kernel.fail("Sync", many...)
 		r.add(policyEndpoint("deny"))
-		if r.kernel.set("10.0.0.1", policy.Ingress) != dataplane.ClosedSet || testutil.ToFloat64(r.agent.metrics.isolated) != 1 {
+		if r.kernel.set("10.0.0.1", policy.Ingress) != dataplane.DenyAll || testutil.ToFloat64(r.agent.metrics.isolated) != 1 {
 			t.Errorf("the pod has set %d", r.kernel.set("10.0.0.1", policy.Ingress))
 		}
 		if err := r.ready(); !errors.Is(err, errFull) {
@@ -138,7 +138,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		r.kernel.failures["Sync"] = nil
 		r.kernel.mu.Unlock()
 		time.Sleep(31 * time.Second)
-		if err := r.ready(); err != nil || !r.isolated("10.0.0.1") || r.kernel.set("10.0.0.1", policy.Ingress) == dataplane.ClosedSet {
+		if err := r.ready(); err != nil || !r.isolated("10.0.0.1") || r.kernel.set("10.0.0.1", policy.Ingress) == dataplane.DenyAll {
 			t.Errorf("afterwards: %v", err)
 		}
 		if n := testutil.ToFloat64(r.agent.metrics.isolated); n != 0 {
