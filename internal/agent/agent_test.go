@@ -264,4 +264,6 @@ func TestAnObjectThatCannotBeRead(t *testing.T) {
 	})
 }
 
-func group(name string) v1alpha1.Peer { return v1alpha1.Peer{Group: &v1alpha1.GroupReference{Name: name}} }
+func group(name string) v1alpha1.Peer {
+	return v1alpha1.Peer{Group: &v1alpha1.GroupReference{Name: name}}
+}
