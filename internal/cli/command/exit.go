@@ -8,16 +8,16 @@ import (
 
 // Exit codes of every command.
 const (
-	ExitYes   = 0 // the answer is yes, or there is nothing to say
-	ExitNo    = 1 // the answer is no: refused, changed, found, not in force
+	ExitYes   = 0 // the answer is yes, or there is nothing to report
+	ExitNo    = 1 // the answer is no: denied, changed, found, not in force
 	ExitError = 2 // there is no answer
 )
 
 // ErrNo is the end of a command whose answer, already printed, is no.
 var ErrNo = errors.New("no")
 
-// ErrTold is the end of a command without an answer that has said why.
-var ErrTold = errors.New("told")
+// ErrNoAnswer is the end of a command without an answer that has printed why.
+var ErrNoAnswer = errors.New("no answer")
 
 // ExitCode of a command that ended with this error, which is printed if nothing was.
 func ExitCode(err error, out io.Writer) int {
@@ -26,7 +26,7 @@ func ExitCode(err error, out io.Writer) int {
 		return ExitYes
 	case errors.Is(err, ErrNo):
 		return ExitNo
-	case errors.Is(err, ErrTold):
+	case errors.Is(err, ErrNoAnswer):
 		return ExitError
 	}
 	fmt.Fprintln(out, "error:", err)

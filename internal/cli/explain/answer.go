@@ -4,19 +4,56 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Answer is what `explain -o json` prints.
+// Answer is the output of `explain -o json`.
 type Answer struct {
-	Allowed bool   `json:"allowed"`
-	Flows   []Flow `json:"flows"`
+	// Allowed reports whether all of Flows are allowed.
+	Allowed bool    `json:"allowed"`
+	Verdict Verdict `json:"verdict"`
+	Flows   []Flow  `json:"flows"`
+	// Notes are remarks about the input, such as which objects were not evaluated.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Verdict of a flow, of one of its halves, or of all.
+type Verdict string
+
+// The verdicts.
+const (
+	Allowed Verdict = "allowed"
+	Denied  Verdict = "denied"
+	Depends Verdict = "depends" // on the address of a pod, which is not known
+)
+
+// all is the verdict where all of these must allow.
+func all[T any](list []T, of func(*T) Verdict) Verdict {
+	out := Allowed
+	for i := range list {
+		switch of(&list[i]) {
+		case Denied:
+			return Denied
+		case Depends:
+			out = Depends
+		}
+	}
+	return out
+}
+
+func (a *Answer) decide() {
+	a.Verdict = all(a.Flows, func(f *Flow) Verdict { return f.Verdict })
+	a.Allowed = a.Verdict == Allowed
+}
+
+func (f *Flow) decide() {
+	f.Verdict = all(f.Halves, func(h *Half) Verdict { return h.Verdict })
+	f.Allowed = f.Verdict == Allowed
 }
 
 // Flow is one connection that was asked about.
@@ -26,13 +63,16 @@ type Flow struct {
 	Service     string `json:"service,omitempty"`
 	Protocol    string `json:"protocol"`
 	// Port is 0 for a port that no rule names.
-	Port    uint16 `json:"port"`
-	Allowed bool   `json:"allowed"`
-	// Always is why policies are not asked, where they are not.
+	Port    uint16  `json:"port"`
+	Allowed bool    `json:"allowed"`
+	Verdict Verdict `json:"verdict"`
+	// Always is why no policy applies, where none does.
 	Always string `json:"always,omitempty"`
 	Halves []Half `json:"halves,omitempty"`
-	// Hint is what may have been meant.
+	// Hint is another question that may have been meant.
 	Hint string `json:"hint,omitempty"`
+	// Notes are the conditions under which the verdict holds.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // End of a flow.
@@ -41,16 +81,21 @@ type End struct {
 	Namespace string     `json:"namespace,omitempty"`
 	Pod       string     `json:"pod,omitempty"`
 	Workload  string     `json:"workload,omitempty"`
-	name      string
+	// Invented: the pod's address is not known, and Address only stands for it.
+	Invented bool `json:"invented,omitempty"`
+	// HostNetwork: no policy applies to the pod, and no selector selects it.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
+	name        string
 }
 
-// Half is what the policies of one end say.
+// Half is the decision of the policies of one end.
 type Half struct {
 	Direction string `json:"direction"`
-	// Of is the pod whose policies are asked, or an address.
-	Of      string `json:"of"`
-	Allowed bool   `json:"allowed"`
-	// Reason is Rule, NotIsolated, NoPod, DefaultDeny or, with --live, Strict.
+	// Of is the pod whose policies decide, or an address.
+	Of      string  `json:"of"`
+	Allowed bool    `json:"allowed"`
+	Verdict Verdict `json:"verdict"`
+	// Reason is Rule, NotIsolated, NoPod, HostNetwork, DefaultDeny, Depends or, with --live, Strict.
 	Reason string `json:"reason"`
 	// Isolating are the policies that select the pod in this direction.
 	Isolating []string `json:"isolating,omitempty"`
@@ -58,7 +103,11 @@ type Half struct {
 	Rule *Rule `json:"rule,omitempty"`
 	// Nearest are the rules that nearly match.
 	Nearest []Miss `json:"nearest,omitempty"`
-	// InForce is what the node's agent says, with --live.
+	// Depends are the decisions by the address of the other end, which is not known.
+	Depends []Dependence `json:"depends,omitempty"`
+	// Assumes is what the decision takes for granted.
+	Assumes string `json:"assumes,omitempty"`
+	// InForce is the report of the node's agent, with --live.
 	InForce *InForce `json:"inForce,omitempty"`
 }
 
@@ -67,15 +116,25 @@ const (
 	ReasonRule        = "Rule"
 	ReasonNotIsolated = "NotIsolated"
 	ReasonNoPod       = "NoPod"
+	ReasonHostNetwork = "HostNetwork"
 	ReasonDefaultDeny = "DefaultDeny"
-	ReasonStrict      = "Strict" // NotIsolated, on a node whose mode closes such a pod
+	ReasonDepends     = "Depends"
+	ReasonStrict      = "Strict" // NotIsolated, on a node whose mode isolates such a pod
 )
+
+// Dependence is the decision for some addresses.
+type Dependence struct {
+	Allowed   bool         `json:"allowed"`
+	Addresses []model.Part `json:"addresses"`
+	Rule      *Rule        `json:"rule,omitempty"`
+}
 
 // Rule is a rule, quoted from its policy.
 type Rule struct {
 	Policy string `json:"policy"` // namespace/name
 	Path   string `json:"path"`   // spec.ingress[0]
 	Quote  string `json:"quote"`  // YAML
+	short  string // of a rule with many peers
 }
 
 // Miss is a rule that does not match, and why.
@@ -96,6 +155,7 @@ func newEnd(e end, addr netip.Addr) End {
 	out := End{Address: addr, name: addr.String()}
 	if e.pod != nil {
 		out.Namespace, out.Pod, out.name = e.pod.Namespace, e.pod.Name, e.pod.Key()
+		out.Invented, out.HostNetwork = e.pod.Invented, e.pod.Spec.HostNetwork
 		if e.pod.Workload.Kind != "Pod" {
 			out.Workload = e.pod.Workload.Kind + " " + e.pod.Workload.Name
 		}
@@ -113,25 +173,46 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 		out.Always = "a pod and the node that it runs on always reach each other"
 	}
 	if out.Always != "" {
-		out.Allowed = true
+		out.decide()
 		return out
 	}
-	out.Allowed = true
 	for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
-		self, name := from, f.Source
+		self, peer := from, to
 		if d == policy.Ingress {
-			self, name = to, f.Destination
+			self, peer = to, from
 		}
-		h := half(e, d, self, name, f)
-		out.Halves = append(out.Halves, h)
-		out.Allowed = out.Allowed && h.Allowed
+		out.Halves = append(out.Halves, half(e, d, self, peer, f))
 	}
-	if to.pod != nil && !out.Allowed {
+	out.decide()
+	out.note(e, from, to, f)
+	if to.pod != nil && out.Verdict == Denied {
 		if s, target := e.Cluster().Mistaken(to.pod, model.Port{Protocol: f.Protocol, Number: f.Port}); s != nil {
 			out.Hint = fmt.Sprintf("%d is a port of Service %s/%s, which sends to the pods' port %d: ask about that, or --to svc/%[2]s/%[3]s:%[1]d", f.Port, s.Namespace, s.Name, target)
 		}
 	}
 	return out
+}
+
+// note the conditions under which the verdict holds.
+func (f *Flow) note(e *model.Evaluator, from, to end, flow policy.Flow) {
+	for _, at := range []struct {
+		end
+		addr  netip.Addr
+		other end
+	}{{from, flow.Source, to}, {to, flow.Destination, from}} {
+		others := e.Others(at.addr)
+		if len(others) > 0 {
+			var names []string
+			for _, p := range others {
+				names = append(names, p.Key())
+			}
+			f.Notes = append(f.Notes, fmt.Sprintf("%s is also the address of %s: the youngest pod, %s, counts, as for the nodes' agents",
+				at.addr, strings.Join(names, ", "), e.PodAt(at.addr).Key()))
+		}
+		if at.pod != nil && at.pod.Spec.HostNetwork && at.pod.Invented && at.other.pod != nil {
+			f.Notes = append(f.Notes, fmt.Sprintf("%s is on the host network: between it and the pods of its own node every connection is allowed", at.pod.Key()))
+		}
+	}
 }
 
 // hostOf reports whether a, at this address, is on the network of the node that b runs on.
@@ -149,40 +230,49 @@ func hostOf(a end, addr netip.Addr, b end) bool {
 	return isAddr(b.pod.Status.HostIP) || slices.ContainsFunc(b.pod.Status.HostIPs, func(h corev1.HostIP) bool { return isAddr(h.IP) })
 }
 
-func half(e *model.Evaluator, d policy.Direction, self end, addr netip.Addr, f policy.Flow) Half {
+func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow) Half {
+	addr := f.Source
+	if d == policy.Ingress {
+		addr = f.Destination
+	}
 	out := Half{Direction: d.String(), Of: newEnd(self, addr).name}
-	v := e.Evaluate(d, f)
-	out.Allowed = v.Allowed
+	alternatives := e.Judge(d, f)
+	v := alternatives[0].ClusterVerdict
 	for _, np := range v.Isolating {
 		out.Isolating = append(out.Isolating, np.Namespace+"/"+np.Name)
 	}
+	out.Verdict = Denied
 	switch {
+	case slices.ContainsFunc(alternatives, func(a model.Alternative) bool { return a.Allowed != v.Allowed }):
+		out.Reason, out.Verdict = ReasonDepends, Depends
+		for _, a := range alternatives {
+			out.Depends = append(out.Depends, Dependence{Allowed: a.Allowed, Addresses: a.Parts, Rule: ruleOf(d, &a.ClusterVerdict, f)})
+		}
+	case e.PodAt(addr) == nil && self.pod != nil && self.pod.Spec.HostNetwork:
+		out.Reason, out.Verdict = ReasonHostNetwork, Allowed
 	case e.PodAt(addr) == nil:
-		out.Reason = ReasonNoPod
+		out.Reason, out.Verdict = ReasonNoPod, Allowed
 	case len(v.Isolating) == 0:
-		out.Reason = ReasonNotIsolated
+		out.Reason, out.Verdict = ReasonNotIsolated, Allowed
 	case v.Allowed:
-		out.Reason = ReasonRule
-		r := quote(d, v.Policy, v.Rule)
-		out.Rule = &r
+		out.Reason, out.Verdict = ReasonRule, Allowed
+		out.Rule = ruleOf(d, &v, f)
 	default:
 		out.Reason = ReasonDefaultDeny
 		out.Nearest = nearest(e, d, v.Isolating, f)
 	}
+	out.Allowed = out.Verdict == Allowed
+	if out.Reason != ReasonDepends && e.AssumesPrivate(d, f, alternatives) {
+		out.Assumes = "the address of " + newEnd(peer, f.Peer(d)).name + " is taken to be a private one: give --pod-cidr if it is not"
+	}
 	return out
 }
 
-// quote a rule as a manifest has it.
-func quote(d policy.Direction, np *networkingv1.NetworkPolicy, i int) Rule {
-	out := Rule{Policy: np.Namespace + "/" + np.Name}
-	var text []byte
-	if d == policy.Ingress {
-		out.Path = fmt.Sprintf("spec.ingress[%d]", i)
-		text, _ = yaml.Marshal(np.Spec.Ingress[i : i+1])
-	} else {
-		out.Path = fmt.Sprintf("spec.egress[%d]", i)
-		text, _ = yaml.Marshal(np.Spec.Egress[i : i+1])
+// ruleOf a verdict that one of the rules decided.
+func ruleOf(d policy.Direction, v *policy.ClusterVerdict, f policy.Flow) *Rule {
+	if v.Policy == nil {
+		return nil
 	}
-	out.Quote = string(text)
-	return out
+	r := quote(d, v.Policy, v.Rule, f.Peer(d))
+	return &r
 }

@@ -28,7 +28,7 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 	if targets[0].service == "" && !slices.ContainsFunc(sources, end.onHost) {
 		targets = distinct(c, targets, func(t target) end { return t.end })
 	}
-	out := &Answer{Allowed: true}
+	out := &Answer{Notes: c.Notes}
 	for _, t := range targets {
 		for _, port := range t.ports {
 			for _, source := range sources {
@@ -42,6 +42,7 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 	if len(out.Flows) == 0 {
 		return nil, errors.New("the two have no address family in common")
 	}
+	out.decide()
 	return out, nil
 }
 
@@ -49,17 +50,19 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 func (a *Answer) ask(e *model.Evaluator, source end, t *target, port model.Port) {
 	for _, d := range t.addresses {
 		s, ok := ofFamily(source.addresses, d)
-		if !ok {
+		if !ok || source.pod != nil && t.pod != nil && e.Cluster().AssumesIPv6(s) && e.Cluster().AssumesIPv6(d) {
 			continue
 		}
 		f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number})
 		if f.Service = t.service; f.Service != "" {
 			f.Hint = "" // the port is the pod's already
 		}
-		if !told(a.Flows, &f) {
+		if t.caveat != "" {
+			f.Notes = append(f.Notes, t.caveat)
+		}
+		if !repeats(a.Flows, &f) {
 			a.Flows = append(a.Flows, f)
 		}
-		a.Allowed = a.Allowed && f.Allowed
 	}
 }
 
@@ -97,8 +100,8 @@ func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// told reports whether a flow between the same pods, or to another endpoint of the same workload, has the same explanation already.
-func told(flows []Flow, f *Flow) bool {
+// repeats reports whether a flow between the same pods, or to another endpoint of the same workload, has the same explanation already.
+func repeats(flows []Flow, f *Flow) bool {
 	for i := range flows {
 		a, b := flows[i], *f
 		if !a.Source.like(b.Source) || !a.Destination.like(b.Destination) {
@@ -124,7 +127,7 @@ func (e End) like(o End) bool {
 func anonymous(halves []Half) []Half {
 	var out []Half
 	for _, h := range halves {
-		h.Of = ""
+		h.Of, h.Assumes = "", ""
 		if len(h.Nearest) > 0 { // their texts have names and addresses in them
 			var rules []Miss
 			for _, m := range h.Nearest {

@@ -16,13 +16,16 @@ func New(env *command.Env) *cobra.Command {
 	var live bool
 	cmd := &cobra.Command{
 		Use:   "explain --from POD --to POD[:PORT]",
-		Short: "Say whether a connection would pass, and which rule decides",
-		Long: `Say whether a connection would pass: what the egress policies of the source and the ingress policies of the destination
-decide, each with the deciding rule quoted or, where it is refused, with the rules that nearly match and what they lack.
+		Short: "Explain whether a connection is allowed, and which rule decides",
+		Long: `Explain whether a connection is allowed: the decisions of the source's egress policies and of the destination's ingress policies.
+Each decision quotes the rule that allows the connection or, if it is denied, the rules that nearly match and what they lack.
 
---from is namespace/pod, namespace/workload or an address. --to is one of these with a port, or a Service, which is asked about through
-its endpoints: svc/namespace/name:port. A name without a namespace is in that of -n. Without a port, all ports that the pod
-declares are asked about.`,
+--from is namespace/pod, namespace/workload or an address. --to is one of these with a port, or a Service, which is replaced by
+its endpoints: svc/namespace/name:port, or an address of the Service's with a port. A name without a namespace is in that of -n.
+Without a port, all ports that the pod declares are explained.
+
+Pods that manifests describe have no address yet. A verdict that an ipBlock decides about such a pod is DEPENDS, and the exit code 2,
+unless it is the same for all addresses of --pod-cidr (without it: for all private addresses).`,
 		Example: `  # Why can the frontend not reach the backend?
   kubectl kidoban explain --from shop/frontend --to shop/backend:8000
 
@@ -38,9 +41,9 @@ declares are asked about.`,
 	}
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
-	cmd.Flags().StringVar(&from, "from", "", "Who connects: namespace/pod, namespace/workload or an address.")
-	cmd.Flags().StringVar(&to, "to", "", "Where to: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
-	cmd.Flags().BoolVar(&live, "live", false, "Ask the nodes' agents too, and say where what is in force differs.")
+	cmd.Flags().StringVar(&from, "from", "", "Source: namespace/pod, namespace/workload or an address.")
+	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
+	cmd.Flags().BoolVar(&live, "live", false, "Query the nodes' agents too, and show where the state in force differs.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, for --live.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
@@ -50,7 +53,7 @@ declares are asked about.`,
 			return errors.New("give both --from and --to")
 		}
 		if live && len(source.Files) > 0 {
-			return errors.New("--live asks agents, and -f reads files: give one of them")
+			return errors.New("--live queries agents, and -f reads files: give one of them")
 		}
 		cluster, err := env.Cluster(cmd.Context(), source)
 		if err != nil {
@@ -67,6 +70,9 @@ declares are asked about.`,
 		}
 		if err := output.Print(env.Out, answer, func(out io.Writer) { write(out, env.Paint(), answer) }); err != nil {
 			return err
+		}
+		if answer.Verdict == Depends {
+			return command.ErrNoAnswer
 		}
 		return command.Yes(answer.Allowed)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// compare what is meant with what the node's agent says. The node's mode belongs to what is meant.
+// compare the decision with the report of the node's agent. The node's mode belongs to the decision.
 func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 	h.InForce = &InForce{Node: node, State: "unknown"}
 	differs := func(format string, args ...any) {
@@ -20,23 +20,23 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 	}
 	k := slices.IndexFunc(s.pods, func(p agentapi.Pod) bool { return p.Namespace == of.Namespace && p.Name == of.Pod })
 	if k < 0 {
-		differs("its agent does not know the pod")
+		differs("its agent does not list the pod")
 		return
 	}
 	pod := &s.pods[k]
 	h.InForce.State = pod.State
 	if pod.Mode == agentapi.ModeAudit {
-		differs("audit mode: what is refused is logged, and passes")
+		differs("audit mode: denied connections are logged and pass")
 	}
 	if pod.State != agentapi.StateInForce {
-		differs("what its agent knows is not in the kernel yet")
+		differs("the newest state of its agent is not in force yet")
 	}
 	there := pod.Ingress.Policies
 	if h.Direction == policy.Egress.String() {
 		there = pod.Egress.Policies
 	}
 	if h.Reason == ReasonNotIsolated && isStrict(pod.Mode, there) {
-		h.Allowed, h.Reason = false, ReasonStrict
+		h.Allowed, h.Verdict, h.Reason = false, Denied, ReasonStrict
 	}
 	for i := range c.Policies {
 		np := &c.Policies[i]
@@ -51,15 +51,15 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 		switch {
 		case p.Kind == agentapi.KindEnforcingMode:
 		case p.Kind != agentapi.KindNetworkPolicy:
-			differs("%s is in force there too, and was not asked here", p)
+			differs("%s is in force there too, and is not evaluated here", p)
 		case !slices.Contains(h.Isolating, p.Namespace+"/"+p.Name):
-			differs("%s is in force there, and does not select the pod any more", p)
+			differs("%s is still in force there, and no longer selects the pod", p)
 		}
 	}
 	slices.Sort(h.InForce.Differs)
 }
 
-// isStrict reports whether the node closes a pod in a direction that no NetworkPolicy isolates it in. there are the policies that the
+// isStrict reports whether the node isolates a pod in a direction in which no NetworkPolicy does. there are the policies that the
 // node has for it; one that is no NetworkPolicy may keep the pod open, and one that is will be gone.
 func isStrict(mode string, there []agentapi.PolicyRef) bool {
 	isMode := func(p agentapi.PolicyRef) bool { return p.Kind == agentapi.KindEnforcingMode }
@@ -79,11 +79,11 @@ func behind(np *networkingv1.NetworkPolicy, there []agentapi.PolicyRef, policies
 	case r == nil:
 		out = "not in force there yet"
 	case r.UID != string(np.UID):
-		out = "not in force there: one of that name before it is"
+		out = "not in force there: an older policy of that name is"
 	case r.Generation != np.Generation:
-		out = fmt.Sprintf("in force there as of generation %d, and is at %d", r.Generation, np.Generation)
+		out = fmt.Sprintf("in force there at generation %d; its newest generation is %d", r.Generation, np.Generation)
 	case p.State != agentapi.StateInForce:
-		out = "not in force there as it is now"
+		out = "not in force there in its newest version"
 	case !slices.Contains(there, ref):
 		out = "not in force there yet"
 	}

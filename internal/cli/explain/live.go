@@ -62,7 +62,6 @@ func once(ask func(node string) (*said, error)) func(node string) (*said, error)
 }
 
 func inForce(c *model.Cluster, answer *Answer, ask func(node string) (*said, error)) error {
-	answer.Allowed = true
 	for i := range answer.Flows {
 		f := &answer.Flows[i]
 		for j := range f.Halves {
@@ -71,19 +70,22 @@ func inForce(c *model.Cluster, answer *Answer, ask func(node string) (*said, err
 			if h.Direction == policy.Ingress.String() {
 				of = f.Destination
 			}
-			if of.Pod == "" || h.Reason == ReasonNoPod {
+			if of.Pod == "" || h.Reason == ReasonNoPod || h.Reason == ReasonHostNetwork {
 				continue
 			}
 			k := slices.IndexFunc(c.Pods, func(p model.Pod) bool { return p.Namespace == of.Namespace && p.Name == of.Pod })
+			if k < 0 || c.Pods[k].Spec.NodeName == "" { // it runs on no node
+				continue
+			}
 			node := c.Pods[k].Spec.NodeName
 			s, err := ask(node)
 			if err != nil {
 				return err
 			}
 			h.compare(c, node, s, of)
-			f.Allowed = f.Allowed && h.Allowed
 		}
-		answer.Allowed = answer.Allowed && f.Allowed
+		f.decide()
 	}
+	answer.decide()
 	return nil
 }

@@ -82,9 +82,9 @@ func TestWhatIsInForceDiffers(t *testing.T) {
 	}{
 		"in force": {func(*agentapi.Pod, *agentapi.Policy) {}, nil},
 		"audit": {func(web *agentapi.Pod, _ *agentapi.Policy) { web.Mode = agentapi.ModeAudit },
-			[]string{"audit mode: what is refused is logged, and passes"}},
+			[]string{"audit mode: denied connections are logged and pass"}},
 		"the pod is pending": {func(web *agentapi.Pod, _ *agentapi.Policy) { web.State = agentapi.StatePending },
-			[]string{"what its agent knows is not in the kernel yet"}},
+			[]string{"the newest state of its agent is not in force yet"}},
 		"no policy selects it there": {func(web *agentapi.Pod, _ *agentapi.Policy) { web.Ingress = agentapi.PodPolicy{} },
 			[]string{"NetworkPolicy shop/web is not in force there yet"}},
 		"the policy is not known there": {func(web *agentapi.Pod, p *agentapi.Policy) { web.Ingress, p.Name = agentapi.PodPolicy{}, "other" },
@@ -93,21 +93,21 @@ func TestWhatIsInForceDiffers(t *testing.T) {
 			web.Ingress, p.State, p.Realised, p.WaitingFor = agentapi.PodPolicy{}, agentapi.StatePending, nil, []string{"shop/g-1"}
 		}, []string{"NetworkPolicy shop/web is not in force there yet: it waits for shop/g-1"}},
 		"an older generation": {func(_ *agentapi.Pod, p *agentapi.Policy) { p.Realised.Generation = 2 },
-			[]string{"NetworkPolicy shop/web is in force there as of generation 2, and is at 3"}},
+			[]string{"NetworkPolicy shop/web is in force there at generation 2; its newest generation is 3"}},
 		"an older generation, while the newer waits": {func(_ *agentapi.Pod, p *agentapi.Policy) {
 			p.State, p.Realised.Generation, p.WaitingFor = agentapi.StatePending, 2, []string{"shop/g-1", "shop/g-2"}
-		}, []string{"NetworkPolicy shop/web is in force there as of generation 2, and is at 3: it waits for shop/g-1, shop/g-2"}},
+		}, []string{"NetworkPolicy shop/web is in force there at generation 2; its newest generation is 3: it waits for shop/g-1, shop/g-2"}},
 		"the same generation, in groups anew": {func(_ *agentapi.Pod, p *agentapi.Policy) {
 			p.State, p.WaitingFor = agentapi.StatePending, []string{"shop/g-1"}
-		}, []string{"NetworkPolicy shop/web is not in force there as it is now: it waits for shop/g-1"}},
+		}, []string{"NetworkPolicy shop/web is not in force there in its newest version: it waits for shop/g-1"}},
 		"another of that name": {func(_ *agentapi.Pod, p *agentapi.Policy) { p.Realised.UID = "u0" },
-			[]string{"NetworkPolicy shop/web is not in force there: one of that name before it is"}},
+			[]string{"NetworkPolicy shop/web is not in force there: an older policy of that name is"}},
 		"a policy that is gone": {func(web *agentapi.Pod, _ *agentapi.Policy) {
 			web.Ingress.Policies = []agentapi.PolicyRef{older, networkPolicy}
-		}, []string{"NetworkPolicy shop/older is in force there, and does not select the pod any more"}},
+		}, []string{"NetworkPolicy shop/older is still in force there, and no longer selects the pod"}},
 		"what is no NetworkPolicy": {func(web *agentapi.Pod, _ *agentapi.Policy) {
 			web.Ingress.Policies = []agentapi.PolicyRef{manifest, networkPolicy}
-		}, []string{"Manifest shop/kept-open is in force there too, and was not asked here"}},
+		}, []string{"Manifest shop/kept-open is in force there too, and is not evaluated here"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := askShop(t, "192.0.2.1", "shop/web:80", says(tc.change))
@@ -169,12 +169,12 @@ func TestModeStrictIsTold(t *testing.T) {
 	write(&out, false, askShop(t, "shop/web", "192.0.2.1:443", says(func(web *agentapi.Pod, _ *agentapi.Policy) {
 		web.Mode, web.Egress.Policies = agentapi.ModeStrict, []agentapi.PolicyRef{strictMode}
 	})))
-	if diff := cmp.Diff(`REFUSED  shop/web (10.0.1.2) → 192.0.2.1 TCP 443
+	if diff := cmp.Diff(`DENIED  shop/web (10.0.1.2) → 192.0.2.1 TCP 443
 
-  ✘ Egress of shop/web: refused: no policy with policyType Egress selects it, and mode strict of its node closes such a pod
+  ✘ Egress of shop/web: denied: no policy with policyType Egress selects it, and its node's mode, strict, isolates such pods
     on node n1: InForce, the same
 
-  ✔ Ingress of 192.0.2.1: not a pod's own address, so no policy is about it
+  ✔ Ingress of 192.0.2.1: allowed: not a pod's own address, so no policy applies to it
 `, out.String()); diff != "" {
 		t.Error(diff)
 	}
@@ -188,7 +188,7 @@ func TestEachAgentIsAskedOnce(t *testing.T) {
 		n++
 		return ask(node)
 	}))
-	if n != 1 || answer.Flows[0].Halves[0].InForce.Differs[0] != "its agent does not know the pod" {
+	if n != 1 || answer.Flows[0].Halves[0].InForce.Differs[0] != "its agent does not list the pod" {
 		t.Errorf("asked %d times; %+v", n, answer.Flows[0].Halves[0].InForce)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// mostMisses is how many rules that nearly match are told.
+// mostMisses is how many rules that nearly match an answer has.
 const mostMisses = 3
 
 // nearest are the rules that lack least: those that match by peer or by port, the former first.
@@ -28,7 +28,7 @@ func nearest(e *model.Evaluator, d policy.Direction, isolating []*networkingv1.N
 	var found []ranked
 	for _, np := range isolating {
 		for i, r := range policy.ClusterRules(d, np) {
-			m := ranked{Miss: Miss{Rule: quote(d, np, i)}}
+			m := ranked{Miss: Miss{Rule: quote(d, np, i, f.Peer(d))}}
 			peers, peerLacks := whyNotPeers(e, np.Namespace, r.Peers, f.Peer(d))
 			ports := append(whyNotPorts(e.PodAt(f.Destination), r.Ports, f), takenForService(e, r.Ports, f)...)
 			switch {
@@ -52,7 +52,7 @@ func nearest(e *model.Evaluator, d policy.Direction, isolating []*networkingv1.N
 	return out
 }
 
-// whyNotPeers is empty where a peer matches; else it tells of each why not, and how much the nearest lacks.
+// whyNotPeers is empty where a peer matches; else it has the reasons for each peer, and how many the nearest lacks.
 func whyNotPeers(e *model.Evaluator, namespace string, peers []networkingv1.NetworkPolicyPeer, addr netip.Addr) (why []string, lacks int) {
 	if len(peers) == 0 {
 		return nil, 0
@@ -87,7 +87,10 @@ func whyNotPeer(e *model.Evaluator, namespace string, peer *networkingv1.Network
 		return []string{whyNotBlock(peer.IPBlock, addr)}
 	}
 	if pod == nil {
-		return []string{fmt.Sprintf("the peer means pods, and %s is no pod's address (of the host network, or outside the cluster: an ipBlock can mean it)", addr)}
+		if host := e.OnHost(addr); host != nil {
+			return []string{fmt.Sprintf("host network: no selector matches pod %s; use an ipBlock of the nodes", host.Key())}
+		}
+		return []string{fmt.Sprintf("the peer selects pods, and %s is not a pod's address (a node's, or outside the cluster): only an ipBlock can match it", addr)}
 	}
 	var why []string
 	if peer.NamespaceSelector != nil {
@@ -95,7 +98,7 @@ func whyNotPeer(e *model.Evaluator, namespace string, peer *networkingv1.Network
 			why = append(why, fmt.Sprintf("namespace %s %s", pod.Namespace, lack))
 		}
 	} else if pod.Namespace != namespace {
-		why = append(why, fmt.Sprintf("a podSelector alone means pods of the policy's namespace %s, and %s is in %s: add a namespaceSelector to the same peer", namespace, pod.Name, pod.Namespace))
+		why = append(why, fmt.Sprintf("a podSelector without a namespaceSelector selects pods of the policy's own namespace, %s; %s is in %s: add a namespaceSelector to the same peer", namespace, pod.Name, pod.Namespace))
 	}
 	if peer.PodSelector != nil {
 		for _, lack := range unmet(peer.PodSelector, pod.Labels) {
@@ -119,11 +122,11 @@ func whyNotBlock(block *networkingv1.IPBlock, addr netip.Addr) string {
 	return fmt.Sprintf("%s is not in ipBlock %s", addr, block.CIDR)
 }
 
-// unmet tells what of a selector labels do not have.
+// unmet lists the requirements of a selector that labels do not meet.
 func unmet(selector *metav1.LabelSelector, set map[string]string) []string {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
-		return []string{"is selected by a selector that cannot be read: " + err.Error()}
+		return []string{"is compared with an invalid selector: " + err.Error()}
 	}
 	requirements, _ := s.Requirements()
 	var out []string
@@ -135,7 +138,7 @@ func unmet(selector *metav1.LabelSelector, set map[string]string) []string {
 		wanted := strings.Join(r.ValuesUnsorted(), "|")
 		switch r.Operator() {
 		case selection.DoesNotExist:
-			out = append(out, fmt.Sprintf("has label %s, which must not be there", r.Key()))
+			out = append(out, fmt.Sprintf("has label %s, which must be absent", r.Key()))
 		case selection.NotIn, selection.NotEquals:
 			out = append(out, fmt.Sprintf("has label %s=%s, which is excluded", r.Key(), value))
 		case selection.Exists:
@@ -167,14 +170,10 @@ func whyNotPorts(target *model.Pod, ports []networkingv1.NetworkPolicyPort, f po
 	if f.Port == 0 {
 		asked = "a port that no rule names"
 	}
-	verb := "is"
-	if len(allowed) > 1 {
-		verb = "are"
-	}
-	return []string{fmt.Sprintf("%s %s allowed, you asked %s", strings.Join(allowed, ", "), verb, asked)}
+	return []string{fmt.Sprintf("rule allows %s; you asked about %s", shortList(allowed), asked)}
 }
 
-// takenForService tells of ports that are a Service's, where the flow is to the port that it sends to. Ports that match need no telling.
+// takenForService finds ports that are a Service's, where the flow is to the port that it sends to.
 func takenForService(e *model.Evaluator, ports []networkingv1.NetworkPolicyPort, f policy.Flow) []string {
 	target := e.PodAt(f.Destination)
 	if target == nil || len(ports) == 0 || matchesPort(target, ports, f) {
@@ -186,7 +185,7 @@ func takenForService(e *model.Evaluator, ports []networkingv1.NetworkPolicyPort,
 			continue
 		}
 		if s, n := e.Cluster().Mistaken(target, model.Port{Protocol: f.Protocol, Number: uint16(p.Port.IntVal)}); s != nil && n == f.Port {
-			out = append(out, fmt.Sprintf("%d is the port of Service %s/%s; policies are about the pods' port, %d", p.Port.IntVal, s.Namespace, s.Name, n))
+			out = append(out, fmt.Sprintf("%d is the port of Service %s/%s; policies apply to the pods' port, %d", p.Port.IntVal, s.Namespace, s.Name, n))
 		}
 	}
 	return out
@@ -214,7 +213,7 @@ func portText(p *networkingv1.NetworkPolicyPort, target *model.Pod) string {
 			}
 		}
 		if len(numbers) == 0 {
-			return fmt.Sprintf("%s port named %q (which the receiver's containers do not have)", protocol, p.Port.StrVal)
+			return fmt.Sprintf("%s port named %q (which no container of the destination has)", protocol, p.Port.StrVal)
 		}
 		return fmt.Sprintf("%s %s (named %q)", protocol, strings.Join(numbers, "|"), p.Port.StrVal)
 	case p.EndPort != nil:

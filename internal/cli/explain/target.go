@@ -31,7 +31,7 @@ func (e end) String() string {
 	return e.pod.Describe()
 }
 
-// findEnds reads "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods.
+// findEnds resolves "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods.
 func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]end, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		addr = addr.Unmap()
@@ -60,7 +60,7 @@ func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]e
 	}
 	slices.Sort(near)
 	if near = slices.Compact(near); len(near) > 0 {
-		return nil, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shorten(near))
+		return nil, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shortList(near))
 	}
 	return nil, fmt.Errorf("no pod or workload %s/%s, and none at all in namespace %s", namespace, name, namespace)
 }
@@ -83,7 +83,7 @@ func podEnds(pods []*model.Pod) ([]end, error) {
 	return out, nil
 }
 
-func shorten(names []string) string {
+func shortList(names []string) string {
 	if len(names) > 8 {
 		return strings.Join(names[:8], ", ") + " …"
 	}
@@ -101,22 +101,33 @@ func podEnd(p *model.Pod) (end, error) {
 	return out, nil
 }
 
-// A target is what --to names.
+// A target is a destination that --to names.
 type target struct {
 	end
 	service string // if it is one
+	caveat  string // about how it is reached
 	ports   []model.Port
 }
 
-// findTargets reads "namespace/pod[:port]", "svc/[namespace/]name[:port]" or "address:port". A Service is its endpoints.
+// findTargets resolves "namespace/pod[:port]", "svc/[namespace/]name[:port]" or "address:port". A Service is its endpoints.
 func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) ([]target, error) {
 	name, port := splitPort(text)
 	if rest, ok := cutService(name); ok {
 		return serviceTargets(c, e, namespace, rest, port)
 	}
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		if s := serviceAt(c, addr); s != nil {
-			return serviceTargets(c, e, namespace, s.Namespace+"/"+s.Name, port)
+		addr = addr.Unmap()
+		if e.PodAt(addr) == nil {
+			if at := serviceAt(c, addr, port); at != nil {
+				targets, err := serviceTargets(c, e, namespace, at.service.Namespace+"/"+at.service.Name, at.port)
+				for i := range targets {
+					targets[i].caveat = at.caveat
+				}
+				return targets, err
+			}
+			if slices.ContainsFunc(c.Addressing.ServiceCIDRs, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				return nil, fmt.Errorf("%s is in --service-cidr, and no Service that was read has it", addr)
+			}
 		}
 	}
 	ends, err := findEnds(c, e, namespace, name)
@@ -188,16 +199,78 @@ func parsePort(text string, pod *model.Pod) (model.Port, error) {
 	return model.Port{}, fmt.Errorf("no container of pod %s names a port %q", pod.Key(), name)
 }
 
-func serviceAt(c *model.Cluster, addr netip.Addr) *corev1.Service {
+// entry is an address and a port at which a Service is reached.
+type entry struct {
+	service *corev1.Service
+	port    string // the Service's own
+	caveat  string
+}
+
+// serviceAt finds the Service that is reached at an address: a cluster IP, one of a load balancer, an external IP or, at a node, a node port.
+func serviceAt(c *model.Cluster, addr netip.Addr, port string) *entry {
 	for i := range c.Services {
 		s := &c.Services[i]
-		for _, ip := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
-			if a, err := netip.ParseAddr(ip); err == nil && a == addr {
-				return s
+		if has(append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP), addr) {
+			return &entry{service: s, port: port}
+		}
+		outside := append(slices.Clone(s.Spec.ExternalIPs), s.Spec.LoadBalancerIP)
+		for _, in := range s.Status.LoadBalancer.Ingress {
+			outside = append(outside, in.IP)
+		}
+		if has(outside, addr) {
+			return &entry{s, port, externalTraffic(s)}
+		}
+	}
+	if port == "" || !isNode(c, addr) {
+		return nil
+	}
+	wanted, err := model.ParsePort(port)
+	if err != nil {
+		return nil
+	}
+	for i := range c.Services {
+		s := &c.Services[i]
+		for j := range s.Spec.Ports {
+			if sp := &s.Spec.Ports[j]; uint16(sp.NodePort) == wanted.Number && policy.ProtocolOf(&sp.Protocol) == wanted.Protocol {
+				return &entry{s, fmt.Sprintf("%d/%s", sp.Port, wanted.Protocol), externalTraffic(s)}
 			}
 		}
 	}
 	return nil
+}
+
+func has(ips []string, addr netip.Addr) bool {
+	return slices.ContainsFunc(ips, func(ip string) bool {
+		a, err := netip.ParseAddr(ip)
+		return err == nil && a.Unmap() == addr
+	})
+}
+
+// isNode reports whether an address is a node's, by the nodes or by the pods that run there.
+func isNode(c *model.Cluster, addr netip.Addr) bool {
+	for i := range c.Nodes {
+		for _, a := range c.Nodes[i].Status.Addresses {
+			if has([]string{a.Address}, addr) {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(c.Pods, func(p model.Pod) bool {
+		ips := []string{p.Status.HostIP}
+		for _, h := range p.Status.HostIPs {
+			ips = append(ips, h.IP)
+		}
+		return has(ips, addr)
+	})
+}
+
+// externalTraffic is the caveat for connections that arrive at a node.
+func externalTraffic(s *corev1.Service) string {
+	if s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		return "externalTrafficPolicy is Local: the source address is kept, and only nodes with a ready pod of the Service answer"
+	}
+	return "externalTrafficPolicy is Cluster: the node that receives the connection may replace its source address by its own. " +
+		"Then ingress policies see the node's address, and not the one that is judged here"
 }
 
 func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port string) ([]target, error) {
@@ -210,7 +283,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	}
 	s := &c.Services[i]
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		return nil, fmt.Errorf("%s/%s is a Service that is another name of %s: ask about its address", namespace, name, s.Spec.ExternalName)
+		return nil, fmt.Errorf("Service %s/%s is another name for %s: ask about the address of that", namespace, name, s.Spec.ExternalName)
 	}
 	var out []target
 	found := false
@@ -235,7 +308,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	case !found:
 		return nil, fmt.Errorf("no port %[3]s in Service %[1]s/%[2]s; it has %[4]s", namespace, name, port, servicePorts(s))
 	case len(out) == 0:
-		return nil, errors.New("no endpoints of Service " + namespace + "/" + name + ": nothing answers, whatever policies say (does its selector match a pod, and is one ready?)")
+		return nil, errors.New("no endpoints of Service " + namespace + "/" + name + ": nothing answers, no matter what policies allow (does its selector match a pod, and is one ready?)")
 	}
 	return out, nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
 
-// write an answer for a person. With many flows each has a line, and those that are refused are told at length.
+// write an answer for a person. With many flows each has a line, and the denied ones have details.
 func write(out io.Writer, p command.Paint, a *Answer) {
 	for i := range a.Flows {
 		if i > 0 {
@@ -19,10 +19,9 @@ func write(out io.Writer, p command.Paint, a *Answer) {
 }
 
 func writeFlow(out io.Writer, p command.Paint, f *Flow) {
-	verdict := p.Text(command.Green, "ALLOWED")
-	if !f.Allowed {
-		verdict = p.Text(command.Red, "REFUSED")
-	}
+	verdict := map[Verdict]string{
+		Allowed: p.Text(command.Green, "ALLOWED"), Denied: p.Text(command.Red, "DENIED"), Depends: p.Text(command.Yellow, "DEPENDS"),
+	}[f.Verdict]
 	port := fmt.Sprintf("%s %d", f.Protocol, f.Port)
 	if f.Port == 0 {
 		port = "a port that no rule names"
@@ -38,8 +37,17 @@ func writeFlow(out io.Writer, p command.Paint, f *Flow) {
 	for i := range f.Halves {
 		writeHalf(out, p, &f.Halves[i])
 	}
+	remark := func(kind, text string) {
+		fmt.Fprintf(out, "\n  %s %s\n", p.Text(command.Yellow, kind), text)
+	}
+	if f.Verdict == Depends {
+		remark("no answer:", "the verdict depends on an address that is not known; give --pod-cidr")
+	}
+	for _, note := range f.Notes {
+		remark("note:", note)
+	}
 	if f.Hint != "" {
-		fmt.Fprintf(out, "\n  %s %s\n", p.Text(command.Yellow, "hint:"), f.Hint)
+		remark("hint:", f.Hint)
 	}
 }
 
@@ -47,51 +55,95 @@ func (e End) describe() string {
 	if e.Pod == "" {
 		return e.Address.String()
 	}
-	if e.Workload == "" {
-		return fmt.Sprintf("%s (%s)", e.name, e.Address)
+	address := e.Address.String()
+	if e.Invented {
+		address = "address not known"
 	}
-	return fmt.Sprintf("%s (%s, %s)", e.name, e.Workload, e.Address)
+	if e.HostNetwork {
+		address += ", host network"
+	}
+	if e.Workload == "" {
+		return fmt.Sprintf("%s (%s)", e.name, address)
+	}
+	return fmt.Sprintf("%s (%s, %s)", e.name, e.Workload, address)
 }
 
 func writeHalf(out io.Writer, p command.Paint, h *Half) {
-	mark := p.Text(command.Green, "✔")
-	if !h.Allowed {
-		mark = p.Text(command.Red, "✘")
-	}
+	mark := map[Verdict]string{Allowed: p.Text(command.Green, "✔"), Denied: p.Text(command.Red, "✘"), Depends: p.Text(command.Yellow, "?")}[h.Verdict]
 	fmt.Fprintf(out, "\n  %s %s of %s: ", mark, h.Direction, p.Text(command.Bold, h.Of))
 	switch h.Reason {
 	case ReasonNoPod:
-		fmt.Fprintln(out, "not a pod's own address, so no policy is about it")
+		fmt.Fprintln(out, "allowed: not a pod's own address, so no policy applies to it")
+	case ReasonHostNetwork:
+		fmt.Fprintln(out, "allowed: a pod on the host network, so no policy applies to it")
 	case ReasonNotIsolated:
 		fmt.Fprintf(out, "allowed: no policy with policyType %s selects it\n", h.Direction)
 	case ReasonStrict:
-		fmt.Fprintf(out, "refused: no policy with policyType %s selects it, and mode strict of its node closes such a pod\n", h.Direction)
+		fmt.Fprintf(out, "denied: no policy with policyType %s selects it, and its node's mode, strict, isolates such pods\n", h.Direction)
 	case ReasonRule:
 		fmt.Fprintf(out, "allowed by NetworkPolicy %s, %s\n", h.Rule.Policy, h.Rule.Path)
-		indent(out, p, h.Rule.Quote, "      ")
+		indent(out, p, h.Rule.short, "      ")
+	case ReasonDepends:
+		writeDepends(out, p, h)
 	case ReasonDefaultDeny:
-		fmt.Fprintf(out, "refused: %s, and no rule of theirs allows this\n", isolate(h.Isolating))
-		if len(h.Nearest) == 0 {
-			fmt.Fprintf(out, "      they have no %s rules at all\n", strings.ToLower(h.Direction))
-		}
-		for _, m := range h.Nearest {
-			fmt.Fprintf(out, "    nearest: NetworkPolicy %s, %s\n", m.Policy, m.Path)
-			indent(out, p, m.Quote, "      ")
-			for _, why := range m.Why {
-				fmt.Fprintf(out, "      %s %s\n", p.Text(command.Yellow, "but"), why)
-			}
-		}
+		writeDefaultDeny(out, p, h)
+	}
+	if h.Assumes != "" {
+		fmt.Fprintf(out, "    %s %s\n", p.Text(command.Yellow, "note:"), h.Assumes)
 	}
 	if h.InForce != nil {
 		writeInForce(out, p, h.InForce)
 	}
 }
 
-func isolate(policies []string) string {
-	if len(policies) == 1 {
-		return "NetworkPolicy " + policies[0] + " isolates it"
+func writeDefaultDeny(out io.Writer, p command.Paint, h *Half) {
+	fmt.Fprintf(out, "denied: %s this connection\n", selected(h.Isolating))
+	if len(h.Nearest) == 0 {
+		fmt.Fprintf(out, "      no %s rules at all\n", strings.ToLower(h.Direction))
 	}
-	return fmt.Sprintf("%d NetworkPolicies isolate it (%s)", len(policies), strings.Join(policies, ", "))
+	for _, m := range h.Nearest {
+		fmt.Fprintf(out, "    nearest: NetworkPolicy %s, %s\n", m.Policy, m.Path)
+		indent(out, p, m.short, "      ")
+		for i, why := range m.Why {
+			if i == mostQuoted && len(m.Why) > mostQuoted+1 {
+				fmt.Fprintf(out, "      … and %d more reasons, which -o json has\n", len(m.Why)-i)
+				break
+			}
+			fmt.Fprintf(out, "      %s %s\n", p.Text(command.Yellow, "-"), why)
+		}
+	}
+}
+
+func selected(policies []string) string {
+	if len(policies) == 1 {
+		return "selected by NetworkPolicy " + policies[0] + "; none of its rules allows"
+	}
+	return fmt.Sprintf("selected by %d NetworkPolicies (%s); none of their rules allows", len(policies), strings.Join(policies, ", "))
+}
+
+// mostRanges is how many ranges of addresses a line has.
+const mostRanges = 8
+
+func writeDepends(out io.Writer, p command.Paint, h *Half) {
+	fmt.Fprintln(out, "depends on the address of the other end, which is not known")
+	for _, d := range h.Depends {
+		var ranges []string
+		for i, part := range d.Addresses {
+			if i == mostRanges {
+				ranges = append(ranges, fmt.Sprintf("… %d more ranges", len(d.Addresses)-i))
+				break
+			}
+			ranges = append(ranges, part.String())
+		}
+		what := "denied: no rule allows it"
+		if d.Rule != nil {
+			what = fmt.Sprintf("allowed by NetworkPolicy %s, %s", d.Rule.Policy, d.Rule.Path)
+		}
+		fmt.Fprintf(out, "    at %s: %s\n", strings.Join(ranges, ", "), what)
+		if d.Rule != nil {
+			indent(out, p, d.Rule.short, "      ")
+		}
+	}
 }
 
 func writeInForce(out io.Writer, p command.Paint, f *InForce) {

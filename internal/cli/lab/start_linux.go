@@ -42,7 +42,7 @@ func start(ctx context.Context, env *command.Env, o *options) error {
 	case errors.As(err, &failed) && failed.ExitCode() == command.ExitNo:
 		return command.ErrNo
 	case errors.As(err, &failed):
-		return command.ErrTold
+		return command.ErrNoAnswer
 	default:
 		return err
 	}

@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -122,6 +123,9 @@ func label(ns *corev1.Namespace) {
 	}
 	ns.Labels = with
 }
+
+// AssumesIPv6 reports whether an address is IPv6 and was given to a pod although nothing shows that pods have any: for what is outside only.
+func (c *Cluster) AssumesIPv6(addr netip.Addr) bool { return c.assumed6 && addr.Is6() }
 
 // Namespace of that name, or nil.
 func (c *Cluster) Namespace(name string) *corev1.Namespace {

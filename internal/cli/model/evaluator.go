@@ -15,8 +15,8 @@ import (
 type Evaluator struct {
 	cluster    *Cluster
 	byAddress  map[netip.Addr]*Pod
-	shared     map[netip.Addr][]*Pod // of pods that have ended, or are younger: who had the address before
-	onHosts    map[netip.Addr]*Pod   // pods of the host's network whose addresses are not known
+	shared     map[netip.Addr][]*Pod // older pods with the same address
+	onHosts    map[netip.Addr]*Pod   // pods of the host network, by their nodes' addresses
 	namespaces map[string]*corev1.Namespace
 	policies   map[string][]networkingv1.NetworkPolicy
 }
@@ -27,7 +27,7 @@ func NewEvaluator(c *Cluster) *Evaluator {
 		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}}
 	for i := range c.Pods {
 		p := &c.Pods[i]
-		if p.Spec.HostNetwork && p.Invented {
+		if p.Spec.HostNetwork && !hasEnded(&p.Pod) {
 			for _, addr := range policy.PodAddresses(&p.Pod) {
 				e.onHosts[addr] = p
 			}
@@ -58,6 +58,9 @@ func NewEvaluator(c *Cluster) *Evaluator {
 
 // Others are the pods that have an address too, beside the one that PodAt returns: of several the youngest counts, as for the agents.
 func (e *Evaluator) Others(addr netip.Addr) []*Pod { return e.shared[addr] }
+
+// OnHost is a pod of the host network at an address, or nil. No policy applies to it, and no selector selects it.
+func (e *Evaluator) OnHost(addr netip.Addr) *Pod { return e.onHosts[addr] }
 
 // PodAt is the pod at an address, or nil.
 func (e *Evaluator) PodAt(addr netip.Addr) *Pod { return e.byAddress[addr] }

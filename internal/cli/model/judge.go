@@ -16,6 +16,24 @@ type Alternative struct {
 // Judge evaluates one direction of a flow as Evaluate does, for all addresses that the peer may have if its own is not known. Alternatives are
 // by their verdicts: one, where the address does not matter.
 func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
+	addr := f.Peer(d)
+	return e.judge(d, f, e.cluster.possible(addr.Is4(), e.byAddress[addr] == nil))
+}
+
+// AssumesPrivate reports whether a verdict of Judge is only right because pods are taken to have private addresses.
+func (e *Evaluator) AssumesPrivate(d policy.Direction, f policy.Flow, alternatives []Alternative) bool {
+	addr := f.Peer(d)
+	if len(e.cluster.podCIDRs(addr.Is4())) > 0 || !e.isInvented(addr) {
+		return false
+	}
+	whole := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	if addr.Is4() {
+		whole = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return slices.ContainsFunc(e.judge(d, f, []netip.Prefix{whole}), func(a Alternative) bool { return a.Allowed != alternatives[0].Allowed })
+}
+
+func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefix) []Alternative {
 	v := e.Evaluate(d, f)
 	addr := f.Peer(d)
 	peer := e.byAddress[addr]
@@ -37,7 +55,7 @@ func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
 			p.namespace = ns.Labels
 		}
 	}
-	p.parts = e.partsOf(addr, blocks)
+	p.parts = e.partsOf(space, blocks)
 	to := p
 	if d == policy.Ingress {
 		to = &place{addr: f.Destination}
@@ -65,6 +83,9 @@ func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
 	if len(out) == 1 {
 		out[0].Parts = nil
 	}
+	for i := range out {
+		out[i].Parts = join(out[i].Parts)
+	}
 	return out
 }
 
@@ -79,12 +100,12 @@ func (e *Evaluator) isInvented(addr netip.Addr) bool {
 	if p := e.byAddress[addr]; p != nil {
 		return p.Invented
 	}
-	return e.onHosts[addr] != nil
+	p := e.onHosts[addr]
+	return p != nil && p.Invented
 }
 
-// partsOf the possible addresses of the pod at addr, as blocks tell them apart.
-func (e *Evaluator) partsOf(addr netip.Addr, blocks []netip.Prefix) *possibleParts {
-	space := e.cluster.possible(addr.Is4(), e.byAddress[addr] == nil)
+// partsOf a space, as blocks tell its addresses apart.
+func (e *Evaluator) partsOf(space, blocks []netip.Prefix) *possibleParts {
 	return &possibleParts{slices.DeleteFunc(Parts(space, slices.Concat(blocks, e.cluster.Addressing.ServiceCIDRs)), e.isTaken)}
 }
 
@@ -95,7 +116,7 @@ func (e *Evaluator) possibleParts(blocks []netip.Prefix) (out [2]*possibleParts)
 		return out
 	}
 	for f, is4 := range [2]bool{true, false} {
-		out[f] = &possibleParts{slices.DeleteFunc(Parts(c.possible(is4, false), slices.Concat(blocks, c.Addressing.ServiceCIDRs)), e.isTaken)}
+		out[f] = e.partsOf(c.possible(is4, false), blocks)
 	}
 	return out
 }

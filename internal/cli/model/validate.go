@@ -37,7 +37,7 @@ func ValidatePolicy(np *networkingv1.NetworkPolicy) field.ErrorList {
 	}
 	for i, t := range np.Spec.PolicyTypes {
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
-			out = append(out, field.NotSupported(types.Index(i), t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress, networkingv1.PolicyTypeIngress}))
+			out = append(out, field.NotSupported(types.Index(i), t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}))
 		}
 	}
 	return out
@@ -135,7 +135,7 @@ func validatePort(p *networkingv1.NetworkPolicyPort, path *field.Path) field.Err
 		invalid("port", p.Port.IntVal, utilvalidation.IsValidPortNum(int(p.Port.IntVal))...)
 		if p.EndPort != nil {
 			if *p.EndPort < p.Port.IntVal {
-				invalid("endPort", p.Port.IntVal, "must be greater than or equal to `port`")
+				invalid("endPort", *p.EndPort, "must be greater than or equal to `port`")
 			}
 			invalid("endPort", *p.EndPort, utilvalidation.IsValidPortNum(int(*p.EndPort))...)
 		}
