@@ -148,7 +148,7 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
-dataplane-tests = ./internal/dataplane ./internal/agent/kerneltest
+dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/agent/kerneltest
 
 .PHONY: test-kernels
 test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)

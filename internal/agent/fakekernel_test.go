@@ -11,6 +11,8 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -29,12 +31,12 @@ type fakeKernel struct {
 	chunk      time.Duration // for a part of Sync
 	chunks     int           // parts of one Sync
 
-	flows      []dataplane.Flow
+	flows      []conntrack.Flow
 	own        map[netip.Addr]bool
 	hits       map[dataplane.Hit]uint64
 	interfaces node.Interfaces
 	changed    func() // of WatchInterfaces
-	warnings   []dataplane.Warning
+	warnings   []inspect.Warning
 }
 
 func newFakeKernel() *fakeKernel {
@@ -194,11 +196,11 @@ func (k *fakeKernel) Heal() (int, error) {
 	return detached, nil
 }
 
-func (k *fakeKernel) Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, error] {
-	return func(yield func([]dataplane.Flow, error) bool) {
+func (k *fakeKernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error] {
+	return func(yield func([]conntrack.Flow, error) bool) {
 		k.mu.Lock()
 		err := k.call("Flows")
-		flows := slices.DeleteFunc(slices.Clone(k.flows), func(f dataplane.Flow) bool {
+		flows := slices.DeleteFunc(slices.Clone(k.flows), func(f conntrack.Flow) bool {
 			return !slices.Contains(addrs, f.Original.Source.Addr()) && !slices.Contains(addrs, f.Reply.Source.Addr())
 		})
 		k.mu.Unlock()
@@ -210,14 +212,14 @@ func (k *fakeKernel) Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, erro
 	}
 }
 
-func (k *fakeKernel) Cut(flows []dataplane.Flow, _ time.Duration) error {
+func (k *fakeKernel) Cut(flows []conntrack.Flow, _ time.Duration) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.call("Cut"); err != nil {
 		return err
 	}
-	k.flows = slices.DeleteFunc(k.flows, func(f dataplane.Flow) bool {
-		return slices.ContainsFunc(flows, func(g dataplane.Flow) bool { return f.Original == g.Original })
+	k.flows = slices.DeleteFunc(k.flows, func(f conntrack.Flow) bool {
+		return slices.ContainsFunc(flows, func(g conntrack.Flow) bool { return f.Original == g.Original })
 	})
 	return nil
 }
@@ -263,7 +265,7 @@ func (k *fakeKernel) WatchInterfaces(ctx context.Context, changed func()) error 
 	return nil
 }
 
-func (k *fakeKernel) Warnings() []dataplane.Warning {
+func (k *fakeKernel) Warnings() []inspect.Warning {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.warnings

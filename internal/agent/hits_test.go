@@ -8,6 +8,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -28,7 +29,7 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	s.commit()
 
 	h := newHitCounter(nil, s, 10)
-	if unused := h.add(map[dataplane.Hit]uint64{{Set: set, Verdict: dataplane.Deny}: 7}, s.node); len(unused) > 0 {
+	if unused := h.add(map[dataplane.Hit]uint64{{Set: set, Verdict: events.Deny}: 7}, s.node); len(unused) > 0 {
 		t.Errorf("reported as unused: %v", unused)
 	}
 	want := hit{agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, "Egress", defaultDeny, "Deny"}
@@ -51,7 +52,7 @@ func TestHitsOfTheModeStayWhereSeriesAreDropped(t *testing.T) {
 		}
 	}()
 	h := newHitCounter(nil, s, 1)
-	h.add(map[dataplane.Hit]uint64{{Rule: rule, Verdict: dataplane.Deny}: 7}, s.node)
+	h.add(map[dataplane.Hit]uint64{{Rule: rule, Verdict: events.Deny}: 7}, s.node)
 	h.addTo(hit{policy: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, verdict: "Deny"}, 1, s.node)
 	want := hit{agentapi.PolicyRef{Kind: agentapi.KindEnforcingMode, Name: "strict"}, "Ingress", "", "Deny"}
 	if h.totals[want] != 7 || h.totals[hit{verdict: "Deny"}] != 1 {

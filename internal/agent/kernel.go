@@ -8,6 +8,8 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -49,9 +51,9 @@ type Links interface {
 // Connections are conntrack's entries.
 type Connections interface {
 	// Flows returns the live flows to and from these addresses, some at a time.
-	Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, error]
+	Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error]
 	// Cut ends flows, and keeps their servers from opening them again for so long.
-	Cut(flows []dataplane.Flow, hold time.Duration) error
+	Cut(flows []conntrack.Flow, hold time.Duration) error
 	// NodeAddresses are the node's own.
 	NodeAddresses() (map[netip.Addr]bool, error)
 }
@@ -70,5 +72,5 @@ type Interfaces interface {
 	// WatchInterfaces calls changed after links or routes changed, until the context is done.
 	WatchInterfaces(ctx context.Context, changed func()) error
 	// Warnings are the conditions under which some traffic on this node bypasses enforcement.
-	Warnings() []dataplane.Warning
+	Warnings() []inspect.Warning
 }

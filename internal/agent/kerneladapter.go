@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -16,8 +18,8 @@ func NewKernel(dp *dataplane.Dataplane) Kernel { return kernel{dp} }
 
 type kernel struct{ *dataplane.Dataplane }
 
-func (kernel) Flows(addrs ...netip.Addr) iter.Seq2[[]dataplane.Flow, error] {
-	return dataplane.Flows(addrs...)
+func (kernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error] {
+	return conntrack.Flows(addrs...)
 }
 
 func (kernel) NodeAddresses() (map[netip.Addr]bool, error) {
@@ -35,7 +37,7 @@ func (kernel) NodeAddresses() (map[netip.Addr]bool, error) {
 }
 
 func (kernel) ReadInterfaces() (node.Interfaces, error) {
-	i, err := dataplane.ReadInterfaces()
+	i, err := inspect.ReadInterfaces()
 	if err != nil {
 		return node.Interfaces{}, err
 	}
@@ -43,7 +45,7 @@ func (kernel) ReadInterfaces() (node.Interfaces, error) {
 }
 
 func (kernel) WatchInterfaces(ctx context.Context, changed func()) error {
-	return dataplane.WatchInterfaces(ctx, changed)
+	return inspect.WatchInterfaces(ctx, changed)
 }
 
-func (kernel) Warnings() []dataplane.Warning { return dataplane.Warnings() }
+func (kernel) Warnings() []inspect.Warning { return inspect.Warnings() }

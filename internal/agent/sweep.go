@@ -12,7 +12,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/kidoban/kidoban/internal/compiler"
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -172,7 +172,7 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 			return cut, err
 		}
 		s.state.read(func(n *node.Node) {
-			flows = slices.DeleteFunc(flows, func(f dataplane.Flow) bool { return !isToCut(n.Maps(), &f, own) })
+			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !isToCut(n.Maps(), &f, own) })
 		})
 		tcp, other := byHoldOff(flows)
 		if err := errors.Join(s.kernel.Cut(tcp, holdOffTCP), s.kernel.Cut(other, holdOffOther)); err != nil {
@@ -183,7 +183,7 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 	return cut, nil
 }
 
-func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
+func byHoldOff(flows []conntrack.Flow) (tcp, other []conntrack.Flow) {
 	for _, f := range flows {
 		if f.Protocol == policy.TCP {
 			tcp = append(tcp, f)
@@ -195,7 +195,7 @@ func byHoldOff(flows []dataplane.Flow) (tcp, other []dataplane.Flow) {
 }
 
 // isToCut reports whether neither a live flow nor a master of it, for whose sake it was allowed, would be allowed to begin now.
-func isToCut(t *compiler.Maps, f *dataplane.Flow, own map[netip.Addr]bool) bool {
+func isToCut(t *compiler.Maps, f *conntrack.Flow, own map[netip.Addr]bool) bool {
 	return denied(t, f.Opened(), own) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !denied(t, m, own) })
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -103,7 +104,7 @@ func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
 		{"denied, and its master, and that one's allowed", denied, []policy.Flow{denied, allowed}, false},
 		{"allowed, and its master denied", allowed, []policy.Flow{denied}, false},
 	} {
-		f := dataplane.Flow{Protocol: policy.TCP, Masters: tc.masters}
+		f := conntrack.Flow{Protocol: policy.TCP, Masters: tc.masters}
 		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
 		if got := isToCut(tables, &f, nil); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)

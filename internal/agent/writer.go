@@ -9,6 +9,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -30,7 +31,7 @@ type writer struct {
 	behind    bool          // a write failed: the maps lack something that later changes may refer to
 	unhealed  error         // of the last heal
 	attempts  int           // that failed in a row
-	warnings  []dataplane.Warning
+	warnings  []inspect.Warning
 
 	collectDue chan struct{} // capacity 1
 	onRound    func()

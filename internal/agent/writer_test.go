@@ -13,6 +13,8 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -230,7 +232,7 @@ func TestTheProgramIsAttachedAgain(t *testing.T) {
 		time.Sleep(time.Second)
 		r.kernel.mu.Lock()
 		r.kernel.detached = 1
-		r.kernel.flows = []dataplane.Flow{flow("10.0.0.9", "10.0.0.1")} // opened meanwhile
+		r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1")} // opened meanwhile
 		r.kernel.mu.Unlock()
 		time.Sleep(collectInterval + time.Second)
 		if n := len(r.kernel.flows); n != 0 || r.metric("kidoban_agent_drift_entries_total") != 1 || r.ready() != nil {
@@ -303,7 +305,7 @@ func TestUnusedEntriesAreRemoved(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	run(t, nil, func(r *running) {
-		set := func(w ...dataplane.Warning) {
+		set := func(w ...inspect.Warning) {
 			r.kernel.mu.Lock()
 			r.kernel.warnings = w
 			r.kernel.mu.Unlock()
@@ -320,8 +322,8 @@ func TestWarnings(t *testing.T) {
 	})
 }
 
-func flow(from, to string) dataplane.Flow {
-	f := dataplane.Flow{Protocol: policy.TCP}
+func flow(from, to string) conntrack.Flow {
+	f := conntrack.Flow{Protocol: policy.TCP}
 	f.Original.Source, f.Reply.Source = netip.AddrPortFrom(netip.MustParseAddr(from), 40000), netip.AddrPortFrom(netip.MustParseAddr(to), 80)
 	return f
 }
@@ -331,7 +333,7 @@ func TestAFlowIsCutOnceTheKernelDeniesIt(t *testing.T) {
 		r.add(pod("web", "10.0.0.1"))
 		time.Sleep(2 * time.Second)
 		r.kernel.mu.Lock()
-		r.kernel.flows = []dataplane.Flow{flow("10.0.0.9", "10.0.0.1"), flow("10.0.0.2", "10.0.0.1")}
+		r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1"), flow("10.0.0.2", "10.0.0.1")}
 		r.kernel.applyTakes = time.Minute
 		r.kernel.mu.Unlock()
 		r.add(policyEndpoint("allow", peer("10.0.0.2/32")))
@@ -358,7 +360,7 @@ func TestFlowsAreLookedAtAgain(t *testing.T) {
 		appear := func() {
 			r.kernel.mu.Lock()
 			defer r.kernel.mu.Unlock()
-			r.kernel.flows = []dataplane.Flow{flow("10.0.0.9", "10.0.0.1")}
+			r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1")}
 		}
 		r.add(policyEndpoint("deny"))
 		synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -77,7 +78,7 @@ func TestLinkLocalOnABridge(t *testing.T) {
 	if arrives(t, in, linkLocal(t, b).WithZone(""), netnstest.Silence) {
 		t.Error("a packet from a link-local address passed")
 	}
-	if got := denied(t, n.d)[dataplane.ReasonUnknown]; got == 0 {
+	if got := denied(t, n.d)[events.ReasonUnknown]; got == 0 {
 		t.Error("nothing was counted")
 	}
 }

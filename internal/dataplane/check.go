@@ -1,183 +1,23 @@
 package dataplane
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/features"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 )
 
-// Warning is something that does not keep the dataplane from working and may keep it from seeing all traffic. It says what to do.
-type Warning string
-
-// Check looks whether this node has what the dataplane needs, in the calling thread's network namespace, and changes nothing.
+// Check looks whether this node has what a Dataplane needs, in the calling thread's network namespace, and changes nothing.
 // The error joins all that is missing, each with the way out. Connection tracking itself is switched on, and if it cannot
-// be refused, by Attach.
-func Check(opts Options) error {
-	opts = opts.withDefaults()
-	// Without these every other answer would be "operation not permitted".
-	if err := checkCapabilities(); err != nil {
-		return err
-	}
-	return errors.Join(
-		checkBPFFS(opts.BPFFS),
-		checkKernel(),
-		checkConntrackNetlink(),
-		checkKubeProxy(),
-	)
-}
+// be the node is rejected, by Attach.
+func Check(opts Options) error { return inspect.Check(opts.withDefaults().BPFFS, tryLoad) }
 
-func checkCapabilities() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("read this process's capabilities: %w", err)
-	}
-	var missing []string
-	for _, c := range []struct {
-		bit  uint
-		name string
-	}{
-		{unix.CAP_NET_ADMIN, "NET_ADMIN"},
-		{unix.CAP_PERFMON, "PERFMON"},
-		{unix.CAP_BPF, "BPF"},
-	} {
-		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
-			missing = append(missing, c.name)
-		}
-	}
-	if missing != nil {
-		return fmt.Errorf("capabilities are missing: %s: add them to securityContext.capabilities.add of the agent's container",
-			strings.Join(missing, ", "))
-	}
-	return nil
-}
-
-func checkBPFFS(path string) error {
-	const wayOut = "mount it on the node with \"mount -t bpf bpf /sys/fs/bpf\" and give it to the agent's container as a hostPath volume"
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
-		return fmt.Errorf("no BPF file system at %s: %w: %s", path, err, wayOut)
-	}
-	if fs.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("no BPF file system at %s: something else is mounted there: %s", path, wayOut)
-	}
-	return nil
-}
-
-// checkKernel tries everything that came to Linux one by one until 6.6, and at last the program itself.
-func checkKernel() error {
-	if _, err := btf.LoadKernelSpec(); err != nil {
-		return fmt.Errorf("this kernel (%s) has no type information at /sys/kernel/btf/vmlinux: use one built with CONFIG_DEBUG_INFO_BTF: %w", release(), err)
-	}
-	if err := features.HaveProgramType(ebpf.Netfilter); err != nil {
-		return fmt.Errorf("this kernel (%s) has no BPF programs for netfilter: use Linux 6.6 or newer built with CONFIG_NETFILTER_BPF_LINK: %w", release(), err)
-	}
-	if err := features.HaveMapType(ebpf.RingBuf); err != nil {
-		return fmt.Errorf("this kernel (%s) has no BPF ring buffer: use Linux 6.6 or newer: %w", release(), err)
-	}
+// tryLoad loads the program with the smallest maps, and lets go of it.
+func tryLoad() error {
 	trial, err := load(Options{EventRate: Unlimited, Sizes: Sizes{
 		Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, Repeats: 1, Hits: 1, EventBytes: uint32(os.Getpagesize()),
 	}})
 	if err != nil {
-		return fmt.Errorf("this kernel (%s) refuses the program: use Linux 6.6 or newer with CONFIG_NF_CONNTRACK: %w", release(), err)
+		return err
 	}
 	return trial.Close()
-}
-
-func release() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return "unknown"
-	}
-	return unix.ByteSliceToString(u.Release[:])
-}
-
-func checkConntrackNetlink() error {
-	if _, err := netlink.ConntrackTableList(netlink.ConntrackExpectTable, unix.AF_INET); err != nil {
-		return fmt.Errorf("conntrack's entries cannot be read: load the module nf_conntrack_netlink on the node: %w", err)
-	}
-	return nil
-}
-
-// checkKubeProxy refuses a node whose Services are not DNAT: IPVS takes their packets in as the node's own and sends them
-// out again, past the forward hook.
-func checkKubeProxy() error {
-	if _, err := netlink.LinkByName("kube-ipvs0"); err == nil {
-		return errors.New("kube-proxy runs in IPVS mode here (link kube-ipvs0), in which traffic to Services cannot be judged: " +
-			"set its mode to nftables or iptables, and delete the link if it is left over")
-	}
-	return nil
-}
-
-// Warnings looks for traffic that cannot be seen, in the calling thread's network namespace. Bridges, and what is behind them, come and go
-// with pods, and others set sysctls: it should be asked now and then.
-func Warnings() []Warning {
-	var out []Warning
-	if err := checkKubeProxy(); err != nil {
-		out = append(out, Warning(err.Error()))
-	}
-	if hasIPVSServices() {
-		out = append(out, "IPVS has virtual services on this node: traffic to pods through them is not judged")
-	}
-	if acceptsSourceRoutes() {
-		out = append(out, "net.ipv4.conf.all.accept_source_route is not 0: a packet with a source route is judged by the node's address, and goes on to a pod's; set it to 0 on the node")
-	}
-	return append(out, bridgeWarnings()...)
-}
-
-// acceptsSourceRoutes reports whether the kernel writes another destination into packets behind the forward hook (ip_forward_options).
-func acceptsSourceRoutes() bool {
-	value, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/accept_source_route") // interfaces need both, and have it by default
-	return err == nil && strings.TrimSpace(string(value)) != "0"
-}
-
-func hasIPVSServices() bool {
-	table, err := os.ReadFile("/proc/thread-self/net/ip_vs")
-	if err != nil {
-		return false // without the module there is no such file
-	}
-	for line := range strings.Lines(string(table)) {
-		switch protocol, _, _ := strings.Cut(line, " "); protocol {
-		case "TCP", "UDP", "SCTP", "FWM":
-			return true
-		}
-	}
-	return false
-}
-
-// bridgeWarnings finds pods that a bridge connects without the forward hook seeing their packets.
-func bridgeWarnings() []Warning {
-	links, err := steady(netlink.LinkList)
-	if err != nil {
-		return []Warning{Warning(fmt.Sprintf("links cannot be listed, so bridges cannot be checked: %v", err))}
-	}
-	bridges := map[int]string{}
-	for _, l := range links {
-		if l.Type() == "bridge" {
-			bridges[l.Attrs().Index] = l.Attrs().Name
-		}
-	}
-	for _, l := range links {
-		bridge := bridges[l.Attrs().MasterIndex]
-		if l.Type() != "veth" || bridge == "" {
-			continue
-		}
-		var out []Warning
-		for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
-			value, err := os.ReadFile("/proc/sys/net/bridge/" + key)
-			if err != nil || strings.TrimSpace(string(value)) != "1" {
-				out = append(out, Warning(fmt.Sprintf("bridge %s connects pods and net.bridge.%s is not 1: traffic between pods of this node is not judged; "+
-					"load br_netfilter and set it to 1 on the node", bridge, key)))
-			}
-		}
-		return out
-	}
-	return nil
 }

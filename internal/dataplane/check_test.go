@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
@@ -69,7 +70,7 @@ func TestCheck(t *testing.T) {
 				if err := dropCapabilities(test.without...); err != nil {
 					return err
 				}
-				err, warnings := dataplane.Check(opts), dataplane.Warnings()
+				err, warnings := dataplane.Check(opts), inspect.Warnings()
 				if (err != nil) != (test.errors != nil) {
 					t.Errorf("error %v", err)
 				}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
 // Cleanup takes away everything that agents left on this node: links, pins and the table in nftables. Flows are not judged
@@ -21,6 +23,6 @@ func Cleanup(bpffs string) error {
 	if err := os.RemoveAll(filepath.Join(bpffs, pinRoot)); err != nil {
 		errs = append(errs, fmt.Errorf("remove the directory of pins: %w", err))
 	}
-	errs = append(errs, disableConntrack())
+	errs = append(errs, conntrack.Disable())
 	return errors.Join(errs...)
 }

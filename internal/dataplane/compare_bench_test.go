@@ -15,6 +15,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -83,7 +84,7 @@ func contenders(b *testing.B, peers int) []*contender {
 
 func bareNode(b *testing.B) *node {
 	n := &node{Namespace: netnstest.NewRouter(b), t: b}
-	n.Do(dataplane.EnableConntrack)
+	n.Do(conntrack.Enable)
 	return n
 }
 

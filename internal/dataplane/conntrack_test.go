@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -72,10 +73,10 @@ func TestRefusedPacketsLeaveNoEntry(t *testing.T) {
 			sendFrom(t, a, netip.AddrPortFrom(netip.MustParseAddr(map[bool]string{false: "198.51.100.7", true: "2001:db8::7"}[v6]), 2000+port), netip.AddrPortFrom(b.Addr(v6), 53))
 		}
 		after := denied(t, n.d)
-		if got := after[dataplane.ReasonDefault] - before[dataplane.ReasonDefault]; got != 50 {
+		if got := after[events.ReasonDefault] - before[events.ReasonDefault]; got != 50 {
 			t.Errorf("%d packets were refused, want 50", got)
 		}
-		if got := after[dataplane.ReasonSpoofed] - before[dataplane.ReasonSpoofed]; got != 50 {
+		if got := after[events.ReasonSpoofed] - before[events.ReasonSpoofed]; got != 50 {
 			t.Errorf("%d packets were spoofed, want 50", got)
 		}
 		if flows := n.flows(b.Addr(v6)); len(flows) > 0 {

@@ -4,50 +4,15 @@ import (
 	"fmt"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
-
-// Verdict is what happened to a packet.
-type Verdict uint8
-
-// The verdicts.
-const (
-	Accept    = Verdict(bpf.FilterVerdictVERDICT_ACCEPT)
-	Deny      = Verdict(bpf.FilterVerdictVERDICT_DENY)
-	AuditDeny = Verdict(bpf.FilterVerdictVERDICT_AUDIT) // would have been denied, passed
-
-	verdicts = int(bpf.FilterVerdictVERDICTS)
-)
-
-func (v Verdict) String() string {
-	return [...]string{"Accept", "Deny", "AuditDeny"}[v]
-}
-
-// Reason is why a packet got its verdict.
-type Reason uint8
-
-// The reasons.
-const (
-	ReasonRule       = Reason(bpf.FilterReasonREASON_RULE)       // a rule of a policy
-	ReasonDefault    = Reason(bpf.FilterReasonREASON_DEFAULT)    // no rule matches, the pod is isolated
-	ReasonUnparsable = Reason(bpf.FilterReasonREASON_UNPARSABLE) // it cannot be read, and one end is isolated
-	ReasonInvalid    = Reason(bpf.FilterReasonREASON_INVALID)    // no honest packet looks like this
-	ReasonRevoked    = Reason(bpf.FilterReasonREASON_REVOKED)    // of a flow that was cut
-	ReasonSpoofed    = Reason(bpf.FilterReasonREASON_SPOOFED)    // out of a pod's own interface with another's address
-	ReasonUnknown    = Reason(bpf.FilterReasonREASON_UNKNOWN)    // nobody knows yet whose address is behind a workload's interface
-
-	reasons = int(bpf.FilterReasonREASONS)
-)
-
-func (r Reason) String() string {
-	return [...]string{"Rule", "Default", "Unparsable", "Invalid", "Revoked", "Spoofed", "Unknown"}[r]
-}
 
 // Counter is the number of times that a direction of a packet was judged so, since the generation was made.
 type Counter struct {
 	Direction policy.Direction
-	Verdict   Verdict
-	Reason    Reason
+	Verdict   events.Verdict
+	Reason    events.Reason
 	Packets   uint64
 }
 
@@ -67,19 +32,19 @@ type Counters struct {
 func (d *Dataplane) Counters() (Counters, error) {
 	var out Counters
 	for _, direction := range policy.Directions {
-		for v := range verdicts {
-			for r := range reasons {
-				n, err := d.counter((int(direction)*verdicts+v)*reasons + r)
+		for v := range events.Verdicts {
+			for r := range events.Reasons {
+				n, err := d.counter((int(direction)*events.Verdicts+v)*events.Reasons + r)
 				if err != nil {
 					return Counters{}, err
 				}
-				out.Judged = append(out.Judged, Counter{Direction: direction, Verdict: Verdict(v), Reason: Reason(r), Packets: n})
+				out.Judged = append(out.Judged, Counter{Direction: direction, Verdict: events.Verdict(v), Reason: events.Reason(r), Packets: n})
 			}
 		}
 	}
 	for i, n := range []*uint64{&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits} {
 		var err error
-		if *n, err = d.counter(len(policy.Directions)*verdicts*reasons + i); err != nil {
+		if *n, err = d.counter(len(policy.Directions)*events.Verdicts*events.Reasons + i); err != nil {
 			return Counters{}, err
 		}
 	}

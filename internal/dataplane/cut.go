@@ -3,16 +3,15 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -25,38 +24,35 @@ import (
 // those that go through NAT would reset them.
 //
 // The network namespace is that of the calling thread.
-func (d *Dataplane) Cut(flows []Flow, hold time.Duration) error {
+func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	if len(flows) == 0 {
 		return nil
 	}
-	c, err := dialConntrack()
+	deleter, err := conntrack.NewDeleter()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }()
+	defer func() { _ = deleter.Close() }()
 
-	until, err := monotonic()
+	until, err := events.Now()
 	if err != nil {
 		return err
 	}
 	until += uint64(hold)
 	var errs []error
-	for chunk := range slices.Chunk(flows, cutAtOnce) {
+	for chunk := range slices.Chunk(flows, conntrack.DeletedAtOnce) {
 		// In this order: the servers may send at any moment.
 		err := d.revoke(chunk, until)
 		if err == nil {
-			err = forget(c, chunk)
+			err = deleter.Delete(chunk)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// cutAtOnce is how many flows one system call cuts. As many answers must fit in a socket's buffer.
-const cutAtOnce = 100
-
 // revoke holds off what the servers send. Echo replies need no holding: they open nothing.
-func (d *Dataplane) revoke(flows []Flow, until uint64) error {
+func (d *Dataplane) revoke(flows []conntrack.Flow, until uint64) error {
 	var keys []bpf.FilterRevokedKey
 	var values []uint64
 	for i := range flows {
@@ -77,7 +73,7 @@ func (d *Dataplane) revoke(flows []Flow, until uint64) error {
 }
 
 // replyKey is how the program knows what a flow's server sends: of some protocols it reads no ports, though conntrack does.
-func replyKey(f *Flow) bpf.FilterRevokedKey {
+func replyKey(f *conntrack.Flow) bpf.FilterRevokedKey {
 	k := bpf.FilterRevokedKey{
 		Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()), Protocol: uint8(f.Protocol),
 	}
@@ -85,40 +81,6 @@ func replyKey(f *Flow) bpf.FilterRevokedKey {
 		k.Sport, k.Dport = f.Reply.Source.Port(), f.Reply.Destination.Port()
 	}
 	return k
-}
-
-// forget has conntrack delete flows.
-func forget(c *netlink.Conn, flows []Flow) error {
-	var b []byte
-	for i := range flows {
-		b = appendDelete(b, &flows[i])
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	b = appendLast(b)
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		_, failed = unix.Write(int(fd), b)
-		return !errors.Is(failed, unix.EAGAIN) && !errors.Is(failed, unix.EINTR)
-	})
-	if err := errors.Join(err, failed); err != nil {
-		return fmt.Errorf("ask conntrack to delete flows: %w", err)
-	}
-	var errs []error
-	for range len(flows) + 1 {
-		answers, err := c.Receive()
-		switch {
-		case err == nil && len(answers) > 0:
-			return errors.Join(errs...)
-		case errors.Is(err, unix.ENOBUFS):
-			return fmt.Errorf("delete flows from conntrack: %w", err)
-		case err != nil && !errors.Is(err, fs.ErrNotExist): // it is gone already
-			errs = append(errs, fmt.Errorf("delete flows from conntrack: %w", err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // inheritRevoked takes over what older generations hold off. Those of a form that this program does not know are left.
@@ -141,13 +103,4 @@ func (d *Dataplane) inheritRevoked(generation string) error {
 		}
 	}
 	return nil
-}
-
-// monotonic is bpf_ktime_get_ns.
-func monotonic() (uint64, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return uint64(now.Nano()), nil
 }

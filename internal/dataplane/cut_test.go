@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -18,11 +20,11 @@ import (
 const hold = time.Minute
 
 // flows are those of pods, seen from the node.
-func (n *node) flows(addrs ...netip.Addr) []dataplane.Flow {
+func (n *node) flows(addrs ...netip.Addr) []conntrack.Flow {
 	n.t.Helper()
-	var out []dataplane.Flow
+	var out []conntrack.Flow
 	n.Do(func() error {
-		for flows, err := range dataplane.Flows(addrs...) {
+		for flows, err := range conntrack.Flows(addrs...) {
 			if err != nil {
 				return err
 			}
@@ -33,14 +35,14 @@ func (n *node) flows(addrs ...netip.Addr) []dataplane.Flow {
 	return out
 }
 
-func (n *node) cut(flows ...dataplane.Flow) {
+func (n *node) cut(flows ...conntrack.Flow) {
 	n.t.Helper()
 	n.Do(func() error { return n.d.Cut(flows, hold) })
 }
 
 // Conntrack knows ports of protocols of which the program reads none.
 func TestTheProgramsKeyOfACutFlow(t *testing.T) {
-	f := dataplane.Flow{Reply: dataplane.Tuple{Source: netip.MustParseAddrPort("10.0.0.1:53"), Destination: netip.MustParseAddrPort("10.0.0.2:4000")}}
+	f := conntrack.Flow{Reply: conntrack.Tuple{Source: netip.MustParseAddrPort("10.0.0.1:53"), Destination: netip.MustParseAddrPort("10.0.0.2:4000")}}
 	for protocol, ports := range map[policy.Protocol]bool{policy.UDP: true, policy.SCTP: true, 136: false, 33: false} {
 		f.Protocol = protocol
 		if s, d := dataplane.ReplyKey(f); (s == 53 && d == 4000) != ports || (s == 0 && d == 0) == ports {
@@ -226,7 +228,7 @@ func TestCutLeavesNewConnections(t *testing.T) {
 	if !run.passes(packet{Flow: reply, sport: 8081, flags: 0x10}) {
 		t.Error("a packet from another port was held off")
 	}
-	if n := denied(t, n.d)[dataplane.ReasonRevoked]; n != 2 {
+	if n := denied(t, n.d)[events.ReasonRevoked]; n != 2 {
 		t.Errorf("counted %d, want 2", n)
 	}
 }
@@ -257,11 +259,11 @@ func TestFlows(t *testing.T) {
 			}
 		}
 	}
-	name := func(f dataplane.Flow) string {
+	name := func(f conntrack.Flow) string {
 		o := f.Opened()
 		return o.Protocol.String() + " " + o.Source.String() + " " + o.Destination.String()
 	}
-	names := func(flows []dataplane.Flow) []string {
+	names := func(flows []conntrack.Flow) []string {
 		var out []string
 		for _, f := range flows {
 			out = append(out, name(f))

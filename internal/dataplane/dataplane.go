@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 // Dataplane is one generation of maps and program. Its methods may be called at the same time.
@@ -16,7 +17,7 @@ type Dataplane struct {
 	opts    Options
 	objs    bpf.FilterObjects
 	maps    kernelMaps
-	repeats repeats
+	repeats *events.Repeats
 
 	// The locks are taken in this order: syncMu, mu. Neither attachMu nor the lock of repeats is held together with another.
 
@@ -42,7 +43,7 @@ func New(opts Options) (*Dataplane, error) {
 		return nil, err
 	}
 	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps)}
-	if err := d.repeats.init(objs.Counting, opts.Sizes.Repeats); err != nil {
+	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	for prefix, class := range networkForm.standing {
@@ -58,7 +59,10 @@ func (d *Dataplane) Close() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
 
-	errs := []error{d.objs.Close(), d.repeats.close()}
+	errs := []error{d.objs.Close()}
+	if d.repeats != nil {
+		errs = append(errs, d.repeats.Close())
+	}
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}

@@ -18,22 +18,9 @@ const mappedBits = 96
 // entry for one would only be mistaken for the IPv4 address.
 func onWire(a netip.Addr) bool { return !a.Is4In6() }
 
-func encodeAddr(a netip.Addr) bpf.FilterAddress {
-	b := a.As16()
-	var out bpf.FilterAddress
-	for i := range out.Word {
-		out.Word[i] = binary.NativeEndian.Uint32(b[4*i:])
-	}
-	return out
-}
+func encodeAddr(a netip.Addr) bpf.FilterAddress { return bpf.EncodeAddress(a) }
 
-func decodeAddr(a bpf.FilterAddress) netip.Addr {
-	var b [16]byte
-	for i, w := range a.Word {
-		binary.NativeEndian.PutUint32(b[4*i:], w)
-	}
-	return netip.AddrFrom16(b).Unmap()
-}
+func decodeAddr(a bpf.FilterAddress) netip.Addr { return a.Decode() }
 
 func encodeNetwork(p netip.Prefix) bpf.FilterNetworkKey {
 	bits := p.Bits()

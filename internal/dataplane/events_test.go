@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -17,7 +18,7 @@ func TestEventContents(t *testing.T) {
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	b.Echo("udp", 53)
 	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.UDP, 53))))
-	events := watchEvents(t, n.d)
+	reported := watchEvents(t, n.d)
 
 	bothFamilies(t, func(t *testing.T, v6 bool) {
 		before := time.Now()
@@ -31,16 +32,16 @@ func TestEventContents(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got := nextEvent(t, events)
+		got := nextEvent(t, reported)
 		after := time.Now()
 		if got.Time.Before(before.Add(-time.Second)) || got.Time.After(after.Add(time.Second)) {
 			t.Errorf("the event is of %v, the packet of %v to %v", got.Time, before, after)
 		}
 		set := n.compiler.Maps().Pods[b.Addr(v6)].Sets[policy.Ingress]
-		want := dataplane.Event{
+		want := events.Event{
 			Time: got.Time, First: got.Time, Packets: 1, Bytes: got.Bytes, Direction: policy.Ingress, Source: c.LocalAddr().(*net.UDPAddr).AddrPort(),
 			Destination: netip.AddrPortFrom(b.Addr(v6), 53), OriginalDestination: netip.AddrPortFrom(b.Addr(v6), 53),
-			Protocol: policy.UDP, Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy,
+			Protocol: policy.UDP, Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy,
 			Rule: got.Rule, Set: set, IfIndex: uint32(a.Host.Attrs().Index),
 		}
 		if got != want {
@@ -50,7 +51,7 @@ func TestEventContents(t *testing.T) {
 			t.Errorf("rule %d is %+v", got.Rule, ref)
 		}
 		isKept(t, a, "udp", b.Addr(v6), 54)
-		if got := nextEvent(t, events); got.Verdict != dataplane.Deny || got.Reason != dataplane.ReasonDefault || got.Destination.Port() != 54 {
+		if got := nextEvent(t, reported); got.Verdict != events.Deny || got.Reason != events.ReasonDefault || got.Destination.Port() != 54 {
 			t.Errorf("event of a refusal: %+v", got)
 		}
 	})
@@ -61,13 +62,13 @@ func TestEventsOfICMPHaveNoPorts(t *testing.T) {
 	n := newNode(t, dataplane.Options{Events: dataplane.EventsDenied})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	n.set(b, isolate(policy.Ingress))
-	events := watchEvents(t, n.d)
+	reported := watchEvents(t, n.d)
 	bothFamilies(t, func(t *testing.T, v6 bool) {
 		if ping(t, a, b.Addr(v6), netnstest.Silence) {
 			t.Error("the ping was answered")
 		}
 		to := netip.AddrPortFrom(b.Addr(v6), 0)
-		if e := nextEvent(t, events); e.Source != netip.AddrPortFrom(a.Addr(v6), 0) || e.Destination != to || e.OriginalDestination != to {
+		if e := nextEvent(t, reported); e.Source != netip.AddrPortFrom(a.Addr(v6), 0) || e.Destination != to || e.OriginalDestination != to {
 			t.Errorf("event %+v", e)
 		}
 	})
@@ -78,11 +79,11 @@ func TestAudit(t *testing.T) {
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	b.Echo("tcp", 80)
 	n.audit(b, isolate(policy.Ingress))
-	events := watchEvents(t, n.d)
+	reported := watchEvents(t, n.d)
 
 	bothFamilies(t, func(t *testing.T, v6 bool) {
 		reaches(t, a, "tcp", b.Addr(v6), 80)
-		if e := nextEvent(t, events); e.Verdict != dataplane.AuditDeny || e.Destination.Addr() != b.Addr(v6) {
+		if e := nextEvent(t, reported); e.Verdict != events.AuditDeny || e.Destination.Addr() != b.Addr(v6) {
 			t.Errorf("event %+v", e)
 		}
 	})
@@ -105,7 +106,7 @@ func TestLostEventsAreCounted(t *testing.T) {
 	if lost := counters.LostEvents; lost == 0 || lost >= packets {
 		t.Errorf("%d events of %d were lost", lost, packets)
 	}
-	if n := denied(t, d)[dataplane.ReasonDefault]; n != packets {
+	if n := denied(t, d)[events.ReasonDefault]; n != packets {
 		t.Errorf("%d refusals were counted, want %d", n, packets)
 	}
 }

@@ -7,13 +7,14 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
 // Patiently is how writes to maps are tried.
 var Patiently = patiently
 
 // ReplyKey is how the program knows what a flow's server sends.
-func ReplyKey(f Flow) (sport, dport uint16) {
+func ReplyKey(f conntrack.Flow) (sport, dport uint16) {
 	k := replyKey(&f)
 	return k.Sport, k.Dport
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -146,7 +147,7 @@ func floodOnce(b *testing.B, mode dataplane.EventMode, allowed bool, rate, ports
 	judged, wanted := uint64(0), uint64(0)
 	for _, c := range counters.Judged {
 		judged += c.Packets
-		if mode == dataplane.EventsAll || mode == dataplane.EventsDenied && c.Verdict != dataplane.Accept {
+		if mode == dataplane.EventsAll || mode == dataplane.EventsDenied && c.Verdict != events.Allow {
 			wanted += c.Packets
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -177,7 +178,7 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 		if err := netnstest.Exchange(withOption(t, a, netip.AddrPortFrom(b.Addr(v6), 54)), 8, netnstest.Silence); err == nil {
 			t.Error("a refused port was reached")
 		}
-		if n := denied(t, n.d)[dataplane.ReasonUnparsable]; n != 0 {
+		if n := denied(t, n.d)[events.ReasonUnparsable]; n != 0 {
 			t.Errorf("%d packets were unparsable", n)
 		}
 	})
@@ -251,7 +252,7 @@ func accepted(t testing.TB, d *dataplane.Dataplane) uint64 {
 	check(t, err)
 	n := uint64(0)
 	for _, c := range counters.Judged {
-		if c.Verdict == dataplane.Accept {
+		if c.Verdict == events.Allow {
 			n += c.Packets
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
 // The hook's priorities that generations use, the first free one. They lie between NF_IP_PRI_NAT_DST (-100) and NF_IP_PRI_FILTER
@@ -54,7 +56,7 @@ func (d *Dataplane) Heal() (detached int, err error) {
 	if d.links != nil && slices.ContainsFunc(others, func(dir string) bool { return dir > d.dir }) {
 		return 0, ErrSuperseded
 	}
-	if err := EnableConntrack(); err != nil {
+	if err := conntrack.Enable(); err != nil {
 		return 0, err
 	}
 	if d.links == nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -76,13 +77,13 @@ func TestGuard(t *testing.T) {
 			probe(t, true, outside, unknown, v6)
 			n.forget(unknown)
 		})
-		if got := denied(t, n.d)[dataplane.ReasonUnknown]; (got > 0) == open {
+		if got := denied(t, n.d)[events.ReasonUnknown]; (got > 0) == open {
 			t.Errorf("guard %d: %d packets were refused because nobody knows them", guard, got)
 		}
 		counters, err := n.d.Counters()
 		check(t, err)
 		for _, c := range counters.Judged {
-			if c.Reason == dataplane.ReasonUnknown && c.Verdict == dataplane.AuditDeny && (c.Packets > 0) != (guard == dataplane.GuardAudit) {
+			if c.Reason == events.ReasonUnknown && c.Verdict == events.AuditDeny && (c.Packets > 0) != (guard == dataplane.GuardAudit) {
 				t.Errorf("guard %d: counted %+v", guard, c)
 			}
 		}
@@ -105,7 +106,7 @@ func TestAScanOfStrangersIsOneCount(t *testing.T) {
 	for _, e := range repeats {
 		if e.Unlisted {
 			unlisted++
-			if e.Reason != dataplane.ReasonUnknown || !e.Source.Addr().IsUnspecified() || !e.Destination.Addr().IsUnspecified() {
+			if e.Reason != events.ReasonUnknown || !e.Source.Addr().IsUnspecified() || !e.Destination.Addr().IsUnspecified() {
 				t.Errorf("%+v", e)
 			}
 		}

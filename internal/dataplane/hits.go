@@ -8,13 +8,14 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 // Hit is what packets are hits of: a rule or, where Rule is 0, the default of a set.
 type Hit struct {
 	Rule    compiler.RuleID
 	Set     compiler.SetID
-	Verdict Verdict
+	Verdict events.Verdict
 }
 
 // RuleHits is how many packets each rule and default judged, since the generation was made: of those that are accepted, one for each
@@ -26,7 +27,7 @@ func (d *Dataplane) RuleHits() (map[Hit]uint64, error) {
 	for {
 		n, err := d.objs.Hits.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			out[Hit{compiler.RuleID(keys[i].Rule), compiler.SetID(keys[i].Set), Verdict(keys[i].Verdict)}] = values[i]
+			out[Hit{compiler.RuleID(keys[i].Rule), compiler.SetID(keys[i].Set), events.Verdict(keys[i].Verdict)}] = values[i]
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			return out, nil

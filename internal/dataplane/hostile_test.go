@@ -7,6 +7,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -165,8 +166,8 @@ func TestHostilePackets(t *testing.T) {
 			if test.want == passes {
 				return
 			}
-			reason := map[int]dataplane.Reason{
-				refused: dataplane.ReasonDefault, unparsable: dataplane.ReasonUnparsable, invalid: dataplane.ReasonInvalid,
+			reason := map[int]events.Reason{
+				refused: events.ReasonDefault, unparsable: events.ReasonUnparsable, invalid: events.ReasonInvalid,
 			}[test.want]
 			if n := denied(t, d)[reason] - before[reason]; n != 1 {
 				t.Errorf("counted %d for %v, want 1; all: %v", n, reason, denied(t, d))
@@ -176,15 +177,15 @@ func TestHostilePackets(t *testing.T) {
 }
 
 // denied are the counters of refusals, by reason.
-func denied(t testing.TB, d *dataplane.Dataplane) map[dataplane.Reason]uint64 {
+func denied(t testing.TB, d *dataplane.Dataplane) map[events.Reason]uint64 {
 	t.Helper()
 	counters, err := d.Counters()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := map[dataplane.Reason]uint64{}
+	out := map[events.Reason]uint64{}
 	for _, c := range counters.Judged {
-		if c.Verdict == dataplane.Deny {
+		if c.Verdict == events.Deny {
 			out[c.Reason] += c.Packets
 		}
 	}

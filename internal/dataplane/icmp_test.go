@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -93,12 +94,12 @@ func TestICMPErrorsThatAreForged(t *testing.T) {
 		}
 		for _, another := range []netip.Addr{server.Addr(v6), netip.MustParseAddr(map[bool]string{false: "198.51.100.7", true: "2001:db8::7"}[v6])} {
 			claim(t, attacker, another)
-			before := denied(t, n.d)[dataplane.ReasonSpoofed]
+			before := denied(t, n.d)[events.ReasonSpoofed]
 			sendICMP(t, attacker, own.Addr(), portUnreachable(own, to), another)
 			if isTold(t, client, netnstest.Silence) {
 				t.Errorf("an error about a flow came through from a pod as %v", another)
 			}
-			if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got != 1 {
+			if got := denied(t, n.d)[events.ReasonSpoofed] - before; got != 1 {
 				t.Errorf("%d errors as %v were counted as spoofed", got, another)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -41,15 +42,15 @@ func sync(t testing.TB, d *dataplane.Dataplane, want *compiler.Maps) dataplane.D
 }
 
 // watchEvents reads the events of d as long as the test runs.
-func watchEvents(t testing.TB, d *dataplane.Dataplane) <-chan dataplane.Event {
+func watchEvents(t testing.TB, d *dataplane.Dataplane) <-chan events.Event {
 	t.Helper()
-	events := make(chan dataplane.Event, 1024)
+	out := make(chan events.Event, 1024)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		done <- d.Events(ctx, func(e dataplane.Event) {
+		done <- d.Events(ctx, func(e events.Event) {
 			select {
-			case events <- e:
+			case out <- e:
 			case <-ctx.Done():
 			}
 		})
@@ -60,13 +61,13 @@ func watchEvents(t testing.TB, d *dataplane.Dataplane) <-chan dataplane.Event {
 			t.Error(err)
 		}
 	})
-	return events
+	return out
 }
 
-func nextEvent(t testing.TB, events <-chan dataplane.Event) dataplane.Event {
+func nextEvent(t testing.TB, reported <-chan events.Event) events.Event {
 	t.Helper()
 	select {
-	case e := <-events:
+	case e := <-reported:
 		return e
 	case <-time.After(netnstest.Patience):
 		t.Fatalf("no event within %v", netnstest.Patience)
@@ -161,7 +162,7 @@ func randomPacket(r *rand.Rand) packet {
 }
 
 // expected is what the tables say about the packet, as events of EventsAll in order.
-func expected(t *compiler.Maps, f policy.Flow) (events []dataplane.Event, passes bool) {
+func expected(t *compiler.Maps, f policy.Flow) (reported []events.Event, passes bool) {
 	if f.Source == f.Destination {
 		return nil, true
 	}
@@ -174,22 +175,22 @@ func expected(t *compiler.Maps, f policy.Flow) (events []dataplane.Event, passes
 		if d == policy.Ingress {
 			self = f.Destination
 		}
-		e := dataplane.Event{Direction: d, Verdict: dataplane.Accept, Tier: v.Tier, Rule: v.Rule, Flags: t.Pods[self].Flags, Set: t.Pods[self].Sets[d]}
+		e := events.Event{Direction: d, Verdict: events.Allow, Tier: v.Tier, Rule: v.Rule, Flags: t.Pods[self].Flags, Set: t.Pods[self].Sets[d]}
 		if v.Rule == 0 {
-			e.Reason = dataplane.ReasonDefault
+			e.Reason = events.ReasonDefault
 		}
 		if v.Action == policy.Deny {
-			e.Verdict = dataplane.Deny
+			e.Verdict = events.Deny
 			if e.Flags&compiler.Audit != 0 {
-				e.Verdict = dataplane.AuditDeny
+				e.Verdict = events.AuditDeny
 			}
 		}
-		events = append(events, e)
-		if e.Verdict == dataplane.Deny {
-			return events, false
+		reported = append(reported, e)
+		if e.Verdict == events.Deny {
+			return reported, false
 		}
 	}
-	return events, true
+	return reported, true
 }
 
 func TestEveryPacketIsJudgedAsTheTablesSay(t *testing.T) {
@@ -198,7 +199,7 @@ func TestEveryPacketIsJudgedAsTheTablesSay(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	d := newDataplane(t, dataplane.Options{Events: dataplane.EventsAll})
 	run := newRunner(t, d)
-	events := watchEvents(t, d)
+	reported := watchEvents(t, d)
 
 	for range 40 {
 		tables := randomTables(r)
@@ -210,7 +211,7 @@ func TestEveryPacketIsJudgedAsTheTablesSay(t *testing.T) {
 				t.Fatalf("%+v: passes %v, want %v; by %+v; tables %+v", p.Flow, got, want, wantEvents, tables)
 			}
 			for _, want := range wantEvents {
-				got := nextEvent(t, events)
+				got := nextEvent(t, reported)
 				want.Source, want.Destination = netip.AddrPortFrom(p.Source, 0), netip.AddrPortFrom(p.Destination, p.Port)
 				if p.Protocol.HasPorts() {
 					want.Source = netip.AddrPortFrom(p.Source, p.sport)

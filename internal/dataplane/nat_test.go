@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -53,19 +54,19 @@ func TestServicesAreJudgedByTheirBackends(t *testing.T) {
 	b.Echo("tcp", 8080)
 	b.Echo("tcp", 9090)
 	n.set(a, isolate(policy.Egress, with(pods(b), port(policy.TCP, 8080))))
-	events := watchEvents(t, n.d)
+	reported := watchEvents(t, n.d)
 
 	bothFamilies(t, func(t *testing.T, v6 bool) {
-		next := func() dataplane.Event {
+		next := func() events.Event {
 			for {
-				if e := nextEvent(t, events); e.Destination.Addr().Is6() == v6 { // a refused SYN of before may have been sent again
+				if e := nextEvent(t, reported); e.Destination.Addr().Is6() == v6 { // a refused SYN of before may have been sent again
 					return e
 				}
 			}
 		}
 		reaches(t, a, "tcp", virtual(v6, 1), 80)
 		e := next()
-		if want := netip.AddrPortFrom(b.Addr(v6), 8080); e.Destination != want || e.Verdict != dataplane.Accept {
+		if want := netip.AddrPortFrom(b.Addr(v6), 8080); e.Destination != want || e.Verdict != events.Allow {
 			t.Errorf("accepted %v, want %v; event %+v", e.Destination, want, e)
 		}
 		if want := netip.AddrPortFrom(virtual(v6, 1), 80); e.OriginalDestination != want {
@@ -73,7 +74,7 @@ func TestServicesAreJudgedByTheirBackends(t *testing.T) {
 		}
 		isKept(t, a, "tcp", virtual(v6, 2), 80)
 		e = next()
-		if e.Destination != netip.AddrPortFrom(b.Addr(v6), 9090) || e.Verdict != dataplane.Deny || e.OriginalDestination != netip.AddrPortFrom(virtual(v6, 2), 80) {
+		if e.Destination != netip.AddrPortFrom(b.Addr(v6), 9090) || e.Verdict != events.Deny || e.OriginalDestination != netip.AddrPortFrom(virtual(v6, 2), 80) {
 			t.Errorf("event of a refusal: %+v", e)
 		}
 	})

@@ -3,6 +3,7 @@ package dataplane_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -130,4 +132,19 @@ func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 // pingRange lets this namespace's ping sockets be opened, whatever the distribution thinks of them.
 func pingRange() error {
 	return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0o644)
+}
+
+func prefix(s string) *net.IPNet {
+	p := netip.MustParsePrefix(s)
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func readInterfaces(n *netnstest.Namespace) *inspect.Interfaces {
+	var out *inspect.Interfaces
+	n.Do(func() error {
+		var err error
+		out, err = inspect.ReadInterfaces()
+		return err
+	})
+	return out
 }

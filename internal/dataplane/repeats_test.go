@@ -9,6 +9,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -23,24 +24,24 @@ type tally struct {
 
 func newTally(t testing.TB, d *dataplane.Dataplane) *tally {
 	out := &tally{t: t, d: d}
-	events := watchEvents(t, d)
+	reported := watchEvents(t, d)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for e := range events {
+		for e := range reported {
 			out.add(e, &out.events)
 		}
 	}()
 	return out
 }
 
-func (c *tally) add(e dataplane.Event, to *uint64) {
+func (c *tally) add(e events.Event, to *uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*to += e.Packets
 }
 
-func (c *tally) drain() []dataplane.Event {
+func (c *tally) drain() []events.Event {
 	c.t.Helper()
 	repeats, err := c.d.Repeats()
 	check(c.t, err)
@@ -70,7 +71,7 @@ func (c *tally) counters() dataplane.Counters {
 // adds waits until every packet that was judged is accounted for, each once.
 func (c *tally) adds(packets uint64) {
 	c.t.Helper()
-	if n := denied(c.t, c.d)[dataplane.ReasonDefault]; n != packets {
+	if n := denied(c.t, c.d)[events.ReasonDefault]; n != packets {
 		c.t.Fatalf("%d refusals were counted, want %d", n, packets)
 	}
 	c.drain()
@@ -109,9 +110,9 @@ func (r *runner) refuses(p packet, times int) {
 
 func TestRepeatsOfOneRefusalAreCounted(t *testing.T) {
 	d, run, p := refusing(t, dataplane.Options{EventRate: 50})
-	events := watchEvents(t, d)
+	reported := watchEvents(t, d)
 	run.refuses(p, 1000)
-	first := nextEvent(t, events)
+	first := nextEvent(t, reported)
 	if first.Packets != 1 || first.Bytes == 0 || first.Unlisted || first.First != first.Time {
 		t.Errorf("the first packet's event: %+v", first)
 	}
@@ -165,7 +166,7 @@ func TestAFloodOfDifferentRefusalsIsOneCount(t *testing.T) {
 		run.refuses(p, 1)
 	}
 	most := 20 + uint64(10*time.Since(began).Seconds()) + 1
-	var sums []dataplane.Event
+	var sums []events.Event
 	for _, e := range c.drain() {
 		if e.Unlisted {
 			sums = append(sums, e)
@@ -178,7 +179,7 @@ func TestAFloodOfDifferentRefusalsIsOneCount(t *testing.T) {
 	if len(sums) != 1 {
 		t.Fatalf("%+v", sums)
 	}
-	if s := sums[0]; s.Destination.Addr() != p.Destination || !s.Source.Addr().IsUnspecified() || s.Set != 1 || s.Reason != dataplane.ReasonDefault || s.Verdict != dataplane.Deny {
+	if s := sums[0]; s.Destination.Addr() != p.Destination || !s.Source.Addr().IsUnspecified() || s.Set != 1 || s.Reason != events.ReasonDefault || s.Verdict != events.Deny {
 		t.Errorf("%+v", s)
 	}
 }
@@ -188,13 +189,13 @@ func TestEachPodHasItsOwnRate(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{Events: dataplane.EventsDenied, EventRate: 1, EventBurst: 1})
 	loud, quiet := packet{Flow: flow("10.0.0.9", "10.0.0.1", policy.TCP, 81)}, packet{Flow: flow("10.0.0.9", "10.0.0.2", policy.TCP, 81)}
 	sync(t, d, isolated(0, loud.Destination, quiet.Destination))
-	run, events := newRunner(t, d), watchEvents(t, d)
+	run, reported := newRunner(t, d), watchEvents(t, d)
 	run.refuses(loud, 1)
-	nextEvent(t, events)
+	nextEvent(t, reported)
 	loud.Port = 82
 	run.refuses(loud, 1)
 	run.refuses(quiet, 1)
-	for nextEvent(t, events).Destination.Addr() != quiet.Destination { // the loud one's rate grows again each second
+	for nextEvent(t, reported).Destination.Addr() != quiet.Destination { // the loud one's rate grows again each second
 	}
 }
 
@@ -264,8 +265,8 @@ func TestRuleHits(t *testing.T) {
 		}
 	}
 	run.refuses(shut, 2)
-	byRule := dataplane.Hit{Rule: 1, Verdict: dataplane.Accept}
-	byDefault := dataplane.Hit{Set: 1, Verdict: dataplane.Deny}
+	byRule := dataplane.Hit{Rule: 1, Verdict: events.Allow}
+	byDefault := dataplane.Hit{Set: 1, Verdict: events.Deny}
 	hits, err := d.RuleHits()
 	if err != nil || len(hits) != 2 || hits[byRule] != 3 || hits[byDefault] != 2 {
 		t.Errorf("%v, %v", hits, err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -60,7 +61,7 @@ func TestNoPacketIsJudgedAsAnothers(t *testing.T) {
 				check(t, err)
 			}
 			changes.stop()
-			if n := denied(t, d)[dataplane.ReasonDefault]; n > 0 {
+			if n := denied(t, d)[events.ReasonDefault]; n > 0 {
 				t.Errorf("%d packets were refused", n)
 			}
 		})

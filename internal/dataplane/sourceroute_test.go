@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -42,7 +43,7 @@ func TestSourceRoutes(t *testing.T) {
 	}
 	warned := func() (w bool) {
 		n.Do(func() error {
-			for _, warning := range dataplane.Warnings() {
+			for _, warning := range inspect.Warnings() {
 				w = w || strings.Contains(string(warning), "accept_source_route")
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -91,14 +92,14 @@ func TestSpoofedSources(t *testing.T) {
 		n.set(a, isolate(policy.Egress, with(pods(b))))
 		n.set(b, isolate(policy.Ingress, with(pods(a, c))))
 		n.set(c)
-		before := denied(t, n.d)[dataplane.ReasonSpoofed]
+		before := denied(t, n.d)[events.ReasonSpoofed]
 		for _, source := range []netip.Addr{c.Addr(v6), nobody} {
 			sendAs(t, a, source, to)
 			if arrives(t, in, source, netnstest.Silence) {
 				t.Errorf("a packet from a's interface with the source %v passed", source)
 			}
 		}
-		if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got != 2 {
+		if got := denied(t, n.d)[events.ReasonSpoofed] - before; got != 2 {
 			t.Errorf("%d spoofed packets were counted, want 2", got)
 		}
 		for _, honest := range pods(a, c) {
@@ -154,14 +155,14 @@ func TestForgedPacketsOfALiveFlow(t *testing.T) {
 		}
 		own := client.LocalAddr().(*net.UDPAddr).AddrPort()
 		in := serverEnd.(pusher).UDPConn
-		before := denied(t, n.d)[dataplane.ReasonSpoofed]
+		before := denied(t, n.d)[events.ReasonSpoofed]
 
 		sendFrom(t, attacker, netip.AddrPortFrom(own.Addr(), own.Port()^1), to)
 		sendFrom(t, attacker, own, netip.AddrPortFrom(to.Addr(), to.Port()+100))
 		if arrives(t, in, own.Addr(), netnstest.Silence) {
 			t.Error("a forged packet beside the flow passed")
 		}
-		if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got != 2 {
+		if got := denied(t, n.d)[events.ReasonSpoofed] - before; got != 2 {
 			t.Errorf("%d forged packets were counted, want 2", got)
 		}
 		sendFrom(t, attacker, own, to)
@@ -214,7 +215,7 @@ func TestForgedSegmentsOfALiveConnection(t *testing.T) {
 		client, serverEnd := live(t, victim, server, "tcp", to, to.Port())
 		own := client.LocalAddr().(*net.TCPAddr).AddrPort()
 		claim(t, attacker, own.Addr())
-		before := denied(t, n.d)[dataplane.ReasonSpoofed]
+		before := denied(t, n.d)[events.ReasonSpoofed]
 		for i, flags := range []byte{0x10, 0x04, 0x14, 0x01} { // ACK, RST, RST-ACK, FIN
 			segment := tcpSegment(own, to, uint32(i)<<30+0x12345678, flags)
 			attacker.Do(func() error {
@@ -233,7 +234,7 @@ func TestForgedSegmentsOfALiveConnection(t *testing.T) {
 				return unix.Sendto(fd, segment, 0, sockaddr(to.Addr(), 0))
 			})
 		}
-		if got := denied(t, n.d)[dataplane.ReasonSpoofed] - before; got < 3 {
+		if got := denied(t, n.d)[events.ReasonSpoofed] - before; got < 3 {
 			t.Errorf("%d of 4 forged segments were refused", got)
 		}
 		if !push(t, client, serverEnd, netnstest.Patience) || !push(t, serverEnd, client, netnstest.Patience) {
@@ -262,7 +263,7 @@ func TestLinkLocalSources(t *testing.T) {
 			t.Errorf("a packet from %v passed", addr)
 		}
 	}
-	if got := denied(t, n.d)[dataplane.ReasonSpoofed]; got != 1 {
+	if got := denied(t, n.d)[events.ReasonSpoofed]; got != 1 {
 		t.Errorf("%d packets were counted as spoofed, want the one of IPv4", got)
 	}
 }

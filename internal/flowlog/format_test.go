@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -51,53 +52,53 @@ var at = time.Date(2026, 11, 22, 10, 30, 0, 123456789, time.UTC)
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // events by the name of their golden files.
-var events = map[string]dataplane.Event{
+var samples = map[string]events.Event{
 	"accept-by-rule": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.2.9:8080"),
 		OriginalDestination: addrPort("10.100.0.5:80"), Protocol: policy.TCP,
-		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 3,
+		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 3,
 	},
 	"default-deny": {
 		Time: at, First: at, Packets: 1, Bytes: 73, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:53"),
 		OriginalDestination: addrPort("10.0.9.9:53"), Protocol: policy.UDP,
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+		Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"audit-ipv6-icmp": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("[2001:db8::1]:0"), Destination: addrPort("[fd00::7]:0"), Protocol: policy.ICMPv6,
-		Verdict: dataplane.AuditDeny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+		Verdict: events.AuditDeny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"map-full": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.DenyAll,
+		Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: dataplane.DenyAll,
 	},
 	"nothing-could-be-read": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("0.0.0.0:0"), Destination: addrPort("0.0.0.0:0"),
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonUnparsable,
+		Verdict: events.Deny, Reason: events.ReasonUnparsable,
 	},
 	"repeats": {
 		Time: at, First: at.Add(-30 * time.Second), Packets: 17, Bytes: 1241, Direction: policy.Egress, Source: addrPort("10.0.1.7:0"), Destination: addrPort("10.0.9.9:53"),
 		OriginalDestination: addrPort("10.100.0.10:53"), Protocol: policy.UDP,
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+		Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"unlisted": {
 		Time: at, First: at.Add(-30 * time.Second), Packets: 100_000, Bytes: 6_000_000, Unlisted: true, Direction: policy.Egress,
 		Source: addrPort("10.0.1.7:0"), Destination: addrPort("[::]:0"),
-		Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+		Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"unlisted-by-rules": {
 		Time: at, First: at.Add(-30 * time.Second), Packets: 20_000, Bytes: 1_200_000, Unlisted: true, Direction: policy.Ingress,
 		Source: addrPort("[::]:0"), Destination: addrPort("10.0.1.7:0"),
-		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierNetworkPolicy, Set: 3,
+		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
 	"names-are-gone": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
-		Verdict: dataplane.Accept, Reason: dataplane.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,
+		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,
 	},
 }
 
 func TestLines(t *testing.T) {
 	r := newRecorder("ip-10-0-1-1", directory{})
-	for name, e := range events {
+	for name, e := range samples {
 		for _, f := range []Format{Text, JSON} {
 			t.Run(name+"."+string(f), func(t *testing.T) {
 				event := r.record(&e)
@@ -149,7 +150,7 @@ func TestANameCannotForgeFieldsOrLines(t *testing.T) {
 
 func TestNamesOutliveTheirPolicy(t *testing.T) {
 	r := newRecorder("node", directory{})
-	accept, deny := events["accept-by-rule"], events["default-deny"]
+	accept, deny := samples["accept-by-rule"], samples["default-deny"]
 	before, beforeDeny := r.record(&accept), r.record(&deny)
 	r.directory = directory{gone: true}
 	after, afterDeny := r.record(&accept), r.record(&deny)

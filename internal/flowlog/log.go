@@ -8,7 +8,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 // Options of a Log.
@@ -32,8 +32,8 @@ type Options struct {
 
 // Source is a dataplane.Dataplane.
 type Source interface {
-	Events(ctx context.Context, handle func(dataplane.Event)) error
-	Repeats() ([]dataplane.Event, error)
+	Events(ctx context.Context, handle func(events.Event)) error
+	Repeats() ([]events.Event, error)
 }
 
 // Log writes events.
@@ -64,7 +64,7 @@ func (l *Log) Recent() *Recent { return l.recent }
 
 // handle takes an event. It does not wait for a sink: one that cannot keep up loses the line. It may be called by several goroutines at
 // the same time.
-func (l *Log) handle(e dataplane.Event) {
+func (l *Log) handle(e events.Event) {
 	event := l.record.record(&e)
 	l.recent.add(event)
 	if len(l.queues) == 0 {

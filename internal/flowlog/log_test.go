@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
@@ -42,15 +42,15 @@ func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
 // source has two events, and one repeat that is there at the end.
 type source struct{}
 
-func (source) Events(ctx context.Context, handle func(dataplane.Event)) error {
-	handle(events["default-deny"])
-	handle(events["default-deny"])
+func (source) Events(ctx context.Context, handle func(events.Event)) error {
+	handle(samples["default-deny"])
+	handle(samples["default-deny"])
 	<-ctx.Done()
 	return nil
 }
 
-func (source) Repeats() ([]dataplane.Event, error) {
-	return []dataplane.Event{events["repeats"]}, nil
+func (source) Repeats() ([]events.Event, error) {
+	return []events.Event{samples["repeats"]}, nil
 }
 
 type named struct {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -43,7 +43,7 @@ func day(t *testing.T, format Format) string {
 	t.Helper()
 	r := newRecorder("ip-10-0-1-1", node{})
 	var out strings.Builder
-	write := func(e dataplane.Event) {
+	write := func(e events.Event) {
 		event := r.record(&e)
 		line, err := format.Line(&event)
 		if err != nil {
@@ -53,16 +53,16 @@ func day(t *testing.T, format Format) string {
 	}
 	for minute := range 24 * 60 {
 		for _, name := range []string{"accept-by-rule", "default-deny", "audit-ipv6-icmp", "repeats"} {
-			e := events[name]
+			e := samples[name]
 			e.Time = at.Add(time.Duration(minute) * time.Minute)
 			e.First = e.Time
 			write(e)
 		}
 		if minute%60 == 0 {
-			e := dataplane.Event{
+			e := events.Event{
 				Time: at.Add(time.Duration(minute) * time.Minute), Packets: 3, Bytes: 180, Direction: policy.Egress, Protocol: policy.TCP,
 				Source: netip.AddrPortFrom(monitoringAgent, 0), Destination: addrPort("10.0.7.4:14317"), OriginalDestination: addrPort("10.100.3.3:4317"),
-				Verdict: dataplane.Deny, Reason: dataplane.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: monitoringSet,
+				Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: monitoringSet,
 			}
 			e.First = e.Time.Add(-30 * time.Second)
 			write(e)

@@ -8,6 +8,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 // Directory knows the names behind what the dataplane reports. It is asked from one goroutine.
@@ -40,24 +41,24 @@ func newRecorder(node string, directory Directory) *recorder {
 	return &recorder{node: node, directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
 }
 
-var verdicts = map[dataplane.Verdict]string{
-	dataplane.Accept:    agentapi.VerdictAccept,
-	dataplane.Deny:      agentapi.VerdictDeny,
-	dataplane.AuditDeny: agentapi.VerdictAuditDeny,
+var verdicts = map[events.Verdict]string{
+	events.Allow:     agentapi.VerdictAccept,
+	events.Deny:      agentapi.VerdictDeny,
+	events.AuditDeny: agentapi.VerdictAuditDeny,
 }
 
-var reasons = map[dataplane.Reason]string{
-	dataplane.ReasonRule:       agentapi.ReasonPolicy,
-	dataplane.ReasonDefault:    agentapi.ReasonDefaultDeny,
-	dataplane.ReasonUnparsable: agentapi.ReasonUnparsable,
-	dataplane.ReasonInvalid:    agentapi.ReasonInvalid,
-	dataplane.ReasonRevoked:    agentapi.ReasonRevoked,
-	dataplane.ReasonSpoofed:    agentapi.ReasonSpoofed,
-	dataplane.ReasonUnknown:    agentapi.ReasonUnknown,
+var reasons = map[events.Reason]string{
+	events.ReasonRule:       agentapi.ReasonPolicy,
+	events.ReasonDefault:    agentapi.ReasonDefaultDeny,
+	events.ReasonUnparsable: agentapi.ReasonUnparsable,
+	events.ReasonInvalid:    agentapi.ReasonInvalid,
+	events.ReasonRevoked:    agentapi.ReasonRevoked,
+	events.ReasonSpoofed:    agentapi.ReasonSpoofed,
+	events.ReasonUnknown:    agentapi.ReasonUnknown,
 }
 
 // record says what an event means.
-func (r *recorder) record(e *dataplane.Event) agentapi.Event {
+func (r *recorder) record(e *events.Event) agentapi.Event {
 	out := agentapi.Event{
 		Time:        e.Time,
 		Node:        r.node,
@@ -80,12 +81,12 @@ func (r *recorder) record(e *dataplane.Event) agentapi.Event {
 		out.OriginalDestination = &agentapi.Endpoint{IP: o.Addr(), Port: o.Port()}
 	}
 	switch e.Reason {
-	case dataplane.ReasonRule:
+	case events.ReasonRule:
 		if e.Rule != 0 { // 0 where rules differ
 			out.Tier = e.Tier.String()
 			out.Policy = r.rule(e.Rule)
 		}
-	case dataplane.ReasonDefault:
+	case events.ReasonDefault:
 		out.Tier = e.Tier.String()
 		out.IsolatedBy = r.isolating(e.Set)
 		if e.Set == dataplane.DenyAll {

@@ -26,6 +26,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
@@ -264,7 +265,7 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 		Reverse: netlink.IPTuple{SrcIP: server, DstIP: client, SrcPort: 80, DstPort: 40000, Protocol: unix.IPPROTO_UDP},
 	}))
 	flows := func() (number int) {
-		for flows, err := range dataplane.Flows(address(0)) {
+		for flows, err := range conntrack.Flows(address(0)) {
 			check(t, err)
 			number += len(flows)
 		}

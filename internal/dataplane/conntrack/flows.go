@@ -1,4 +1,4 @@
-package dataplane
+package conntrack
 
 import (
 	"errors"
@@ -60,7 +60,7 @@ const (
 // The network namespace is that of the calling thread.
 func Flows(addrs ...netip.Addr) iter.Seq2[[]Flow, error] {
 	return func(yield func([]Flow, error) bool) {
-		c, err := dialConntrack()
+		c, err := dial()
 		if err != nil {
 			yield(nil, err)
 			return

@@ -1,4 +1,4 @@
-package dataplane
+package conntrack
 
 import (
 	"encoding/binary"
@@ -39,7 +39,7 @@ const (
 	filterSourceAddress = 1 // CTA_FILTER_F_CTA_IP_SRC of net/netfilter/nf_conntrack_netlink.c
 )
 
-func dialConntrack() (*netlink.Conn, error) {
+func dial() (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open conntrack's netlink socket: %w", err)
@@ -47,7 +47,7 @@ func dialConntrack() (*netlink.Conn, error) {
 	return c, nil
 }
 
-func conntrackMessage(operation uint16, flags netlink.HeaderFlags, family byte, attributes []byte) netlink.Message {
+func message(operation uint16, flags netlink.HeaderFlags, family byte, attributes []byte) netlink.Message {
 	data := make([]byte, 0, 4+len(attributes))
 	data = append(data, family, unix.NFNETLINK_V0, 0, 0) // struct nfgenmsg
 	return netlink.Message{
@@ -57,7 +57,7 @@ func conntrackMessage(operation uint16, flags netlink.HeaderFlags, family byte, 
 }
 
 // dumpAll asks for all entries of a family, or of both (AF_UNSPEC).
-func dumpAll(family byte) netlink.Message { return conntrackMessage(msgGet, netlink.Dump, family, nil) }
+func dumpAll(family byte) netlink.Message { return message(msgGet, netlink.Dump, family, nil) }
 
 // dumpFrom asks for the entries whose tuple (attrOriginal or attrReply) has an IPv4 source address.
 func dumpFrom(a netip.Addr, tuple uint16) netlink.Message {
@@ -77,7 +77,7 @@ func dumpFrom(a netip.Addr, tuple uint16) netlink.Message {
 	if err != nil {
 		panic(err) // only of attributes that are too long
 	}
-	return conntrackMessage(msgGet, netlink.Dump, unix.AF_INET, attributes)
+	return message(msgGet, netlink.Dump, unix.AF_INET, attributes)
 }
 
 // dumpBuffer is what one system call reads. The kernel fills at most 32 KiB at a time, and as much only for those whose buffer is not smaller.
@@ -199,7 +199,7 @@ func parseFlow(data, names []byte) (Flow, []byte, error) {
 
 // masterOf asks for the flow that a helper expected this one from; fs.ErrNotExist where there is none any more.
 func masterOf(c *netlink.Conn, f *Flow) (master Flow, err error) {
-	err = dump(c, conntrackMessage(msgGet, netlink.Acknowledge, f.family, f.master), func(f Flow) { master = f })
+	err = dump(c, message(msgGet, netlink.Acknowledge, f.family, f.master), func(f Flow) { master = f })
 	return master, err
 }
 

@@ -1,4 +1,4 @@
-package dataplane_test
+package inspect_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
@@ -22,11 +22,11 @@ func prefix(s string) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func readInterfaces(n *netnstest.Namespace) *dataplane.Interfaces {
-	var out *dataplane.Interfaces
+func readInterfaces(n *netnstest.Namespace) *inspect.Interfaces {
+	var out *inspect.Interfaces
 	n.Do(func() error {
 		var err error
-		out, err = dataplane.ReadInterfaces()
+		out, err = inspect.ReadInterfaces()
 		return err
 	})
 	return out
@@ -52,7 +52,7 @@ func TestReadInterfaces(t *testing.T) {
 	check(t, n.Link.RouteDel(&netlink.Route{LinkIndex: index(ruled), Dst: prefix("10.9.0.2/32"), Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}))
 
 	got := readInterfaces(n)
-	for _, p := range pods(pod, ruled) {
+	for _, p := range []*netnstest.Pod{pod, ruled} {
 		if addrs := got.Routed[uint32(index(p))]; !slices.Equal(addrs, []netip.Addr{p.V4, p.V6}) {
 			t.Errorf("routed to %v are %v", p.V4, addrs)
 		}
@@ -104,7 +104,7 @@ func TestWatchInterfaces(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	changed, done := make(chan struct{}, 1), make(chan error)
 	go n.Do(func() error {
-		done <- dataplane.WatchInterfaces(ctx, func() {
+		done <- inspect.WatchInterfaces(ctx, func() {
 			select {
 			case changed <- struct{}{}:
 			default:
