@@ -52,31 +52,15 @@ type edge struct {
 
 // edgesOf are the prefixes at which blocks begin and end, each once, a prefix before those within it.
 func edgesOf(blocks []policy.Peer) []edge {
-	var edges []edge
+	n := 0
 	for i := range blocks {
-		cidr := blocks[i].CIDR.Masked()
-		excepts := make([]netip.Prefix, 0, len(blocks[i].Except))
-		for _, e := range blocks[i].Except {
-			excepts = append(excepts, e.Masked())
-		}
-		slices.SortFunc(excepts, comparePrefixes)
-		edges = append(edges, edge{cidr, 1})
-		var last netip.Prefix
-		for _, e := range excepts {
-			switch {
-			case contains(e, cidr): // nothing is left of the block
-				edges = append(edges, edge{cidr, -1})
-			case last.IsValid() && contains(last, e), !contains(cidr, e):
-				continue
-			default:
-				edges = append(edges, edge{e, -1})
-			}
-			if last = e; contains(e, cidr) {
-				break
-			}
-		}
+		n += 1 + len(blocks[i].Except)
 	}
-	slices.SortStableFunc(edges, func(a, b edge) int { return comparePrefixes(a.prefix, b.prefix) })
+	edges := make([]edge, 0, n)
+	for i := range blocks {
+		edges = appendEdges(edges, blocks[i].CIDR.Masked(), blocks[i].Except)
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return comparePrefixes(a.prefix, b.prefix) })
 	merged := edges[:0]
 	for _, e := range edges {
 		if n := len(merged); n > 0 && merged[n-1].prefix == e.prefix {
@@ -86,6 +70,31 @@ func edgesOf(blocks []policy.Peer) []edge {
 		}
 	}
 	return merged
+}
+
+// appendEdges appends those of one block. Of excepts inside each other only the outer one is an edge.
+func appendEdges(edges []edge, cidr netip.Prefix, excepts []netip.Prefix) []edge {
+	start := len(edges)
+	for _, e := range excepts {
+		e = e.Masked()
+		switch {
+		case contains(e, cidr): // nothing is left of the block
+			return edges[:start]
+		case contains(cidr, e):
+			edges = append(edges, edge{e, -1})
+		}
+	}
+	if own := edges[start:]; len(own) > 1 {
+		slices.SortFunc(own, func(a, b edge) int { return comparePrefixes(a.prefix, b.prefix) })
+		outer := own[:1]
+		for _, e := range own[1:] {
+			if !contains(outer[len(outer)-1].prefix, e.prefix) {
+				outer = append(outer, e)
+			}
+		}
+		edges = edges[:start+len(outer)]
+	}
+	return append(edges, edge{cidr, 1})
 }
 
 // contains reports whether all of b's addresses are a's. Both are masked.

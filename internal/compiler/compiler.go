@@ -1,7 +1,10 @@
 package compiler
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/gaissmai/bart"
 
@@ -40,9 +43,14 @@ type Compiler struct {
 	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
+	united   map[*policy.Rule][]policy.Peer
 	denying  int    // sets with rules that do not accept
 	matching []*set // with a matcher
-	work     int    // steps since New, to measure what objects cost
+	work     int    // steps since New
+	entries  int    // of port lists that were made since New
+
+	budget    Cost
+	measuring bool // see measure
 }
 
 // dirty is what Commit has to look at again.
@@ -76,8 +84,16 @@ type RuleRef struct {
 	Rule int
 }
 
+// Option changes a Compiler from what New makes it by default.
+type Option func(*Compiler)
+
+// WithBudget limits what the policies on one pod may cost in one direction; DefaultBudget without it.
+func WithBudget(budget Cost) Option {
+	return func(c *Compiler) { c.budget = budget }
+}
+
 // New returns a Compiler with empty maps.
-func New() *Compiler {
+func New(options ...Option) *Compiler {
 	c := &Compiler{
 		maps: Maps{
 			Pods:      map[netip.Addr]Pod{},
@@ -106,6 +122,11 @@ func New() *Compiler {
 		byPortList: map[PortListID]*portList{},
 	}
 	c.forest = newForest[atomsData](&c.work)
+	c.budget = DefaultBudget
+	c.united = map[*policy.Rule][]policy.Peer{}
+	for _, o := range options {
+		o(c)
+	}
 	return c
 }
 
@@ -251,6 +272,25 @@ func (c *Compiler) Set(id SetID) []*policy.Policy {
 		out[i] = v.policy
 	}
 	return out
+}
+
+// Problems are the policies of pods of this node that the budget does not suffice for, ordered by policy and direction.
+func (c *Compiler) Problems() []Problem {
+	type key struct {
+		id policy.ID
+		d  policy.Direction
+	}
+	all := map[key]Problem{}
+	for _, s := range c.sets {
+		for _, p := range s.problems {
+			if _, ok := all[key{p.Policy, p.Direction}]; s.refs > 0 && !ok {
+				all[key{p.Policy, p.Direction}] = p
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Policy.String(), b.Policy.String()), cmp.Compare(a.Policy.Generation, b.Policy.Generation), cmp.Compare(a.Direction, b.Direction))
+	})
 }
 
 // DirectionOf is the direction that a set speaks of, also where no pod has the set any more. The set must be in use (Set).

@@ -1,7 +1,9 @@
 package compiler
 
 import (
+	"math/bits"
 	"slices"
+	"sort"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -9,6 +11,7 @@ import (
 // A matcher makes the rows of one set during one Commit. It works on sets of rules as classes are sets of atoms: two
 // classes that differ in few atoms match sets of rules that differ in few, and share what was computed for the rest.
 type matcher struct {
+	compiler *Compiler
 	set      *set
 	rules    forest[portsOfRules]
 	everyone matched
@@ -25,7 +28,7 @@ type matched [3]*ruleTree
 // matcher returns the set's own for the Commit at hand.
 func (c *Compiler) matcher(s *set) *matcher {
 	if s.matcher == nil {
-		s.matcher = &matcher{set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, rows: map[matched]Row{}}
+		s.matcher = &matcher{compiler: c, set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, rows: map[matched]Row{}}
 		s.matcher.rules.unions = map[pair[portsOfRules]]*ruleTree{}
 		s.matcher.everyone = s.matcher.trees(s.everyone)
 		c.matching = append(c.matching, s)
@@ -62,13 +65,26 @@ func (m *matcher) union(a, b matched) matched {
 	return a
 }
 
+// trees are some rules, in order, by tier.
 func (m *matcher) trees(rules []int) matched {
 	var out matched
-	for _, i := range rules {
-		tier := m.set.rules[i].tier
-		out[tier] = m.rules.union(out[tier], m.rules.leaf(uint32(i)))
+	for len(rules) > 0 {
+		tier := m.set.rules[rules[0]].tier
+		n := sort.Search(len(rules), func(i int) bool { return m.set.rules[rules[i]].tier > tier })
+		out[tier] = m.tree(rules[:n])
+		rules = rules[n:]
 	}
 	return out
+}
+
+func (m *matcher) tree(rules []int) *ruleTree {
+	first, last := uint32(rules[0]), uint32(rules[len(rules)-1])
+	if first == last {
+		return m.rules.leaf(first)
+	}
+	bit := bits.Len32(first^last) - 1
+	n := sort.Search(len(rules), func(i int) bool { return rules[i]>>bit&1 == 1 })
+	return m.rules.branch(m.tree(rules[:n]), m.tree(rules[n:]))
 }
 
 // asksWithin reports whether one of the set's atoms has a number that a tree may have.
@@ -105,7 +121,7 @@ type portsOfRules struct {
 // first costs what the rules have of ranges, the second what the spans are; it takes the second as long as that has cost
 // less in all. So rules that others hide, and that few classes share, cost no more than what is seen of them.
 func (m *matcher) within(x *ruleTree, free []span) []piece {
-	if x == nil || len(free) == 0 {
+	if x == nil || len(free) == 0 || m.compiler.exhausted() {
 		return nil
 	}
 	d := m.portsOf(x)

@@ -1,8 +1,6 @@
 package compiler
 
 import (
-	"crypto/sha256"
-	"encoding/json"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -23,6 +21,7 @@ type set struct {
 	refs      int             // pods
 	rows      map[*class]struct{}
 	dead      uint64
+	problems  []Problem
 	matcher   *matcher // during a Commit
 }
 
@@ -65,11 +64,26 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 	if s := c.sets[string(key)]; s != nil {
 		return s
 	}
+	defer clear(c.united)
+	return c.makeSet(d, string(key), in, keys, c.fit(d, in))
+}
+
+// makeSet makes the set of some policies. Those that are dropped isolate, without their rules.
+func (c *Compiler) makeSet(d policy.Direction, key string, policies []*policy.Policy, keys []string, dropped map[*policy.Policy]Problem) *set {
 	c.next.set++
-	s := &set{id: SetID(c.next.set), key: string(key), direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
+	s := &set{id: SetID(c.next.set), key: key, direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
 	c.sets[s.key], c.bySet[s.id] = s, s
-	for i, p := range in {
-		c.include(s, d, p, c.version(d, p, keys[i]))
+	for i, p := range policies {
+		v := c.version(d, p, keys[i])
+		v.refs++
+		s.versions = append(s.versions, v)
+		s.isolated = s.isolated || p.Tier == policy.TierNetworkPolicy
+		if problem, ok := dropped[p]; ok {
+			s.problems = append(s.problems, problem)
+			s.drop(p)
+		} else {
+			c.include(s, d, p, v)
+		}
 	}
 	if s.denying {
 		c.denying++
@@ -91,11 +105,23 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 	return s
 }
 
+// drop puts a policy that the budget does not suffice for into the set: without its rules, and where that would not isolate as
+// a NetworkPolicy does, with a denial of everything at its place.
+func (s *set) drop(p *policy.Policy) {
+	if p.Tier == policy.TierNetworkPolicy {
+		return
+	}
+	s.everyone = append(s.everyone, len(s.rules))
+	s.rules = append(s.rules, setRule{tier: p.Tier, action: policy.Deny, everyPort: true})
+	s.denying = true
+}
+
+// include puts a policy's rules into the set.
 func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *version) {
-	v.refs++
-	s.versions = append(s.versions, v)
-	s.isolated = s.isolated || p.Tier == policy.TierNetworkPolicy
 	for i := range p.Rules[d] {
+		if c.exhausted() {
+			return
+		}
 		r := &p.Rules[d][i]
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
@@ -103,19 +129,34 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}
-		var blocks []policy.Peer
 		for j := range r.Peers {
-			if r.Peers[j].CIDR.IsValid() {
-				blocks = append(blocks, r.Peers[j])
-			} else {
+			if !r.Peers[j].CIDR.IsValid() {
 				c.ask(s, n, &r.Peers[j])
 			}
 		}
-		blocks = unite(blocks)
+		blocks := c.blocksOf(r)
 		for j := range blocks {
 			c.ask(s, n, &blocks[j])
 		}
 	}
+}
+
+// blocksOf are the united blocks of a rule, found once while a set is made.
+func (c *Compiler) blocksOf(r *policy.Rule) []policy.Peer {
+	if blocks, ok := c.united[r]; ok {
+		return blocks
+	}
+	isGroup := func(p policy.Peer) bool { return !p.CIDR.IsValid() }
+	blocks := r.Peers
+	if slices.ContainsFunc(blocks, isGroup) {
+		blocks = slices.DeleteFunc(slices.Clone(blocks), isGroup)
+	}
+	if len(blocks) == 0 {
+		return nil
+	}
+	blocks = unite(blocks)
+	c.united[r] = blocks
+	return blocks
 }
 
 // ask makes a peer's atom one of those of a rule.
@@ -141,16 +182,6 @@ func (c *Compiler) version(d policy.Direction, p *policy.Policy, key string) *ve
 	return v
 }
 
-// encode is a key for the whole content of a policy: two with the same key mean the same and are called the same.
-func encode(p *policy.Policy) string {
-	b, err := json.Marshal(p)
-	if err != nil {
-		panic(err) // a Policy has nothing that JSON cannot say
-	}
-	sum := sha256.Sum256(b)
-	return string(sum[:])
-}
-
 func (c *Compiler) unref(s *set) {
 	if s == nil {
 		return
@@ -162,7 +193,7 @@ func (c *Compiler) unref(s *set) {
 
 // addRow adds what a set decides about a class, once, if it asks for one of the class's atoms.
 func (c *Compiler) addRow(s *set, cl *class) {
-	if _, ok := s.rows[cl]; ok {
+	if _, ok := s.rows[cl]; ok || c.exhausted() {
 		return
 	}
 	m := c.matcher(s)
@@ -207,6 +238,12 @@ func (c *Compiler) row(s *set, pieces []piece) Row {
 		c.next.portList++
 		l = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
 		c.portLists[l.key], c.byPortList[l.id] = l, l
+		c.entries += len(entries)
+		row.PortList = l.id
+		if c.measuring {
+			l.entries = nil
+			return row
+		}
 		for i := range l.entries {
 			e := &l.entries[i]
 			e.key.PortList = l.id

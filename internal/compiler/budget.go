@@ -1,0 +1,188 @@
+package compiler
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Cost is what policies that meet on a pod come to in one direction, by their own content alone: it does not depend on the
+// addresses of groups, so that no other tenant's pods can raise it.
+type Cost struct {
+	// Prefixes at which blocks and their excepts begin, after those of a rule are united.
+	Prefixes int
+	// Rows for the classes of addresses that the blocks and groups make.
+	Rows int
+	// Ports are the entries of the port lists of these rows.
+	Ports int
+	// Steps that it takes to find all this: some tens of nanoseconds each.
+	Steps int
+}
+
+// Resource is a field of Cost.
+type Resource string
+
+// The resources, as problems name them.
+const (
+	Prefixes Resource = "prefixes"
+	Rows     Resource = "rows"
+	Ports    Resource = "port entries"
+	Steps    Resource = "steps"
+)
+
+// DefaultBudget is far above what a pod's policies come to in real clusters, and a quarter of what a node's maps hold. Within it,
+// compiling takes about a second at most.
+var DefaultBudget = Cost{Prefixes: 1 << 17, Rows: 1 << 15, Ports: 1 << 18, Steps: 1 << 21}
+
+// Problem is a policy that costs more than the budget for the policies of one pod in one direction. The policies of the pod
+// that cost less are in force; this one isolates the pod and none of its rules allows anything.
+type Problem struct {
+	Policy    policy.ID
+	Direction policy.Direction
+	// Resource of which the policy needs more than there is.
+	Resource Resource
+	// Figure at which compiling stopped, Limit the budget.
+	Figure, Limit int
+}
+
+// exceeds returns the first resource of which there is more than the budget has; false for none.
+func (c Cost) exceeds(budget Cost) (Problem, bool) {
+	for _, r := range [...]Problem{
+		{Resource: Prefixes, Figure: c.Prefixes, Limit: budget.Prefixes},
+		{Resource: Rows, Figure: c.Rows, Limit: budget.Rows},
+		{Resource: Ports, Figure: c.Ports, Limit: budget.Ports},
+		{Resource: Steps, Figure: c.Steps, Limit: budget.Steps},
+	} {
+		if r.Figure > r.Limit {
+			return r, true
+		}
+	}
+	return Problem{}, false
+}
+
+// cost is what the Compiler holds and has spent since New.
+func (c *Compiler) cost() Cost {
+	return Cost{Prefixes: len(c.hosts) + c.nets.Size(), Rows: len(c.maps.Rows), Ports: c.entries, Steps: c.work}
+}
+
+// exhausted reports whether a measuring Compiler has found out that the budget does not suffice.
+func (c *Compiler) exhausted() bool {
+	if !c.measuring {
+		return false
+	}
+	_, over := c.cost().exceeds(c.budget)
+	return over
+}
+
+// measure compiles policies by themselves and stops when they are over the budget.
+func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy) Cost {
+	m := New()
+	m.budget, m.measuring, m.united = c.budget, true, c.united
+	next := netip.AddrFrom4([4]byte{240}) // reserved: blocks leave none of these out, but for tests
+	for _, p := range policies {
+		for i := range p.Rules[d] {
+			for _, peer := range p.Rules[d][i].Peers {
+				if !peer.CIDR.IsValid() && m.members[peer.Group] == nil {
+					m.UpdateGroup(peer.Group, []netip.Prefix{netip.PrefixFrom(next, 32)}, nil)
+					next = next.Next()
+				}
+			}
+		}
+	}
+	keys := make([]string, len(policies))
+	for i := range keys {
+		keys[i] = strconv.Itoa(i)
+	}
+	m.makeSet(d, "", policies, keys, nil)
+	m.reclassify()
+	c.work += m.work
+	return m.cost()
+}
+
+// fit returns which of the policies that meet on a pod are in force without their rules, because the budget does not suffice
+// for all: the most expensive ones, but none of the cluster's policies for the sake of a namespace's.
+func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy) map[*policy.Policy]Problem {
+	var all estimate
+	estimates := make(map[*policy.Policy]estimate, len(policies))
+	for _, p := range policies {
+		var own estimate
+		own.add(p, d)
+		estimates[p] = own
+		all.add(p, d)
+	}
+	if all.within(c.budget) {
+		return nil
+	}
+	problem, over := c.measure(d, policies).exceeds(c.budget)
+	if !over {
+		return nil
+	}
+	byCost := slices.Clone(policies)
+	slices.SortStableFunc(byCost, func(a, b *policy.Policy) int {
+		return cmp.Or(cmp.Compare(min(1, len(a.ID.Namespace)), min(1, len(b.ID.Namespace))), cmp.Compare(estimates[a].ports(), estimates[b].ports()))
+	})
+	fits, tooMany := 0, len(byCost)
+	for try := 1; tooMany-fits > 1; {
+		if p, over := c.measure(d, inOrder(policies, byCost[:try])).exceeds(c.budget); over {
+			tooMany, problem = try, p
+		} else {
+			fits = try
+		}
+		try = min(2*fits+1, (fits+tooMany)/2)
+	}
+	out := map[*policy.Policy]Problem{}
+	for _, p := range byCost[fits:] {
+		problem.Policy, problem.Direction = p.ID, d
+		out[p] = problem
+	}
+	return out
+}
+
+// inOrder returns some of the policies in the order that all have.
+func inOrder(all, some []*policy.Policy) []*policy.Policy {
+	return slices.DeleteFunc(slices.Clone(all), func(p *policy.Policy) bool { return !slices.Contains(some, p) })
+}
+
+// estimate says what policies cost at most, without compiling them.
+type estimate struct {
+	peers  int // blocks, excepts and groups
+	ranges int // of more than one port
+	single int // ports
+}
+
+func (e *estimate) add(p *policy.Policy, d policy.Direction) {
+	for i := range p.Rules[d] {
+		r := &p.Rules[d][i]
+		for j := range r.Peers {
+			e.peers += 1 + len(r.Peers[j].Except)
+		}
+		for _, pr := range r.Ports {
+			if pr.First == pr.Last {
+				e.single++
+			} else {
+				e.ranges++
+			}
+		}
+	}
+}
+
+// ports are the most port entries that can come of it: of each row one for a port, and where there are ranges as many as it takes to
+// write what is between two edges.
+func (e estimate) ports() int {
+	const perRange = 30
+	list := e.single
+	if e.ranges > 0 {
+		list = perRange * (2*e.ranges + 2*e.single + 1)
+	}
+	return (e.peers + 1) * list
+}
+
+// within reports whether the policies are so small that they fit.
+func (e estimate) within(budget Cost) bool {
+	const stepsEach = 64 // for each peer and port: more than the logarithm of what is small
+	n := e.peers + e.ranges + e.single
+	return e.peers < min(budget.Prefixes, budget.Rows) && e.ports() <= budget.Ports && (e.peers+1)*stepsEach+n*stepsEach <= budget.Steps
+}

@@ -1,0 +1,88 @@
+package compiler
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// encode is a key for all of a policy's content: two with the same key mean the same and have the same name.
+func encode(p *policy.Policy) string {
+	e := encoder(make([]byte, 0, 1024))
+	e.id(&p.ID)
+	e.number(uint64(p.Tier), uint64(uint32(p.Priority)))
+	e.flag(p.Isolates[0], p.Isolates[1])
+	for _, d := range policy.Directions {
+		e.number(uint64(len(p.Rules[d])))
+		for i := range p.Rules[d] {
+			e.rule(&p.Rules[d][i])
+		}
+	}
+	sum := sha256.Sum256(e)
+	return string(sum[:])
+}
+
+// An encoder writes values so that no others are written the same way.
+type encoder []byte
+
+func (e *encoder) number(n ...uint64) {
+	for _, n := range n {
+		*e = binary.AppendUvarint(*e, n)
+	}
+}
+
+func (e *encoder) text(s ...string) {
+	for _, s := range s {
+		e.number(uint64(len(s)))
+		*e = append(*e, s...)
+	}
+}
+
+func (e *encoder) flag(b ...bool) {
+	for _, b := range b {
+		if b {
+			*e = append(*e, 1)
+		} else {
+			*e = append(*e, 0)
+		}
+	}
+}
+
+func (e *encoder) prefix(p netip.Prefix) {
+	addr := p.Addr().AsSlice()
+	e.number(uint64(len(addr)), uint64(p.Bits()+1))
+	*e = append(*e, addr...)
+}
+
+func (e *encoder) id(id *policy.ID) {
+	e.text(id.Kind, id.Namespace, id.Name, id.UID)
+	e.number(uint64(id.Generation))
+}
+
+func (e *encoder) rule(r *policy.Rule) {
+	e.text(r.Name)
+	e.number(uint64(r.Action))
+	e.flag(r.Everyone, r.EveryPort)
+	e.number(uint64(len(r.Origin)))
+	for _, o := range r.Origin {
+		e.number(uint64(uint32(o)))
+	}
+	e.number(uint64(len(r.Peers)))
+	for i := range r.Peers {
+		p := &r.Peers[i]
+		e.text(p.Group.Namespace, p.Group.Name)
+		e.prefix(p.CIDR)
+		e.number(uint64(len(p.Except)))
+		for _, x := range p.Except {
+			e.prefix(x)
+		}
+	}
+	e.number(uint64(len(r.Ports)))
+	for i := range r.Ports {
+		p := &r.Ports[i]
+		e.number(uint64(p.Protocol), uint64(p.First), uint64(p.Last))
+		e.text(p.Name)
+	}
+}
