@@ -1,4 +1,4 @@
-# `make help` tells what there is. Tools come from hack/go.mod, at the versions that it pins.
+# `make help` lists the targets. Tools come from hack/go.mod, at the versions that it pins.
 
 VERSION    ?= $(shell git describe --tags --always --dirty)
 REVISION   ?= $(shell git rev-parse HEAD)
@@ -19,11 +19,11 @@ MINUTES    ?= 30
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
-# For all tests of a package, on a machine that does other things too. What they wait for has limits of its own.
+# For all tests of a package, on a busy machine. The tests' own waits have their own limits.
 patience = -timeout=1h
 heading  = @printf '\n==> %s\n' '$(1)'
 
-# An image with its labels, and its bill of materials beside it: (name, user, description). The Dockerfile says the same.
+# An image with its labels, and its bill of materials beside it: (name, user, description). The Dockerfile builds the same image.
 define pack
 bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/$(1):$(TAG) --user=$(2) --entrypoint=/$(1) \
 	--output=dist/$(ARCH)/$(1).tar --sbom=dist/$(ARCH)/$(1).cdx.json \
@@ -34,14 +34,19 @@ bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/$(1):$(TAG) --user=$(2) --e
 endef
 
 modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
-# Those with code of ours to look through. (hack/testenv has one file, and to look through it is to load all of Kubernetes.)
+# The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
 code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
 generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli docs/configuration.md
 
-# The generated BPF object depends on the compiler's version.
+# The generated BPF object depends on the version of the compiler.
 export BPF2GO_CC    = clang-14
 export BPF2GO_STRIP = llvm-strip-14
+
+# Packages whose tests change the kernel's state and need root.
+rooted = ./internal/dataplane/... ./internal/agent/kerneltest/... ./internal/cli/lab/... ./internal/migrate/calico/leftovers/...
+
+SHELL := bash
 
 .NOTPARALLEL:
 .SUFFIXES:
@@ -63,7 +68,7 @@ image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=a
 	$(call pack,agent,0:0,Enforces PolicyEndpoints on a node with eBPF)
 
 .PHONY: release
-release: ## Everything of a release into dist/release (VERSION=v0.1.0)
+release: ## Build all files of a release into dist/release (VERSION=v0.1.0)
 	for arch in amd64 arm64; do $(MAKE) image ARCH=$$arch TAG=$(VERSION) VERSION=$(VERSION) || exit 1; done
 	for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(go-build) -o dist/plugin/$$p/ ./cmd/kubectl-kidoban || exit 1; done
@@ -81,22 +86,22 @@ manifests: ## Regenerate the CRDs and the controller's role from the code's mark
 	$(tool) controller-gen rbac:roleName=kidoban-controller paths=./internal/controller/... output:rbac:dir=config/rbac
 
 .PHONY: clean
-clean: ## Remove what was built (the test cluster's binaries stay in the user's cache directory)
+clean: ## Remove bin and dist (the test cluster's binaries stay in the user's cache directory)
 	rm -rf bin dist
 
 ##@ Test
 
 .PHONY: test
-test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## Everything that a change must pass (needs root)
+test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
-	go test -race $(patience) $$(go list ./... | grep -vE '/internal/(controller|dataplane|agent/kerneltest|cli/lab|migrate/calico/leftovers)')
-	for m in $(filter-out ./,$(code)); do go -C $$m test -race $(patience) -count=1 ./... || exit 1; done # they read files that Go's cache of results does not know
+	go test -race $(patience) $$(go list ./... | grep -vxFf <(go list $(rooted)))
+	for m in $(filter-out ./,$(code)); do go -C $$m test -race $(patience) -count=1 ./... || exit 1; done # they read files that Go's test cache does not know
 
 .PHONY: test-envtest
-test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds Kubernetes: 10 minutes)
+test-envtest: gcc bin/cluster ## Tests on a real API server (the first run builds Kubernetes: 10 minutes)
 	$(call heading,Tests on a real API server)
 	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -race $(patience) -tags=envtest ./api/... ./cmd/controller/... ./internal/controller/...
 
@@ -104,10 +109,10 @@ test-envtest: gcc bin/cluster ## Tests on a real API server (a first time builds
 test-dataplane: gcc ## Tests with real packets in network namespaces (needs root)
 	@hack/apt.sh nft=nftables ip=iproute2 iptables-legacy=iptables ipset=ipset
 	$(call heading,Tests with real packets)
-	go test -race $(patience) ./internal/dataplane/... ./internal/agent/kerneltest ./internal/cli/lab/... ./internal/migrate/calico/leftovers/...
+	go test -race $(patience) $(rooted)
 
 .PHONY: gcc
-gcc: # which the race detector needs
+gcc: # the race detector needs it
 	@hack/apt.sh gcc=gcc /usr/include/stdio.h=libc6-dev
 
 .PHONY: test-cluster
@@ -115,14 +120,14 @@ test-cluster: ## Tests of the test cluster itself (2 minutes; needs root)
 	go -C hack/cluster test -count=1 -v -tags=e2e ./e2e
 
 .PHONY: e2e
-e2e: bin/cluster ## The whole on a real cluster of its own (KEEP=1 keeps it; needs root)
+e2e: bin/cluster ## Everything together on a cluster of its own (KEEP=1 keeps it; needs root)
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=2h -tags=e2e .
-	$(call heading,A part of the chaos)
+	$(call heading,A part of the chaos tests)
 	go -C e2e test -count=1 -v -timeout=1h -short -run='^Test(Chaos|Latency|Images)$$' -tags=e2e ./chaos
 
 .PHONY: chaos
-chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 25 minutes; needs root)
+chaos: bin/cluster ## Break every part of a cluster, results into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 25 minutes; needs root)
 	@hack/apt.sh conntrack=conntrack curl=curl
 	$(call heading,Chaos)
 	CHAOS_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=60m -tags=e2e \
@@ -131,12 +136,12 @@ chaos: bin/cluster ## Break every part on a cluster of its own, into docs/chaos.
 chaos-focus = $(if $(filter file,$(origin FOCUS)),,^TestChaos$$/($(subst $() ,_,$(FOCUS))))
 
 .PHONY: soak
-soak: bin/cluster ## Change without end, and what grows, into docs/chaos.md (MINUTES=30 RACE=1; needs root)
+soak: bin/cluster ## Keep changing objects and measure growth, results into docs/chaos.md (MINUTES=30 RACE=1; needs root)
 	$(call heading,Soak)
 	CHAOS_REPORT=$(CURDIR)/docs/chaos.md MINUTES=$(MINUTES) RACE=$(RACE) go -C e2e test -count=1 -v -timeout=0 -tags=e2e -run='^TestSoak$$' ./chaos
 
 .PHONY: conformance
-conformance: bin/cluster ## Kubernetes' own suite on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
+conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
 	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE) and $(IP_FAMILIES))
 	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --ip-families=$(IP_FAMILIES) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
 
@@ -166,13 +171,13 @@ qemu:
 	@hack/apt.sh qemu-system-x86_64=qemu-system-x86 nft=nftables
 
 .PHONY: fuzz
-fuzz: ## Random clusters, judged by us and by two engines of others (FLOWS=1000000 SEED=1)
+fuzz: ## Compare decisions with two other engines on random clusters (FLOWS=1000000 SEED=1)
 	go -C hack/oracle run ./cmd/fuzz --flows=$(FLOWS) --seed=$(SEED)
 
-# Numbers of inputs, and no time: at the end of one Go before 1.27 may fail by chance (go.dev/issue/75804), the sooner the busier the machine,
-# and what it has kept of former runs may be all that there was time for.
+# A number of inputs instead of a time: at the end of a time, Go before 1.27 may fail by chance (go.dev/issue/75804), more often on a
+# busy machine, and inputs cached by earlier runs may use up all of the time.
 .PHONY: fuzz-short
-fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZTIME=1m: each for so long; needs root)
+fuzz-short: ## Run every Go fuzz test briefly, a minute in total (FUZZTIME=1m: each for that time; needs root)
 	for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
 			case $$name in FuzzCompiler) inputs=2000x ;; *) inputs=100000x ;; esac; \
@@ -181,7 +186,7 @@ fuzz-short: ## Every fuzzer of the Go tests for a moment, a minute in all (FUZZT
 	done
 
 .PHONY: bench
-bench: ## What packets, changes and memory cost beside an empty program, nftables and nothing at all (6 minutes; needs root)
+bench: ## Cost of packets, changes and memory beside an empty program, nftables and no program (6 minutes; needs root)
 	@hack/apt.sh nft=nftables
 	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=300x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(FirstPacket|Telling)$$' -benchtime=30x ./internal/dataplane
@@ -190,17 +195,17 @@ bench: ## What packets, changes and memory cost beside an empty program, nftable
 	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/agent/kerneltest
 
 .PHONY: bench-scale
-bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, only shown)
+bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, results into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, prints only)
 	$(go-build) -o bin/ ./cmd/controller
 	CGO_ENABLED=0 go -C hack/benchscale build -o $(CURDIR)/bin/ .
 	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets bin/benchscale --controller=bin/controller $(or $(ARGS),--write=docs/performance.md)
 
 .PHONY: lint
-lint: ## golangci-lint over every module (a first time builds it: minutes)
+lint: ## Run golangci-lint in every module (the first run builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
 
 .PHONY: verify
-verify: verify-generated verify-format verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Regenerate and compare, gofmt, go vet, go mod tidy, licences, known vulnerabilities
+verify: verify-generated verify-format verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Check generated files, gofmt, go vet, go mod tidy, licences and known vulnerabilities
 
 .PHONY: verify-generated
 verify-generated: generate manifests
@@ -212,7 +217,7 @@ verify-format:
 	for m in $(code); do go -C $$m vet -tags=e2e,envtest,sctp,ownclock ./... || exit 1; done
 
 .PHONY: verify-plugin
-verify-plugin: # on every platform that krew installs it on
+verify-plugin: # on every platform for which krew installs it
 	for p in linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./cmd/kubectl-kidoban ./internal/cli/... || exit 1; done
 
@@ -221,11 +226,11 @@ verify-modules:
 	for m in $(modules); do go -C $$m mod tidy -diff || exit 1; done
 
 .PHONY: verify-licenses
-verify-licenses: # of all that is linked into our binaries
+verify-licenses: # of everything that the binaries link
 	go -C hack/licenses run . $(CURDIR)
 
 .PHONY: verify-vulnerabilities
-verify-vulnerabilities: # of all that our binaries call; says so where the database cannot be reached
+verify-vulnerabilities: # in the code that the binaries call; prints NOT CHECKED if the database cannot be reached
 	@out=$$($(tool) govulncheck ./cmd/... 2>&1); status=$$?; echo "$$out"; \
 	case "$$status $$out" in 0*) ;; \
 	*'fetching vulnerabilities'*) echo 'NOT CHECKED: the database of vulnerabilities cannot be reached.' ;; \
@@ -234,19 +239,19 @@ verify-vulnerabilities: # of all that our binaries call; says so where the datab
 ##@ Try
 
 .PHONY: demo
-demo: bin/cluster ## A small shop on a cluster of its own: who reaches whom, before and after (KEEP=1 keeps it; needs root)
+demo: bin/cluster ## A small shop on a cluster of its own: its connections before and after policies (KEEP=1 keeps it; needs root)
 	go -C e2e run ./demo
 
 .PHONY: lab
-lab: build ## The demo's policies with real packets and without a cluster (needs root)
+lab: build ## The demo's policies with real packets, without a cluster (needs root)
 	bin/kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
 .PHONY: cluster-up
-cluster-up: bin/cluster ## Bring a cluster up on this machine (NODES=2 PROXY_MODE=nftables|iptables; needs root)
+cluster-up: bin/cluster ## Start a cluster on this machine (NODES=2 PROXY_MODE=nftables|iptables; needs root)
 	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE)
 
 .PHONY: cluster-deploy
-cluster-deploy: image ## Build both halves and start them anew on that cluster
+cluster-deploy: image ## Build controller and agent, and restart them on that cluster
 	bin/cluster load dist/$(ARCH)/controller.tar dist/$(ARCH)/agent.tar
 	bin/cluster kubectl -- apply -k $(CURDIR)/config/overlays/local
 	bin/cluster kubectl -- -n kidoban-system rollout restart deployment,daemonset
@@ -254,21 +259,21 @@ cluster-deploy: image ## Build both halves and start them anew on that cluster
 	bin/cluster kubectl -- -n kidoban-system rollout status --timeout=2m daemonset/kidoban-agent
 
 .PHONY: cluster-down
-cluster-down: bin/cluster ## Take it down, or what is left of it
+cluster-down: bin/cluster ## Stop the cluster, or remove its remains
 	bin/cluster down
 
-##@ Install, where kubectl points to (KUBECTL='bin/cluster kubectl --')
+##@ Install into kubectl's current cluster (KUBECTL='bin/cluster kubectl --')
 
 .PHONY: install
-install: ## The CRDs alone
+install: ## Install the CRDs only
 	$(KUBECTL) apply -k config/crd
 
 .PHONY: deploy
-deploy: ## Everything: CRDs, roles, controller, agents (OVERLAY=config/default)
+deploy: ## Install everything: CRDs, roles, controller, agents (OVERLAY=config/default)
 	$(KUBECTL) apply -k $(OVERLAY)
 
 .PHONY: uninstall
-uninstall: ## Remove everything, from the nodes too (OVERLAY=config/default)
+uninstall: ## Remove everything, also from the nodes (OVERLAY=config/default)
 	$(KUBECTL) -n kidoban-system delete daemonset kidoban-agent --ignore-not-found --cascade=foreground
 	$(KUBECTL) apply -k $(CLEANUP)
 	$(KUBECTL) -n kidoban-cleanup rollout status --timeout=10m daemonset/kidoban-cleanup
