@@ -186,6 +186,7 @@ func (c *Compiler) reclassify() {
 	for addr := range c.dirty.hosts {
 		c.reclassifyHost(addr)
 	}
+	c.dirty.hosts, c.dirty.nets = map[netip.Addr]struct{}{}, map[netip.Prefix]struct{}{}
 }
 
 func (n *node) unmarked() bool { return n.adds == nil && n.excepts == nil }
@@ -289,6 +290,7 @@ func (c *Compiler) class(of *atoms, base *class, n *node) *class {
 	}
 	n.adds.each(note)
 	n.excepts.each(note)
+	maps.Copy(differ, c.unfinished) // whose rows for base may be among those that they lack
 	for s := range differ {
 		c.addRow(s, cl)
 	}

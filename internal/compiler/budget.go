@@ -96,8 +96,9 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy) Cost {
 	for i := range keys {
 		keys[i] = strconv.Itoa(i)
 	}
-	m.makeSet(d, "", policies, keys, nil)
+	s := m.makeSet(d, "", policies, keys, nil)
 	m.reclassify()
+	m.finish(s, func() bool { return !m.exhausted() })
 	c.work += m.work
 	return m.cost()
 }

@@ -25,6 +25,7 @@ func (c *Compiler) Collect() Changes {
 		}
 	}
 	c.round++
+	c.reclassify()
 	changes := c.flush()
 	changes.Narrowed = Narrowed{} // what nothing uses allowed nothing
 	return changes
@@ -51,6 +52,7 @@ func (c *Compiler) collectSet(s *set) {
 	if s.denying {
 		c.denying--
 	}
+	delete(c.unfinished, s)
 	delete(c.sets, s.key)
 	delete(c.bySet, s.id)
 }

@@ -43,6 +43,10 @@ type Compiler struct {
 	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
+	waiting    []*batch          // whose sets may lack rows
+	unfinished map[*set]struct{} // the sets that do
+	spent      map[string]int    // steps, by namespace, since nothing was left to do
+
 	united   map[*policy.Rule][]policy.Peer
 	denying  int    // sets with rules that do not accept
 	matching []*set // with a matcher
@@ -55,7 +59,8 @@ type Compiler struct {
 
 // dirty is what Commit has to look at again.
 type dirty struct {
-	pods  map[string]struct{}
+	pods  map[string]uint64 // numbered in the order in which they became dirty
+	last  uint64
 	hosts map[netip.Addr]struct{}
 	nets  map[netip.Prefix]struct{}
 }
@@ -73,6 +78,7 @@ type PodSpec struct {
 type pod struct {
 	spec PodSpec
 	sets [2]*set      // nil: not isolated in that direction
+	next [2]*set      // while its batch waits
 	in   []netip.Addr // Maps.Pods under these addresses
 }
 
@@ -123,6 +129,8 @@ func New(options ...Option) *Compiler {
 	}
 	c.forest = newForest[atomsData](&c.work)
 	c.budget = DefaultBudget
+	c.unfinished = map[*set]struct{}{}
+	c.spent = map[string]int{}
 	c.united = map[*policy.Rule][]policy.Peer{}
 	for _, o := range options {
 		o(c)
@@ -131,7 +139,7 @@ func New(options ...Option) *Compiler {
 }
 
 func newDirty() dirty {
-	return dirty{pods: map[string]struct{}{}, hosts: map[netip.Addr]struct{}{}, nets: map[netip.Prefix]struct{}{}}
+	return dirty{pods: map[string]uint64{}, hosts: map[netip.Addr]struct{}{}, nets: map[netip.Prefix]struct{}{}}
 }
 
 // UpdateGroup adds addresses to a group and takes others out. An address that was added twice (by two slices of the group, while it moves
@@ -165,7 +173,7 @@ func (c *Compiler) UpdateGroup(key policy.GroupKey, add, remove []netip.Prefix) 
 	}
 }
 
-// SetPod says what a pod is like now. key names the pod among those of the node.
+// SetPod sets what a pod is like now. key is the pod's namespace, a slash, and what tells it from the namespace's other pods.
 func (c *Compiler) SetPod(key string, spec PodSpec) {
 	p := c.pods[key]
 	if p == nil {
@@ -173,82 +181,23 @@ func (c *Compiler) SetPod(key string, spec PodSpec) {
 		c.pods[key] = p
 	}
 	p.spec = spec
-	c.dirty.pods[key] = struct{}{}
+	c.markPod(key)
 }
 
 // DeletePod says that a pod is gone.
 func (c *Compiler) DeletePod(key string) {
 	if p := c.pods[key]; p != nil {
 		p.spec = PodSpec{}
-		c.dirty.pods[key] = struct{}{}
+		c.markPod(key)
 	}
 }
 
-// Commit brings the maps up to date with what was said since the last Commit, and returns the writes that do the same elsewhere.
-func (c *Compiler) Commit() Changes {
-	encoded := map[*policy.Policy]string{}
-	was := map[netip.Addr]Pod{}
-	for key := range c.dirty.pods {
-		for _, addr := range c.pods[key].in {
-			was[addr] = c.maps.Pods[addr]
-			delete(c.maps.Pods, addr)
-		}
+// markPod makes a pod dirty, in its order.
+func (c *Compiler) markPod(key string) {
+	if _, ok := c.dirty.pods[key]; !ok {
+		c.dirty.last++
+		c.dirty.pods[key] = c.dirty.last
 	}
-	for key := range c.dirty.pods {
-		p := c.pods[key]
-		p.in = p.spec.Addresses
-		if len(p.in) == 0 { // it is gone, or another pod has its addresses
-			delete(c.pods, key)
-			p.spec = PodSpec{}
-		}
-		entry := c.install(p, encoded)
-		for _, addr := range p.in {
-			c.maps.Pods[addr] = entry
-			old, ok := was[addr]
-			c.movePod(addr, old, entry)
-			if !ok || old != entry {
-				c.narrow(addr)
-				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
-			}
-		}
-	}
-	for addr, old := range was {
-		if _, ok := c.maps.Pods[addr]; !ok {
-			c.movePod(addr, old, Pod{})
-			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
-		}
-	}
-	c.updateInterfaces()
-	return c.flush()
-}
-
-// install gives a pod the sets that its policies come to.
-func (c *Compiler) install(p *pod, encoded map[*policy.Policy]string) Pod {
-	old := p.sets
-	entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.IfIndex}
-	for _, d := range policy.Directions {
-		if p.sets[d] = c.set(d, p.spec.Policies, encoded); p.sets[d] != nil {
-			p.sets[d].refs++
-			entry.Sets[d] = p.sets[d].id
-		}
-	}
-	for _, s := range old {
-		c.unref(s)
-	}
-	return entry
-}
-
-// flush brings classes up to date and hands out the journal.
-func (c *Compiler) flush() Changes {
-	c.reclassify()
-	c.dirty = newDirty()
-	for _, s := range c.matching {
-		s.matcher = nil
-	}
-	c.matching = nil
-	out := c.changes
-	c.changes = Changes{}
-	return out
 }
 
 // Maps are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own: valid until its

@@ -22,6 +22,7 @@ type set struct {
 	rows      map[*class]struct{}
 	dead      uint64
 	problems  []Problem
+	lacks     []*class // for which it may need rows, while it is unfinished
 	matcher   *matcher // during a Commit
 }
 
@@ -65,6 +66,11 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 		return s
 	}
 	defer clear(c.united)
+	for _, p := range in {
+		var e estimate
+		e.add(p, d)
+		c.work += e.peers + e.ranges + e.single
+	}
 	return c.makeSet(d, string(key), in, keys, c.fit(d, in))
 }
 
@@ -88,6 +94,7 @@ func (c *Compiler) makeSet(d policy.Direction, key string, policies []*policy.Po
 	if s.denying {
 		c.denying++
 	}
+	c.unfinished[s] = struct{}{}
 	c.addRow(s, c.none)
 	for a := range s.byAtom {
 		a.sets[s] = struct{}{}
@@ -191,11 +198,21 @@ func (c *Compiler) unref(s *set) {
 	}
 }
 
-// addRow adds what a set decides about a class, once, if it asks for one of the class's atoms.
+// addRow adds what a set decides about a class, once, if it asks for one of the class's atoms; later, where the set lacks other
+// rows too.
 func (c *Compiler) addRow(s *set, cl *class) {
+	if _, ok := c.unfinished[s]; ok {
+		s.lacks = append(s.lacks, cl)
+	} else {
+		c.computeRow(s, cl)
+	}
+}
+
+func (c *Compiler) computeRow(s *set, cl *class) {
 	if _, ok := s.rows[cl]; ok || c.exhausted() {
 		return
 	}
+	c.work++
 	m := c.matcher(s)
 	rules, ok := m.matches(cl.atoms)
 	if !ok && cl != c.none {
@@ -203,7 +220,7 @@ func (c *Compiler) addRow(s *set, cl *class) {
 	}
 	rules = m.union(rules, m.everyone)
 	row, known := m.rows[rules]
-	if !known {
+	if !known || row.PortList != 0 && c.byPortList[row.PortList] == nil { // or collected since
 		row = c.row(s, m.pieces(rules))
 		m.rows[rules] = row
 	}

@@ -1,0 +1,276 @@
+package compiler
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Commit brings the maps up to date with everything that was set since the last Commit, and returns the writes that do the
+// same elsewhere.
+func (c *Compiler) Commit() Changes {
+	changes, _ := c.Step(math.MaxInt)
+	return changes
+}
+
+// Step does a part of what Commit does, and reports whether there is more to do. It stops after about this many of the steps that
+// Cost counts. What remains are pods, which keep their entries of before; groups, networks and interfaces are always up to date
+// after it. Each Step's changes are complete in themselves and have to be written before those of the next one. Anything may be
+// set between two calls.
+//
+// Pods whose keys are in first come first. Then come those of the namespace that the fewest steps were spent on since there was
+// nothing left to do: a namespace with expensive policies delays its own pods.
+func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool) {
+	start := c.work
+	left := func() bool { return c.work-start < steps }
+	encoded := map[*policy.Policy]string{}
+	c.dissolve()
+	for todo := c.queue(c.batches(), first); left() || c.work == start; {
+		b := todo.next()
+		if b == nil {
+			break
+		}
+		c.charge(b, func() { c.compile(b, encoded) })
+	}
+	c.reclassify()
+
+	todo := c.queue(c.waiting, first)
+	c.waiting = nil
+	progress := false
+	another := func() bool { // one row at least, so that there is an end
+		defer func() { progress = true }()
+		return left() || !progress
+	}
+	for b := todo.next(); b != nil; b = todo.next() {
+		done := false
+		c.charge(b, func() { done = c.addRows(b, another) })
+		if done {
+			c.install(b)
+		} else {
+			c.waiting = append(c.waiting, b)
+		}
+	}
+	c.updateInterfaces()
+	more = len(c.waiting)+len(c.dirty.pods) > 0
+	if !more {
+		clear(c.spent)
+	}
+	return c.flush(), more
+}
+
+// A batch is pods that change together, because an address goes from one to another. Nearly all are of one pod.
+type batch struct {
+	pods      []string
+	namespace string // of the first
+	number    uint64
+}
+
+// dissolve makes batches of which a pod has changed again dirty.
+func (c *Compiler) dissolve() {
+	c.waiting = slices.DeleteFunc(c.waiting, func(b *batch) bool {
+		isDirty := func(key string) bool { _, ok := c.dirty.pods[key]; return ok }
+		if !slices.ContainsFunc(b.pods, isDirty) {
+			return false
+		}
+		for _, key := range b.pods {
+			if !isDirty(key) {
+				c.dirty.pods[key] = b.number
+			}
+			p := c.pods[key]
+			for _, s := range p.next {
+				c.unref(s)
+			}
+			p.next = [2]*set{}
+		}
+		return true
+	})
+}
+
+// batches are the dirty pods, those together that have an address in common, in the order in which they became dirty.
+func (c *Compiler) batches() []*batch {
+	keys := slices.SortedFunc(maps.Keys(c.dirty.pods), func(a, b string) int {
+		return cmp.Or(cmp.Compare(c.dirty.pods[a], c.dirty.pods[b]), cmp.Compare(a, b))
+	})
+	byAddress := map[netip.Addr]*batch{}
+	var out []*batch
+	for _, key := range keys {
+		namespace, _, _ := strings.Cut(key, "/")
+		own := &batch{pods: []string{key}, namespace: namespace, number: c.dirty.pods[key]}
+		out = append(out, own)
+		p := c.pods[key]
+		for _, addresses := range [...][]netip.Addr{p.in, p.spec.Addresses} {
+			for _, addr := range addresses {
+				other := byAddress[addr]
+				byAddress[addr] = own
+				if other == nil || other == own {
+					continue
+				}
+				own.pods = append(own.pods, other.pods...)
+				own.number = min(own.number, other.number)
+				out = slices.DeleteFunc(out, func(b *batch) bool { return b == other })
+				for a, b := range byAddress {
+					if b == other {
+						byAddress[a] = own
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// A queue is batches of which the next one is taken in the order that Step promises.
+type queue struct {
+	compiler    *Compiler
+	first       []*batch
+	byNamespace map[string][]*batch
+}
+
+func (c *Compiler) queue(batches []*batch, first []string) *queue {
+	q := &queue{compiler: c, byNamespace: map[string][]*batch{}}
+	for _, b := range batches {
+		if slices.ContainsFunc(b.pods, func(key string) bool { return slices.Contains(first, key) }) {
+			q.first = append(q.first, b)
+		} else {
+			q.byNamespace[b.namespace] = append(q.byNamespace[b.namespace], b)
+		}
+	}
+	return q
+}
+
+// next takes a batch; nil when there is none.
+func (q *queue) next() *batch {
+	if len(q.first) > 0 {
+		b := q.first[0]
+		q.first = q.first[1:]
+		return b
+	}
+	var next []*batch
+	for namespace, batches := range q.byNamespace {
+		if len(next) == 0 || cmp.Or(cmp.Compare(q.compiler.spent[namespace], q.compiler.spent[next[0].namespace]), cmp.Compare(batches[0].number, next[0].number)) < 0 {
+			next = batches
+		}
+	}
+	if len(next) == 0 {
+		return nil
+	}
+	if b := next[0]; len(next) > 1 {
+		q.byNamespace[b.namespace] = next[1:]
+	} else {
+		delete(q.byNamespace, b.namespace)
+	}
+	return next[0]
+}
+
+// charge adds the steps that work takes to those of a batch's namespace.
+func (c *Compiler) charge(b *batch, work func()) {
+	before := c.work
+	work()
+	c.spent[b.namespace] += c.work - before
+}
+
+// compile finds the sets that the pods of a batch will have. They may still lack rows.
+func (c *Compiler) compile(b *batch, encoded map[*policy.Policy]string) {
+	for _, key := range b.pods {
+		delete(c.dirty.pods, key)
+		p := c.pods[key]
+		if len(p.spec.Addresses) == 0 { // it is gone, or another pod has its addresses
+			p.spec = PodSpec{}
+		}
+		for _, d := range policy.Directions {
+			if p.next[d] = c.set(d, p.spec.Policies, encoded); p.next[d] != nil {
+				p.next[d].refs++
+			}
+		}
+	}
+	c.waiting = append(c.waiting, b)
+}
+
+// addRows adds rows that the batch's sets still lack, for as long as there are steps left. It reports whether they lack none.
+func (c *Compiler) addRows(b *batch, left func() bool) bool {
+	for _, key := range b.pods {
+		for _, s := range c.pods[key].next {
+			if s != nil && !c.finish(s, left) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// finish adds the rows that a new set lacks, for as long as there are steps left.
+func (c *Compiler) finish(s *set, left func() bool) bool {
+	for len(s.lacks) > 0 {
+		if !left() {
+			return false
+		}
+		cl := s.lacks[0]
+		s.lacks = s.lacks[1:]
+		if cl == c.none || c.classes[cl.id] == cl {
+			c.computeRow(s, cl)
+		}
+	}
+	delete(c.unfinished, s)
+	s.lacks = nil
+	return true
+}
+
+// install gives the pods of a batch their new entries.
+func (c *Compiler) install(b *batch) {
+	was := map[netip.Addr]Pod{}
+	for _, key := range b.pods {
+		for _, addr := range c.pods[key].in {
+			was[addr] = c.maps.Pods[addr]
+			delete(c.maps.Pods, addr)
+		}
+	}
+	for _, key := range b.pods {
+		p := c.pods[key]
+		p.in = p.spec.Addresses
+		if len(p.in) == 0 {
+			delete(c.pods, key)
+		}
+		entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.IfIndex}
+		for d, s := range p.next {
+			if s != nil {
+				entry.Sets[d] = s.id
+			}
+			c.unref(p.sets[d])
+		}
+		p.sets, p.next = p.next, [2]*set{}
+		for _, addr := range p.in {
+			c.maps.Pods[addr] = entry
+			old, ok := was[addr]
+			c.movePod(addr, old, entry)
+			if !ok || old != entry {
+				c.narrow(addr)
+				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
+			}
+		}
+	}
+	for addr, old := range was {
+		if _, ok := c.maps.Pods[addr]; !ok {
+			c.movePod(addr, old, Pod{})
+			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
+		}
+	}
+}
+
+// flush hands out the journal. Matchers of sets that lack rows stay.
+func (c *Compiler) flush() Changes {
+	c.matching = slices.DeleteFunc(c.matching, func(s *set) bool {
+		if _, ok := c.unfinished[s]; ok {
+			return false
+		}
+		s.matcher = nil
+		return true
+	})
+	out := c.changes
+	c.changes = Changes{}
+	return out
+}

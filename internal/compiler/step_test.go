@@ -1,0 +1,152 @@
+package compiler
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+func podAt(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}) }
+
+func installed(changes Changes) []netip.Addr {
+	var out []netip.Addr
+	for _, w := range changes.Pods {
+		out = append(out, w.Key)
+	}
+	return out
+}
+
+// A set whose rows take many steps is written in parts, and its pod has its entry of before until the last.
+func TestAPodChangesWhenItsSetIsComplete(t *testing.T) {
+	c := New()
+	c.SetPod("shop/p", PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{ingress("before", onPort(policy.Rule{Everyone: true}, tcp(22, 22)))}})
+	c.Commit()
+	c.SetPod("shop/p", PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{overlappingRules("after", 40, 1, 4, 0)}})
+	steps, most := 0, 0
+	for more := true; more; steps++ {
+		if d := decide(c, nth(0).Addr(), 22); d.Action != policy.Allow {
+			t.Fatalf("%v after %d steps, and the set is not complete", d, steps)
+		}
+		before := c.work
+		_, more = c.Step(200)
+		if steps > 0 {
+			most = max(most, c.work-before)
+		}
+	}
+	if d := decide(c, nth(0).Addr(), 22); d.Action == policy.Allow {
+		t.Errorf("%v after the last step", d)
+	}
+	if d := decide(c, nth(0).Addr(), 9); d.Action != policy.Allow {
+		t.Errorf("%v after the last step", d)
+	}
+	if steps < 10 || most > 4000 {
+		t.Errorf("%d steps, the most expensive of %d", steps, most)
+	}
+}
+
+// While a namespace's policies take long, the pods of others do not wait, and a pod that is asked for comes first.
+func TestAnExpensiveNamespaceDelaysItself(t *testing.T) {
+	small := ingress("small", onPort(policy.Rule{Everyone: true}, tcp(22, 22)))
+	c := New()
+	for i := range 20 {
+		c.SetPod(fmt.Sprint("evil/", i), PodSpec{Addresses: []netip.Addr{podAt(i)}, Policies: []*policy.Policy{overlappingRules(fmt.Sprint("p", i), 60, 1, 10, 0)}})
+	}
+	for i := range 5 {
+		c.SetPod(fmt.Sprint("good/", i), PodSpec{Addresses: []netip.Addr{podAt(100 + i)}, Policies: []*policy.Policy{small}})
+	}
+	const step = 20_000
+	done := map[netip.Addr]int{}
+	n := 0
+	for more := true; more; n++ {
+		if n == 4 {
+			c.SetPod("late/0", PodSpec{Addresses: []netip.Addr{podAt(200)}, Policies: []*policy.Policy{small}})
+		}
+		var first []string
+		if n >= 2 {
+			first = []string{"evil/19"}
+		}
+		var changes Changes
+		changes, more = c.Step(step, first...)
+		for _, addr := range installed(changes) {
+			done[addr] = n
+		}
+	}
+	if len(done) != 26 || n < 20 {
+		t.Fatalf("%d pods are done after %d steps", len(done), n)
+	}
+	for i := range 5 {
+		if at := done[podAt(100+i)]; at > 2 {
+			t.Errorf("pod %d of a namespace that costs little comes in step %d of %d", i, at, n)
+		}
+	}
+	if at := done[podAt(200)]; at > 5 {
+		t.Errorf("a pod that came in step 4 is done in %d of %d", at, n)
+	}
+	for i := range 19 {
+		if done[podAt(i)] < done[podAt(19)] && done[podAt(i)] > 3 {
+			t.Errorf("evil/%d comes in step %d, before the pod that is first, in %d", i, done[podAt(i)], done[podAt(19)])
+		}
+	}
+}
+
+// An address that goes from one pod to another has an entry all the time, though steps are taken one by one.
+func TestAnAddressMovesInOneStep(t *testing.T) {
+	c := New()
+	spec := func(i int, name string) PodSpec {
+		return PodSpec{Addresses: []netip.Addr{podAt(i)}, Policies: []*policy.Policy{overlappingRules(name, 10, 1, 2, 0)}}
+	}
+	for i := range 4 {
+		c.SetPod(fmt.Sprint("shop/", i), spec(i, fmt.Sprint("p", i)))
+	}
+	c.Commit()
+	c.DeletePod("shop/0")
+	for i := 1; i < 4; i++ {
+		c.SetPod(fmt.Sprint("shop/", i), spec(i-1, fmt.Sprint("q", i)))
+	}
+	mirror := cloneMaps(c.Maps())
+	for more := true; more; {
+		var changes Changes
+		changes, more = c.Step(1)
+		changes.steps(mirror, func() {
+			for i := range 3 {
+				if _, ok := mirror.Pods[podAt(i)]; !ok {
+					t.Fatalf("%v has no entry", podAt(i))
+				}
+			}
+		})
+	}
+	checkEqual(t, "mirror", mirror, c.Maps())
+	if _, ok := c.Maps().Pods[podAt(3)]; ok {
+		t.Error("the last address is no pod's and has an entry")
+	}
+}
+
+// A pod that changes again, or goes, while its set is not complete leaves nothing behind.
+func TestAPodChangesWhileItsSetIsIncomplete(t *testing.T) {
+	c := New()
+	set := func(name string) {
+		c.SetPod("shop/p", PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{overlappingRules(name, 40, 1, 4, 0)}})
+	}
+	for i := range 5 {
+		set(fmt.Sprint("p", i))
+		c.Step(100)
+		c.Step(100)
+		if i%2 == 0 {
+			c.Collect()
+		}
+	}
+	set("p0")
+	c.Commit()
+	if got := c.Set(c.Maps().Pods[podAddr].Sets[policy.Ingress]); len(got) != 1 || got[0].ID.Name != "p0" {
+		t.Errorf("in force: %v", got)
+	}
+	set("p9")
+	c.Step(100)
+	c.DeletePod("shop/p")
+	checkNothingLeft(t, c, &world{})
+	if len(c.waiting)+len(c.unfinished)+len(c.matching)+len(c.spent) > 0 {
+		t.Error("something waits")
+	}
+}
