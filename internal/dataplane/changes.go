@@ -15,7 +15,7 @@ type Changes struct {
 	addresses  mapChanges[bpf.FilterAddress, uint32]
 	networks   mapChanges[bpf.FilterNetworkKey, uint32]
 	rows       mapChanges[bpf.FilterRowKey, bpf.FilterRow]
-	ports      mapChanges[bpf.FilterPortKey, bpf.FilterRule]
+	ports      mapChanges[bpf.FilterPortKey, bpf.FilterDecision]
 	interfaces mapChanges[uint32, bpf.FilterInterface]
 }
 
@@ -35,7 +35,7 @@ type target struct {
 	addresses  store[bpf.FilterAddress, uint32]
 	networks   store[bpf.FilterNetworkKey, uint32]
 	rows       store[bpf.FilterRowKey, bpf.FilterRow]
-	ports      store[bpf.FilterPortKey, bpf.FilterRule]
+	ports      store[bpf.FilterPortKey, bpf.FilterDecision]
 	interfaces store[uint32, bpf.FilterInterface]
 }
 

@@ -14,7 +14,7 @@ type Contents struct {
 	Addresses  map[bpf.FilterAddress]uint32
 	Networks   map[bpf.FilterNetworkKey]uint32
 	Rows       map[bpf.FilterRowKey]bpf.FilterRow
-	Ports      map[bpf.FilterPortKey]bpf.FilterRule
+	Ports      map[bpf.FilterPortKey]bpf.FilterDecision
 	Interfaces map[uint32]bpf.FilterInterface
 }
 
@@ -47,8 +47,8 @@ var (
 	rowForm = form[compiler.RowKey, compiler.Row, bpf.FilterRowKey, bpf.FilterRow]{
 		encodeKey: encodeRowKey, decodeKey: decodeRowKey, encodeValue: encodeRow, decodeValue: decodeRow,
 	}
-	portForm = form[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterRule]{
-		encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeVerdict, decodeValue: decodeVerdict,
+	portForm = form[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterDecision]{
+		encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeDecision, decodeValue: decodeDecision,
 	}
 	interfaceForm = form[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
 		encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface, decodeValue: decodeInterface,

@@ -22,9 +22,9 @@ func nothing() error { return nil }
 // strange puts entries among the contents that no Tables could express.
 func strange(r *rand.Rand, c *dataplane.Contents) {
 	c.Networks[bpf.FilterNetworkKey{Prefixlen: uint32(r.IntN(96)), Addr: mapped("10.0.0.1")}] = 1
-	c.Ports[bpf.FilterPortKey{Prefixlen: uint32(r.IntN(48)), Table: 1}] = bpf.FilterRule{Action: 7}
-	c.Ports[bpf.FilterPortKey{Prefixlen: 64, Table: 1, Pad: 9}] = bpf.FilterRule{}
-	c.Rows[bpf.FilterRowKey{Set: 1}] = bpf.FilterRow{Otherwise: bpf.FilterRule{Pad: [2]uint8{1, 2}}}
+	c.Ports[bpf.FilterPortKey{Prefixlen: uint32(r.IntN(48)), PortList: 1}] = bpf.FilterDecision{Action: 7}
+	c.Ports[bpf.FilterPortKey{Prefixlen: 64, PortList: 1, Pad: 9}] = bpf.FilterDecision{}
+	c.Rows[bpf.FilterRowKey{Set: 1}] = bpf.FilterRow{DefaultDecision: bpf.FilterDecision{Pad: [2]uint8{1, 2}}}
 	c.Interfaces[uint32(r.IntN(3))] = bpf.FilterInterface{Kind: 1 << 20}
 }
 

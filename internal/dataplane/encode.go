@@ -80,19 +80,19 @@ func decodeRowKey(k bpf.FilterRowKey) compiler.RowKey {
 }
 
 func encodeRow(r compiler.Row) bpf.FilterRow {
-	return bpf.FilterRow{Table: uint32(r.PortList), Otherwise: encodeVerdict(r.Default)}
+	return bpf.FilterRow{PortList: uint32(r.PortList), DefaultDecision: encodeDecision(r.Default)}
 }
 
 func decodeRow(r bpf.FilterRow) compiler.Row {
-	return compiler.Row{PortList: compiler.PortListID(r.Table), Default: decodeVerdict(r.Otherwise)}
+	return compiler.Row{PortList: compiler.PortListID(r.PortList), Default: decodeDecision(r.DefaultDecision)}
 }
 
-func encodeVerdict(v compiler.Decision) bpf.FilterRule {
-	return bpf.FilterRule{Id: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
+func encodeDecision(v compiler.Decision) bpf.FilterDecision {
+	return bpf.FilterDecision{Rule: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
 }
 
-func decodeVerdict(v bpf.FilterRule) compiler.Decision {
-	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Id)}
+func decodeDecision(v bpf.FilterDecision) compiler.Decision {
+	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Rule)}
 }
 
 // portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.
@@ -101,7 +101,7 @@ const portKeyBits = 32 + 8 + 8
 func encodePort(k compiler.PortKey) bpf.FilterPortKey {
 	return bpf.FilterPortKey{
 		Prefixlen: portKeyBits + uint32(k.Bits),
-		Table:     uint32(k.PortList),
+		PortList:  uint32(k.PortList),
 		Protocol:  uint8(k.Protocol),
 		Port:      htons(k.Port),
 	}
@@ -109,7 +109,7 @@ func encodePort(k compiler.PortKey) bpf.FilterPortKey {
 
 func decodePort(k bpf.FilterPortKey) compiler.PortKey {
 	return compiler.PortKey{
-		PortList: compiler.PortListID(k.Table),
+		PortList: compiler.PortListID(k.PortList),
 		Protocol: policy.Protocol(k.Protocol),
 		Port:     htons(k.Port),
 		Bits:     uint8(k.Prefixlen - portKeyBits),

@@ -45,7 +45,7 @@ func EncodeChanges(c compiler.Changes) Changes { return encodeChanges(&c) }
 func NewContents() *Contents {
 	return &Contents{
 		Pods: map[bpf.FilterAddress]bpf.FilterPod{}, Addresses: map[bpf.FilterAddress]uint32{}, Networks: map[bpf.FilterNetworkKey]uint32{},
-		Rows: map[bpf.FilterRowKey]bpf.FilterRow{}, Ports: map[bpf.FilterPortKey]bpf.FilterRule{}, Interfaces: map[uint32]bpf.FilterInterface{},
+		Rows: map[bpf.FilterRowKey]bpf.FilterRow{}, Ports: map[bpf.FilterPortKey]bpf.FilterDecision{}, Interfaces: map[uint32]bpf.FilterInterface{},
 	}
 }
 
@@ -56,7 +56,7 @@ func (c *Contents) Write(changes Changes, after func() error) error {
 		addresses:  plain[bpf.FilterAddress, uint32]{c.Addresses, after},
 		networks:   plain[bpf.FilterNetworkKey, uint32]{c.Networks, after},
 		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, after},
-		ports:      plain[bpf.FilterPortKey, bpf.FilterRule]{c.Ports, after},
+		ports:      plain[bpf.FilterPortKey, bpf.FilterDecision]{c.Ports, after},
 		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, after},
 	})
 }

@@ -33,7 +33,7 @@ func (j *journal) noting(t target) target {
 		addresses:  noting[bpf.FilterAddress, uint32]{t.addresses, j.addresses},
 		networks:   noting[bpf.FilterNetworkKey, uint32]{t.networks, j.networks},
 		rows:       noting[bpf.FilterRowKey, bpf.FilterRow]{t.rows, j.rows},
-		ports:      noting[bpf.FilterPortKey, bpf.FilterRule]{t.ports, j.ports},
+		ports:      noting[bpf.FilterPortKey, bpf.FilterDecision]{t.ports, j.ports},
 		interfaces: noting[uint32, bpf.FilterInterface]{t.interfaces, j.interfaces},
 	}
 }
@@ -66,7 +66,7 @@ func (j *journal) respecting(t target, before func() error) target {
 		addresses:  respecting[bpf.FilterAddress, uint32]{t.addresses, j.addresses, before},
 		networks:   respecting[bpf.FilterNetworkKey, uint32]{t.networks, j.networks, before},
 		rows:       respecting[bpf.FilterRowKey, bpf.FilterRow]{t.rows, j.rows, before},
-		ports:      respecting[bpf.FilterPortKey, bpf.FilterRule]{t.ports, j.ports, before},
+		ports:      respecting[bpf.FilterPortKey, bpf.FilterDecision]{t.ports, j.ports, before},
 		interfaces: respecting[uint32, bpf.FilterInterface]{t.interfaces, j.interfaces, before},
 	}
 }

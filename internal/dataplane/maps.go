@@ -17,7 +17,7 @@ type kernelMaps struct {
 	addresses  *kernelMap[bpf.FilterAddress, uint32]
 	networks   *kernelMap[bpf.FilterNetworkKey, uint32]
 	rows       *kernelMap[bpf.FilterRowKey, bpf.FilterRow]
-	ports      *kernelMap[bpf.FilterPortKey, bpf.FilterRule]
+	ports      *kernelMap[bpf.FilterPortKey, bpf.FilterDecision]
 	interfaces *kernelMap[uint32, bpf.FilterInterface]
 }
 

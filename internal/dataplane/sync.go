@@ -115,13 +115,13 @@ func (d *Dataplane) makeRoom(c *Changes, t target) error {
 		sets[p.Sets[0]], sets[p.Sets[1]] = true, true
 	}
 	for k, r := range rows {
-		lists[r.Table] = lists[r.Table] || sets[k.Set]
+		lists[r.PortList] = lists[r.PortList] || sets[k.Set]
 	}
 	var unused Changes
 	unused.addresses.deletes = c.addresses.deletes
 	unused.networks.deletes = c.networks.deletes
 	unused.rows.deletes = slices.DeleteFunc(slices.Clone(c.rows.deletes), func(k bpf.FilterRowKey) bool { return sets[k.Set] })
-	unused.ports.deletes = slices.DeleteFunc(slices.Clone(c.ports.deletes), func(k bpf.FilterPortKey) bool { return lists[k.Table] })
+	unused.ports.deletes = slices.DeleteFunc(slices.Clone(c.ports.deletes), func(k bpf.FilterPortKey) bool { return lists[k.PortList] })
 	return unused.write(t)
 }
 

@@ -103,16 +103,16 @@ func TestSyncHealsAndCounts(t *testing.T) {
 	}
 
 	m := d.Maps()
-	check(t, m.Addresses.Put(mapped("10.0.0.0"), uint32(7)))                                                  // wrong
-	check(t, m.Addresses.Put(mapped("10.0.9.9"), uint32(7)))                                                  // extra
-	check(t, m.Addresses.Delete(mapped("10.0.0.1")))                                                          // missing
-	check(t, m.Networks.Delete(bpf.FilterNetworkKey{Prefixlen: 96, Addr: mapped("0.0.0.0")}))                 // missing, and stands always
-	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 0}, uint32(7)))                                   // extra: ::/0
-	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 90, Addr: mapped("0.0.0.0")}, uint32(7)))         // extra, no prefix of ours
-	check(t, m.Pods.Put(mapped("10.0.0.0"), bpf.FilterPod{Sets: [2]uint32{1, 2}}))                            // wrong
-	check(t, m.Rows.Put(bpf.FilterRowKey{Set: 1, Class: 1}, bpf.FilterRow{Table: 3}))                         // wrong
-	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 48, Table: 9, Protocol: 6}, bpf.FilterRule{Action: 1})) // extra
-	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 3, Table: 1, Protocol: 17}, bpf.FilterRule{Action: 1})) // extra, no prefix of ours
+	check(t, m.Addresses.Put(mapped("10.0.0.0"), uint32(7)))                                                         // wrong
+	check(t, m.Addresses.Put(mapped("10.0.9.9"), uint32(7)))                                                         // extra
+	check(t, m.Addresses.Delete(mapped("10.0.0.1")))                                                                 // missing
+	check(t, m.Networks.Delete(bpf.FilterNetworkKey{Prefixlen: 96, Addr: mapped("0.0.0.0")}))                        // missing, and stands always
+	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 0}, uint32(7)))                                          // extra: ::/0
+	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 90, Addr: mapped("0.0.0.0")}, uint32(7)))                // extra, no prefix of ours
+	check(t, m.Pods.Put(mapped("10.0.0.0"), bpf.FilterPod{Sets: [2]uint32{1, 2}}))                                   // wrong
+	check(t, m.Rows.Put(bpf.FilterRowKey{Set: 1, Class: 1}, bpf.FilterRow{PortList: 3}))                             // wrong
+	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 48, PortList: 9, Protocol: 6}, bpf.FilterDecision{Action: 1})) // extra
+	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 3, PortList: 1, Protocol: 17}, bpf.FilterDecision{Action: 1})) // extra, no prefix of ours
 
 	drift := sync(t, d, want)
 	if got := fmt.Sprint(drift); got != "[{pods 0 1 0} {addresses 1 1 1} {networks 1 0 2} {rows 0 1 0} {ports 0 0 2} {interfaces 0 0 0}]" {

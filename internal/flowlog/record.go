@@ -41,20 +41,38 @@ func newRecorder(node string, directory Directory) *recorder {
 	return &recorder{node: node, directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
 }
 
-var verdicts = map[events.Verdict]string{
-	events.Allow:     agentapi.VerdictAccept,
-	events.Deny:      agentapi.VerdictDeny,
-	events.AuditDeny: agentapi.VerdictAuditDeny,
+// verdictOf is a verdict as lines of the flow log have it.
+func verdictOf(v events.Verdict) string {
+	switch v {
+	case events.Allow:
+		return agentapi.VerdictAccept
+	case events.Deny:
+		return agentapi.VerdictDeny
+	case events.AuditDeny:
+		return agentapi.VerdictAuditDeny
+	}
+	return v.String()
 }
 
-var reasons = map[events.Reason]string{
-	events.ReasonRule:       agentapi.ReasonPolicy,
-	events.ReasonDefault:    agentapi.ReasonDefaultDeny,
-	events.ReasonUnparsable: agentapi.ReasonUnparsable,
-	events.ReasonInvalid:    agentapi.ReasonInvalid,
-	events.ReasonRevoked:    agentapi.ReasonRevoked,
-	events.ReasonSpoofed:    agentapi.ReasonSpoofed,
-	events.ReasonUnknown:    agentapi.ReasonUnknown,
+// reasonOf is a reason as lines of the flow log have it.
+func reasonOf(r events.Reason) string {
+	switch r {
+	case events.ReasonRule:
+		return agentapi.ReasonPolicy
+	case events.ReasonDefault:
+		return agentapi.ReasonDefaultDeny
+	case events.ReasonUnparsable:
+		return agentapi.ReasonUnparsable
+	case events.ReasonInvalid:
+		return agentapi.ReasonInvalid
+	case events.ReasonRevoked:
+		return agentapi.ReasonRevoked
+	case events.ReasonSpoofed:
+		return agentapi.ReasonSpoofed
+	case events.ReasonUnknown:
+		return agentapi.ReasonUnknown
+	}
+	return r.String()
 }
 
 // record says what an event means.
@@ -63,8 +81,8 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 		Time:        e.Time,
 		Node:        r.node,
 		Direction:   e.Direction.String(),
-		Verdict:     verdicts[e.Verdict],
-		Reason:      reasons[e.Reason],
+		Verdict:     verdictOf(e.Verdict),
+		Reason:      reasonOf(e.Reason),
 		Source:      r.endpoint(e.Source),
 		Destination: r.endpoint(e.Destination),
 		Count:       e.Packets,
@@ -92,6 +110,8 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 		if e.Set == dataplane.DenyAll {
 			out.Reason = agentapi.ReasonMapFull
 		}
+	case events.ReasonUnparsable, events.ReasonInvalid, events.ReasonRevoked, events.ReasonSpoofed, events.ReasonUnknown:
+		// No policy decided.
 	}
 	return out
 }

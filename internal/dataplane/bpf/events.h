@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Events: what the flow log is told about verdicts. The first packet of a kind makes an event; those that follow are
- * counted under its key, until user space reads the counts. Each pod may make so many events a second; what goes beyond
- * is one count for the pod. So a flood costs two look-ups a packet, and every packet is in one event or one count.
+ * Events: what the flow log learns about verdicts. The first packet of a kind makes an event; the program counts those
+ * that follow under its key, until user space reads the counts. Each pod may make a number of events per second; the
+ * rest is one count for the pod. So a flood costs two look-ups per packet, and every packet is in one event or one count.
  */
 #pragma once
 
-/* One end's verdict about one packet. Its form is between this program and the agent that loaded it, no API. */
+/* The verdict for one end about one packet. Only this program and the agent that loaded it use this form: it is no API. */
 struct event {
 	__u64 time;                  /* bpf_ktime_get_ns */
 	struct address src, dst;     /* as judged: after DNAT, before SNAT */
@@ -14,7 +14,7 @@ struct event {
 	__u32 rule;
 	__u32 set;
 	__u32 pod_flags;
-	__u32 ifindex; /* that the packet came in by */
+	__u32 ifindex; /* of the interface that the packet came in by */
 	__u32 bytes;
 	__u16 sport, dport;
 	__u16 original_dport;
@@ -26,7 +26,7 @@ struct event {
 	__u8 pad;
 };
 
-/* What packets have in common that are counted together. In a pod's own count only that pod's end is there. */
+/* What packets that are counted together have in common. A pod's own count has only the pod's end. */
 struct repeat_key {
 	struct address src, dst;
 	__u32 rule;
@@ -63,7 +63,7 @@ struct repeats {
 	__uint(value_size, sizeof(struct repeat));
 };
 
-/* User space puts another map into the one slot and reads the former in peace: no packet is being counted there any more. */
+/* User space puts another map into the one slot and then reads the former one, in which no packet is counted any more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
@@ -71,7 +71,7 @@ struct {
 	__array(values, struct repeats);
 } counting SEC(".maps");
 
-/* When a pod's events so far would have come at an even pace; 0:0 stands for packets that are nobody's. */
+/* When the events of a pod so far would have come at an even pace. The zero address stands for packets of no pod. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
@@ -79,12 +79,12 @@ struct {
 	__type(value, __u64);
 } paces SEC(".maps");
 
-/* Nanoseconds between two events of a pod in the long run, 0 for no limit; and how far a pod may be ahead of that. */
+/* Nanoseconds between two events of a pod in the long run, 0 for no limit, and how far a pod may be ahead of that. */
 volatile const __u64 event_pace = 0;
 volatile const __u64 event_ahead = 0;
 
-/* What conntrack knows of the packet as its sender sent it. */
-static __noinline void original(const struct packet *p, struct address *dst, __u16 *dport)
+/* Reads from conntrack where the sender of the packet sent it. */
+static __noinline void read_original(const struct packet *p, struct address *dst, __u16 *dport)
 {
 	__builtin_memset(dst, 0, sizeof(*dst));
 	*dport = 0;
@@ -100,16 +100,16 @@ static __noinline void original(const struct packet *p, struct address *dst, __u
 }
 
 /* The generic cell rate algorithm: a token bucket in one number. */
-static __noinline bool may_tell(const struct address *who)
+static __noinline bool may_make_event(const struct address *end)
 {
 	__u64 now = bpf_ktime_get_ns(), due, next, *pace;
 
 	if (!event_pace)
 		return true;
-	pace = bpf_map_lookup_elem(&paces, who);
+	pace = bpf_map_lookup_elem(&paces, end);
 	if (!pace) {
 		next = now + event_pace;
-		bpf_map_update_elem(&paces, who, &next, BPF_ANY);
+		bpf_map_update_elem(&paces, end, &next, BPF_ANY);
 		return true;
 	}
 	for (int i = 0; i < 4; i++) { /* once more where another CPU was first */
@@ -123,12 +123,12 @@ static __noinline bool may_tell(const struct address *who)
 	return false;
 }
 
-static __noinline void fill(struct event *e, const struct packet *p, const struct repeat_key *k, const struct pod *pod)
+static __noinline void fill_event(struct event *e, const struct packet *p, const struct repeat_key *k, const struct pod *pod)
 {
 	e->time = bpf_ktime_get_ns();
 	e->src = k->src;
 	e->dst = k->dst;
-	original(p, &e->original_dst, &e->original_dport);
+	read_original(p, &e->original_dst, &e->original_dport);
 	e->rule = k->rule;
 	e->set = k->set;
 	e->pod_flags = pod ? pod->flags : 0;
@@ -144,24 +144,24 @@ static __noinline void fill(struct event *e, const struct packet *p, const struc
 	e->pad = 0;
 }
 
-static __always_inline bool submit(const struct packet *p, const struct repeat_key *k, const struct pod *pod)
+static __always_inline bool submit_event(const struct packet *p, const struct repeat_key *k, const struct pod *pod)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
 	if (!e)
 		return false;
-	fill(e, p, k, pod);
+	fill_event(e, p, k, pod);
 	bpf_ringbuf_submit(e, 0);
 	return true;
 }
 
-/* Begins to count under a key, unless it was begun. */
-static __noinline void begin(void *counts, const struct repeat_key *k, const struct packet *p, const struct pod *pod)
+/* Begins a count under a key, unless there is one. */
+static __noinline void begin_count(void *counts, const struct repeat_key *k, const struct packet *p, const struct pod *pod)
 {
 	struct repeat fresh = { .pod_flags = pod ? pod->flags : 0, .ifindex = p->ifindex };
 
 	if (!k->unlisted)
-		original(p, &fresh.original_dst, &fresh.original_dport);
+		read_original(p, &fresh.original_dst, &fresh.original_dport);
 	bpf_map_update_elem(counts, k, &fresh, BPF_NOEXIST);
 }
 
@@ -174,7 +174,7 @@ static __noinline void count_repeat(struct repeat *r, __u32 bytes)
 	__sync_fetch_and_add(&r->bytes, bytes);
 }
 
-static __always_inline bool add(void *counts, const struct repeat_key *k, const struct packet *p)
+static __always_inline bool add_to_count(void *counts, const struct repeat_key *k, const struct packet *p)
 {
 	struct repeat *r = bpf_map_lookup_elem(counts, k);
 

@@ -16,14 +16,14 @@ extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dy
 extern void *bpf_dynptr_slice(const struct bpf_dynptr *ptr, __u32 offset, void *buffer, __u32 buffer_size) __ksym;
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
-#include "tables.h"
+#include "maps.h"
 #include "packet.h"
 #include "events.h"
 #include "report.h"
 
 char _license[] SEC("license") = "GPL";
 
-/* What becomes of an address that nobody knows, behind a workload's interface. */
+/* dataplane.Guard: what becomes of an unknown address behind a workload's interface. */
 enum guard {
 	GUARD_OFF,
 	GUARD_AUDIT,
@@ -32,9 +32,9 @@ enum guard {
 
 /* Set before the program is loaded. */
 volatile const enum guard guarded = GUARD_OFF;
-volatile const bool audited = false; /* nothing is refused on this node */
+volatile const bool audited = false; /* nothing is denied on this node for another reason than policies */
 
-/* Set while there are pods that the map has no room for: whoever is not in it may be one. */
+/* Set while the map has no room for some pods: an unknown address may be one of theirs. */
 volatile bool pods_full = false;
 
 /* Goes up when the agent begins to write to the maps and when it ends: odd in between. */
@@ -49,10 +49,10 @@ static __always_inline bool is_related(unsigned long nfct)
 }
 
 /*
- * Conntrack's answer: does the packet belong to a flow whose first packet passed here?
+ * Asks conntrack whether the packet belongs to a flow whose first packet passed here.
  *
- * ESTABLISHED and its replies do. NEW only means that nobody answered yet; an entry is CONFIRMED when its first packet
- * has left the stack. A kernel whose BTF lacks struct nf_conn judges every NEW packet, at a higher cost and to the same end.
+ * ESTABLISHED and replies do. NEW only means that there was no answer yet; an entry is CONFIRMED when its first packet
+ * has left the stack. On a kernel whose BTF lacks struct nf_conn every NEW packet is judged: slower, with the same result.
  */
 static __always_inline bool passed_before(unsigned long nfct)
 {
@@ -70,8 +70,9 @@ static __always_inline bool passed_before(unsigned long nfct)
 }
 
 /*
- * Reads an entry of a map that the agent writes to meanwhile. The kernel gives the memory of an entry that is replaced to the next one that
- * is written, whoever may still be reading it. So what was read counts if nobody wrote, or if the entry is still in its place.
+ * Reads an entry of a map that the agent may be writing to. The kernel gives the memory of a replaced entry to the next
+ * one that is written, also while a program still reads it. So the value counts if the agent wrote nothing meanwhile, or
+ * if the entry is still in its place.
  */
 static __always_inline bool read_entry(void *map, const struct address *key, void *value, __u32 size)
 {
@@ -107,8 +108,8 @@ static __always_inline const struct pod *find_pod(const struct address *a, struc
 	return read_entry(&pods, a, pod, sizeof(*pod)) ? pod : NULL;
 }
 
-/* What the set says about the peer and the port, as compiler.Tables defines. NULL: Deny of rule 0. */
-static __always_inline const struct rule *look_up(const struct packet *p, __u32 set, const struct address *peer)
+/* The decision of a set about the peer and the port, as compiler.Maps defines it. NULL: Deny of rule 0. */
+static __always_inline const struct decision *look_up(const struct packet *p, __u32 set, const struct address *peer)
 {
 	struct row_key key = { .set = set, .class = class_of(peer) };
 	struct row *row = bpf_map_lookup_elem(&rows, &key);
@@ -119,92 +120,92 @@ static __always_inline const struct rule *look_up(const struct packet *p, __u32 
 	}
 	if (!row)
 		return NULL;
-	if (row->table) {
+	if (row->port_list) {
 		struct port_key port = {
 			.prefixlen = PORT_KEY_EXACT,
-			.table = row->table,
+			.port_list = row->port_list,
 			.protocol = p->protocol,
 			.port = bpf_htons(p->dport),
 		};
-		struct rule *rule = bpf_map_lookup_elem(&ports, &port);
+		struct decision *decision = bpf_map_lookup_elem(&ports, &port);
 
-		if (rule)
-			return rule;
+		if (decision)
+			return decision;
 	}
-	return &row->otherwise;
+	return &row->default_decision;
 }
 
-/* An audited pod's refusals pass. */
-static __always_inline enum verdict refusal(const struct pod *pod)
+/* The verdict for what is denied: it passes if it is audited. */
+static __always_inline enum verdict denial(bool is_audited)
 {
-	return pod->flags & POD_AUDIT ? VERDICT_AUDIT : VERDICT_DENY;
+	return is_audited ? VERDICT_AUDIT : VERDICT_DENY;
 }
 
-/* Judges one direction of the packet for the pod at one end of it. */
-static __noinline bool judge(const struct packet *p, const struct pod *pod, enum direction direction)
+/* Judges one direction of the packet by the policies of the pod at one end of it. */
+static __noinline enum verdict judge(const struct packet *p, const struct pod *pod, enum direction direction)
 {
 	__u32 set = pod->sets[direction & 1];
-	struct judgement j = { .tier = TIER_NETWORK_POLICY, .reason = REASON_DEFAULT };
-	const struct rule *rule;
+	struct finding f = { .tier = TIER_NETWORK_POLICY, .reason = REASON_DEFAULT };
+	const struct decision *decision;
 
 	if (!set)
-		return true;
-	rule = look_up(p, set, direction == EGRESS ? &p->dst : &p->src);
-	if (rule) {
-		j.rule = rule->id;
-		j.tier = rule->tier;
-		j.reason = rule->id ? REASON_RULE : REASON_DEFAULT;
+		return VERDICT_ALLOW;
+	decision = look_up(p, set, direction == EGRESS ? &p->dst : &p->src);
+	if (decision) {
+		f.rule = decision->rule;
+		f.tier = decision->tier;
+		f.reason = decision->rule ? REASON_RULE : REASON_DEFAULT;
 	}
-	j.verdict = rule && rule->action == ACTION_ACCEPT ? VERDICT_ACCEPT : refusal(pod);
-	report(p, direction, pod, &j);
-	return j.verdict != VERDICT_DENY;
+	f.verdict = decision && decision->action == ACTION_ALLOW ? VERDICT_ALLOW : denial(pod->flags & POD_AUDIT);
+	report(p, direction, pod, &f);
+	return f.verdict;
 }
 
-/* Refuses a packet that cannot be read where the pod is isolated. */
-static __noinline bool refuse_unparsable(const struct packet *p, const struct pod *pod, enum direction direction)
+/* Judges a packet that cannot be read: it is denied if the pod is isolated. */
+static __noinline enum verdict judge_unparsable(const struct packet *p, const struct pod *pod, enum direction direction)
 {
-	struct judgement j = { .reason = REASON_UNPARSABLE };
+	struct finding f = { .reason = REASON_UNPARSABLE };
 
 	if (!pod->sets[direction & 1])
-		return true;
-	j.verdict = refusal(pod);
-	report(p, direction, pod, &j);
-	return j.verdict != VERDICT_DENY;
+		return VERDICT_ALLOW;
+	f.verdict = denial(pod->flags & POD_AUDIT);
+	report(p, direction, pod, &f);
+	return f.verdict;
 }
 
-/* Refuses a packet for what it is, whatever policies say. An audited one passes. */
-static __noinline bool refuse(const struct packet *p, enum direction direction, enum reason reason, bool audited)
+/* Denies a packet for another reason than policies. */
+static __noinline enum verdict deny(const struct packet *p, enum direction direction, enum reason reason, bool is_audited)
 {
-	struct judgement j = { .verdict = audited ? VERDICT_AUDIT : VERDICT_DENY, .reason = reason };
+	struct finding f = { .verdict = denial(is_audited), .reason = reason };
 
-	report(p, direction, NULL, &j);
-	return audited;
+	report(p, direction, NULL, &f);
+	return f.verdict;
 }
 
 static __always_inline int drop(const struct packet *p, enum reason reason)
 {
-	refuse(p, EGRESS, reason, false);
+	deny(p, EGRESS, reason, false);
 	return NF_DROP;
 }
 
 /*
- * What comes out of a pod's own interface must bear that pod's address. The reverse is no rule: a pod's packet may come
- * in by another interface, as when it left the node and came back.
+ * A packet out of a pod's own interface must have one of that pod's addresses. The reverse is no rule: a pod's packet may
+ * come in by another interface, as when it left the node and came back.
  */
-static __always_inline bool has_true_source(const struct packet *p, const struct pod *source)
+static __always_inline enum verdict judge_source(const struct packet *p, const struct pod *source)
 {
 	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
 
 	if (!in || in->kind != INTERFACE_POD || (source && source->ifindex == p->ifindex))
-		return true;
-	return refuse(p, EGRESS, REASON_SPOOFED, in->flags & POD_AUDIT);
+		return VERDICT_ALLOW;
+	return deny(p, EGRESS, REASON_SPOOFED, in->flags & POD_AUDIT);
 }
 
 /*
- * A router on the way may say what went wrong with a flow, and so may either end, but no pod that has no part in it:
- * conntrack believes whoever knows the flow. Behind a pod's own interface there is no router.
+ * A router on the way may report what went wrong with a flow, and so may either end. Another pod may not: conntrack
+ * accepts a report from every sender that names the flow. Behind a pod's own interface there is no router.
  */
-static __noinline bool may_speak_of_flow(const struct packet *p, const struct pod *source)
+static __noinline bool may_report_on_flow(const struct packet *p, const struct pod *source)
 {
 	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
 	struct nf_conn *ct;
@@ -223,8 +224,8 @@ static __noinline bool may_speak_of_flow(const struct packet *p, const struct po
 	return is_same(&p->src, &client) || is_same(&p->src, &server);
 }
 
-/* An interface of a kind that pods are behind, unless it is known to lead out. */
-static __noinline bool is_workloads(struct net_device *dev)
+/* Pods are behind interfaces of these kinds, unless the interface is known to lead out of the node. */
+static __noinline bool is_workload_interface(struct net_device *dev)
 {
 	struct interface *known;
 	struct in6_addr *kind;
@@ -243,39 +244,40 @@ static __noinline bool is_workloads(struct net_device *dev)
 	return !known || known->kind != INTERFACE_UPLINK;
 }
 
-/* Where it was asked for, or where pods do not fit, a pod that nobody knows neither sends nor gets a packet. */
-static __always_inline bool ends_are_known(const struct packet *p, const struct nf_hook_state *state, const struct pod *source, const struct pod *destination)
+/* With a guard, or while some pods do not fit in the map, an unknown pod neither sends nor receives a packet. */
+static __always_inline enum verdict judge_unknown(const struct packet *p, const struct nf_hook_state *state,
+						  const struct pod *source, const struct pod *destination)
 {
-	const bool passes = guarded == GUARD_AUDIT || audited;
+	const bool is_audited = guarded == GUARD_AUDIT || audited;
 
 	if (guarded == GUARD_OFF && !pods_full)
-		return true;
-	if (!source && is_workloads(state->in) && !refuse(p, EGRESS, REASON_UNKNOWN, passes))
-		return false;
-	if (!destination && is_workloads(state->out) && !refuse(p, INGRESS, REASON_UNKNOWN, passes))
-		return false;
-	return true;
+		return VERDICT_ALLOW;
+	if (!source && is_workload_interface(state->in) && deny(p, EGRESS, REASON_UNKNOWN, is_audited) == VERDICT_DENY)
+		return VERDICT_DENY;
+	if (!destination && is_workload_interface(state->out) && deny(p, INGRESS, REASON_UNKNOWN, is_audited) == VERDICT_DENY)
+		return VERDICT_DENY;
+	return VERDICT_ALLOW;
 }
 
 /*
- * The stack forwards no address of a link, but a bridge does, between its pods: policies know them by other addresses, and
- * who is behind these cannot be told.
+ * The stack does not forward link-local addresses, but a bridge does between its pods. Policies contain other addresses
+ * of these pods, so they cannot judge such a packet.
  */
-static __always_inline bool is_beside_policies(const struct packet *p)
+static __always_inline bool is_link_local_traffic(const struct packet *p)
 {
 	return is_link_local(&p->dst) || (is_link_local(&p->src) && !is_multicast(&p->dst));
 }
 
 /*
- * A pod that reaches itself through its own Service cannot be cut off from itself. Where the pod's interface is known
- * the packet must have come out of it: anybody can write another's address into both fields.
+ * A pod that reaches itself through its own Service is always allowed. Where the pod's interface is known the packet must
+ * have come out of it: any sender can write another's address into both fields.
  */
 static __always_inline bool is_hairpin(const struct packet *p, const struct pod *pod)
 {
 	return is_same(&p->src, &p->dst) && (!pod || !pod->ifindex || pod->ifindex == p->ifindex);
 }
 
-/* A flow that was cut must not be opened again by the next packet of its other end. A TCP SYN is a flow of its own. */
+/* The next packet of the other end must not open a cut flow again. A TCP SYN is a flow of its own. */
 static __always_inline bool is_revoked(const struct packet *p)
 {
 	struct revoked_key key = { .src = p->src, .dst = p->dst, .sport = p->sport, .dport = p->dport, .protocol = p->protocol };
@@ -287,7 +289,7 @@ static __always_inline bool is_revoked(const struct packet *p)
 	return until && *until > bpf_ktime_get_ns();
 }
 
-/* Judges a packet that conntrack knows nothing of, or only that it is new. */
+/* Judges a packet that has no entry in conntrack, or a new one. */
 static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
 	const struct net_device *in = ctx->state->in;
@@ -303,40 +305,42 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 
 	if (parsed == UNPARSABLE_ADDRESSES)
 		return drop(&p, REASON_UNPARSABLE);
-	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would pass for IPv4 pods */
+	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would be taken for those of IPv4 pods. */
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
 	source = find_pod(&p.src, &sender);
-	if (is_related(nfct) && may_speak_of_flow(&p, source))
+	if (is_related(nfct) && may_report_on_flow(&p, source))
 		return NF_ACCEPT;
 	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
 	if (p.neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
 		return NF_ACCEPT;
-	if (is_beside_policies(&p) && !refuse(&p, EGRESS, REASON_UNKNOWN, audited))
+	if (is_link_local_traffic(&p) && deny(&p, EGRESS, REASON_UNKNOWN, audited) == VERDICT_DENY)
 		return NF_DROP;
 
 	destination = find_pod(&p.dst, &receiver);
-	if (!has_true_source(&p, source) || !ends_are_known(&p, ctx->state, source, destination))
+	if (judge_source(&p, source) == VERDICT_DENY)
+		return NF_DROP;
+	if (judge_unknown(&p, ctx->state, source, destination) == VERDICT_DENY)
 		return NF_DROP;
 	if (parsed == UNPARSABLE) {
-		if (source && !refuse_unparsable(&p, source, EGRESS))
+		if (source && judge_unparsable(&p, source, EGRESS) == VERDICT_DENY)
 			return NF_DROP;
-		if (destination && !refuse_unparsable(&p, destination, INGRESS))
+		if (destination && judge_unparsable(&p, destination, INGRESS) == VERDICT_DENY)
 			return NF_DROP;
 		return NF_ACCEPT;
 	}
 	if (is_hairpin(&p, source))
 		return NF_ACCEPT;
-	if (source && !judge(&p, source, EGRESS))
+	if (source && judge(&p, source, EGRESS) == VERDICT_DENY)
 		return NF_DROP;
-	if (destination && !judge(&p, destination, INGRESS))
+	if (destination && judge(&p, destination, INGRESS) == VERDICT_DENY)
 		return NF_DROP;
 	if (is_revoked(&p))
 		return drop(&p, REASON_REVOKED);
 	return NF_ACCEPT;
 }
 
-/* Nearly every packet ends here, so nothing comes before the question: no map, no stack. */
+/* Nearly every packet ends here, so passed_before comes first: no map, no stack. */
 SEC("netfilter")
 int kidoban(struct bpf_nf_ctx *ctx)
 {

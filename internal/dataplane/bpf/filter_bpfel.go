@@ -18,6 +18,14 @@ type FilterAddress struct {
 	Word [4]uint32
 }
 
+type FilterDecision struct {
+	_      structs.HostLayout
+	Rule   uint32
+	Action uint8
+	Tier   uint8
+	Pad    [2]uint8
+}
+
 type FilterEvent struct {
 	_             structs.HostLayout
 	Time          uint64
@@ -85,7 +93,7 @@ type FilterPod struct {
 type FilterPortKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
-	Table     uint32
+	PortList  uint32
 	Protocol  uint8
 	Pad       uint8
 	Port      uint16
@@ -143,9 +151,9 @@ type FilterRevokedKey struct {
 }
 
 type FilterRow struct {
-	_         structs.HostLayout
-	Table     uint32
-	Otherwise FilterRule
+	_               structs.HostLayout
+	PortList        uint32
+	DefaultDecision FilterDecision
 }
 
 type FilterRowKey struct {
@@ -154,21 +162,13 @@ type FilterRowKey struct {
 	Class uint32
 }
 
-type FilterRule struct {
-	_      structs.HostLayout
-	Id     uint32
-	Action uint8
-	Tier   uint8
-	Pad    [2]uint8
-}
-
 type FilterVerdict uint32
 
 const (
-	FilterVerdictVERDICT_ACCEPT FilterVerdict = 0
-	FilterVerdictVERDICT_DENY   FilterVerdict = 1
-	FilterVerdictVERDICT_AUDIT  FilterVerdict = 2
-	FilterVerdictVERDICTS       FilterVerdict = 3
+	FilterVerdictVERDICT_ALLOW FilterVerdict = 0
+	FilterVerdictVERDICT_DENY  FilterVerdict = 1
+	FilterVerdictVERDICT_AUDIT FilterVerdict = 2
+	FilterVerdictVERDICTS      FilterVerdict = 3
 )
 
 // Names of all BPF objects in the ELF.

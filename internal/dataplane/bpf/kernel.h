@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * What the program knows of the kernel: the few types and fields that it reads, by name. The loader finds their real
- * offsets in the running kernel's BTF (CO-RE), so neither order nor what is left out matters.
+ * The few types and fields of the kernel that the program reads. The loader finds their real offsets by their names in
+ * the running kernel's BTF (CO-RE), so neither the order of fields nor missing fields matter.
  */
 #pragma once
 

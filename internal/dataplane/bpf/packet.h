@@ -2,7 +2,7 @@
 /*
  * Reading a packet. The hook comes after defragmentation and after the stack's own checks (ip_rcv, ip6_rcv,
  * br_validate_ipv4), and the packet may lie in pages: everything is read through a dynptr, which copies where it has to.
- * Nothing is believed twice: each header must lie within what the IP header says is the packet, and that within the skb.
+ * Each header must lie within the packet as the IP header has it, and the packet within the skb.
  */
 #pragma once
 
@@ -20,14 +20,14 @@ struct packet {
 
 enum parsed {
 	PARSED,
-	UNPARSABLE,           /* the addresses are known and nothing else is */
+	UNPARSABLE,           /* only the addresses are known */
 	UNPARSABLE_ADDRESSES, /* nothing is known */
 };
 
 /* More extension headers than any sender has a use for (RFC 8200 has six, each once). */
 #define MAX_EXTENSIONS 8
 
-/* What comes before the upper layer. */
+/* Where the upper layer lies. */
 struct upper {
 	__u32 offset;
 	__u32 end; /* of the packet */
@@ -54,7 +54,7 @@ static __always_inline bool is_same(const struct address *a, const struct addres
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
 }
 
-/* An address as conntrack has it. */
+/* Converts an address of conntrack. */
 static __always_inline struct address address_of(__u8 family, const union nf_inet_addr *a)
 {
 	if (family == NFPROTO_IPV4)
@@ -87,7 +87,7 @@ static __always_inline enum parsed parse_ipv4(struct packet *p, struct upper *u,
 	u->offset = (ip->version_ihl & 0xf) * 4;
 	if ((ip->version_ihl >> 4) != 4 || u->offset < sizeof(buf) || !ends(u, bpf_ntohs(ip->tot_len), u->offset, skb_len))
 		return UNPARSABLE;
-	/* A fragment here means that nobody put it together: its ports, if it has any, are not the whole truth. */
+	/* A fragment here was not put together: its ports, if it has any, may not be those that the receiver sees. */
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return UNPARSABLE;
 	return PARSED;
@@ -152,7 +152,7 @@ static __always_inline enum parsed parse_ipv6(struct packet *p, struct upper *u,
 	return more == 0 ? PARSED : UNPARSABLE;
 }
 
-/* Reads ports, and what else the upper layer tells. A header that is not all there is unparsable. */
+/* Reads ports and flags of the upper layer. A header that is cut off is unparsable. */
 static __always_inline enum parsed parse_upper(struct packet *p, const struct upper *u, const struct bpf_dynptr *data, __u8 hop_limit)
 {
 	struct port_pair buf, *ports;

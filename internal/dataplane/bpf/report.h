@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What the program tells user space about a packet that it judged: counters, hits of rules, events. */
+/* What the program reports to user space about a packet that it judged: counters, hits of rules, events. */
 #pragma once
 
+/* events.Verdict. A verdict is added here and there, and nowhere else. */
 enum verdict {
-	VERDICT_ACCEPT,
+	VERDICT_ALLOW,
 	VERDICT_DENY,
-	VERDICT_AUDIT, /* what would have been VERDICT_DENY passes */
+	VERDICT_AUDIT, /* would have been VERDICT_DENY, and passes */
 	VERDICTS,
 };
 
-/* Why the verdict is what it is. */
+/* events.Reason: why the verdict is what it is. A reason is added here and there, and nowhere else. */
 enum reason {
-	REASON_RULE,       /* a rule of a policy */
-	REASON_DEFAULT,    /* no rule matches, the pod is isolated */
-	REASON_UNPARSABLE, /* the packet cannot be read, one end is isolated */
+	REASON_RULE,       /* a rule of a policy decided */
+	REASON_DEFAULT,    /* no rule matches and the pod is isolated */
+	REASON_UNPARSABLE, /* the packet cannot be read and one end is isolated */
 	REASON_INVALID,    /* no honest packet looks like this */
 	REASON_REVOKED,    /* belongs to a flow that was cut */
-	REASON_SPOOFED,    /* comes out of a pod's own interface with another's address */
-	REASON_UNKNOWN,    /* nobody knows yet whose address is behind a workload's interface */
+	REASON_SPOOFED,    /* comes out of a pod's own interface with an address of another pod */
+	REASON_UNKNOWN,    /* an address behind a workload's interface that belongs to no known pod */
 	REASONS,
 };
 
-struct judgement {
+struct finding {
 	__u32 rule;
 	enum verdict verdict;
 	enum reason reason;
@@ -30,7 +31,7 @@ struct judgement {
 
 #define COUNTERS (2 * VERDICTS * REASONS)
 
-/* Those after the verdicts' own. */
+/* Counters that come after those of the verdicts. */
 enum {
 	COUNTER_LOST = COUNTERS, /* events that did not fit in the ring; their packets are counted as repeats */
 	COUNTER_UNLISTED,        /* packets that are in no event and no repeat, because there is no room for another key */
@@ -41,10 +42,10 @@ enum {
 enum event_mode {
 	EVENTS_OFF,
 	EVENTS_DENIED, /* VERDICT_DENY and VERDICT_AUDIT */
-	EVENTS_ALL,    /* and VERDICT_ACCEPT of isolated pods */
+	EVENTS_ALL,    /* and VERDICT_ALLOW of isolated pods */
 };
 
-/* What a verdict is a hit of: a rule, or the default of a set. */
+/* What a verdict counts for: a rule, or the default of a set. */
 struct hit_key {
 	__u32 rule;
 	__u32 set; /* where rule is 0 */
@@ -94,20 +95,20 @@ static __noinline void count_hit(__u32 rule, __u32 set, enum verdict verdict)
 		count(COUNTER_UNATTRIBUTED);
 }
 
-/* Has the packet in one event or one count, whatever comes. */
-static __noinline void tell(const struct packet *p, struct repeat_key *k, const struct pod *pod)
+/* Puts the packet into one event or into one count. */
+static __noinline void report_event(const struct packet *p, struct repeat_key *k, const struct pod *pod)
 {
-	const struct address who = !pod ? (struct address){} : k->direction == EGRESS ? p->src : p->dst;
+	const struct address end = !pod ? (struct address){} : k->direction == EGRESS ? p->src : p->dst;
 	__u32 slot = 0;
 	void *counts = bpf_map_lookup_elem(&counting, &slot);
 
 	if (!counts)
 		return;
-	if (event_pace && add(counts, k, p))
+	if (event_pace && add_to_count(counts, k, p))
 		return;
-	if (may_tell(&who)) {
-		begin(counts, k, p, pod);
-		if (submit(p, k, pod))
+	if (may_make_event(&end)) {
+		begin_count(counts, k, p, pod);
+		if (submit_event(p, k, pod))
 			return;
 		count(COUNTER_LOST);
 	} else {
@@ -119,31 +120,31 @@ static __noinline void tell(const struct packet *p, struct repeat_key *k, const 
 		k->dport = 0;
 		k->protocol = 0;
 		k->unlisted = 1;
-		begin(counts, k, p, pod);
+		begin_count(counts, k, p, pod);
 	}
-	if (!add(counts, k, p))
+	if (!add_to_count(counts, k, p))
 		count(COUNTER_UNLISTED);
 }
 
-/* Counts, and tells where it was asked for. pod is NULL where the verdict is about the packet and not about a pod's policies. */
-static __noinline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct judgement *j)
+/* Counts the packet, and makes an event of it where events are wanted. pod is NULL where no pod's policies decided. */
+static __noinline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
 {
 	struct repeat_key k = {
 		.src = p->src,
 		.dst = p->dst,
-		.rule = j->rule,
+		.rule = f->rule,
 		.set = pod ? pod->sets[direction & 1] : 0,
 		.dport = p->dport,
 		.protocol = p->protocol,
 		.direction = direction,
-		.verdict = j->verdict,
-		.tier = j->tier,
-		.reason = j->reason,
+		.verdict = f->verdict,
+		.tier = f->tier,
+		.reason = f->reason,
 	};
 
-	count((direction * VERDICTS + j->verdict) * REASONS + j->reason);
-	if (hits_wanted && (j->reason == REASON_RULE || j->reason == REASON_DEFAULT))
-		count_hit(j->rule, k.set, j->verdict);
-	if (events_wanted == EVENTS_ALL || (events_wanted == EVENTS_DENIED && j->verdict != VERDICT_ACCEPT))
-		tell(p, &k, pod);
+	count((direction * VERDICTS + f->verdict) * REASONS + f->reason);
+	if (hits_wanted && (f->reason == REASON_RULE || f->reason == REASON_DEFAULT))
+		count_hit(f->rule, k.set, f->verdict);
+	if (events_wanted == EVENTS_ALL || (events_wanted == EVENTS_DENIED && f->verdict != VERDICT_ALLOW))
+		report_event(p, &k, pod);
 }

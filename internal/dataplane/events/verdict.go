@@ -1,41 +1,55 @@
 package events
 
-import "github.com/kidoban/kidoban/internal/dataplane/bpf"
+import (
+	"fmt"
 
-// Verdict is what happened to a packet.
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+)
+
+// Verdict is what became of a packet: enum verdict of bpf/report.h. Its names are values of a label of metrics.
 type Verdict uint8
 
 // The verdicts.
 const (
-	Allow     = Verdict(bpf.FilterVerdictVERDICT_ACCEPT)
+	Allow     = Verdict(bpf.FilterVerdictVERDICT_ALLOW)
 	Deny      = Verdict(bpf.FilterVerdictVERDICT_DENY)
-	AuditDeny = Verdict(bpf.FilterVerdictVERDICT_AUDIT) // would have been denied, passed
+	AuditDeny = Verdict(bpf.FilterVerdictVERDICT_AUDIT) // would have been denied, and passed
 
 	// Verdicts is their number.
 	Verdicts = int(bpf.FilterVerdictVERDICTS)
 )
 
-func (v Verdict) String() string {
-	return [...]string{"Accept", "Deny", "AuditDeny"}[v]
-}
+var verdictNames = [Verdicts]string{Allow: "Allow", Deny: "Deny", AuditDeny: "AuditDeny"}
 
-// Reason is why a packet got its verdict.
+func (v Verdict) String() string { return nameOf(verdictNames[:], v) }
+
+// Reason is why a packet got its verdict: enum reason of bpf/report.h. Its names are values of a label of metrics.
 type Reason uint8
 
 // The reasons.
 const (
-	ReasonRule       = Reason(bpf.FilterReasonREASON_RULE)       // a rule of a policy
-	ReasonDefault    = Reason(bpf.FilterReasonREASON_DEFAULT)    // no rule matches, the pod is isolated
-	ReasonUnparsable = Reason(bpf.FilterReasonREASON_UNPARSABLE) // it cannot be read, and one end is isolated
+	ReasonRule       = Reason(bpf.FilterReasonREASON_RULE)       // a rule of a policy decided
+	ReasonDefault    = Reason(bpf.FilterReasonREASON_DEFAULT)    // no rule matches and the pod is isolated
+	ReasonUnparsable = Reason(bpf.FilterReasonREASON_UNPARSABLE) // the packet cannot be read and one end is isolated
 	ReasonInvalid    = Reason(bpf.FilterReasonREASON_INVALID)    // no honest packet looks like this
-	ReasonRevoked    = Reason(bpf.FilterReasonREASON_REVOKED)    // of a flow that was cut
-	ReasonSpoofed    = Reason(bpf.FilterReasonREASON_SPOOFED)    // out of a pod's own interface with another's address
-	ReasonUnknown    = Reason(bpf.FilterReasonREASON_UNKNOWN)    // nobody knows yet whose address is behind a workload's interface
+	ReasonRevoked    = Reason(bpf.FilterReasonREASON_REVOKED)    // belongs to a flow that was cut
+	ReasonSpoofed    = Reason(bpf.FilterReasonREASON_SPOOFED)    // comes out of a pod's own interface with an address of another pod
+	ReasonUnknown    = Reason(bpf.FilterReasonREASON_UNKNOWN)    // an address behind a workload's interface that belongs to no known pod
 
 	// Reasons is their number.
 	Reasons = int(bpf.FilterReasonREASONS)
 )
 
-func (r Reason) String() string {
-	return [...]string{"Rule", "Default", "Unparsable", "Invalid", "Revoked", "Spoofed", "Unknown"}[r]
+var reasonNames = [Reasons]string{
+	ReasonRule: "Rule", ReasonDefault: "Default", ReasonUnparsable: "Unparsable", ReasonInvalid: "Invalid",
+	ReasonRevoked: "Revoked", ReasonSpoofed: "Spoofed", ReasonUnknown: "Unknown",
+}
+
+func (r Reason) String() string { return nameOf(reasonNames[:], r) }
+
+func nameOf[T ~uint8](names []string, v T) string {
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return fmt.Sprint(uint8(v))
 }

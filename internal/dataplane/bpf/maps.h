@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The maps. The first six are compiler.Tables, whose comment says how they are read; the sizes given here are replaced
- * by those of dataplane.Sizes. Integers are in host order unless a comment says otherwise.
+ * The maps. The first six are compiler.Maps, whose comment defines how they are read. dataplane.Sizes replaces the sizes
+ * that are given here. Integers are in host order unless a comment says otherwise.
  */
 #pragma once
 
@@ -18,9 +18,9 @@ enum direction {
 	EGRESS,
 };
 
-/* policy.Action: Pass is not a verdict, so the tables do not have it. */
+/* policy.Action. The maps never contain Pass: the compiler resolves it. */
 enum action {
-	ACTION_ACCEPT,
+	ACTION_ALLOW,
 	ACTION_DENY,
 };
 
@@ -58,21 +58,22 @@ struct row_key {
 	__u32 class;
 };
 
-struct rule {
-	__u32 id;
+/* compiler.Decision */
+struct decision {
+	__u32 rule;
 	__u8 action;
 	__u8 tier;
 	__u8 pad[2];
 };
 
 struct row {
-	__u32 table;
-	struct rule otherwise;
+	__u32 port_list;
+	struct decision default_decision;
 };
 
 struct port_key {
 	__u32 prefixlen; /* PORT_KEY_EXACT for one port, 16 less for a whole protocol */
-	__u32 table;
+	__u32 port_list;
 	__u8 protocol;
 	__u8 pad;
 	__be16 port;
@@ -80,7 +81,7 @@ struct port_key {
 
 #define PORT_KEY_EXACT 64
 
-/* A flow that was cut; packets from src to dst do not open it again before `until`, by bpf_ktime_get_ns. */
+/* A flow that was cut. Packets from src to dst do not open it again before the value, a time of bpf_ktime_get_ns. */
 struct revoked_key {
 	struct address src;
 	struct address dst;
@@ -139,7 +140,7 @@ struct {
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct port_key);
-	__type(value, struct rule);
+	__type(value, struct decision);
 } ports SEC(".maps");
 
 struct {
