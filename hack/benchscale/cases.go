@@ -55,6 +55,9 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 	if err := c.caseShare(ctx, o, observer, out); err != nil {
 		return err
 	}
+	if err := c.caseStreams(ctx, o, observer, agentWatcher{}, out); err != nil {
+		return err
+	}
 	if _, err := controller.end(); err != nil {
 		return err
 	}
@@ -87,12 +90,11 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 	var all []churned
 	for _, rate := range o.rates {
 		out.say("cluster: floor, %d changes/s", rate)
-		cpu := cpuNow()
 		done, err := c.churn(ctx, t, rate, o.length)
 		if err != nil {
 			return nil, err
 		}
-		out.note("CPU of the floor's %s changes at %d/s: %s.", thousands(done.changes), rate, cpuNow().since(cpu))
+		out.note("CPU of the floor's %s changes at %d/s: %s.", thousands(done.changes), rate, done.cpu)
 		if done.lost > 0 {
 			return nil, fmt.Errorf("the floor lost %d changes", done.lost)
 		}
@@ -146,7 +148,7 @@ func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer
 	return p, nil
 }
 
-// yardstick is who was given the same changes in the same run, at each rate.
+// yardstick is a controller that was given the same changes in the same run, at each rate. The first one is the floor.
 type yardstick struct {
 	whose string
 	did   []churned
@@ -172,13 +174,12 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 		if err != nil {
 			return err
 		}
-		cpu := cpuNow()
 		profiled := c.profile(ctx, o)
 		done, err := c.churn(ctx, seen, rate, o.length)
 		if err := errors.Join(err, profiled()); err != nil {
 			return err
 		}
-		out.note("CPU of %s changes at %d/s: %s.", thousands(done.changes), rate, cpuNow().since(cpu))
+		out.note("CPU of %s changes at %d/s: %s.", thousands(done.changes), rate, done.cpu)
 		after, err := c.writes(ctx)
 		if err != nil {
 			return err
@@ -193,6 +194,14 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 		p50, p99 := done.took.percentile(50), done.took.percentile(99)
 		out.add(row{where, fmt.Sprintf("p50 of %s until every object is right (%s)", thousands(len(done.took)), ratios(p50, i, 50, yardsticks)), ratioOf(p50, 30*time.Millisecond), short(p50), "30 ms"})
 		out.add(row{where, fmt.Sprintf("p99 (%s; longest %s)", ratios(p99, i, 99, yardsticks), short(done.took.percentile(100))), ratioOf(p99, 250*time.Millisecond), short(p99), "250 ms"})
+		floor := &yardsticks[0].did[i]
+		cpu := done.cpu.controllerAndServer().Seconds() / floor.cpu.controllerAndServer().Seconds()
+		tail := p99.Seconds() / floor.took.percentile(99).Seconds()
+		out.add(row{where, fmt.Sprintf("CPU of controller and API server ÷ the floor's (%.1f s ÷ %.1f s)",
+			done.cpu.controllerAndServer().Seconds(), floor.cpu.controllerAndServer().Seconds()), cpu / 1.3, fmt.Sprintf("%.2f ×", cpu), "1.3 ×"})
+		out.add(row{where, "p99 ÷ the floor's", tail / 7, fmt.Sprintf("%.1f ×", tail), "7 ×"})
+		perChange := float64(after-before) / float64(done.changes)
+		out.add(row{where, "writes of a change", perChange / 2.5, fmt.Sprintf("%.2f", perChange), "2.5"})
 		out.add(row{where, fmt.Sprintf("lost of %s changes of %s objects (%s writes)", thousands(done.changes), thousands(done.objects), thousands(after-before)), float64(done.lost), thousands(done.lost), "0"})
 	}
 	n := p.log.count() - lines

@@ -25,6 +25,7 @@ type churned struct {
 	took    durations
 	lost    int // changes that are not everywhere a minute after the last
 	behind  time.Duration
+	cpu     cpuTimes // used during the churn, until the last change was everywhere
 }
 
 // churn sends pod changes at a steady rate, however long each takes to be everywhere: of five, two pods come, two go and one is relabelled.
@@ -52,7 +53,7 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 			firstErr = err
 		}
 	}
-	begin := time.Now()
+	begin, cpu := time.Now(), cpuNow()
 	n := int(length.Seconds() * float64(rate))
 	for i := range n {
 		due := begin.Add(time.Duration(i) * time.Second / time.Duration(rate))
@@ -111,7 +112,7 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 		}
 		return nil
 	})
-	out.lost, out.took = t.outstanding(), t.take()
+	out.lost, out.took, out.cpu = t.outstanding(), t.take(), cpuNow().since(cpu)
 	return out, context.Cause(ctx)
 }
 

@@ -17,11 +17,14 @@ type cpuTimes map[string]time.Duration
 
 const clockTick = time.Second / 100 // USER_HZ, which every architecture of Linux' Go ports has
 
+// loadAndObserver is the name of this program's own CPU time.
+const loadAndObserver = "load and observer"
+
 func cpuNow() cpuTimes {
 	out := cpuTimes{}
 	var self unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &self)
-	out["load and observer"] = time.Duration(self.Utime.Nano() + self.Stime.Nano())
+	out[loadAndObserver] = time.Duration(self.Utime.Nano() + self.Stime.Nano())
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -40,14 +43,34 @@ func cpuNow() cpuTimes {
 	return out
 }
 
-// since tells what was used since an earlier moment.
-func (c cpuTimes) since(earlier cpuTimes) string {
+// since returns the CPU time used since an earlier moment.
+func (c cpuTimes) since(earlier cpuTimes) cpuTimes {
+	out := cpuTimes{}
+	for name, t := range c {
+		out[name] = t - earlier[name]
+	}
+	return out
+}
+
+// String lists the CPU time of each program.
+func (c cpuTimes) String() string {
 	var parts []string
 	var sum time.Duration
 	for name, t := range c {
-		sum += t - earlier[name]
-		parts = append(parts, fmt.Sprintf("%s %.1f s", name, (t-earlier[name]).Seconds()))
+		sum += t
+		parts = append(parts, fmt.Sprintf("%s %.1f s", name, t.Seconds()))
 	}
 	slices.Sort(parts)
 	return fmt.Sprintf("%.1f s of CPU (%s)", sum.Seconds(), strings.Join(parts, ", "))
+}
+
+// controllerAndServer is the CPU time of the API server and of the controller that was measured, whichever it is.
+func (c cpuTimes) controllerAndServer() time.Duration {
+	var sum time.Duration
+	for name, t := range c {
+		if name != loadAndObserver && name != "etcd" {
+			sum += t
+		}
+	}
+	return sum
 }

@@ -30,6 +30,7 @@ type options struct {
 	rates      []int
 	length     time.Duration
 	shareRate  int
+	watchers   int // nodes that watch while streams are counted
 	controller string
 	// maxAddresses of a slice; 0: the controller's default
 	maxAddresses int
@@ -51,14 +52,14 @@ func run(ctx context.Context, args []string) error {
 	}
 	o := options{
 		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000, shapeChanges: 3000,
-		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10,
+		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10, watchers: 100,
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
 	only := flags.String("only", "memory,services,cluster", "The cases to run.")
 	write := flags.String("write", "", "A page to write the report into, between its marks; empty: standard output only.")
 	flags.BoolFunc("quick", "Small cases: to see that all of it works, in less than a minute.", func(string) error {
 		o.memory, o.changes, o.large = size{100, 1000, 10_000}, 1000, 15_000
-		o.cluster, o.length = size{20, 100, 400}, 5*time.Second
+		o.cluster, o.length, o.watchers = size{20, 100, 400}, 5*time.Second, 20
 		return nil
 	})
 	flags.Var(&o.memory, "memory", "Namespaces,policies,pods in memory.")

@@ -59,16 +59,18 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	}
 	for _, rate := range o.rates {
 		out.say("EndpointSlices: %d changes/s", rate)
-		cpu := cpuNow()
 		done, err := c.churn(ctx, seen, rate, o.length)
 		if err != nil {
 			return nil, err
 		}
-		out.note("CPU of %s changes at %d/s with the controller of EndpointSlices: %s.", thousands(done.changes), rate, cpuNow().since(cpu))
+		out.note("CPU of %s changes at %d/s with the controller of EndpointSlices: %s.", thousands(done.changes), rate, done.cpu)
 		out.add(row{fmt.Sprintf("EndpointSlices, %d changes/s", rate), fmt.Sprintf("p50 of %s until all of %s Services are right (p99 %s, longest %s; not right a minute later: %s)",
 			thousands(len(done.took)), thousands(done.objects), short(done.took.percentile(99)), short(done.took.percentile(100)), thousands(done.lost)),
 			-1, short(done.took.percentile(50)), "–"})
 		all = append(all, done)
+	}
+	if err := c.caseStreams(ctx, o, seen, serviceWatcher{}, out); err != nil {
+		return nil, err
 	}
 	out.note("EndpointSlices: kube-controller-manager with its controller of EndpointSlices alone, in the same run on an API server of its own with the same namespaces, pods and changes. %s Services without ports select the pods by one label each, so that each pod is in four; as many workers, and the same budget of requests; all else is as by default, also that what failed is tried again after a second, and twice as long each time.",
 		thousands(len(seen.groups)))

@@ -18,10 +18,9 @@ import (
 )
 
 // A shape is a way to write the groups' addresses into objects. caseShapes gives several of them the same cluster and the same changes and
-// counts what each writes. docs/decisions says which one was chosen.
+// counts what each of them writes. docs/decisions has the figures and the choice.
 type shape interface {
-	// move puts an address into exactly these groups of one namespace, which are sorted; nil takes it out of all. from is the namespace of the
-	// pod's.
+	// move puts an address into exactly these groups of one namespace, which are sorted; nil removes it from all of them.
 	move(namespace string, a netip.Addr, groups []policy.GroupKey)
 	// take returns the objects that became different since it was called last.
 	take() []shapedObject
@@ -247,8 +246,8 @@ func sizeOf(namespace, group string, spec any) int {
 	return len(data)
 }
 
-// packed has one object hold the slices of many groups of one namespace: of local groups all, of shared ones those of fewer than 20
-// addresses when they begin. Every slice has an object for good.
+// packed puts the slices of several groups of one namespace into one object: of all local groups, and of shared groups that begin with
+// fewer than 20 addresses in an object. A slice stays in its object.
 type packed struct {
 	max      int
 	groups   map[policy.GroupKey][]*packedSlice
@@ -271,7 +270,7 @@ type packedSlice struct {
 	object    *packedObject
 }
 
-// maxPacked is the number of addresses of an object that packs slices: more of them save a write only where they change together.
+// maxPacked is the number of addresses up to which an object takes another slice.
 const maxPacked = 3 * maxAddresses
 
 func newPacked(max int) *packed {
@@ -370,8 +369,8 @@ func cidrs(addresses map[netip.Addr]bool) []v1alpha1.CIDR {
 	return out
 }
 
-// byClass has each address stand once in a namespace, beside the list of its groups. A group is in pieces: one in each object that has
-// addresses of it, and the first one counts them.
+// byClass writes each address once in a namespace, with the list of its groups. A group is in pieces, one in each object that contains
+// addresses of it, and the first piece has their number.
 type byClass struct {
 	max, fill int
 	places    map[string]map[netip.Addr]*classPlace
@@ -451,6 +450,7 @@ func (b *byClass) room(namespace string, groups []policy.GroupKey, from *classOb
 	if b.begun {
 		limit = b.max
 	}
+	key := fmt.Sprint(groups)
 	var best *classObject
 	least := 0
 	for _, o := range b.objects[namespace] {
@@ -466,7 +466,7 @@ func (b *byClass) room(namespace string, groups []policy.GroupKey, from *classOb
 				cost += 2
 			}
 		}
-		if _, ok := o.classes[fmt.Sprint(groups)]; !ok {
+		if _, ok := o.classes[key]; !ok {
 			cost++
 		}
 		if best == nil || cost < least {
