@@ -52,21 +52,21 @@ func main() {
 	}
 	startup.SetLogger(&o.log)
 	if err := run(o); err != nil {
-		ctrl.Log.Error(err, "The controller stops; what was in force stays in force")
+		ctrl.Log.Error(err, "Stopping; agents keep the policies in force")
 		os.Exit(1)
 	}
 }
 
 func (o *options) bind(fs *flag.FlagSet) {
-	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace: for the groups that cross namespaces, and the lease. Default: environment POD_NAMESPACE.")
+	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Namespace of kidoban, for groups that cross namespaces and for the lease. Default: environment POD_NAMESPACE.")
 	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
 	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
-	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed where more than one replica runs.")
-	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Addresses in one PolicyEndpointSlice at most, from 1 to %d. Fewer: a change writes less; more: there are fewer objects. Larger slices that are there stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
-	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Least time between two writes of one group. The first change goes out at once; those that follow inside the window go out together.")
-	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Requests a second to the API server at most, in the long run. The lease's are not among them.")
-	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Requests to the API server that may come at once.")
-	fs.BoolVar(&o.version, "version", false, "Print the version, and exit.")
+	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed with more than one replica.")
+	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Maximum number of addresses in a PolicyEndpointSlice, from 1 to %d. With fewer, a change writes fewer bytes; with more, there are fewer objects. Existing slices with more addresses stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
+	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one group. The first change is written at once; changes during the window are written together at its end.")
+	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
+	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
+	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.log.BindFlags(fs)
 }
 
@@ -80,7 +80,7 @@ func run(o options) error {
 	}
 	config.DisableCompression = true // the API server would compress each event of each watch
 	lease := rest.CopyConfig(config)
-	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(float32(o.qps), o.burst) // one for all kinds: QPS and Burst are each kind's own
+	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(float32(o.qps), o.burst) // one for all kinds: QPS and Burst would be per kind
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
@@ -103,7 +103,7 @@ func run(o options) error {
 		LeaderElectionConfig:          lease,
 		LeaderElectionID:              controller.Name,
 		LeaderElectionNamespace:       o.namespace,
-		LeaderElectionReleaseOnCancel: true, // this process ends when it stops leading
+		LeaderElectionReleaseOnCancel: true, // the process exits when it loses the lease
 	})
 	if err != nil {
 		return err
@@ -125,17 +125,17 @@ func run(o options) error {
 	); err != nil {
 		return err
 	}
-	ctrl.Log.Info("The controller starts", "version", version.String(), "namespace", o.namespace)
+	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace)
 	return mgr.Start(ctx)
 }
 
-// check finds what is wrong with the flags before anything starts.
+// check validates the flags before anything starts.
 func (o *options) check() error {
 	if o.namespace == "" {
-		return errors.New("--namespace is needed, or the environment variable POD_NAMESPACE")
+		return errors.New("set --namespace or the environment variable POD_NAMESPACE")
 	}
 	if o.maxAddresses < 1 || o.maxAddresses > v1alpha1.MaxAddressesPerSlice {
-		return fmt.Errorf("--max-addresses-per-slice=%d is not from 1 to %d", o.maxAddresses, v1alpha1.MaxAddressesPerSlice)
+		return fmt.Errorf("--max-addresses-per-slice=%d is out of range: 1 to %d", o.maxAddresses, v1alpha1.MaxAddressesPerSlice)
 	}
 	if o.qps <= 0 || o.burst < 1 {
 		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)

@@ -69,7 +69,7 @@ func writeKubeconfig(c *rest.Config) error {
 	return clientcmd.WriteToFile(*out, kubeconfig)
 }
 
-// process is a controller that runs.
+// process is a running controller.
 type process struct {
 	cmd    *exec.Cmd
 	output bytes.Buffer
@@ -107,7 +107,8 @@ func (p *process) end(t *testing.T) error {
 	}
 }
 
-// freeAddr is of a loopback address of this process's own: on 127.0.0.1 a connection of anybody's may take the port before it is used.
+// freeAddr uses a loopback address of this process's own: on 127.0.0.1, a connection of another process may take the
+// port first.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	pid := os.Getpid()
@@ -119,7 +120,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// get asks until the answer is 200.
+// get repeats a request until its status is 200.
 func get(t *testing.T, url string) string {
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
@@ -140,7 +141,7 @@ func get(t *testing.T, url string) string {
 	}
 }
 
-func TestLeaderAndFollowerAreReadyAndEndWell(t *testing.T) {
+func TestLeaderAndFollowerBecomeReadyAndStop(t *testing.T) {
 	for range 2 {
 		metrics, probes := freeAddr(t), freeAddr(t)
 		p := start(t, "--leader-elect", "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes)
@@ -163,7 +164,7 @@ func TestLeaderAndFollowerAreReadyAndEndWell(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongIsSaidWithTheFlag(t *testing.T) {
+func TestErrorsNameTheFlag(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -181,9 +182,9 @@ func TestWhatIsWrongIsSaidWithTheFlag(t *testing.T) {
 	}
 }
 
-// Writes of all kinds together keep to the flag. 12 policies of a group each come to 36 writes; if each kind had a budget of its own, the
-// PolicyEndpoints' 24 would take 2.4 s.
-func TestTheBudgetIsOneForAllKinds(t *testing.T) {
+// The rate limit covers writes of all kinds together. 12 policies with one group each come to 36 writes. If each
+// kind had a limit of its own, the 24 writes of PolicyEndpoints would take 2.4 s.
+func TestTheRateLimitCoversAllKinds(t *testing.T) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -206,11 +207,11 @@ func TestTheBudgetIsOneForAllKinds(t *testing.T) {
 		}
 	}
 	start(t, "--metrics-bind-address=0", "--health-probe-bind-address=0", "--kube-api-qps=10", "--kube-api-burst=1")
-	begun := time.Now() // no write was before
+	begun := time.Now() // before the first write
 	deadline := begun.Add(2 * time.Minute)
-	for told := 0; told < policies; {
+	for reported := 0; reported < policies; {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d policies are resolved", told, policies)
+			t.Fatalf("%d of %d policies are resolved", reported, policies)
 		}
 		time.Sleep(20 * time.Millisecond)
 		asked := time.Now()
@@ -222,10 +223,10 @@ func TestTheBudgetIsOneForAllKinds(t *testing.T) {
 		if len(slices.Items)+len(list.Items) == 0 {
 			begun = asked
 		}
-		told = 0
+		reported = 0
 		for i := range list.Items {
 			if len(list.Items[i].Status.Conditions) > 0 {
-				told++
+				reported++
 			}
 		}
 	}

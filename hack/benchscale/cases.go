@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// clusterCases are those on a real API server.
+// clusterCases are the cases on a real API server.
 func clusterCases(ctx context.Context, o options, beside []churned, out *report) (err error) {
 	l := newLoad(o.cluster, o.seed)
 	c, err := startCluster(l)
@@ -22,10 +22,10 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
-		cancel(nil) // the API server waits for those who watch
+		cancel(nil) // the API server waits for open watches
 		err = errors.Join(err, c.close())
 	}()
-	out.say("cluster: creating %s", o.cluster.words())
+	out.logf("cluster: creating %s", o.cluster.words())
 	if err := c.fill(ctx); err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 		return err
 	}
 	want := fromNothing(newLoad(o.cluster, o.seed), c.pods).Stats()
-	out.note("On the API server: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; they come to %s groups of %s addresses in %s slices.",
+	out.note("On the API server: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; the selectors come to %s groups with %s addresses in %s slices.",
 		o.cluster.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(want.Groups), thousands(want.Addresses), thousands(want.Slices))
 	floor, err := c.caseFloor(ctx, o, out)
 	if err != nil {
@@ -64,7 +64,7 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 	return c.caseRestart(ctx, o, want.Policies, out)
 }
 
-// caseFloor churns with the bare controller.
+// caseFloor measures the churn with the floor's controller.
 func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]churned, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -89,7 +89,7 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 	}
 	var all []churned
 	for _, rate := range o.rates {
-		out.say("cluster: floor, %d changes/s", rate)
+		out.logf("cluster: floor, %d changes/s", rate)
 		done, err := c.churn(ctx, t, rate, o.length)
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func (c *cluster) caseFloor(ctx context.Context, o options, out *report) ([]chur
 		all = append(all, done)
 	}
 	cpu, err := p.end()
-	out.note("The floor is a controller of one informer that writes one small patch for each pod event, with as many workers, in the same run on the same API server; it had %s of CPU.", short(cpu))
+	out.note("The floor is a controller with one informer that writes one small patch for each pod event, with as many workers, in the same run on the same API server. It used %s of CPU.", short(cpu))
 	return all, err
 }
 
@@ -115,9 +115,9 @@ func (c *cluster) startController(o options) (*process, error) {
 	return startProbed(o.controller, args...)
 }
 
-// caseFromNothing starts the controller where nothing of it is there.
+// caseFromNothing starts the controller in a cluster without any object of its own.
 func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer, policies int, out *report) (*process, error) {
-	out.say("cluster: the controller starts")
+	out.logf("cluster: the controller starts")
 	cpu := cpuNow()
 	p, err := c.startController(o)
 	if err != nil {
@@ -130,31 +130,32 @@ func (c *cluster) caseFromNothing(ctx context.Context, o options, seen *observer
 	var last progress
 	if err := poll(ctx, 5*time.Minute, 100*time.Millisecond, func() error {
 		last = seen.progress()
-		if last.endpoints != policies || last.told != policies || time.Since(last.spec) < 2*time.Second {
-			return fmt.Errorf("%d of %d PolicyEndpoints, %d with their status", last.endpoints, policies, last.told)
+		if last.endpoints != policies || last.reported != policies || time.Since(last.spec) < 2*time.Second {
+			return fmt.Errorf("%d of %d PolicyEndpoints, %d with their status", last.endpoints, policies, last.reported)
 		}
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("%w; the controller says: %s", err, p.log.last())
+		return nil, fmt.Errorf("%w; the controller's log ends with: %s", err, p.log.last())
 	}
 	if err := c.expectRight(ctx); err != nil {
 		return nil, err
 	}
-	out.note("CPU from the start of the controller until all was right and checked: %s.", cpuNow().since(cpu))
-	took, toldTook := last.spec.Sub(synced), last.status.Sub(synced)
+	out.note("CPU from the controller's start until every object was right and checked: %s.", cpuNow().since(cpu))
+	took, statusTook := last.spec.Sub(synced), last.status.Sub(synced)
 	out.add(row{"on the API server", fmt.Sprintf("from nothing, until the last of %s PolicyEndpoints and %s slices is right (the watches were in sync after %s)",
 		thousands(last.endpoints), thousands(last.slices), short(synced.Sub(p.began))), ratioOf(took, 10*time.Second), short(took), "10 s"})
-	out.add(row{"on the API server", "… and until the last PolicyEndpoint says so in its status", ratioOf(toldTook, 10*time.Second), short(toldTook), "10 s"})
+	out.add(row{"on the API server", "… and until the status of the last PolicyEndpoint is right", ratioOf(statusTook, 10*time.Second), short(statusTook), "10 s"})
 	return p, nil
 }
 
-// yardstick is a controller that was given the same changes in the same run, at each rate. The first one is the floor.
+// yardstick is a controller that was given the same changes in the same run, at each rate. The first one is
+// the floor.
 type yardstick struct {
 	whose string
 	did   []churned
 }
 
-// ratios to what they took at the i-th rate.
+// ratios compares a time with the yardsticks' at the i-th rate.
 func ratios(took time.Duration, i int, percentile float64, yardsticks []yardstick) string {
 	var out []string
 	for _, p := range yardsticks {
@@ -169,7 +170,7 @@ func ratios(took time.Duration, i int, percentile float64, yardsticks []yardstic
 func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *observer, yardsticks []yardstick, out *report) error {
 	lines, begun := p.log.count(), time.Now()
 	for i, rate := range o.rates {
-		out.say("cluster: %d changes/s", rate)
+		out.logf("cluster: %d changes/s", rate)
 		before, err := c.writes(ctx)
 		if err != nil {
 			return err
@@ -185,7 +186,7 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 			return err
 		}
 		if done.lost > 0 {
-			return fmt.Errorf("%d changes are lost at %d/s; the controller says: %s", done.lost, rate, p.log.last())
+			return fmt.Errorf("%d changes are lost at %d/s; the controller's log ends with: %s", done.lost, rate, p.log.last())
 		}
 		if err := c.expectRight(ctx); err != nil {
 			return fmt.Errorf("after %d changes/s: %w", rate, err)
@@ -201,7 +202,7 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 			done.cpu.controllerAndServer().Seconds(), floor.cpu.controllerAndServer().Seconds()), cpu / 1.3, fmt.Sprintf("%.2f ×", cpu), "1.3 ×"})
 		out.add(row{where, "p99 ÷ the floor's", tail / 7, fmt.Sprintf("%.1f ×", tail), "7 ×"})
 		perChange := float64(after-before) / float64(done.changes)
-		out.add(row{where, "writes of a change", perChange / 2.5, fmt.Sprintf("%.2f", perChange), "2.5"})
+		out.add(row{where, "writes per change", perChange / 2.5, fmt.Sprintf("%.2f", perChange), "2.5"})
 		out.add(row{where, fmt.Sprintf("lost of %s changes of %s objects (%s writes)", thousands(done.changes), thousands(done.objects), thousands(after-before)), float64(done.lost), thousands(done.lost), "0"})
 	}
 	n := p.log.count() - lines
@@ -209,9 +210,9 @@ func (c *cluster) caseChurn(ctx context.Context, o options, p *process, seen *ob
 	return nil
 }
 
-// caseRestart starts the controller again where everything is as it left it.
+// caseRestart starts the controller again while all its objects are right.
 func (c *cluster) caseRestart(ctx context.Context, o options, policies int, out *report) error {
-	out.say("cluster: the controller starts again")
+	out.logf("cluster: the controller starts again")
 	before, err := c.writes(ctx)
 	if err != nil {
 		return err
@@ -237,12 +238,12 @@ func (c *cluster) caseRestart(ctx context.Context, o options, policies int, out 
 	if err != nil {
 		return err
 	}
-	out.add(row{"restart", fmt.Sprintf("until ready (%s until every object was compared; %s of CPU)", short(compared), short(cpu)), ratioOf(ready, 15*time.Second), short(ready), "15 s"})
+	out.add(row{"restart", fmt.Sprintf("until ready (%s until it had compared every object; %s of CPU)", short(compared), short(cpu)), ratioOf(ready, 15*time.Second), short(ready), "15 s"})
 	out.add(row{"restart", "writes", float64(after - before), thousands(after - before), "0"})
 	return c.expectRight(ctx)
 }
 
-// idle fails while the controller has not resolved all policies or has something to compare.
+// idle fails until the controller has resolved all policies and compared all objects.
 func (p *process) idle(ctx context.Context, policies int) error {
 	for _, m := range []struct {
 		name string
@@ -259,7 +260,8 @@ func (p *process) idle(ctx context.Context, policies int) error {
 	return nil
 }
 
-// writes is the number of requests so far that were to change one of our objects, as the API server counts them.
+// writes is the number of requests so far that change PolicyEndpoints or slices, as the API server counts
+// them.
 func (c *cluster) writes(ctx context.Context) (int, error) {
 	stream, err := c.clients.RESTClient().Get().AbsPath("/metrics").Stream(ctx)
 	if err != nil {
@@ -289,7 +291,8 @@ func (c *cluster) writes(ctx context.Context) (int, error) {
 	return int(sum), nil
 }
 
-// profile takes a CPU profile of the API server, if it is wanted, until the function that it returns is called.
+// profile takes a CPU profile of the API server, if the options name a file for it, until the returned
+// function is called.
 func (c *cluster) profile(ctx context.Context, o options) (end func() error) {
 	if o.profile == "" {
 		return func() error { return nil }

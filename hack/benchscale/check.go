@@ -15,16 +15,16 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// wholeGroup is a group as the API server has it.
-type wholeGroup struct {
+// writtenGroup is a group on the API server.
+type writtenGroup struct {
 	selector  groupSelector
 	slices    map[int32]bool
 	count     int32
 	addresses []netip.Addr
 }
 
-// expectRight fails where anything on the API server is not what the policies and the pods say, by an evaluation of its own: every
-// selector is asked about every pod.
+// expectRight fails if an object on the API server does not follow from the policies and pods. It evaluates
+// every selector on every pod, without the resolver's code.
 func (c *cluster) expectRight(ctx context.Context) error {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
@@ -41,12 +41,12 @@ func (c *cluster) expectRight(ctx context.Context) error {
 	return c.expectEndpoints(ctx, api, groups)
 }
 
-func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[policy.GroupKey]*wholeGroup, error) {
+func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[policy.GroupKey]*writtenGroup, error) {
 	var list v1alpha1.PolicyEndpointSliceList
 	if err := api.List(ctx, &list); err != nil {
 		return nil, err
 	}
-	groups := map[policy.GroupKey]*wholeGroup{}
+	groups := map[policy.GroupKey]*writtenGroup{}
 	for i := range list.Items {
 		pes := &list.Items[i]
 		key := policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
@@ -56,7 +56,7 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 			if err != nil {
 				return nil, err
 			}
-			g = &wholeGroup{selector: s, slices: map[int32]bool{}, count: 1}
+			g = &writtenGroup{selector: s, slices: map[int32]bool{}, count: 1}
 			groups[key] = g
 		}
 		g.slices[pes.Spec.Index] = true
@@ -87,14 +87,15 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 		slices.SortFunc(want, netip.Addr.Compare)
 		slices.SortFunc(g.addresses, netip.Addr.Compare)
 		if !slices.Equal(want, g.addresses) {
-			return nil, fmt.Errorf("group %s (%s) has %d addresses, and not the %d of its pods", key, g.selector, len(g.addresses), len(want))
+			return nil, fmt.Errorf("group %s (%s) has %d addresses, want the %d of its pods", key, g.selector, len(g.addresses), len(want))
 		}
 	}
 	return groups, nil
 }
 
-// expectEndpoints fails where a policy has no PolicyEndpoint, or one that refers to other groups than those of the policy's peers.
-func (c *cluster) expectEndpoints(ctx context.Context, api client.Reader, groups map[policy.GroupKey]*wholeGroup) error {
+// expectEndpoints fails if a policy has no PolicyEndpoint, or one that refers to other groups than those of
+// the policy's peers.
+func (c *cluster) expectEndpoints(ctx context.Context, api client.Reader, groups map[policy.GroupKey]*writtenGroup) error {
 	policies, err := c.clients.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err

@@ -7,35 +7,38 @@ import (
 	"time"
 )
 
-// tracker knows when a pod's change is in everything that it has to be in.
+// tracker records when a pod's change has reached every object that it concerns.
 type tracker interface {
-	// expect is told of a change just before it is sent, and returns the number of objects that have to change.
+	// expect must be called just before a change is sent. It returns the number of objects that have to
+	// change.
 	expect(before, after *pod) int
-	// outstanding is the number of changes that are not everywhere yet.
+	// outstanding is the number of changes that have not reached every object yet.
 	outstanding() int
-	// take returns the latencies since it was called last: from the sending of a change until it is in everything.
+	// take returns the latencies since the last call: from the sending of a change until it has reached every
+	// object.
 	take() durations
 }
 
-// churned is what came of a churn.
+// churned is the result of a churn.
 type churned struct {
 	rate    int
 	changes int
-	objects int // that had to change, over all changes
+	objects int // sum over all changes of the objects that had to change
 	took    durations
-	lost    int // changes that are not everywhere a minute after the last
+	lost    int // changes that have not reached every object a minute after the last one
 	behind  time.Duration
-	cpu     cpuTimes // used during the churn, until the last change was everywhere
+	cpu     cpuTimes // used until the last change had reached every object
 }
 
-// churn sends pod changes at a steady rate, however long each takes to be everywhere: of five, two pods come, two go and one is relabelled.
-// Every fiftieth is about a DNS pod, which a fifth of all policies name.
+// churn sends pod changes at a steady rate that does not depend on latencies: of five, two delete a pod, two
+// create its successor and one relabels a pod. Every fiftieth concerns a DNS pod, which is a peer of a fifth
+// of all policies.
 func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Duration) (churned, error) {
 	out := churned{rate: rate}
 	var (
-		mu        sync.Mutex // of what follows
+		mu        sync.Mutex // guards the following
 		firstErr  error
-		recent    []pod // a pod is changed once in a churn
+		recent    []pod // each pod is changed once in a churn
 		inFlight  sync.WaitGroup
 		departed  []pod
 		sendDelay time.Duration
@@ -66,10 +69,10 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 		var old pod
 		var next pod
 		switch i % 5 {
-		case 0, 3: // goes
+		case 0, 3: // delete
 			old = c.takePod(i)
 			departed = append(departed, old)
-		case 1, 4: // comes in the place of one that has gone
+		case 1, 4: // create the successor of a deleted pod
 			old = departed[0]
 			departed = departed[1:]
 			next = c.pod(old.namespace, old.index)
@@ -108,7 +111,7 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 	out.changes, out.behind = n, sendDelay
 	_ = poll(ctx, time.Minute, 10*time.Millisecond, func() error {
 		if n := t.outstanding(); n > 0 {
-			return fmt.Errorf("%d changes are not everywhere", n)
+			return fmt.Errorf("%d changes have not reached every object", n)
 		}
 		return nil
 	})
@@ -116,7 +119,8 @@ func (c *cluster) churn(ctx context.Context, t tracker, rate int, length time.Du
 	return out, context.Cause(ctx)
 }
 
-// takePod takes a pod out of those that may be changed. Teams take turns, so that each node's agent is about as much concerned.
+// takePod removes a pod from those that may be changed. Teams take turns, so that all nodes' agents receive
+// about the same number of changes.
 func (c *cluster) takePod(i int) pod {
 	teams := max(1, c.namespaces/teamSize)
 	team := c.taken % teams

@@ -22,7 +22,7 @@ import (
 	"github.com/kidoban/kidoban/internal/apitest"
 )
 
-// loaders is the number of requests that fill the cluster at a time.
+// loaders is the number of parallel requests that fill the cluster.
 const loaders = 32
 
 // cluster is an API server with a load on it.
@@ -49,12 +49,12 @@ func startCluster(l *load) (c *cluster, err error) {
 		}
 	}()
 	c.config.QPS = -1
-	c.config.DisableCompression = true // the load and the observer are to take little, and bytes are counted as the API server says them
+	c.config.DisableCompression = true // it takes CPU time from what is measured, and bytes are counted uncompressed
 	c.config.ContentType = runtime.ContentTypeProtobuf
 	if c.clients, err = kubernetes.NewForConfig(c.config); err != nil {
 		return nil, err
 	}
-	c.config.ContentType = "" // the kinds of a CRD have no other than JSON
+	c.config.ContentType = "" // custom resources exist as JSON only
 	if c.directory, err = os.MkdirTemp("", "benchscale-"); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (c *cluster) close() error {
 	return c.stop()
 }
 
-// writeKubeconfig makes the file that controllers find the API server by: as a service account with a token, as in a cluster.
+// writeKubeconfig writes the kubeconfig of controllers, with the token of a service account, as in a cluster.
 func (c *cluster) writeKubeconfig(ctx context.Context) error {
 	const name = "benchscale"
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}

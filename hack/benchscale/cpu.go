@@ -15,7 +15,7 @@ import (
 // cpuTimes are CPU times by program: of this one and its children.
 type cpuTimes map[string]time.Duration
 
-const clockTick = time.Second / 100 // USER_HZ, which every architecture of Linux' Go ports has
+const clockTick = time.Second / 100 // USER_HZ, the same on every Linux architecture that Go supports
 
 // loadAndObserver is the name of this program's own CPU time.
 const loadAndObserver = "load and observer"
@@ -64,7 +64,7 @@ func (c cpuTimes) String() string {
 	return fmt.Sprintf("%.1f s of CPU (%s)", sum.Seconds(), strings.Join(parts, ", "))
 }
 
-// controllerAndServer is the CPU time of the API server and of the controller that was measured, whichever it is.
+// controllerAndServer is the CPU time of the API server and of the measured controller.
 func (c cpuTimes) controllerAndServer() time.Duration {
 	var sum time.Duration
 	for name, t := range c {

@@ -23,8 +23,9 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// The floor is the least that a controller can do which writes something down about each pod: one informer, and one small write for
-// each event. It keeps no rules, resolves nothing and never looks back. What it takes is what the machine and the API server take.
+// The floor is the minimum for a controller that writes something about each pod: one informer, and one small
+// write for each event. It has no rules, resolves nothing and compares nothing. Its cost is that of the
+// machine and of the API server.
 
 const (
 	floorBuckets = 250
@@ -32,7 +33,7 @@ const (
 	floorLabel   = "benchscale"
 )
 
-// floorValue is what the floor writes down about a pod.
+// floorValue is what the floor writes about a pod.
 func floorValue(address string, labels map[string]string) string {
 	return address + " " + labels["app"] + " " + labels["tier"]
 }
@@ -43,7 +44,7 @@ func floorBucket(key types.NamespacedName) string {
 	return fmt.Sprintf("floor-%03d", h.Sum32()%floorBuckets)
 }
 
-// floorItem is what the floor's workers are to write.
+// floorItem is one write of the floor's workers.
 type floorItem struct {
 	pod   types.NamespacedName
 	value string // empty: the pod is gone
@@ -71,7 +72,7 @@ func runFloor(ctx context.Context, args []string) error {
 	defer queue.ShutDown()
 	factory := informers.NewSharedInformerFactory(clients, 0)
 	pods := factory.Core().V1().Pods().Informer()
-	var began atomic.Bool // what was there is not written
+	var began atomic.Bool // existing pods are not written
 	put := func(obj any, gone bool) {
 		pod, ok := obj.(*corev1.Pod)
 		if !ok || !began.Load() || pod.Status.PodIP == "" {
@@ -126,7 +127,7 @@ func floorWorker(ctx context.Context, clients *kubernetes.Clientset, queue workq
 	}
 }
 
-// floorObserver knows when a pod's change is in what the floor writes.
+// floorObserver records when the floor has written a pod's change.
 type floorObserver struct {
 	mu      sync.Mutex
 	waiting map[netip.Addr]floorChange
@@ -138,7 +139,7 @@ type floorChange struct {
 	want floorItem
 }
 
-// prepare makes what the floor writes into.
+// prepare creates the ConfigMaps that the floor writes to.
 func (o *floorObserver) prepare(ctx context.Context, c *cluster) error {
 	return inParallel(ctx, floorBuckets, func(ctx context.Context, i int) error {
 		_, err := c.clients.CoreV1().ConfigMaps(sharedNamespace).Create(ctx, &corev1.ConfigMap{

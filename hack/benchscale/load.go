@@ -18,19 +18,19 @@ import (
 // size of a synthetic cluster. Policies and pods are spread evenly over the namespaces.
 type size struct{ namespaces, policies, pods int }
 
-// String writes a size as a flag has it.
+// String formats a size as the flag's value.
 func (s size) String() string { return fmt.Sprintf("%d,%d,%d", s.namespaces, s.policies, s.pods) }
 
-// words writes a size for people.
+// words formats a size for the report.
 func (s size) words() string {
 	return fmt.Sprintf("%s namespaces, %s policies, %s pods", thousands(s.namespaces), thousands(s.policies), thousands(s.pods))
 }
 
-// Set reads a size as a flag has it.
+// Set parses a flag's value.
 func (s *size) Set(text string) error {
 	_, err := fmt.Sscanf(text, "%d,%d,%d", &s.namespaces, &s.policies, &s.pods)
 	if err != nil || s.namespaces < teamSize || s.policies < s.namespaces || s.pods < s.namespaces {
-		return fmt.Errorf("three numbers are needed, of %d or more namespaces and no fewer policies and pods", teamSize)
+		return fmt.Errorf("needs three numbers: at least %d namespaces, and as many policies and pods or more", teamSize)
 	}
 	return nil
 }
@@ -43,8 +43,9 @@ const (
 
 var tiers = []string{"frontend", "backend", "data"}
 
-// load draws a cluster: teams of ten namespaces, in each of them apps in three tiers; policies that name the peers in their own
-// namespace, in their team's, in all production namespaces, and the first namespace's DNS and monitoring, which everybody uses.
+// load draws a cluster: teams of ten namespaces with apps in three tiers. The policies' peers are in their
+// own namespace, in their team's, in all production namespaces, and the first namespace's DNS and monitoring,
+// which all namespaces use.
 type load struct {
 	size
 	seed uint64
@@ -67,17 +68,17 @@ func namespaceLabels(i int) map[string]string {
 	return map[string]string{corev1.LabelMetadataName: namespaceName(i), "team": fmt.Sprintf("team-%03d", i/teamSize), "stage": stage}
 }
 
-// pod is what a load knows of one.
+// pod is a pod of a load.
 type pod struct {
 	namespace int
-	index     int // in its namespace: what it is of; shared with the pod that it replaces
+	index     int // in its namespace, which determines its app and tier; a successor has the same
 	name      string
 	labels    map[string]string
 	address   netip.Addr
 	node      string
 }
 
-// pod makes the j-th pod of a namespace, with a name and an address that no other has.
+// pod makes the j-th pod of a namespace, with a new name and address.
 func (l *load) pod(namespace, j int) pod {
 	n := l.next
 	l.next++
@@ -101,7 +102,7 @@ func nodeName(namespace, j int) string {
 	return fmt.Sprintf("node-%03d-%d", namespace/teamSize, j%nodesPerBlock)
 }
 
-// allPods makes the pods that are there from the beginning.
+// allPods makes the pods that exist at the beginning.
 func (l *load) allPods() []pod {
 	each := l.pods / l.namespaces
 	out := make([]pod, 0, l.pods)
@@ -117,7 +118,7 @@ func (p *pod) key() types.NamespacedName {
 	return types.NamespacedName{Namespace: namespaceName(p.namespace), Name: p.name}
 }
 
-// forResolver is the pod once it runs.
+// forResolver is the running pod as the resolver's input.
 func (p *pod) forResolver() resolver.Pod {
 	return resolver.Pod{
 		Key: p.key(), Labels: p.labels, Phase: corev1.PodRunning, Addresses: []netip.Addr{p.address},
@@ -137,7 +138,8 @@ func (p pod) relabelled(rng *rand.Rand) pod {
 	return p
 }
 
-// allPolicies draws the policies: five kinds in turn, the first five of a namespace by tier, further ones by app.
+// allPolicies draws the policies: five kinds in turn, the first five of a namespace by tier, further ones by
+// app.
 func (l *load) allPolicies() []*networkingv1.NetworkPolicy {
 	var out []*networkingv1.NetworkPolicy
 	for ns := range l.namespaces {
@@ -166,7 +168,7 @@ func (l *load) policy(ns, k int) *networkingv1.NetworkPolicy {
 		s.Ingress = append(s.Ingress, networkingv1.NetworkPolicyIngressRule{From: peers, Ports: ports})
 	}
 	switch k % 5 {
-	case 0: // the namespace among itself, and monitoring
+	case 0: // from the own namespace and monitoring
 		allow(nil, networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}})
 		allow(tcp(9090), networkingv1.NetworkPolicyPeer{NamespaceSelector: matching(corev1.LabelMetadataName, namespaceName(0)), PodSelector: matching("app", "monitoring")})
 	case 1: // frontends
@@ -180,7 +182,7 @@ func (l *load) policy(ns, k int) *networkingv1.NetworkPolicy {
 		s.PodSelector = *own(2)
 		allow(tcp(5432), networkingv1.NetworkPolicyPeer{PodSelector: own(1)}, networkingv1.NetworkPolicyPeer{NamespaceSelector: team, PodSelector: own(2)})
 		allow(tcp(6379), networkingv1.NetworkPolicyPeer{NamespaceSelector: matching("stage", "production"), PodSelector: matching("app", fmt.Sprintf("app-%02d", rng.IntN(apps)))})
-	case 4: // what anybody may call
+	case 4: // to DNS, frontends and the team
 		s.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
 		call := func(ports []networkingv1.NetworkPolicyPort, peers ...networkingv1.NetworkPolicyPeer) {
 			s.Egress = append(s.Egress, networkingv1.NetworkPolicyEgressRule{To: peers, Ports: ports})
@@ -192,9 +194,9 @@ func (l *load) policy(ns, k int) *networkingv1.NetworkPolicy {
 	return np
 }
 
-// everyPod lets every pod of every namespace in.
+// everyPod allows ingress from every pod of every namespace.
 func everyPod() *networkingv1.NetworkPolicy {
-	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespaceName(0), Name: "everybody", UID: "everybody"}}
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespaceName(0), Name: "everyone", UID: "everyone"}}
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}}}
 	return np
 }

@@ -1,5 +1,5 @@
-// Command benchscale measures what the resolver, the controller and the agent's watches cost in large clusters: in memory, and on a
-// real API server with pods on nodes that do not exist.
+// Command benchscale measures the cost of the resolver, the controller and the agents' watches in large
+// clusters: in memory, and on a real API server with pods on nodes that do not exist.
 //
 //	KUBEBUILDER_ASSETS=$(bin/cluster assets) benchscale --controller=bin/controller --write=docs/performance.md
 package main
@@ -25,7 +25,8 @@ type options struct {
 	memory         size
 	changes, large int
 	shapeChanges   int
-	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share is measured
+	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share
+	// is measured
 	cluster    size
 	rates      []int
 	length     time.Duration
@@ -56,8 +57,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
 	only := flags.String("only", "memory,services,cluster", "The cases to run.")
-	write := flags.String("write", "", "A page to write the report into, between its marks; empty: standard output only.")
-	flags.BoolFunc("quick", "Small cases: to see that all of it works, in less than a minute.", func(string) error {
+	write := flags.String("write", "", "Page to write the report to, between its marks. Empty: standard output only.")
+	flags.BoolFunc("quick", "Small cases, which check in two minutes that everything works.", func(string) error {
 		o.memory, o.changes, o.large = size{100, 1000, 10_000}, 1000, 15_000
 		o.cluster, o.length, o.watchers = size{20, 100, 400}, 5*time.Second, 20
 		return nil
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	flags.Var(&o.cluster, "cluster", "Namespaces,policies,pods on the API server.")
 	flags.DurationVar(&o.length, "length", o.length, "How long pods change at each rate.")
 	flags.StringVar(&o.profile, "profile", "", "A file for a CPU profile of the API server while pods change at the highest rate.")
-	flags.Uint64Var(&o.seed, "seed", 1, "Of all that is drawn.")
+	flags.Uint64Var(&o.seed, "seed", 1, "Seed of the random cluster and changes.")
 	flags.StringVar(&o.controller, "controller", "bin/controller", "The controller's binary.")
 	flags.IntVar(&o.maxAddresses, "max-addresses-per-slice", 0, "The controller's flag; 0: its default.")
 	if err := flags.Parse(args); err != nil {
@@ -74,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	ctrl.SetLogger(logr.Discard())
 	out := &report{began: time.Now(), progress: os.Stderr}
-	var beside []churned // what another controller did
+	var beside []churned // results of another controller
 	for _, c := range strings.Split(*only, ",") {
 		var err error
 		switch c {
@@ -87,7 +88,7 @@ func run(ctx context.Context, args []string) error {
 		case "cluster":
 			err = clusterCases(ctx, o, beside, out)
 		default:
-			err = fmt.Errorf("--only=%s: there are memory, services and cluster", c)
+			err = fmt.Errorf("--only=%s: the cases are memory, shapes, services and cluster", c)
 		}
 		if err != nil {
 			return err
@@ -101,7 +102,7 @@ func run(ctx context.Context, args []string) error {
 	return replaceIn(*write, text)
 }
 
-// command is what a reader types to measure the same.
+// command is the command line that repeats the measurement.
 func command(flags *flag.FlagSet) string {
 	var args []string
 	flags.Visit(func(f *flag.Flag) {

@@ -8,7 +8,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// members knows who is in each group by the objects that hold their addresses, and when a pod's change is in all of them.
+// members records the addresses of each group, by the objects that contain them, and when a pod's change has
+// reached all groups.
 type members struct {
 	mu     sync.Mutex
 	groups map[policy.GroupKey]*groupView
@@ -17,23 +18,24 @@ type members struct {
 	took    durations
 }
 
-// groupView is a group as its objects show it.
+// groupView is a group by its objects.
 type groupView struct {
 	selector  groupSelector
-	addresses map[netip.Addr]int // objects that hold it
+	addresses map[netip.Addr]int // number of objects that contain it
 }
 
-// change of a pod, and the groups that do not show it yet.
+// change is a pod's change, and the groups that it has not reached yet.
 type change struct {
 	sent    time.Time
-	missing map[policy.GroupKey]bool // whether the address has to come
+	missing map[policy.GroupKey]bool // whether the address has to be added
 }
 
 func newMembers() members {
 	return members{groups: map[policy.GroupKey]*groupView{}, waiting: map[netip.Addr]*change{}}
 }
 
-// see notes that an object of a group holds these addresses now, and held others before. The caller has the lock.
+// see records the addresses of a group's object, and the addresses that it had before. The caller holds the
+// lock.
 func see[S ~string](m *members, key policy.GroupKey, g *groupView, parse func(S) netip.Addr, old, now []S) {
 	difference := map[S]int{}
 	for _, text := range now {
@@ -51,13 +53,13 @@ func see[S ~string](m *members, key policy.GroupKey, g *groupView, parse func(S)
 			delete(g.addresses, a)
 		}
 		if c := m.waiting[a]; c != nil {
-			m.settle(a, c, key, g)
+			m.check(a, c, key, g)
 		}
 	}
 }
 
-// settle notes whether a group shows a change now.
-func (m *members) settle(a netip.Addr, c *change, key policy.GroupKey, g *groupView) {
+// check records whether a change has reached a group.
+func (m *members) check(a netip.Addr, c *change, key policy.GroupKey, g *groupView) {
 	come, ok := c.missing[key]
 	if !ok || come != (g.addresses[a] > 0) {
 		return
@@ -69,8 +71,8 @@ func (m *members) settle(a netip.Addr, c *change, key policy.GroupKey, g *groupV
 	}
 }
 
-// expect waits for a pod's change; before and after are the pod on either side of it. It must be called before the
-// change is sent, and returns the number of groups that change.
+// expect waits for a pod's change; before and after are the pod on either side of it. It must be called
+// before the change is sent, and returns the number of groups that change.
 func (m *members) expect(before, after *pod) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,7 +83,7 @@ func (m *members) expect(before, after *pod) int {
 	c := &change{missing: map[policy.GroupKey]bool{}}
 	namespace := namespaceName(either.namespace)
 	for key, g := range m.groups {
-		if g.selector.namespaces == nil && key.Namespace != namespace { // to ask thousands takes time from those that are measured
+		if g.selector.namespaces == nil && key.Namespace != namespace { // evaluating thousands of selectors takes CPU time from what is measured
 			continue
 		}
 		was, is := before != nil && g.selector.selects(before.namespace, before.labels), after != nil && g.selector.selects(after.namespace, after.labels)
@@ -96,14 +98,14 @@ func (m *members) expect(before, after *pod) int {
 	return len(c.missing)
 }
 
-// outstanding is the number of changes that are not everywhere yet.
+// outstanding is the number of changes that have not reached every group yet.
 func (m *members) outstanding() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.waiting)
 }
 
-// take returns the latencies since it was called last.
+// take returns the latencies since the last call.
 func (m *members) take() durations {
 	m.mu.Lock()
 	defer m.mu.Unlock()

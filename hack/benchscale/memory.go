@@ -13,13 +13,13 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// sharedNamespace is kidoban's own.
+// sharedNamespace is kidoban's namespace.
 const sharedNamespace = "kidoban-system"
 
-// maxAddresses of one slice, as the controller has it by default.
+// maxAddresses of a slice: the controller's default.
 const maxAddresses = 100
 
-// memoryCases are those without an API.
+// memoryCases are the cases without an API server.
 func memoryCases(ctx context.Context, o options, out *report) error {
 	if err := caseResolver(ctx, o, out); err != nil {
 		return err
@@ -31,15 +31,15 @@ func newResolver() *resolver.Resolver {
 	return resolver.New(resolver.Options{SharedNamespace: sharedNamespace, MaxAddresses: maxAddresses})
 }
 
-// resolved is a resolver that has resolved a load, and what that took.
+// resolved is a resolver that has resolved a load, and the cost of that.
 type resolved struct {
 	*resolver.Resolver
 	counts     map[policy.GroupKey]int // slices of each group
 	took       time.Duration
-	heap, peak uint64 // bytes: live afterwards, and the most at any time
+	heap, peak uint64 // bytes: live afterwards, and the maximum
 }
 
-// fromNothing resolves a cluster and reads every object that comes of it.
+// fromNothing resolves a cluster and reads every resulting object.
 func fromNothing(l *load, pods []pod) *resolved {
 	policies := l.allPolicies()
 	watch := watchHeap()
@@ -101,7 +101,7 @@ func watchHeap() (peak func() uint64) {
 // written are the slices that one change made different.
 type written struct {
 	took     time.Duration
-	cpu      time.Duration // of it, this thread's: without what others on the machine took
+	cpu      time.Duration // CPU time of this thread, without the time of other processes
 	slices   int           // that the change touched
 	groups   int           // that the pod enters or leaves
 	resized  int           // groups that have more or fewer slices than before
@@ -109,8 +109,8 @@ type written struct {
 	mistaken error
 }
 
-// change makes one change and reads what it made different, as the controller does; the time covers both. before and after are the
-// pod on either side of it, nil where there is none.
+// change makes one change and reads the objects that become different, as the controller does; the time
+// covers both. before and after are the pod before and after the change, nil if there is none.
 func (r *resolved) change(before, after *pod) written {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -142,7 +142,7 @@ func (r *resolved) change(before, after *pod) written {
 		if err := r.expectTouched(key.Group, before, after); err != nil {
 			w.mistaken = err
 		}
-		if reads[i].slices != r.counts[key.Group] { // its head tells the new number, and merged slices move
+		if reads[i].slices != r.counts[key.Group] { // its first slice has the new number, and addresses of merged slices move
 			r.counts[key.Group] = reads[i].slices
 			resized[key.Group] = true
 		}
@@ -156,11 +156,11 @@ func (r *resolved) change(before, after *pod) written {
 	return w
 }
 
-// expectTouched fails where a group that changed is none that the pod enters or leaves.
+// expectTouched fails if a group changed that the pod neither enters nor leaves.
 func (r *resolved) expectTouched(group policy.GroupKey, before, after *pod) error {
 	s, ok := r.Slice(resolver.SliceKey{Group: group})
 	if !ok {
-		return fmt.Errorf("group %s went with a pod", group)
+		return fmt.Errorf("group %s disappeared with a pod", group)
 	}
 	selector, err := parseGroupSelector(group.Namespace, s.Selector)
 	if err != nil {
@@ -173,9 +173,9 @@ func (r *resolved) expectTouched(group policy.GroupKey, before, after *pod) erro
 	return nil
 }
 
-// churn is many changes.
+// churn is the result of many changes.
 type churn struct {
-	took, cpu       map[string]durations // by what was done
+	took, cpu       map[string]durations // by kind of change
 	changes, slices int
 	groups, resized int
 	largest         int
@@ -229,15 +229,15 @@ func caseResolver(ctx context.Context, o options, out *report) error {
 	if err != nil {
 		return err
 	}
-	out.say("in memory: resolving %s", o.memory.words())
+	out.logf("in memory: resolving %s", o.memory.words())
 	r := fromNothing(l, pods)
 	stats := r.Stats()
-	out.note("In memory: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; they come to %s groups of %s addresses in %s slices.",
+	out.note("In memory: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; the selectors come to %s groups with %s addresses in %s slices.",
 		o.memory.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(stats.Groups), thousands(stats.Addresses), thousands(stats.Slices))
 	out.add(row{"in memory", o.memory.words() + ", from nothing", ratioOf(r.took, 10*time.Second), short(r.took), "10 s"})
 	out.add(row{"in memory", "heap afterwards (at its peak, with garbage: " + mebibytes(r.peak) + ")", float64(r.heap) / (1 << 30), mebibytes(r.heap), "1 GiB"})
 
-	out.say("in memory: %d changes", o.changes)
+	out.logf("in memory: %d changes", o.changes)
 	c, err := churnMemory(ctx, l, r, pods, o.changes)
 	if err != nil {
 		return err
@@ -245,7 +245,7 @@ func caseResolver(ctx context.Context, o options, out *report) error {
 	for _, what := range []string{"added", "relabelled", "deleted"} {
 		out.add(changeRow("one pod "+what, c.took[what], c.cpu[what]))
 	}
-	out.note("Those %s changes touched %s groups and wrote %s slices: one of each group that the pod enters or leaves, and no other object; %d times a group came to have a slice more or less, which rewrites its first one and those that are merged.",
+	out.note("The %s changes concerned %s groups and wrote %s slices: one of each group that the pod enters or leaves, and no other object. In %d cases the number of a group's slices changed, which rewrites the first slice and the merged ones.",
 		thousands(c.changes), thousands(c.groups), thousands(c.slices), c.resized)
 	return nil
 }
@@ -260,13 +260,13 @@ func changeRow(what string, took, cpu durations) row {
 // threadTime is the CPU time that the calling thread has had.
 func threadTime() time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // known to every Linux
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // every Linux has it
 	return time.Duration(t.Nano())
 }
 
 // caseLargeGroup adds pods, one at a time, to a group of all the pods of all namespaces.
 func caseLargeGroup(ctx context.Context, o options, out *report) error {
-	out.say("in memory: one group of %s addresses", thousands(o.large))
+	out.logf("in memory: one group of %s addresses", thousands(o.large))
 	r, l := newLargeGroup(o)
 	var took, cpu durations
 	slices, largest, resized := 0, 0, 0
@@ -284,8 +284,8 @@ func caseLargeGroup(ctx context.Context, o options, out *report) error {
 		resized += w.resized
 		largest = max(largest, w.largest)
 	}
-	out.add(changeRow(fmt.Sprintf("one address more in a group of %s", thousands(o.large)), took, cpu))
-	out.add(row{"in memory", fmt.Sprintf("addresses of the largest slice written (%s slices for %s addresses: the new one's, and the first one whenever a slice begins)", thousands(slices), thousands(o.changes)),
+	out.add(changeRow(fmt.Sprintf("one address added to a group of %s", thousands(o.large)), took, cpu))
+	out.add(row{"in memory", fmt.Sprintf("addresses of the largest slice written (%s slices for %s addresses: one for each, and the first one for each new slice)", thousands(slices), thousands(o.changes)),
 		float64(largest) / 250, thousands(largest), "250"})
 	if slices != o.changes+resized {
 		return fmt.Errorf("%d addresses were added and %d slices written, %d begun", o.changes, slices, resized)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// small is what the tests run with: enough for groups of several slices.
+// small is the size of the tests: enough for groups of several slices.
 var small = options{seed: 1, memory: size{20, 200, 4000}, changes: 1500, large: 1000}
 
 func TestChangesWriteOnlyThePodsGroups(t *testing.T) {
@@ -21,22 +21,22 @@ func TestChangesWriteOnlyThePodsGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.changes != small.changes || c.groups < c.changes {
-		t.Errorf("%d changes touched %d groups: this load tests nothing", c.changes, c.groups)
+		t.Errorf("%d changes touched %d groups: the load is too small for this test", c.changes, c.groups)
 	}
 	if c.largest > maxAddresses {
 		t.Errorf("a slice of %d addresses was written, of %d at most", c.largest, maxAddresses)
 	}
 }
 
-func TestAnAddressMoreWritesOneSlice(t *testing.T) {
+func TestANewAddressWritesOneSlice(t *testing.T) {
 	out := &report{began: time.Now(), progress: io.Discard}
 	if err := caseLargeGroup(t.Context(), small, out); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// The check of the changes is only as good as this one.
-func TestAStrangersGroupIsAMistake(t *testing.T) {
+// The check in change depends on this.
+func TestAGroupThatAPodIsNotInIsAMistake(t *testing.T) {
 	l := newLoad(small.memory, small.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
@@ -44,11 +44,11 @@ func TestAStrangersGroupIsAMistake(t *testing.T) {
 	stranger.labels = map[string]string{}
 	stranger.namespace = l.namespaces // that no selector selects
 	if w := r.change(&pods[0], nil); w.mistaken != nil || w.groups == 0 {
-		t.Fatalf("a pod went: %d groups, %v", w.groups, w.mistaken)
+		t.Fatalf("a pod was deleted: %d groups, %v", w.groups, w.mistaken)
 	}
 	for group := range r.counts {
 		if r.expectTouched(group, &stranger, nil) == nil {
-			t.Fatalf("group %s is taken for one of a pod that is in none", group)
+			t.Fatalf("group %s is accepted for a pod that is in no group", group)
 		}
 	}
 }

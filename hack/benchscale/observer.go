@@ -11,24 +11,24 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// observer watches what the controller writes and knows when a pod's change is in all of it.
+// observer watches the controller's objects and records when a pod's change has reached all of them.
 type observer struct {
 	members
 	seen progress
 }
 
-// progress is the objects that are there, PolicyEndpoints whose status is about the spec that is there, and when the last change of a
-// spec was and of what is told in a status.
+// progress counts the existing objects and the PolicyEndpoints whose status is about their current spec, and
+// has the times of the last change of a spec and of such a status.
 type progress struct {
-	endpoints, slices, told int
-	spec, status            time.Time
+	endpoints, slices, reported int
+	spec, status                time.Time
 }
 
 func newObserver() *observer {
 	return &observer{members: newMembers()}
 }
 
-// watch follows the objects until the context is done. failed is called if it cannot go on.
+// watch watches the objects until the context is done, and calls failed on an error.
 func (o *observer) watch(ctx context.Context, client rest.Interface, failed func(error)) error {
 	if err := followViews(ctx, client, "policyendpoints", o.seeEndpoint, failed); err != nil {
 		return err
@@ -48,14 +48,14 @@ func (o *observer) seeEndpoint(old, now *view) {
 	if old == nil || now == nil || old.Metadata.Generation != now.Metadata.Generation {
 		o.seen.spec = time.Now()
 	}
-	if n := told(now) - told(old); n != 0 {
-		o.seen.told += n
+	if n := reported(now) - reported(old); n != 0 {
+		o.seen.reported += n
 		o.seen.status = time.Now()
 	}
 }
 
-// told is 1 if the status is about the spec that is there.
-func told(pe *view) int {
+// reported is 1 if the status is about the current spec.
+func reported(pe *view) int {
 	if pe != nil && pe.Status.ObservedGeneration == pe.Metadata.Generation {
 		return 1
 	}
@@ -80,7 +80,7 @@ func (o *observer) seeSlice(old, now *view) {
 	g := o.groups[key]
 	if g == nil {
 		g = &groupView{addresses: map[netip.Addr]int{}}
-		g.selector, _ = parseGroupSelector(key.Namespace, &either.Spec.Selector) // a wrong one is found by expectRight
+		g.selector, _ = parseGroupSelector(key.Namespace, &either.Spec.Selector) // expectRight finds a wrong one
 		o.groups[key] = g
 	}
 	var was, is []v1alpha1.CIDR

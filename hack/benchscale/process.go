@@ -28,7 +28,7 @@ type process struct {
 	ended   chan error
 }
 
-// start runs a program. It ends with this one.
+// start runs a program, which is killed when this one ends.
 func start(name string, args ...string) (*process, error) {
 	p := &process{log: &lines{}, ended: make(chan error, 1)}
 	p.cmd = exec.Command(name, args...)
@@ -42,7 +42,7 @@ func start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// startProbed runs a program that says when it is ready, and has metrics.
+// startProbed runs a program that has a readiness probe and metrics.
 func startProbed(name string, args ...string) (*process, error) {
 	probe, err := freeAddress()
 	if err != nil {
@@ -60,7 +60,7 @@ func startProbed(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// freeAddress is one that nobody listens on now.
+// freeAddress returns an address that no process listens on now.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -69,7 +69,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// end stops the process and returns the CPU time that it has had.
+// end stops the process and returns its CPU time.
 func (p *process) end() (time.Duration, error) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	var err error
@@ -77,21 +77,21 @@ func (p *process) end() (time.Duration, error) {
 	case err = <-p.ended:
 	case <-time.After(30 * time.Second):
 		_ = p.cmd.Process.Kill()
-		err = errors.Join(errors.New("it did not end within 30 s of SIGTERM"), <-p.ended)
+		err = errors.Join(errors.New("did not stop within 30 s of SIGTERM"), <-p.ended)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w; it said: %s", p.cmd.Path, err, p.log.last())
+		return 0, fmt.Errorf("%s: %w; its log ends with: %s", p.cmd.Path, err, p.log.last())
 	}
 	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime(), nil
 }
 
-// ready waits until /readyz says so.
+// ready waits until /readyz returns 200.
 func (p *process) ready(ctx context.Context) error {
 	return poll(ctx, 2*time.Minute, 5*time.Millisecond, func() error {
 		select {
 		case err := <-p.ended:
 			p.ended <- err
-			return fmt.Errorf("%s ended: %v; it said: %s", p.cmd.Path, err, p.log.last())
+			return fmt.Errorf("%s exited: %v; its log ends with: %s", p.cmd.Path, err, p.log.last())
 		default:
 		}
 		_, err := get(ctx, "http://"+p.probe+"/readyz")
@@ -134,7 +134,7 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	return body, err
 }
 
-// poll asks until there is no error, or fails with the last one.
+// poll calls ask until it returns no error, and returns the last error after the timeout.
 func poll(ctx context.Context, timeout, interval time.Duration, ask func() error) error {
 	deadline := time.Now().Add(timeout)
 	for {
@@ -153,7 +153,7 @@ func poll(ctx context.Context, timeout, interval time.Duration, ask func() error
 	}
 }
 
-// lines keeps and counts the lines that are written to it.
+// lines stores and counts the lines written to it.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -174,7 +174,7 @@ func (l *lines) count() int {
 	return bytes.Count(l.text.Bytes(), []byte("\n"))
 }
 
-// last is the end of what was written.
+// last returns the end of the text.
 func (l *lines) last() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

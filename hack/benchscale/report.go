@@ -13,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// row is one measured figure beside its bar.
+// row is one measured figure with its bar.
 type row struct {
 	section, what string
-	// ratio of what was measured to the bar: at most 1 is right. Negative where there is no bar.
+	// ratio of the figure to the bar: at most 1 is right. Negative if there is no bar.
 	ratio         float64
 	measured, bar string
 }
 
 func ratioOf(d, bar time.Duration) float64 { return d.Seconds() / bar.Seconds() }
 
-// report collects what was measured.
+// report collects the figures.
 type report struct {
 	began    time.Time
 	progress io.Writer
@@ -31,8 +31,8 @@ type report struct {
 	rows     []row
 }
 
-// say tells a person what is going on.
-func (r *report) say(format string, args ...any) {
+// logf reports progress.
+func (r *report) logf(format string, args ...any) {
 	fmt.Fprintf(r.progress, "%6.1f s  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
@@ -44,10 +44,10 @@ func (r *report) note(format string, args ...any) {
 func (r *report) add(w row) {
 	w.section += loadNow()
 	r.rows = append(r.rows, w)
-	r.say("%-60s %10s  (bar %s)", w.what, w.measured, w.bar)
+	r.logf("%-60s %10s  (bar %s)", w.what, w.measured, w.bar)
 }
 
-// markdown writes the report as a part of a page.
+// markdown formats the report as a part of a page.
 func (r *report) markdown(command string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "`%s` on %s, %s.\n\n", command, r.began.UTC().Format("2 January 2006"), machine())
@@ -75,7 +75,7 @@ const (
 	endMark   = "<!-- … to here -->\n"
 )
 
-// replaceIn puts the report between the marks of a file.
+// replaceIn replaces the text between the marks of a file by the report.
 func replaceIn(file string, content []byte) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
@@ -84,12 +84,12 @@ func replaceIn(file string, content []byte) error {
 	before, rest, ok := bytes.Cut(old, []byte(beginMark))
 	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
 	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for the report: the lines %q and %q", file, beginMark, endMark)
+		return fmt.Errorf("%s lacks the lines %q and %q, between which the report belongs", file, beginMark, endMark)
 	}
 	return os.WriteFile(file, bytes.Join([][]byte{before, []byte(beginMark), content, []byte(endMark), after}, nil), 0o644)
 }
 
-// machine describes what all this runs on.
+// machine describes the machine of the measurement.
 func machine() string {
 	model := runtime.GOARCH
 	if f, err := os.Open("/proc/cpuinfo"); err == nil {
@@ -109,7 +109,7 @@ func machine() string {
 		runtime.NumCPU(), model, float64(info.Totalram)*float64(info.Unit)/(1<<30), unix.ByteSliceToString(name.Release[:]), runtime.Version())
 }
 
-// loadNow is the load average of the last minute, as a row remembers it.
+// loadNow is the load average of the last minute, in the form of a row.
 func loadNow() string {
 	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

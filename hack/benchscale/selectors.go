@@ -8,7 +8,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// groupSelector is what a slice says that its group is, read by Kubernetes' own code, not by the resolver's.
+// groupSelector is the selector in a slice, parsed by Kubernetes' code and not by the resolver's.
 type groupSelector struct {
 	namespace  string          // of the group, for one of a namespace's own pods
 	namespaces labels.Selector // nil for one of a namespace's own pods
@@ -33,7 +33,7 @@ func parseSelectors(namespace string, namespaces, pods *metav1.LabelSelector) (g
 	return out, err
 }
 
-// String is equal for selectors that are written the same.
+// String is equal for selectors with the same text.
 func (s groupSelector) String() string {
 	if s.namespaces == nil {
 		return s.namespace + "/" + s.pods.String()
@@ -41,7 +41,8 @@ func (s groupSelector) String() string {
 	return "{" + s.namespaces.String() + "}/" + s.pods.String()
 }
 
-// selects reports whether a pod with these labels is in the group. (All pods of a load have the same named ports.)
+// selects reports whether a pod with these labels is in the group. (All pods of a load have the same named
+// ports.)
 func (s groupSelector) selects(namespace int, podLabels map[string]string) bool {
 	if s.namespaces == nil && s.namespace != namespaceName(namespace) {
 		return false
@@ -75,13 +76,13 @@ func peerSelectors(np *networkingv1.NetworkPolicy) ([]groupSelector, error) {
 	return out, nil
 }
 
-// sharing says how much the policies of a load have in common.
+// sharing describes how much the policies of a load have in common.
 type sharing struct {
 	policiesPerPod float64 // that a pod is a peer of, on average
 	mostUsed       int     // policies that use the most used selector
 }
 
-// measureSharing asks every policy about some of the pods.
+// measureSharing evaluates every policy on some of the pods.
 func measureSharing(policies []*networkingv1.NetworkPolicy, pods []pod) (sharing, error) {
 	const sample = 200
 	var out sharing

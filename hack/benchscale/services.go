@@ -19,10 +19,12 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Kubernetes' own controller of EndpointSlices is of the same kind: it keeps the addresses of selectors in objects of 100 at most. It is
-// given the same pods and the same changes on an API server of its own, a Service for each selector, as many workers and the same budget.
+// Kubernetes' controller of EndpointSlices does similar work: it writes the addresses of selectors to objects
+// of at most 100 addresses. It gets the same pods and changes on an API server of its own, with a Service for
+// each selector, as many workers and the same rate limit.
 
-// serviceLabels are those that Services select by, one each, and what Services of the label are called.
+// serviceLabels are the labels that Services select by, one for each Service, with the prefix of the
+// Services' names.
 var serviceLabels = map[string]string{"app": "app", "tier": "tier", "version": "version", "pod-template-hash": "hash"}
 
 // serviceCases measures the churn with that controller.
@@ -33,10 +35,10 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
-		cancel() // the API server waits for those who watch
+		cancel() // the API server waits for open watches
 		err = errors.Join(err, c.close())
 	}()
-	out.say("EndpointSlices: creating %s and their Services", o.cluster.words())
+	out.logf("EndpointSlices: creating %s and their Services", o.cluster.words())
 	if err := c.fill(ctx); err != nil {
 		return nil, err
 	}
@@ -55,10 +57,10 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	}
 	defer func() { _ = p.cmd.Process.Kill() }()
 	if err := poll(ctx, 5*time.Minute, 500*time.Millisecond, func() error { return seen.expectRight(c) }); err != nil {
-		return nil, fmt.Errorf("%w; %s says: %s", err, p.cmd.Path, p.log.last())
+		return nil, fmt.Errorf("%w; the log of %s ends with: %s", err, p.cmd.Path, p.log.last())
 	}
 	for _, rate := range o.rates {
-		out.say("EndpointSlices: %d changes/s", rate)
+		out.logf("EndpointSlices: %d changes/s", rate)
 		done, err := c.churn(ctx, seen, rate, o.length)
 		if err != nil {
 			return nil, err
@@ -72,7 +74,7 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	if err := c.caseStreams(ctx, o, seen, serviceWatcher{}, out); err != nil {
 		return nil, err
 	}
-	out.note("EndpointSlices: kube-controller-manager with its controller of EndpointSlices alone, in the same run on an API server of its own with the same namespaces, pods and changes. %s Services without ports select the pods by one label each, so that each pod is in four; as many workers, and the same budget of requests; all else is as by default, also that what failed is tried again after a second, and twice as long each time.",
+	out.note("EndpointSlices: kube-controller-manager with its controller of EndpointSlices alone, in the same run on an API server of its own with the same namespaces, pods and changes. %s Services without ports select the pods by one label each, so that each pod is in four; there are as many workers, and the same rate limit. Everything else is the default; for example, it retries after 1 s, and then after twice the time each time.",
 		thousands(len(seen.groups)))
 	return all, nil
 }
@@ -103,7 +105,7 @@ func (o *serviceObserver) create(ctx context.Context, c *cluster) error {
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 			Spec: corev1.ServiceSpec{
 				ClusterIP: corev1.ClusterIPNone, Selector: map[string]string{label: value},
-				PublishNotReadyAddresses: true, // else the addresses of pods whose node does not exist are left out
+				PublishNotReadyAddresses: true, // EndpointSlices leave out pods whose node does not exist otherwise
 			},
 		})
 	}
@@ -156,7 +158,7 @@ func addressesOf(s *discoveryv1.EndpointSlice) []string {
 	return out
 }
 
-// expectRight fails where the EndpointSlices do not show each pod in its Services and nobody else.
+// expectRight fails if the EndpointSlices do not contain exactly the pods of each Service.
 func (o *serviceObserver) expectRight(c *cluster) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -165,7 +167,7 @@ func (o *serviceObserver) expectRight(c *cluster) error {
 		p := &c.pods[i]
 		for label, kind := range serviceLabels {
 			g := o.groups[policy.GroupKey{Namespace: namespaceName(p.namespace), Name: kind + "-" + p.labels[label]}]
-			if g == nil { // no pod had this value here when the Services were made
+			if g == nil { // no pod had this value when the Services were created
 				continue
 			}
 			want++

@@ -17,10 +17,12 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// A shape is a way to write the groups' addresses into objects. caseShapes gives several of them the same cluster and the same changes and
-// counts what each of them writes. docs/decisions has the figures and the choice.
+// A shape is a way to write the groups' addresses into objects. caseShapes gives several of them the same
+// cluster and the same changes and counts what each of them writes. docs/decisions has the figures and the
+// choice.
 type shape interface {
-	// move puts an address into exactly these groups of one namespace, which are sorted; nil removes it from all of them.
+	// move puts an address into exactly these groups of one namespace, which are sorted; nil removes it from
+	// all of them.
 	move(namespace string, a netip.Addr, groups []policy.GroupKey)
 	// take returns the objects that became different since it was called last.
 	take() []shapedObject
@@ -43,7 +45,8 @@ type shapeCost struct {
 	local, shared int // bytes of the objects written
 }
 
-// perAgent is the number of bytes of one change that reach an agent on average: all that is shared, and a part of the namespaces.
+// perAgent is the number of bytes of one change that reach an agent on average: all that is shared, and a
+// part of the namespaces.
 func (s *shapeCost) perAgent(l *load) float64 {
 	part := float64(teamSize) / float64(l.namespaces)
 	return (float64(s.shared) + part*float64(s.local)) / float64(s.changes)
@@ -62,7 +65,7 @@ func (s *shapeCost) add(written []shapedObject) {
 
 // caseShapes compares the shapes in memory with the cluster of the cases on the API server.
 func caseShapes(ctx context.Context, o options, out *report) error {
-	out.say("shapes: %s", o.cluster.words())
+	out.logf("shapes: %s", o.cluster.words())
 	costs, err := measureShapes(ctx, newLoad(o.cluster, o.seed), o.shapeChanges)
 	if err != nil {
 		return err
@@ -78,8 +81,8 @@ func caseShapes(ctx context.Context, o options, out *report) error {
 	return nil
 }
 
-// measureShapes changes n pods, two of five added, two deleted and one relabelled, and has each shape write what comes of it. The first cost is
-// that of the resolver's own slices.
+// measureShapes changes n pods, two of five added, two deleted and one relabelled, and has each shape write
+// what comes of it. The first cost is that of the resolver's own slices.
 func measureShapes(ctx context.Context, l *load, n int) ([]shapeCost, error) {
 	pods := l.allPods()
 	r := fromNothing(l, pods)
@@ -223,7 +226,8 @@ func todaysObject(r *resolved, key resolver.SliceKey) shapedObject {
 	return shapedObject{key.Group.Namespace, sizeOf(key.Group.Namespace, key.Group.Name, spec)}
 }
 
-// sizeOf is the size of an event about an object with this spec, and with the metadata that objects of the controller have.
+// sizeOf is the size of an event about an object with this spec, and with the metadata that objects of the
+// controller have.
 func sizeOf(namespace, group string, spec any) int {
 	type object struct {
 		metav1.TypeMeta `json:",inline"`
@@ -246,8 +250,8 @@ func sizeOf(namespace, group string, spec any) int {
 	return len(data)
 }
 
-// packed puts the slices of several groups of one namespace into one object: of all local groups, and of shared groups that begin with
-// fewer than 20 addresses in an object. A slice stays in its object.
+// packed puts the slices of several groups of one namespace into one object: of all local groups, and of
+// shared groups that begin with fewer than 20 addresses in an object. A slice stays in its object.
 type packed struct {
 	max      int
 	groups   map[policy.GroupKey][]*packedSlice
@@ -322,7 +326,8 @@ func (p *packed) add(g policy.GroupKey, a netip.Addr) {
 	p.dirty[into.object] = true
 }
 
-// room finds an object for a slice that begins. In the shared namespace a group's second slice shows that it is large.
+// room finds an object for a slice that begins. In the shared namespace a group's second slice shows that it
+// is large.
 func (p *packed) room(g policy.GroupKey) *packedObject {
 	for _, o := range p.packages[g.Namespace] {
 		n := 0
@@ -369,8 +374,8 @@ func cidrs(addresses map[netip.Addr]bool) []v1alpha1.CIDR {
 	return out
 }
 
-// byClass writes each address once in a namespace, with the list of its groups. A group is in pieces, one in each object that contains
-// addresses of it, and the first piece has their number.
+// byClass writes each address once in a namespace, with the list of its groups. A group is in pieces, one in
+// each object that contains addresses of it, and the first piece has their number.
 type byClass struct {
 	max, fill int
 	places    map[string]map[netip.Addr]*classPlace

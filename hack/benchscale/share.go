@@ -21,13 +21,13 @@ import (
 	"github.com/kidoban/kidoban/internal/agent"
 )
 
-// meter counts the bytes of responses' bodies, as they come off the wire, by what was asked for.
+// meter counts the bytes of responses' bodies, by the kind of request.
 type meter struct {
 	mu    sync.Mutex
 	bytes map[part]int
 }
 
-// part is what a response is about.
+// part is a kind of request.
 type part string
 
 const (
@@ -35,12 +35,12 @@ const (
 	sharedPart  part = "shared groups"
 	podsOfNode  part = "pods of the node"
 	everything  part = "everything"
-	notMeasured part = "" // discovery, which both do once
+	notMeasured part = "" // discovery, once for each client
 )
 
 func newMeter() *meter { return &meter{bytes: map[part]int{}} }
 
-// config is one whose requests are measured.
+// config returns a copy of a config whose requests are measured.
 func (m *meter) config(c *rest.Config) *rest.Config {
 	c = rest.CopyConfig(c)
 	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return &meteredTransport{m, next} })
@@ -95,7 +95,7 @@ func (b *meteredBody) Read(buf []byte) (int, error) {
 	return n, err
 }
 
-// share is what an agent receives beside what a watch of everything does, in bytes.
+// share compares the bytes that an agent receives with those of a watch of all objects.
 type share struct{ namespaced, shared, pods, everything int }
 
 // ofNamespaced is the agent's part of what is not shared.
@@ -107,8 +107,8 @@ func (s share) minus(t share) share {
 	return share{s.namespaced - t.namespaced, s.shared - t.shared, s.pods - t.pods, s.everything - t.everything}
 }
 
-// watchShare has the watches of one node's agent and those of everything run, until the context is done. It returns when both have what
-// there is. The function that it returns tells what each has received.
+// watchShare runs the watches of one node's agent and those of all objects, until the context is done. It
+// returns when both are in sync. The returned function returns the bytes that each has received.
 func (c *cluster) watchShare(ctx context.Context, node string, namespaces []int) (func() share, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
@@ -142,11 +142,11 @@ func (c *cluster) watchShare(ctx context.Context, node string, namespaces []int)
 	if err := follow(ctx, mgr.GetCache(), &corev1.Pod{}); err != nil {
 		return nil, err
 	}
-	whole, err := cache.New(all.config(c.config), cache.Options{Scheme: scheme})
+	full, err := cache.New(all.config(c.config), cache.Options{Scheme: scheme})
 	if err != nil {
 		return nil, err
 	}
-	if err := follow(ctx, whole, kinds...); err != nil {
+	if err := follow(ctx, full, kinds...); err != nil {
 		return nil, err
 	}
 	return func() share {
@@ -154,7 +154,7 @@ func (c *cluster) watchShare(ctx context.Context, node string, namespaces []int)
 	}, nil
 }
 
-// follow starts a cache of some kinds and waits until it has what there is.
+// follow starts a cache of some kinds and waits until it is in sync.
 func follow(ctx context.Context, c cache.Cache, kinds ...client.Object) error {
 	go func() { _ = c.Start(ctx) }()
 	for _, obj := range kinds {
@@ -170,7 +170,7 @@ func follow(ctx context.Context, c cache.Cache, kinds ...client.Object) error {
 
 // caseShare measures the bytes that one agent receives, at its start and while pods change.
 func (c *cluster) caseShare(ctx context.Context, o options, t tracker, out *report) error {
-	out.say("cluster: the agent's share")
+	out.logf("cluster: the agent's share")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var namespaces []int
@@ -186,7 +186,7 @@ func (c *cluster) caseShare(ctx context.Context, o options, t tracker, out *repo
 	if err != nil {
 		return err
 	}
-	if err := settled(ctx, func() int { return received().everything }); err != nil {
+	if err := waitStable(ctx, func() int { return received().everything }); err != nil {
 		return err
 	}
 	total := received()
@@ -206,15 +206,15 @@ func (c *cluster) caseShare(ctx context.Context, o options, t tracker, out *repo
 	return nil
 }
 
-// settled waits until a number has stayed the same for a second.
-func settled(ctx context.Context, value func() int) error {
+// waitStable waits until a number has stayed the same for a second.
+func waitStable(ctx context.Context, value func() int) error {
 	last, since := value(), time.Now()
 	return poll(ctx, time.Minute, 50*time.Millisecond, func() error {
 		if now := value(); now != last {
 			last, since = now, time.Now()
 		}
 		if time.Since(since) < time.Second {
-			return fmt.Errorf("it still changes")
+			return fmt.Errorf("the number still changes")
 		}
 		return nil
 	})

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// durations are latencies of which percentiles are wanted.
+// durations are latencies.
 type durations []time.Duration
 
-// percentile returns the least latency that p percent of them do not exceed.
+// percentile returns the smallest latency that p percent of them do not exceed.
 func (d durations) percentile(p float64) time.Duration {
 	if len(d) == 0 {
 		return 0
@@ -20,7 +20,7 @@ func (d durations) percentile(p float64) time.Duration {
 	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
-// short writes a duration with three digits or so.
+// short formats a duration with about three digits.
 func short(d time.Duration) string {
 	switch {
 	case d < 10*time.Microsecond:

@@ -12,9 +12,10 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// caseStreams has as many nodes watch as a larger cluster has, and counts the streams and the bytes that they receive while pods change.
-// Nothing is decoded: a stream is one HTTP request whose body is read and thrown away, so that many fit on one machine. Unlike caseShare it
-// leaves out what a client's cache adds, which does not depend on the objects.
+// caseStreams has as many nodes watch as a larger cluster has, and counts the streams and the bytes that they
+// receive while pods change. Nothing is decoded: a stream is one HTTP request whose body is read and thrown
+// away, so that many fit on one machine. Unlike caseShare it leaves out what a client's cache adds, which
+// does not depend on the objects.
 
 // stream is a watch that a node has.
 type stream struct {
@@ -30,8 +31,8 @@ type watcher interface {
 	streams(c *cluster, i int) []stream
 }
 
-// agentWatcher watches as kidoban's agent does, without its node's pods: PolicyEndpoints, slices and the Namespace of each namespace that
-// its node has pods in, and of the shared one.
+// agentWatcher watches as kidoban's agent does, without its node's pods: PolicyEndpoints, slices and the
+// Namespace of each namespace that its node has pods in, and of the shared one.
 type agentWatcher struct{}
 
 func (agentWatcher) name() string { return "agents" }
@@ -103,7 +104,7 @@ func (c *counter) err() error {
 }
 
 func (c *cluster) caseStreams(ctx context.Context, o options, t tracker, w watcher, out *report) error {
-	out.say("cluster: %d %s", o.watchers, w.name())
+	out.logf("cluster: %d %s", o.watchers, w.name())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all []stream
@@ -117,7 +118,7 @@ func (c *cluster) caseStreams(ctx context.Context, o options, t tracker, w watch
 		return err
 	}
 	received := func() int { return int(seen.bytes.Load()) }
-	if err := settled(ctx, received); err != nil {
+	if err := waitStable(ctx, received); err != nil {
 		return err
 	}
 	before := received()
@@ -125,7 +126,7 @@ func (c *cluster) caseStreams(ctx context.Context, o options, t tracker, w watch
 	if err != nil {
 		return err
 	}
-	if err := settled(ctx, received); err != nil {
+	if err := waitStable(ctx, received); err != nil {
 		return err
 	}
 	if err := seen.err(); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// view is what the observer reads of a PolicyEndpoint or a slice. An informer would decode all of it, several times, and take CPU that
-// is to be measured.
+// view is the part of a PolicyEndpoint or slice that the observer reads. An informer would decode all of it,
+// several times, and take CPU time from what is measured.
 type view struct {
 	Metadata struct {
 		Namespace, Name string
@@ -29,9 +29,9 @@ type view struct {
 	}
 }
 
-// followViews tells of the objects of a kind what they were and are: nil and the object that is new, the object that is gone and nil. What
-// there is when it begins is told as new. failed is called if it cannot go on.
-func followViews(ctx context.Context, client rest.Interface, resource string, tell func(old, now *view), failed func(error)) error {
+// followViews calls notify with the old and the new version of each object of a kind: old is nil for a new
+// object, now for a deleted one. Existing objects are new at the beginning. It calls failed on an error.
+func followViews(ctx context.Context, client rest.Interface, resource string, notify func(old, now *view), failed func(error)) error {
 	changes, err := client.Get().AbsPath("apis", v1alpha1.GroupVersion.String(), resource).
 		SetHeader("Accept", "application/json").Param("watch", "1").Stream(ctx)
 	if err != nil {
@@ -55,12 +55,12 @@ func followViews(ctx context.Context, client rest.Interface, resource string, te
 			switch event.Type {
 			case watch.Added, watch.Modified:
 				there[key] = event.Object
-				tell(old, event.Object)
+				notify(old, event.Object)
 			case watch.Deleted:
 				delete(there, key)
-				tell(old, nil)
+				notify(old, nil)
 			default:
-				failed(fmt.Errorf("watch %s: the API server says %s", resource, event.Type))
+				failed(fmt.Errorf("watch %s: the API server sent an event of type %s", resource, event.Type))
 				return
 			}
 		}

@@ -13,13 +13,13 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// watched are the kinds that the controller has a cache of.
+// watched are the kinds in the controller's cache.
 func watched() []client.Object {
 	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
 }
 
-// CacheOptions has the manager cache only what the controller uses: pods and namespaces without what it does not ask of them,
-// and of PolicyEndpoints and slices those that it keeps right.
+// CacheOptions limits the manager's cache to what the controller uses: pods and namespaces without the fields
+// that it does not read, and only the PolicyEndpoints and slices with the controller's label.
 func CacheOptions() cache.Options {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController})}
 	return cache.Options{
@@ -36,7 +36,7 @@ func CacheOptions() cache.Options {
 func stripNamespace(in any) (any, error) {
 	ns, ok := in.(*corev1.Namespace)
 	if !ok {
-		return nil, fmt.Errorf("%T is no Namespace", in)
+		return nil, fmt.Errorf("%T is not a Namespace", in)
 	}
 	return &corev1.Namespace{ObjectMeta: identity(&ns.ObjectMeta)}, nil
 }
@@ -44,7 +44,7 @@ func stripNamespace(in any) (any, error) {
 func stripPod(in any) (any, error) {
 	pod, ok := in.(*corev1.Pod)
 	if !ok {
-		return nil, fmt.Errorf("%T is no Pod", in)
+		return nil, fmt.Errorf("%T is not a Pod", in)
 	}
 	out := &corev1.Pod{ObjectMeta: identity(&pod.ObjectMeta)}
 	out.Spec.HostNetwork = pod.Spec.HostNetwork

@@ -73,7 +73,7 @@ func (c *cluster) exists(key client.ObjectKey, obj client.Object) bool {
 	return !apierrors.IsNotFound(err)
 }
 
-// expectRight waits until what is on the API server is what a new resolver makes of it: nothing lost, nothing doubled.
+// expectRight waits until the objects on the API server are those that a new resolver wants, each once.
 func (c *cluster) expectRight() {
 	c.t.Helper()
 	eventually(c.t, func() error {
@@ -120,7 +120,7 @@ func (c *cluster) expectRight() {
 		}
 		for key := range gotGroups {
 			if _, ok := wantGroups[key]; !ok {
-				return fmt.Errorf("nobody wants group %s", key)
+				return fmt.Errorf("group %s should not exist", key)
 			}
 		}
 		for key, addresses := range wantGroups {
@@ -152,7 +152,7 @@ type recorded struct {
 	pes     *v1alpha1.PolicyEndpointSlice
 }
 
-// record watches both kinds until the returned function is called, which gives all writes in their order.
+// record watches both kinds until the returned function is called, which returns all writes in order.
 func (c *cluster) record() func() []recorded {
 	c.t.Helper()
 	w, err := client.NewWithWatch(admin, client.Options{Scheme: scheme})
@@ -170,7 +170,7 @@ func (c *cluster) record() func() []recorded {
 		}
 		wg.Go(func() {
 			for e := range events.ResultChan() {
-				if e.Type == watch.Error { // cancelled; had it broken before, the last object would be missed
+				if e.Type == watch.Error { // cancelled; if the watch had failed before, the last object would be missing
 					return
 				}
 				r := recorded{gone: e.Type == watch.Deleted}
@@ -189,7 +189,7 @@ func (c *cluster) record() func() []recorded {
 		})
 	}
 	return func() []recorded {
-		// both watches have seen all once they have seen these
+		// both watches have delivered everything when they have delivered these
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "last"}, Spec: v1alpha1.PolicyEndpointSpec{
 			PolicyRef: v1alpha1.PolicyReference{Kind: "Test", Name: "last"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"}}}
 		pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "last"}, Spec: v1alpha1.PolicyEndpointSliceSpec{Group: "last"}}
@@ -210,8 +210,8 @@ func (c *cluster) record() func() []recorded {
 	}
 }
 
-// A reader that sees every write in its order never sees a policy that refers to a group which is not whole, and misses no
-// address that stays.
+// A reader that sees every write in its order never sees a policy that refers to an incomplete group, and
+// misses no address that stays.
 func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
 	c := newCluster(t, "a", "b", "d")
 	stop := c.record()
@@ -260,7 +260,7 @@ func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
 				}
 				for _, a := range stay {
 					if strings.HasPrefix(pe.Name, "all-") && seen[a] && !held[a] {
-						t.Fatalf("after write %d: %s, which stays, is in no slice that counts", w.version, a)
+						t.Fatalf("after write %d: %s, which stays, is in no counted slice", w.version, a)
 					}
 					seen[a] = seen[a] || strings.HasPrefix(pe.Name, "all-") && held[a]
 				}
@@ -270,16 +270,16 @@ func TestWritesComeInAnOrderThatReadersCanRelyOn(t *testing.T) {
 	t.Logf("%d writes", len(writes))
 }
 
-// An edit that is taken back before the PolicyEndpoint was written, because it waits for new groups, hides no address from a reader of the
-// old ones.
-func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
+// An edit is reverted before the PolicyEndpoint is written, because that waits for new groups. Agents that use
+// the old groups miss no address.
+func TestARevertedEditHidesNoAddress(t *testing.T) {
 	c := newCluster(t, "a")
 	startController(t, false)
 	before := `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: many}}}]}]}`
 	np := c.policy("a", "edited", before)
 	c.expectRight()
 	var all []string
-	for i := range 5*maxAddresses - 1 { // their names have another order than their coming
+	for i := range 5*maxAddresses - 1 { // created in another order than that of their names
 		ip := fmt.Sprintf("10.201.0.%d", i+1)
 		c.pod("a", fmt.Sprintf("many%d", 99-i), map[string]string{"app": "many"}, ip)
 		all = append(all, ip+"/32")
@@ -317,17 +317,18 @@ func TestAnEditThatIsTakenBackHidesNoAddress(t *testing.T) {
 		default:
 			parts[key.Namespace+"/"+w.pes.Name] = w.pes
 		}
-		held, whole := counted(parts, key)
+		held, complete := counted(parts, key)
 		for _, a := range all {
-			if refers && (!whole || !held[a]) {
-				t.Fatalf("after write %d: %s is in no slice that counts (group whole: %t)", w.version, a, whole)
+			if refers && (!complete || !held[a]) {
+				t.Fatalf("after write %d: %s is in no counted slice (group complete: %t)", w.version, a, complete)
 			}
 		}
 	}
 }
 
-// counted returns the addresses in those slices of a group that its head counts, and whether all of these are there.
-func counted(parts map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey) (held map[string]bool, whole bool) {
+// counted returns the addresses in the slices of a group that its first slice counts, and whether all of these
+// exist.
+func counted(parts map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey) (held map[string]bool, complete bool) {
 	held = map[string]bool{}
 	head := parts[key.Namespace+"/"+plan.SliceName(key.Name, 0)]
 	if head == nil {

@@ -42,7 +42,7 @@ var tests struct {
 	n int
 }
 
-// newCluster gives a test its namespaces. At its end policies, pods and what the controller left are gone.
+// newCluster creates a test's namespaces. When the test ends, it deletes policies, pods and the controller's objects.
 func newCluster(t *testing.T, namespaces ...string) *cluster {
 	t.Helper()
 	c, err := client.New(admin, client.Options{Scheme: scheme})
@@ -127,7 +127,7 @@ func (c *cluster) delete(obj client.Object) {
 	}
 }
 
-// edit changes an object that is there.
+// edit changes an existing object.
 func edit[T client.Object](c *cluster, obj T, change func(T)) {
 	c.t.Helper()
 	for {
@@ -157,7 +157,7 @@ func (c *cluster) endpointOf(np *networkingv1.NetworkPolicy) (*v1alpha1.PolicyEn
 	return &list.Items[0], nil
 }
 
-// addresses returns those of a group, which must be whole; sorted, each once.
+// addresses returns the addresses of a group, which must be complete; sorted, each once.
 func (c *cluster) addresses(namespace, group string) (string, error) {
 	var list v1alpha1.PolicyEndpointSliceList
 	if err := c.List(context.Background(), &list, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelGroup: group}); err != nil {
@@ -178,7 +178,7 @@ func (c *cluster) addresses(namespace, group string) (string, error) {
 		}
 	}
 	if count == 0 || indexes != 1<<count-1 {
-		return "", fmt.Errorf("group %s/%s: %d slices, its head says %d", namespace, group, len(list.Items), count)
+		return "", fmt.Errorf("group %s/%s: %d slices, the first one counts %d", namespace, group, len(list.Items), count)
 	}
 	slices.Sort(all)
 	if len(slices.Compact(slices.Clone(all))) != len(all) {
@@ -250,7 +250,7 @@ func startController(t *testing.T, leaderElect bool, change ...func(*ctrl.Option
 		LeaderElectionID:              Name,
 		LeaderElectionNamespace:       shared,
 		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 new(90 * time.Second), // an API server that stands still for a while unseats nobody
+		LeaseDuration:                 new(90 * time.Second), // no lease expires while the API server is slow
 		RenewDeadline:                 new(60 * time.Second),
 		RetryPeriod:                   new(500 * time.Millisecond),
 		Controller:                    config.Controller{SkipNameValidation: new(true)}, // one after the other in this process

@@ -44,16 +44,17 @@ const maxPause = 10 * time.Second
 // Options of the controller.
 type Options struct {
 	Resolver resolver.Options
-	// BatchWindow is the least time between two writes of one group. The first change goes out at once; changes during the window go
-	// out together at its end.
+	// BatchWindow is the least time between two writes of one group. The first change goes out at once;
+	// changes during the window go out together at its end.
 	BatchWindow time.Duration
 }
 
-// request names what to reconcile: a PolicyEndpoint, its status, a group's slices, or a slice without the name that the controller gives it.
-// start names nothing: any request starts the resolver first.
+// request names what to reconcile: a PolicyEndpoint, its status, a group's slices, or a slice without the
+// name that the controller gives it. start names nothing: any request starts the resolver first.
 //
-// The queue holds each request once and gives it to one worker at a time. A request that is added while it is reconciled is reconciled once
-// more afterwards. So handlers add a request after they changed what it reads, and a worker reads the newest state under mu.
+// The queue holds each request once and gives it to one worker at a time. A request that is added while it is
+// reconciled is reconciled once more afterwards. So handlers add a request after they changed what it reads,
+// and a worker reads the newest state under mu.
 type request struct {
 	kind requestKind
 	name types.NamespacedName
@@ -71,12 +72,13 @@ const (
 
 type queue = workqueue.TypedRateLimitingInterface[request]
 
-// Controller keeps PolicyEndpoints and slices what the resolver says they should be. All of it is one controller of the manager, so that no
-// worker starts before every watch has delivered the existing objects.
+// Controller keeps PolicyEndpoints and slices what the resolver says they should be. All of it is one
+// controller of the manager, so that no worker starts before every watch has delivered the existing objects.
 type Controller struct {
 	// client reads from the cache, and waits until the cache has seen its own writes.
 	client client.Client
-	// live reads from the API server, after a conflict: the cache does not contain objects that have lost the controller's label.
+	// live reads from the API server, after a conflict: the cache does not contain objects that have lost the
+	// controller's label.
 	live     client.Reader
 	recorder recorder.EventRecorder
 	shared   string // the namespace of groups that cross namespaces
@@ -85,15 +87,16 @@ type Controller struct {
 	// writing are held while slices of a group are written; see groupLocks for the order of locks.
 	writing groupLocks
 
-	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken while it is held, except
-	// those inside the queue and the metrics.
+	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
+	// while it is held, except those inside the queue and the metrics.
 	mu         sync.Mutex
 	resolver   *resolver.Resolver
 	groups     *plan.Groups
 	unresolved unresolved
 }
 
-// Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and ClientOptions.
+// Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and
+// ClientOptions.
 func Add(mgr manager.Manager, o Options) error {
 	c := &Controller{
 		client:     mgr.GetClient(),
@@ -146,7 +149,8 @@ func ClientOptions() client.Options {
 	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}, FieldOwner: Name}
 }
 
-// Synced returns a check for /readyz: that every watch has delivered the existing objects. It starts the watches, on followers too.
+// Synced returns a check for /readyz: that every watch has delivered the existing objects. It starts the
+// watches, on followers too.
 func Synced(ctx context.Context, caches cache.Cache) (func() error, error) {
 	for _, obj := range watched() {
 		if _, err := caches.GetInformer(ctx, obj, cache.BlockUntilSynced(false)); err != nil {
@@ -163,7 +167,8 @@ func Synced(ctx context.Context, caches cache.Cache) (func() error, error) {
 	}, nil
 }
 
-// begin enqueues the first reconciliation, which happens when this instance leads and every watch has delivered.
+// begin enqueues the first reconciliation, which happens when this instance leads and every watch has
+// delivered.
 func (c *Controller) begin(_ context.Context, q queue) error {
 	c.queue = q
 	q.Add(request{kind: start})
@@ -189,7 +194,8 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	return reconcile.Result{}, err
 }
 
-// startResolver resolves all that the watches have delivered, once, and enqueues every object of the controller's to be compared with it.
+// startResolver resolves all that the watches have delivered, once, and enqueues every object of the
+// controller's to be compared with it.
 func (c *Controller) startResolver(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,8 +241,9 @@ func (c *Controller) resolve(input string, change func() resolver.Changes) resol
 	return changes
 }
 
-// enqueue enqueues changed objects: a PolicyEndpoint at once, a group at once or at the end of its window. seen is when the controller saw
-// the pod's new address that is among the changes, or zero. The caller holds mu.
+// enqueue enqueues changed objects: a PolicyEndpoint at once, a group at once or at the end of its window.
+// seen is when the controller saw the pod's new address that is among the changes, or zero. The caller holds
+// mu.
 func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) {
 	for _, name := range changes.Endpoints {
 		q.Add(request{endpoint, name})

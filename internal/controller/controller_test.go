@@ -142,11 +142,11 @@ func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(head.ManagedFields); n > 0 {
-		t.Errorf("a slice that was updated has %d managedFields, which everybody who watches would be sent", n)
+		t.Errorf("a slice that was updated has %d managedFields, which every watch would receive", n)
 	}
 }
 
-func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
+func TestEditsByOtherClientsAreReverted(t *testing.T) {
 	c := newCluster(t, "shop")
 	startController(t, false)
 	c.pod("shop", "w1", web, "10.3.0.1")
@@ -216,13 +216,13 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) { s.Labels = map[string]string{"mine": "now"} })
 	check("labels taken off the slice")
 	failed := reconcileErrors(t)
-	for i := range 50 { // a fight: somebody writes as fast as we do
+	for i := range 50 { // another client writes as fast as the controller
 		edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
 			s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{v1alpha1.CIDR(fmt.Sprintf("10.3.9.%d/32", i))}, 1
 		})
 		edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress = nil })
 	}
-	check("a fight over both")
+	check("another client edits both all the time")
 	if n := reconcileErrors(t) - failed; n > 0 {
 		t.Errorf("%v reconciliations failed over conflicts", n)
 	}
@@ -246,7 +246,7 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	c.create(stray)
 	eventually(t, func() error {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(stray), stray); client.IgnoreNotFound(err) != nil || err == nil {
-			return fmt.Errorf("a slice of ours that nobody wants is there: %v", err)
+			return fmt.Errorf("a slice of the controller's that belongs to no group exists: %v", err)
 		}
 		return nil
 	})
@@ -254,12 +254,12 @@ func TestWhatOthersDoToOursIsPutRight(t *testing.T) {
 	for _, obj := range []client.Object{foreign, foreignSlice} {
 		was := obj.GetResourceVersion()
 		if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil || obj.GetResourceVersion() != was {
-			t.Errorf("somebody else's %T was touched: %v", obj, err)
+			t.Errorf("another client's %T was changed: %v", obj, err)
 		}
 	}
 }
 
-func TestAPolicyMadeAgainIsAnother(t *testing.T) {
+func TestARecreatedPolicyHasAnotherPolicyEndpoint(t *testing.T) {
 	c := newCluster(t, "shop", "tools")
 	startController(t, false)
 	c.pod("shop", "w1", web, "10.5.0.1")
@@ -289,20 +289,20 @@ func TestAPolicyMadeAgainIsAnother(t *testing.T) {
 	c.expectPeers(twin, "Ingress", "")
 }
 
-func TestANamespaceThatGoesIsNoError(t *testing.T) {
+func TestATerminatingNamespaceIsNoError(t *testing.T) {
 	c := newCluster(t, "goes", "stays")
 	startController(t, false)
 	np := c.policy("goes", "db", fromWeb)
 	c.expectPeers(np, "Ingress", "")
 	before := reconcileErrors(t)
-	// nothing here ends the deletion of a namespace: it stays Terminating, and nothing can be created in it
+	// no namespace controller runs here: the namespace stays Terminating, and nothing can be created in it
 	c.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.ns("goes")}})
 	for _, obj := range []client.Object{&v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}} {
 		if err := c.DeleteAllOf(ctx, obj, client.InNamespace(c.ns("goes"))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// what is queued before the second of these was taken up before it was
+	// a worker took every request that was queued before the second of these
 	c.expectPeers(c.policy("stays", "marker1", fromWeb), "Ingress", "")
 	c.expectPeers(c.policy("stays", "marker2", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {marker: two}}}]}]}`), "Ingress", "")
 	c.expectGone(&v1alpha1.PolicyEndpointSliceList{}, c.ns("goes"))
@@ -311,7 +311,7 @@ func TestANamespaceThatGoesIsNoError(t *testing.T) {
 	}
 }
 
-// reconcileErrors is how many reconciliations have failed so far.
+// reconcileErrors is the number of reconciliations that have failed so far.
 func reconcileErrors(t *testing.T) (n float64) {
 	t.Helper()
 	families, err := metrics.Registry.Gather()

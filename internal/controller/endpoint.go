@@ -72,8 +72,8 @@ func (c *Controller) want(name types.NamespacedName) *resolver.Endpoint {
 	return nil
 }
 
-// rejected reports to a policy's author that the API server rejects the policy's objects, and schedules another try. Other errors it
-// returns as they are.
+// rejected reports to a policy's author that the API server rejects the policy's objects, and schedules
+// another try. Other errors it returns as they are.
 func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, err error) error {
 	problem, isFailure, ok := plan.Rejection(err)
 	if !ok {
@@ -89,8 +89,8 @@ func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, err 
 	return errors.Join(err, c.report(ctx, &reported, &v1alpha1.PolicyEndpoint{}))
 }
 
-// reconcileStatus writes the status of a PolicyEndpoint whose spec is what it should be. For one that is not, reconcileEndpoint queues
-// the status again.
+// reconcileStatus writes the status of a PolicyEndpoint whose spec is what it should be. For one that is not,
+// reconcileEndpoint queues the status again.
 func (c *Controller) reconcileStatus(ctx context.Context, name types.NamespacedName) error {
 	c.mu.Lock()
 	want := c.want(name)
@@ -126,8 +126,8 @@ func reasonOf(want *resolver.Endpoint) string {
 	return want.Problems[0].Reason
 }
 
-// refer records the groups that a PolicyEndpoint refers to and its problems, as they are on the API server now, and enqueues the groups that
-// no PolicyEndpoint refers to any more.
+// refer records the groups that a PolicyEndpoint refers to and its problems, as they are on the API server
+// now, and enqueues the groups that no PolicyEndpoint refers to any more.
 func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	var groups []policy.GroupKey
 	reason := ""
@@ -142,8 +142,8 @@ func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	}
 }
 
-// report writes to a PolicyEndpoint's status whether all of its policy is enforced, and writes Events on the policy about new problems.
-// pe is the existing object, or empty.
+// report writes to a PolicyEndpoint's status whether all of its policy is enforced, and writes Events on the
+// policy about new problems. pe is the existing object, or empty.
 func (c *Controller) report(ctx context.Context, want *resolver.Endpoint, pe *v1alpha1.PolicyEndpoint) error {
 	if pe.UID == "" {
 		found, err := c.get(ctx, want.Name, pe)
@@ -170,9 +170,10 @@ func (c *Controller) report(ctx context.Context, want *resolver.Endpoint, pe *v1
 	return c.writeEvents(ctx, want, pe)
 }
 
-// writeEvents writes an Event on the policy for each reason. The recorder only counts an Event that differs from an earlier one in nothing but
-// its text. The resourceVersions of the policy and of its PolicyEndpoint, whose status was just written, are part of the Event: so the recorder
-// writes a new one after an edit and after a change of the problems.
+// writeEvents writes an Event on the policy for each reason. The recorder only counts an Event that differs
+// from an earlier one in nothing but its text. The resourceVersions of the policy and of its PolicyEndpoint,
+// whose status was just written, are part of the Event: so the recorder writes a new one after an edit and
+// after a change of the problems.
 func (c *Controller) writeEvents(ctx context.Context, want *resolver.Endpoint, pe *v1alpha1.PolicyEndpoint) error {
 	np := &networkingv1.NetworkPolicy{}
 	if found, err := c.get(ctx, want.Policy, np); !found || np.UID != want.UID {

@@ -84,8 +84,8 @@ func sliceKey(group policy.GroupKey, index int32) types.NamespacedName {
 	return types.NamespacedName{Namespace: group.Namespace, Name: plan.SliceName(group.Name, index)}
 }
 
-// groupLocks are one mutex for each group that is being written. A goroutine holds at most one of them, and may take Controller.mu while
-// holding it, never the reverse.
+// groupLocks are one mutex for each group that is being written. A goroutine holds at most one of them, and
+// may take Controller.mu while holding it, never the reverse.
 type groupLocks struct {
 	mu    sync.Mutex // guards locks and their users
 	locks map[policy.GroupKey]*groupLock

@@ -17,7 +17,8 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// changed returns a handler that calls do for an object that appeared (old is nil), changed, or disappeared (now is nil).
+// changed returns a handler that calls do for an object that appeared (old is nil), changed, or disappeared
+// (now is nil).
 func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventHandler[T, request] {
 	return handler.TypedFuncs[T, request]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { do(q, nil, &e.Object) },

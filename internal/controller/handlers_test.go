@@ -15,7 +15,8 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// While a watch is down, a slice may be deleted and another one created under its name. The watch then reports one update.
+// While a watch is down, a slice may be deleted and another one created under its name. The watch then
+// reports one update.
 func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 	r := resolver.New(resolver.Options{SharedNamespace: "kidoban-system", MaxAddresses: 4})
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db", UID: "1"}}

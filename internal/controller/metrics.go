@@ -69,10 +69,12 @@ func timed(kind, operation string, write func() error) error {
 	return err
 }
 
-// unresolved are the policies that cannot be enforced in full, by the name of their PolicyEndpoint, with the reason of the condition.
+// unresolved are the policies that cannot be enforced in full, by the name of their PolicyEndpoint, with the
+// reason of the condition.
 type unresolved map[types.NamespacedName]string
 
-// set records the reason of a policy; an empty one means that all of the policy is enforced, or that it is gone.
+// set records the reason of a policy; an empty one means that all of the policy is enforced, or that it is
+// gone.
 func (u unresolved) set(name types.NamespacedName, reason string) {
 	old := u[name]
 	if old == reason {

@@ -21,13 +21,13 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// The API server's own words on a quota do not say which namespace it is in.
-func TestAnErrorNamesWhatItIsAbout(t *testing.T) {
+// The API server's error about a quota does not contain the namespace.
+func TestAnErrorNamesTheObject(t *testing.T) {
 	c := newCluster(t, "shop")
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "none"}}
 	quota.Spec.Hard = corev1.ResourceList{"count/policyendpoints.networking.kidoban.dev": resource.MustParse("0")}
 	c.create(quota)
-	quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: quota.Spec.Hard} // there is nobody here who counts
+	quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: quota.Spec.Hard} // no quota controller runs here
 	if err := c.Status().Update(ctx, quota); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestAnErrorNamesWhatItIsAbout(t *testing.T) {
 			return fmt.Errorf("no error of the quota among %q", lines)
 		}
 		if l := lines[refused]; !strings.Contains(l, np.Namespace) || !strings.Contains(l, "db-") {
-			t.Fatalf("it does not say what was refused: %s", l)
+			t.Fatalf("it does not name the rejected object: %s", l)
 		}
 		return nil
 	})
@@ -58,8 +58,9 @@ func TestAnErrorNamesWhatItIsAbout(t *testing.T) {
 	c.expectPeers(np, "Ingress", "")
 }
 
-// What the API server calls invalid it may take later: an admission policy goes, a schema that is older than the controller is replaced.
-func TestWhatWasInvalidIsTriedAgain(t *testing.T) {
+// The API server may accept an invalid object later: when an admission policy is deleted, or a schema older than
+// the controller is replaced.
+func TestAnInvalidObjectIsTriedAgain(t *testing.T) {
 	c := newCluster(t, "shop")
 	meta := metav1.ObjectMeta{Name: c.prefix + "none"}
 	deny := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicySpec{
@@ -81,11 +82,11 @@ func TestWhatWasInvalidIsTriedAgain(t *testing.T) {
 			}
 		}
 	})
-	eventually(t, func() error { // the API server needs a moment to know of it
+	eventually(t, func() error { // the API server needs a moment to apply it
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "probe"}, Spec: v1alpha1.PolicyEndpointSpec{
 			PolicyRef: v1alpha1.PolicyReference{Kind: "Test", Name: "probe"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"}}}
 		if err := c.Create(ctx, pe, client.DryRunAll); !apierrors.IsInvalid(err) {
-			return fmt.Errorf("not refused yet: %v", err)
+			return fmt.Errorf("not rejected yet: %v", err)
 		}
 		return nil
 	})

@@ -41,7 +41,7 @@ func TestARestartWritesNothing(t *testing.T) {
 	stop()
 	before := c.versions()
 	stop = startController(t, false)
-	// what is queued before the second of these was taken up before it was, and is done when stop returns
+	// a worker took every request that was queued before the second of these; it is done when stop returns
 	c.expectPeers(c.policy("tools", "marker1", fromWeb), "Ingress", "")
 	c.expectPeers(c.policy("tools", "marker2", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {marker: two}}}]}]}`), "Ingress", "")
 	stop()
@@ -76,8 +76,9 @@ func (c *cluster) versions() map[string]string {
 	return out
 }
 
-// Where the newest version of a policy cannot be honoured, the groups of the one before follow their pods, whoever leads.
-func TestTheVersionInForceLivesThroughARestart(t *testing.T) {
+// No part of a policy's newest version can be enforced: the groups of the version in force follow their pods,
+// also after a restart.
+func TestTheVersionInForceSurvivesARestart(t *testing.T) {
 	c := newCluster(t, "shop")
 	stop := startController(t, false)
 	c.pod("shop", "w1", web, "10.12.0.1")
@@ -88,7 +89,7 @@ func TestTheVersionInForceLivesThroughARestart(t *testing.T) {
 		fmt.Fprintf(&rules, "{from: [{ipBlock: {cidr: 10.%d.%d.0/24}}], ports: [{port: %d}]},", i/250, i%250, i+1)
 	}
 	np = c.policy("shop", "db", "{podSelector: {}, ingress: ["+rules.String()+"]}")
-	told := func() {
+	expectTooLarge := func() {
 		t.Helper()
 		eventually(t, func() error {
 			pe, err := c.endpointOf(np)
@@ -101,20 +102,20 @@ func TestTheVersionInForceLivesThroughARestart(t *testing.T) {
 			return nil
 		})
 	}
-	told()
+	expectTooLarge()
 	stop()
 	c.delete(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "w1"}})
 	c.pod("shop", "w2", web, "10.12.0.2")
 	startController(t, false)
 	c.expectPeers(np, "Ingress", "10.12.0.2")
-	told()
+	expectTooLarge()
 	c.pod("shop", "w3", web, "10.12.0.3")
 	c.expectPeers(np, "Ingress", "10.12.0.2 10.12.0.3")
 	c.expectPeers(c.policy("shop", "db", fromWeb), "Ingress", "10.12.0.2 10.12.0.3")
 }
 
-// A slice cannot become another group's: the API server holds both its group and its index against an update.
-func TestASliceThatHasTheNameOfOursMakesRoom(t *testing.T) {
+// The API server does not accept another group or index in a slice.
+func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
 	c := newCluster(t, "shop")
 	stop := startController(t, false)
 	c.pod("shop", "w1", web, "10.13.0.1")
@@ -137,7 +138,7 @@ func TestASliceThatHasTheNameOfOursMakesRoom(t *testing.T) {
 	}
 }
 
-func TestWhatNobodyWantsIsSweptAtStart(t *testing.T) {
+func TestUnwantedObjectsAreDeletedAtStart(t *testing.T) {
 	c := newCluster(t, "shop")
 	ours := map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: "g-0123456789abcdef"}
 	spec := func(i int32) v1alpha1.PolicyEndpointSliceSpec {

@@ -19,7 +19,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-func TestWhatCannotBeHonouredIsTold(t *testing.T) {
+func TestUnresolvedPortsAreReported(t *testing.T) {
 	c := newCluster(t, "shop")
 	startController(t, false)
 	c.pod("shop", "w1", web, "10.6.0.1")
@@ -63,7 +63,7 @@ func TestWhatCannotBeHonouredIsTold(t *testing.T) {
 	expect(metav1.ConditionFalse, v1alpha1.ReasonUnresolvedNamedPort, 1)
 }
 
-// expectEvent waits until a policy has a warning whose note begins so.
+// expectEvent waits until a policy has a warning whose note begins with this text.
 func (c *cluster) expectEvent(np *networkingv1.NetworkPolicy, reason, note string) {
 	c.t.Helper()
 	eventually(c.t, func() error {
@@ -84,7 +84,7 @@ func (c *cluster) expectEvent(np *networkingv1.NetworkPolicy, reason, note strin
 	})
 }
 
-// A pod appears with one of two ports that the policy names: the reason stays, the text changes.
+// A pod appears with one of two named ports of the policy: the reason stays, the text changes.
 func TestAProblemThatChangesWithoutAnEditIsReported(t *testing.T) {
 	c := newCluster(t, "shop")
 	metric := unresolvedGauge.WithLabelValues(v1alpha1.ReasonUnresolvedNamedPort)
@@ -114,8 +114,8 @@ func TestAProblemThatChangesWithoutAnEditIsReported(t *testing.T) {
 	expectUnresolved(0)
 }
 
-// The recorder tells events apart by anything but their text.
-func TestWhatAnEditCannotHonourIsToldAsWell(t *testing.T) {
+// The recorder compares everything of two Events except their text.
+func TestAProblemOfAnEditIsReported(t *testing.T) {
 	c := newCluster(t, "shop")
 	startController(t, false)
 	for _, port := range []string{"metrics", "matrics"} {
@@ -124,7 +124,8 @@ func TestWhatAnEditCannotHonourIsToldAsWell(t *testing.T) {
 	}
 }
 
-// From nothing, what is enforced comes first: no status is written while more PolicyEndpoints are missing than are being written.
+// At the first start, specs come first: no status is written while more PolicyEndpoints are missing than there
+// are workers.
 func TestStatusesComeLast(t *testing.T) {
 	const policies = 4 * workers
 	c := newCluster(t, "shop")
@@ -138,14 +139,14 @@ func TestStatusesComeLast(t *testing.T) {
 		if err := c.List(ctx, &list, client.InNamespace(c.ns("shop"))); err != nil {
 			return err
 		}
-		told := 0
+		reported := 0
 		for _, pe := range list.Items {
 			if pe.Status.ObservedGeneration > 0 {
-				told++
+				reported++
 			}
 		}
-		if told != policies {
-			return fmt.Errorf("%d of %d statuses", told, policies)
+		if reported != policies {
+			return fmt.Errorf("%d of %d statuses", reported, policies)
 		}
 		return nil
 	})

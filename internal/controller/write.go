@@ -18,9 +18,10 @@ import (
 // tries is how often a write is repeated at once because another client wrote the object in the meantime.
 const tries = 5
 
-// untracked makes the API server keep no managedFields of an object, now and later: one empty entry clears them (Kubernetes' documentation
-// of server-side apply, "Clearing managedFields"). These objects have one writer, and a slice is written for each change of a pod;
-// managedFields would add more than a tenth to the cost for the API server and for every watch.
+// untracked makes the API server keep no managedFields of an object, now and later: one empty entry clears
+// them (Kubernetes' documentation of server-side apply, "Clearing managedFields"). These objects have one
+// writer, and a slice is written for each change of a pod; managedFields would add more than a tenth to the
+// cost for the API server and for every watch.
 var untracked = []metav1.ManagedFieldsEntry{{}}
 
 // get reads an object from the cache and reports whether it exists.
@@ -29,9 +30,9 @@ func (c *Controller) get(ctx context.Context, name types.NamespacedName, obj cli
 	return err == nil, client.IgnoreNotFound(err)
 }
 
-// put makes an object what it should be. mutate changes obj, which is the existing object or empty, and reports whether it did; if not,
-// put writes nothing. After a conflict put calls mutate again with the live object. Afterwards obj is what the API server has.
-// put reports whether it wrote.
+// put makes an object what it should be. mutate changes obj, which is the existing object or empty, and
+// reports whether it did; if not, put writes nothing. After a conflict put calls mutate again with the live
+// object. Afterwards obj is what the API server has. put reports whether it wrote.
 func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() bool) (bool, error) {
 	name := client.ObjectKeyFromObject(obj)
 	kind := kindOf(obj)
@@ -60,7 +61,8 @@ func (c *Controller) put(ctx context.Context, obj client.Object, mutate func() b
 		if !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) && (!found || !apierrors.IsNotFound(err)) {
 			return err == nil, err
 		}
-		// Another client was faster, or removed the controller's label, so that the cache does not contain the object.
+		// Another client was faster, or removed the controller's label, so that the cache does not contain
+		// the object.
 		err = c.live.Get(ctx, name, obj)
 		found = err == nil
 		err = client.IgnoreNotFound(err)

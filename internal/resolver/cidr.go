@@ -12,7 +12,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// block is an ipBlock in canonical form: masked, its excepts inside it, sorted, none inside another.
+// block is an ipBlock in canonical form: masked, with sorted excepts inside it, none of them inside another.
 type block struct {
 	cidr   netip.Prefix
 	except []netip.Prefix
@@ -36,7 +36,7 @@ func parseBlock(b *networkingv1.IPBlock) (block, error) {
 	}
 	slices.SortFunc(out.except, comparePrefixes)
 	kept := out.except[:0]
-	for _, e := range out.except { // a block stands before the blocks inside it
+	for _, e := range out.except { // sorted: a block comes before the blocks inside it
 		if len(kept) == 0 || !contains(kept[len(kept)-1], e) {
 			kept = append(kept, e)
 		}
@@ -45,16 +45,16 @@ func parseBlock(b *networkingv1.IPBlock) (block, error) {
 	return out, nil
 }
 
-// parsePrefix reads a CIDR as the API server does, which lets old objects have leading zeros and host bits.
+// parsePrefix reads a CIDR as the API server does, which accepts leading zeros and host bits in old objects.
 func parsePrefix(s string) (netip.Prefix, error) {
 	_, n, err := netutils.ParseCIDRSloppy(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is no CIDR", s)
+		return netip.Prefix{}, fmt.Errorf("%q is not a valid CIDR", s)
 	}
 	addr, _ := netip.AddrFromSlice(n.IP)
 	addr = addr.Unmap()
 	ones, bits := n.Mask.Size()
-	ones -= bits - addr.BitLen() // an IPv4 block written as IPv6 has 96 bits more
+	ones -= bits - addr.BitLen() // an IPv4 block written as IPv6 has 96 more bits
 	return netip.PrefixFrom(addr, max(ones, 0)).Masked(), nil
 }
 
@@ -69,7 +69,7 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return a.Bits() - b.Bits()
 }
 
-// key is equal for two blocks if and only if they are written the same.
+// key is equal for two blocks if and only if their canonical forms are.
 func (b block) key() string {
 	var s strings.Builder
 	s.WriteString(b.cidr.String())
@@ -80,7 +80,7 @@ func (b block) key() string {
 	return s.String()
 }
 
-// keys is the block's key, or nothing for no block.
+// keys contains the block's key; it is empty for no block.
 func (b *block) keys() []string {
 	if b == nil {
 		return nil
@@ -88,7 +88,7 @@ func (b *block) keys() []string {
 	return []string{b.key()}
 }
 
-// of are a pod's addresses that lie in the block; without a block, all.
+// of returns the pod's addresses in the block; all of them if there is no block.
 func (b *block) of(p *pod) []address {
 	if b == nil {
 		return p.addresses
@@ -102,13 +102,13 @@ func (b *block) of(p *pod) []address {
 	return out
 }
 
-// contains reports whether the block has an address.
+// contains reports whether an address is in the block.
 func (b *block) contains(addr netip.Addr) bool {
 	return b.cidr.Contains(addr) && !slices.ContainsFunc(b.except, func(e netip.Prefix) bool { return e.Contains(addr) })
 }
 
-// peers writes the block as the API does: as one peer, or, where it has more excepts than a peer may have, as those of its
-// two halves.
+// peers writes the block as the API does: as one peer, or, where it has more excepts than a peer may have, as
+// those of its two halves.
 func (b block) peers() []v1alpha1.Peer {
 	if len(b.except) <= v1alpha1.MaxExceptsPerPeer {
 		p := v1alpha1.Peer{CIDR: v1alpha1.CIDR(b.cidr.String())}

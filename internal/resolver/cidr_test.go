@@ -11,7 +11,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-func TestABlockWithManyExceptsIsCutInHalves(t *testing.T) {
+func TestABlockWithManyExceptsIsSplitInHalves(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, c := range []struct {
 		cidr   string

@@ -9,14 +9,15 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Existing is what is there of earlier resolvers when one starts. It must not be changed afterwards.
+// Existing contains the objects of earlier resolvers when one starts. It must not be changed afterwards.
 type Existing struct {
 	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
-	// Slices are those of a group, in any order.
+	// Slices of each group, in any order.
 	Slices map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec
 }
 
-// inForce returns the version of a policy that an earlier resolver wrote, and its groups; nil if there is none.
+// inForce returns the version of a policy that an earlier resolver wrote, and its groups; nil if there is
+// none.
 func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.PolicyEndpointSpec, []groupRef) {
 	spec := e.Endpoints[name]
 	if spec == nil {
@@ -35,7 +36,7 @@ func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.Po
 	return spec, groups
 }
 
-// parseGroup reads what a slice says that its group was resolved from.
+// parseGroup reads the selector of a slice, from which its group was resolved.
 func parseGroup(s *v1alpha1.GroupSelector) (set *podSet, port *policy.NamedPort, ok bool) {
 	if s == nil {
 		return nil, nil, false

@@ -5,17 +5,18 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// group is the addresses of a matcher's pods, or of those of them that have a named port, or of these those that lie in a block.
+// group is a set of addresses: of the pods of a matcher, of only those that have a named port, or of only
+// those addresses that are in a block.
 type group struct {
 	key     policy.GroupKey
 	matcher *matcher
 	port    *policy.NamedPort
 	within  *block
-	users   int // policies
+	users   int // number of policies that use it
 	*placement
 }
 
-// acquire notes one more user of a group, a new one if need be.
+// acquire adds a user to a group, and creates the group for the first one.
 func (r *Resolver) acquire(from string, ref groupRef) {
 	if g, ok := r.groups[ref.key]; ok {
 		g.users++
@@ -43,14 +44,14 @@ func (r *Resolver) acquire(from string, ref groupRef) {
 		}
 	}
 	if left != nil && r.existing == nil {
-		g.placement.settle()
+		g.placement.endAdoption()
 	}
 	if !g.adopting {
 		r.markAll(g, +1)
 	}
 }
 
-// release notes one user less; with the last the group goes.
+// release removes a user of a group, and the group with the last one.
 func (r *Resolver) release(key policy.GroupKey) {
 	g := r.groups[key]
 	if g.users--; g.users > 0 {
@@ -69,15 +70,15 @@ func (r *Resolver) release(key policy.GroupKey) {
 	r.dropMatcher(g.matcher)
 }
 
-// settle ends the adoption of a group's existing slices.
-func (r *Resolver) settle(g *group) {
+// endAdoption ends the adoption of a group's existing slices.
+func (r *Resolver) endAdoption(g *group) {
 	if g.adopting {
-		g.placement.settle()
+		g.placement.endAdoption()
 		r.markAll(g, +1)
 	}
 }
 
-// markAll notes that all of a group's slices came (+1) or went (-1).
+// markAll records that all of a group's slices appeared (+1) or disappeared (-1).
 func (r *Resolver) markAll(g *group, sign int) {
 	for i := range g.slices {
 		r.changedSlices[SliceKey{g.key, int32(i)}] = struct{}{}
@@ -109,7 +110,7 @@ func (g *group) holds(p *pod) bool {
 	return false
 }
 
-// of are a pod's addresses that the group is about.
+// of returns the pod's addresses that belong to the group.
 func (g *group) of(p *pod) []address { return g.within.of(p) }
 
 func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
@@ -138,8 +139,8 @@ func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 	return out
 }
 
-// adoptable returns the addresses of existing slices by index. What a slice says of itself may be anything: one whose index shows that
-// others are missing is not adopted.
+// adoptable returns the addresses of existing slices by index. Any client may have written a slice, so
+// nothing of its content is certain. A slice whose index shows that others are missing is not adopted.
 func adoptable(specs []v1alpha1.PolicyEndpointSliceSpec) [][]address {
 	out := make([][]address, len(specs))
 	for _, s := range specs {

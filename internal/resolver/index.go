@@ -3,8 +3,9 @@ package resolver
 // label is a label's key and value.
 type label struct{ key, value string }
 
-// index finds the items whose selectors can match a set of labels without asking all of them: each item stands under a label
-// that its selector requires. Items whose selectors require none are candidates always.
+// index finds the items whose selectors can match a set of labels without evaluating all of them: each item
+// is filed under a label that its selector requires. Items whose selectors require none are always
+// candidates.
 type index[T comparable] struct {
 	byValue map[label]map[T]struct{}
 	byKey   map[string]map[T]struct{}
@@ -54,8 +55,8 @@ func (x *index[T]) candidates(labels map[string]string, yield func(T)) {
 	}
 }
 
-// anchor returns what the selector requires: one of some values of one label, or else the presence of a label, or else
-// nothing. Of several labels it takes the one with the fewest values.
+// anchor returns what the selector requires: one of some values of one label, or else the presence of a
+// label, or else nothing. Of several labels it takes the one with the fewest values.
 func (s selector) anchor() (values []label, key string) {
 	var best *constraint
 	for i := range s.constraints {

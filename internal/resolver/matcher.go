@@ -6,19 +6,20 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// namespace is what is known of one.
+// namespace is a namespace with its pods and the selectors that concern them.
 type namespace struct {
 	name string
-	// known is false as long as only pods or policies of it were seen.
+	// known is false while only pods or policies of it were seen.
 	known  bool
 	labels map[string]string
 	pods   map[string]*pod
-	// local has the selectors of the namespace's own policies; scopes are those that cross namespaces and select this one.
+	// local contains the selectors of the namespace's own policies; scopes contain those that cross
+	// namespaces and select this one.
 	local  *scope
 	scopes map[*scope]struct{}
 }
 
-// scope is a set of namespaces, and the pod selectors that are asked in them.
+// scope is a set of namespaces, and the pod selectors that are evaluated in them.
 type scope struct {
 	// selector of namespaces; nil for the scope of one namespace's own policies.
 	selector   *selector
@@ -27,26 +28,28 @@ type scope struct {
 	index      index[*matcher]
 }
 
-// matcher is a pod selector in a scope: what the groups made of its pods have in common. It lives as long as something
-// below refers to it.
+// matcher is a pod selector in a scope, shared by the groups made of its pods. It exists while one of its
+// fields below is in use.
 type matcher struct {
 	scope    *scope
 	selector selector
-	// group of the pods' addresses, and those of the pods that have a named port.
+	// group contains the addresses of all its pods, byPort those of the pods that have a named port.
 	group  *group
 	byPort map[policy.NamedPort][]*group
-	// names are the named ports whose numbers somebody wants to know, by the key of the block that narrows the pods' addresses.
+	// names are the named ports whose numbers a policy depends on, by the key of the block that narrows the
+	// pods' addresses.
 	names map[portName]map[string]*nameCount
 }
 
-// nameCount counts the numbers that a matcher's pods give to a name, or those of them that have an address in a block.
+// nameCount counts the numbers that a matcher's pods give to a name; if there is a block, only of pods with
+// an address in it.
 type nameCount struct {
 	within  *block
 	numbers map[uint16]int
 	users   map[*policyState]struct{}
 }
 
-// matchers returns those that select the pod.
+// matchers returns the matchers that select the pod.
 func (ns *namespace) matchers(p *pod) []*matcher {
 	if !p.isPeer() {
 		return nil
@@ -66,7 +69,8 @@ func (ns *namespace) matchers(p *pod) []*matcher {
 	return slices.Clip(out)
 }
 
-// matcher returns the matcher of a set of pods as a policy of a namespace names it, a new one if need be.
+// matcher returns the matcher of a set of pods that a policy of a namespace selects, and creates it if there
+// is none.
 func (r *Resolver) matcher(from string, set *podSet) *matcher {
 	s := r.scope(from, set.namespaces)
 	key := set.pods.key()
@@ -82,7 +86,7 @@ func (r *Resolver) matcher(from string, set *podSet) *matcher {
 	return m
 }
 
-// dropGroup forgets one of the groups of pods with a named port.
+// dropGroup removes one of the groups of pods with a named port.
 func (m *matcher) dropGroup(g *group) {
 	m.byPort[*g.port] = slices.DeleteFunc(m.byPort[*g.port], func(other *group) bool { return other == g })
 	if len(m.byPort[*g.port]) == 0 {
@@ -90,7 +94,7 @@ func (m *matcher) dropGroup(g *group) {
 	}
 }
 
-// dropMatcher forgets a matcher that nothing refers to any more, and its scope with the last.
+// dropMatcher removes a matcher that is no longer in use, and its scope with the last matcher.
 func (r *Resolver) dropMatcher(m *matcher) {
 	if m.group != nil || len(m.byPort) > 0 || len(m.names) > 0 {
 		return
@@ -117,7 +121,7 @@ func (r *Resolver) dropMatcher(m *matcher) {
 	}
 }
 
-// scope returns that of a namespace selector, or, where it is nil, of one namespace.
+// scope returns the scope of a namespace selector or, if that is nil, of one namespace.
 func (r *Resolver) scope(from string, namespaces *selector) *scope {
 	s := &scope{selector: namespaces, namespaces: map[*namespace]struct{}{}, matchers: map[string]*matcher{}, index: newIndex[*matcher]()}
 	if namespaces == nil {
@@ -143,7 +147,7 @@ func (r *Resolver) scope(from string, namespaces *selector) *scope {
 	return s
 }
 
-// pods returns those that a matcher selects, sorted; none before they are resolved.
+// pods returns the pods that a matcher selects, sorted; none before Start.
 func (r *Resolver) pods(m *matcher) []*pod {
 	var out []*pod
 	if !r.started {
@@ -196,7 +200,7 @@ func (r *Resolver) setNamespace(name string, labels map[string]string, known boo
 	r.dropNamespace(ns)
 }
 
-// namespace returns the record of a namespace, a new one if need be.
+// namespace returns the record of a namespace, and creates it if there is none.
 func (r *Resolver) namespace(name string) *namespace {
 	ns, ok := r.namespaces[name]
 	if !ok {
@@ -206,7 +210,7 @@ func (r *Resolver) namespace(name string) *namespace {
 	return ns
 }
 
-// dropNamespace forgets a namespace of which nothing is left.
+// dropNamespace removes the record of a namespace that does not exist and has no pods and no policies.
 func (r *Resolver) dropNamespace(ns *namespace) {
 	if !ns.known && len(ns.pods) == 0 && ns.local == nil {
 		delete(r.namespaces, ns.name)

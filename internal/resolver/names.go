@@ -11,10 +11,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// maxName is the length of an object's name at most (a DNS subdomain).
+// maxName is the maximum length of an object's name (a DNS subdomain).
 const maxName = 253
 
-// endpointName names the PolicyEndpoint of a policy. Policies that differ in kind, namespace, name or UID have different ones.
+// endpointName returns the name of a policy's PolicyEndpoint. Policies that differ in kind, namespace, name
+// or UID have different ones.
 func endpointName(kind string, name types.NamespacedName, uid types.UID) string {
 	suffix := "-" + digest(10, kind, name.Namespace, name.Name, string(uid))
 	stem := name.Name
@@ -24,16 +25,13 @@ func endpointName(kind string, name types.NamespacedName, uid types.UID) string 
 	return stem + suffix
 }
 
-// kinds of groups, by where their pods and their slices are.
+// Kinds of groups, by where their pods are. Slices of shared groups are in the shared namespace.
 const (
 	localGroup  = "local"  // of one namespace
-	sharedGroup = "shared" // of many, in the shared one
-	// ofSharedNamespace is a local group of the shared namespace. Agents look for a name there when they have not seen it in the policy's
-	// own namespace yet, and must not take this for that.
-	ofSharedNamespace = "local to the shared namespace"
+	sharedGroup = "shared" // of several namespaces
 )
 
-// groupName names a group by its kind and what it selects; port is nil for a group of all ports.
+// groupName returns the name of a group, by its kind and its selectors; port is nil for a group of all ports.
 func groupName(kind string, set *podSet, port *policy.NamedPort) string {
 	parts := []string{kind, "", set.pods.key(), ""}
 	if set.namespaces != nil {
@@ -45,7 +43,8 @@ func groupName(kind string, set *podSet, port *policy.NamedPort) string {
 	return "g-" + digest(16, append(parts, set.within.keys()...)...)
 }
 
-// digest hashes strings to n hexadecimal digits. Lengths go in too, so that no two lists look alike.
+// digest hashes strings to n hexadecimal digits. It hashes their lengths too, so that different lists have
+// different input.
 func digest(n int, parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {

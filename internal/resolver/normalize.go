@@ -12,45 +12,47 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// normalized is what a NetworkPolicy says, without any knowledge of the cluster.
+// normalized is the content of a NetworkPolicy in a form that does not depend on the cluster.
 type normalized struct {
-	// selects is the canonical podSelector. Where it is invalid, problems say so and nothing else here counts.
+	// selects is the canonical podSelector. If it is invalid, problems contains the reason and the other
+	// fields are not used.
 	selects selector
 	invalid bool
 	types   []v1alpha1.PolicyType
-	// peers of each direction, each peer once.
+	// peers contains each peer of a direction once.
 	peers [2][]peerPorts
-	// names are the named ports of ingress rules: those that the selected pods should have.
+	// names are the named ports of ingress rules, which the selected pods should have.
 	names    []portName
 	problems []Problem
 }
 
-// peerPorts is one peer with the union of the ports that the policy's rules give it.
+// peerPorts is one peer with the union of its ports in all rules of the policy.
 type peerPorts struct {
 	peer peer
-	// name narrows an egress peer to the pods that give this name to a port; the ports are the numbers behind it then.
+	// name narrows an egress peer to the pods that have a port of this name; its ports are then the numbers
+	// of that name.
 	name portName
-	// origins are the policy's rules that name the peer, ascending.
+	// origins are the indexes of the policy's rules that contain the peer, ascending.
 	origins []int32
 	ports   portSet
 }
 
-// peer is everyone, or pods, or a block of addresses.
+// peer is every address, or pods, or a block of addresses.
 type peer struct {
 	everyone bool
 	pods     *podSet
 	block    block
 }
 
-// podSet is what a peer's selectors select: pods of the policy's own namespace where namespaces is nil. Where within is
-// given, only those of their addresses count that lie in it.
+// podSet is the set of pods that a peer selects, in the policy's own namespace if namespaces is nil. If
+// within is set, only addresses in it count.
 type podSet struct {
 	namespaces *selector
 	pods       selector
 	within     *block
 }
 
-// portName is a container port's name. The zero value is none.
+// portName is the name of a container port. The zero value is no name.
 type portName struct {
 	protocol policy.Protocol
 	name     string
@@ -78,7 +80,8 @@ func (s *podSet) key() string {
 // withinKey is the key of the block that narrows the set, or empty.
 func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }
 
-// normalize reads a NetworkPolicy. What cannot be honoured is left out, so that less is allowed, and is told among the problems.
+// normalize reads a NetworkPolicy. It leaves out what cannot be enforced, so that less is allowed, and
+// reports it in problems.
 func normalize(np *networkingv1.NetworkPolicy) *normalized {
 	out := &normalized{}
 	var err error
@@ -110,8 +113,9 @@ func normalize(np *networkingv1.NetworkPolicy) *normalized {
 	return out
 }
 
-// policyTypes says in which directions a policy isolates. "If no policyTypes are specified, Ingress is set by default and
-// Egress if the policy has any egress rules" (the API server writes this default down; a policy from elsewhere may come without).
+// policyTypes returns the directions that a policy isolates. "If no policyTypes are specified, Ingress is set
+// by default and Egress if the policy has any egress rules" (the API server writes this default down; a
+// policy from elsewhere may come without).
 func policyTypes(np *networkingv1.NetworkPolicy) (ingress, egress bool) {
 	if len(np.Spec.PolicyTypes) == 0 {
 		return true, len(np.Spec.Egress) > 0
@@ -137,7 +141,7 @@ func (b *builder) rule(path, peersField string, index int32, from []networkingv1
 			b.add(p, portName{}, index, numbers)
 		}
 		for _, name := range names {
-			if p.pods == nil { // a name means something on pods only: on those of all namespaces, or of the block
+			if p.pods == nil { // only pods name ports: here the pods of all namespaces, or those with an address in the block
 				set := &podSet{namespaces: &selector{}}
 				if block := p.block; !p.everyone {
 					set.within = &block
@@ -149,8 +153,8 @@ func (b *builder) rule(path, peersField string, index int32, from []networkingv1
 	}
 }
 
-// ports reads a rule's ports: "if this field is empty or missing, this rule matches all ports". For egress, names are apart:
-// the peers tell their numbers.
+// ports reads a rule's ports: "if this field is empty or missing, this rule matches all ports". For egress,
+// names are separate: their numbers depend on the peers.
 func (b *builder) ports(path string, ports []networkingv1.NetworkPolicyPort) (numbers portSet, names []portName) {
 	numbers.everything = len(ports) == 0
 	for i := range ports {
@@ -192,7 +196,7 @@ func (b *builder) peers(path string, from []networkingv1.NetworkPolicyPeer) []pe
 func (b *builder) peer(path string, from *networkingv1.NetworkPolicyPeer) (peer, bool) {
 	if from.IPBlock != nil {
 		if from.PodSelector != nil || from.NamespaceSelector != nil {
-			b.out.problem(v1alpha1.ReasonInvalidPeer, "%s: ipBlock excludes selectors", path)
+			b.out.problem(v1alpha1.ReasonInvalidPeer, "%s: a peer with an ipBlock cannot have a selector", path)
 			return peer{}, false
 		}
 		block, err := parseBlock(from.IPBlock)
@@ -202,7 +206,7 @@ func (b *builder) peer(path string, from *networkingv1.NetworkPolicyPeer) (peer,
 		return peer{block: block}, err == nil
 	}
 	if from.PodSelector == nil && from.NamespaceSelector == nil {
-		b.out.problem(v1alpha1.ReasonInvalidPeer, "%s: one of podSelector, namespaceSelector and ipBlock is needed", path)
+		b.out.problem(v1alpha1.ReasonInvalidPeer, "%s: a peer needs one of podSelector, namespaceSelector and ipBlock", path)
 		return peer{}, false
 	}
 	pods, ok := b.selector(path+".podSelector", from.PodSelector)

@@ -25,7 +25,7 @@ func parsePolicy(t *testing.T, spec string) *networkingv1.NetworkPolicy {
 	return np
 }
 
-// summary writes a spec in short: one line a rule, groups by what they select.
+// summary describes a spec: one line for each rule, groups by their selectors.
 func summary(r rendered) string {
 	if r.spec == nil {
 		return "nothing"
@@ -161,21 +161,21 @@ func TestMeaningOfPolicies(t *testing.T) {
 				"out [0]: kidoban:ns[<none>]pods[<none>]in[10.0.0.0/8]:TCP/known=9090 on TCP/9090"},
 		{name: "ports that are all wrong open none", spec: `{podSelector: {}, ingress: [{ports: [{port: 0}, {port: 90, endPort: 80}, {port: 70000}, {protocol: ICMP, port: 8}, {port: http, endPort: 90}, {endPort: 9}, {port: "80"}]}]}`,
 			want: "Ingress",
-			problems: `InvalidPort spec.ingress[0].ports[0]: port 0 to 0 is no range inside 1 to 65535
-InvalidPort spec.ingress[0].ports[1]: port 90 to 80 is no range inside 1 to 65535
-InvalidPort spec.ingress[0].ports[2]: port 70000 to 70000 is no range inside 1 to 65535
-InvalidPort spec.ingress[0].ports[3]: protocol "ICMP" is none of TCP, UDP, SCTP
+			problems: `InvalidPort spec.ingress[0].ports[0]: port 0 to 0 is not a range within 1 to 65535
+InvalidPort spec.ingress[0].ports[1]: port 90 to 80 is not a range within 1 to 65535
+InvalidPort spec.ingress[0].ports[2]: port 70000 to 70000 is not a range within 1 to 65535
+InvalidPort spec.ingress[0].ports[3]: protocol "ICMP" is not one of TCP, UDP and SCTP
 InvalidPort spec.ingress[0].ports[4]: endPort 90 needs a numeric port, not "http"
 InvalidPort spec.ingress[0].ports[5]: endPort 9 needs a port
-InvalidPort spec.ingress[0].ports[6]: "80" is no name of a port: must contain at least one letter (a-z)`},
+InvalidPort spec.ingress[0].ports[6]: "80" is not a valid port name: must contain at least one letter (a-z)`},
 		{name: "peers that are all wrong are not everyone", spec: `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: banana}}, {ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}},
 			{podSelector: {matchLabels: {"a b": c}}}, {}, {ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}, {from: [{podSelector: {}}]}]}`,
 			want: "Ingress\nin [1]: shop:pods[<none>] on every port",
 			problems: `InvalidSelector spec.ingress[0].from[2].podSelector: key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-InvalidPeer spec.ingress[0].from[0].ipBlock: "banana" is no CIDR
+InvalidPeer spec.ingress[0].from[0].ipBlock: "banana" is not a valid CIDR
 InvalidPeer spec.ingress[0].from[1].ipBlock: except 11.0.0.0/8 is not inside cidr 10.0.0.0/8
-InvalidPeer spec.ingress[0].from[3]: one of podSelector, namespaceSelector and ipBlock is needed
-InvalidPeer spec.ingress[0].from[4]: ipBlock excludes selectors`},
+InvalidPeer spec.ingress[0].from[3]: a peer needs one of podSelector, namespaceSelector and ipBlock
+InvalidPeer spec.ingress[0].from[4]: a peer with an ipBlock cannot have a selector`},
 		{name: "a policy that selects nothing intelligible", spec: `{podSelector: {matchExpressions: [{key: a, operator: Near}]}, ingress: [{}]}`,
 			want: "nothing", problems: `InvalidSelector spec.podSelector: "Near" is not a valid label selector operator`},
 	} {
@@ -202,7 +202,7 @@ InvalidPeer spec.ingress[0].from[4]: ipBlock excludes selectors`},
 	}
 }
 
-func TestManyPeersOfOneRuleStandInSeveralEntries(t *testing.T) {
+func TestManyPeersOfOneRuleComeToSeveralEntries(t *testing.T) {
 	np := parsePolicy(t, `podSelector: {}`)
 	rule := networkingv1.NetworkPolicyIngressRule{Ports: []networkingv1.NetworkPolicyPort{{Port: &intstr.IntOrString{IntVal: 80}}}}
 	for i := range 1000 {
@@ -217,7 +217,7 @@ func TestManyPeersOfOneRuleStandInSeveralEntries(t *testing.T) {
 		}
 		for _, p := range r.Peers {
 			if seen[p.CIDR] {
-				t.Errorf("%s stands twice", p.CIDR)
+				t.Errorf("%s is there twice", p.CIDR)
 			}
 			seen[p.CIDR] = true
 		}
@@ -227,7 +227,7 @@ func TestManyPeersOfOneRuleStandInSeveralEntries(t *testing.T) {
 	}
 }
 
-func TestMoreThanTheSchemaHoldsIsTooLarge(t *testing.T) {
+func TestASpecBeyondTheSchemaIsTooLarge(t *testing.T) {
 	np := parsePolicy(t, `podSelector: {}`)
 	for i := range v1alpha1.MaxRules + 1 {
 		np.Spec.Ingress = append(np.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
@@ -238,7 +238,7 @@ func TestMoreThanTheSchemaHoldsIsTooLarge(t *testing.T) {
 	expectTooLarge(t, np)
 }
 
-func TestMoreThanEtcdHoldsIsTooLarge(t *testing.T) {
+func TestASpecBeyondEtcdsLimitIsTooLarge(t *testing.T) {
 	np := parsePolicy(t, `podSelector: {}`)
 	var rule networkingv1.NetworkPolicyIngressRule // small as a policy: its ports are said again for every few of its peers
 	for i := range 1000 {
@@ -259,8 +259,8 @@ func expectTooLarge(t *testing.T, np *networkingv1.NetworkPolicy) {
 	}
 }
 
-// A group that the schema would refuse is left out: less is allowed.
-func TestANamedPortBesideTooManyExceptsIsTooLarge(t *testing.T) {
+// A group that the schema would reject is left out: less is allowed.
+func TestANamedPortWithTooManyExceptsIsTooLarge(t *testing.T) {
 	np := parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: http}, {port: 80}]}]}`)
 	for i := range v1alpha1.MaxExceptsPerBlock + 1 {
 		b := np.Spec.Egress[0].To[0].IPBlock

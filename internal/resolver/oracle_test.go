@@ -15,17 +15,18 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// model is a cluster as a test knows it. Its answers are written down from Kubernetes' documentation, without any of
-// the resolver's code but the Pod.
+// model is the cluster of a test. It answers from Kubernetes' documentation, without any of the resolver's
+// code except Pod.
 type model struct {
 	namespaces map[string]map[string]string
 	pods       map[types.NamespacedName]Pod
 	policies   map[types.NamespacedName]*networkingv1.NetworkPolicy
-	// broken are versions of some of these policies that came later and cannot be honoured.
+	// broken are later versions of some of these policies, of which no part can be enforced.
 	broken map[types.NamespacedName]*networkingv1.NetworkPolicy
 }
 
-// flow is what a rule of one direction can tell apart: the address at the other end and the destination port.
+// flow is the part of a flow that rules of one direction look at: the peer's address and the destination
+// port.
 type flow struct {
 	peer     netip.Addr
 	protocol policy.Protocol
@@ -37,7 +38,7 @@ func selects(s *metav1.LabelSelector, set map[string]string) bool {
 	return err == nil && sel.Matches(labels.Set(set))
 }
 
-// peersAt returns the pods that show an address.
+// peersAt returns the pods that have an address.
 func (m *model) peersAt(a netip.Addr) []Pod {
 	var out []Pod
 	for _, p := range m.pods {
@@ -48,7 +49,7 @@ func (m *model) peersAt(a netip.Addr) []Pod {
 	return out
 }
 
-// known returns those of the pods whose namespace is known.
+// known returns the pods whose namespace exists.
 func (m *model) known(pods []Pod) []Pod {
 	return slices.DeleteFunc(pods, func(p Pod) bool {
 		_, ok := m.namespaces[p.Key.Namespace]

@@ -7,26 +7,28 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// address is an IP address, IPv4 as IPv4-mapped IPv6: without a pointer in it, for there are millions.
+// address is an IP address, IPv4 as IPv4-mapped IPv6. It contains no pointer, because there may be millions.
 type address [16]byte
 
 func (a address) ip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
 
 func (a address) compare(b address) int { return a.ip().Compare(b.ip()) }
 
-// placement spreads the addresses of one group over slices of at most max. An address stays in the slice that it was first
-// put in until it leaves the group, or until two slices are merged.
+// placement distributes the addresses of one group over slices of at most max addresses. An address stays in
+// its first slice until it leaves the group, or until two slices are merged.
 type placement struct {
 	max     int
 	members map[address]place
-	// slices are sorted, each of them, and never fewer than one: the first tells how many there are.
+	// slices are sorted by address, each of them. There is always a first one, because it contains the number
+	// of slices.
 	slices [][]address
-	// waiting are addresses to place once those of the slices that were there before have been claimed; see adopt.
+	// waiting are addresses to place after adoption, when it is clear which places are free; see adopt.
 	adopting bool
 	waiting  [][]address
 }
 
-// place is where an address is, and how many pods show it: two may for a moment, one that goes and one that comes.
+// place is the slice of an address, and the number of pods that have the address. For a moment there may be
+// two: one that ends and its successor.
 type place struct {
 	slice int32
 	refs  int32
@@ -36,8 +38,9 @@ func newPlacement(max int) *placement {
 	return &placement{max: max, members: map[address]place{}, slices: make([][]address, 1)}
 }
 
-// adopt makes the placement remember slices that exist already: an address that is added before settle is called goes where
-// it was. A slice of more than max, from when that was larger, gets no further addresses; nothing of it moves.
+// adopt gives the placement the existing slices: an address that is added before endAdoption keeps its place.
+// A slice of more than max addresses, from a time when max was larger, gets no more addresses, and none of
+// its addresses moves.
 func (p *placement) adopt(existing [][]address) {
 	p.adopting = true
 	if len(existing) > 0 {
@@ -53,8 +56,8 @@ func (p *placement) adopt(existing [][]address) {
 	}
 }
 
-// settle ends adoption: remembered addresses that nobody claimed go, those that wait are placed.
-func (p *placement) settle() {
+// endAdoption removes the adopted addresses that were not added again, and places the waiting ones.
+func (p *placement) endAdoption() {
 	p.adopting = false
 	for i := range p.slices {
 		p.slices[i] = slices.DeleteFunc(p.slices[i], func(a address) bool {
@@ -73,8 +76,8 @@ func (p *placement) settle() {
 	p.merge(ignore)
 }
 
-// update removes and adds what one pod shows or showed, and calls touched with the index of each slice that becomes
-// different, appears or goes. It may call it more than once for one slice.
+// update removes and adds addresses of one pod, and calls touched with the index of each slice that becomes
+// different, appears or disappears; possibly more than once for one slice.
 func (p *placement) update(remove, add []address, touched func(int32)) {
 	freed := int32(-1)
 	for _, a := range remove {
@@ -112,8 +115,8 @@ func (p *placement) update(remove, add []address, touched func(int32)) {
 	}
 }
 
-// room finds a slice with n free places: the preferred one, or the first, or a new one. A pod's addresses go to one slice, so
-// that its leaving rewrites one.
+// room returns a slice with n free places: the preferred one, or the first, or a new one. A pod's addresses
+// go to one slice, so that its deletion changes one slice.
 func (p *placement) room(n int, preferred int32, touched func(int32)) int32 {
 	if preferred >= 0 && len(p.slices[preferred])+n <= p.max {
 		return preferred
@@ -124,13 +127,13 @@ func (p *placement) room(n int, preferred int32, touched func(int32)) int32 {
 		}
 	}
 	p.slices = append(p.slices, nil)
-	touched(0) // it says how many there are
+	touched(0) // it contains the number of slices
 	return int32(len(p.slices) - 1)
 }
 
 func (p *placement) put(slice int32, addresses []address, touched func(int32)) {
 	for _, a := range addresses {
-		m := p.members[a] // there already when it moves
+		m := p.members[a] // an address that moves has a place already
 		m.slice = slice
 		if m.refs == 0 {
 			m.refs = 1
@@ -146,8 +149,8 @@ func (p *placement) insert(slice int32, a address) {
 	p.slices[slice] = slices.Insert(p.slices[slice], at, a)
 }
 
-// merge joins the two emptiest slices, and moves the last one to the place that becomes free, as long as at most half of all
-// places are taken and a quarter stays free afterwards: far enough from full that the next pods do not undo it.
+// merge merges the two emptiest slices and moves the last one to the free index, while at most half of all
+// places are taken and a quarter stays free afterwards. So the next pods do not undo it.
 func (p *placement) merge(touched func(int32)) {
 	for n := len(p.slices); n > 1 && 2*len(p.members) <= n*p.max && 4*len(p.members) <= 3*(n-1)*p.max; n-- {
 		i, j := 0, 1

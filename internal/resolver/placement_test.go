@@ -30,17 +30,17 @@ func filled(max, n int) *placement {
 func TestAddressesFillFreePlacesFirst(t *testing.T) {
 	p := filled(4, 10) // 4, 4, 2
 	if got := touch(p, []address{addr(1)}, nil); !slices.Equal(got, []int32{0}) {
-		t.Errorf("leaving touched %v", got)
+		t.Errorf("the removal touched %v", got)
 	}
 	if got := touch(p, nil, []address{addr(100)}); !slices.Equal(got, []int32{0}) {
-		t.Errorf("coming touched %v, want the slice with the free place", got)
+		t.Errorf("the addition touched %v, want the slice with the free place", got)
 	}
 }
 
-func TestOnePodMoreTouchesANewSliceAndTheHead(t *testing.T) {
+func TestAPodBeyondTheFullSlicesTouchesANewSliceAndTheFirst(t *testing.T) {
 	p := filled(4, 8)
 	if got := touch(p, nil, []address{addr(100)}); !slices.Equal(got, []int32{0, 2}) {
-		t.Errorf("touched %v, want the new slice and the head that counts it", got)
+		t.Errorf("touched %v, want the new slice and the first one, which counts it", got)
 	}
 }
 
@@ -49,7 +49,7 @@ func TestBothAddressesOfAPodShareASlice(t *testing.T) {
 	two := []address{addr(100), addr(101)}
 	touch(p, nil, two)
 	if got := touch(p, two, nil); len(got) != 1 {
-		t.Errorf("its leaving touched %v, want one slice", got)
+		t.Errorf("its removal touched %v, want one slice", got)
 	}
 }
 
@@ -60,10 +60,10 @@ func TestAnAddressOfTwoPodsStaysUntilBothAreGone(t *testing.T) {
 		t.Errorf("the second pod touched %v", got)
 	}
 	if got := touch(p, []address{addr(1)}, nil); got != nil || len(p.members) != 1 {
-		t.Errorf("the first pod's leaving touched %v", got)
+		t.Errorf("the first pod's removal touched %v", got)
 	}
 	if got := touch(p, []address{addr(1)}, nil); !slices.Equal(got, []int32{0}) || len(p.members) != 0 {
-		t.Errorf("the second pod's leaving touched %v", got)
+		t.Errorf("the second pod's removal touched %v", got)
 	}
 }
 
@@ -87,10 +87,10 @@ func TestSlicesMergeWithoutStorms(t *testing.T) {
 		if len(p.slices) < before {
 			merges++
 		} else if n != 1 {
-			t.Fatalf("leaving touched %d slices without a merge", n)
+			t.Fatalf("a removal touched %d slices without a merge", n)
 		}
 		if n > 5*(1+before-len(p.slices)) {
-			t.Fatalf("one leaving touched %d slices", n)
+			t.Fatalf("one removal touched %d slices", n)
 		}
 		check(t, p)
 	}
@@ -98,11 +98,11 @@ func TestSlicesMergeWithoutStorms(t *testing.T) {
 		t.Errorf("%d slices left after %d merges", len(p.slices), merges)
 	}
 	if limit := 20*size + 5*19; writes > limit {
-		t.Errorf("%d writes for %d leavings", writes, 20*size)
+		t.Errorf("%d writes for %d removals", writes, 20*size)
 	}
 }
 
-func TestComingAndGoingAtTheEdgeMergesNothing(t *testing.T) {
+func TestAPodAddedAndRemovedAtAnyLimitMergesNothing(t *testing.T) {
 	for start := range 400 {
 		p := filled(100, start)
 		slicesBefore := len(p.slices)
@@ -125,11 +125,11 @@ func TestAdoptedAddressesKeepTheirPlaces(t *testing.T) {
 	}
 	q := newPlacement(4)
 	q.adopt(want)
-	for i := 10; i >= 1; i-- { // address 0 is gone
+	for i := 10; i >= 1; i-- { // without address 0
 		q.update(nil, []address{addr(i)}, func(int32) {})
 	}
-	q.update(nil, []address{addr(50)}, func(int32) {}) // this one came
-	q.settle()
+	q.update(nil, []address{addr(50)}, func(int32) {}) // a new one
+	q.endAdoption()
 	check(t, q)
 	for i := 1; i <= 10; i++ {
 		if q.members[addr(i)].slice != p.members[addr(i)].slice {
@@ -144,14 +144,14 @@ func TestAdoptedAddressesKeepTheirPlaces(t *testing.T) {
 	}
 }
 
-func TestALargerSliceOfBeforeStaysAndGetsNoMore(t *testing.T) {
+func TestAnExistingSliceAboveTheMaximumStaysAndGetsNoMore(t *testing.T) {
 	before := filled(10, 10)
 	p := newPlacement(4)
 	p.adopt(before.slices)
 	for i := range 10 {
 		p.update(nil, []address{addr(i)}, func(int32) {})
 	}
-	p.settle()
+	p.endAdoption()
 	if len(p.slices) != 1 || len(p.slices[0]) != 10 {
 		t.Fatalf("%d slices after the start, the first of %d", len(p.slices), len(p.slices[0]))
 	}
@@ -164,7 +164,8 @@ func TestALargerSliceOfBeforeStaysAndGetsNoMore(t *testing.T) {
 	check(t, p)
 }
 
-// check verifies that each member stands once, where members says, within the bound.
+// check verifies that each member is in exactly the slice that members contains, and that no slice exceeds
+// the maximum.
 func check(t *testing.T, p *placement) {
 	t.Helper()
 	seen := 0

@@ -9,19 +9,19 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Pod is what the resolver needs to know of a pod.
+// Pod contains the fields of a pod that the resolver needs.
 type Pod struct {
 	Key         types.NamespacedName
 	Labels      map[string]string
 	Phase       corev1.PodPhase
 	HostNetwork bool
-	// Addresses are the pod's own, of both families.
+	// Addresses are the pod's addresses of both families.
 	Addresses []netip.Addr
-	// Ports are those that its containers name. One name may stand for several numbers, of several containers.
+	// Ports are the named ports of its containers. Containers may give one name to different numbers.
 	Ports []policy.NamedPort
 }
 
-// PodOf takes from a pod what the resolver needs. The labels are shared with it, not copied.
+// PodOf returns the fields of a pod that the resolver needs. It shares the labels with the pod.
 func PodOf(p *corev1.Pod) Pod {
 	return Pod{
 		Key:         types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
@@ -33,12 +33,13 @@ func PodOf(p *corev1.Pod) Pod {
 	}
 }
 
-// isPeer reports whether selectors of peers can select the pod. A terminating pod is one until it is gone.
+// isPeer reports whether peer selectors can select the pod. They select a terminating pod until it is
+// deleted.
 func (p *Pod) isPeer() bool {
 	return len(p.Addresses) > 0 && !p.HostNetwork && p.Phase != corev1.PodSucceeded && p.Phase != corev1.PodFailed
 }
 
-// protocolNumber translates the API's name of a protocol; none means TCP.
+// protocolNumber returns the number of a protocol by its name in the API; an empty name is TCP.
 func protocolNumber(p corev1.Protocol) (policy.Protocol, bool) {
 	switch p {
 	case corev1.ProtocolTCP, "":

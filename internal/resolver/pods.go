@@ -52,7 +52,7 @@ func (p *pod) eachNumber(name portName, yield func(uint16)) {
 	}
 }
 
-// eachCount yields the counts that the pod is part of, with its numbers.
+// eachCount yields the counts that include the pod, with the pod's numbers.
 func (p *pod) eachCount(yield func(*nameCount, uint16)) {
 	for _, m := range p.in {
 		if len(m.names) == 0 {
@@ -90,7 +90,8 @@ func (r *Resolver) setPod(key types.NamespacedName, next *Pod) {
 	r.dropNamespace(ns)
 }
 
-// movePod takes a pod out of the groups that it leaves and puts it into those that it enters. Either may be nil.
+// movePod removes a pod from the groups that it leaves and adds it to those that it enters. old or next may
+// be nil.
 func (r *Resolver) movePod(old, next *pod) {
 	type move struct{ remove, add []address }
 	moves := map[*group]move{}
@@ -103,7 +104,7 @@ func (r *Resolver) movePod(old, next *pod) {
 	for g, m := range moves {
 		r.place(g, without(m.remove, m.add), without(m.add, m.remove))
 	}
-	// numbers of the new pod first: one that stays is never nobody's in between
+	// the new pod's numbers first, so that the count of a number that stays does not drop to 0 in between
 	if next != nil {
 		next.eachCount(func(c *nameCount, n uint16) {
 			if c.numbers[n]++; c.numbers[n] == 1 {

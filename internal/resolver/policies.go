@@ -17,15 +17,16 @@ type Endpoint struct {
 	// Name of the PolicyEndpoint; Policy and UID are those of the policy.
 	Name, Policy types.NamespacedName
 	UID          types.UID
-	// Spec is nil where the policy cannot be honoured and nothing of it was in force before: what is there stays.
+	// Spec is nil if no part of the policy can be enforced and no earlier version is in force: then the
+	// existing object stays.
 	Spec *v1alpha1.PolicyEndpointSpec
-	// Groups that Spec refers to, sorted. They must be there before it.
+	// Groups that Spec refers to, sorted. They must be complete before Spec is written.
 	Groups []policy.GroupKey
-	// Problems are what Spec does not say, the gravest first.
+	// Problems are the parts of the policy that Spec lacks, the gravest first.
 	Problems []Problem
 }
 
-// policyState is a policy and what it uses.
+// policyState is a policy, its PolicyEndpoint, and the named ports that it depends on.
 type policyState struct {
 	source     *networkingv1.NetworkPolicy
 	normalized *normalized
@@ -33,7 +34,8 @@ type policyState struct {
 	names      []nameUse
 }
 
-// nameUse is a named port whose numbers a policy depends on, at the pods of a matcher that have an address in a block.
+// nameUse is a named port whose numbers a policy depends on, of a matcher's pods that have an address in a
+// block.
 type nameUse struct {
 	matcher *matcher
 	name    portName
@@ -60,14 +62,14 @@ func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
 	r.policies[key] = p
 	r.endpoints[p.endpoint.Name] = p
 
-	// what the old one used goes last, so that nothing goes and comes back
+	// What the old version used is released last, so that groups of both versions stay.
 	switch {
 	case old == nil:
 		r.render(p, Endpoint{})
 	case old.endpoint.Name == p.endpoint.Name:
 		r.render(p, old.endpoint)
 		r.unwatch(old)
-	default: // made again under the same name
+	default: // another policy under the same name
 		r.render(p, Endpoint{})
 		r.forget(old)
 	}
@@ -80,7 +82,7 @@ func (r *Resolver) deletePolicy(key types.NamespacedName) {
 	}
 }
 
-// render makes a policy's endpoint what it should be now. The groups that it used before are released.
+// render renders a policy's PolicyEndpoint and releases the groups that it used before.
 func (r *Resolver) render(p *policyState, before Endpoint) {
 	from := p.source.Namespace
 	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, numbers: func(set *podSet, name portName) []uint16 {
@@ -113,7 +115,7 @@ func (r *Resolver) render(p *policyState, before Endpoint) {
 	}
 }
 
-// renderStale renders the policies with a named port that has other numbers now.
+// renderStale renders the policies with a named port whose numbers changed.
 func (r *Resolver) renderStale() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
 		r.render(p, p.endpoint)
@@ -121,7 +123,7 @@ func (r *Resolver) renderStale() {
 	clear(r.stale)
 }
 
-// watch makes a policy depend on the numbers behind a named port.
+// watch makes a policy depend on the numbers of a named port.
 func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
 	m := r.matcher(p.source.Namespace, set)
 	u := nameUse{m, name, set.withinKey()}
@@ -160,7 +162,7 @@ func (r *Resolver) unwatch(p *policyState) {
 	}
 }
 
-// forget releases all that a policy used, and its PolicyEndpoint.
+// forget releases everything that a policy uses, and removes its PolicyEndpoint.
 func (r *Resolver) forget(p *policyState) {
 	r.unwatch(p)
 	for _, g := range p.endpoint.Groups {

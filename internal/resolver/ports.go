@@ -14,11 +14,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// portSet is what a rule, or several together, say of ports.
+// portSet is the union of the ports of one or more rules.
 type portSet struct {
-	// everything is every port of every protocol, and protocols without ports.
+	// everything: all ports of all protocols, and protocols without ports.
 	everything bool
-	// ranges are numbers, and names of container ports.
+	// ranges are ranges of numbers, and names of container ports.
 	ranges []policy.PortRange
 }
 
@@ -28,7 +28,7 @@ func parsePort(p *networkingv1.NetworkPolicyPort) (policy.PortRange, error) {
 	if p.Protocol != nil {
 		var ok bool
 		if out.Protocol, ok = protocolNumber(*p.Protocol); !ok {
-			return out, fmt.Errorf("protocol %q is none of TCP, UDP, SCTP", *p.Protocol)
+			return out, fmt.Errorf("protocol %q is not one of TCP, UDP and SCTP", *p.Protocol)
 		}
 	}
 	switch {
@@ -40,7 +40,7 @@ func parsePort(p *networkingv1.NetworkPolicyPort) (policy.PortRange, error) {
 		return out, fmt.Errorf("endPort %d needs a numeric port, not %q", *p.EndPort, p.Port.StrVal)
 	case p.Port.Type == intstr.String:
 		if wrong := validation.IsValidPortName(p.Port.StrVal); len(wrong) > 0 {
-			return out, fmt.Errorf("%q is no name of a port: %s", p.Port.StrVal, strings.Join(wrong, "; "))
+			return out, fmt.Errorf("%q is not a valid port name: %s", p.Port.StrVal, strings.Join(wrong, "; "))
 		}
 		return policy.PortRange{Protocol: out.Protocol, Name: p.Port.StrVal}, nil
 	}
@@ -49,7 +49,7 @@ func parsePort(p *networkingv1.NetworkPolicyPort) (policy.PortRange, error) {
 		last = *p.EndPort
 	}
 	if first < 1 || last > 65535 || first > last {
-		return out, fmt.Errorf("port %d to %d is no range inside 1 to 65535", first, last)
+		return out, fmt.Errorf("port %d to %d is not a range within 1 to 65535", first, last)
 	}
 	out.First, out.Last = uint16(first), uint16(last)
 	return out, nil
@@ -60,7 +60,8 @@ func (s *portSet) add(t portSet) {
 	s.ranges = append(s.ranges, t.ranges...)
 }
 
-// canonical sorts the ranges and makes them disjoint; names come last, and only those of protocols that are not open whole.
+// canonical sorts the ranges and makes them disjoint. Names come last; those of a protocol whose ports are
+// all in the set are left out.
 func (s *portSet) canonical() {
 	if s.everything {
 		s.ranges = nil
@@ -88,7 +89,7 @@ func (s *portSet) canonical() {
 	s.ranges = out
 }
 
-// api writes canonical ports as the API does: none for everything.
+// api returns canonical ports in the form of the API, which is an empty list for everything.
 func (s *portSet) api() []v1alpha1.Port {
 	var out []v1alpha1.Port
 	for _, r := range s.ranges {

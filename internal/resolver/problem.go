@@ -7,15 +7,15 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// Problem is something that a policy says and that cannot be honoured.
+// Problem is a part of a policy that cannot be enforced.
 type Problem struct {
 	// Reason is one of the reasons of v1alpha1.ConditionResolved.
 	Reason string
-	// Message begins with the path of the field in the policy.
+	// Message begins with the path of the policy's field.
 	Message string
 }
 
-// gravity orders reasons: first those that keep the whole policy from being honoured.
+// gravity orders reasons: those first that concern the whole policy.
 var gravity = []string{
 	v1alpha1.ReasonTooLarge,
 	v1alpha1.ReasonInvalidSelector,
@@ -24,7 +24,7 @@ var gravity = []string{
 	v1alpha1.ReasonUnresolvedNamedPort,
 }
 
-// sortProblems puts the gravest first and leaves out what is said twice.
+// sortProblems sorts problems by gravity and removes duplicates.
 func sortProblems(problems []Problem) []Problem {
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Compare(slices.Index(gravity, a.Reason), slices.Index(gravity, b.Reason))

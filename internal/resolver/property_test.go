@@ -18,7 +18,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// snapshot is all that a resolver wants to be there.
+// snapshot is every object that a resolver wants.
 type snapshot struct {
 	endpoints map[types.NamespacedName]Endpoint
 	slices    map[SliceKey]v1alpha1.PolicyEndpointSliceSpec
@@ -38,7 +38,7 @@ func snap(r *Resolver) snapshot {
 	return s
 }
 
-// existing is what a resolver finds that starts after this one.
+// existing is what a resolver finds that starts afterwards.
 func (s snapshot) existing() Existing {
 	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
 	for name, e := range s.endpoints {
@@ -50,7 +50,7 @@ func (s snapshot) existing() Existing {
 	return out
 }
 
-// members returns the groups' addresses, whatever slices they are in.
+// members returns the groups' addresses.
 func (s snapshot) members(t *testing.T) map[policy.GroupKey]map[v1alpha1.CIDR]bool {
 	t.Helper()
 	out := map[policy.GroupKey]map[v1alpha1.CIDR]bool{}
@@ -60,7 +60,7 @@ func (s snapshot) members(t *testing.T) map[policy.GroupKey]map[v1alpha1.CIDR]bo
 		}
 		for _, a := range slice.Addresses {
 			if out[key.Group][a] {
-				t.Fatalf("%s stands twice in %s", a, key.Group)
+				t.Fatalf("%s is twice in %s", a, key.Group)
 			}
 			out[key.Group][a] = true
 		}
@@ -70,8 +70,9 @@ func (s snapshot) members(t *testing.T) map[policy.GroupKey]map[v1alpha1.CIDR]bo
 
 const propertyMax = 4
 
-// TestIncrementalIsExact draws events and holds the resolver, after each, against a new one that is fed what there is, against
-// the selectors and rules as Kubernetes defines them, and against what it said that it changed.
+// TestIncrementalIsExact draws events and compares the resolver, after each, with a new one that gets the
+// current objects, with selectors and rules as Kubernetes defines them, and with the changes that it
+// returned.
 func TestIncrementalIsExact(t *testing.T) {
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -109,7 +110,7 @@ func TestIncrementalIsExact(t *testing.T) {
 
 type happening struct {
 	name string
-	// noop: nothing changed. pod: one pod's labels, or its coming or going.
+	// noop: nothing changed. pod: one pod was added, relabelled or deleted.
 	noop, pod bool
 }
 
@@ -178,7 +179,7 @@ func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
 	return happening{name: "nothing", noop: true}, Changes{}
 }
 
-// checkChanges holds what the resolver said that it changed against what is different.
+// checkChanges compares the changes that the resolver returned with the difference of two snapshots.
 func checkChanges(t *testing.T, what happening, before, after snapshot, c Changes) {
 	t.Helper()
 	var want Changes
@@ -265,14 +266,15 @@ func tooLarge(spec *networkingv1.NetworkPolicySpec) {
 	}
 }
 
-// checkRebuilt feeds a new resolver, with and without what exists, and returns the one with.
+// checkRebuilt compares with new resolvers, one with and one without the existing objects, and returns the
+// former.
 func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Resolver {
 	t.Helper()
 	existing := want.existing()
 	var r *Resolver
 	for _, adopt := range []*Existing{nil, &existing} {
 		if adopt == nil && len(m.broken) > 0 {
-			continue // what is in force for them is known from what exists alone
+			continue // only the existing objects contain their version in force
 		}
 		r = New(o)
 		feeds := []func(){}
@@ -320,7 +322,8 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Res
 	return r
 }
 
-// checkMembers holds each group against the selectors that its slices bear. Of a port that nobody has there is no group.
+// checkMembers compares each group with the selectors in its slices. A named port that no pod has comes to no
+// group.
 func checkMembers(t *testing.T, m *model, s snapshot) {
 	t.Helper()
 	for group, got := range s.members(t) {
@@ -355,7 +358,7 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 	}
 }
 
-// checkFlows holds each PolicyEndpoint against its policy.
+// checkFlows compares each PolicyEndpoint with its policy.
 func checkFlows(t *testing.T, d dice, m *model, r *Resolver) {
 	t.Helper()
 	for key, np := range m.policies {

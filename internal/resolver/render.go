@@ -24,19 +24,19 @@ type groupRef struct {
 	port *policy.NamedPort
 }
 
-// rendered is a policy in the form of the API. spec is nil where the policy cannot be honoured at all. A group that both
-// directions use stands twice in groups.
+// rendered is a policy in the form of the API. spec is nil if no part of the policy can be enforced. A group
+// that both directions use is in groups twice.
 type rendered struct {
 	spec     *v1alpha1.PolicyEndpointSpec
 	groups   []groupRef
 	problems []Problem
 }
 
-// renderer has what rendering needs of the cluster.
+// renderer contains the facts about the cluster that rendering needs.
 type renderer struct {
-	// namespace of the policy; shared is the one of groups that cross namespaces.
+	// namespace is the policy's; shared is the namespace of groups that cross namespaces.
 	namespace, shared string
-	// numbers are those that the pods of a set give to a name, ascending.
+	// numbers returns the numbers that the pods of a set give to a name, ascending.
 	numbers func(*podSet, portName) []uint16
 }
 
@@ -79,7 +79,8 @@ type apiPeers struct {
 	ports    portSet
 }
 
-// peers writes peers as groups and CIDRs; a peer with a port's name becomes one group for each number behind the name.
+// peers renders peers as groups and CIDRs. A peer with a named port becomes one group for each number of the
+// name.
 func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 	type ruleName struct {
 		rule int32
@@ -103,7 +104,7 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 			a.peers = p.peer.block.peers()
 			peers = append(peers, a)
 		case p.peer.pods.within != nil && len(p.peer.pods.within.except) > v1alpha1.MaxExceptsPerBlock:
-			out.problem(v1alpha1.ReasonTooLarge, "spec.egress[%d]: a port's name beside an ipBlock of %d excepts, of %d at most; split the block in two",
+			out.problem(v1alpha1.ReasonTooLarge, "spec.egress[%d]: a named port together with an ipBlock of %d excepts (maximum %d); split the block in two",
 				p.origins[0], len(p.peer.pods.within.except), v1alpha1.MaxExceptsPerBlock)
 		case p.name == portName{}:
 			a.peers = r.group(p.peer.pods, nil, out)
@@ -135,17 +136,13 @@ func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v
 
 func (r *renderer) ref(set *podSet, port *policy.NamedPort) groupRef {
 	namespace, kind := r.namespace, localGroup
-	switch {
-	case set.namespaces != nil:
+	if set.namespaces != nil {
 		namespace, kind = r.shared, sharedGroup
-	case namespace == r.shared:
-		kind = ofSharedNamespace
 	}
 	return groupRef{policy.GroupKey{Namespace: namespace, Name: groupName(kind, set, port)}, set, port}
 }
 
-// rules puts peers that come from the same rules and have the same ports in one entry, or, where they are more than fit,
-// in several.
+// rules puts peers of the same rules with the same ports into one entry, or into several if they do not fit.
 func rules(list []apiPeers) []v1alpha1.Rule {
 	type entry struct {
 		key      string
@@ -192,7 +189,7 @@ func compareBools(a, b bool) int {
 	return -1
 }
 
-// comparePeers puts groups first, by name, and CIDRs after them, by address.
+// comparePeers orders groups by name, and after them CIDRs by address.
 func comparePeers(a, b v1alpha1.Peer) int {
 	switch {
 	case a.Group != nil && b.Group != nil:
@@ -206,7 +203,7 @@ func comparePeers(a, b v1alpha1.Peer) int {
 	)
 }
 
-// outOfBounds names the field that the schema would refuse.
+// outOfBounds describes the field that the schema would reject; empty if there is none.
 func outOfBounds(spec *v1alpha1.PolicyEndpointSpec) string {
 	for d, rules := range [2][]v1alpha1.Rule{spec.Ingress, spec.Egress} {
 		field := [2]string{"spec.ingress", "spec.egress"}[d]

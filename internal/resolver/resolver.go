@@ -15,15 +15,16 @@ import (
 
 // Options of a Resolver.
 type Options struct {
-	// SharedNamespace is where the slices of groups that cross namespaces live.
+	// SharedNamespace is the namespace of the slices of groups that cross namespaces.
 	SharedNamespace string
-	// MaxAddresses is the number of addresses of one slice at most, from 1 to v1alpha1.MaxAddressesPerSlice.
+	// MaxAddresses is the maximum number of addresses of a slice, from 1 to v1alpha1.MaxAddressesPerSlice.
 	MaxAddresses int
 }
 
-// Resolver holds what is known of the cluster and what it comes to. It is not safe for concurrent use.
+// Resolver contains the namespaces, pods and policies of a cluster and the objects that follow from them. It
+// is not safe for concurrent use.
 //
-// What is fed before Start is only remembered; Start resolves it all at once.
+// Before Start it only stores its input; Start resolves all of it at once.
 type Resolver struct {
 	options    Options
 	namespaces map[string]*namespace
@@ -32,16 +33,16 @@ type Resolver struct {
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
 	groups     map[policy.GroupKey]*group
-	// left are the slices of groups that nothing uses any more and that may still be there.
+	// left are the slices of groups that no policy uses any more and that may still exist.
 	left  map[policy.GroupKey][][]address
 	stats Stats
 
-	// started is set by Start; unresolved is what it starts from. existing is there during Start.
+	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
 	unresolved map[types.NamespacedName]*networkingv1.NetworkPolicy
 	existing   *Existing
 
-	// What the change at hand has touched so far.
+	// What the current change has made different so far.
 	changedEndpoints map[types.NamespacedName]struct{}
 	changedSlices    map[SliceKey]struct{}
 	stale            map[*policyState]struct{} // policies with a named port whose numbers changed
@@ -53,7 +54,7 @@ type SliceKey struct {
 	Index int32
 }
 
-// Changes are the objects that one change made different: that are to be created, updated or deleted.
+// Changes are the objects that one change made different, to be created, updated or deleted.
 type Changes struct {
 	// Endpoints are names of PolicyEndpoints, sorted.
 	Endpoints []types.NamespacedName
@@ -61,7 +62,7 @@ type Changes struct {
 	Slices []SliceKey
 }
 
-// Stats counts what a Resolver holds.
+// Stats counts the content of a Resolver.
 type Stats struct{ Policies, Groups, Slices, Addresses int }
 
 // New returns an empty Resolver.
@@ -82,8 +83,9 @@ func New(o Options) *Resolver {
 	}
 }
 
-// Start resolves all that was fed so far and returns everything as changed. An address that is in one of the existing slices
-// keeps its place, so that a restart makes nothing different; and where a policy cannot be honoured, the version that is in force stays.
+// Start resolves the stored input and returns every object as changed. An address in an existing slice keeps
+// its place, so that a restart changes nothing. If no part of a policy can be enforced, its existing version
+// stays.
 func (r *Resolver) Start(existing Existing) Changes {
 	r.existing = &existing
 	for _, key := range slices.SortedFunc(maps.Keys(r.unresolved), compareNames) {
@@ -101,7 +103,7 @@ func (r *Resolver) Start(existing Existing) Changes {
 	}
 	r.renderStale()
 	for _, g := range r.groups {
-		r.settle(g)
+		r.endAdoption(g)
 	}
 	r.existing = nil
 	return r.takeChanges()
@@ -116,25 +118,26 @@ func (r *Resolver) SetNamespace(name string, labels map[string]string) Changes {
 	return r.takeChanges()
 }
 
-// DeleteNamespace forgets a namespace's labels: only selectors of its own policies select its pods from then on.
+// DeleteNamespace removes a namespace's labels: from then on only its own policies can select its pods.
 func (r *Resolver) DeleteNamespace(name string) Changes {
 	r.setNamespace(name, nil, false)
 	return r.takeChanges()
 }
 
-// SetPod adds a pod or replaces what is known of it.
+// SetPod adds a pod or replaces it.
 func (r *Resolver) SetPod(p Pod) Changes {
 	r.setPod(p.Key, &p)
 	return r.takeChanges()
 }
 
-// DeletePod removes a pod; one that is not known is no error.
+// DeletePod removes a pod, if the Resolver has it.
 func (r *Resolver) DeletePod(key types.NamespacedName) Changes {
 	r.setPod(key, nil)
 	return r.takeChanges()
 }
 
-// SetPolicy adds a policy or replaces it. The policy is kept: it must not be changed afterwards.
+// SetPolicy adds a policy or replaces it. The Resolver keeps the policy, which must not be changed
+// afterwards.
 func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes {
 	if !r.started {
 		r.unresolved[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
@@ -144,7 +147,7 @@ func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes {
 	return r.takeChanges()
 }
 
-// DeletePolicy removes a policy; one that is not known is no error.
+// DeletePolicy removes a policy, if the Resolver has it.
 func (r *Resolver) DeletePolicy(key types.NamespacedName) Changes {
 	delete(r.unresolved, key)
 	r.deletePolicy(key)
@@ -160,7 +163,8 @@ func (r *Resolver) Endpoint(name types.NamespacedName) (Endpoint, bool) {
 	return p.endpoint, true
 }
 
-// EndpointName returns the name of a policy's PolicyEndpoint, or false if the policy is not known.
+// EndpointName returns the name of a policy's PolicyEndpoint, or false if the Resolver does not have the
+// policy.
 func (r *Resolver) EndpointName(np types.NamespacedName) (types.NamespacedName, bool) {
 	p, ok := r.policies[np]
 	if !ok {
@@ -169,7 +173,7 @@ func (r *Resolver) EndpointName(np types.NamespacedName) (types.NamespacedName, 
 	return p.endpoint.Name, true
 }
 
-// Slices returns the number of slices that a group should have; 0 for a group that nothing uses.
+// Slices returns the number of slices that a group should have; 0 for a group that no policy uses.
 func (r *Resolver) Slices(group policy.GroupKey) int {
 	g, ok := r.groups[group]
 	if !ok {
@@ -187,18 +191,19 @@ func (r *Resolver) Slice(key SliceKey) (v1alpha1.PolicyEndpointSliceSpec, bool) 
 	return g.slice(key.Index), true
 }
 
-// Forget says that a group which nothing uses any more is swept. One that is used again before has its addresses where they were, for
-// somebody may be reading it: a PolicyEndpoint that was not written yet when its policy's edit was taken back.
+// Forget reports that the slices of a group that no policy uses are about to be deleted. Until then, the
+// addresses of a group that is used again keep their places, because a PolicyEndpoint may still refer to it:
+// one that was not written yet when its policy's edit was reverted.
 func (r *Resolver) Forget(group policy.GroupKey) { delete(r.left, group) }
 
-// Stats counts what the Resolver holds.
+// Stats counts the content of the Resolver.
 func (r *Resolver) Stats() Stats {
 	s := r.stats
 	s.Policies, s.Groups = len(r.policies), len(r.groups)
 	return s
 }
 
-// takeChanges ends a change.
+// takeChanges ends a change and returns the objects that it made different.
 func (r *Resolver) takeChanges() Changes {
 	if !r.started {
 		return Changes{}

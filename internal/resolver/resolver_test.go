@@ -71,14 +71,14 @@ func TestPoliciesShareGroupsThatMeanTheSame(t *testing.T) {
 	}
 }
 
-func TestAGroupWithoutPodsHasItsHead(t *testing.T) {
+func TestAGroupWithoutPodsHasOneSlice(t *testing.T) {
 	r := started()
 	c := r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`))
 	if len(c.Slices) != 1 {
 		t.Fatalf("changed %s", c)
 	}
 	if s, ok := r.Slice(c.Slices[0]); !ok || s.Slices != 1 || s.Count != 0 {
-		t.Errorf("its head is %+v", s)
+		t.Errorf("its slice is %+v", s)
 	}
 	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || len(c.Endpoints) != 1 {
 		t.Errorf("deleting the policy changed %s", c)
@@ -107,13 +107,13 @@ func TestAnEditOfASelectorLeavesNothingOfTheOldOne(t *testing.T) {
 	}
 }
 
-// As long as a group is not swept, somebody may be reading it.
-func TestAGroupThatIsUsedAgainHasItsAddressesWhereTheyWere(t *testing.T) {
+// Until a group's slices are deleted, an agent may use them.
+func TestAddressesOfAGroupThatIsUsedAgainKeepTheirPlaces(t *testing.T) {
 	r := started()
 	web := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
 	db := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}`)
 	r.SetPolicy(web)
-	for i := range 12 { // their names have another order than their coming
+	for i := range 12 { // created in another order than that of their names
 		r.SetPod(runningPod("shop", fmt.Sprint("web", i*7%12), i, map[string]string{"app": "web"}))
 	}
 	before := snap(r)
@@ -138,7 +138,7 @@ func TestAGroupThatIsUsedAgainHasItsAddressesWhereTheyWere(t *testing.T) {
 	}
 }
 
-func TestPoliciesMadeAgainAndTwinsAreDifferent(t *testing.T) {
+func TestRecreatedPoliciesAndPoliciesOfOneNameAreDifferent(t *testing.T) {
 	r := started()
 	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
 	r.SetPolicy(named(np, "shop", "a", "1"))
@@ -157,7 +157,7 @@ func TestPoliciesMadeAgainAndTwinsAreDifferent(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeHonouredKeepsWhatIsInForce(t *testing.T) {
+func TestTheVersionInForceStaysIfThePolicyCannotBeEnforced(t *testing.T) {
 	r := started()
 	r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`))
 	before := r.endpointOf(t, "shop", "policy")
@@ -169,14 +169,14 @@ func TestWhatCannotBeHonouredKeepsWhatIsInForce(t *testing.T) {
 		t.Errorf("changed %s; endpoint %+v", c, after)
 	}
 	if c := r.SetPod(runningPod("shop", "web", 1, nil)); len(c.Slices) != 1 {
-		t.Errorf("its groups do not live on: a pod changed %s", c)
+		t.Errorf("its groups are not updated: a pod changed %s", c)
 	}
 	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || r.Stats() != (Stats{}) {
 		t.Errorf("deleting it changed %s and left %+v", c, r.Stats())
 	}
 }
 
-func TestWhatIsInForceStaysThroughARestart(t *testing.T) {
+func TestTheVersionInForceStaysThroughARestart(t *testing.T) {
 	policies := []string{
 		`{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}, {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}`,
 		`{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: http}]}]}`,
@@ -211,7 +211,7 @@ func TestWhatIsInForceStaysThroughARestart(t *testing.T) {
 			t.Errorf("problems %v, spec (-before +after):\n%s", e.Problems, diff)
 		}
 		if c := next.SetPod(web(2)); len(c.Slices) != 2 {
-			t.Errorf("its groups do not live on: a pod changed %s", c)
+			t.Errorf("its groups are not updated: a pod changed %s", c)
 		}
 		if next.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); next.Stats() != (Stats{}) {
 			t.Errorf("deleting it left %+v", next.Stats())
@@ -219,8 +219,8 @@ func TestWhatIsInForceStaysThroughARestart(t *testing.T) {
 	}
 }
 
-// Anybody may have written what stands in slices.
-func TestSlicesThatSayAnything(t *testing.T) {
+// Any client may have written a slice.
+func TestSlicesWithAnyContent(t *testing.T) {
 	r := started()
 	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
 	r.SetPolicy(np)
@@ -240,15 +240,20 @@ func TestSlicesThatSayAnything(t *testing.T) {
 	}
 }
 
-// An agent that has not seen a group of a policy's namespace yet looks in the shared one.
-func TestNoGroupOfTheSharedNamespaceIsTakenForAnothers(t *testing.T) {
+func TestLocalAndSharedGroupsOfTheSharedNamespaceDiffer(t *testing.T) {
 	r := started()
-	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
-	r.SetPolicy(named(np, "shop", "a", "1"))
-	r.SetPolicy(named(np, "kidoban", "a", "2"))
-	a, b := r.endpointOf(t, "shop", "a").Groups[0], r.endpointOf(t, "kidoban", "a").Groups[0]
-	if a.Name == b.Name || a.Namespace != "shop" || b.Namespace != "kidoban" {
-		t.Errorf("groups %s and %s", a, b)
+	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}, {namespaceSelector: {}}]}]}`)
+	r.SetPolicy(named(np, "kidoban", "a", "1"))
+	e := r.endpointOf(t, "kidoban", "a")
+	if len(e.Groups) != 2 || e.Groups[0].Namespace != "kidoban" || e.Groups[1].Namespace != "kidoban" || e.Groups[0].Name == e.Groups[1].Name {
+		t.Fatalf("groups %v", e.Groups)
+	}
+	shared := map[bool]int{}
+	for _, p := range e.Spec.Ingress[0].Peers {
+		shared[p.Group.Shared]++
+	}
+	if shared[true] != 1 || shared[false] != 1 {
+		t.Errorf("peers %+v", e.Spec.Ingress[0].Peers)
 	}
 }
 
@@ -256,7 +261,7 @@ func TestNamedPortsFollowThePeers(t *testing.T) {
 	r := started()
 	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: http}]}]}`))
 	if e := r.endpointOf(t, "shop", "policy"); len(e.Problems) != 1 || len(e.Spec.Egress) != 0 {
-		t.Errorf("nobody has the port: %+v", e)
+		t.Errorf("no pod has the port: %+v", e)
 	}
 	with := func(name string, i int, port uint16) Pod {
 		p := runningPod("shop", name, i, nil)
@@ -280,7 +285,7 @@ func TestNamedPortsFollowThePeers(t *testing.T) {
 	}
 }
 
-func TestANamedPortThatSomePeersHaveIsNotSaidToBeNobodys(t *testing.T) {
+func TestAProblemTellsPortsOfSomePeersFromPortsOfNone(t *testing.T) {
 	r := started()
 	web := runningPod("shop", "web", 1, map[string]string{"app": "web"})
 	web.Ports = []policy.NamedPort{{Protocol: policy.TCP, Name: "http", Port: 80}}
@@ -297,8 +302,8 @@ func TestANamedPortThatSomePeersHaveIsNotSaidToBeNobodys(t *testing.T) {
 	}
 }
 
-// A name beside a block outside the cluster means nobody, whatever ports pods elsewhere have.
-func TestANamedPortBesideABlockIsThatOfThePodsInIt(t *testing.T) {
+// A named port with a block outside the cluster matches no pod, whatever ports other pods have.
+func TestANamedPortWithABlockIsThatOfThePodsInIt(t *testing.T) {
 	r := started()
 	with := func(i int, port uint16) Pod {
 		p := runningPod("tools", "web", i, nil)
@@ -308,7 +313,7 @@ func TestANamedPortBesideABlockIsThatOfThePodsInIt(t *testing.T) {
 	r.SetPod(with(1, 80)) // 10.0.0.1
 	r.SetPolicy(parsePolicy(t, `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.0.0.2/32}}], ports: [{port: http}]}]}`))
 	if e := r.endpointOf(t, "shop", "policy"); len(e.Groups) != 0 || len(e.Problems) != 1 || e.Problems[0].Reason != v1alpha1.ReasonUnresolvedNamedPort {
-		t.Errorf("nobody in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
+		t.Errorf("no pod in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
 	}
 	if c := r.SetPod(with(1, 8080)); len(c.Endpoints)+len(c.Slices) != 0 {
 		t.Errorf("another number outside the block changed %s", c)
@@ -320,14 +325,14 @@ func TestANamedPortBesideABlockIsThatOfThePodsInIt(t *testing.T) {
 		t.Errorf("one in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
 	}
 	if c := r.SetPod(with(1, 8080)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
-		t.Errorf("its leaving the block changed %s", c)
+		t.Errorf("a pod left the block and changed %s", c)
 	}
 	if r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(r.scopes) != 0 {
 		t.Error("selectors are left in the index")
 	}
 }
 
-func TestNamesAreValidWhateverThePolicyIsCalled(t *testing.T) {
+func TestNamesOfPolicyEndpointsAreValid(t *testing.T) {
 	seen := map[string]bool{}
 	for _, name := range []string{"a", strings.Repeat("a", 58), strings.Repeat("a", 253), strings.Repeat("a", 241) + "." + strings.Repeat("b", 11), strings.Repeat("a-.", 1) + strings.Repeat("b", 250), strings.Repeat("a", 240) + "-." + strings.Repeat("c", 11)} {
 		for _, ns := range []string{"x", "y"} {

@@ -11,20 +11,20 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// selector is a label selector in canonical form: one constraint a key, sorted by key. Selectors that mean the same, however
-// they are written, have equal keys (see key).
+// selector is a label selector in canonical form: one constraint a key, sorted by key. Selectors that mean
+// the same, however they are written, have equal keys (see key).
 type selector struct {
 	constraints []constraint
-	// nothing is set where the constraints of some key contradict each other; constraints is empty then.
+	// nothing is set if the constraints of a key contradict each other; then constraints is empty.
 	nothing bool
 }
 
-// constraint is what a selector asks of one label.
+// constraint is the part of a selector about one label.
 type constraint struct {
 	label string
 	// absent allows the label to be missing.
 	absent bool
-	// values are the allowed ones, or, if except is set, those that are not. Sorted, each once.
+	// values are the allowed values or, if except is set, the values that are not allowed. Sorted, each once.
 	values []string
 	except bool
 }
@@ -73,7 +73,7 @@ func parseSelector(s *metav1.LabelSelector) (selector, error) {
 	return out, nil
 }
 
-// and returns the constraint that holds where both do.
+// and returns the constraint that is met if both are met.
 func (c constraint) and(d constraint) constraint {
 	out := constraint{label: c.label, absent: c.absent && d.absent}
 	switch {
@@ -127,7 +127,7 @@ func (s selector) key() string {
 	return b.String()
 }
 
-// labelSelector writes the selector as the API does.
+// labelSelector returns the selector in the form of the API.
 func (s selector) labelSelector() *metav1.LabelSelector {
 	out := &metav1.LabelSelector{}
 	require := func(label string, op metav1.LabelSelectorOperator, values ...string) {

@@ -77,7 +77,7 @@ func TestSelectorsOfOtherMeaningHaveOtherKeys(t *testing.T) {
 	}
 }
 
-func TestInvalidSelectorsAreRefused(t *testing.T) {
+func TestInvalidSelectorsAreErrors(t *testing.T) {
 	for name, s := range map[string]*metav1.LabelSelector{
 		"unknown operator":       where(nil, metav1.LabelSelectorRequirement{Key: "a", Operator: "Near", Values: []string{"1"}}),
 		"In without values":      where(nil, in("a")),
@@ -92,7 +92,7 @@ func TestInvalidSelectorsAreRefused(t *testing.T) {
 	}
 }
 
-// The canonical form, the form that it is written in for people, and Kubernetes' own must agree on every set of labels; and the
+// The canonical form, the form of the API and Kubernetes' own code must agree on every set of labels, and the
 // index must find every selector that matches.
 func TestSelectorsAgreeWithKubernetes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))

@@ -1,5 +1,6 @@
-// Package plan decides what the controller writes to the API server, in which order and when. It has no client, no lock and no clock:
-// its inputs are what the resolver wants, what the cache contains and the time; internal/controller carries its plans out.
+// Package plan decides what the controller writes to the API server, in which order and when. It has no
+// client, no lock and no clock: its inputs are what the resolver wants, what the cache contains and the time;
+// internal/controller carries its plans out.
 //
 // The order of writes is a promise to readers:
 //

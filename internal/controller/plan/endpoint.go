@@ -15,7 +15,8 @@ type Action string
 
 // Actions of steps.
 const (
-	// WriteGroup writes the dirty slices of a group, after which it must be present; otherwise the plan ends and is made anew.
+	// WriteGroup writes the dirty slices of a group, after which it must be present; otherwise the plan ends
+	// and is made anew.
 	WriteGroup Action = "write group"
 	// WriteEndpoint creates or updates the PolicyEndpoint.
 	WriteEndpoint Action = "write endpoint"
@@ -34,8 +35,8 @@ type Step struct {
 	Reason Reason
 }
 
-// Endpoint returns the steps that make a PolicyEndpoint what it should be, in order. want is nil if it should not exist, and have if it
-// does not; present reports whether a group is complete on the API server.
+// Endpoint returns the steps that make a PolicyEndpoint what it should be, in order. want is nil if it should
+// not exist, and have if it does not; present reports whether a group is complete on the API server.
 func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present func(policy.GroupKey) bool) []Step {
 	switch {
 	case want == nil && (have == nil || !IsOurs(have)):
@@ -64,7 +65,8 @@ func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present fu
 	return steps
 }
 
-// SetEndpoint sets the parts of a PolicyEndpoint that the controller owns, and reports whether that changed anything.
+// SetEndpoint sets the parts of a PolicyEndpoint that the controller owns, and reports whether that changed
+// anything.
 func SetEndpoint(pe *v1alpha1.PolicyEndpoint, want *resolver.Endpoint) bool {
 	changed := setLabels(pe, map[string]string{
 		v1alpha1.LabelManagedBy:  v1alpha1.ManagedByController,

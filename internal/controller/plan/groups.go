@@ -19,7 +19,8 @@ type Desired interface {
 	Forget(policy.GroupKey)
 }
 
-// Groups records which slices have to be compared with what they should be, and which groups are complete on the API server.
+// Groups records which slices have to be compared with what they should be, and which groups are complete on
+// the API server.
 type Groups struct {
 	// References are the groups that may not be deleted.
 	References References
@@ -31,15 +32,16 @@ type Groups struct {
 type groupState struct {
 	// dirty are the indexes of the slices to compare.
 	dirty map[int32]struct{}
-	// seen is when the controller first saw a pod's new address that the dirty slices contain; zero if there is none.
+	// seen is when the controller first saw a pod's new address that the dirty slices contain; zero if there
+	// is none.
 	seen time.Time
 	// taken is when slices of the group were last taken to be written.
 	taken   time.Time
 	present bool
 }
 
-// NewGroups returns an empty record. Two batches of one group are at least window apart: the first change goes out at once, and the changes
-// during the window go out together at its end.
+// NewGroups returns an empty record. Two batches of one group are at least window apart: the first change
+// goes out at once, and the changes during the window go out together at its end.
 func NewGroups(window time.Duration) *Groups {
 	return &Groups{References: newReferences(), window: window, states: map[policy.GroupKey]*groupState{}}
 }
@@ -53,8 +55,8 @@ func (g *Groups) state(key policy.GroupKey) *groupState {
 	return s
 }
 
-// Touch records that a slice may differ from what it should be, and returns how long the batch that writes it has to wait. seen is when
-// the controller saw the pod's new address that the slice is to contain, or zero.
+// Touch records that a slice may differ from what it should be, and returns how long the batch that writes it
+// has to wait. seen is when the controller saw the pod's new address that the slice is to contain, or zero.
 func (g *Groups) Touch(key resolver.SliceKey, seen, now time.Time) time.Duration {
 	s := g.state(key.Group)
 	if s.seen.IsZero() {
@@ -64,7 +66,8 @@ func (g *Groups) Touch(key resolver.SliceKey, seen, now time.Time) time.Duration
 	return s.taken.Add(g.window).Sub(now)
 }
 
-// Gone records that a slice was deleted, or replaced by one of another group: its group is incomplete until it is written again.
+// Gone records that a slice was deleted, or replaced by one of another group: its group is incomplete until
+// it is written again.
 func (g *Groups) Gone(key resolver.SliceKey, now time.Time) time.Duration {
 	g.state(key.Group).present = false
 	return g.Touch(key, time.Time{}, now)
@@ -76,8 +79,8 @@ func (g *Groups) Present(key policy.GroupKey) bool {
 	return ok && s.present
 }
 
-// Take takes a group's dirty slices to be written. A group that nothing uses any more yields none while a PolicyEndpoint refers to it:
-// its slices are taken when the last reference ends.
+// Take takes a group's dirty slices to be written. A group that nothing uses any more yields none while a
+// PolicyEndpoint refers to it: its slices are taken when the last reference ends.
 func (g *Groups) Take(key policy.GroupKey, desired Desired, now time.Time) Batch {
 	s := g.state(key)
 	b := Batch{Group: key, Count: int32(desired.Slices(key)), specs: map[int32]v1alpha1.PolicyEndpointSliceSpec{}}
@@ -104,7 +107,8 @@ func (g *Groups) Take(key policy.GroupKey, desired Desired, now time.Time) Batch
 	return b
 }
 
-// Written ends a batch that was written. It returns when the controller saw the first of the new addresses in it, or zero.
+// Written ends a batch that was written. It returns when the controller saw the first of the new addresses in
+// it, or zero.
 func (g *Groups) Written(b *Batch) (seen time.Time) {
 	s := g.state(b.Group)
 	s.present = b.Count > 0
@@ -151,13 +155,15 @@ type SliceWrite struct {
 	Reason Reason
 }
 
-// DependsOnCount reports whether the order of the batch's writes depends on the number of slices that the group's first slice counts now.
+// DependsOnCount reports whether the order of the batch's writes depends on the number of slices that the
+// group's first slice counts now.
 func (b *Batch) DependsOnCount() bool { return len(b.gone) > 0 || len(b.specs) > 1 }
 
-// Writes returns the batch's writes in the order of the package's promises. counted is the number of slices that the group's first
-// slice on the API server counts, 0 if it is not there.
+// Writes returns the batch's writes in the order of the package's promises. counted is the number of slices
+// that the group's first slice on the API server counts, 0 if it is not there.
 //
-// Where slices were merged, an address moves to a slice with a lower index; so writing by ascending index adds it before it is removed.
+// Where slices were merged, an address moves to a slice with a lower index; so writing by ascending index
+// adds it before it is removed.
 func (b *Batch) Writes(counted int32) []SliceWrite {
 	var fresh, rest, last []SliceWrite
 	for _, i := range slices.Sorted(maps.Keys(b.specs)) {

@@ -6,7 +6,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// References counts the PolicyEndpoints that refer to a group, on the API server or after a write that is planned.
+// References counts the PolicyEndpoints that refer to a group, on the API server or after a write that is
+// planned.
 type References struct {
 	endpoints map[types.NamespacedName]map[policy.GroupKey]struct{}
 	counts    map[policy.GroupKey]int
@@ -29,7 +30,8 @@ func (r *References) Add(endpoint types.NamespacedName, groups []policy.GroupKey
 	}
 }
 
-// Set records that a PolicyEndpoint refers to these groups only; none if it is gone. It returns the groups that have no reference any more.
+// Set records that a PolicyEndpoint refers to these groups only; none if it is gone. It returns the groups
+// that have no reference any more.
 func (r *References) Set(endpoint types.NamespacedName, groups []policy.GroupKey) (unused []policy.GroupKey) {
 	old := r.endpoints[endpoint]
 	delete(r.endpoints, endpoint)

@@ -15,15 +15,16 @@ import (
 // SliceName is the name of a group's slice.
 func SliceName(group string, index int32) string { return fmt.Sprintf("%s-%d", group, index) }
 
-// KeyOf returns the group and index of a slice, or false if the slice does not have the name that the controller gives it: then it
-// is a stray, to be deleted if it has the controller's label.
+// KeyOf returns the group and index of a slice, or false if the slice does not have the name that the
+// controller gives it: then it is a stray, to be deleted if it has the controller's label.
 func KeyOf(pes *v1alpha1.PolicyEndpointSlice) (resolver.SliceKey, bool) {
 	key := resolver.SliceKey{Group: policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}, Index: pes.Spec.Index}
 	return key, pes.Name == SliceName(pes.Spec.Group, pes.Spec.Index)
 }
 
-// SetSlice makes a slice what it should be and reports whether that changed anything. It returns an error for a slice of another group
-// under the same name, whose group is immutable: SetSlice marks it as the controller's, so that it is deleted as a stray and makes room.
+// SetSlice makes a slice what it should be and reports whether that changed anything. It returns an error for
+// a slice of another group under the same name, whose group is immutable: SetSlice marks it as the
+// controller's, so that it is deleted as a stray and makes room.
 func SetSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) (changed bool, err error) {
 	if IsSlice(pes, spec) {
 		return false, nil

@@ -80,9 +80,10 @@ func message(problems []resolver.Problem) string {
 	return out
 }
 
-// Rejection returns the problem to report to the policy's author if the API server rejected an object because of its content or its
-// namespace; false for other errors. isFailure reports whether the controller counts it as a failed reconciliation, which retries by itself;
-// otherwise the caller has to retry later, because the cause may go away: an admission policy, or a schema that is older than the controller.
+// Rejection returns the problem to report to the policy's author if the API server rejected an object because
+// of its content or its namespace; false for other errors. isFailure reports whether the controller counts it
+// as a failed reconciliation, which retries by itself; otherwise the caller has to retry later, because the
+// cause may go away: an admission policy, or a schema that is older than the controller.
 func Rejection(err error) (problem resolver.Problem, isFailure, ok bool) {
 	problem = resolver.Problem{Reason: v1alpha1.ReasonRejected, Message: fmt.Sprintf("the API server rejects the policy's objects: %v", err)}
 	switch {
