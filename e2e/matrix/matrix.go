@@ -13,6 +13,7 @@ import (
 
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // A Source is a place to connect from.
@@ -85,7 +86,7 @@ func (p *Probe) String() string {
 
 // Plan lists the probes of a view, not made yet, and what policies mean for each. Left out are a pod's own address, which its
 // traffic does not leave it for, and Services whose backends are not all of one meaning.
-func (v View) Plan(policies *policy.Cluster) *Table {
+func (v View) Plan(policies *reference.NetworkPolicies) *Table {
 	t := &Table{View: v}
 	for i := range v.Sources {
 		source := &v.Sources[i]
@@ -105,7 +106,7 @@ func (v View) Plan(policies *policy.Cluster) *Table {
 }
 
 // meaning asks the policies about each backend. It is certain if they agree.
-func (e *Endpoint) meaning(policies *policy.Cluster, source netip.Addr) (allowed, certain bool) {
+func (e *Endpoint) meaning(policies *reference.NetworkPolicies, source netip.Addr) (allowed, certain bool) {
 	protocol := policy.TCP
 	if e.Target.Protocol == "udp" {
 		protocol = policy.UDP

@@ -17,6 +17,7 @@ import (
 	"github.com/kidoban/kidoban/e2e/matrix"
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // pod is number n of the namespace shop, with both families.
@@ -78,7 +79,7 @@ func TestServiceEndpointsNameTheirBackends(t *testing.T) {
 
 func TestPlanSaysWhatPoliciesMean(t *testing.T) {
 	a, b := pod("a", 1, web), pod("b", 2, web, dns)
-	policies := &policy.Cluster{Pods: []corev1.Pod{a, b}, Policies: []networkingv1.NetworkPolicy{denyAllB}}
+	policies := &reference.NetworkPolicies{Pods: []corev1.Pod{a, b}, Policies: []networkingv1.NetworkPolicy{denyAllB}}
 	view := matrix.View{
 		Sources: []matrix.Source{source(a, nil), source(b, nil)},
 		Endpoints: append(matrix.PodEndpoints(policies.Pods), matrix.Endpoint{
@@ -103,7 +104,7 @@ func TestPlanSaysWhatPoliciesMean(t *testing.T) {
 
 func TestTableShowsDifferences(t *testing.T) {
 	a, b := pod("a", 1, web), pod("b", 2, web, dns)
-	policies := &policy.Cluster{Pods: []corev1.Pod{a, b}, Policies: []networkingv1.NetworkPolicy{denyAllB}}
+	policies := &reference.NetworkPolicies{Pods: []corev1.Pod{a, b}, Policies: []networkingv1.NetworkPolicy{denyAllB}}
 	network := func(target reach.Target) reach.Outcome {
 		switch target.String() {
 		case "tcp/[fd44::2]:8080": // a hole in one family

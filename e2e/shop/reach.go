@@ -17,6 +17,7 @@ import (
 	"github.com/kidoban/kidoban/e2e/matrix"
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // How long a probe waits for an answer: at first, while policies are on their way, and in a steady state, where it is long enough
@@ -86,14 +87,14 @@ func (s *Shop) measure(ctx context.Context, timeout time.Duration) ([]*matrix.Ta
 }
 
 // World is everything that NetworkPolicies are about, as it is now.
-func (s *Shop) World(ctx context.Context) (*policy.Cluster, error) {
+func (s *Shop) World(ctx context.Context) (*reference.NetworkPolicies, error) {
 	var all corev1.NamespaceList
 	var policies networkingv1.NetworkPolicyList
 	pods, err := s.Pods(ctx)
 	if err := errors.Join(err, s.Client.List(ctx, &all), s.Client.List(ctx, &policies)); err != nil {
 		return nil, err
 	}
-	return &policy.Cluster{Namespaces: all.Items, Pods: pods, Policies: policies.Items}, nil
+	return &reference.NetworkPolicies{Namespaces: all.Items, Pods: pods, Policies: policies.Items}, nil
 }
 
 func (s *Shop) views(ctx context.Context, pods []corev1.Pod) ([]matrix.View, error) {

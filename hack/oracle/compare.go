@@ -6,6 +6,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Difference is a flow about which not all judges say the same, or a scenario that one of them cannot read.
@@ -20,7 +21,7 @@ type Difference struct {
 // court is all the judges of one scenario. The first is the reference.
 type court struct {
 	scenario *Scenario
-	cluster  *policy.Cluster
+	cluster  *reference.NetworkPolicies
 	seats    []seat
 	quirks   []string // that mattered, each with its judge
 }
@@ -71,7 +72,7 @@ func (c *court) seat(name string, j judge, reference int) int {
 	return len(c.seats) - 1
 }
 
-func (c *court) adapt(who string, quirks []*quirk) *policy.Cluster {
+func (c *court) adapt(who string, quirks []*quirk) *reference.NetworkPolicies {
 	adapted, applied := adapt(c.cluster, quirks)
 	for _, q := range applied {
 		c.quirks = append(c.quirks, who+": "+q.name)
@@ -80,7 +81,7 @@ func (c *court) adapt(who string, quirks []*quirk) *policy.Cluster {
 }
 
 // untold says which policy has no PolicyEndpoint, or a problem that it should not have.
-func untold(c *policy.Cluster, k *kidoban) string {
+func untold(c *reference.NetworkPolicies, k *kidoban) string {
 	problems := k.problems()
 	for i := range c.Policies {
 		np := &c.Policies[i]

@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // cyclonusJudge asks the model that cyclonus compares CNIs with.
@@ -18,7 +19,7 @@ type cyclonusJudge struct {
 	quirks []*quirk
 }
 
-func newCyclonus(c *policy.Cluster, quirks []*quirk) *cyclonusJudge {
+func newCyclonus(c *reference.NetworkPolicies, quirks []*quirk) *cyclonusJudge {
 	var policies []*networkingv1.NetworkPolicy
 	for i := range c.Policies {
 		policies = append(policies, &c.Policies[i])
@@ -79,7 +80,7 @@ type peerPod struct {
 }
 
 // peerPods finds pods by address. Those of the host network have none of their own, and those that have ended have none any more.
-func peerPods(c *policy.Cluster) map[netip.Addr]*peerPod {
+func peerPods(c *reference.NetworkPolicies) map[netip.Addr]*peerPod {
 	out := map[netip.Addr]*peerPod{}
 	for i := range c.Pods {
 		p := &peerPod{pod: &c.Pods[i]}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // The edge cases that the comparison is about must go on being drawn, whatever is done to the dice.
@@ -125,7 +126,7 @@ func notePolicy(note func(string, bool), np *networkingv1.NetworkPolicy) {
 		note("peers many", len(r.From) > 48)
 	}
 	blocks := map[string]int{}
-	c := &policy.Cluster{Policies: []networkingv1.NetworkPolicy{*np}}
+	c := &reference.NetworkPolicies{Policies: []networkingv1.NetworkPolicy{*np}}
 	eachPeer(c, func(p *networkingv1.NetworkPolicyPeer) {
 		noteSelector(note, "podSelector of a peer", p.PodSelector)
 		noteSelector(note, "namespaceSelector", p.NamespaceSelector)

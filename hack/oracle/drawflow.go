@@ -7,6 +7,7 @@ import (
 	netutils "k8s.io/utils/net"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // flows draws flows of one cluster: between its pods, and with the addresses at the edges of its blocks.
@@ -16,7 +17,7 @@ type flows struct {
 	ports       []uint16
 }
 
-func newFlows(d *dice, c *policy.Cluster) *flows {
+func newFlows(d *dice, c *reference.NetworkPolicies) *flows {
 	f := &flows{dice: d, pods: map[bool][]netip.Addr{}, edges: map[bool][]netip.Addr{}, ports: []uint16{0, 1, 65535, uint16(d.IntN(65536))}}
 	for i := range c.Pods {
 		for _, a := range policy.PodAddresses(&c.Pods[i]) {

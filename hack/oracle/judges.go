@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -41,17 +42,17 @@ func (v verdict) agrees(w verdict) bool {
 }
 
 // clusterJudge asks the reference.
-type clusterJudge struct{ *policy.Cluster }
+type clusterJudge struct{ *reference.NetworkPolicies }
 
 func (j clusterJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	v := j.Evaluate(d, f)
 	switch {
 	case len(v.Isolating) == 0:
-		return verdict{v.Allowed, notIsolated}
+		return verdict{v.Allowed(), notIsolated}
 	case v.Policy == nil:
-		return verdict{v.Allowed, refused}
+		return verdict{v.Allowed(), refused}
 	}
-	return verdict{v.Allowed, v.Policy.Namespace + "/" + v.Policy.Name}
+	return verdict{v.Allowed(), v.Policy.Namespace + "/" + v.Policy.Name}
 }
 
 // engineJudge evaluates PolicyEndpoints and slices.
@@ -108,13 +109,13 @@ func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	return j, nil
 }
 
-// Contains makes it a policy.Groups.
+// Contains makes it a reference.Groups.
 func (j *engineJudge) Contains(g policy.GroupKey, a netip.Addr) bool {
 	return j.members[g][netip.PrefixFrom(a, a.BitLen())]
 }
 
 func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
-	v := policy.Evaluate(d, j.policies[self(d, f)], f, j)
+	v := reference.Evaluate(d, j.policies[self(d, f)], f, j)
 	switch {
 	case v.Policy != nil:
 		return verdict{v.Action == policy.Allow, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/kube-network-policies/pkg/networkpolicy"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // knpJudge asks the engine of kube-network-policies.
@@ -21,7 +22,7 @@ type knpJudge struct {
 	quirks []*quirk
 }
 
-func newKubeNetworkPolicies(c *policy.Cluster, quirks []*quirk) *knpJudge {
+func newKubeNetworkPolicies(c *reference.NetworkPolicies, quirks []*quirk) *knpJudge {
 	factory := informers.NewSharedInformerFactory(nil, 0) // never started: its stores are filled here
 	policies := factory.Networking().V1().NetworkPolicies()
 	for i := range c.Policies {

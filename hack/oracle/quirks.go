@@ -5,7 +5,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // quirk is a known fault of a judge, or something that it leaves to the API server. adapt rewrites a cluster, which is its own copy,
@@ -13,7 +13,7 @@ import (
 // its judge, for each flow.
 type quirk struct {
 	name  string
-	adapt func(*policy.Cluster) bool
+	adapt func(*reference.NetworkPolicies) bool
 }
 
 // The quirks of each judge.
@@ -43,8 +43,8 @@ var (
 )
 
 // adapt rewrites a copy of the cluster, and returns those quirks that mattered.
-func adapt(c *policy.Cluster, quirks []*quirk) (*policy.Cluster, []*quirk) {
-	out := &policy.Cluster{}
+func adapt(c *reference.NetworkPolicies, quirks []*quirk) (*reference.NetworkPolicies, []*quirk) {
+	out := &reference.NetworkPolicies{}
 	for i := range c.Namespaces {
 		out.Namespaces = append(out.Namespaces, *c.Namespaces[i].DeepCopy())
 	}
@@ -63,7 +63,7 @@ func adapt(c *policy.Cluster, quirks []*quirk) (*policy.Cluster, []*quirk) {
 	return out, applied
 }
 
-func adaptDefaults(c *policy.Cluster) (applied bool) {
+func adaptDefaults(c *reference.NetworkPolicies) (applied bool) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		if len(spec.PolicyTypes) == 0 {
@@ -93,7 +93,7 @@ func adaptDefaults(c *policy.Cluster) (applied bool) {
 	return applied
 }
 
-func adaptBlocks(c *policy.Cluster) (applied bool) {
+func adaptBlocks(c *reference.NetworkPolicies) (applied bool) {
 	canonical := func(s *string) {
 		if p, err := parseCIDR(*s); err == nil && p.Masked().String() != *s {
 			*s, applied = p.Masked().String(), true
@@ -110,7 +110,7 @@ func adaptBlocks(c *policy.Cluster) (applied bool) {
 	return applied
 }
 
-func adaptSidecars(c *policy.Cluster) (applied bool) {
+func adaptSidecars(c *reference.NetworkPolicies) (applied bool) {
 	for i := range c.Pods {
 		spec := &c.Pods[i].Spec
 		for _, ic := range spec.InitContainers {
@@ -123,7 +123,7 @@ func adaptSidecars(c *policy.Cluster) (applied bool) {
 }
 
 // adaptNotIn asks about another label, which every object has.
-func adaptNotIn(c *policy.Cluster) (applied bool) {
+func adaptNotIn(c *reference.NetworkPolicies) (applied bool) {
 	const suffix, absent = "?", "absent, which is no value that a selector names"
 	keys := map[string]bool{}
 	eachSelector(c, func(s *metav1.LabelSelector) {
@@ -152,7 +152,7 @@ func adaptNotIn(c *policy.Cluster) (applied bool) {
 	return len(keys) > 0
 }
 
-func adaptEmptyValues(c *policy.Cluster) (applied bool) {
+func adaptEmptyValues(c *reference.NetworkPolicies) (applied bool) {
 	eachSelector(c, func(s *metav1.LabelSelector) {
 		for k, v := range s.MatchLabels {
 			if v == "" {
@@ -165,7 +165,7 @@ func adaptEmptyValues(c *policy.Cluster) (applied bool) {
 	return applied
 }
 
-func adaptEmptyRules(c *policy.Cluster) (applied bool) {
+func adaptEmptyRules(c *reference.NetworkPolicies) (applied bool) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		if spec.Ingress != nil && len(spec.Ingress) == 0 {
@@ -191,7 +191,7 @@ func eachPort(spec *networkingv1.NetworkPolicySpec, yield func(*networkingv1.Net
 	}
 }
 
-func eachPeer(c *policy.Cluster, yield func(*networkingv1.NetworkPolicyPeer)) {
+func eachPeer(c *reference.NetworkPolicies, yield func(*networkingv1.NetworkPolicyPeer)) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		for j := range spec.Ingress {
@@ -207,7 +207,7 @@ func eachPeer(c *policy.Cluster, yield func(*networkingv1.NetworkPolicyPeer)) {
 	}
 }
 
-func eachSelector(c *policy.Cluster, yield func(*metav1.LabelSelector)) {
+func eachSelector(c *reference.NetworkPolicies, yield func(*metav1.LabelSelector)) {
 	for i := range c.Policies {
 		yield(&c.Policies[i].Spec.PodSelector)
 	}

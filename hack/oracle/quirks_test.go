@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 var (
@@ -47,14 +48,14 @@ func shop(t *testing.T, spec string) *Scenario {
 // Each quirk is shown by a minimal example: without it the judge panics or says the opposite of the reference, with it it agrees. A quirk
 // that no longer shows is to be deleted.
 func TestQuirks(t *testing.T) {
-	cyclonus := func(c *policy.Cluster, q []*quirk) judge { return newCyclonus(c, q) }
-	knp := func(c *policy.Cluster, q []*quirk) judge { return newKubeNetworkPolicies(c, q) }
+	cyclonus := func(c *reference.NetworkPolicies, q []*quirk) judge { return newCyclonus(c, q) }
+	knp := func(c *reference.NetworkPolicies, q []*quirk) judge { return newKubeNetworkPolicies(c, q) }
 	http := policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: 8080}
 	for _, tc := range []struct {
 		name   string
 		of     *quirk
 		all    []*quirk
-		judge  func(*policy.Cluster, []*quirk) judge
+		judge  func(*reference.NetworkPolicies, []*quirk) judge
 		spec   string
 		flow   policy.Flow
 		want   bool

@@ -10,7 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Scenario is how a cluster came about.
@@ -106,8 +106,8 @@ func (o *objects) events() []Event {
 }
 
 // cluster is what the judges are asked about.
-func (o *objects) cluster() *policy.Cluster {
-	c := &policy.Cluster{}
+func (o *objects) cluster() *reference.NetworkPolicies {
+	c := &reference.NetworkPolicies{}
 	for _, e := range o.events() {
 		switch {
 		case e.Namespace != nil:
@@ -122,7 +122,7 @@ func (o *objects) cluster() *policy.Cluster {
 }
 
 // Cluster is what there is after the last event.
-func (s *Scenario) Cluster() *policy.Cluster {
+func (s *Scenario) Cluster() *reference.NetworkPolicies {
 	o := newObjects()
 	for i := range s.Events {
 		o.apply(&s.Events[i])

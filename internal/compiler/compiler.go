@@ -245,7 +245,7 @@ func (c *Compiler) Problems() []Problem {
 // DirectionOf is the direction that a set speaks of, also where no pod has the set any more. The set must be in use (Set).
 func (c *Compiler) DirectionOf(id SetID) policy.Direction { return c.bySet[id].direction }
 
-// Contains reports whether an address is in a group, by what the compiler was told. It makes a Compiler a policy.Groups.
+// Contains reports whether an address is in a group, by what the compiler was told. It makes a Compiler a reference.Groups.
 func (c *Compiler) Contains(group policy.GroupKey, addr netip.Addr) bool {
 	g := c.members[group]
 	if g[netip.PrefixFrom(addr, addr.BitLen())] > 0 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Many rules in all tiers, with ranges that hide each other: the maps decide as the reference evaluator, at every edge.
@@ -33,7 +34,7 @@ func TestManyRulesDecideAsTheReferenceEvaluator(t *testing.T) {
 					if !proto.HasPorts() {
 						f.Port = 0
 					}
-					want := policy.Evaluate(policy.Ingress, policies, f, c)
+					want := reference.Evaluate(policy.Ingress, policies, f, c)
 					got, _ := c.Maps().Lookup(policy.Ingress, f)
 					ref, _ := c.Rule(got.Rule)
 					if got.Action != want.Action || got.Tier != want.Tier || ref.Policy != want.Policy || ref.Rule != want.Rule {

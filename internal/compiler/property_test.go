@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // world is what the reference evaluator needs to know, changed at random beside a Compiler.
@@ -162,7 +163,7 @@ var podAddresses = map[string][]netip.Addr{
 	"pod2": {netip.MustParseAddr("fd00:0:0:1::1"), netip.MustParseAddr("10.0.1.1")},
 }
 
-func (w *world) decision(d policy.Direction, f policy.Flow) (policy.Verdict, bool) {
+func (w *world) decision(d policy.Direction, f policy.Flow) (reference.Decision[policy.Policy], bool) {
 	self := f.Destination
 	if d == policy.Egress {
 		self = f.Source
@@ -170,10 +171,10 @@ func (w *world) decision(d policy.Direction, f policy.Flow) (policy.Verdict, boo
 	for _, p := range w.pods {
 		if slices.Contains(p.Addresses, self) {
 			isolated := slices.ContainsFunc(p.Policies, func(p *policy.Policy) bool { return p.Isolates[d] })
-			return policy.Evaluate(d, p.Policies, f, w), isolated
+			return reference.Evaluate(d, p.Policies, f, w), isolated
 		}
 	}
-	return policy.Verdict{Action: policy.Allow, Tier: policy.TierBaseline}, false
+	return reference.Decision[policy.Policy]{Action: policy.Allow, Tier: policy.TierBaseline}, false
 }
 
 func (w *world) flows(n int) []policy.Flow {

@@ -12,20 +12,21 @@ import (
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
-// reference judges a packet by the policies themselves.
-type reference struct {
+// evaluatedNode decides about packets with the reference evaluator.
+type evaluatedNode struct {
 	pods   map[netip.Addr][]*policy.Policy
 	groups *compiler.Compiler
 }
 
-func (r *reference) passes(f policy.Flow) bool {
+func (r *evaluatedNode) allows(f policy.Flow) bool {
 	if f.Source == f.Destination {
 		return true
 	}
-	return policy.Evaluate(policy.Egress, r.pods[f.Source], f, r.groups).Action == policy.Allow &&
-		policy.Evaluate(policy.Ingress, r.pods[f.Destination], f, r.groups).Action == policy.Allow
+	return reference.Evaluate(policy.Egress, r.pods[f.Source], f, r.groups).Action == policy.Allow &&
+		reference.Evaluate(policy.Ingress, r.pods[f.Destination], f, r.groups).Action == policy.Allow
 }
 
 var groupKeys = []policy.GroupKey{{Namespace: "a", Name: "g"}, {Namespace: "b", Name: "g"}, {Namespace: "a", Name: "h"}}
@@ -88,7 +89,7 @@ func TestEveryPacketIsJudgedAsThePoliciesSay(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{})
 	run := newRunner(t, d)
 	c := compiler.New()
-	ref := &reference{pods: map[netip.Addr][]*policy.Policy{}, groups: c}
+	ref := &evaluatedNode{pods: map[netip.Addr][]*policy.Policy{}, groups: c}
 	for round := range 300 {
 		for range 1 + r.IntN(3) {
 			addr := pick(r, someAddrs)
@@ -112,7 +113,7 @@ func TestEveryPacketIsJudgedAsThePoliciesSay(t *testing.T) {
 		}
 		for range 100 {
 			p := randomPacket(r)
-			if got, want := run.passes(p), ref.passes(p.Flow); got != want {
+			if got, want := run.passes(p), ref.allows(p.Flow); got != want {
 				t.Fatalf("round %d, %+v: passes %v, want %v\nsource's policies %+v\ndestination's %+v", round, p.Flow, got, want, ref.pods[p.Source], ref.pods[p.Destination])
 			}
 		}
@@ -151,7 +152,7 @@ func TestLargePolicies(t *testing.T) {
 	policies[1].ID.Name = "other"
 	c.SetPod("pod", compiler.PodSpec{Addresses: []netip.Addr{pod}, Policies: policies})
 	check(t, d.Apply(c.Commit()))
-	ref := &reference{pods: map[netip.Addr][]*policy.Policy{pod: policies}, groups: c}
+	ref := &evaluatedNode{pods: map[netip.Addr][]*policy.Policy{pod: policies}, groups: c}
 
 	r := rand.New(rand.NewPCG(1, 2))
 	outside := netip.MustParseAddr("172.16.9.9")
@@ -163,7 +164,7 @@ func TestLargePolicies(t *testing.T) {
 		if i%3 == 0 {
 			p.Flow = policy.Flow{Source: pod, Destination: outside, Protocol: pick(r, someProtocol), Port: uint16(r.IntN(1 << 16))}
 		}
-		if got, want := run.passes(p), ref.passes(p.Flow); got != want {
+		if got, want := run.passes(p), ref.allows(p.Flow); got != want {
 			t.Fatalf("%+v: passes %v, want %v", p.Flow, got, want)
 		}
 	}

@@ -1,6 +1,6 @@
-// Package policy is the vocabulary that the resolver, the compiler, the agent and the CLI share, and the reference
-// evaluator: a plain function from a flow to a verdict and the rule that decided it.
+// Package policy is the vocabulary that the resolver, the node's core, the compiler and the CLI share: tiers, actions,
+// groups, normalised policies and flows, and how to read them from API objects.
 //
-// The evaluator is the meaning of a policy. The compiled tables and the BPF program must agree with it on every flow; it
-// is written to be read, not to be fast.
+// What a policy means is defined elsewhere, in package reference. Nothing here is used there to decide about a flow: the
+// code under test and the evaluator that it is compared with must not share a mistake.
 package policy

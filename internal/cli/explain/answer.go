@@ -7,9 +7,11 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Answer is the output of `explain -o json`.
@@ -237,16 +239,16 @@ func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow)
 	}
 	out := Half{Direction: d.String(), Of: newEnd(self, addr).name}
 	alternatives := e.Judge(d, f)
-	v := alternatives[0].ClusterVerdict
+	v := alternatives[0].Decision
 	for _, np := range v.Isolating {
 		out.Isolating = append(out.Isolating, np.Namespace+"/"+np.Name)
 	}
 	out.Verdict = Denied
 	switch {
-	case slices.ContainsFunc(alternatives, func(a model.Alternative) bool { return a.Allowed != v.Allowed }):
+	case slices.ContainsFunc(alternatives, func(a model.Alternative) bool { return a.Action != v.Action }):
 		out.Reason, out.Verdict = ReasonDepends, Depends
 		for _, a := range alternatives {
-			out.Depends = append(out.Depends, Dependence{Allowed: a.Allowed, Addresses: a.Parts, Rule: ruleOf(d, &a.ClusterVerdict, f)})
+			out.Depends = append(out.Depends, Dependence{Allowed: a.Allowed(), Addresses: a.Parts, Rule: ruleOf(d, &a.Decision, f)})
 		}
 	case e.PodAt(addr) == nil && self.pod != nil && self.pod.Spec.HostNetwork:
 		out.Reason, out.Verdict = ReasonHostNetwork, Allowed
@@ -254,7 +256,7 @@ func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow)
 		out.Reason, out.Verdict = ReasonNoPod, Allowed
 	case len(v.Isolating) == 0:
 		out.Reason, out.Verdict = ReasonNotIsolated, Allowed
-	case v.Allowed:
+	case v.Allowed():
 		out.Reason, out.Verdict = ReasonRule, Allowed
 		out.Rule = ruleOf(d, &v, f)
 	default:
@@ -269,7 +271,7 @@ func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow)
 }
 
 // ruleOf a verdict that one of the rules decided.
-func ruleOf(d policy.Direction, v *policy.ClusterVerdict, f policy.Flow) *Rule {
+func ruleOf(d policy.Direction, v *reference.Decision[networkingv1.NetworkPolicy], f policy.Flow) *Rule {
 	if v.Policy == nil {
 		return nil
 	}

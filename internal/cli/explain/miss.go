@@ -27,7 +27,7 @@ func nearest(e *model.Evaluator, d policy.Direction, isolating []*networkingv1.N
 	}
 	var found []ranked
 	for _, np := range isolating {
-		for i, r := range policy.ClusterRules(d, np) {
+		for i, r := range policy.NetworkPolicyRules(d, np) {
 			m := ranked{Miss: Miss{Rule: quote(d, np, i, f.Peer(d))}}
 			peers, peerLacks := whyNotPeers(e, np.Namespace, r.Peers, f.Peer(d))
 			ports := append(whyNotPorts(e.PodAt(f.Destination), r.Ports, f), takenForService(e, r.Ports, f)...)

@@ -23,7 +23,7 @@ func quote(d policy.Direction, np *networkingv1.NetworkPolicy, i int, peer netip
 	} else {
 		out.Path = fmt.Sprintf("spec.egress[%d]", i)
 	}
-	r := policy.ClusterRules(d, np)[i]
+	r := policy.NetworkPolicyRules(d, np)[i]
 	out.Quote = text(d, r)
 	short, left := shorten(r, peer)
 	if out.short = out.Quote; left != "" {
@@ -32,7 +32,7 @@ func quote(d policy.Direction, np *networkingv1.NetworkPolicy, i int, peer netip
 	return out
 }
 
-func text(d policy.Direction, r policy.ClusterRule) string {
+func text(d policy.Direction, r policy.NetworkPolicyRule) string {
 	var out []byte
 	if d == policy.Ingress {
 		out, _ = yaml.Marshal([]networkingv1.NetworkPolicyIngressRule{{From: r.Peers, Ports: r.Ports}})
@@ -43,7 +43,7 @@ func text(d policy.Direction, r policy.ClusterRule) string {
 }
 
 // shorten a rule to the peers and ports that fit on a screen, and describe the rest.
-func shorten(r policy.ClusterRule, peer netip.Addr) (policy.ClusterRule, string) {
+func shorten(r policy.NetworkPolicyRule, peer netip.Addr) (policy.NetworkPolicyRule, string) {
 	var left []string
 	if n := len(r.Peers) - mostQuoted; n > 0 {
 		peers := slices.Clone(r.Peers)

@@ -111,13 +111,13 @@ func (l *linter) eachPolicy(yield func(*networkingv1.NetworkPolicy)) {
 }
 
 // eachRule yields the rules that count, with their paths.
-func (l *linter) eachRule(yield func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule)) {
+func (l *linter) eachRule(yield func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule)) {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
 			if !policy.PolicyTypes(np)[d] {
 				continue
 			}
-			for i, r := range policy.ClusterRules(d, np) {
+			for i, r := range policy.NetworkPolicyRules(d, np) {
 				yield(np, d, rulePath(d, i), r)
 			}
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // receivers are the pods whose ports a rule means: the selected ones for ingress, the peers for egress.
-func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r policy.ClusterRule) []*model.Pod {
+func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r policy.NetworkPolicyRule) []*model.Pod {
 	if d == policy.Ingress {
 		return l.selected(np)
 	}
@@ -31,7 +31,7 @@ func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r
 }
 
 func (l *linter) namedPort() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		for i := range r.Ports {
 			p := &r.Ports[i]
 			if p.Port == nil || p.Port.StrVal == "" {
@@ -71,7 +71,7 @@ func (l *linter) namedPort() {
 }
 
 func (l *linter) portProtocol() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		for i := range r.Ports {
 			p := &r.Ports[i]
 			if p.Protocol != nil || p.Port == nil || p.Port.StrVal != "" {
@@ -110,7 +110,7 @@ func otherProtocol(ports []model.Port, number uint16) (policy.Protocol, bool) {
 }
 
 func (l *linter) blockCoversCluster() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		for i := range r.Peers {
 			block := r.Peers[i].IPBlock
 			if block == nil {

@@ -41,7 +41,7 @@ func (l *linter) invalid() {
 func (l *linter) ignoredRules() {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
-			if n := len(policy.ClusterRules(d, np)); n > 0 && !policy.PolicyTypes(np)[d] {
+			if n := len(policy.NetworkPolicyRules(d, np)); n > 0 && !policy.PolicyTypes(np)[d] {
 				field := [...]string{"spec.ingress", "spec.egress"}[d]
 				l.found(Error, object(np), field, fmt.Sprintf("Add %s to spec.policyTypes, or delete %s.", d, field),
 					"%d rules that nobody reads: spec.policyTypes is %v, without %s", n, np.Spec.PolicyTypes, d)
@@ -104,7 +104,7 @@ func (l *linter) selectsHostNetwork() {
 }
 
 func (l *linter) peerMatchesNothing() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		for i := range r.Peers {
 			peer := &r.Peers[i]
 			if peer.IPBlock != nil || len(l.matched(np, peer)) > 0 {
@@ -163,7 +163,7 @@ func (l *linter) someNamespace(s *metav1.LabelSelector) bool {
 
 // selectorsOr finds two list items where one was most likely meant: they differ by a dash.
 func (l *linter) selectorsOr() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		for i := 1; i < len(r.Peers); i++ {
 			a, b := &r.Peers[i-1], &r.Peers[i]
 			onlyNamespaces := a.NamespaceSelector != nil && a.PodSelector == nil && b.PodSelector != nil && b.NamespaceSelector == nil
@@ -179,7 +179,7 @@ func (l *linter) selectorsOr() {
 }
 
 func (l *linter) openPeer() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.ClusterRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
 		who := [...]string{"may come from anywhere", "may go anywhere"}[d]
 		if len(r.Peers) == 0 && len(r.Ports) == 0 {
 			l.found(Info, object(np), path, "Nothing, if that is meant; to refuse everything, leave the rule out.", "an empty rule: everything %s, on every port", who)

@@ -92,7 +92,7 @@ func (l *linter) mayAskDNS(p *model.Pod, servers []netip.Addr) bool {
 				continue
 			}
 			known = true
-			if l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: s, Protocol: policy.UDP, Port: 53}).Allowed {
+			if l.evaluator.Evaluate(policy.Egress, policy.Flow{Source: source, Destination: s, Protocol: policy.UDP, Port: 53}).Allowed() {
 				return true
 			}
 		}
@@ -104,7 +104,7 @@ func (l *linter) mayAskDNS(p *model.Pod, servers []netip.Addr) bool {
 func (l *linter) ruleForDNS(source netip.Addr) bool {
 	f := policy.Flow{Source: source, Destination: netip.MustParseAddr("192.0.2.1"), Protocol: policy.UDP, Port: 53}
 	v := l.evaluator.Evaluate(policy.Egress, f)
-	return v.Allowed || slices.ContainsFunc(v.Isolating, func(np *networkingv1.NetworkPolicy) bool {
+	return v.Allowed() || slices.ContainsFunc(v.Isolating, func(np *networkingv1.NetworkPolicy) bool {
 		return slices.ContainsFunc(np.Spec.Egress, func(r networkingv1.NetworkPolicyEgressRule) bool { return policy.MatchesPorts(r.Ports, nil, f) })
 	})
 }
@@ -113,7 +113,7 @@ func (l *linter) ruleForDNS(source netip.Addr) bool {
 func (l *linter) shadowedRule() {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
-			rules := policy.ClusterRules(d, np)
+			rules := policy.NetworkPolicyRules(d, np)
 			for i := range rules {
 				for j := range rules {
 					if i != j && covers(rules[j], rules[i]) && (!covers(rules[i], rules[j]) || i > j) {
@@ -127,7 +127,7 @@ func (l *linter) shadowedRule() {
 }
 
 // covers reports whether every peer and port of b is one of a, as they are written.
-func covers(a, b policy.ClusterRule) bool {
+func covers(a, b policy.NetworkPolicyRule) bool {
 	peers := len(a.Peers) == 0 || len(b.Peers) > 0 && subset(b.Peers, a.Peers)
 	ports := len(a.Ports) == 0 || len(b.Ports) > 0 && subset(b.Ports, a.Ports)
 	return peers && ports

@@ -312,7 +312,7 @@ func blocksOf(policies []networkingv1.NetworkPolicy) []netip.Prefix {
 	var out []netip.Prefix
 	for i := range policies {
 		for _, d := range policy.Directions {
-			for _, r := range policy.ClusterRules(d, &policies[i]) {
+			for _, r := range policy.NetworkPolicyRules(d, &policies[i]) {
 				for _, p := range blocksOfRule(&r) {
 					if !seen[p] {
 						seen[p] = true
@@ -325,7 +325,7 @@ func blocksOf(policies []networkingv1.NetworkPolicy) []netip.Prefix {
 	return out
 }
 
-func blocksOfRule(r *policy.ClusterRule) (out []netip.Prefix) {
+func blocksOfRule(r *policy.NetworkPolicyRule) (out []netip.Prefix) {
 	for i := range r.Peers {
 		if b := r.Peers[i].IPBlock; b != nil {
 			for _, text := range append([]string{b.CIDR}, b.Except...) {

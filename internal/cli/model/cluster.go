@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Cluster is the objects that answers depend on.
@@ -150,8 +151,8 @@ func (c *Cluster) Workloads() []Workload {
 }
 
 // Reference is the cluster as the reference evaluator has it.
-func (c *Cluster) Reference() *policy.Cluster {
-	r := &policy.Cluster{Namespaces: c.Namespaces, Policies: c.Policies}
+func (c *Cluster) Reference() *reference.NetworkPolicies {
+	r := &reference.NetworkPolicies{Namespaces: c.Namespaces, Policies: c.Policies}
 	for i := range c.Pods {
 		r.Pods = append(r.Pods, c.Pods[i].Pod)
 	}

@@ -8,9 +8,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
-// Evaluator finds at once what a question is about. The answers are policy.Cluster's, of a cluster that holds no more than that: a
+// Evaluator finds at once what a question is about. The answers are reference.NetworkPolicies's, of a cluster that holds no more than that: a
 // verdict depends on the pods at the two addresses, their namespaces and the policies there, and on nothing else.
 type Evaluator struct {
 	cluster    *Cluster
@@ -76,17 +77,17 @@ func (e *Evaluator) Policies(namespace string) []networkingv1.NetworkPolicy {
 	return e.policies[namespace]
 }
 
-// Evaluate judges one direction of a flow, as policy.Cluster does.
-func (e *Evaluator) Evaluate(d policy.Direction, f policy.Flow) policy.ClusterVerdict {
+// Evaluate judges one direction of a flow, as reference.NetworkPolicies does.
+func (e *Evaluator) Evaluate(d policy.Direction, f policy.Flow) reference.Decision[networkingv1.NetworkPolicy] {
 	return e.Narrow(f).Evaluate(d, f)
 }
 
-// Allows reports whether a flow passes, as policy.Cluster does.
+// Allows reports whether a flow passes, as reference.NetworkPolicies does.
 func (e *Evaluator) Allows(f policy.Flow) bool { return e.Narrow(f).Allows(f) }
 
 // Narrow is the part of the cluster that a flow's verdict depends on.
-func (e *Evaluator) Narrow(f policy.Flow) *policy.Cluster {
-	out := &policy.Cluster{}
+func (e *Evaluator) Narrow(f policy.Flow) *reference.NetworkPolicies {
+	out := &reference.NetworkPolicies{}
 	for _, addr := range [...]netip.Addr{f.Source, f.Destination} {
 		p := e.byAddress[addr]
 		if p == nil || slices.ContainsFunc(out.Pods, func(q corev1.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {

@@ -4,12 +4,15 @@ import (
 	"net/netip"
 	"slices"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // Alternative is the verdict for some of the addresses that a pod may have.
 type Alternative struct {
-	policy.ClusterVerdict
+	reference.Decision[networkingv1.NetworkPolicy]
 	Parts []Part // empty where the address is known
 }
 
@@ -30,7 +33,7 @@ func (e *Evaluator) AssumesPrivate(d policy.Direction, f policy.Flow, alternativ
 	if addr.Is4() {
 		whole = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	}
-	return slices.ContainsFunc(e.judge(d, f, []netip.Prefix{whole}), func(a Alternative) bool { return a.Allowed != alternatives[0].Allowed })
+	return slices.ContainsFunc(e.judge(d, f, []netip.Prefix{whole}), func(a Alternative) bool { return a.Action != alternatives[0].Action })
 }
 
 func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefix) []Alternative {
@@ -38,13 +41,14 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 	addr := f.Peer(d)
 	peer := e.byAddress[addr]
 	if len(v.Isolating) == 0 || !e.isInvented(addr) {
-		return []Alternative{{ClusterVerdict: v}}
+		return []Alternative{{Decision: v}}
 	}
 	var rules []ruleOf
 	var blocks []netip.Prefix
 	for _, np := range v.Isolating {
-		for i, r := range policy.ClusterRules(d, np) {
-			rules = append(rules, ruleOf{newRule(np.Namespace, r, 1), policy.ClusterVerdict{Allowed: true, Isolating: v.Isolating, Policy: np, Rule: i}})
+		for i, r := range policy.NetworkPolicyRules(d, np) {
+			rules = append(rules, ruleOf{newRule(np.Namespace, r, 1), reference.Decision[networkingv1.NetworkPolicy]{
+				Action: policy.Allow, Tier: v.Tier, Isolating: v.Isolating, Policy: np, Rule: i}})
 			blocks = append(blocks, blocksOfRule(&r)...)
 		}
 	}
@@ -66,7 +70,7 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 	var out []Alternative
 	port := Port{f.Protocol, f.Port}
 	for i, part := range p.parts.list {
-		is := policy.ClusterVerdict{Isolating: v.Isolating}
+		is := reference.Decision[networkingv1.NetworkPolicy]{Action: policy.Deny, Tier: v.Tier, Isolating: v.Isolating}
 		for _, r := range rules {
 			if r.matchesPeer(p).has(i) && r.matchesPort(to, port) {
 				is = r.verdict
@@ -76,7 +80,7 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 		k := slices.IndexFunc(out, func(a Alternative) bool { return a.Policy == is.Policy && a.Rule == is.Rule })
 		if k < 0 {
 			k = len(out)
-			out = append(out, Alternative{ClusterVerdict: is})
+			out = append(out, Alternative{Decision: is})
 		}
 		out[k].Parts = append(out[k].Parts, part)
 	}
@@ -92,7 +96,7 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 // ruleOf a policy, and the verdict where it is the first that allows.
 type ruleOf struct {
 	*rule
-	verdict policy.ClusterVerdict
+	verdict reference.Decision[networkingv1.NetworkPolicy]
 }
 
 // isInvented reports whether an address was given to a pod, or to one of the host's network, whose own is not known.

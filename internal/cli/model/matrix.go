@@ -87,7 +87,7 @@ func (c *Cluster) ofFamilies(addresses []netip.Addr) []netip.Addr {
 func (c *Cluster) egressPorts(addr netip.Addr) []Port {
 	out := []Port{OtherPort}
 	for i := range c.Policies {
-		for _, r := range policy.ClusterRules(policy.Egress, &c.Policies[i]) {
+		for _, r := range policy.NetworkPolicyRules(policy.Egress, &c.Policies[i]) {
 			if !slices.ContainsFunc(r.Peers, func(p networkingv1.NetworkPolicyPeer) bool {
 				return policy.NewPeerMatcher("", &p).Matches(addr, nil, nil)
 			}) {
@@ -150,7 +150,7 @@ func Blocks(policies []networkingv1.NetworkPolicy) []netip.Addr {
 	}
 	for i := range policies {
 		for _, d := range policy.Directions {
-			for _, r := range policy.ClusterRules(d, &policies[i]) {
+			for _, r := range policy.NetworkPolicyRules(d, &policies[i]) {
 				for _, peer := range r.Peers {
 					if peer.IPBlock != nil {
 						add(peer.IPBlock.CIDR)

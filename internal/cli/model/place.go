@@ -46,7 +46,7 @@ func (p *possibleParts) bitsOf(m *policy.PeerMatcher) bits {
 
 // rule is a policy's rule with what is known of it.
 type rule struct {
-	policy.ClusterRule
+	policy.NetworkPolicyRule
 	peers   []*policy.PeerMatcher
 	matches []match // by place
 	blocks  map[*possibleParts]bits
@@ -60,8 +60,8 @@ type portAt struct {
 	place int
 }
 
-func newRule(namespace string, r policy.ClusterRule, places int) *rule {
-	out := &rule{ClusterRule: r, matches: make([]match, places), blocks: map[*possibleParts]bits{}, ports: map[portAt]bool{}}
+func newRule(namespace string, r policy.NetworkPolicyRule, places int) *rule {
+	out := &rule{NetworkPolicyRule: r, matches: make([]match, places), blocks: map[*possibleParts]bits{}, ports: map[portAt]bool{}}
 	for i := range r.Peers {
 		out.peers = append(out.peers, policy.NewPeerMatcher(namespace, &r.Peers[i]))
 	}
@@ -182,7 +182,7 @@ func newLooks(policies []networkingv1.NetworkPolicy) *looks {
 	for i := range policies {
 		selector(&policies[i].Spec.PodSelector)
 		for _, d := range policy.Directions {
-			for _, r := range policy.ClusterRules(d, &policies[i]) {
+			for _, r := range policy.NetworkPolicyRules(d, &policies[i]) {
 				for _, peer := range r.Peers {
 					selector(peer.PodSelector)
 					if b := peer.IPBlock; b != nil && !blocks[fmt.Sprint(*b)] {

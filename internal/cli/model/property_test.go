@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // random draws clusters of few labels, ports and blocks, so that policies meet.
@@ -138,7 +139,7 @@ func TestFastAnswersAreTheReferences(t *testing.T) {
 					}
 					for _, d := range policy.Directions {
 						got, want := evaluator.Evaluate(d, f), reference.Evaluate(d, f)
-						if got.Allowed != want.Allowed || got.Rule != want.Rule || len(got.Isolating) != len(want.Isolating) || got.Policy != nil && got.Policy.Name != want.Policy.Name {
+						if got.Action != want.Action || got.Rule != want.Rule || len(got.Isolating) != len(want.Isolating) || got.Policy != nil && got.Policy.Name != want.Policy.Name {
 							t.Fatalf("seed %d: %v %v: %+v, want %+v", seed, d, f, got, want)
 						}
 					}
@@ -172,7 +173,7 @@ func (s PortSet) contains(p Port) bool {
 }
 
 // checkMatrix asks the reference about each pair of pods.
-func checkMatrix(t *testing.T, seed uint64, c *Cluster, reference *policy.Cluster) {
+func checkMatrix(t *testing.T, seed uint64, c *Cluster, reference *reference.NetworkPolicies) {
 	t.Helper()
 	m := c.Matrix(MatrixOptions{Ports: []Port{{policy.TCP, 80}, OtherPort}})
 	for i, row := range m.Rows {

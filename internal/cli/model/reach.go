@@ -137,7 +137,7 @@ func (r *Reach) judge(e *Evaluator) {
 			for i := range policies {
 				for _, d := range policy.Directions {
 					var rules []*rule
-					for _, cr := range policy.ClusterRules(d, &policies[i]) {
+					for _, cr := range policy.NetworkPolicyRules(d, &policies[i]) {
 						rules = append(rules, newRule(pod.Namespace, cr, len(r.places)))
 					}
 					all[d] = append(all[d], rules)

@@ -214,7 +214,7 @@ func kubernetes(np *networkingv1.NetworkPolicy) *JudgedPolicy {
 		return e.Pod.Namespace == np.Namespace && selector.Matches(labels.Set(e.Pod.Labels))
 	}
 	for _, d := range policy.Directions {
-		for i, r := range policy.ClusterRules(d, np) {
+		for i, r := range policy.NetworkPolicyRules(d, np) {
 			out.Rules[d] = append(out.Rules[d], &JudgedRule{
 				Action: Allow, Path: RulePath(d, i),
 				self: func(*Endpoint) bool { return true },

@@ -88,7 +88,7 @@ func stays(np *networkingv1.NetworkPolicy, set *calico.Set) *candidate {
 		c.selects[i] = t.with(label{true, nameKey}, oneOf(np.Namespace))
 	}
 	for _, d := range policy.Directions {
-		for i, r := range policy.ClusterRules(d, np) {
+		for i, r := range policy.NetworkPolicyRules(d, np) {
 			f := flow{everyone, portsOfPolicy(r.Ports)}
 			if len(r.Peers) > 0 {
 				f.peers = peersOfPolicy(np.Namespace, r.Peers)

@@ -12,6 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
 	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 var known = map[string]map[string]string{
@@ -22,7 +23,7 @@ var known = map[string]map[string]string{
 
 var podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/16"), netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}
 
-func endpoint(c *policy.Cluster, a netip.Addr) *calico.Endpoint {
+func endpoint(c *reference.NetworkPolicies, a netip.Addr) *calico.Endpoint {
 	e := &calico.Endpoint{Addr: a, Pod: c.PodAt(a)}
 	if e.Pod != nil {
 		e.NamespaceLabels = known[e.Pod.Namespace]
@@ -55,7 +56,7 @@ func differs(r random, before *calico.Set, after []networkingv1.NetworkPolicy, c
 				self, peer = peer, self
 			}
 			want := judge.Evaluate(d, self, peer, calico.Traffic{Protocol: f.Protocol, Port: f.Port, Target: endpoint(c, f.Destination).Pod})
-			if got := c.Evaluate(d, f); got.Allowed != want.Allowed {
+			if got := c.Evaluate(d, f); got.Allowed() != want.Allowed {
 				return d, f, true
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // random sets of policies, over few labels, networks and ports, so that they meet.
@@ -187,8 +188,8 @@ func (r random) kubernetes() networkingv1.NetworkPolicy {
 }
 
 // cluster of random pods, in namespaces with the labels that conversions were told of, and others for peers.
-func (r random) cluster(known map[string]map[string]string) *policy.Cluster {
-	c := &policy.Cluster{}
+func (r random) cluster(known map[string]map[string]string) *reference.NetworkPolicies {
+	c := &reference.NetworkPolicies{}
 	for name, labels := range known {
 		c.Namespaces = append(c.Namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 	}
@@ -215,7 +216,7 @@ func (r random) cluster(known map[string]map[string]string) *policy.Cluster {
 var outside = []string{"192.0.2.7", "192.0.2.99", "10.1.3.3", "10.200.0.1", "8.8.8.8", "169.254.169.254", "198.51.100.200", "203.0.113.9", "fd00:1::99", "fd00:2::99", "2001:db8::99"}
 
 // flow from or to a pod.
-func (r random) flow(c *policy.Cluster) (policy.Direction, policy.Flow) {
+func (r random) flow(c *reference.NetworkPolicies) (policy.Direction, policy.Flow) {
 	pod := &c.Pods[r.IntN(len(c.Pods))]
 	self := pick(r, policy.PodAddresses(pod)...)
 	var peers []netip.Addr

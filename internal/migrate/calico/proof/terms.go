@@ -160,7 +160,7 @@ func (l labels) labelSelector(o owner, s *metav1.LabelSelector) {
 
 func (t *terms) kubernetes(np *networkingv1.NetworkPolicy, d policy.Direction) {
 	t.self.labelSelector(ofPod, &np.Spec.PodSelector)
-	for _, r := range policy.ClusterRules(d, np) {
+	for _, r := range policy.NetworkPolicyRules(d, np) {
 		for _, p := range r.Ports {
 			t.kubernetesPort(&p)
 		}

@@ -1,0 +1,97 @@
+package reference
+
+import (
+	"net/netip"
+
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Groups reports which addresses are in a group.
+type Groups interface {
+	// Contains reports whether addr is one of the group's addresses. An unknown group has none.
+	Contains(group policy.GroupKey, addr netip.Addr) bool
+}
+
+// Evaluate decides about one direction of a flow for a pod.
+//
+// policies are those that select the pod, in the order of policy.Compare, with named ports resolved (see policy.Policy.ForPod).
+// A flow is allowed if the source's Egress and the destination's Ingress both allow it. An end that is not a pod of the cluster
+// allows it.
+func Evaluate(d policy.Direction, policies []*policy.Policy, f policy.Flow, groups Groups) Decision[policy.Policy] {
+	var isolating []*policy.Policy
+	for _, p := range policies {
+		if p.Tier == policy.TierNetworkPolicy && p.Isolates[d] {
+			isolating = append(isolating, p)
+		}
+	}
+	passed := false // a rule of the Admin tier passed: the rest of that tier is skipped
+	for _, p := range policies {
+		switch {
+		case !p.Isolates[d]:
+			continue
+		case p.Tier == policy.TierAdmin && passed:
+			continue
+		case p.Tier == policy.TierBaseline && len(isolating) > 0: // an isolated pod is decided about before this tier
+			continue
+		}
+		for i := range p.Rules[d] {
+			r := &p.Rules[d][i]
+			if !matches(r, f.Peer(d), f.Protocol, f.Port, groups) {
+				continue
+			}
+			if r.Action == policy.Pass {
+				passed = true
+				break
+			}
+			return Decision[policy.Policy]{Action: r.Action, Tier: p.Tier, Isolating: isolating, Policy: p, Rule: i}
+		}
+	}
+	if len(isolating) > 0 { // "pods are isolated if at least one NetworkPolicy selects them"
+		return Decision[policy.Policy]{Action: policy.Deny, Tier: policy.TierNetworkPolicy, Isolating: isolating}
+	}
+	return Decision[policy.Policy]{Action: policy.Allow, Tier: policy.TierBaseline}
+}
+
+func matches(r *policy.Rule, peer netip.Addr, protocol policy.Protocol, port uint16, groups Groups) bool {
+	return matchesPeer(r, peer, groups) && matchesPort(r, protocol, port)
+}
+
+func matchesPeer(r *policy.Rule, addr netip.Addr, groups Groups) bool {
+	if r.Everyone {
+		return true
+	}
+	for i := range r.Peers {
+		if Contains(&r.Peers[i], addr, groups) {
+			return true
+		}
+	}
+	return false
+}
+
+// Contains reports whether addr is one of a peer's addresses.
+func Contains(p *policy.Peer, addr netip.Addr, groups Groups) bool {
+	if !p.CIDR.IsValid() {
+		return groups.Contains(p.Group, addr)
+	}
+	if !p.CIDR.Contains(addr) {
+		return false
+	}
+	for _, e := range p.Except {
+		if e.Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func matchesPort(r *policy.Rule, protocol policy.Protocol, port uint16) bool {
+	if r.EveryPort {
+		return true
+	}
+	for _, pr := range r.Ports {
+		if pr.Name == "" && pr.Protocol == protocol && pr.First <= port && port <= pr.Last {
+			return true
+		}
+	}
+	return false
+}
