@@ -110,16 +110,10 @@ func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePolicyEndpoint(now, key) })
 }
 
-func (a *Agent) onSlice(ctx context.Context, before, obj any) {
+func (a *Agent) onSlice(ctx context.Context, _, obj any) {
 	pes := obj.(*v1alpha1.PolicyEndpointSlice)
 	var err error
-	a.state.update(ctx, func(now time.Time, n *node.Node) {
-		err = n.SetSlice(now, pes)
-		old, ok := before.(*v1alpha1.PolicyEndpointSlice)
-		if ok && node.GroupOf(old) != node.GroupOf(pes) { // deleted and created again while the watch was down
-			n.DeleteSlice(now, node.GroupOf(old), old.Name)
-		}
-	})
+	a.state.update(ctx, func(now time.Time, n *node.Node) { err = n.SetSlice(now, pes) })
 	a.reject("PolicyEndpointSlice", pes, err)
 }
 

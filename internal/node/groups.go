@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -41,6 +43,12 @@ func (n *Node) SetSlice(now time.Time, pes *v1alpha1.PolicyEndpointSlice) error 
 	}
 	g.slices[pes.Name] = parsed
 	n.updateGroup(key, g)
+	object := types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}
+	before, ok := n.sliceGroup[object]
+	n.sliceGroup[object] = key
+	if ok && before != key { // deleted and created again while the watch was down
+		n.dropSlice(before, pes.Name)
+	}
 	return nil
 }
 
@@ -53,6 +61,16 @@ func GroupOf(pes *v1alpha1.PolicyEndpointSlice) policy.GroupKey {
 // left and no policy.
 func (n *Node) DeleteSlice(now time.Time, key policy.GroupKey, name string) {
 	n.begin(now)
+	object := types.NamespacedName{Namespace: key.Namespace, Name: name}
+	if known, ok := n.sliceGroup[object]; ok {
+		key = known // the last version of the object may be of another group, and unreadable
+		delete(n.sliceGroup, object)
+	}
+	n.dropSlice(key, name)
+}
+
+// dropSlice removes a slice from a group.
+func (n *Node) dropSlice(key policy.GroupKey, name string) {
 	g := n.groups[key]
 	if g == nil {
 		return

@@ -157,6 +157,46 @@ func TestAGroupKeepsItsMembersWhileASliceIsMissing(t *testing.T) {
 	s.allowed("10.0.0.4", "10.0.0.1", 80)
 }
 
+// While a watch is down, a slice may be deleted and another one created under its name.
+func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
+	s := newStory(t)
+	s.pod("web", "10.0.0.1")
+	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
+	s.slice("shop", "h", 0, 1, "10.0.0.3/32")
+	s.endpoint("allow", everyPod, fromGroup("g"), fromGroup("h"))
+	replaced := func(group string, addresses ...v1alpha1.CIDR) error {
+		return s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-0"},
+			Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: group, Addresses: addresses},
+		})
+	}
+	if err := replaced("other", "ten"); err == nil {
+		t.Fatal("an unreadable slice is no error")
+	}
+	s.allowed("10.0.0.2", "10.0.0.1", 80) // the previous version stays in force
+	if err := replaced("other", "10.0.0.9/32"); err != nil {
+		t.Fatal(err)
+	}
+	s.allowed("10.0.0.2", "10.0.0.1", 80) // its group is incomplete and keeps its members
+	if err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-again"},
+		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: "g", Addresses: []v1alpha1.CIDR{"10.0.0.4/32"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.denied("10.0.0.2", "10.0.0.1", 80)
+	s.allowed("10.0.0.4", "10.0.0.1", 80)
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
+
+	if err := replaced("other", "ten"); err == nil {
+		t.Fatal("an unreadable slice is no error")
+	}
+	s.DeleteSlice(start, policy.GroupKey{Namespace: "shop", Name: "another"}, "g-0") // its last version was another group's
+	if g := s.groups[policy.GroupKey{Namespace: "shop", Name: "other"}]; g != nil {
+		t.Errorf("its group still has %d slices", len(g.slices))
+	}
+}
+
 func TestAGroupGrowsAndShrinksWithItsHead(t *testing.T) {
 	s := newStory(t)
 	s.pod("web", "10.0.0.1")
