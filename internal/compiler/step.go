@@ -28,24 +28,43 @@ func (c *Compiler) Commit() Changes {
 func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool) {
 	start := c.work
 	left := func() bool { return c.work-start < steps }
-	encoded := map[*policy.Policy]string{}
-	c.dissolve()
-	for todo := c.queue(c.batches(), first); left() || c.work == start; {
-		b := todo.next()
-		if b == nil {
-			break
-		}
-		c.charge(b, func() { c.compile(b, encoded) })
+	if len(c.dirty.pods) > 0 {
+		c.begin(left, first)
 	}
 	c.reclassify()
+	if len(c.waiting) > 0 {
+		c.complete(left, first)
+	}
+	c.updateInterfaces()
+	if more = len(c.waiting)+len(c.dirty.pods) > 0; !more {
+		clear(c.spent)
+	}
+	return c.flush(), more
+}
 
-	todo := c.queue(c.waiting, first)
-	c.waiting = nil
+// begin compiles batches of dirty pods while there are steps left, one at least.
+func (c *Compiler) begin(left func() bool, first []string) {
+	c.dissolve()
+	encoded := map[*policy.Policy]string{}
+	todo := c.queue(c.batches(), first)
+	for b := todo.next(); b != nil; b = todo.next() {
+		c.charge(b, func() { c.compile(b, encoded) })
+		if !left() {
+			break
+		}
+	}
+}
+
+// complete adds the rows that sets of waiting batches lack while there are steps left, one at least, and installs the
+// batches that lack none.
+func (c *Compiler) complete(left func() bool, first []string) {
 	progress := false
-	another := func() bool { // one row at least, so that there is an end
+	another := func() bool {
 		defer func() { progress = true }()
 		return left() || !progress
 	}
+	todo := c.queue(c.waiting, first)
+	c.waiting = nil
 	for b := todo.next(); b != nil; b = todo.next() {
 		done := false
 		c.charge(b, func() { done = c.addRows(b, another) })
@@ -55,12 +74,6 @@ func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool)
 			c.waiting = append(c.waiting, b)
 		}
 	}
-	c.updateInterfaces()
-	more = len(c.waiting)+len(c.dirty.pods) > 0
-	if !more {
-		clear(c.spent)
-	}
-	return c.flush(), more
 }
 
 // A batch is pods that change together, because an address goes from one to another. Nearly all are of one pod.
