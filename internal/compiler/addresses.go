@@ -45,7 +45,8 @@ type node struct {
 type class struct {
 	id    ClassID
 	atoms *atoms
-	refs  int // nodes
+	base  *class // of the prefix around the first that had this class: it differs in few atoms
+	refs  int    // nodes
 	rows  map[*set]struct{}
 	dead  uint64 // round in which refs became 0
 }
@@ -276,7 +277,7 @@ func (c *Compiler) class(of *atoms, base *class, n *node) *class {
 		return of.data.class
 	}
 	c.next.class++
-	cl := &class{id: ClassID(c.next.class), rows: map[*set]struct{}{}}
+	cl := &class{id: ClassID(c.next.class), base: base, rows: map[*set]struct{}{}}
 	c.forest.replace(&cl.atoms, of)
 	of.data.class = cl
 	c.classes[cl.id] = cl

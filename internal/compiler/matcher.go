@@ -16,7 +16,14 @@ type matcher struct {
 	rules    forest[portsOfRules]
 	everyone matched
 	memo     map[*atoms]matched
-	rows     map[matched]Row
+	results  map[matched]*result
+}
+
+// A result is a row, and what it was made from.
+type result struct {
+	row     Row
+	pieces  []piece
+	visible map[int32]struct{} // the rules of pieces; nil before it is asked for
 }
 
 // ruleTree is a set of a set's rules, by their indexes.
@@ -28,7 +35,7 @@ type matched [3]*ruleTree
 // matcher returns the set's own for the Commit at hand.
 func (c *Compiler) matcher(s *set) *matcher {
 	if s.matcher == nil {
-		s.matcher = &matcher{compiler: c, set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, rows: map[matched]Row{}}
+		s.matcher = &matcher{compiler: c, set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, results: map[matched]*result{}}
 		s.matcher.rules.unions = map[pair[portsOfRules]]*ruleTree{}
 		s.matcher.everyone = s.matcher.trees(s.everyone)
 		c.matching = append(c.matching, s)
@@ -99,9 +106,6 @@ func (m *matcher) pieces(of matched) []piece {
 	admin := m.within(of[policy.TierAdmin], free)
 	decided := slices.DeleteFunc(slices.Clone(admin), func(p piece) bool { return m.set.rules[p.rule].action == policy.Pass })
 	for _, tier := range [...]policy.Tier{policy.TierNetworkPolicy, policy.TierBaseline} {
-		if of[tier] == nil || tier == policy.TierBaseline && m.set.isolated {
-			continue
-		}
 		decided = merge(decided, m.within(of[tier], gaps(decided, free)))
 	}
 	return decided
@@ -109,10 +113,10 @@ func (m *matcher) pieces(of matched) []piece {
 
 // portsOfRules is what a matcher has computed about some rules.
 type portsOfRules struct {
-	pieces []piece // of the first rule for each port, sorted; nil before it is computed
-	size   int     // the most pieces that there can be
-	rules  int
-	spent  int // on looking through the rules for lack of pieces
+	pieces  []piece // of the first rule for each port, sorted; nil before it is computed
+	size    int     // the most pieces that there can be
+	unknown int     // see unknown; 0 before it is asked for
+	spent   int     // on looking through the rules for lack of pieces
 }
 
 // within returns the pieces of some rules inside free spans.
@@ -126,7 +130,10 @@ func (m *matcher) within(x *ruleTree, free []span) []piece {
 	}
 	d := m.portsOf(x)
 	if d.pieces == nil {
-		d.spent += len(free) * d.rules
+		if !x.isLeaf() {
+			d.unknown = m.unknown(x.l) + m.unknown(x.r)
+			d.spent += len(free) * d.unknown
+		}
 		if x.isLeaf() || d.spent >= d.size {
 			d.pieces = m.compute(x)
 		}
@@ -158,16 +165,105 @@ func (m *matcher) compute(x *ruleTree) []piece {
 	return out
 }
 
+// unknown is how many parts of some rules a look through them has to ask, at most: of parts that were asked before it takes
+// what was found then.
+func (m *matcher) unknown(x *ruleTree) int {
+	if x.isLeaf() || x.data.pieces != nil {
+		return 1
+	}
+	if x.data.unknown == 0 {
+		*m.rules.work++
+		x.data.unknown = m.unknown(x.l) + m.unknown(x.r)
+	}
+	return x.data.unknown
+}
+
 func (m *matcher) portsOf(x *ruleTree) *portsOfRules {
 	d := &x.data
-	if d.rules > 0 {
-		return d
+	switch {
+	case d.size > 0:
+	case x.isLeaf():
+		d.size = 1 + len(m.set.rules[x.prefix].ports)
+	default:
+		d.size = m.portsOf(x.l).size + m.portsOf(x.r).size
 	}
-	if x.isLeaf() {
-		d.rules, d.size = 1, 1+len(m.set.rules[x.prefix].ports)
-		return d
-	}
-	l, r := m.portsOf(x.l), m.portsOf(x.r)
-	d.rules, d.size = l.rules+r.rules, l.size+r.size
 	return d
+}
+
+// result returns the row of a class.
+func (m *matcher) result(cl *class) (*result, bool) {
+	rules, ok := m.matchesOf(cl)
+	if !ok {
+		return nil, false
+	}
+	if r := m.results[rules]; r != nil && m.isLive(r) {
+		return r, true
+	}
+	if cl.base != nil {
+		if base, ok := m.matchesOf(cl.base); ok {
+			if r := m.results[base]; r != nil && m.isLive(r) && m.sameRow(r, base, rules) {
+				m.results[rules] = r
+				return r, true
+			}
+		}
+	}
+	r := &result{pieces: m.pieces(rules)}
+	r.row = m.compiler.row(m.set, r.pieces)
+	m.results[rules] = r
+	return r, true
+}
+
+func (m *matcher) matchesOf(cl *class) (matched, bool) {
+	rules, ok := m.matches(cl.atoms)
+	if !ok && cl != m.compiler.none {
+		return matched{}, false
+	}
+	return m.union(rules, m.everyone), true
+}
+
+// isLive reports whether the port list of a result has not been collected since.
+func (m *matcher) isLive(r *result) bool {
+	return r.row.PortList == 0 || m.compiler.byPortList[r.row.PortList] != nil
+}
+
+// sameRow reports whether rules have the same row as base, of which r is the result, because those that base lacks, or has
+// besides, decide about no port. It may report false where they do have the same.
+func (m *matcher) sameRow(r *result, base, rules matched) bool {
+	same := true
+	for tier := range rules {
+		m.rules.difference(base[tier], rules[tier]).each(func(leaf *ruleTree) { same = same && !m.isVisible(r, int32(leaf.prefix)) })
+		m.rules.difference(rules[tier], base[tier]).each(func(leaf *ruleTree) { same = same && m.isHidden(r, leaf) })
+	}
+	return same
+}
+
+func (m *matcher) isVisible(r *result, rule int32) bool {
+	if r.visible == nil {
+		r.visible = make(map[int32]struct{})
+		for _, p := range r.pieces {
+			r.visible[p.rule] = struct{}{}
+		}
+		*m.rules.work += len(r.pieces)
+	}
+	_, ok := r.visible[rule]
+	return ok || m.set.rules[rule].action == policy.Pass
+}
+
+// isHidden reports whether rules before this one decide about all of its ports.
+func (m *matcher) isHidden(r *result, leaf *ruleTree) bool {
+	rule := int32(leaf.prefix)
+	if m.set.rules[rule].action == policy.Pass {
+		return false
+	}
+	for _, p := range m.within(leaf, []span{everyPort}) {
+		i := sort.Search(len(r.pieces), func(i int) bool { return r.pieces[i].last >= p.first })
+		for at := p.first; at <= p.last; i++ {
+			*m.rules.work++
+			if i == len(r.pieces) || r.pieces[i].first > at || r.pieces[i].rule > rule {
+				return false
+			}
+			at = r.pieces[i].last + 1
+		}
+	}
+	return true
 }

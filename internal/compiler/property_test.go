@@ -278,6 +278,7 @@ func TestMapsMeanWhatPoliciesMean(t *testing.T) {
 				checkEqual(t, "mirror", mirror, c.Maps())
 				checkAgainstReference(t, c, w, flows)
 				checkNarrowed(t, narrowed, flows, before, after)
+				checkUsage(t, c)
 				if rng.IntN(3) == 0 {
 					collected := c.Collect()
 					collected.steps(mirror, func() { checkBetween(t, mirror, flows, after, after) })

@@ -79,11 +79,14 @@ func (c *Compiler) makeSet(d policy.Direction, key string, policies []*policy.Po
 	c.next.set++
 	s := &set{id: SetID(c.next.set), key: key, direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
 	c.sets[s.key], c.bySet[s.id] = s, s
+	s.isolated = slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Tier == policy.TierNetworkPolicy })
 	for i, p := range policies {
 		v := c.version(d, p, keys[i])
 		v.refs++
 		s.versions = append(s.versions, v)
-		s.isolated = s.isolated || p.Tier == policy.TierNetworkPolicy
+		if s.isolated && p.Tier == policy.TierBaseline {
+			continue // NetworkPolicies decide about everything
+		}
 		if problem, ok := dropped[p]; ok {
 			s.problems = append(s.problems, problem)
 			s.drop(p)
@@ -213,17 +216,11 @@ func (c *Compiler) computeRow(s *set, cl *class) {
 		return
 	}
 	c.work++
-	m := c.matcher(s)
-	rules, ok := m.matches(cl.atoms)
-	if !ok && cl != c.none {
+	result, ok := c.matcher(s).result(cl)
+	if !ok {
 		return
 	}
-	rules = m.union(rules, m.everyone)
-	row, known := m.rows[rules]
-	if !known || row.PortList != 0 && c.byPortList[row.PortList] == nil { // or collected since
-		row = c.row(s, m.pieces(rules))
-		m.rows[rules] = row
-	}
+	row := result.row
 	if cl == c.none && row == (Row{Default: DefaultDeny}) {
 		return // the absence of a row means the same
 	}
