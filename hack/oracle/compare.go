@@ -57,7 +57,7 @@ func convene(s *Scenario) (c *court, diff *Difference) {
 		}
 	}
 	c.seat("engine", engine, reference)
-	c.seat("tables", tablesJudge{k}, reference)
+	c.seat("maps", mapsJudge{k}, reference)
 	who = "cyclonus"
 	adapted := c.adapt(who, cyclonusQuirks)
 	c.seat(who, newCyclonus(adapted, cyclonusQuirks), reference)

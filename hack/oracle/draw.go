@@ -23,6 +23,7 @@ type dice struct {
 	addresses  []netip.Addr // worth to be in a block, or at one's edge
 	taken      map[netip.Addr]bool
 	blocks     []block // that stand in several rules
+	made       int64   // pods so far: no two are equally old
 }
 
 func newDice(seed, iteration uint64) *dice {
@@ -161,8 +162,9 @@ func (d *dice) own(ipv6 bool) netip.Addr {
 }
 
 func (d *dice) pod(namespace, name string) *corev1.Pod {
+	d.made++
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: d.labels()},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: d.labels(), CreationTimestamp: metav1.Unix(d.made, 0)},
 		Spec:       corev1.PodSpec{NodeName: pick(d, "node1", "node2"), HostNetwork: d.oneIn(10)},
 		Status:     corev1.PodStatus{Phase: pick(d, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodUnknown)},
 	}

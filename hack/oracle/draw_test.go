@@ -60,7 +60,7 @@ func noteHistory(note func(string, bool), s *Scenario) {
 	before := map[string]*Event{}
 	for i := range s.Events {
 		e := &s.Events[i]
-		for _, do := range []Action{Set, Delete, Stop, Start, Sync} {
+		for _, do := range []Action{Set, Delete, Stop, Start, Sync, Deliver, Relist, Restart, Late, RunSandbox} {
 			note("event: "+string(do), e.Do == do)
 		}
 		old := before[e.key()]

@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // history draws a way in which the objects may have come about: from nothing at once; or one by one, with earlier versions,
@@ -32,7 +34,13 @@ func (d *dice) history(o *objects) *Scenario {
 		e := Event{Do: Set, Policy: d.policy(pick(d, d.namespaces...), fmt.Sprintf("gone%d", i), 1)}
 		lives = append(lives, append(d.past(e), e, Event{Do: Delete, Policy: e.Policy}))
 	}
-	return &Scenario{Events: d.interleave(lives)}
+	var running []*corev1.Pod // that a container runtime may report
+	for _, key := range sortedNames(o.pods) {
+		if policy.IsPeer(o.pods[key]) {
+			running = append(running, o.pods[key])
+		}
+	}
+	return &Scenario{Events: d.interleave(lives, running)}
 }
 
 // past draws what was there before under the name of an event's object.
@@ -67,7 +75,7 @@ func (d *dice) past(e Event) (out []Event) {
 	return out
 }
 
-func (d *dice) interleave(lives [][]Event) []Event {
+func (d *dice) interleave(lives [][]Event, running []*corev1.Pod) []Event {
 	var order []int
 	for i, events := range lives {
 		order = append(order, slices.Repeat([]int{i}, len(events))...)
@@ -92,9 +100,28 @@ func (d *dice) interleave(lives [][]Event) []Event {
 		}
 		out = append(out, lives[i][0])
 		lives[i] = lives[i][1:]
-		if at >= start && d.oneIn(6) {
-			out = append(out, Event{Do: Sync})
+		if at >= start {
+			out = append(out, d.agentEvents(running)...)
 		}
+	}
+	return out
+}
+
+// agentEvents draws what agents receive, and what happens to them, between two events of the API.
+func (d *dice) agentEvents(pods []*corev1.Pod) (out []Event) {
+	if d.oneIn(12) {
+		return []Event{{Do: Sync}}
+	}
+	for range d.IntN(8) {
+		out = append(out, Event{Do: Deliver, Pick: d.Uint64()})
+	}
+	for _, do := range [...]Action{Relist, Restart, Late} {
+		if d.oneIn(20) {
+			out = append(out, Event{Do: do, Pick: d.Uint64()})
+		}
+	}
+	if len(pods) > 0 && d.oneIn(5) {
+		out = append(out, Event{Do: RunSandbox, Pod: pick(d, pods...)})
 	}
 	return out
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 	"github.com/kidoban/kidoban/internal/resolver"
@@ -83,7 +81,7 @@ func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	}
 	var endpoints []*endpoint
 	for _, name := range sortedNames(k.endpoints) {
-		e, err := k.endpoint(k.endpoints[name])
+		e, err := parseEndpoint(k.endpoints[name])
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +113,10 @@ func (j *engineJudge) Contains(g policy.GroupKey, a netip.Addr) bool {
 }
 
 func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
-	v := reference.Evaluate(d, j.policies[self(d, f)], f, j)
+	return verdictOf(reference.Evaluate(d, j.policies[self(d, f)], f, j))
+}
+
+func verdictOf(v reference.Decision[policy.Policy]) verdict {
 	switch {
 	case v.Policy != nil:
 		return verdict{v.Action == policy.Allow, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}
@@ -132,19 +133,14 @@ func self(d policy.Direction, f policy.Flow) netip.Addr {
 	return f.Source
 }
 
-// tablesJudge looks a flow up in the tables of every node: those where the pod is not must let it pass.
-type tablesJudge struct{ *kidoban }
+// mapsJudge looks a flow up in the maps of every node: those where the pod is not must allow it.
+type mapsJudge struct{ *kidoban }
 
-func (j tablesJudge) judge(d policy.Direction, f policy.Flow) verdict {
+func (j mapsJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	out := verdict{true, notIsolated}
-	for _, n := range j.nodes {
-		v, isolated := n.compiler.Maps().Lookup(d, f)
-		if !isolated {
-			continue
-		}
-		out = verdict{v.Action == policy.Allow, refused}
-		if ref, ok := n.compiler.Rule(v.Rule); ok {
-			out.why = types.NamespacedName{Namespace: ref.Policy.ID.Namespace, Name: ref.Policy.ID.Name}.String()
+	for _, a := range j.agents {
+		if v := a.judge(d, f); v.why != notIsolated {
+			out = v
 		}
 	}
 	return out

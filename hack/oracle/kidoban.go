@@ -23,7 +23,7 @@ type kidoban struct {
 	resolver  *resolver.Resolver // nil while the controller is stopped
 	endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpoint
 	slices    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec
-	nodes     map[string]*node
+	agents    map[string]*agent
 }
 
 // runKidoban lets all the events of a scenario happen, and the agents see the end.
@@ -33,8 +33,8 @@ func runKidoban(s *Scenario) (*kidoban, error) {
 		resolver:  newResolver(),
 		endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
 		slices:    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec{},
-		nodes:     map[string]*node{"node1": newNode("node1"), "node2": newNode("node2")},
 	}
+	k.agents = map[string]*agent{"node1": newAgent(k, "node1"), "node2": newAgent(k, "node2")}
 	for i := range s.Events {
 		if err := k.happen(&s.Events[i]); err != nil {
 			return nil, fmt.Errorf("event %d, %v: %w", i, &s.Events[i], err)
@@ -58,11 +58,43 @@ func (k *kidoban) happen(e *Event) error {
 		k.start()
 	case Sync:
 		return k.sync()
-	default:
+	case Deliver, Relist, Restart, Late:
+		return k.happenToAgent(e)
+	case RunSandbox:
+		return k.agents[e.Pod.Spec.NodeName].runSandbox(e.Pod)
+	case Set, Delete:
 		k.apply(e)
+		if e.Pod != nil {
+			for _, name := range k.agentNames() {
+				k.agents[name].podChanged(e.Pod, e.Do == Delete)
+			}
+		}
 		if k.resolver != nil {
 			k.write(feed(k.resolver, e))
 		}
+	}
+	return nil
+}
+
+func (k *kidoban) agentNames() []string { return slices.Sorted(maps.Keys(k.agents)) }
+
+// happenToAgent lets something happen to the agent, and to the watch, that the event's Pick chooses.
+func (k *kidoban) happenToAgent(e *Event) error {
+	names := k.agentNames()
+	a := k.agents[names[e.Pick%uint64(len(names))]]
+	pick := e.Pick / uint64(len(names))
+	switch e.Do {
+	case Deliver:
+		_, err := a.deliver(pick)
+		return err
+	case Relist:
+		if namespaces := slices.Sorted(maps.Keys(a.followed)); len(namespaces) > 0 {
+			a.list(namespaces[pick%uint64(len(namespaces))])
+		}
+	case Restart:
+		a.restart()
+	case Late:
+		return a.late()
 	}
 	return nil
 }
@@ -107,13 +139,35 @@ func (k *kidoban) start() {
 	k.write(k.resolver.Start(existing))
 	for name := range k.endpoints { // sweep what nothing stands for any more
 		if _, ok := k.resolver.Endpoint(name); !ok {
-			delete(k.endpoints, name)
+			k.deleteEndpoint(name)
 		}
 	}
 	for key := range k.slices {
 		if _, ok := k.resolver.Slice(key); !ok {
-			delete(k.slices, key)
+			k.deleteSlice(key)
 		}
+	}
+}
+
+func (k *kidoban) deleteEndpoint(name types.NamespacedName) {
+	pe, ok := k.endpoints[name]
+	if !ok {
+		return
+	}
+	delete(k.endpoints, name)
+	for _, a := range k.agents {
+		a.endpointChanged(pe, true)
+	}
+}
+
+func (k *kidoban) deleteSlice(key resolver.SliceKey) {
+	spec, ok := k.slices[key]
+	if !ok {
+		return
+	}
+	delete(k.slices, key)
+	for _, a := range k.agents {
+		a.sliceChanged(key, spec, true)
 	}
 }
 
@@ -122,24 +176,31 @@ func (k *kidoban) write(c resolver.Changes) {
 	for _, key := range c.Slices {
 		if s, ok := k.resolver.Slice(key); ok {
 			k.slices[key] = s
+			for _, a := range k.agents {
+				a.sliceChanged(key, s, false)
+			}
 		} else {
-			delete(k.slices, key)
+			k.deleteSlice(key)
 		}
 	}
 	for _, name := range c.Endpoints {
 		e, ok := k.resolver.Endpoint(name)
 		switch {
 		case !ok:
-			delete(k.endpoints, name)
+			k.deleteEndpoint(name)
 		case e.Spec != nil:
-			k.endpoints[name] = &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
+			pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
+			k.endpoints[name] = pe
+			for _, a := range k.agents {
+				a.endpointChanged(pe, false)
+			}
 		}
 	}
 }
 
 func (k *kidoban) sync() error {
-	for _, name := range slices.Sorted(maps.Keys(k.nodes)) {
-		if err := k.nodes[name].sync(k); err != nil {
+	for _, name := range k.agentNames() {
+		if err := k.agents[name].catchUp(); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ func TestAllJudgesAgree(t *testing.T) {
 // tell something.
 func checkStats(t *testing.T, s Stats) {
 	t.Helper()
-	for _, name := range []string{"cluster", "engine", "tables", "cyclonus", "kube-network-policies"} {
+	for _, name := range []string{"cluster", "engine", "maps", "cyclonus", "kube-network-policies"} {
 		if s.Comparisons[name] != 2*s.Flows {
 			t.Errorf("%s was asked %d times about %d flows in both directions", name, s.Comparisons[name], s.Flows)
 		}

@@ -24,6 +24,8 @@ type Event struct {
 	Namespace *corev1.Namespace           `json:"namespace,omitempty"`
 	Pod       *corev1.Pod                 `json:"pod,omitempty"`
 	Policy    *networkingv1.NetworkPolicy `json:"policy,omitempty"`
+	// Pick chooses the agent, and what of it, where an event happens to one.
+	Pick uint64 `json:"pick,omitempty"`
 }
 
 // Action is what an event does.
@@ -37,8 +39,18 @@ const (
 	Stop Action = "stop"
 	// Start starts the controller. The first time it gets what was set before one by one, later as it is then.
 	Start Action = "start"
-	// Sync lets the agents see what there is.
+	// Sync lets the agents receive all that is on its way.
 	Sync Action = "sync"
+	// Deliver lets an agent receive the next event of one of its watches.
+	Deliver Action = "deliver"
+	// Relist sends all PolicyEndpoints and slices of a namespace to an agent again.
+	Relist Action = "relist"
+	// Restart ends an agent and starts another in its place.
+	Restart Action = "restart"
+	// Late lets the time pass in which an agent waits for the groups of new policies.
+	Late Action = "late"
+	// RunSandbox lets the container runtime report a new sandbox of a pod, which the API server may not have sent yet.
+	RunSandbox Action = "runSandbox"
 )
 
 // key names the object that an event is about; empty for the others.
@@ -75,7 +87,7 @@ func (o *objects) apply(e *Event) {
 	switch {
 	case e.Namespace != nil:
 		put(o.namespaces, e.Namespace.Name, e.Namespace, e.Do)
-	case e.Pod != nil:
+	case e.Pod != nil && e.Do != RunSandbox:
 		put(o.pods, types.NamespacedName{Namespace: e.Pod.Namespace, Name: e.Pod.Name}, e.Pod, e.Do)
 	case e.Policy != nil:
 		put(o.policies, types.NamespacedName{Namespace: e.Policy.Namespace, Name: e.Policy.Name}, e.Policy, e.Do)
