@@ -3,16 +3,15 @@ package lab
 import (
 	"fmt"
 	"net/netip"
-	"slices"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/cli/model"
-	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
-	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -22,9 +21,9 @@ const shared = "kidoban-system"
 // bpffs is mounted in the lab's own mount namespace.
 const bpffs = dataplane.DefaultBPFFS
 
-// enforce puts the cluster's policies in force for these pods as a node does: resolver, compiler, dataplane.
+// enforce puts the cluster's policies in force for these pods by the steps of a cluster: resolver, node, dataplane.
 func enforce(c *model.Cluster, hosts map[*model.Pod]*host) (*dataplane.Dataplane, error) {
-	tables, err := compile(c, hosts)
+	n, err := feed(c, hosts)
 	if err != nil {
 		return nil, err
 	}
@@ -32,13 +31,15 @@ func enforce(c *model.Cluster, hosts map[*model.Pod]*host) (*dataplane.Dataplane
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Apply(tables.Commit()); err != nil {
+	changes, _ := n.Commit()
+	if err := d.Apply(changes); err != nil {
 		return d, err
 	}
 	return d, d.Attach()
 }
 
-func compile(c *model.Cluster, hosts map[*model.Pod]*host) (*compiler.Compiler, error) {
+// feed gives a node what the controller and the API server would: the objects that the resolver makes, and the pods.
+func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	r := resolver.New(resolver.Options{SharedNamespace: shared, MaxAddresses: 250})
 	for i := range c.Namespaces {
 		r.SetNamespace(c.Namespaces[i].Name, c.Namespaces[i].Labels)
@@ -51,50 +52,45 @@ func compile(c *model.Cluster, hosts map[*model.Pod]*host) (*compiler.Compiler, 
 	}
 	changes := r.Start(resolver.Existing{})
 
-	out := compiler.New()
+	now := time.Now()
+	n := node.New(node.Options{SharedNamespace: shared})
+	interfaces := node.Interfaces{Routed: map[uint32][]netip.Addr{}}
+	for pod, h := range hosts {
+		n.SetPod(now, onHost(pod, h))
+		interfaces.Routed[uint32(h.index)] = h.addresses
+	}
+	n.SetInterfaces(now, interfaces)
 	for _, key := range changes.Slices {
-		slice, _ := r.Slice(key)
-		var add []netip.Prefix
-		for _, a := range slice.Addresses {
-			p, err := policy.ParseCIDR(a)
-			if err != nil {
-				return nil, err
-			}
-			add = append(add, p)
+		spec, _ := r.Slice(key)
+		slice := &v1alpha1.PolicyEndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: fmt.Sprint(key.Group.Name, "-", key.Index)}, Spec: spec,
 		}
-		out.UpdateGroup(key.Group, add, nil)
+		if err := n.SetSlice(now, slice); err != nil {
+			return nil, fmt.Errorf("group %s: %w", key.Group, err)
+		}
 	}
-	type inForce struct {
-		namespace string
-		selects   labels.Selector
-		policy    *policy.Policy
-	}
-	var policies []inForce
 	for _, name := range changes.Endpoints {
 		e, ok := r.Endpoint(name)
 		if !ok || e.Spec == nil {
-			continue // lint tells why
+			continue // lint reports why
 		}
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
-		p, err := policy.FromPolicyEndpoint(pe, shared)
-		if err != nil {
+		if err := n.SetPolicyEndpoint(now, pe); err != nil {
 			return nil, fmt.Errorf("NetworkPolicy %s: %w", e.Policy, err)
 		}
-		selects, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
-		if err != nil {
-			return nil, fmt.Errorf("NetworkPolicy %s: %w", e.Policy, err)
-		}
-		policies = append(policies, inForce{name.Namespace, selects, p})
 	}
-	for pod, h := range hosts {
-		spec := compiler.PodSpec{Addresses: h.addresses, IfIndex: uint32(h.index)}
-		for _, p := range policies {
-			if p.namespace == pod.Namespace && p.selects.Matches(labels.Set(pod.Labels)) {
-				spec.Policies = append(spec.Policies, p.policy.ForPod(policy.ContainerPorts(&pod.Pod)))
-			}
-		}
-		slices.SortFunc(spec.Policies, policy.Compare)
-		out.SetPod(pod.Key(), spec)
+	for namespace := range n.WantedNamespaces(now) {
+		n.NamespaceSynced(now, namespace)
 	}
-	return out, nil
+	return n, nil
+}
+
+// onHost is the pod with the addresses that the lab gave it.
+func onHost(pod *model.Pod, h *host) *corev1.Pod {
+	obj := pod.DeepCopy()
+	obj.Status = corev1.PodStatus{Phase: corev1.PodRunning}
+	for _, addr := range h.addresses {
+		obj.Status.PodIPs = append(obj.Status.PodIPs, corev1.PodIP{IP: addr.String()})
+	}
+	return obj
 }
