@@ -13,7 +13,7 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var skip []string
+	var skip, namespaces []string
 	var failOn string
 	var about strings.Builder
 	for _, c := range checks {
@@ -21,13 +21,13 @@ func New(env *command.Env) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "lint",
-		Short: "Find what policies say and nobody means, each with the fix",
-		Long: `Find policies that the API server takes and that surprise, in the live cluster or in manifests. Checks that compare policies with pods need
+		Short: "Find likely mistakes in NetworkPolicies and suggest fixes",
+		Long: `Find likely mistakes in NetworkPolicies and suggest fixes, in the live cluster or in manifests. Checks that compare policies with pods need
 the pods: give the workloads' manifests too.
 
 Checks:` + about.String() + `
 
-The exit code is 1 when something is found that is at least as grave as --fail-on says.`,
+The exit code is 1 when there is a finding of the severity that --fail-on gives, or of a higher one.`,
 		Example: `  # The live cluster
   kubectl kidoban lint
 
@@ -40,6 +40,7 @@ The exit code is 1 when something is found that is at least as grave as --fail-o
 	}
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
+	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Report findings of this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringSliceVar(&skip, "skip", nil, "Leave this check out; may be repeated.")
 	cmd.Flags().StringVar(&failOn, "fail-on", "warning", "Exit with 1 from this severity on: error, warning, info, or none.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -55,24 +56,46 @@ The exit code is 1 when something is found that is at least as grave as --fail-o
 				return fmt.Errorf("--skip %s: there is no such check", name)
 			}
 		}
+		if len(namespaces) > 0 {
+			*env.Config.Namespace = namespaces[0] // of manifests that do not give theirs
+		}
 		cluster, err := env.Unchecked(cmd.Context(), source, source.Files)
 		if err != nil {
 			return err
 		}
-		findings := Run(cluster, skip)
-		err = output.Print(env.Out, map[string]any{"findings": findings}, func(out io.Writer) { write(out, env.Paint(), findings, len(cluster.Policies)) })
+		for _, name := range namespaces {
+			if cluster.Namespace(name) == nil {
+				return fmt.Errorf("-n %s: there is no such namespace", name)
+			}
+		}
+		report := &Report{Findings: Run(cluster, Options{Namespaces: namespaces, Skip: skip}), Notes: cluster.Notes}
+		for i := range cluster.Policies {
+			if len(namespaces) == 0 || slices.Contains(namespaces, cluster.Policies[i].Namespace) {
+				report.Policies++
+			}
+		}
+		err = output.Print(env.Out, report, func(out io.Writer) { report.write(out, env.Paint()) })
 		if err != nil {
 			return err
 		}
-		return command.Yes(!slices.ContainsFunc(findings, func(f Finding) bool { return slices.Index(severities, f.Severity) <= limit }))
+		return command.Yes(!slices.ContainsFunc(report.Findings, func(f Finding) bool { return slices.Index(severities, f.Severity) <= limit }))
 	}
 	return cmd
 }
 
-func write(out io.Writer, p command.Paint, findings []Finding, policies int) {
+// Report is the result of lint.
+type Report struct {
+	Findings []Finding `json:"findings"`
+	// Policies is the number of NetworkPolicies that were checked.
+	Policies int `json:"policies"`
+	// Notes are about the input, such as policies of other engines, which are not checked.
+	Notes []string `json:"notes,omitempty"`
+}
+
+func (r *Report) write(out io.Writer, p command.Paint) {
 	colours := map[Severity]string{Error: command.Red, Warning: command.Yellow, Info: command.Dim}
 	count := map[Severity]int{}
-	for _, f := range findings {
+	for _, f := range r.Findings {
 		count[f.Severity]++
 		where := f.Object
 		if f.Path != "" {
@@ -80,5 +103,5 @@ func write(out io.Writer, p command.Paint, findings []Finding, policies int) {
 		}
 		fmt.Fprintf(out, "%s  %s  [%s]\n  %s\n  %s %s\n\n", p.Text(colours[f.Severity], string(f.Severity)), p.Text(command.Bold, where), f.Check, f.Message, p.Text(command.Green, "fix:"), f.Fix)
 	}
-	fmt.Fprintf(out, "%d policies: %d errors, %d warnings, %d notes\n", policies, count[Error], count[Warning], count[Info])
+	fmt.Fprintf(out, "%d policies: %d errors, %d warnings, %d notes\n", r.Policies, count[Error], count[Warning], count[Info])
 }

@@ -1,4 +1,4 @@
-// Package lint finds what policies say and their authors hardly mean.
+// Package lint finds likely mistakes in NetworkPolicies and suggests fixes.
 package lint
 
 import (
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -16,10 +17,10 @@ import (
 // Severity of a finding.
 type Severity string
 
-// The severities, the gravest first.
+// The severities, the highest first.
 const (
-	Error   Severity = "error"   // it cannot be meant, or is not enforced as it is written
-	Warning Severity = "warning" // it surprises
+	Error   Severity = "error"   // it cannot be intended, or is not enforced as it is written
+	Warning Severity = "warning" // it is likely a mistake
 	Info    Severity = "info"    // worth knowing
 )
 
@@ -46,27 +47,33 @@ type check struct {
 
 // checks in the order in which they are documented.
 var checks = []check{
-	{"invalid", "a policy says something that cannot be read or honoured", (*linter).invalid},
+	{"invalid", "a field that the API server rejects, or that cannot be honoured", (*linter).invalid},
 	{"ignored-rules", "rules of a direction that policyTypes does not name", (*linter).ignoredRules},
+	{"empty-rules", "an empty list of rules that isolates nothing, as policyTypes does not name its direction", (*linter).emptyRules},
 	{"selects-nothing", "a policy that selects no pod", (*linter).selectsNothing},
 	{"selects-host-network", "a policy that selects pods of the host network, which it does not apply to", (*linter).selectsHostNetwork},
 	{"peer-matches-nothing", "a peer that no pod matches", (*linter).peerMatchesNothing},
+	{"peer-on-host-network", "a peer whose pods are on the host network, where no selector matches them", (*linter).peerOnHostNetwork},
+	{"versioned-label", "a selector on a label that changes with each release or revision", (*linter).versionedLabel},
 	{"selectors-or", "namespaceSelector and podSelector in two peers, which mean either and not both", (*linter).selectorsOr},
-	{"open-peer", "an empty from or to, or an empty namespaceSelector, which means everybody", (*linter).openPeer},
+	{"open-peer", "an empty from or to, or an empty namespaceSelector, which allows every pod", (*linter).openPeer},
 	{"named-port", "a named port that no container has", (*linter).namedPort},
 	{"port-protocol", "a port without a protocol, which is TCP, where containers serve another", (*linter).portProtocol},
+	{"service-port", "a Service's port where the pods listen on another", (*linter).servicePort},
 	{"block-covers-cluster", "an ipBlock that holds pods or nodes", (*linter).blockCoversCluster},
 	{"dns-forgotten", "pods whose egress is isolated and that may not ask DNS", (*linter).dnsForgotten},
 	{"shadowed-rule", "a rule that allows nothing which another does not", (*linter).shadowedRule},
-	{"no-default-deny", "a namespace where pods without a policy of their own are open", (*linter).noDefaultDeny},
+	{"no-default-deny", "a namespace with pods that no policy isolates", (*linter).noDefaultDeny},
 }
 
 type linter struct {
 	cluster   *model.Cluster
 	evaluator *model.Evaluator
 	pods      []pod
-	check     string
-	findings  []Finding
+	// policies that the API server accepts: of the others only check invalid reports something.
+	policies []*networkingv1.NetworkPolicy
+	check    string
+	findings []Finding
 }
 
 // pod is one of those that no policy tells apart, with what is asked of it again and again.
@@ -77,14 +84,27 @@ type pod struct {
 	namespace map[string]string // labels
 }
 
-// Run all checks but those to skip.
-func Run(c *model.Cluster, skip []string) []Finding {
+// Options of a run.
+type Options struct {
+	// Namespaces to report about; none: all.
+	Namespaces []string
+	// Skip these checks.
+	Skip []string
+}
+
+// Run the checks.
+func Run(c *model.Cluster, o Options) []Finding {
 	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), findings: []Finding{}}
 	for _, p := range c.Distinct() {
 		l.pods = append(l.pods, pod{Pod: p, isPeer: policy.IsPeer(&p.Pod), addresses: policy.PodAddresses(&p.Pod), namespace: l.evaluator.Namespace(p.Namespace).Labels})
 	}
+	for i := range c.Policies {
+		if np := &c.Policies[i]; len(model.ValidatePolicy(np)) == 0 {
+			l.policies = append(l.policies, np)
+		}
+	}
 	for _, check := range checks {
-		if !slices.Contains(skip, check.name) {
+		if !slices.Contains(o.Skip, check.name) {
 			l.check = check.name
 			check.run(l)
 		}
@@ -92,21 +112,30 @@ func Run(c *model.Cluster, skip []string) []Finding {
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Path, b.Path))
 	})
-	return slices.Compact(l.findings)
+	return slices.DeleteFunc(slices.Compact(l.findings), func(f Finding) bool {
+		return len(o.Namespaces) > 0 && !slices.Contains(o.Namespaces, f.namespace())
+	})
 }
 
 func (l *linter) found(s Severity, object, path, fix, format string, args ...any) {
 	l.findings = append(l.findings, Finding{Severity: s, Check: l.check, Object: object, Path: path, Fix: fix, Message: fmt.Sprintf(format, args...)})
 }
 
+// namespace of the object, which may be a namespace.
+func (f Finding) namespace() string {
+	_, name, _ := strings.Cut(f.Object, " ")
+	namespace, _, _ := strings.Cut(name, "/")
+	return namespace
+}
+
 func object(np *networkingv1.NetworkPolicy) string {
 	return "NetworkPolicy " + np.Namespace + "/" + np.Name
 }
 
-// eachPolicy yields all policies.
+// eachPolicy yields the policies that the API server accepts.
 func (l *linter) eachPolicy(yield func(*networkingv1.NetworkPolicy)) {
-	for i := range l.cluster.Policies {
-		yield(&l.cluster.Policies[i])
+	for _, np := range l.policies {
+		yield(np)
 	}
 }
 
@@ -150,7 +179,7 @@ func (l *linter) podsWhere(is func(*pod) bool) (out []*model.Pod) {
 	return out
 }
 
-// matched are the pods that a peer means.
+// matched are the pods that a peer matches.
 func (l *linter) matched(np *networkingv1.NetworkPolicy, peer *networkingv1.NetworkPolicyPeer) []*model.Pod {
 	m := policy.NewPeerMatcher(np.Namespace, peer)
 	return l.podsWhere(func(p *pod) bool {

@@ -54,7 +54,7 @@ spec:
 `
 
 func TestNothingIsFoundWhereNothingIsWrong(t *testing.T) {
-	for _, f := range Run(read(t, good), nil) {
+	for _, f := range Run(read(t, good), Options{}) {
 		t.Errorf("%+v", f)
 	}
 }
@@ -64,6 +64,10 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 	for _, tc := range []struct{ check, old, new string }{
 		{"invalid", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 10.0.0.0/40}}]"},
 		{"ignored-rules", "podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress, Egress]", "podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]"},
+		{"empty-rules", "spec: {podSelector: {}, policyTypes: [Ingress, Egress]}", "spec: {podSelector: {}, egress: []}"},
+		{"peer-on-host-network", "from: [{podSelector: {matchLabels: {app: web}}}]\n    ports: [{port: http}]\n  egress", "from: [{podSelector: {matchLabels: {app: agent}}}]\n    ports: [{port: http}]\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: agent, namespace: a, labels: {app: agent}}\nspec: {hostNetwork: true, containers: [{name: c}]}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: egress, namespace: a}\nspec:\n  podSelector: {}\n  policyTypes: [Egress]\n  egress"},
+		{"versioned-label", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{podSelector: {matchLabels: {app: web, helm.sh/chart: web-1.2.3}}}]"},
+		{"service-port", "ports: [{port: http}]\n  egress", "ports: [{port: 8000}]\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: a}\nspec: {selector: {app: web}, ports: [{port: 8000, targetPort: http}]}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: egress, namespace: a}\nspec:\n  podSelector: {}\n  policyTypes: [Egress]\n  egress"},
 		{"selects-nothing", "podSelector: {matchLabels: {app: web}}\n", "podSelector: {matchLabels: {app: wbe}}\n"},
 		{"selects-host-network", "spec: {containers: [{name: web,", "spec: {hostNetwork: true, containers: [{name: web,"},
 		{"peer-matches-nothing", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{podSelector: {matchLabels: {app: wbe}}}]"},
@@ -71,7 +75,7 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 		{"open-peer", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{namespaceSelector: {}}]"},
 		{"named-port", "port: http}]\n  egress", "port: https}]\n  egress"},
 		{"port-protocol", "[{port: 53, protocol: UDP}, {port: 53}]", "[{port: 53}]"},
-		{"block-covers-cluster", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 198.18.0.0/16}}]"},
+		{"block-covers-cluster", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 0.0.0.0/0}}]"},
 		{"dns-forgotten", "ports: [{port: 53, protocol: UDP}, {port: 53}]", "ports: [{port: 443}]"},
 		{"shadowed-rule", "ports: [{port: http}]\n  egress", "ports: [{port: http}]\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n  egress"},
 		{"no-default-deny", "spec: {podSelector: {}, policyTypes: [Ingress, Egress]}", "spec: {podSelector: {matchLabels: {app: none}}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: a}\nspec: {containers: [{name: c}]}"},
@@ -80,11 +84,11 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 			if strings.Count(good, tc.old) != 1 {
 				t.Fatalf("%q stands %d times in what is good", tc.old, strings.Count(good, tc.old))
 			}
-			findings := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), nil)
+			findings := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), Options{})
 			if !slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == tc.check && f.Fix != "" }) {
 				t.Errorf("not found; but %+v", findings)
 			}
-			skipped := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), []string{tc.check})
+			skipped := Run(read(t, strings.Replace(good, tc.old, tc.new, 1)), Options{Skip: []string{tc.check}})
 			if slices.ContainsFunc(skipped, func(f Finding) bool { return f.Check == tc.check }) {
 				t.Error("found although it is left out")
 			}
@@ -122,7 +126,7 @@ metadata: {name: web, namespace: a}
 		"nothing may go out at all": {policy + "spec: {podSelector: {}, policyTypes: [Egress]}", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			findings := Run(read(t, servers+tc.policy), nil)
+			findings := Run(read(t, servers+tc.policy), Options{})
 			if got := slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == "dns-forgotten" }); got != tc.found {
 				t.Errorf("found %v: %+v", got, findings)
 			}
@@ -140,16 +144,16 @@ func BenchmarkLintBigCluster(b *testing.B) {
 	}
 	c := read(b, text.String())
 	for b.Loop() {
-		Run(c, nil)
+		Run(c, Options{})
 	}
 }
 
 // A pipeline may hold what it is told against what it was told before.
 func TestWhatIsToldIsTheSameEachTime(t *testing.T) {
 	c := read(t, strings.Replace(good, "{matchLabels: {app: web}}\n  policyTypes", "{matchLabels: {app: x1, tier: x2, zone: x3}}\n  policyTypes", 1))
-	first := Run(c, nil)
+	first := Run(c, Options{})
 	for range 20 {
-		if again := Run(c, nil); !slices.Equal(again, first) {
+		if again := Run(c, Options{}); !slices.Equal(again, first) {
 			t.Fatalf("%+v, and before %+v", again, first)
 		}
 	}

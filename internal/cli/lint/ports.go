@@ -2,9 +2,7 @@ package lint
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -13,7 +11,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// receivers are the pods whose ports a rule means: the selected ones for ingress, the peers for egress.
+// receivers are the pods whose ports a rule is about: the selected ones for ingress, the peers for egress.
 func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r policy.NetworkPolicyRule) []*model.Pod {
 	if d == policy.Ingress {
 		return l.selected(np)
@@ -41,7 +39,7 @@ func (l *linter) namedPort() {
 			protocol := policy.ProtocolOf(p.Protocol)
 			pods := l.receivers(np, d, r)
 			if len(pods) == 0 {
-				continue // told by selects-nothing or peer-matches-nothing
+				continue // selects-nothing or peer-matches-nothing reports it
 			}
 			names := map[string]bool{}
 			found, wrong := false, policy.Protocol(0)
@@ -60,7 +58,7 @@ func (l *linter) namedPort() {
 			switch {
 			case found:
 			case wrong != 0:
-				l.found(Error, object(np), at, fmt.Sprintf("Say protocol: %s.", wrong), "port %q is of protocol %s at %s, and the rule means %s", p.Port.StrVal, wrong, whose, protocol)
+				l.found(Error, object(np), at, fmt.Sprintf("Add protocol: %s.", wrong), "port %q is of protocol %s at %s; the rule is about %s", p.Port.StrVal, wrong, whose, protocol)
 			case len(names) == 0:
 				l.found(Warning, object(np), at, "Name the containers' ports, or give a number.", "no container of %s names a port, so %q is none", whose, p.Port.StrVal)
 			default:
@@ -87,7 +85,7 @@ func (l *linter) portProtocol() {
 			}
 			for _, pod := range l.receivers(np, d, r) {
 				if other, only := otherProtocol(l.cluster.Ports(pod), uint16(p.Port.IntVal)); only && !udp {
-					l.found(Warning, object(np), at, fmt.Sprintf("Say protocol: %s.", other), "port %d without a protocol is TCP, and pod %s serves it as %s", p.Port.IntVal, pod.Key(), other)
+					l.found(Warning, object(np), at, fmt.Sprintf("Add protocol: %s.", other), "port %d without a protocol is TCP, and pod %s serves it as %s", p.Port.IntVal, pod.Key(), other)
 					break
 				}
 			}
@@ -109,34 +107,31 @@ func otherProtocol(ports []model.Port, number uint16) (policy.Protocol, bool) {
 	return other, other != 0
 }
 
-func (l *linter) blockCoversCluster() {
+// servicePort finds rules for a Service's port whose pods listen on another: policies see the pods' port.
+func (l *linter) servicePort() {
 	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
-		for i := range r.Peers {
-			block := r.Peers[i].IPBlock
-			if block == nil {
+		if d == policy.Egress && len(r.Peers) == 0 {
+			return // Services outside the cluster may be meant
+		}
+		pods := l.receivers(np, d, r)
+		for i := range r.Ports {
+			p := &r.Ports[i]
+			if p.Port == nil || p.Port.StrVal != "" || p.EndPort != nil {
 				continue
 			}
-			at := fmt.Sprintf("%s[%d].ipBlock", peersPath(d, path), i)
-			m := policy.NewPeerMatcher(np.Namespace, &r.Peers[i])
-			pods := l.podsWhere(func(p *pod) bool {
-				return p.isPeer && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, nil, nil) })
-			})
-			whole := strings.HasSuffix(block.CIDR, "/0")
-			switch {
-			case len(pods) > 0 && whole:
-				l.found(Info, object(np), at, "If only the world outside is meant, add the cluster's pod and node ranges to except.",
-					"%s is everything: the cluster's pods too", block.CIDR)
-			case len(pods) > 0:
-				l.found(Warning, object(np), at, "Select pods by labels: their addresses change. If others are meant, add the pods' range to except.",
-					"%s holds pods, as %s", block.CIDR, pods[0].Key())
+			port := model.Port{Protocol: policy.ProtocolOf(p.Protocol), Number: uint16(p.Port.IntVal)}
+			if slices.ContainsFunc(pods, func(pod *model.Pod) bool { return slices.Contains(l.cluster.Ports(pod), port) }) {
+				continue
 			}
-			for n := range l.cluster.Nodes {
-				node := &l.cluster.Nodes[n]
-				if a, ok := nodeAddress(node); ok && !whole && m.Matches(a, nil, nil) {
-					l.found(Info, object(np), at, "Nothing, if the nodes are meant, and with them pods of the host network and what comes through NodePorts.",
-						"%s holds nodes of the cluster, as %s", block.CIDR, node.Name)
-					break
+			for _, pod := range pods {
+				service, target := l.cluster.Mistaken(pod, port)
+				if service == nil || policy.MatchesPorts(r.Ports, &pod.Pod, policy.Flow{Protocol: port.Protocol, Port: target}) {
+					continue
 				}
+				l.found(Warning, object(np), fmt.Sprintf("%s.ports[%d]", path, i), fmt.Sprintf("Give port %d.", target),
+					"%d is the port of Service %s/%s; its pods listen on %d, and policies see the pods' port: the rule does not allow it",
+					port.Number, service.Namespace, service.Name, target)
+				break
 			}
 		}
 	})

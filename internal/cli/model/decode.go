@@ -24,11 +24,24 @@ type item struct {
 type head struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        struct {
-		Namespace    string `json:"namespace"`
-		Name         string `json:"name"`
-		GenerateName string `json:"generateName"`
+		Namespace    scalar `json:"namespace"`
+		Name         scalar `json:"name"`
+		GenerateName scalar `json:"generateName"`
 	} `json:"metadata"`
 	Items json.RawMessage `json:"items"`
+}
+
+// scalar is a string or, in an object that is not read, what YAML takes a name such as y or 10 for.
+type scalar string
+
+// UnmarshalJSON never fails: objects that are read are decoded into their own types, which do.
+func (s *scalar) UnmarshalJSON(text []byte) error {
+	var out string
+	if json.Unmarshal(text, &out) != nil {
+		out = string(text)
+	}
+	*s = scalar(out)
+	return nil
 }
 
 var errNotObject = errors.New("not a Kubernetes object")
@@ -107,7 +120,7 @@ func (i *item) describe() string {
 	if name == "" && i.Metadata.GenerateName != "" {
 		name = i.Metadata.GenerateName + "*"
 	}
-	return i.Kind + " " + strings.TrimPrefix(i.Metadata.Namespace+"/"+name, "/")
+	return i.Kind + " " + strings.TrimPrefix(string(i.Metadata.Namespace+"/"+name), "/")
 }
 
 func (i *item) read() error {

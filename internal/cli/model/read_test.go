@@ -134,6 +134,12 @@ func TestPoliciesOfOtherEnginesAreNoted(t *testing.T) {
 	if len(c.Policies) != 1 || len(c.Notes) != 1 || c.Notes[0] != want {
 		t.Errorf("%d policies, %q", len(c.Policies), c.Notes)
 	}
+	// a name that YAML takes for a boolean or a number
+	c = mustRead(t, deny+"---\n{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: y}}\n"+
+		"---\n{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: 10, namespace: b}}\n")
+	if len(c.Notes) != 1 || c.Notes[0] != "not evaluated: AdminNetworkPolicy true, CiliumNetworkPolicy b/10" {
+		t.Errorf("%q", c.Notes)
+	}
 	// in the style of files, whose kind stands in plain sight
 	c = mustRead(t, "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata:\n  name: x\nspec: {endpointSelector: {}}\n---\n"+deny)
 	if len(c.Notes) != 1 || c.Notes[0] != "not evaluated: CiliumClusterwideNetworkPolicy x" {
