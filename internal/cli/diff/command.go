@@ -1,10 +1,12 @@
-// Package diff says what changes if manifests are applied.
+// Package diff shows the changes that applying manifests would make.
 package diff
 
 import (
 	"fmt"
 	"io"
+	"math/big"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,14 +21,18 @@ func New(env *command.Env) *cobra.Command {
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "diff -f NEW [--base OLD]",
-		Short: "Show what manifests would change: who gains and who loses which ports",
+		Short: "Show what manifests would change: which workloads gain or lose which ports",
 		Long: `Show what changes if these manifests are applied: policies that are added, changed and removed, and for each pair of workloads the
 ports that become reachable and those that are lost, exactly.
 
-They are compared with the live cluster, where nothing is removed unless --prune says that the manifests are all the policies of their
-namespaces; or with the manifests of --base, which they take the place of: a policy that is only there is removed.
+Addresses outside the cluster are compared too: all ranges into which the ipBlocks of both sides cut the address space, with the number of
+their addresses. Where pods have addresses that are not known, a change that an ipBlock decides is marked: give --pod-cidr.
 
-The exit code is 1 when something changes, so that a pipeline can stop for a person to look.`,
+The manifests are compared with the live cluster, where nothing is removed unless --prune states that they are all the policies of their
+namespaces; or with the manifests of --base, which they replace: a policy that is only there is removed. In a live cluster labels of a
+namespace that the manifests do not manage stay.
+
+The exit code is 1 when something changes, so that a pipeline can stop for a review.`,
 		Example: `  # What would this do to the cluster?
   kubectl kidoban diff -f new/
 
@@ -40,7 +46,7 @@ The exit code is 1 when something changes, so that a pipeline can stop for a per
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
 	cmd.Flags().StringArrayVar(&base, "base", nil, "Compare with these manifests instead of the live cluster; may be repeated.")
-	cmd.Flags().BoolVar(&prune, "prune", false, "Take policies as removed that are in the manifests' namespaces and not among them.")
+	cmd.Flags().BoolVar(&prune, "prune", false, "Count policies as removed that are in the manifests' namespaces and not in the manifests.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster on its own, too; may be repeated.")
 	_ = cmd.MarkFlagRequired("filename")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -66,17 +72,29 @@ The exit code is 1 when something changes, so that a pipeline can stop for a per
 		for _, text := range outside {
 			addr, err := netip.ParseAddr(text)
 			if err != nil {
-				return fmt.Errorf("--outside %s is no address", text)
+				return fmt.Errorf("--outside %s is not a valid address", text)
 			}
 			addresses = append(addresses, addr.Unmap())
 		}
-		d := model.NewDifference(before, after, unique(addresses)...)
+		d := &Report{Difference: model.NewDifference(before, after, unique(addresses)...)}
+		for _, note := range slices.Concat(before.Notes, manifests.Notes) {
+			if !slices.Contains(d.Notes, note) {
+				d.Notes = append(d.Notes, note)
+			}
+		}
 		if err := output.Print(env.Out, d, func(out io.Writer) { write(out, env.Paint(), d) }); err != nil {
 			return err
 		}
 		return command.Yes(d.Empty())
 	}
 	return cmd
+}
+
+// Report is the result of diff.
+type Report struct {
+	*model.Difference
+	// Notes are about the input, such as policies of other engines, which are not evaluated.
+	Notes []string `json:"notes,omitempty"`
 }
 
 func unique(addresses []netip.Addr) []netip.Addr {
@@ -91,7 +109,7 @@ func unique(addresses []netip.Addr) []netip.Addr {
 	return out
 }
 
-func write(out io.Writer, p command.Paint, d *model.Difference) {
+func write(out io.Writer, p command.Paint, d *Report) {
 	if d.Empty() {
 		fmt.Fprintln(out, "nothing changes")
 		return
@@ -118,6 +136,12 @@ func write(out io.Writer, p command.Paint, d *model.Difference) {
 }
 
 func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
+	var all []model.Workload
+	for _, pair := range pairs {
+		all = append(all, pair.From, pair.To)
+	}
+	name := model.Names(all)
+	depends := false
 	for _, side := range []struct {
 		head, sgr, sign string
 		of              func(model.Pair) model.PortSet
@@ -126,7 +150,11 @@ func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
 		{"are not reachable any more", command.Red, "-", func(p model.Pair) model.PortSet { return p.Lost }},
 	} {
 		t := &command.Table{Paint: p}
-		t.Head("", "FROM", "TO", "PORTS")
+		head := []string{"", "FROM", "TO", "PORTS"}
+		if slices.ContainsFunc(pairs, func(pair model.Pair) bool { return len(pair.Parts) > 0 && !side.of(pair).Empty() }) {
+			head = append(head, "ADDRESSES")
+		}
+		t.Head(head...)
 		n := 0
 		for _, pair := range pairs {
 			ports := side.of(pair)
@@ -138,11 +166,56 @@ func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
 			if pair.Some {
 				text += " (some pods)"
 			}
-			t.Add(command.Cell{SGR: side.sgr, Text: side.sign}, command.Cell{Text: pair.From.String()}, command.Cell{Text: pair.To.String()}, command.Cell{SGR: side.sgr, Text: text})
+			if pair.Depends {
+				text += " ?"
+				depends = true
+			}
+			t.Add(command.Cell{SGR: side.sgr, Text: side.sign}, command.Cell{Text: name(pair.From)}, command.Cell{Text: name(pair.To)},
+				command.Cell{SGR: side.sgr, Text: text}, command.Cell{Text: size(pair.Parts)})
 		}
 		if n > 0 {
 			fmt.Fprintf(out, "\n%s\n", p.Text(command.Bold, "Ports that "+side.head))
 			t.Write(out)
 		}
 	}
+	if depends {
+		fmt.Fprintln(out, "\n? depends on the address of a pod, which is not known: give --pod-cidr")
+	}
+}
+
+// size of ranges as text, such as "65,536" or "256 IPv4, 2^80 IPv6"; empty without ranges.
+func size(parts []model.Part) string {
+	ipv4, ipv6 := new(big.Int), new(big.Int)
+	for _, p := range parts {
+		n := ipv6
+		if p.First.Is4() {
+			n = ipv4
+		}
+		n.Add(n, p.Count())
+	}
+	switch total := new(big.Int).Add(ipv4, ipv6); {
+	case total.Sign() == 0:
+		return ""
+	case ipv4.Sign() > 0 && ipv6.Sign() > 0:
+		return fmt.Sprintf("%s IPv4, %s IPv6", count(ipv4), count(ipv6))
+	default:
+		return count(total)
+	}
+}
+
+// mostBits of a number that is written in full: enough for all IPv4 addresses.
+const mostBits = 33
+
+func count(n *big.Int) string {
+	if bits := n.BitLen(); bits > mostBits {
+		if n.TrailingZeroBits() == uint(bits-1) {
+			return fmt.Sprintf("2^%d", bits-1)
+		}
+		return fmt.Sprintf("more than 2^%d", bits-1)
+	}
+	digits := n.String()
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/cli/model"
 )
 
@@ -21,6 +23,22 @@ type options struct {
 	output                     *command.Output
 }
 
+// input is what a lab is made of.
+type input struct {
+	cluster *model.Cluster
+	matrix  model.MatrixOptions
+	// assumed are the cells whose verdict depends on addresses that the pods were given.
+	assumed map[cellKey]bool
+	// leftOut are addresses of ipBlocks that cannot be a host's.
+	leftOut []netip.Addr
+}
+
+// cellKey is a cell of the matrix.
+type cellKey struct {
+	from model.Workload
+	to   model.Column
+}
+
 // New is the command.
 func New(env *command.Env) *cobra.Command {
 	o := &options{}
@@ -28,14 +46,16 @@ func New(env *command.Env) *cobra.Command {
 		Use:   "lab -f DIR",
 		Short: "Try policies with real packets in the local kernel, without a cluster",
 		Long: `Try policies with real packets in the local kernel: the pods of the manifests become network namespaces, kidoban's resolver, compiler and
-BPF program put the policies in force as on a node, and every pair and port is connected. The matrix shows what was measured beside
-what the policies mean.
+BPF program put the policies in force as on a node, and every pair and port is connected. The matrix shows the measured verdicts beside
+the expected ones.
 
 It needs Linux 6.6 or newer and root, and nothing else. All that it makes is in namespaces of its own and gone when it ends, also when it is
 interrupted or killed.
 
+Pods of manifests have no addresses: they are given some, of --pod-cidr if there is one. A cell with a question mark depends on those.
+
 Of the replicas of a workload, which policies seldom tell apart, --replicas are made. Addresses outside the cluster are made for 192.0.2.1 and
-for every ipBlock and except that the policies name. Connections are TCP and UDP.`,
+for every ipBlock and except that the policies name, but for addresses that no host can have. Connections are TCP and UDP.`,
 		Example: `  # The examples of this repository
   sudo kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
@@ -64,16 +84,16 @@ for every ipBlock and except that the policies name. Connections are TCP and UDP
 }
 
 // read the cluster, with no more replicas than are wanted.
-func (o *options) read(ctx context.Context, env *command.Env) (*model.Cluster, model.MatrixOptions, error) {
-	m := model.MatrixOptions{Namespaces: o.namespaces}
+func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
+	in := &input{matrix: model.MatrixOptions{Namespaces: o.namespaces}}
 	if len(o.namespaces) > 0 {
 		*env.Config.Namespace = o.namespaces[0]
 	}
 	c, err := env.Cluster(ctx, o.source)
 	if err != nil {
-		return nil, m, err
+		return nil, err
 	}
-	c.FixAddresses()
+	in.cluster = c
 	count := map[model.Workload]int{}
 	var pods []model.Pod
 	for _, p := range c.Pods {
@@ -82,28 +102,105 @@ func (o *options) read(ctx context.Context, env *command.Env) (*model.Cluster, m
 		}
 	}
 	c.Pods = pods
+	if err := matrix.CheckNamespaces(c, o.namespaces); err != nil {
+		return nil, err
+	}
 	for _, text := range o.ports {
 		p, err := model.ParsePort(text)
 		if err != nil {
-			return nil, m, err
+			return nil, err
 		}
-		m.Ports = append(m.Ports, p)
+		in.matrix.Ports = append(in.matrix.Ports, p)
+	}
+	if err := o.addOutside(in); err != nil {
+		return nil, err
+	}
+	in.assumed = dependent(c.Matrix(in.matrix))
+	c.FixAddresses()
+	return in, nil
+}
+
+// dependent are the cells that depend on addresses which are not known.
+func dependent(m *model.Matrix) map[cellKey]bool {
+	out := map[cellKey]bool{}
+	for i, row := range m.Rows {
+		for j, column := range m.Columns {
+			if m.Cells[i][j] == model.Depends {
+				out[cellKey{row, column}] = true
+			}
+		}
+	}
+	return out
+}
+
+// addOutside adds the addresses outside the cluster: those asked for or, by default, those of the ipBlocks.
+func (o *options) addOutside(in *input) error {
+	pods := model.NewEvaluator(in.cluster)
+	add := func(a netip.Addr) {
+		if !slices.Contains(in.matrix.Outside, a) {
+			in.matrix.Outside = append(in.matrix.Outside, a)
+		}
 	}
 	for _, text := range o.outside {
 		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, m, fmt.Errorf("--outside %s is no address", text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("--outside %s is not a valid address", text)
+		case !canBeHost(a.Unmap()):
+			return fmt.Errorf("--outside %s cannot be the address of a host outside: give another", text)
+		case pods.PodAt(a.Unmap()) != nil:
+			return fmt.Errorf("--outside %s is the address of pod %s", text, pods.PodAt(a.Unmap()).Key())
 		}
-		m.Outside = append(m.Outside, a.Unmap())
+		add(a.Unmap())
 	}
-	if len(o.outside) == 0 {
-		m.Outside = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
-		if c.Addressing.IPv6 {
-			m.Outside = append(m.Outside, netip.MustParseAddr("2001:db8::1"))
+	if len(o.outside) > 0 {
+		return nil
+	}
+	defaults := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	if in.cluster.Addressing.IPv6 {
+		defaults = append(defaults, netip.MustParseAddr("2001:db8::1"))
+	}
+	for _, a := range append(defaults, model.Blocks(in.cluster.Policies)...) {
+		switch {
+		case pods.PodAt(a) != nil: // it is inside
+		case !canBeHost(a):
+			in.leftOut = append(in.leftOut, a)
+		default:
+			add(a)
 		}
-		m.Outside = append(m.Outside, model.Blocks(c.Policies)...)
-		e := model.NewEvaluator(c)
-		m.Outside = slices.DeleteFunc(m.Outside, func(a netip.Addr) bool { return e.PodAt(a) != nil }) // it is inside
 	}
-	return c, m, nil
+	return nil
+}
+
+// special are the blocks of which no host outside a node can have an address: packets to them are not forwarded.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// router is the address of the pods' gateway, as in Amazon's VPC CNI.
+var router = netip.MustParseAddr("169.254.1.1")
+
+func canBeHost(a netip.Addr) bool {
+	return a != router && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// notes about the input, and about the addresses that are left out.
+func (in *input) notes() []string { return append(slices.Clone(in.cluster.Notes), in.caveats()...) }
+
+func (in *input) caveats() []string {
+	if len(in.leftOut) == 0 {
+		return nil
+	}
+	var names []string
+	for _, a := range in.leftOut {
+		names = append(names, a.String())
+	}
+	return []string{"left out, as no host outside can have them: " + strings.Join(names, ", ")}
+}
+
+func (in *input) writeNotes(env *command.Env) {
+	for _, c := range in.caveats() {
+		fmt.Fprintln(env.ErrOut, c)
+	}
 }

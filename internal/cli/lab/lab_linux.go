@@ -36,7 +36,7 @@ type lab struct {
 
 func inside(ctx context.Context, env *command.Env, o *options) error {
 	begun := time.Now()
-	c, options, err := o.read(ctx, env)
+	in, err := o.read(ctx, env)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,16 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	if err := dataplane.Check(dataplane.Options{BPFFS: bpffs}); err != nil {
 		return err
 	}
-	l := &lab{cluster: c, table: &matrix.Table{Matrix: c.Matrix(options)}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}
-	if len(l.table.Rows) == 0 {
-		return errors.New("there are no pods in these manifests: give the workloads too")
+	c := in.cluster
+	l := &lab{cluster: c, table: &matrix.Table{Matrix: c.Matrix(in.matrix), Notes: in.notes()}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}
+	if len(c.Workloads()) == 0 {
+		return errors.New("these manifests have no pods with addresses of their own: give the workloads too")
+	}
+	l.table.Assumed = make([][]bool, len(l.table.Rows))
+	for i, row := range l.table.Rows {
+		for _, column := range l.table.Columns {
+			l.table.Assumed[i] = append(l.table.Assumed[i], in.assumed[cellKey{row, column}])
+		}
 	}
 	progress := func(format string, args ...any) {
 		if env.Interactive() {
@@ -57,7 +64,7 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	}
 	defer progress("")
 	progress("making network namespaces …")
-	if err := l.build(ctx, options.Outside); err != nil {
+	if err := l.build(ctx, in.matrix.Outside); err != nil {
 		return err
 	}
 	d, err := enforce(c, l.pods)
@@ -83,7 +90,8 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	if err := l.table.Print(env, o.output, width); err != nil {
 		return err
 	}
-	l.tell(env, wrong, time.Since(begun))
+	in.writeNotes(env)
+	l.summarize(env, wrong, time.Since(begun))
 	return command.Yes(len(wrong) == 0)
 }
 
@@ -222,16 +230,16 @@ func (l *lab) measure() (wrong []*probe) {
 	return wrong
 }
 
-func (l *lab) tell(env *command.Env, wrong []*probe, took time.Duration) {
+func (l *lab) summarize(env *command.Env, wrong []*probe, took time.Duration) {
 	for _, p := range wrong {
-		fmt.Fprintf(env.ErrOut, "%s → %s %s: answered %t, and the policies mean %t\n", p.source, p.to, p.protocol, p.answered, l.meant[p])
+		fmt.Fprintf(env.ErrOut, "%s → %s %s: answered %t, expected %t\n", p.source, p.to, p.protocol, p.answered, l.meant[p])
 	}
 	if l.sctp > 0 {
-		fmt.Fprintf(env.ErrOut, "SCTP is not measured: %d cells say what the policies mean, and nothing else\n", l.sctp)
+		fmt.Fprintf(env.ErrOut, "SCTP is not measured: %d cells have the expected verdict only\n", l.sctp)
 	}
 	if len(wrong) == 0 {
-		fmt.Fprintf(env.ErrOut, "%d connections between %d pods in %.1f s: all went as the policies mean\n", len(l.probes), len(l.pods), took.Seconds())
+		fmt.Fprintf(env.ErrOut, "%d connections between %d pods in %.1f s: all as expected\n", len(l.probes), len(l.pods), took.Seconds())
 		return
 	}
-	fmt.Fprintf(env.ErrOut, "%d of %d connections did not go as the policies mean\n", len(wrong), len(l.probes))
+	fmt.Fprintf(env.ErrOut, "%d of %d connections did not go as expected\n", len(wrong), len(l.probes))
 }

@@ -175,3 +175,45 @@ func words(pattern string) []string {
 	}
 	return out
 }
+
+// TestAsExpected runs manifests that need care: whatever the lab measures is what the policies demand.
+func TestAsExpected(t *testing.T) {
+	program := binary(t)
+	const client = "apiVersion: v1\nkind: Pod\nmetadata: {name: job, namespace: lab, labels: {app: job}}\nspec: {containers: [{name: c, ports: [{containerPort: 80}]}]}\n"
+	workload := func(kind, version, spec string) string {
+		return "---\napiVersion: " + version + "\nkind: " + kind + "\nmetadata: {name: job, namespace: lab}\nspec: " + spec + "\n"
+	}
+	template := func(app string) string {
+		return "template: {metadata: {labels: {app: " + app + "}}, spec: {restartPolicy: Never, containers: [{name: c, ports: [{containerPort: 80}]}]}}"
+	}
+	policy := func(spec string) string {
+		return "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np, namespace: lab}\nspec: " + spec + "\n"
+	}
+	for name, tc := range map[string]struct {
+		manifests string
+		args      []string
+		want      string
+	}{
+		"four kinds with one name": {client + workload("Job", "batch/v1", "{"+template("once")+"}") + workload("CronJob", "batch/v1", "{schedule: '0 1 * * *', jobTemplate: {spec: {"+template("hourly")+"}}}") +
+			workload("StatefulSet", "apps/v1", "{replicas: 2, "+template("kept")+"}") + policy("{podSelector: {matchExpressions: [{key: app, operator: In, values: [hourly, job]}]}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: once}}}]}]}"),
+			nil, "lab/job (CronJob)"},
+		"UDP to several addresses outside, of both families": {client + policy("{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.7/32}}, {ipBlock: {cidr: 198.51.100.9/32}}, {ipBlock: {cidr: '2001:db8:9::/64'}}], ports: [{port: 123, protocol: UDP}]}]}"),
+			[]string{"--port", "123/UDP", "--ip-families", "IPv4,IPv6"}, "2001:db8:9::1"},
+		"the default address in a block": {client + policy("{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.0.0.0/16}}, {ipBlock: {cidr: 192.0.2.1/32}}]}]}"), nil, "192.0.2.1"},
+		"addresses that no host has": {client + policy("{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [127.0.0.0/8, 224.0.0.0/4, 255.255.255.255/32]}}]}]}"),
+			nil, "left out, as no host outside can have them: 127.0.0.1, 255.255.255.255"},
+		"addresses of pods that are not known": {client + workload("Deployment", "apps/v1", "{"+template("api")+"}") + policy("{podSelector: {matchLabels: {app: job}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]}]}"),
+			nil, "depends on the address of a pod"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "in.yaml")
+			if err := os.WriteFile(file, []byte(tc.manifests), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(program, append([]string{"lab", "-f", file}, tc.args...)...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "all as expected") || !strings.Contains(string(out), tc.want) {
+				t.Errorf("%v, want %q in\n%s", err, tc.want, out)
+			}
+		})
+	}
+}

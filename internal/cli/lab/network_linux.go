@@ -14,7 +14,7 @@ import (
 )
 
 // gateway is the pods' router, as Amazon's VPC CNI has it: an address that no link bears, with a static neighbour.
-var gateway = map[bool]netip.Addr{true: netip.MustParseAddr("169.254.1.1"), false: netip.MustParseAddr("fe80::1")}
+var gateway = map[bool]netip.Addr{true: router, false: netip.MustParseAddr("fe80::1")}
 
 // A host is a network namespace behind a veth of the router, which is the process's own namespace.
 type host struct {

@@ -39,12 +39,15 @@ func (h *host) serve(ctx context.Context, ports []model.Port) error {
 				context.AfterFunc(ctx, func() { _ = l.Close() })
 				go answerTCP(l)
 			case policy.UDP:
-				c, err := net.ListenPacket("udp", address)
-				if err != nil {
-					return err
+				// of one socket for all addresses the answers would come from the first
+				for _, a := range h.addresses {
+					c, err := net.ListenPacket("udp", netip.AddrPortFrom(a, p.Number).String())
+					if err != nil {
+						return err
+					}
+					context.AfterFunc(ctx, func() { _ = c.Close() })
+					go answerUDP(c)
 				}
-				context.AfterFunc(ctx, func() { _ = c.Close() })
-				go answerUDP(c)
 			}
 		}
 		return nil

@@ -18,9 +18,11 @@ func New(env *command.Env) *cobra.Command {
 	var width int
 	cmd := &cobra.Command{
 		Use:   "matrix",
-		Short: "Show who reaches whom, by workload and port",
-		Long: `Show who reaches whom, as the policies mean it: each row is a workload that connects, each column a port of one that is connected to.
+		Short: "Show which workloads reach which, by port",
+		Long: `Show which workloads reach which by the policies: each row is a workload that connects, each column a port of a workload that receives.
 The pods of a workload are one row unless policies tell them apart (±).
+
+With -n the workloads of other namespaces are shown that policies allow to reach the namespace's, or to be reached from there.
 
 Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
 --outside adds addresses outside the cluster as rows and columns.`,
@@ -33,13 +35,13 @@ Columns are the ports that containers declare and Services send to; --port asks 
   # All that reach port 5432, for a spreadsheet
   kubectl kidoban matrix --port 5432 -o csv
 
-  # Real connections from the pods, beside what the policies mean
+  # Real connections from the pods, beside the expected verdicts
   kubectl kidoban matrix -n shop --probe`,
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd, "csv")
 	source := command.AddSource(cmd)
-	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace only; may be repeated. Default: all.")
+	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace, and its peers in others; may be repeated. Default: all.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
 	cmd.Flags().BoolVar(&probe, "probe", false, "Make real connections from the pods (exec), and mark what differs from the policies.")
@@ -65,7 +67,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		for _, text := range outside {
 			addr, err := netip.ParseAddr(text)
 			if err != nil {
-				return fmt.Errorf("--outside %s is no address", text)
+				return fmt.Errorf("--outside %s is not a valid address", text)
 			}
 			o.Outside = append(o.Outside, addr.Unmap())
 		}
@@ -73,9 +75,12 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		if err != nil {
 			return err
 		}
-		t := &Table{Matrix: cluster.Matrix(o)}
-		if len(t.Rows) == 0 {
-			return errors.New("no pods with addresses of their own are there to ask about")
+		if err := CheckNamespaces(cluster, namespaces); err != nil {
+			return err
+		}
+		t := &Table{Matrix: cluster.Matrix(o), Notes: cluster.Notes}
+		if len(cluster.Workloads()) == 0 {
+			return errors.New("there are no pods with addresses of their own")
 		}
 		if probe {
 			if err := t.probe(cmd.Context(), env, cluster); err != nil {
@@ -92,4 +97,18 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		return command.Yes(wrong == 0)
 	}
 	return cmd
+}
+
+// CheckNamespaces reports a namespace that has no pods which policies could apply to.
+func CheckNamespaces(c *model.Cluster, names []string) error {
+	have := map[string]bool{}
+	for _, w := range c.Workloads() {
+		have[w.Namespace] = true
+	}
+	for _, name := range names {
+		if !have[name] {
+			return fmt.Errorf("-n %s: that namespace has no pods with addresses of their own", name)
+		}
+	}
+	return nil
 }

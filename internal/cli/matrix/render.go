@@ -1,4 +1,4 @@
-// Package matrix shows who reaches whom, as policies mean it and, where it was probed, as it is.
+// Package matrix shows which workload reaches which, by the policies and, where connections were made, as measured.
 package matrix
 
 import (
@@ -17,6 +17,10 @@ type Table struct {
 	*model.Matrix
 	// Measured is as Cells; nil where nothing was probed, NotAsked for a cell that was not.
 	Measured [][]model.Verdict
+	// Assumed are the cells whose verdict depends on the address of a pod, which is not known and was assumed to be another.
+	Assumed [][]bool
+	// Notes are about the input, such as policies of other engines, which are not evaluated.
+	Notes []string
 	// differs are the cells, by row and column, of which a connection went otherwise than is meant for its pods.
 	differs map[[2]int]bool
 }
@@ -30,6 +34,8 @@ type Cell struct {
 	Port     uint16        `json:"port"`
 	Verdict  model.Verdict `json:"verdict"`
 	Measured string        `json:"measured,omitempty"`
+	// Assumed: the verdict depends on the address of a pod, which is not known and was assumed.
+	Assumed bool `json:"assumed,omitempty"`
 }
 
 // Cells in the order of rows and columns, without those that there is nothing to ask about.
@@ -44,13 +50,14 @@ func (t *Table) cells() []Cell {
 			if t.Measured != nil {
 				c.Measured = t.Measured[i][j].String()
 			}
+			c.Assumed = t.Assumed != nil && t.Assumed[i][j]
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-// Wrong counts the cells that went otherwise than policies mean, and Asked those that were probed.
+// Wrong counts the cells where the measured verdict is not the expected one, and all cells that were probed.
 func (t *Table) Wrong() (wrong, asked int) {
 	for i := range t.Measured {
 		for j, measured := range t.Measured[i] {
@@ -73,7 +80,10 @@ func (t *Table) Print(env *command.Env, output *command.Output, width int) error
 	}
 	return output.Print(env.Out, struct {
 		Cells []Cell `json:"cells"`
-	}{t.cells()}, func(out io.Writer) { t.draw(out, env.Paint(), width) })
+		// NotShown is the number of workloads of other namespaces that are left out.
+		NotShown int      `json:"notShown,omitempty"`
+		Notes    []string `json:"notes,omitempty"`
+	}{t.cells(), t.Left, t.Notes}, func(out io.Writer) { t.draw(out, env.Paint(), width) })
 }
 
 func (t *Table) csv(out io.Writer) error {
@@ -96,32 +106,50 @@ func (t *Table) csv(out io.Writer) error {
 
 func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	g := &command.Grid{Paint: p, Width: width}
+	all := slices.Clone(t.Rows)
+	for _, c := range t.Columns {
+		all = append(all, c.Workload)
+	}
+	name := model.Names(all)
 	for _, row := range t.Rows {
-		g.Rows = append(g.Rows, row.String())
+		g.Rows = append(g.Rows, name(row))
 	}
 	for _, c := range t.Columns {
-		g.Columns = append(g.Columns, command.GridColumn{Group: c.Workload.String(), Name: c.Port.String()})
+		g.Columns = append(g.Columns, command.GridColumn{Group: name(c.Workload), Name: c.Port.String()})
 	}
+	assumed := false
 	g.Cell = func(i, j int) command.Cell {
-		meant := mark(t.Cells[i][j])
-		if t.Measured == nil || t.Measured[i][j] == model.NotAsked {
-			return meant
+		cell := t.cell(i, j)
+		if t.Assumed != nil && t.Assumed[i][j] {
+			assumed = true
+			cell.Text += "?"
 		}
-		if measured := mark(t.Measured[i][j]); measured != meant {
-			return command.Cell{SGR: command.Alarm, Text: measured.Text + "≠" + meant.Text}
-		}
-		return command.Cell{SGR: meant.SGR, Text: meant.Text + "=" + meant.Text}
+		return cell
 	}
 	g.Write(out)
 	fmt.Fprintln(out)
-	fmt.Fprintf(out, "rows connect to columns: %s allowed   %s refused   %s not the same for all pods (explain tells)   %s nothing to ask\n",
+	fmt.Fprintf(out, "rows connect to columns: %s allowed   %s denied   %s not the same for all pods (explain shows which)   %s no connection to ask about\n",
 		p.Text(command.Green, "✔"), p.Text(command.Red, "✘"), p.Text(command.Yellow, "±"), p.Text(command.Dim, "·"))
-	if slices.ContainsFunc(t.Cells, func(row []model.Verdict) bool { return slices.Contains(row, model.Depends) }) {
+	if assumed || slices.ContainsFunc(t.Cells, func(row []model.Verdict) bool { return slices.Contains(row, model.Depends) }) {
 		fmt.Fprintf(out, "%s depends on the address of a pod, which is not known: give --pod-cidr\n", p.Text(command.Yellow, "?"))
 	}
 	if t.Measured != nil {
-		fmt.Fprintf(out, "measured=meant; a difference is %s\n", p.Text(command.Alarm, "✔≠✘"))
+		fmt.Fprintf(out, "measured=expected; a difference is %s\n", p.Text(command.Alarm, "✔≠✘"))
 	}
+	if t.Left > 0 {
+		fmt.Fprintf(out, "%d workloads of other namespaces are not shown: they connect only where no policy isolates\n", t.Left)
+	}
+}
+
+func (t *Table) cell(i, j int) command.Cell {
+	expected := mark(t.Cells[i][j])
+	if t.Measured == nil || t.Measured[i][j] == model.NotAsked {
+		return expected
+	}
+	if measured := mark(t.Measured[i][j]); measured != expected {
+		return command.Cell{SGR: command.Alarm, Text: measured.Text + "≠" + expected.Text}
+	}
+	return command.Cell{SGR: expected.SGR, Text: expected.Text + "=" + expected.Text}
 }
 
 func mark(v model.Verdict) command.Cell {

@@ -15,6 +15,9 @@ type Matrix struct {
 	Columns []Column
 	// Cells by row and column.
 	Cells [][]Verdict
+	// Left is the number of workloads of other namespaces that are left out: they reach the pods shown, or are reached, only where no policy
+	// isolates those.
+	Left int
 }
 
 // Column is a port of a workload.
@@ -25,7 +28,7 @@ type Column struct {
 
 // MatrixOptions say what a matrix shows.
 type MatrixOptions struct {
-	// Namespaces that the rows and columns are of; none: all.
+	// Namespaces that the rows and columns are of, beside the workloads of others that policies let these reach or be reached by; none: all.
 	Namespaces []string
 	// Ports of each column's workload; none: those that it declares.
 	Ports []Port
@@ -38,23 +41,42 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 	r := NewReach(c, c.ofFamilies(o.Outside)...)
 	m := &Matrix{}
 	ports := c.portsByWorkload()
+	asked := func(w Workload) []Port {
+		out := o.Ports
+		if len(out) == 0 {
+			out = ports[w]
+		}
+		if w.Kind == "Address" && len(out) == 0 {
+			out = c.egressPorts(netip.MustParseAddr(w.Name))
+		}
+		if len(out) == 0 {
+			out = []Port{OtherPort}
+		}
+		return out
+	}
+	inside := func(w Workload) bool {
+		return w.Kind == "Address" || len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, w.Namespace)
+	}
+	var own []Workload
 	for _, w := range r.Workloads() {
-		if w.Namespace != "" && len(o.Namespaces) > 0 && !slices.Contains(o.Namespaces, w.Namespace) {
-			continue
+		if inside(w) && w.Kind != "Address" {
+			own = append(own, w)
 		}
-		m.Rows = append(m.Rows, w)
-		asked := o.Ports
-		if len(asked) == 0 {
-			asked = ports[w]
+	}
+	for _, w := range r.Workloads() {
+		from, to := inside(w), inside(w)
+		if !from {
+			if from, to = r.letIn(w, own, asked), r.letOut(w, own, asked(w)); !from && !to {
+				m.Left++
+			}
 		}
-		if w.Kind == "Address" && len(asked) == 0 {
-			asked = c.egressPorts(netip.MustParseAddr(w.Name))
+		if from {
+			m.Rows = append(m.Rows, w)
 		}
-		if len(asked) == 0 {
-			asked = []Port{OtherPort}
-		}
-		for _, p := range asked {
-			m.Columns = append(m.Columns, Column{w, p})
+		if to {
+			for _, p := range asked(w) {
+				m.Columns = append(m.Columns, Column{w, p})
+			}
 		}
 	}
 	m.Cells = make([][]Verdict, len(m.Rows))
@@ -66,10 +88,33 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		from := r.groups[row]
 		m.Cells[i] = make([]Verdict, len(m.Columns))
 		for j, column := range m.Columns {
-			m.Cells[i][j] = from.verdict(targets[j], column.Port)
+			if inside(row) || inside(column.Workload) {
+				m.Cells[i][j] = from.verdict(targets[j], column.Port)
+			}
 		}
 	}
 	return m
+}
+
+// letIn reports whether a policy lets a workload reach one of these.
+func (r *Reach) letIn(w Workload, own []Workload, ports func(Workload) []Port) bool {
+	return slices.ContainsFunc(own, func(to Workload) bool {
+		return r.Isolated(to)[policy.Ingress] != Denied && r.reaches(w, to, ports(to))
+	})
+}
+
+// letOut reports whether a policy lets one of these reach a workload.
+func (r *Reach) letOut(w Workload, own []Workload, ports []Port) bool {
+	return slices.ContainsFunc(own, func(from Workload) bool {
+		return r.Isolated(from)[policy.Egress] != Denied && r.reaches(from, w, ports)
+	})
+}
+
+func (r *Reach) reaches(from, to Workload, ports []Port) bool {
+	return slices.ContainsFunc(ports, func(p Port) bool {
+		v := r.Verdict(from, to, p)
+		return v != NotAsked && v != Denied
+	})
 }
 
 // ofFamilies leaves out addresses of families that no pod has.

@@ -76,7 +76,7 @@ func TestInputThatCannotBeRead(t *testing.T) {
 		"apiVersion: networking.k8s.io/v1\nkind: networkpolicy\nmetadata: {name: a}\nspec: {}":        `no kind "networkpolicy"`,
 		"apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {}}": `no kind "Deployment" in version "extensions/v1beta1"`,
 		"apiVersion: batch/v1beta1\nkind: CronJob\nmetadata: {name: a}\nspec: {}":                     `no kind "CronJob" in version "batch/v1beta1"`,
-		"apiVersion: v1\nkind: Pod\nmetadata: {name: y}":                                              "document 1: json: cannot unmarshal bool",
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: y}":                                              "document 1: Pod true: json: cannot unmarshal bool",
 		// keys that occur twice, as text and as JSON
 		deny + "kind: ConfigMap\n": `line 5: duplicate field "kind"`,
 		strings.Replace(deny, "policyTypes: [Ingress]", "ingress: [{}], ingress: []", 1):                                                                          `duplicate field "ingress"`,
