@@ -107,10 +107,8 @@ type Write[K comparable, V any] struct {
 	Delete bool
 }
 
-// Changes are the writes that take the maps from one state to the next. They are to be made field by field in the order of the
-// fields, and each field's in its own order: what is referred to comes before what refers to it, and a longer prefix before
-// the shorter one that it was a part of. Then a pod goes from its old policies to its new ones at one moment, and an address from
-// its old groups to its new ones; no packet is decided by a part of either.
+// Changes are the writes that take the maps from one state to the next. The fields stand in the order in which the writes
+// are made; dataplane.Changes defines that order and the reasons for it.
 type Changes struct {
 	// GoneInterfaces include those that come back, with other pods, in Interfaces.
 	GoneInterfaces []uint32

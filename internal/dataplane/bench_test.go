@@ -77,8 +77,9 @@ func BenchmarkFirstPacket(b *testing.B) {
 	}
 }
 
-// BenchmarkEstablished is of real packets of one flow, each of which passes ours and two empty programs on the same hook, one
-// before it and one after it: who comes first waits for the packet's cache lines. The kernel's bookkeeping adds the same to each.
+// BenchmarkEstablished is of real packets of one flow, each of which passes ours and two empty programs on
+// the same hook, one before it and one after it: who comes first waits for the packet's cache lines. The
+// kernel's bookkeeping adds the same to each.
 func BenchmarkEstablished(b *testing.B) {
 	n := newNode(b, dataplane.Options{})
 	client, server := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

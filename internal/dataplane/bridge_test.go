@@ -12,8 +12,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Two pods of one bridge: their packets come by the hook through br_netfilter, and with them neighbour discovery, which no
-// policy can speak of.
+// Two pods of one bridge: their packets come by the hook through br_netfilter, and with them neighbour
+// discovery, which no policy can speak of.
 func TestBridge(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("bridge/bridge-nf-call-iptables", "1")

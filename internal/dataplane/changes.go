@@ -8,8 +8,9 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// Changes are writes to the maps, in the form that the kernel has. Diff makes them from a comparison, and Apply from what the compiler says.
-// Each key of a map is put or deleted once, except that an interface may be deleted and then put.
+// Changes are writes to the maps, in the form that the kernel has. Diff makes them from a comparison, and
+// Apply from the compiler's changes. Each key of a map is put or deleted once, except that an interface may
+// be deleted and then put.
 type Changes struct {
 	pods       mapChanges[bpf.FilterAddress, bpf.FilterPod]
 	addresses  mapChanges[bpf.FilterAddress, uint32]
@@ -45,17 +46,18 @@ type store[K, V comparable] interface {
 	delete(K) error
 }
 
-// write makes the changes. Nothing else in this package decides in which order maps are written. The order has three rules:
+// write makes the changes. Nothing else decides in which order maps are written. The order has three rules:
 //
-//   - An entry is put before the entries that refer to it, and deleted after them: pods refer to rows by their sets, addresses and networks to
-//     rows by their classes, rows to port lists.
-//   - An address moves from its old class to its new one in one write: its own entry is put before the networks change and deleted after they
-//     have; longer networks are put before shorter ones, and deleted after them. All classes are up to date before pods move to
-//     other sets.
-//   - Interfaces whose pods change are taken out before and put in after: a pod's own interface admits that pod's addresses only.
+//   - An entry is put before entries that refer to it, and deleted after them. Pods refer to rows by their
+//     sets, addresses and networks refer to rows by their classes, and rows refer to port lists.
+//   - An address moves from its old class to its new one in one write. Its own entry is put before the networks
+//     change and deleted after they have; longer networks are put before shorter ones, and deleted after them.
+//     All addresses move before any pod moves to another set.
+//   - An interface whose pods change is taken out before they do and put in after: a pod's own interface admits
+//     that pod's addresses only.
 //
-// So a packet meanwhile is judged by all of the old policies of a pod or by all of the new ones, and its peer by all of the old groups or all of the
-// new ones. The first error ends it; every write is idempotent.
+// So at any moment a packet is judged by all of a pod's old policies or by all of its new ones, and its peer by
+// all of the old groups or by all of the new ones. The first error ends it; every write is idempotent.
 func (c *Changes) write(t target) error {
 	// A prefix's length counts the same in both families of one trie.
 	slices.SortFunc(c.networks.puts, func(a, b entry[bpf.FilterNetworkKey, uint32]) int {
@@ -102,7 +104,7 @@ func (c *mapChanges[K, V]) deleteFrom(s store[K, V]) error {
 	return nil
 }
 
-// encodeChanges turns what the compiler says changed into writes.
+// encodeChanges turns the compiler's changes into writes.
 func encodeChanges(c *compiler.Changes) Changes {
 	return Changes{
 		pods:       encodeMap(&podForm, c.Pods, nil),

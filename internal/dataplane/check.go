@@ -6,9 +6,9 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 )
 
-// Check looks whether this node has what a Dataplane needs, in the calling thread's network namespace, and changes nothing.
-// The error joins all that is missing, each with the way out. Connection tracking itself is switched on, and if it cannot
-// be the node is rejected, by Attach.
+// Check reports what this node lacks for a Dataplane, in the calling thread's network namespace, and changes
+// nothing. The error joins all that is missing, each with the way out. Attach switches connection tracking
+// on, and fails if that fails.
 func Check(opts Options) error { return inspect.Check(opts.withDefaults().BPFFS, tryLoad) }
 
 // tryLoad loads the program with the smallest maps, and lets go of it.

@@ -9,8 +9,8 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
-// Cleanup takes away everything that agents left on this node: links, pins and the table in nftables. Flows are not judged
-// any more after it. It does what can be done, returns all errors, and may be repeated.
+// Cleanup removes everything that agents left on this node: links, pins and the table in nftables. Flows are
+// not judged any more after it. It does what can be done, returns all errors, and may be repeated.
 func Cleanup(bpffs string) error {
 	if bpffs == "" {
 		bpffs = DefaultBPFFS

@@ -20,7 +20,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A contender is a node with a way of its own to say the same: a pod may be reached by some addresses on ports from 1024 on.
+// A contender is a node with a way of its own to say the same: a pod may be reached by some addresses on
+// ports from 1024 on.
 type contender struct {
 	*node
 	name                   string
@@ -29,7 +30,8 @@ type contender struct {
 	times                  []float64 // ns, of each packet of a round, or each round trip
 }
 
-// contenders are nothing at all, a program that accepts everything, nftables and kidoban, each on a node of its own, with conntrack on.
+// contenders are nothing at all, a program that accepts everything, nftables and kidoban, each on a node of
+// its own, with conntrack on.
 func contenders(b *testing.B, peers int) []*contender {
 	b.Helper()
 	out := []*contender{
@@ -93,11 +95,12 @@ func (c *contender) sink() {
 	(&node{Namespace: c.server.Namespace, t: c.t}).nft("table inet sink { chain in { type filter hook prerouting priority -400; meta l4proto udp drop; }; }")
 }
 
-// packetsOfARound are sent one after the other by one thread, which the kernel has do all of the forwarding. They take less than a time slice.
+// packetsOfARound are sent one after the other by one thread, which the kernel has do all of the forwarding.
+// They take less than a time slice.
 const packetsOfARound = 200
 
-// race has the contenders take turns, in another order each time, and reports for each the first quartile of its rounds: others use the
-// machine too, and take from some.
+// race has the contenders take turns, in another order each time, and reports for each the first quartile of
+// its rounds: others use the machine too, and take from some.
 func race(b *testing.B, cs []*contender, unit string, round func(i int, c *contender) float64) {
 	b.Helper()
 	for i := 0; b.Loop(); i++ {
@@ -132,8 +135,8 @@ func sender(b *testing.B, p *netnstest.Pod) int {
 	return fd
 }
 
-// BenchmarkPackets is of real packets from a pod, through the node, to a pod that throws them away: of one established flow, first packets of
-// ever new flows that are accepted, and packets that are refused.
+// BenchmarkPackets is of real packets from a pod, through the node, to a pod that throws them away: of one
+// established flow, first packets of ever new flows that are accepted, and packets that are refused.
 func BenchmarkPackets(b *testing.B) {
 	for _, peers := range []int{1, 100, 10_000, 100_000} {
 		cs := contenders(b, peers)
@@ -195,7 +198,8 @@ func BenchmarkPackets(b *testing.B) {
 	}
 }
 
-// BenchmarkConnections is of TCP as programs use it: one request and its answer on an open connection, and a connection from SYN to FIN.
+// BenchmarkConnections is of TCP as programs use it: one request and its answer on an open connection, and a
+// connection from SYN to FIN.
 func BenchmarkConnections(b *testing.B) {
 	cs := contenders(b, 100)
 	conns := map[*contender]net.Conn{}
@@ -268,7 +272,8 @@ func hosts(n int) []netip.Prefix {
 	return out
 }
 
-// BenchmarkOneAddress joins a group of 10,000 that 50 policies on 110 pods use: compiled, and written to the kernel.
+// BenchmarkOneAddress joins a group of 10,000 that 50 policies on 110 pods use: compiled, and written to the
+// kernel.
 func BenchmarkOneAddress(b *testing.B) {
 	members := hosts(10_000)
 	c := under50(members)
@@ -306,7 +311,8 @@ func BenchmarkNodeFromNothing(b *testing.B) {
 	}
 }
 
-// BenchmarkMemoryOfAnAddress is what the kernel takes for one more address of a group, and for the empty map, of the default size.
+// BenchmarkMemoryOfAnAddress is what the kernel takes for one more address of a group, and for the empty map,
+// of the default size.
 func BenchmarkMemoryOfAnAddress(b *testing.B) {
 	const n = 100_000
 	memory := func(d *dataplane.Dataplane) float64 {

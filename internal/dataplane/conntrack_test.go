@@ -18,8 +18,9 @@ func (n *node) flush() {
 	n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }
 
-// Conntrack belongs to the node's operators too. Whatever they do to it, nothing passes that may not, and what may goes on with its
-// client's next packet: until then a server's packet opens a flow of its own, which an isolated client does not let in.
+// Conntrack belongs to the node's operators too. Whatever they do to it, nothing passes that may not, and
+// what may goes on with its client's next packet: until then a server's packet opens a flow of its own, which
+// an isolated client does not let in.
 func TestConntrackInOthersHands(t *testing.T) {
 	for name, sysctls := range map[string][]string{
 		"as it is":                     nil,

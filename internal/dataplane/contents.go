@@ -7,8 +7,9 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// Contents are the entries of the maps that compiler.Maps describes, as plain data in the form that the kernel has: they can hold any
-// entry that another process may have written, also one that compiler.Maps cannot express.
+// Contents are the entries of the maps that compiler.Maps describes, as plain data in the form that the
+// kernel has: they can hold any entry that another process may have written, also one that compiler.Maps
+// cannot express.
 type Contents struct {
 	Pods       map[bpf.FilterAddress]bpf.FilterPod
 	Addresses  map[bpf.FilterAddress]uint32
@@ -18,16 +19,17 @@ type Contents struct {
 	Interfaces map[uint32]bpf.FilterInterface
 }
 
-// form is how the entries of one field of compiler.Maps, K and V, are written in a map, RK and RV.
+// form is how the entries of one field of compiler.Maps, K and V, look in a BPF map, RK and RV.
 type form[K comparable, V any, RK, RV comparable] struct {
 	encodeKey   func(K) RK
 	decodeKey   func(RK) K
 	encodeValue func(V) RV
 	decodeValue func(RV) V
 
-	// valid reports whether a packet can have such a key; no entry is written for a key that none can have. nil: all are valid.
+	// valid reports whether a packet can have such a key; no entry is written for a key that none can have.
+	// nil: all are valid.
 	valid func(K) bool
-	// standing are entries that the map has with these values when the tables lack them.
+	// standing are entries that the map has with these values when compiler.Maps lack them.
 	standing map[K]V
 }
 
@@ -55,7 +57,7 @@ var (
 	}
 )
 
-// value is what a map should hold under a key of the tables.
+// value is what a map should hold under a key of the compiler's.
 func (f *form[K, V, RK, RV]) value(want map[K]V, k K) (V, bool) {
 	if v, ok := want[k]; ok {
 		return v, f.valid == nil || f.valid(k)

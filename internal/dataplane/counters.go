@@ -22,7 +22,8 @@ type Counters struct {
 	Judged []Counter
 	// LostEvents did not fit in the ring. Their packets are among Repeats.
 	LostEvents uint64
-	// UnlistedPackets should be in an event or among Repeats and are in neither: there was no room for another key.
+	// UnlistedPackets should be in an event or among Repeats and are in neither: there was no room for
+	// another key.
 	UnlistedPackets uint64
 	// UnattributedHits are judged packets that RuleHits has no room for.
 	UnattributedHits uint64

@@ -15,13 +15,14 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Cut ends flows that are not allowed any more. conntrack forgets them, so that the client's next packet is judged anew, as
-// a packet that opens a flow. For as long as hold, the server's next packets do not open them from its side; what is a flow of
-// its own, such as a TCP SYN between the same ports, is judged as ever. Should the client's packets be allowed again meanwhile, the
-// first of them opens the flow and the server's pass as replies.
+// Cut ends flows that are not allowed any more. conntrack forgets them, so that the client's next packet is
+// judged anew, as a packet that opens a flow. Until hold has passed, the server's next packets do not open
+// them from its side; a flow of its own, such as a TCP SYN between the same ports, is judged as ever. Should
+// the client's packets be allowed again meanwhile, the first of them opens the flow and the server's pass as
+// replies.
 //
-// That a flow is gone already is no error. Flows that stay allowed must not be cut: without conntrack's entry the replies of
-// those that go through NAT would reset them.
+// That a flow is gone already is no error. Flows that stay allowed must not be cut: without conntrack's entry
+// the replies of those that go through NAT would reset them.
 //
 // The network namespace is that of the calling thread.
 func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
@@ -72,7 +73,8 @@ func (d *Dataplane) revoke(flows []conntrack.Flow, until uint64) error {
 	return nil
 }
 
-// replyKey is how the program knows what a flow's server sends: of some protocols it reads no ports, though conntrack does.
+// replyKey is the program's key for packets of a flow's server. The program reads no ports of some protocols
+// of which conntrack does.
 func replyKey(f *conntrack.Flow) bpf.FilterRevokedKey {
 	k := bpf.FilterRevokedKey{
 		Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()), Protocol: uint8(f.Protocol),
@@ -83,7 +85,8 @@ func replyKey(f *conntrack.Flow) bpf.FilterRevokedKey {
 	return k
 }
 
-// inheritRevoked takes over what older generations hold off. Those of a form that this program does not know are left.
+// inheritRevoked takes over what older generations hold off. Those of a form that this program does not know
+// are left.
 func (d *Dataplane) inheritRevoked(generation string) error {
 	path := filepath.Join(generation, bpf.FilterMapRevoked)
 	old, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})

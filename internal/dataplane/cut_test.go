@@ -51,7 +51,8 @@ func TestTheProgramsKeyOfACutFlow(t *testing.T) {
 	}
 }
 
-// serve takes one flow of "tcp" or "udp" in a pod and hands over the server's end after its first message, to be used for pushing.
+// serve takes one flow of "tcp" or "udp" in a pod and hands over the server's end after its first message, to
+// be used for pushing.
 func serve(t testing.TB, p *netnstest.Pod, network string, port uint16) <-chan net.Conn {
 	t.Helper()
 	accepted := make(chan net.Conn, 1)

@@ -19,7 +19,8 @@ type Dataplane struct {
 	maps    kernelMaps
 	repeats *events.Repeats
 
-	// The locks are taken in this order: syncMu, mu. Neither attachMu nor the lock of repeats is held together with another.
+	// The locks are taken in this order: syncMu, mu. Neither attachMu nor the lock of repeats is held
+	// together with another.
 
 	// syncMu makes one Sync or FailClosed wait for the other.
 	syncMu sync.Mutex
@@ -34,8 +35,8 @@ type Dataplane struct {
 	links    map[string]link.Link // by the name of the pin
 }
 
-// New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. What it takes is gone
-// with Close, or with the process, if Attach was not called.
+// New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. Without
+// Attach, Close or the end of the process releases all of it.
 func New(opts Options) (*Dataplane, error) {
 	opts = opts.withDefaults()
 	objs, err := load(opts)
@@ -54,7 +55,7 @@ func New(opts Options) (*Dataplane, error) {
 	return d, nil
 }
 
-// Close lets go of the generation in this process. If it is attached it goes on judging, by its pins.
+// Close releases the generation in this process. An attached generation goes on judging: its pins keep it.
 func (d *Dataplane) Close() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
@@ -110,9 +111,9 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 	}
 	objs := &bpf.FilterObjects{}
 	if err := spec.LoadAndAssign(objs, nil); err != nil {
-		var refused *ebpf.VerifierError
-		if errors.As(err, &refused) {
-			return nil, fmt.Errorf("load the BPF program: %+v", refused)
+		var rejected *ebpf.VerifierError
+		if errors.As(err, &rejected) {
+			return nil, fmt.Errorf("load the BPF program: %+v", rejected)
 		}
 		return nil, fmt.Errorf("load the BPF program and its maps: %w", err)
 	}

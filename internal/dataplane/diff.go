@@ -5,7 +5,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// Diff returns the changes that make maps with the contents have hold exactly what want says.
+// Diff returns the changes that make maps with the contents have equal to want.
 func Diff(have *Contents, want *compiler.Maps) Changes {
 	c, _ := diff(have, want, func() error { return nil })
 	return c
@@ -14,7 +14,8 @@ func Diff(have *Contents, want *compiler.Maps) Changes {
 // diffBatch is how many entries diff compares between two calls of between. A variable for tests.
 var diffBatch = 1024
 
-// diff is Diff in parts: it calls between now and then, which may change want. What it has changed is outdated in the result.
+// diff is Diff in parts: it calls between now and then, which may change want. What it has changed is
+// outdated in the result.
 func diff(have *Contents, want *compiler.Maps, between func() error) (c Changes, err error) {
 	n := 0
 	part := func() error {
@@ -81,8 +82,8 @@ func (c *mapChanges[K, V]) putMissing(have map[K]V, k K, v V) {
 	}
 }
 
-// renewInterfaces takes out every interface whose pods change, to be put in again after they have: no pod is to be denied its own address because
-// its interface is known before the address is.
+// renewInterfaces takes out every interface whose pods change, to be put in again after they have: no pod is
+// to be denied its own address because its interface is known before the address is.
 func (c *Changes) renewInterfaces(have *Contents) {
 	changing := map[uint32]bool{}
 	for _, p := range c.pods.puts {

@@ -58,7 +58,8 @@ func sameTables(a, b *compiler.Maps) bool {
 		maps.Equal(a.Rows, b.Rows) && maps.Equal(a.Ports, b.Ports) && maps.Equal(a.Interfaces, b.Interfaces)
 }
 
-// Whatever the maps hold, the changes make them hold what they should, also if some of the writes fail and Diff is asked again.
+// Whatever the maps hold, the changes make them hold what they should, also if some of the writes fail and
+// Diff is asked again.
 func TestDiffMakesAnyContentsEqual(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -103,8 +104,9 @@ func decideAll(t *compiler.Maps, flows []policy.Flow) []snapshot {
 	return out
 }
 
-// After each single write every flow is decided as before the changes or as after them, by the same rule. Where groups and pods change at
-// once it may be decided by the old policies with the new groups; by the new policies with the old groups it is not.
+// After each single write every flow is decided as before the changes or as after them, by the same rule.
+// Where groups and pods change at once it may be decided by the old policies with the new groups; by the new
+// policies with the old groups it is not.
 func TestNoWriteLeavesHalfAPolicy(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -209,7 +211,8 @@ func (w *world) changePod() {
 // address is one of 100.
 func (w *world) address() netip.Addr { return netip.AddrFrom4([4]byte{10, 1, 0, byte(w.r.IntN(100))}) }
 
-// A Sync goes on while changes are applied: it counts none of them as drift and reverts none, whatever it has read before.
+// A Sync goes on while changes are applied: it counts none of them as drift and reverts none, whatever it has
+// read before.
 func TestSyncBesideApply(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -9,13 +9,13 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// From the tables' keys and values to the bytes of bpf/tables.h, and back.
+// Conversions between the keys and values of compiler.Maps and the structs of bpf/maps.h.
 
 // mappedBits are what the keys of IPv4 have before the address: ::ffff:0:0/96.
 const mappedBits = 96
 
-// onWire reports whether an address of a packet can be a. IPv6 packets with IPv4-mapped addresses are dropped, so an
-// entry for one would only be mistaken for the IPv4 address.
+// onWire reports whether an address of a packet can be a. IPv6 packets with IPv4-mapped addresses are
+// dropped, so an entry for one would only be mistaken for the IPv4 address.
 func onWire(a netip.Addr) bool { return !a.Is4In6() }
 
 func encodeAddr(a netip.Addr) bpf.FilterAddress { return bpf.EncodeAddress(a) }
@@ -95,7 +95,7 @@ func decodeDecision(v bpf.FilterDecision) compiler.Decision {
 	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Rule)}
 }
 
-// portKeyBits are the bits of a port key that always count: table, protocol and the byte after it.
+// portKeyBits are the bits of a port key that always count: port list, protocol and the byte after it.
 const portKeyBits = 32 + 8 + 8
 
 func encodePort(k compiler.PortKey) bpf.FilterPortKey {

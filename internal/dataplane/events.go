@@ -7,14 +7,15 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
-// Events calls handle for every event until the context is done, which is no error. There is one reader at a time; what
-// handle does not take fast enough is lost and counted. Which verdicts become events is Options.Events.
+// Events calls handle for every event until the context is done, which is no error. There is one reader at a
+// time; what handle does not take fast enough is lost and counted. Which verdicts become events is
+// Options.Events.
 func (d *Dataplane) Events(ctx context.Context, handle func(events.Event)) error {
 	return events.Read(ctx, d.objs.Events, handle)
 }
 
-// Repeats returns what was counted in place of further events since the last call. Each packet is in one event of Events or of
-// Repeats, unless Counters.UnlistedPackets says otherwise.
+// Repeats returns what was counted in place of further events since the last call. Each packet is in one
+// event of Events or of Repeats, except those that Counters.UnlistedPackets counts.
 func (d *Dataplane) Repeats() ([]events.Event, error) { return d.repeats.Read() }
 
 // eventPace is the program's event_pace and event_ahead, in nanoseconds.

@@ -49,7 +49,8 @@ func NewContents() *Contents {
 	}
 }
 
-// Write makes the changes on contents as on the kernel's maps, and calls after behind each write. An error of its ends it.
+// Write makes the changes on contents as on the kernel's maps, and calls after behind each write. An error of
+// its ends it.
 func (c *Contents) Write(changes Changes, after func() error) error {
 	return changes.write(target{
 		pods:       plain[bpf.FilterAddress, bpf.FilterPod]{c.Pods, after},

@@ -10,10 +10,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so if the set denies
-// too much at worst; one that is to come under a set does if the kernel has all of it; and any other is put under DenyAll in that direction.
-// Where there is no room for pods themselves, every unknown address behind a workload's interface is denied, as by GuardOn.
-// It returns how many addresses are denied everything in some direction now. The next Sync that succeeds puts the real sets in place.
+// FailClosed is for when Sync could not write everything. A pod that is under its set in the kernel stays so
+// if the set denies too much at worst; one that is to come under a set does if the kernel has all of it; and
+// any other is put under DenyAll in that direction. Where there is no room for pods themselves, every unknown
+// address behind a workload's interface is denied, as by GuardOn. It returns how many addresses are denied
+// everything in some direction now. The next Sync that succeeds puts the real sets in place.
 //
 // An Apply waits for all of it: what it decides about a pod rests on all that the maps hold.
 func (d *Dataplane) FailClosed(want *compiler.Maps) (denied int, err error) {
@@ -59,7 +60,8 @@ func (d *Dataplane) failClosed(want *compiler.Maps) (denied int, _ error) {
 	return denied, errors.Join(errs...)
 }
 
-// denyIncomplete returns the pods' entries that are safe with what the maps have. Where not all of it is known, no pod comes under another set.
+// denyIncomplete returns the pods' entries that are safe with what the maps have. Where not all of it is
+// known, no pod comes under another set.
 func denyIncomplete(have, want *compiler.Maps, allKnown bool) map[netip.Addr]compiler.Pod {
 	compared := want.Compare(have)
 	out := make(map[netip.Addr]compiler.Pod, len(want.Pods))
@@ -78,7 +80,8 @@ func denyIncomplete(have, want *compiler.Maps, allKnown bool) map[netip.Addr]com
 	return out
 }
 
-// denyUnknown makes the program deny every address that is not in the map of pods, or leaves that to the guard again.
+// denyUnknown makes the program deny every address that is not in the map of pods, or leaves that to the
+// guard again.
 func (d *Dataplane) denyUnknown(on bool) error {
 	if err := d.objs.PodsFull.Set(on); err != nil {
 		return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarPodsFull, err)

@@ -14,7 +14,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A map that is full closes the pods whose policies do not fit, leaves the others as they are, and heals when there is room.
+// A map that is full closes the pods whose policies do not fit, leaves the others as they are, and heals when
+// there is room.
 func TestFailClosed(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{Sizes: dataplane.Sizes{Addresses: 4}})
 	run := newRunner(t, d)
@@ -97,7 +98,8 @@ func TestFailClosed(t *testing.T) {
 	passes(false, outgoing, "10.2.0.0")
 }
 
-// An address that is to be refused, and that there is no room for, closes the pods that refuse it; not those that just would not accept it.
+// An address that is to be refused, and that there is no room for, closes the pods that refuse it; not those
+// that just would not accept it.
 func TestADenyThatDoesNotFit(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{Sizes: dataplane.Sizes{Addresses: 2}})
 	run := newRunner(t, d)
@@ -177,7 +179,8 @@ func damage[K comparable, V any](r *rand.Rand, m, other map[K]V) {
 	}
 }
 
-// What Compare calls the same is the same for every flow, and what it does not call open accepts nothing more.
+// What Compare calls the same is the same for every flow, and what it does not call open accepts nothing
+// more.
 func TestCompareIsRight(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

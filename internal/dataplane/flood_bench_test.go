@@ -91,8 +91,8 @@ func (nobody) Pod(netip.Addr) (flowlog.Pod, bool)            { return flowlog.Po
 func (nobody) Rule(compiler.RuleID) (agentapi.RuleRef, bool) { return agentapi.RuleRef{}, false }
 func (nobody) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
 
-// BenchmarkFlood is of one pod that sends to another as fast as it is told: what that costs the process that writes the flow log, and
-// whether the log's counts come to what the kernel counted.
+// BenchmarkFlood is of one pod that sends to another as fast as it is told: what that costs the process that
+// writes the flow log, and whether the log's counts come to what the kernel counted.
 func BenchmarkFlood(b *testing.B) {
 	for _, tc := range []struct {
 		name        string
@@ -188,7 +188,8 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// BenchmarkTelling is of one packet that nobody knew before, by what becomes of its verdict: what the log costs the packet.
+// BenchmarkTelling is of one packet that nobody knew before, by what becomes of its verdict: what the log
+// costs the packet.
 func BenchmarkTelling(b *testing.B) {
 	for name, opts := range map[string]dataplane.Options{
 		"off":         {Events: dataplane.EventsOff},

@@ -97,7 +97,8 @@ func ping(t testing.TB, from *netnstest.Pod, to netip.Addr, within time.Duration
 	return answered
 }
 
-// receive goes on where a signal of Go's own interrupts it: on a socket with a time limit no system call is restarted.
+// receive goes on where a signal of Go's own interrupts it: on a socket with a time limit no system call is
+// restarted.
 func receive(fd int, buf []byte, within time.Duration) (n int, err error) {
 	timeout := unix.NsecToTimeval(within.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {

@@ -77,7 +77,8 @@ func (r reading) upper(b []byte) reading {
 	return r
 }
 
-// FuzzPacket has a packet of any bytes judged, to or from a pod that may be reached on port 80 and may reach nothing but it.
+// FuzzPacket has a packet of any bytes judged, to or from a pod that may be reached on port 80 and may reach
+// nothing but it.
 func FuzzPacket(f *testing.F) {
 	const pod4, pod6, peer4, peer6 = "10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"
 	for _, p := range []packet{

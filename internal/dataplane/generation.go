@@ -15,14 +15,16 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
-// The hook's priorities that generations use, the first free one. They lie between NF_IP_PRI_NAT_DST (-100) and NF_IP_PRI_FILTER
-// (0) of include/uapi/linux/netfilter_ipv4.h, away from the round numbers that others use: a BPF program cannot share its own.
+// The hook's priorities that generations use, the first free one. They lie between NF_IP_PRI_NAT_DST (-100)
+// and NF_IP_PRI_FILTER (0) of include/uapi/linux/netfilter_ipv4.h, away from the round numbers that others
+// use: a BPF program cannot share its own.
 const (
 	firstPriority = -77
 	lastPriority  = firstPriority + 31
 )
 
-// netfilterDefrag is BPF_F_NETFILTER_IP_DEFRAG of include/uapi/linux/bpf.h: the hook keeps defragmentation on by itself.
+// netfilterDefrag is BPF_F_NETFILTER_IP_DEFRAG of include/uapi/linux/bpf.h: the hook keeps defragmentation on
+// by itself.
 const netfilterDefrag link.NetfilterAttachFlags = 1
 
 var families = map[string]link.NetfilterProtocolFamily{
@@ -30,11 +32,13 @@ var families = map[string]link.NetfilterProtocolFamily{
 	"link_ipv6": link.NetfilterProtoIPv6,
 }
 
-// ErrSuperseded says that another agent on this node has taken over. It is in force, and this one has nothing to do any more.
+// ErrSuperseded means that another agent on this node has taken over. Its generation judges, and this one has
+// nothing left to do.
 var ErrSuperseded = errors.New("a later generation of the dataplane has taken over: another agent runs on this node")
 
-// Attach makes this generation the judge: it is attached for both families and pinned, and only then are all others detached
-// and unpinned. For a moment both judge, and a packet needs both. After an error the others are as they were.
+// Attach makes this generation the judge: it is attached for both families and pinned, and only then are all
+// others detached and unpinned. For a moment both judge, and a packet needs both. After an error the others
+// are as they were.
 //
 // The network namespace is that of the calling thread.
 func (d *Dataplane) Attach() error {
@@ -42,9 +46,10 @@ func (d *Dataplane) Attach() error {
 	return err
 }
 
-// Heal is Attach, and once attached it puts back what somebody removed: links, pins, and connection tracking. It returns how many links
-// were detached: so long packets of that family passed without being judged, and the flows that they opened are in conntrack. Where a
-// later generation has taken over it does nothing and returns ErrSuperseded.
+// Heal attaches the generation as Attach does. If it was attached, Heal reattaches detached links, restores
+// pins and switches connection tracking on again. It returns the number of links that were detached:
+// meanwhile packets of that family passed without being judged, and the flows that they opened are in
+// conntrack. If a later generation has taken over, Heal does nothing and returns ErrSuperseded.
 func (d *Dataplane) Heal() (detached int, err error) {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
@@ -89,7 +94,8 @@ func (d *Dataplane) attach() error {
 	return nil
 }
 
-// reattach attaches again what somebody detached. The kernel does not tell it of a link; it does tell whether a link's place is taken.
+// reattach attaches detached links again. The kernel does not report whether a link is detached, but whether
+// its priority is in use.
 func (d *Dataplane) reattach() (detached int, err error) {
 	for name, family := range families {
 		info, err := d.links[name].Info()
@@ -139,7 +145,7 @@ func attachAt(p *ebpf.Program, family link.NetfilterProtocolFamily, priority int
 	return l, nil
 }
 
-// takeOver ends the other generations.
+// takeOver removes the other generations.
 func (d *Dataplane) takeOver(others []string) error {
 	for _, dir := range others {
 		if dir == d.dir {

@@ -54,7 +54,8 @@ func (n *node) wellPinned() {
 	}
 }
 
-// What a process leaves behind when it is killed is what Close leaves: the kernel closes the same descriptors.
+// What a process leaves behind when it is killed is what Close leaves: the kernel closes the same
+// descriptors.
 func TestAGenerationOutlivesItsProcess(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

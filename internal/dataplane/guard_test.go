@@ -131,8 +131,8 @@ func TestGuardOfABridge(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, v6 bool) { reaches(t, a, "udp", b.Addr(v6), 80) })
 }
 
-// A pod that sends from its first instruction on gets no packet out, and none in, before its policies are in force, and none after that
-// they refuse.
+// A pod that sends from its first instruction on gets no packet out, and none in, before its policies are in
+// force, and none after that they refuse.
 func TestAPodThatSendsAtOnce(t *testing.T) {
 	n := newNode(t, dataplane.Options{Guard: dataplane.GuardOn})
 	server := n.AddPod("10.9.0.1", "fd09::1")

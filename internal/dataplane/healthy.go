@@ -19,7 +19,8 @@ func (d *Dataplane) CheckMaps() error {
 	return nil
 }
 
-// CheckLinks fails where this generation is not attached for both families and pinned, so that it outlives the process.
+// CheckLinks fails where this generation is not attached for both families and pinned, so that it outlives
+// the process.
 func (d *Dataplane) CheckLinks() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()

@@ -11,15 +11,15 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
-// Hit is what packets are hits of: a rule or, where Rule is 0, the default of a set.
+// Hit is what packets are counted for: a rule or, where Rule is 0, the default of a set.
 type Hit struct {
 	Rule    compiler.RuleID
 	Set     compiler.SetID
 	Verdict events.Verdict
 }
 
-// RuleHits is how many packets each rule and default judged, since the generation was made: of those that are accepted, one for each
-// flow; of those that are refused, all.
+// RuleHits returns how many packets each rule and default decided since the generation was made: the first
+// packet of each allowed flow, and all denied packets.
 func (d *Dataplane) RuleHits() (map[Hit]uint64, error) {
 	out := map[Hit]uint64{}
 	keys, values := make([]bpf.FilterHitKey, dumpBatch), make([]uint64, dumpBatch)
@@ -38,7 +38,7 @@ func (d *Dataplane) RuleHits() (map[Hit]uint64, error) {
 	}
 }
 
-// ForgetHits takes out what counts for a rule or set that is not in use any more.
+// ForgetHits removes the count of a rule or set that is no longer in use.
 func (d *Dataplane) ForgetHits(h Hit) error {
 	key := bpf.FilterHitKey{Rule: uint32(h.Rule), Set: uint32(h.Set), Verdict: uint32(h.Verdict)}
 	if err := d.objs.Hits.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -11,7 +11,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// isolated are tables under which these pods accept connections to port 80 from everybody and refuse all else.
+// isolated are tables under which these pods accept connections to port 80 from everybody and refuse all
+// else.
 func isolated(flags compiler.PodFlags, pods ...netip.Addr) *compiler.Maps {
 	accept := compiler.Decision{Action: policy.Allow, Tier: policy.TierNetworkPolicy, Rule: 1}
 	t := &compiler.Maps{

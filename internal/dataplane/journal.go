@@ -6,8 +6,8 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// A journal is what Apply and FailClosed wrote since a Sync began to read the maps: for each key whether it has an entry now. What Sync read
-// under such a key, and found to do about it, is outdated.
+// A journal is what Apply and FailClosed wrote since a Sync began to read the maps: for each key whether it
+// has an entry now. What Sync read under such a key, and found to do about it, is outdated.
 type journal struct {
 	pods       written[bpf.FilterAddress]
 	addresses  written[bpf.FilterAddress]

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MapFullError says that a map has no room for another entry. What was in it is still there.
+// MapFullError means that a map has no room for another entry. Its entries are unchanged.
 type MapFullError struct {
 	// Map is the map's name, as in Usage.
 	Map string
@@ -71,8 +71,9 @@ const (
 	refillPause = 100 * time.Microsecond
 )
 
-// patiently repeats a write that fails with ENOMEM. A map without preallocation takes its elements from a small cache of the CPU, which is
-// filled again from an interrupt (kernel/bpf/memalloc.c): writes in a row may find it empty while there is memory enough.
+// patiently repeats a write that fails with ENOMEM. A map without preallocation takes its elements from a
+// small cache of the CPU, which is filled again from an interrupt (kernel/bpf/memalloc.c): writes in a row
+// may find it empty while there is memory enough.
 func patiently(write func() error) error {
 	err := write()
 	for try := 1; try < refillTries && errors.Is(err, unix.ENOMEM); try++ {
@@ -106,10 +107,12 @@ func (m *kernelMap[K, V]) delete(k K) error {
 	return nil
 }
 
-// dumpBatch is how many entries one system call reads. A hash map needs room for its fullest bucket. A variable for tests.
+// dumpBatch is how many entries one system call reads. A hash map needs room for its fullest bucket. A
+// variable for tests.
 var dumpBatch = 1024
 
-// read returns all entries, and calls between after each batch. Those that come or go meanwhile may be among them or not.
+// read returns all entries, and calls between after each batch. Those that come or go meanwhile may be among
+// them or not.
 func (m *kernelMap[K, V]) read(between func() error) (map[K]V, error) {
 	out := make(map[K]V, m.entries.Load())
 	keys, values := make([]K, dumpBatch), make([]V, dumpBatch)

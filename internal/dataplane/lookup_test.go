@@ -16,7 +16,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// newDataplane loads a generation that is not attached. Each packet makes an event, unless the options say otherwise.
+// newDataplane loads a generation that is not attached. Each packet makes an event, unless the options say
+// otherwise.
 func newDataplane(t testing.TB, opts dataplane.Options) *dataplane.Dataplane {
 	t.Helper()
 	opts.EventRate = cmp.Or(opts.EventRate, dataplane.Unlimited)
@@ -75,7 +76,8 @@ func nextEvent(t testing.TB, reported <-chan events.Event) events.Event {
 	}
 }
 
-// The addresses and prefixes that random tables and flows are made of: few, near each other and at the edges, so that they meet.
+// The addresses and prefixes that random tables and flows are made of: few, near each other and at the edges,
+// so that they meet.
 var (
 	someAddrs = []netip.Addr{
 		netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.1.1"),

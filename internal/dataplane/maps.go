@@ -7,11 +7,11 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// DenyAll is a set that has no row and never will: a pod under it is denied everything in that direction, by rule 0.
-// It is for a pod whose real set could not be written.
+// DenyAll is a set that has no row and never will: a pod under it is denied everything in that direction, by
+// rule 0. It is for a pod whose real set could not be written.
 const DenyAll compiler.SetID = ^compiler.SetID(0)
 
-// kernelMaps are the maps that compiler.Maps describes. bpf/maps.h says what they are.
+// kernelMaps are the maps that compiler.Maps describes. bpf/maps.h defines them.
 type kernelMaps struct {
 	pods       *kernelMap[bpf.FilterAddress, bpf.FilterPod]
 	addresses  *kernelMap[bpf.FilterAddress, uint32]
@@ -32,7 +32,8 @@ func newKernelMaps(m *bpf.FilterMaps) kernelMaps {
 	}
 }
 
-// read reads all maps, and calls between after each batch of entries. What could be read is returned also with an error.
+// read reads all maps, and calls between after each batch of entries. What could be read is returned also
+// with an error.
 func (m *kernelMaps) read(between func() error) (*Contents, error) {
 	var c Contents
 	var errs [6]error

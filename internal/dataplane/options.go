@@ -17,19 +17,19 @@ type EventMode uint32
 // The event modes.
 const (
 	EventsOff    = EventMode(bpf.FilterEventModeEVENTS_OFF)
-	EventsDenied = EventMode(bpf.FilterEventModeEVENTS_DENIED) // refusals, also those that only audit
-	EventsAll    = EventMode(bpf.FilterEventModeEVENTS_ALL)    // and what isolated pods are allowed
+	EventsDenied = EventMode(bpf.FilterEventModeEVENTS_DENIED) // denials, also those that only audit
+	EventsAll    = EventMode(bpf.FilterEventModeEVENTS_ALL)    // and allowed packets of isolated pods
 )
 
-// Guard is what becomes of an address that nobody knows, behind an interface of a workload: a veth or a bridge that
-// compiler.Maps do not have as an Uplink.
+// Guard is what becomes of an unknown address behind an interface of a workload: a veth or a bridge that is
+// no Uplink in compiler.Maps.
 type Guard uint32
 
 // The guards.
 const (
-	GuardOff   = Guard(bpf.FilterGuardGUARD_OFF)   // it is open
-	GuardAudit = Guard(bpf.FilterGuardGUARD_AUDIT) // its packets are counted and told as refused, and pass
-	GuardOn    = Guard(bpf.FilterGuardGUARD_ON)    // it is refused, in both directions, from its first packet
+	GuardOff   = Guard(bpf.FilterGuardGUARD_OFF)   // its packets pass
+	GuardAudit = Guard(bpf.FilterGuardGUARD_AUDIT) // its packets are counted and reported as AuditDeny, and pass
+	GuardOn    = Guard(bpf.FilterGuardGUARD_ON)    // its packets are denied in both directions, from the first one
 )
 
 // Options of a Dataplane. The zero value of a field means its default.
@@ -42,23 +42,25 @@ type Options struct {
 	Events EventMode
 	// Guard is GuardOff by default.
 	Guard Guard
-	// Audit: what is refused for another reason than a pod's policies is counted and told, and passes. (What a pod's policies refuse: compiler.Audit.)
+	// Audit: packets that are denied for another reason than a pod's policies are counted and reported, and
+	// pass. (For a pod's policies: compiler.Audit.)
 	Audit bool
-	// EventRate is how many events a second a pod may cause in the long run, and EventBurst how many at once. By default 50 and 100.
-	// What is beyond is counted for the pod (Repeats). With Unlimited every packet makes an event, and none is a repeat.
+	// EventRate is how many events a second a pod may cause in the long run, and EventBurst how many at once.
+	// By default 50 and 100. Packets beyond are counted for the pod (Repeats). With Unlimited every packet
+	// makes an event, and none is a repeat.
 	EventRate, EventBurst uint32
-	// CountHits has RuleHits count.
+	// CountHits makes the program count for RuleHits.
 	CountHits bool
-	// Log is told what is done once, such as taking over from another generation.
+	// Log gets a line for what happens once, such as taking over from another generation.
 	Log logr.Logger
 }
 
 // Unlimited is an EventRate without a limit.
 const Unlimited = ^uint32(0)
 
-// Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72 or 80 bytes
-// when it is there, and 16 bytes for each that could be; one of a trie (networks, ports) about 100 bytes, only when it is
-// there. The defaults cost 20 MiB, on a node of any size.
+// Sizes are the most entries that each map can hold. An entry of a hash map (pods, addresses, rows) costs 72
+// or 80 bytes when it is there, and 16 bytes for each that could be; one of a trie (networks, ports) about
+// 100 bytes, only when it is there. The defaults cost 20 MiB, on a node of any size.
 type Sizes struct {
 	// Pods of this node, by address. Default 16384.
 	Pods uint32
@@ -66,21 +68,22 @@ type Sizes struct {
 	Addresses uint32
 	// Networks of every CIDR and except in use on this node. Default 1048576.
 	Networks uint32
-	// Rows: what each set says about each class. Default 524288.
+	// Rows: one for each set and class that it has rules about. Default 524288.
 	Rows uint32
-	// Ports of every table; a range is at most 30 entries. Default 1048576.
+	// Ports of every port list; a range is at most 30 entries. Default 1048576.
 	Ports uint32
-	// Revoked are the flows whose other end is still held off after a cut. The longest unused go first when it is full.
-	// Its memory, 100 bytes an entry, is always taken. Default 16384.
+	// Revoked are the flows whose other end is still held off after a cut. A full map loses its least
+	// recently used entries. Its memory, 100 bytes an entry, is always taken. Default 16384.
 	Revoked uint32
 	// Interfaces of this node that pods or the way out are behind. Default 16384.
 	Interfaces uint32
-	// Repeats are the kinds of refusals, and of what else makes events, that are counted between two calls of Repeats. Default 16384.
+	// Repeats are the kinds of packets, of those that make events, that are counted between two calls of
+	// Repeats. Default 16384.
 	Repeats uint32
 	// Hits are the rules that RuleHits counts, three for each pod's defaults at most. Default 16384.
 	Hits uint32
-	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1 MiB, which is
-	// some 10,000 events.
+	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1
+	// MiB, which is some 10,000 events.
 	EventBytes uint32
 }
 

@@ -60,7 +60,8 @@ func (p packet) upper() []byte {
 	return b
 }
 
-// ip is the packet from its IP header on. Checksums are left out: nothing before the program looks at them here.
+// ip is the packet from its IP header on. Checksums are left out: nothing before the program looks at them
+// here.
 func (p packet) ip() []byte {
 	upper := p.upper()
 	hopLimit := p.hopLimit

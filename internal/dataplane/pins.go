@@ -26,7 +26,8 @@ type pin struct {
 	}
 }
 
-// pin pins what is not pinned. The links come last: a directory without them is the remains of a start that was cut short.
+// pin pins what is not pinned. The links come last: a directory without them is the remains of a start that
+// was cut short.
 func (d *Dataplane) pin() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of pins: %w", err)
@@ -50,7 +51,7 @@ func (d *Dataplane) pin() error {
 		if _, err := os.Lstat(path); err == nil {
 			continue
 		}
-		// The object may believe that it is pinned: only Unpin tells it otherwise.
+		// The object may record that it is pinned: Unpin resets that.
 		if err := errors.Join(p.object.Unpin(), p.object.Pin(path)); err != nil {
 			return fmt.Errorf("pin %s: %w", path, err)
 		}
@@ -58,7 +59,7 @@ func (d *Dataplane) pin() error {
 	return nil
 }
 
-// generations are the directories of all that is pinned, whole or not, the oldest first.
+// generations are the directories of all pinned generations, complete or not, the oldest first.
 func generations(bpffs string) ([]string, error) {
 	root := filepath.Join(bpffs, pinRoot)
 	entries, err := os.ReadDir(root) // sorted by name
@@ -72,7 +73,8 @@ func generations(bpffs string) ([]string, error) {
 	return dirs, nil
 }
 
-// successor is the directory of a generation after all others, in the order of their names: by the time, unless the clock went back.
+// successor is the directory of a generation after all others, in the order of their names: by the time,
+// unless the clock went back.
 func successor(bpffs string, others []string) string {
 	number := uint64(time.Now().UnixNano())
 	for _, dir := range others {
@@ -83,8 +85,8 @@ func successor(bpffs string, others []string) string {
 	return filepath.Join(bpffs, pinRoot, fmt.Sprintf("%016x", number))
 }
 
-// remove detaches the links of a generation and unpins all of it. What is missing, or is no link where one should be, does
-// not stop it.
+// remove detaches the links of a generation and unpins all of it. Missing pins do not
+// stop it.
 func remove(dir string) error {
 	for name := range families {
 		// Unpinning is not enough where a process that still lives holds the link.

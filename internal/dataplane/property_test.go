@@ -81,7 +81,8 @@ func randomPolicy(r *rand.Rand, version int64) *policy.Policy {
 	return p
 }
 
-// Random policies, compiled, loaded change by change, and met by packets: the program says what the reference evaluator says.
+// Random policies, compiled, loaded change by change, and met by packets: the program says what the reference
+// evaluator says.
 func TestEveryPacketIsJudgedAsThePoliciesSay(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -11,8 +11,9 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// The kernel gives the memory of an entry that is replaced to the next one that is written, also while a packet is judged by it. A packet of one
-// pod, or peer, must not be judged as another's that changes at the same time.
+// The kernel gives the memory of an entry that is replaced to the next one that is written, also while a
+// packet is judged by it. A packet of one pod, or peer, must not be judged as another's that changes at the
+// same time.
 func TestNoPacketIsJudgedAsAnothers(t *testing.T) {
 	accept, deny := compiler.Row{Default: compiler.Decision{Action: policy.Allow}}, compiler.Row{Default: compiler.Decision{Action: policy.Deny}}
 	const pod, other, peer, stranger = "10.0.0.1", "10.0.0.2", "10.1.0.1", "10.1.0.2"

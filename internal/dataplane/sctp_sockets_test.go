@@ -16,7 +16,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// These tests need a kernel with SCTP's own sockets, as `make test-kernels` has them. TestSCTP sends packets and runs everywhere.
+// These tests need a kernel with SCTP's own sockets, as `make test-kernels` has them. TestSCTP sends packets
+// and runs everywhere.
 
 // sctpSocket is a one-to-one socket (RFC 6458, 4), bound to one address: an association is of one path.
 func sctpSocket(t testing.TB, p *netnstest.Pod, v6 bool, port int) *os.File {

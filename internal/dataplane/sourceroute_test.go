@@ -15,8 +15,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A packet with a source route goes to the node, whose kernel writes its last destination into it behind the hook. No kernel does so unless it
-// was told to, and then the agent says that it should not.
+// A packet with a source route goes to the node, whose kernel writes its last destination into it behind the
+// hook. No kernel does so unless it was told to, and then the agent says that it should not.
 func TestSourceRoutes(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
@@ -26,7 +26,8 @@ func TestSourceRoutes(t *testing.T) {
 	n.set(a)
 	n.set(b, isolate(policy.Ingress))
 	in := inbox(t, b, 53)
-	// Loose source route, 7 bytes, the first hop; the kernel puts the socket's own destination behind it (include/uapi/linux/ip.h).
+	// Loose source route, 7 bytes, the first hop; the kernel puts the socket's own destination behind it
+	// (include/uapi/linux/ip.h).
 	send := func() {
 		c, err := a.Dial("udp", netip.AddrPortFrom(b.V4, 53), netnstest.Patience)
 		check(t, err)

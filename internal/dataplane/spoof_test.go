@@ -137,8 +137,8 @@ func TestAPodsPacketMayComeInByAnotherInterface(t *testing.T) {
 	})
 }
 
-// A pod that knows all of another's live flow can put a datagram into it, since established packets are not looked at: that is documented.
-// It learns nothing by it, and neither opens a flow nor gets an answer.
+// A pod that knows all of another's live flow can put a datagram into it, since established packets are not
+// looked at: that is documented. It learns nothing by it, and neither opens a flow nor gets an answer.
 func TestForgedPacketsOfALiveFlow(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("ipv4/conf/all/rp_filter", "0")
@@ -201,7 +201,8 @@ func checksum(sum uint32, parts ...[]byte) uint16 {
 	return ^uint16(sum)
 }
 
-// Of a TCP connection the attacker would have to know the window as well: what lies outside belongs to no flow, and is refused as spoofed.
+// Of a TCP connection the attacker would have to know the window as well: what lies outside belongs to no
+// flow, and is refused as spoofed.
 func TestForgedSegmentsOfALiveConnection(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("ipv4/conf/all/rp_filter", "0")
@@ -243,8 +244,8 @@ func TestForgedSegmentsOfALiveConnection(t *testing.T) {
 	})
 }
 
-// An address of the link is no pod's: none gets past the node with it, whether the program sees the packet (IPv4) or the kernel does not
-// even route it (IPv6).
+// An address of the link is no pod's: none gets past the node with it, whether the program sees the packet
+// (IPv4) or the kernel does not even route it (IPv6).
 func TestLinkLocalSources(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("ipv4/conf/all/rp_filter", "0")

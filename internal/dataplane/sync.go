@@ -9,8 +9,8 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// Apply makes the changes. Each write is idempotent: after an error, which leaves the rest unwritten, Apply with the same changes or Sync with
-// the tables goes on where it stopped. A full map is a *MapFullError.
+// Apply makes the changes. Each write is idempotent. An error leaves the rest unwritten; Apply with the same
+// changes, or Sync, then continues. A full map is a *MapFullError.
 func (d *Dataplane) Apply(c compiler.Changes) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -18,7 +18,8 @@ func (d *Dataplane) Apply(c compiler.Changes) error {
 	return d.whileWriting(func() error { return d.write(c) })
 }
 
-// write makes the changes, and notes them if a Sync is under way. The caller holds mu, inside of whileWriting.
+// write makes the changes, and notes them if a Sync is under way. The caller holds mu, inside of
+// whileWriting.
 func (d *Dataplane) write(c compiler.Changes) error {
 	t := d.maps.target()
 	if d.journal != nil {
@@ -28,14 +29,16 @@ func (d *Dataplane) write(c compiler.Changes) error {
 	return changes.write(t)
 }
 
-// Sync makes the maps hold exactly want: it reads them, compares (Diff) and writes the changes. It fills a new generation, repairs the maps
-// after a failed Apply, and is the audit of a generation that should need none. Where a map is full it deletes before it writes. The drift is
-// returned also with an error, which may have left some of it in place.
+// Sync makes the maps equal to want: it reads them, compares them (Diff) and writes the changes. It fills a
+// new generation, repairs the maps after a failed Apply, and audits a generation that should need no repair.
+// Where a map is full it deletes before it writes. The drift is returned also with an error, which may have
+// left some of it in place.
 //
-// An Apply meanwhile need not wait for all of this: Sync holds no lock while it reads and compares, and writes some entries at a time. After
-// each part it calls between, which may be nil. Between may change want, if it then applies what it has changed before it returns; an error of its
-// ends the Sync. Sync leaves alone every key that Apply has written since the Sync began, and does not count it as drift: what Sync has read
-// there is outdated, and what Apply has written is what want says. (See journal.)
+// An Apply meanwhile need not wait for all of this: Sync holds no lock while it reads and compares, and
+// writes some entries at a time. After each part it calls between, which may be nil. Between may change want,
+// if it then applies what it has changed before it returns; an error of its ends the Sync. Sync leaves alone
+// every key that Apply has written since the Sync began, and does not count it as drift: what Sync read there
+// is outdated, and Apply has written what want contains. (See journal.)
 //
 // Between calls neither Sync nor FailClosed. A second Sync waits for the first.
 func (d *Dataplane) Sync(want *compiler.Maps, between func() error) (Drift, error) {
@@ -99,7 +102,8 @@ func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Dri
 	return drift, err
 }
 
-// makeRoom makes the deletions before the rest is written, less what the pods that stay are judged by in the kernel.
+// makeRoom makes the deletions before the rest is written, except of entries that decide about remaining
+// pods.
 func (d *Dataplane) makeRoom(c *Changes, t target) error {
 	if err := c.pods.deleteFrom(t.pods); err != nil {
 		return err
@@ -125,7 +129,8 @@ func (d *Dataplane) makeRoom(c *Changes, t target) error {
 	return unused.write(t)
 }
 
-// whileWriting tells the program that f writes to the maps: meanwhile it makes sure of what it reads. The caller holds mu.
+// whileWriting marks in a variable of the program that f writes to the maps: meanwhile the program validates
+// what it reads. The caller holds mu.
 func (d *Dataplane) whileWriting(f func() error) error {
 	if err := d.setWriting(true); err != nil {
 		return err

@@ -13,7 +13,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// tagged is a UDP datagram in a frame with priority tags (IEEE 802.1Q, VLAN 0), which every receiver takes for one without.
+// tagged is a UDP datagram in a frame with priority tags (IEEE 802.1Q, VLAN 0), which every receiver takes
+// for one without.
 func tagged(tags int, to, from net.HardwareAddr, source, destination netip.AddrPort) []byte {
 	udp := make([]byte, 12)
 	binary.BigEndian.PutUint16(udp[0:], source.Port())
@@ -56,8 +57,8 @@ func hardwareAddr(t testing.TB, p *netnstest.Pod) net.HardwareAddr {
 	return eth0.Attrs().HardwareAddr
 }
 
-// A frame with tags is no way around policies behind a routed veth, and on a bridge with the rule that docs/security.md has: br_netfilter
-// shows it to nobody.
+// A frame with tags is no way around policies behind a routed veth, and on a bridge with the rule that
+// docs/security.md has: br_netfilter shows it to nobody.
 func TestTaggedFrames(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("bridge/bridge-nf-call-iptables", "1")

@@ -52,8 +52,8 @@ func (tr *traffic) repeat(what string, f func() error) {
 	})
 }
 
-// passes has messages go there and back over one live TCP connection, and over ever new flows of UDP, which sends nothing twice: one lost
-// packet is an error.
+// passes has messages go there and back over one live TCP connection, and over ever new flows of UDP, which
+// sends nothing twice: one lost packet is an error.
 func (tr *traffic) passes(from *netnstest.Pod, to netip.AddrPort) {
 	tr.t.Helper()
 	live, err := from.Dial("tcp", to, netnstest.Patience)
@@ -100,7 +100,8 @@ func (tr *traffic) stop() {
 	tr.t.Logf("%d times right", sum)
 }
 
-// threePods are a pod that is reached, one that may reach it and one that may not, with traffic between them in both families.
+// threePods are a pod that is reached, one that may reach it and one that may not, with traffic between them
+// in both families.
 func threePods(n *node) *traffic {
 	a, b, c := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3")
 	b.Echo("tcp", 80)
@@ -224,8 +225,8 @@ func TestAFullMapUnderTraffic(t *testing.T) {
 	tr.stop()
 }
 
-// Pods come and go, and the next one has the last one's address, or interface, or both, under other policies. It is judged by its own from
-// the moment that they are in force, and the traffic beside it goes on.
+// Pods come and go, and the next one has the last one's address, or interface, or both, under other policies.
+// It is judged by its own from the moment that they are in force, and the traffic beside it goes on.
 func TestReuseUnderTraffic(t *testing.T) {
 	n := newNode(t, dataplane.Options{Guard: dataplane.GuardOn})
 	n.Sysctl("ipv4/conf/all/rp_filter", "0")

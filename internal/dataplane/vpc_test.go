@@ -14,8 +14,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Amazon's VPC CNI gives a pod an address of one of the node's network interfaces (ENIs). Rules send what comes from the pod out by that
-// ENI's own table, and what goes to it by the main one.
+// Amazon's VPC CNI gives a pod an address of one of the node's network interfaces (ENIs). Rules send what
+// comes from the pod out by that ENI's own table, and what goes to it by the main one.
 
 func addrs(p *netnstest.Pod) []netip.Addr { return []netip.Addr{p.V4, p.V6} }
 
@@ -56,7 +56,8 @@ func (n *node) vpcRules(p *netnstest.Pod, table int) {
 	}
 }
 
-// outside gives a namespace that stands for the VPC an address of somebody far away, who answers on two ports.
+// outside gives a namespace that stands for the VPC an address of somebody far away, who answers on two
+// ports.
 func outside(v *netnstest.Pod, v4, v6 string) (netip.Addr, netip.Addr) {
 	lo, err := v.Link.LinkByName("lo")
 	if err != nil {
@@ -148,8 +149,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// Security groups for pods, standard and strict: a pod has a veth and a VLAN device of its own. Strict sends all that it sends out by that
-// device, even to a pod of the same node: the packet comes back in by a trunk.
+// Security groups for pods, standard and strict: a pod has a veth and a VLAN device of its own. Strict sends
+// all that it sends out by that device, even to a pod of the same node: the packet comes back in by a trunk.
 func TestSecurityGroupsForPods(t *testing.T) {
 	for _, strict := range []bool{false, true} {
 		t.Run(map[bool]string{false: "standard", true: "strict"}[strict], func(t *testing.T) {
@@ -229,8 +230,9 @@ func TestNodeLocalDNS(t *testing.T) {
 	}
 }
 
-// Marks are others' (kube-proxy's, the VPC CNI's): none is set on a packet or a connection. Reports of multicast listeners, which this node
-// sends itself, seem to have one: struct sk_buff keeps reserved_tailroom (net/ipv6/mcast.c) where the mark is.
+// Marks are others' (kube-proxy's, the VPC CNI's): none is set on a packet or a connection. Reports of
+// multicast listeners, which this node sends itself, seem to have one: struct sk_buff keeps reserved_tailroom
+// (net/ipv6/mcast.c) where the mark is.
 func TestNoMarks(t *testing.T) {
 	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

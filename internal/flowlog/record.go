@@ -27,7 +27,8 @@ type Pod struct {
 	Workload        *agentapi.Workload
 }
 
-// IDs are never given out again, so what was found out about one stays true, also when a policy is gone before the last line about it.
+// IDs are never given out again, so what was found out about one stays true, also when a policy is gone
+// before the last line about it.
 const namesKept = 4096
 
 type recorder struct {

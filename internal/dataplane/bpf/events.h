@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Events: what the flow log learns about verdicts. The first packet of a kind makes an event; the program counts those
- * that follow under its key, until user space reads the counts. Each pod may make a number of events per second; the
- * rest is one count for the pod. So a flood costs two look-ups per packet, and every packet is in one event or one count.
+ * Events: what the flow log learns about verdicts. The first packet of a kind makes an event; the program
+ * counts those that follow under its key, until user space reads the counts. Each pod may make a number of
+ * events per second; the rest is one count for the pod. So a flood costs two look-ups per packet, and every
+ * packet is in one event or one count.
  */
 #pragma once
 
-/* The verdict for one end about one packet. Only this program and the agent that loaded it use this form: it is no API. */
+/*
+ * The verdict for one end about one packet. Only this program and the agent that loaded it use this form: it
+ * is no API.
+ */
 struct event {
 	__u64 time;                  /* bpf_ktime_get_ns */
 	struct address src, dst;     /* as judged: after DNAT, before SNAT */
@@ -63,7 +67,10 @@ struct repeats {
 	__uint(value_size, sizeof(struct repeat));
 };
 
-/* User space puts another map into the one slot and then reads the former one, in which no packet is counted any more. */
+/*
+ * User space puts another map into the one slot and then reads the former one, in which no packet is counted
+ * any more.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
@@ -71,7 +78,10 @@ struct {
 	__array(values, struct repeats);
 } counting SEC(".maps");
 
-/* When the events of a pod so far would have come at an even pace. The zero address stands for packets of no pod. */
+/*
+ * When the events of a pod so far would have come at an even pace. The zero address stands for packets of no
+ * pod.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
@@ -79,7 +89,10 @@ struct {
 	__type(value, __u64);
 } paces SEC(".maps");
 
-/* Nanoseconds between two events of a pod in the long run, 0 for no limit, and how far a pod may be ahead of that. */
+/*
+ * Nanoseconds between two events of a pod in the long run, 0 for no limit, and how far a pod may be ahead of
+ * that.
+ */
 volatile const __u64 event_pace = 0;
 volatile const __u64 event_ahead = 0;
 
@@ -94,7 +107,9 @@ static __noinline void read_original(const struct packet *p, struct address *dst
 	struct nf_conn *ct = bpf_rdonly_cast((void *)p->conntrack, bpf_core_type_id_kernel(struct nf_conn));
 
 	*dst = address_of(p->family, &ct->tuplehash[0].tuple.dst.u3);
-	/* Where the protocol has no ports conntrack keeps other things here, such as an ICMP type and code. */
+	/*
+	 * Where the protocol has no ports conntrack keeps other things here, such as an ICMP type and code.
+	 */
 	if (p->dport)
 		*dport = bpf_ntohs(ct->tuplehash[0].tuple.dst.u.all);
 }

@@ -3,8 +3,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * The judge of new flows. It runs on netfilter's forward hook of both families, after conntrack, DNAT and
- * defragmentation and before SNAT, so it sees whole packets, the real backend and the real client. docs/dataplane.md
- * draws the path of a packet through it.
+ * defragmentation and before SNAT, so it sees whole packets, the real backend and the real client.
+ * docs/dataplane.md draws the path of a packet through it.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -40,7 +40,9 @@ volatile bool pods_full = false;
 /* Goes up when the agent begins to write to the maps and when it ends: odd in between. */
 volatile __u32 writes = 0;
 
-/* An ICMP error about a flow, which conntrack looks up by the packet inside, or a flow that a helper expects. */
+/*
+ * An ICMP error about a flow, which conntrack looks up by the packet inside, or a flow that a helper expects.
+ */
 static __always_inline bool is_related(unsigned long nfct)
 {
 	const unsigned long info = nfct & NFCT_INFOMASK;
@@ -51,8 +53,9 @@ static __always_inline bool is_related(unsigned long nfct)
 /*
  * Asks conntrack whether the packet belongs to a flow whose first packet passed here.
  *
- * ESTABLISHED and replies do. NEW only means that there was no answer yet; an entry is CONFIRMED when its first packet
- * has left the stack. On a kernel whose BTF lacks struct nf_conn every NEW packet is judged: slower, with the same result.
+ * ESTABLISHED and replies do. NEW only means that there was no answer yet; an entry is CONFIRMED when its
+ * first packet has left the stack. On a kernel whose BTF lacks struct nf_conn every NEW packet is judged:
+ * slower, with the same result.
  */
 static __always_inline bool passed_before(unsigned long nfct)
 {
@@ -70,9 +73,9 @@ static __always_inline bool passed_before(unsigned long nfct)
 }
 
 /*
- * Reads an entry of a map that the agent may be writing to. The kernel gives the memory of a replaced entry to the next
- * one that is written, also while a program still reads it. So the value counts if the agent wrote nothing meanwhile, or
- * if the entry is still in its place.
+ * Reads an entry of a map that the agent may be writing to. The kernel gives the memory of a replaced entry
+ * to the next one that is written, also while a program still reads it. So the value counts if the agent
+ * wrote nothing meanwhile, or if the entry is still in its place.
  */
 static __always_inline bool read_entry(void *map, const struct address *key, void *value, __u32 size)
 {
@@ -189,8 +192,8 @@ static __always_inline int drop(const struct packet *p, enum reason reason)
 }
 
 /*
- * A packet out of a pod's own interface must have one of that pod's addresses. The reverse is no rule: a pod's packet may
- * come in by another interface, as when it left the node and came back.
+ * A packet out of a pod's own interface must have one of that pod's addresses. The reverse is no rule: a
+ * pod's packet may come in by another interface, as when it left the node and came back.
  */
 static __always_inline enum verdict judge_source(const struct packet *p, const struct pod *source)
 {
@@ -202,8 +205,9 @@ static __always_inline enum verdict judge_source(const struct packet *p, const s
 }
 
 /*
- * A router on the way may report what went wrong with a flow, and so may either end. Another pod may not: conntrack
- * accepts a report from every sender that names the flow. Behind a pod's own interface there is no router.
+ * A router on the way may report what went wrong with a flow, and so may either end. Another pod may not:
+ * conntrack accepts a report from every sender that names the flow. Behind a pod's own interface there is no
+ * router.
  */
 static __noinline bool may_report_on_flow(const struct packet *p, const struct pod *source)
 {
@@ -244,7 +248,9 @@ static __noinline bool is_workload_interface(struct net_device *dev)
 	return !known || known->kind != INTERFACE_UPLINK;
 }
 
-/* With a guard, or while some pods do not fit in the map, an unknown pod neither sends nor receives a packet. */
+/*
+ * With a guard, or while some pods do not fit in the map, an unknown pod neither sends nor receives a packet.
+ */
 static __always_inline enum verdict judge_unknown(const struct packet *p, const struct nf_hook_state *state,
 						  const struct pod *source, const struct pod *destination)
 {
@@ -260,8 +266,8 @@ static __always_inline enum verdict judge_unknown(const struct packet *p, const 
 }
 
 /*
- * The stack does not forward link-local addresses, but a bridge does between its pods. Policies contain other addresses
- * of these pods, so they cannot judge such a packet.
+ * The stack does not forward link-local addresses, but a bridge does between its pods. Policies contain other
+ * addresses of these pods, so they cannot judge such a packet.
  */
 static __always_inline bool is_link_local_traffic(const struct packet *p)
 {
@@ -269,8 +275,8 @@ static __always_inline bool is_link_local_traffic(const struct packet *p)
 }
 
 /*
- * A pod that reaches itself through its own Service is always allowed. Where the pod's interface is known the packet must
- * have come out of it: any sender can write another's address into both fields.
+ * A pod that reaches itself through its own Service is always allowed. Where the pod's interface is known the
+ * packet must have come out of it: any sender can write another's address into both fields.
  */
 static __always_inline bool is_hairpin(const struct packet *p, const struct pod *pod)
 {
@@ -305,13 +311,19 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 
 	if (parsed == UNPARSABLE_ADDRESSES)
 		return drop(&p, REASON_UNPARSABLE);
-	/* RFC 4038, 4.2: such addresses do not belong on the wire, and here they would be taken for those of IPv4 pods. */
+	/*
+	 * RFC 4038, 4.2: such addresses do not belong on the wire, and here they would be taken for those of
+	 * IPv4 pods.
+	 */
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
 	source = find_pod(&p.src, &sender);
 	if (is_related(nfct) && may_report_on_flow(&p, source))
 		return NF_ACCEPT;
-	/* Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge forwards it. */
+	/*
+	 * Conntrack leaves neighbour discovery alone (net/netfilter/nf_conntrack_proto_icmpv6.c); a bridge
+	 * forwards it.
+	 */
 	if (p.neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
 		return NF_ACCEPT;
 	if (is_link_local_traffic(&p) && deny(&p, EGRESS, REASON_UNKNOWN, audited) == VERDICT_DENY)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The few types and fields of the kernel that the program reads. The loader finds their real offsets by their names in
- * the running kernel's BTF (CO-RE), so neither the order of fields nor missing fields matter.
+ * The few types and fields of the kernel that the program reads. The loader finds their real offsets by their
+ * names in the running kernel's BTF (CO-RE), so neither the order of fields nor missing fields matter.
  */
 #pragma once
 

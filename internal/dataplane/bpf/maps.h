@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * The maps. The first six are compiler.Maps, whose comment defines how they are read. dataplane.Sizes replaces the sizes
- * that are given here. Integers are in host order unless a comment says otherwise.
+ * The maps. The first six are compiler.Maps, whose comment defines how they are read. dataplane.Sizes
+ * replaces the sizes that are given here. Integers are in host order unless a comment says otherwise.
  */
 #pragma once
 
@@ -81,7 +81,10 @@ struct port_key {
 
 #define PORT_KEY_EXACT 64
 
-/* A flow that was cut. Packets from src to dst do not open it again before the value, a time of bpf_ktime_get_ns. */
+/*
+ * A flow that was cut. Packets from src to dst do not open it again before the value, a time of
+ * bpf_ktime_get_ns.
+ */
 struct revoked_key {
 	struct address src;
 	struct address dst;
@@ -116,8 +119,8 @@ struct {
 } addresses SEC(".maps");
 
 /*
- * One trie for both families. ::ffff:0:0/96, which is 0.0.0.0/0, is always in it: without it the look-up of an IPv4
- * address would fall through to ::/0.
+ * One trie for both families. ::ffff:0:0/96, which is 0.0.0.0/0, is always in it: without it the look-up of
+ * an IPv4 address would fall through to ::/0.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

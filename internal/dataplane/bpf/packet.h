@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Reading a packet. The hook comes after defragmentation and after the stack's own checks (ip_rcv, ip6_rcv,
- * br_validate_ipv4), and the packet may lie in pages: everything is read through a dynptr, which copies where it has to.
- * Each header must lie within the packet as the IP header has it, and the packet within the skb.
+ * br_validate_ipv4), and the packet may lie in pages: everything is read through a dynptr, which copies where
+ * it has to. Each header must lie within the packet as the IP header has it, and the packet within the skb.
  */
 #pragma once
 
@@ -87,13 +87,19 @@ static __always_inline enum parsed parse_ipv4(struct packet *p, struct upper *u,
 	u->offset = (ip->version_ihl & 0xf) * 4;
 	if ((ip->version_ihl >> 4) != 4 || u->offset < sizeof(buf) || !ends(u, bpf_ntohs(ip->tot_len), u->offset, skb_len))
 		return UNPARSABLE;
-	/* A fragment here was not put together: its ports, if it has any, may not be those that the receiver sees. */
+	/*
+	 * A fragment here was not put together: its ports, if it has any, may not be those that the receiver
+	 * sees.
+	 */
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return UNPARSABLE;
 	return PARSED;
 }
 
-/* Steps over one extension header: 1 done, 0 the upper layer begins here, -1 unparsable. See ipv6_skip_exthdr in net/ipv6/exthdrs_core.c. */
+/*
+ * Steps over one extension header: 1 done, 0 the upper layer begins here, -1 unparsable. See ipv6_skip_exthdr
+ * in net/ipv6/exthdrs_core.c.
+ */
 static __always_inline int skip_extension(struct packet *p, struct upper *u, const struct bpf_dynptr *data)
 {
 	struct ipv6_extension buf, *ext;

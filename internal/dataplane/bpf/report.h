@@ -126,7 +126,10 @@ static __noinline void report_event(const struct packet *p, struct repeat_key *k
 		count(COUNTER_UNLISTED);
 }
 
-/* Counts the packet, and makes an event of it where events are wanted. pod is NULL where no pod's policies decided. */
+/*
+ * Counts the packet, and makes an event of it where events are wanted. pod is NULL where no pod's policies
+ * decided.
+ */
 static __noinline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
 {
 	struct repeat_key k = {

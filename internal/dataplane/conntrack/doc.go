@@ -1,2 +1,3 @@
-// Package conntrack lists and deletes the connections that the kernel tracks, and makes the kernel track them.
+// Package conntrack lists and deletes the connections that the kernel tracks, and makes the kernel track
+// them.
 package conntrack

@@ -10,16 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Our own table in nftables. Its one chain hangs on no hook and costs no packet anything: that a rule asks for the
-// conntrack state is enough for the kernel to track both families (nft_ct_get_init calls nf_ct_netns_get).
+// Our own table in nftables. Its one chain is attached to no hook, so no packet runs through it. A rule that
+// reads the conntrack state makes the kernel track both families (nft_ct_get_init calls nf_ct_netns_get).
 var (
 	ourTable = &nftables.Table{Name: "kidoban", Family: nftables.TableFamilyINet}
 	ourChain = &nftables.Chain{Name: "conntrack", Table: ourTable}
 	ourRule  = []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}
 )
 
-// Enable makes sure that the kernel tracks connections of both families in the calling thread's network namespace,
-// also when no other software asks for it. It may be repeated, and should be: a flushed ruleset takes it away.
+// Enable makes sure that the kernel tracks connections of both families in the calling thread's network
+// namespace, also when no other software asks for it. Call it again now and then: a flush of the ruleset
+// removes the table.
 func Enable() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -33,7 +34,7 @@ func Enable() error {
 	c.FlushChain(ourChain)
 	c.AddRule(&nftables.Rule{Table: ourTable, Chain: ourChain, Exprs: ourRule})
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("connection tracking cannot be switched on: the kernel refuses a rule with \"ct state\" in nftables' table inet kidoban; "+
+		return fmt.Errorf("connection tracking cannot be switched on: the kernel rejects a rule with \"ct state\" in nftables' table inet kidoban; "+
 			"load the modules nf_tables, nft_ct and nf_conntrack on the node: %w", err)
 	}
 	return nil
@@ -46,7 +47,7 @@ func asksConntrack(r *nftables.Rule) bool {
 	})
 }
 
-// Disable takes our table away. Connections are still tracked where other software needs it.
+// Disable deletes our table. Connections are still tracked where other software needs it.
 func Disable() error {
 	c, err := nftables.New()
 	if err != nil {

@@ -23,13 +23,15 @@ type Flow struct {
 	Protocol policy.Protocol
 	// Original is as the client sent the first packet, to a Service's address perhaps.
 	Original Tuple
-	// Reply is as the server answers: from its own address, to the client's or, where the client was masqueraded, to the node's.
+	// Reply is as the server answers: from its own address, to the client's or, where the client was
+	// masqueraded, to the node's.
 	Reply Tuple
-	// Masters are the flow that a helper of conntrack expected this one from, as FTP's data from its control connection, and that flow's own, each as its first
-	// packet was judged. For their sake this flow's first packet was not. One that has ended is not among them.
+	// Masters are the flow because of which a helper of conntrack expected this one, such as FTP's control
+	// connection for its data, and that flow's own masters, each as its first packet was judged. This flow's
+	// first packet was not judged but accepted for their sake. Ended flows are left out.
 	Masters []policy.Flow
 
-	// How the kernel calls the entry: the attributes of a message that deletes it.
+	// The kernel's name of the entry: the attributes of a message that deletes it.
 	family byte
 	name   []byte
 	master []byte // the attributes of a message that asks for the master; nil without
@@ -44,18 +46,18 @@ func (f *Flow) Opened() policy.Flow {
 }
 
 const (
-	// filteredDumps is up to how many addresses the kernel is asked about each, which takes two ways through its table;
-	// for more, all its entries are read once.
+	// filteredDumps is the largest number of addresses for which the kernel filters, with two passes through
+	// its table for each; for more addresses all entries are read once.
 	filteredDumps = 2
-	// someFlows are handed over at a time.
+	// someFlows are returned at a time.
 	someFlows = 500
-	// mostMasters are more than any helper makes: H.323 comes to media by way of two others.
+	// mostMasters are more than any helper makes: H.323's media have two masters.
 	mostMasters = 4
 )
 
-// Flows are the flows that one of these addresses opened or serves, some hundreds at a time: the kernel's table is read on
-// while the caller deals with what was found. What is only being set up may be missing, and what the kernel has trouble to find its place
-// beside may be there twice. After an error there are no more.
+// Flows returns the flows that one of these addresses opened or serves, some hundreds at a time: reading
+// continues while the caller handles what was found. A flow that is being set up may be missing, and a flow
+// may be there twice if the kernel's table changes meanwhile. An error is the last item.
 //
 // The network namespace is that of the calling thread.
 func Flows(addrs ...netip.Addr) iter.Seq2[[]Flow, error] {
@@ -150,8 +152,9 @@ func findMasters(c *netlink.Conn, f *Flow) error {
 	return nil
 }
 
-// dumps are the questions that find the flows of some addresses. The kernel's filter is of use for IPv4 only: for IPv6 it leaves out
-// those that it should keep (ctnetlink_filter_match_tuple takes ipv6_addr_cmp's 0 for "unequal").
+// dumps are the requests that find the flows of some addresses. The kernel's filter works for IPv4 only: for
+// IPv6 it drops those that it should keep (ctnetlink_filter_match_tuple takes ipv6_addr_cmp's 0 for
+// "unequal").
 func dumps(addrs []netip.Addr) []netlink.Message {
 	var v4 []netip.Addr
 	for _, a := range addrs {

@@ -56,10 +56,10 @@ func message(operation uint16, flags netlink.HeaderFlags, family byte, attribute
 	}
 }
 
-// dumpAll asks for all entries of a family, or of both (AF_UNSPEC).
+// dumpAll requests all entries of a family, or of both (AF_UNSPEC).
 func dumpAll(family byte) netlink.Message { return message(msgGet, netlink.Dump, family, nil) }
 
-// dumpFrom asks for the entries whose tuple (attrOriginal or attrReply) has an IPv4 source address.
+// dumpFrom requests the entries whose tuple (attrOriginal or attrReply) has an IPv4 source address.
 func dumpFrom(a netip.Addr, tuple uint16) netlink.Message {
 	ae := netlink.NewAttributeEncoder()
 	ae.Nested(tuple, func(ae *netlink.AttributeEncoder) error {
@@ -80,10 +80,12 @@ func dumpFrom(a netip.Addr, tuple uint16) netlink.Message {
 	return message(msgGet, netlink.Dump, unix.AF_INET, attributes)
 }
 
-// dumpBuffer is what one system call reads. The kernel fills at most 32 KiB at a time, and as much only for those whose buffer is not smaller.
+// dumpBuffer is what one system call reads. The kernel fills at most 32 KiB at a time, and as much only for
+// those whose buffer is not smaller.
 const dumpBuffer = 32 << 10
 
-// dump sends a request and hands over the entries of the answer. Conn.Receive would read each message twice and keep all of them.
+// dump sends a request and calls entry for each entry of the answer. Conn.Receive would read each message
+// twice and keep all of them.
 func dump(c *netlink.Conn, request netlink.Message, entry func(Flow)) error {
 	request, err := c.Send(request)
 	if err != nil {
@@ -163,7 +165,7 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// parseFlow reads an entry. What the kernel calls it is appended to names, which is returned.
+// parseFlow reads an entry. The kernel's name of it is appended to names, which is returned.
 func parseFlow(data, names []byte) (Flow, []byte, error) {
 	if len(data) < 4 {
 		return Flow{}, names, errors.New("an entry without a header")
@@ -197,7 +199,7 @@ func parseFlow(data, names []byte) (Flow, []byte, error) {
 	return f, names, nil
 }
 
-// masterOf asks for the flow that a helper expected this one from; fs.ErrNotExist where there is none any more.
+// masterOf reads the flow because of which a helper expected this one; fs.ErrNotExist if it has ended.
 func masterOf(c *netlink.Conn, f *Flow) (master Flow, err error) {
 	err = dump(c, message(msgGet, netlink.Acknowledge, f.family, f.master), func(f Flow) { master = f })
 	return master, err
@@ -218,7 +220,8 @@ func appendDelete(b []byte, f *Flow) []byte {
 	return append(b, f.name...)
 }
 
-// appendLast appends a message that does nothing and is acknowledged: after the answer to it there are no more.
+// appendLast appends a message that does nothing and is acknowledged: after the answer to it there are no
+// more.
 func appendLast(b []byte) []byte {
 	return appendHeader(b, 0, unix.NLMSG_NOOP, unix.NLM_F_REQUEST|unix.NLM_F_ACK)
 }
@@ -227,7 +230,7 @@ func appendHeader(b []byte, size int, kind, flags uint16) []byte {
 	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+size))
 	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = binary.NativeEndian.AppendUint16(b, flags)
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // sequence and port: nobody asks
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // sequence and port: not needed
 }
 
 func parseTuple(b []byte) (p policy.Protocol, t Tuple) {

@@ -19,15 +19,16 @@ type Event struct {
 	First time.Time
 	// Packets is their number, Bytes their length with IP headers.
 	Packets, Bytes uint64
-	// Unlisted: the packets are of several kinds, which have in common the pod that was judged, Direction, Verdict and Reason. The other end is a zero
-	// address, or both where the verdict is about no pod.
+	// Unlisted: the packets are of several kinds that have only the judged pod, Direction, Verdict and Reason
+	// in common. The other end is a zero address; both ends are if no pod was judged.
 	Unlisted bool
-	// Direction says which end was judged: the source for Egress, the destination for Ingress.
+	// Direction is that of the end that was judged: the source for Egress, the destination for Ingress.
 	Direction policy.Direction
-	// Source and Destination as judged: after DNAT, before SNAT. Ports are 0 where the protocol has none. Both are zero
-	// addresses (:: or 0.0.0.0) where not even they could be read.
+	// Source and Destination as judged: after DNAT, before SNAT. Ports are 0 where the protocol has none.
+	// Both are zero addresses (:: or 0.0.0.0) if they could not be read.
 	Source, Destination netip.AddrPort
-	// OriginalDestination is where the sender sent it, such as a Service's address. It is invalid where conntrack has no entry.
+	// OriginalDestination is where the sender sent it, such as a Service's address. It is invalid where
+	// conntrack has no entry.
 	OriginalDestination netip.AddrPort
 	Protocol            policy.Protocol
 	Verdict             Verdict
@@ -38,7 +39,7 @@ type Event struct {
 	Set  compiler.SetID
 	// Flags of the pod that was judged.
 	Flags compiler.PodFlags
-	// IfIndex of the interface that the packet, or the first of several, came in by.
+	// IfIndex is the interface that the packet, or the first of several, came in by.
 	IfIndex uint32
 }
 

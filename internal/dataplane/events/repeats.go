@@ -43,14 +43,14 @@ func NewRepeats(slot *ebpf.Map, entries uint32) (*Repeats, error) {
 
 // Close closes the maps in this process.
 func (r *Repeats) Close() error {
-	return errors.Join(r.counting.Close(), r.resting.Close()) // nil is closed already
+	return errors.Join(r.counting.Close(), r.resting.Close()) // Close of nil does nothing
 }
 
 // bpfNoPrealloc is BPF_F_NO_PREALLOC of include/uapi/linux/bpf.h.
 const bpfNoPrealloc = 1
 
-// put makes the program count in m. When it returns no packet is being counted elsewhere: the kernel waits for those under way
-// (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
+// put makes the program count in m. When it returns no packet is being counted elsewhere: the kernel waits
+// for those under way (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
 func (r *Repeats) put(m *ebpf.Map) error {
 	if err := r.slot.Put(uint32(0), m); err != nil {
 		return fmt.Errorf("write BPF map %s: %w", bpf.FilterMapCounting, err)
@@ -58,8 +58,9 @@ func (r *Repeats) put(m *ebpf.Map) error {
 	return nil
 }
 
-// Read returns what was counted in place of further events since the last call, an Event for each kind with its Packets, and begins
-// anew. A kind that goes on is counted at once then, without another event of its own.
+// Read returns what was counted in place of further events since the last call, an Event for each kind with
+// its Packets, and begins anew. A kind that goes on is counted at once then, without another event of its
+// own.
 func (r *Repeats) Read() ([]Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +76,7 @@ func (r *Repeats) Read() ([]Event, error) {
 		n, err := r.resting.BatchLookupAndDelete(&cursor, keys, values, nil)
 		for i := range n {
 			if values[i].Packets == 0 {
-				continue // the event was all
+				continue // nothing followed the event
 			}
 			out = append(out, decodeRepeat(&keys[i], &values[i]))
 			r.carryOn(&keys[i], &values[i])
@@ -84,7 +85,7 @@ func (r *Repeats) Read() ([]Event, error) {
 			return out, nil
 		}
 		if err != nil {
-			return out, fmt.Errorf("read BPF map repeats: %w", err) // what is left is read when the map's turn comes again
+			return out, fmt.Errorf("read BPF map repeats: %w", err) // the rest is read when the map rests again
 		}
 	}
 }
@@ -92,7 +93,7 @@ func (r *Repeats) Read() ([]Event, error) {
 // batch is how many counts one system call reads.
 const batch = 1024
 
-// carryOn has a kind counted that was counted before. Where that fails it begins with an event.
+// carryOn begins a count for a kind that was counted before. If that fails the kind begins with an event.
 func (r *Repeats) carryOn(k *bpf.FilterRepeatKey, v *bpf.FilterRepeat) {
 	fresh := *v
 	fresh.Packets, fresh.Bytes, fresh.First, fresh.Last = 0, 0, 0, 0

@@ -10,8 +10,8 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// Read calls handle for every event of the ring until the context is done, which is no error. There is one reader at a time; what
-// handle does not take fast enough is lost and counted.
+// Read calls handle for every event of the ring until the context is done, which is no error. There is one
+// reader at a time; what handle does not take fast enough is lost and counted.
 func Read(ctx context.Context, ring *ebpf.Map, handle func(Event)) error {
 	r, err := ringbuf.NewReader(ring)
 	if err != nil {

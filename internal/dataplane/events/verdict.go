@@ -6,7 +6,8 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// Verdict is what became of a packet: enum verdict of bpf/report.h. Its names are values of a label of metrics.
+// Verdict is what became of a packet: enum verdict of bpf/report.h. Its names are values of a label of
+// metrics.
 type Verdict uint8
 
 // The verdicts.
@@ -23,7 +24,8 @@ var verdictNames = [Verdicts]string{Allow: "Allow", Deny: "Deny", AuditDeny: "Au
 
 func (v Verdict) String() string { return nameOf(verdictNames[:], v) }
 
-// Reason is why a packet got its verdict: enum reason of bpf/report.h. Its names are values of a label of metrics.
+// Reason is why a packet got its verdict: enum reason of bpf/report.h. Its names are values of a label of
+// metrics.
 type Reason uint8
 
 // The reasons.

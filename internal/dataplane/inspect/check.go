@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Warning is something that does not keep the dataplane from working and may keep it from seeing all traffic. It says what to do.
+// Warning describes a condition under which some traffic bypasses the dataplane, and the way out.
 type Warning string
 
-// Check looks whether this node has what the dataplane needs, in the calling thread's network namespace, and changes nothing. load tries the
-// program itself. The error joins all that is missing, each with the way out.
+// Check reports what this node lacks for the dataplane, in the calling thread's network namespace, and
+// changes nothing. load tries the program itself. The error joins all that is missing, each with the way out.
 func Check(bpffs string, load func() error) error {
 	// Without these every other answer would be "operation not permitted".
 	if err := checkCapabilities(); err != nil {
@@ -69,7 +69,8 @@ func checkBPFFS(path string) error {
 	return nil
 }
 
-// checkKernel tries everything that came to Linux one by one until 6.6, and at last the program itself.
+// checkKernel tries the features that the program needs, the newest of Linux 6.6, and then the program
+// itself.
 func checkKernel(load func() error) error {
 	if _, err := btf.LoadKernelSpec(); err != nil {
 		return fmt.Errorf("this kernel (%s) has no type information at /sys/kernel/btf/vmlinux: use one built with CONFIG_DEBUG_INFO_BTF: %w", release(), err)
@@ -101,8 +102,8 @@ func checkConntrackNetlink() error {
 	return nil
 }
 
-// checkKubeProxy refuses a node whose Services are not DNAT: IPVS takes their packets in as the node's own and sends them
-// out again, past the forward hook.
+// checkKubeProxy rejects a node whose Services are not DNAT: IPVS receives their packets as the node's own
+// and sends them out again, past the forward hook.
 func checkKubeProxy() error {
 	if _, err := netlink.LinkByName("kube-ipvs0"); err == nil {
 		return errors.New("kube-proxy runs in IPVS mode here (link kube-ipvs0), in which traffic to Services cannot be judged: " +
@@ -111,8 +112,8 @@ func checkKubeProxy() error {
 	return nil
 }
 
-// Warnings looks for traffic that cannot be seen, in the calling thread's network namespace. Bridges, and what is behind them, come and go
-// with pods, and others set sysctls: it should be asked now and then.
+// Warnings looks for traffic that bypasses the dataplane, in the calling thread's network namespace. Bridges
+// come and go with pods, and other software sets sysctls: call it now and then.
 func Warnings() []Warning {
 	var out []Warning
 	if err := checkKubeProxy(); err != nil {
@@ -127,18 +128,19 @@ func Warnings() []Warning {
 	return append(out, bridgeWarnings()...)
 }
 
-// acceptsSourceRoutes reports whether the kernel writes another destination into packets behind the forward hook (ip_forward_options).
+// acceptsSourceRoutes reports whether the kernel writes another destination into packets behind the forward
+// hook (ip_forward_options).
 func acceptsSourceRoutes() bool {
 	value, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/accept_source_route") // interfaces need both, and have it by default
 	return err == nil && strings.TrimSpace(string(value)) != "0"
 }
 
 func hasIPVSServices() bool {
-	table, err := os.ReadFile("/proc/thread-self/net/ip_vs")
+	services, err := os.ReadFile("/proc/thread-self/net/ip_vs")
 	if err != nil {
 		return false // without the module there is no such file
 	}
-	for line := range strings.Lines(string(table)) {
+	for line := range strings.Lines(string(services)) {
 		switch protocol, _, _ := strings.Cut(line, " "); protocol {
 		case "TCP", "UDP", "SCTP", "FWM":
 			return true
@@ -147,7 +149,7 @@ func hasIPVSServices() bool {
 	return false
 }
 
-// bridgeWarnings finds pods that a bridge connects without the forward hook seeing their packets.
+// bridgeWarnings finds bridges that connect pods past the forward hook.
 func bridgeWarnings() []Warning {
 	links, err := steady(netlink.LinkList)
 	if err != nil {

@@ -15,16 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Interfaces are what this node's links and routes say about where its pods and the world outside are.
+// Interfaces are those of this node, by where its links and routes lead: to pods, or out of the node.
 type Interfaces struct {
-	// Routed are the addresses that the node's routes lead to, each alone, over a veth: by the veth's index. A veth that is a port of
-	// a bridge is not in it, nor one that leads to a whole network.
+	// Routed are the addresses that the node's routes lead to, each alone, over a veth: by the veth's index.
+	// A veth that is a port of a bridge is not in it, nor a veth that leads to a network.
 	Routed map[uint32][]netip.Addr
-	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone. Ascending.
+	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone.
+	// Ascending.
 	Uplinks []uint32
 }
 
-// Equal reports whether both say the same.
+// Equal reports whether both are the same.
 func (i *Interfaces) Equal(other *Interfaces) bool {
 	return slices.Equal(i.Uplinks, other.Uplinks) && maps.EqualFunc(i.Routed, other.Routed, slices.Equal)
 }
@@ -49,7 +50,7 @@ func ReadInterfaces() (*Interfaces, error) {
 	return interfacesOf(links, routes), nil
 }
 
-// steady asks again, some times, for a list that changed while the kernel told it.
+// steady reads a list again, up to 10 times, if it changed while it was read.
 func steady[T any](list func() ([]T, error)) (out []T, err error) {
 	for range 10 {
 		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -120,14 +121,15 @@ func outputs(r *netlink.Route) []int {
 	return out
 }
 
-// How long WatchInterfaces waits for more of the same after a change, and at most until it calls again without one.
+// How long WatchInterfaces waits for further changes after one, and the longest time between two calls
+// without one.
 const (
-	changesSettle   = 5 * time.Millisecond
+	changesBatch    = 5 * time.Millisecond
 	changesMissable = 30 * time.Second
 )
 
-// WatchInterfaces calls changed after links or routes changed in the calling thread's network namespace, and now and then without that,
-// until the context is done.
+// WatchInterfaces calls changed after links or routes changed in the calling thread's network namespace, and
+// now and then without that, until the context is done.
 func WatchInterfaces(ctx context.Context, changed func()) error {
 	c, err := nl.Dial(unix.NETLINK_ROUTE, &nl.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE})
 	if err != nil {
@@ -144,14 +146,14 @@ func WatchInterfaces(ctx context.Context, changed func()) error {
 			return nil
 		}
 		_, err := c.Receive()
-		// Too many changes at once: some are not told, and all are read anyway.
+		// Too many changes at once lose some messages, and all is read anyway.
 		if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) && !isTimeout(err) {
 			return fmt.Errorf("watch links and routes: %w", err)
 		}
 		if err == nil {
 			select {
 			case <-ctx.Done():
-			case <-time.After(changesSettle):
+			case <-time.After(changesBatch):
 			}
 		}
 		if ctx.Err() != nil {

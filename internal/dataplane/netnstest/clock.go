@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// JumpClock moves the machine's clock, and moves it back when the test ends. It is for machines that are the test's own: a clock has no
-// namespace.
+// JumpClock moves the machine's clock, and moves it back when the test ends. It is for machines that are the
+// test's own: a clock has no namespace.
 func JumpClock(t testing.TB, by time.Duration) {
 	t.Helper()
 	jump := func(by time.Duration) {

@@ -14,8 +14,9 @@ import (
 
 const insideVariable = "KIDOBAN_TEST_INSIDE"
 
-// Main is what a package's TestMain calls: it runs the tests in mount and network namespaces of their own and exits. The kernel takes both
-// away with the process, and with them every namespace, link and pin that a test could leave behind, however the test ends.
+// Main is what a package's TestMain calls: it runs the tests in mount and network namespaces of their own and
+// exits. The kernel takes both away with the process, and with them every namespace, link and pin that a test
+// could leave behind, however the test ends.
 func Main(m *testing.M) {
 	if os.Getenv(insideVariable) != "" {
 		os.Exit(m.Run())

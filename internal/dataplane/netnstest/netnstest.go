@@ -129,7 +129,8 @@ func (n *Namespace) AddPod(v4, v6 string) *Pod {
 	return n.AddPodAt(0, v4, v6)
 }
 
-// RemovePod takes a pod's veth away, as a CNI does when a pod is deleted: its index and its addresses are free.
+// RemovePod takes a pod's veth away, as a CNI does when a pod is deleted: its index and its addresses are
+// free.
 func (n *Namespace) RemovePod(p *Pod) {
 	n.t.Helper()
 	must(n.t, n.Link.LinkDel(p.Host))
@@ -160,7 +161,8 @@ func (n *Namespace) AddBridge(name string) netlink.Link {
 	return bridge
 }
 
-// AddBridgedPod makes a pod on a bridge. Pods of one bridge reach each other directly if their /24s and /64s are the same.
+// AddBridgedPod makes a pod on a bridge. Pods of one bridge reach each other directly if their /24s and /64s
+// are the same.
 func (n *Namespace) AddBridgedPod(bridge netlink.Link, v4, v6 string) *Pod {
 	n.t.Helper()
 	p := n.addVeth(0, v4, v6)
