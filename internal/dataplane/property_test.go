@@ -38,6 +38,7 @@ func randomRule(r *rand.Rand, tier policy.Tier) policy.Rule {
 		rule.Action = pick(r, []policy.Action{policy.Allow, policy.Deny, policy.Pass})
 	case policy.TierBaseline:
 		rule.Action = pick(r, []policy.Action{policy.Allow, policy.Deny})
+	case policy.TierNetworkPolicy: // which only allows
 	}
 	for range r.IntN(4) {
 		switch {
