@@ -107,7 +107,7 @@ func TestCLI(t *testing.T) {
 		}
 	})
 	t.Run("explain --live", func(t *testing.T) {
-		contains(t, kidoban(t, 1, append([]string{"explain", "--live"}, flow...)...), "REFUSED", "shop/default-deny", "on node n", "the same")
+		contains(t, kidoban(t, 1, append([]string{"explain", "--live"}, flow...)...), "DENIED", "shop/default-deny", "on node n", "the same")
 	})
 	t.Run("matrix agrees with connections", func(t *testing.T) { checkMatrix(t, tables[0]) })
 	t.Run("diff with what is there", func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestCLI(t *testing.T) {
 	t.Run("events", func(t *testing.T) { checkEvents(t, &frontend, &database) })
 	t.Run("status", func(t *testing.T) {
 		eventually(t, "all is in force", func(context.Context) error { return statusSays(t, true) })
-		contains(t, kidoban(t, 0, "status"), "Agents: 2/2 nodes", "in force, slowest", "Refused in the last 10m:")
+		contains(t, kidoban(t, 0, "status"), "Agents: 2/2 nodes", "in force, slowest", "Denied in the last 10m:")
 	})
 	t.Run("a policy that arrives late", func(t *testing.T) { checkLatePolicy(t, flow) })
 }

@@ -1,4 +1,4 @@
-// Command kubectl-kidoban asks NetworkPolicies who reaches whom and why.
+// Command kubectl-kidoban explains, compares and checks NetworkPolicies.
 package main
 
 import (
@@ -18,10 +18,10 @@ import (
 )
 
 func main() {
-	debug.SetGCPercent(400) // it ends soon, and reads much
+	debug.SetGCPercent(400) // a short run that reads much
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// What goes wrong is in the errors that commands return.
+	// Commands return their errors; nothing else is logged.
 	ctrl.SetLogger(logr.Discard())
 	klog.SetLogger(logr.Discard())
 	env := command.NewEnv()

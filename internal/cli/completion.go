@@ -8,14 +8,14 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
 
-// completionCommand takes the place of cobra's, whose script completes the name of the binary: kubectl asks plugins through a
-// program of its own (kubectl_complete-kidoban).
+// completionCommand takes the place of cobra's, whose script completes the name of the binary: kubectl completes plugins through a
+// separate program (kubectl_complete-kidoban).
 func completionCommand(env *command.Env, root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|kubectl",
-		Short: "Print a script for the shell's completion",
-		Long: `Print a script that completes commands and flags: of kubectl-kidoban, for a shell, or of "kubectl kidoban", which kubectl asks a program
-kubectl_complete-kidoban in the PATH for.`,
+		Short: "Print a completion script for a shell",
+		Long: `Print a script that completes commands and flags: those of kubectl-kidoban for a shell, or those of "kubectl kidoban" as the program
+kubectl_complete-kidoban, which kubectl runs from the PATH.`,
 		Example: `  # kubectl kidoban <TAB>, where kubectl's own completion is on
   kubectl kidoban completion kubectl | sudo tee /usr/local/bin/kubectl_complete-kidoban
   sudo chmod +x /usr/local/bin/kubectl_complete-kidoban

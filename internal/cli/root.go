@@ -1,4 +1,4 @@
-// Package cli is kubectl-kidoban: its commands, each a package of its own, under one root.
+// Package cli is kubectl-kidoban: the root of its commands, each of which is a package.
 package cli
 
 import (
@@ -23,12 +23,12 @@ import (
 func New(env *command.Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kubectl-kidoban",
-		Short: "Ask NetworkPolicies before they are applied, and why after",
-		Long: `Ask NetworkPolicies: who reaches whom, which rule decides, what a change would change, and what is in force.
+		Short: "Explain, compare and check NetworkPolicies, before and after they are applied",
+		Long: `Explain, compare and check NetworkPolicies: which connections are allowed, which rule decides, the effect of a change, and the policies in force.
 
-explain, matrix, diff, lint and lab need no cluster: with -f they read manifests, as Helm and kustomize print them.
+explain, matrix, diff, lint and lab need no cluster: with -f they read manifests, such as the output of Helm and kustomize.
 
-Exit codes: 0 the answer is yes, or there is nothing to say; 1 it is no: refused, changed, found, not in force; 2 there is no answer.`,
+Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: denied, changed, found, not in force; 2 there is no answer.`,
 		Example: `  kubectl kidoban explain --from shop/frontend --to shop/backend:8000
   kubectl kidoban matrix -n shop
   kubectl kidoban diff -f new/

@@ -1,4 +1,4 @@
-// Package agents asks the nodes' agents, by their API (internal/agentapi), from outside the cluster: through the API server's port
+// Package agents queries the nodes' agents by their API (internal/agentapi), from outside the cluster: through the API server's port
 // forwarding, with a token that is good for agents only.
 package agents
 
@@ -27,7 +27,7 @@ import (
 // DefaultNamespace is kidoban's own.
 const DefaultNamespace = "kidoban-system"
 
-// atOnce is how many agents are asked at the same time, patience how long one may take to answer.
+// atOnce is how many agents are queried at the same time, patience how long one may take to answer.
 const (
 	atOnce   = 16
 	patience = 15 * time.Second
@@ -55,7 +55,7 @@ func Find(ctx context.Context, env *command.Env, c client.Client, namespace stri
 		return nil, fmt.Errorf("list kidoban's agents: %w", err)
 	}
 	if a.Pods = pods.Items; len(a.Pods) == 0 {
-		return nil, fmt.Errorf("no agents of kidoban in namespace %s: is it installed there? (--kidoban-namespace)", namespace)
+		return nil, fmt.Errorf("no kidoban agents in namespace %s: is kidoban installed there? (--kidoban-namespace)", namespace)
 	}
 	slices.SortFunc(a.Pods, func(x, y corev1.Pod) int { return strings.Compare(x.Spec.NodeName, y.Spec.NodeName) })
 	return a, nil
@@ -115,7 +115,7 @@ func (a *Agents) Open(ctx context.Context, pod *corev1.Pod, path string) (io.Rea
 // Each calls f for every agent, several at the same time, and joins the errors.
 func (a *Agents) Each(f func(pod *corev1.Pod) error) error { return a.each(atOnce, f) }
 
-// EachAtOnce is Each for what does not end by itself: it calls f for all agents at the same time.
+// EachAtOnce is Each for streams, which do not end by themselves: it calls f for all agents at the same time.
 func (a *Agents) EachAtOnce(f func(pod *corev1.Pod) error) error { return a.each(len(a.Pods), f) }
 
 func (a *Agents) each(atOnce int, f func(pod *corev1.Pod) error) error {

@@ -11,7 +11,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 )
 
-// Env is what a command runs in.
+// Env is the environment that a command runs in.
 type Env struct {
 	genericiooptions.IOStreams
 	// Config are kubeconfig's flags.
@@ -38,7 +38,7 @@ func (e *Env) Namespace() string {
 	return ns
 }
 
-// Width of the terminal in columns, or 0 where the output is none.
+// Width of the terminal in columns, or 0 where the output is not a terminal.
 func (e *Env) Width() int {
 	f, ok := e.Out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -51,7 +51,7 @@ func (e *Env) Width() int {
 	return width
 }
 
-// Paint colours what goes to out: only on a terminal, and not with NO_COLOR (https://no-color.org).
+// Paint colours the output: only on a terminal, and not with NO_COLOR (https://no-color.org).
 func (e *Env) Paint() Paint { return Paint(isTerminal(e.Out) && os.Getenv("NO_COLOR") == "") }
 
 // Interactive reports whether progress may be shown.

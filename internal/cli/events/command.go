@@ -23,8 +23,8 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
 
-// settle is how long events of different nodes are held back to be put in order of time.
-const settle = time.Second
+// reorder is how long events of different nodes are held back to be sorted by time.
+const reorder = time.Second
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
@@ -34,24 +34,24 @@ func New(env *command.Env) *cobra.Command {
 	var namespace string
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Show the flow events of all nodes, in the order of time",
-		Long: `Show what the nodes' agents logged: connections that were refused, or allowed, and by which policy. Agents keep the recent ones; the flow
-log has them all.`,
-		Example: `  # What was refused in the last ten minutes?
+		Short: "Show the flow events of all nodes, sorted by time",
+		Long: `Show the flow events of the nodes' agents: connections that were denied or allowed, and by which policy. Agents keep the recent events; the
+flow log has all of them.`,
+		Example: `  # Connections that were denied in the last ten minutes
   kubectl kidoban events --since 10m --verdict DENY
 
   # Watch one pod
   kubectl kidoban events -f --pod shop/backend-5d9c
 
-  # What a policy decides, as JSON lines
+  # Decisions of one policy, as JSON lines
   kubectl kidoban events -f --policy shop/default-deny -o json`,
 		Args: cobra.NoArgs,
 	}
 	output := command.AddOutput(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Go on with new events as they happen.")
-	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f those of the last minute.")
-	cmd.Flags().StringVar(&f.policy, "policy", "", "Show what this policy decided, or isolates for: namespace/name.")
-	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or the beginning of it.")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Continue with new events as they happen.")
+	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f the last minute.")
+	cmd.Flags().StringVar(&f.policy, "policy", "", "Show decisions of this policy, also those by which it isolates: namespace/name.")
+	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or a prefix of it.")
 	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY or AUDIT-DENY.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -121,7 +121,7 @@ func (f *filter) byPolicy(e *agentapi.Event) bool {
 // opener opens an answer of an agent, as agents.Open does.
 type opener func(ctx context.Context, pod *corev1.Pod, path string) (io.ReadCloser, error)
 
-// stream the events of all agents, merged by time: those that came within settle of each other.
+// stream the events of all agents, merged by time: those that came within reorder of each other.
 func stream(ctx context.Context, a *agents.Agents, open opener, path string, follow bool, f filter, print func(*agentapi.StreamedEvent) error, errOut io.Writer) error {
 	each := a.Each
 	if follow {
@@ -192,7 +192,7 @@ func merge(events <-chan agentapi.StreamedEvent, f filter, follow bool, print fu
 	}
 	var tick <-chan time.Time
 	if follow {
-		ticker := time.NewTicker(settle)
+		ticker := time.NewTicker(reorder)
 		defer ticker.Stop()
 		tick = ticker.C
 	}

@@ -1,4 +1,4 @@
-// Package report packs what a bug report needs into one archive, with secrets left out.
+// Package report packs the archive for a bug report, without secrets.
 package report
 
 import (
@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,12 +35,12 @@ func New(env *command.Env) *cobra.Command {
 	var file, namespace string
 	cmd := &cobra.Command{
 		Use:   "report",
-		Short: "Pack an archive for a bug report, with secrets left out",
-		Long: `Pack one archive for a bug report: kidoban's own workloads, logs and events, the NetworkPolicies with what the controller made of them, namespaces,
-pods and Services without what may hold secrets, and what each agent says is in force.
+		Short: "Pack an archive for a bug report, without secrets",
+		Long: `Pack one archive for a bug report: kidoban's own workloads, logs and events, the NetworkPolicies with their PolicyEndpoints, namespaces,
+pods and Services without fields that may hold secrets, and the state that each agent has in force.
 
-Left out are Secrets and ConfigMaps, environment variables, commands and arguments, volumes, annotations, and all of managedFields. Names, labels
-and addresses are in it: look through it before you hand it on.`,
+The archive has no Secrets and ConfigMaps, environment variables, commands, arguments, volumes, annotations and managedFields. It has names, labels
+and addresses: read it before you share it.`,
 		Example: `  kubectl kidoban report
   kubectl kidoban report --file /tmp/kidoban.tar.gz`,
 		Args: cobra.NoArgs,
@@ -63,24 +64,34 @@ and addresses are in it: look through it before you hand it on.`,
 			defer func() { _ = f.Close() }()
 			out = f
 		}
-		if err := write(cmd.Context(), env, c, namespace, out); err != nil {
+		missing, err := write(cmd.Context(), env, c, namespace, out)
+		if err != nil {
+			if file != "-" {
+				_ = os.Remove(file)
+			}
 			return err
 		}
 		fmt.Fprintf(env.ErrOut, "wrote %s\n", file)
+		if missing > 0 {
+			fmt.Fprintf(env.ErrOut, "warning: %d parts could not be read; errors.txt in the archive has the reasons\n", missing)
+		}
 		return nil
 	}
 	return cmd
 }
 
-// archive is a tar in gzip. What cannot be had is told in errors.txt, and does not end it.
+// archive is a tar in gzip. A part that cannot be read is an entry of errors.txt, and does not end it.
 type archive struct {
 	*tar.Writer
-	now  time.Time
-	told string
-	err  error
+	now time.Time
+	// read counts the parts of the cluster, and failed are the errors of the others.
+	read   int
+	failed []error
+	err    error
 }
 
-func write(ctx context.Context, env *command.Env, c client.Client, namespace string, out io.Writer) error {
+// write the archive and return how many parts are missing. An archive without any part of the cluster is an error.
+func write(ctx context.Context, env *command.Env, c client.Client, namespace string, out io.Writer) (missing int, err error) {
 	zip := gzip.NewWriter(out)
 	a := &archive{Writer: tar.NewWriter(zip), now: env.Now()}
 	a.add("version.txt", []byte("kubectl-kidoban "+version.String()+"\n"))
@@ -97,8 +108,8 @@ func write(ctx context.Context, env *command.Env, c client.Client, namespace str
 	}
 	a.logs(ctx, env, c, namespace)
 	a.agents(ctx, env, c, namespace)
-	if a.told != "" {
-		a.add("errors.txt", []byte(a.told))
+	if len(a.failed) > 0 {
+		a.add("errors.txt", []byte(errors.Join(a.failed...).Error()+"\n"))
 	}
 	if err := a.Close(); err != nil && a.err == nil {
 		a.err = err
@@ -106,10 +117,13 @@ func write(ctx context.Context, env *command.Env, c client.Client, namespace str
 	if err := zip.Close(); err != nil && a.err == nil {
 		a.err = err
 	}
-	return a.err
+	if a.err == nil && a.read == 0 {
+		a.err = fmt.Errorf("nothing could be read from the cluster: %w", a.failed[0])
+	}
+	return len(a.failed), a.err
 }
 
-func (a *archive) tell(err error) { a.told += err.Error() + "\n" }
+func (a *archive) fail(err error) { a.failed = append(a.failed, err) }
 
 func (a *archive) add(name string, data []byte) {
 	if a.err != nil {
@@ -122,22 +136,23 @@ func (a *archive) add(name string, data []byte) {
 
 func (a *archive) list(ctx context.Context, c client.Client, name string, list client.ObjectList, options ...client.ListOption) {
 	if err := c.List(ctx, list, options...); err != nil {
-		a.tell(fmt.Errorf("%s: %w", name, err))
+		a.fail(fmt.Errorf("%s: %w", name, err))
 		return
 	}
 	redact(list)
 	text, err := yaml.Marshal(list)
 	if err != nil {
-		a.tell(err)
+		a.fail(err)
 		return
 	}
 	a.add(name, text)
+	a.read++
 }
 
 func (a *archive) logs(ctx context.Context, env *command.Env, c client.Client, namespace string) {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
-		return // told by list
+		return // list has reported it
 	}
 	config, err := env.Config.ToRESTConfig()
 	if err != nil {
@@ -158,7 +173,7 @@ func (a *archive) logs(ctx context.Context, env *command.Env, c client.Client, n
 				name := fmt.Sprintf("kidoban/logs/%s-%s-%s", p.Name, cs.Name, map[bool]string{false: "now.log", true: "before.log"}[previous])
 				text, err := core.Pods(namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: cs.Name, Previous: previous, TailLines: &lines}).DoRaw(ctx)
 				if err != nil {
-					a.tell(fmt.Errorf("%s: %w", name, err))
+					a.fail(fmt.Errorf("%s: %w", name, err))
 					continue
 				}
 				a.add(name, text)
@@ -173,14 +188,14 @@ func (a *archive) agents(ctx context.Context, env *command.Env, c client.Client,
 		err = all.Authorize(ctx, c)
 	}
 	if err != nil {
-		a.tell(err)
+		a.fail(err)
 		return
 	}
 	for i := range all.Pods {
 		for name, path := range map[string]string{"node": agentapi.PathNode, "pods": agentapi.PathPods, "policies": agentapi.PathPolicies} {
 			var answer json.RawMessage
 			if err := all.Get(ctx, &all.Pods[i], path, &answer); err != nil {
-				a.tell(err)
+				a.fail(err)
 				continue
 			}
 			a.add(fmt.Sprintf("nodes/%s/%s.json", all.Pods[i].Spec.NodeName, name), answer)

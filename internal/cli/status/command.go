@@ -32,12 +32,12 @@ func New(env *command.Env) *cobra.Command {
 	o := &options{env: env}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say whether agents work and policies are in force on every node",
-		Long: `Say whether kidoban works: its controller, the agent of each node, each policy with the number of nodes where its newest generation is in
-force, what needs a person, and how many connections were refused in the last ten minutes.
+		Short: "Show whether agents work and policies are in force on every node",
+		Long: `Show whether kidoban works: its controller, the agent of each node, each policy with the number of nodes where its newest generation is in
+force, problems that need action, and the number of connections denied in the last ten minutes.
 
-A policy counts on the nodes that have pods in its namespace. The exit code is 1 when something is not as it should be; with --wait it
-is waited for first.`,
+A policy counts on the nodes that have pods in its namespace. The exit code is 1 if there is a problem; with --wait the command first waits
+for it to end.`,
 		Example: `  kubectl kidoban status
 
   # In a pipeline, after kubectl apply
@@ -64,7 +64,7 @@ func newPolicyCommand(env *command.Env) *cobra.Command {
 	o := &options{env: env}
 	cmd := &cobra.Command{
 		Use:   "policy [NAMESPACE/]NAME",
-		Short: "Say on which nodes a policy is in force",
+		Short: "Show on which nodes a policy is in force",
 		Example: `  kubectl kidoban status policy shop/default-deny
   kubectl kidoban status policy -n shop default-deny --wait`,
 		Args: cobra.ExactArgs(1),
@@ -84,7 +84,7 @@ func newPolicyCommand(env *command.Env) *cobra.Command {
 }
 
 func (o *options) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until all is in force.")
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until everything is in force.")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "How long to wait.")
 	cmd.Flags().StringVar(&o.namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 }

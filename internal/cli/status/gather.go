@@ -1,4 +1,4 @@
-// Package status says whether kidoban works: agents, policies in force on every node, and what needs a person.
+// Package status reports whether kidoban works: agents, policies in force on every node, and problems that need action.
 package status
 
 import (
@@ -24,20 +24,20 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Status is what `status -o json` prints.
+// Status is the output of `status -o json`.
 type Status struct {
 	Healthy    bool     `json:"healthy"`
 	Controller string   `json:"controller"` // "1/1 ready"
 	Nodes      []Node   `json:"nodes"`
 	Policies   []Policy `json:"policies"`
-	// Attention are what needs a person.
+	// Attention are the problems that need action.
 	Attention []string `json:"attention,omitempty"`
-	// Refused counts the refusals of the last RefusedWithin that agents remember; -1: they were not asked.
-	Refused int `json:"refused"`
+	// Denied counts the connections denied in the last DeniedWithin that agents remember; -1: the agents were not queried.
+	Denied int `json:"denied"`
 }
 
-// RefusedWithin is how far back refusals are counted.
-const RefusedWithin = "10m"
+// DeniedWithin is the period for which denied connections are counted.
+const DeniedWithin = "10m"
 
 // Node and its agent.
 type Node struct {
@@ -50,7 +50,7 @@ type Node struct {
 	// Version of the agent, and entries of the kernel's maps that it found otherwise than they should be and put right since it started.
 	Version string `json:"version,omitempty"`
 	Drift   uint64 `json:"drift"`
-	Pods    int    `json:"pods"` // judged
+	Pods    int    `json:"pods"` // with policies in force
 	Audit   int    `json:"audit"`
 	Error   string `json:"error,omitempty"`
 }
@@ -90,7 +90,7 @@ func (p *Policy) Everywhere() bool {
 
 // gather asks the API server and all agents. only, if it names one, is the policy to tell about.
 func gather(ctx context.Context, env *command.Env, c client.Client, namespace string, only types.NamespacedName) (*Status, error) {
-	s := &Status{Refused: -1, Nodes: []Node{}, Policies: []Policy{}}
+	s := &Status{Denied: -1, Nodes: []Node{}, Policies: []Policy{}}
 	if err := s.controller(ctx, c, namespace); err != nil {
 		return nil, err
 	}
@@ -118,9 +118,9 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 		return nil, err
 	}
 	if err == nil && reports != nil {
-		s.Refused = 0
+		s.Denied = 0
 		for _, r := range reports {
-			s.Refused += r.refused
+			s.Denied += r.denied
 		}
 	}
 	s.Healthy = len(s.Attention) == 0 && !slices.ContainsFunc(s.Policies, func(p Policy) bool { return !p.Everywhere() })
@@ -161,7 +161,7 @@ type report struct {
 	node     agentapi.Node
 	pods     []agentapi.Pod
 	policies []agentapi.Policy
-	refused  int
+	denied   int
 	err      error
 }
 
@@ -186,7 +186,7 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
 		}
 		if r.err == nil {
-			r.refused, r.err = refusals(ctx, a, pod)
+			r.denied, r.err = denials(ctx, a, pod)
 		}
 		r.policies = policies.Policies
 		mu.Lock()
@@ -200,7 +200,7 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 	n := Node{Name: node.Name, Kernel: node.Status.NodeInfo.KernelVersion}
 	if agent == nil {
-		n.Error = "no agent runs there: its pods are not judged"
+		n.Error = "no agent runs there: policies are not in force for its pods"
 	} else {
 		n.Agent = agent.Name
 		for _, cs := range agent.Status.ContainerStatuses {

@@ -14,13 +14,13 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// looks at a node's pods before they are told as Pending, and the pause between two.
+// looks at a node's pods before they are reported as Pending, and the pause between two.
 const (
 	looks = 5
 	pause = 200 * time.Millisecond
 )
 
-// mostNames is how many pods are named where more are not judged.
+// mostNames is how many pods are named where more have no policies in force.
 const mostNames = 3
 
 // settled looks until no pod is Pending: on a busy node something is always being written, and that is no reason to worry.
@@ -40,7 +40,7 @@ func settled(ctx context.Context, every time.Duration, look func() ([]agentapi.P
 }
 
 // unjudged compares the pods that there are with those that agents have in force. A node without an agent, or without its answer, is
-// told already.
+// reported already.
 func (s *Status) unjudged(pods []corev1.Pod, reports map[string]*report) {
 	judged := map[types.UID]bool{}
 	for _, r := range reports {

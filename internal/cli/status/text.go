@@ -25,8 +25,8 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		}
 	}
 	fmt.Fprintf(out, "Policies: %d/%d in force everywhere.", everywhere, len(s.Policies))
-	if s.Refused >= 0 {
-		fmt.Fprintf(out, "  Refused in the last %s: %d.", RefusedWithin, s.Refused)
+	if s.Denied >= 0 {
+		fmt.Fprintf(out, "  Denied in the last %s: %d.", DeniedWithin, s.Denied)
 	}
 	fmt.Fprintln(out)
 
@@ -48,7 +48,7 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		writePolicies(out, p, s.Policies)
 	}
 	if len(s.Attention) > 0 {
-		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Needs a person:"))
+		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Needs action:"))
 		for _, a := range s.Attention {
 			fmt.Fprintf(out, "  %s\n", a)
 		}
@@ -99,7 +99,7 @@ func dash(s string) string {
 func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string) {
 	fmt.Fprintf(out, "NetworkPolicy %s/%s, generation %d: resolved %s, %d groups, %s\n", pol.Namespace, pol.Name, pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
 	if pol.Message != "" {
-		fmt.Fprintf(out, "  %s %s\n", p.Text(command.Yellow, "but"), pol.Message)
+		fmt.Fprintf(out, "  %s %s\n", p.Text(command.Yellow, "-"), pol.Message)
 	}
 	if len(pol.Nodes) > 0 {
 		fmt.Fprintln(out)
@@ -120,7 +120,7 @@ func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string
 		t.Write(out)
 	}
 	for _, a := range attention {
-		fmt.Fprintf(out, "\n%s %s", p.Text(command.Yellow, "needs a person:"), a)
+		fmt.Fprintf(out, "\n%s %s", p.Text(command.Yellow, "needs action:"), a)
 	}
 	if len(attention) > 0 {
 		fmt.Fprintln(out)

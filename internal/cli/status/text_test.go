@@ -8,7 +8,7 @@ import (
 )
 
 func example() *Status {
-	s := &Status{Controller: "2/2 ready", Refused: 7, Policies: []Policy{{Namespace: "shop", Name: "default-deny", Generation: 3, Resolved: "True", Groups: 1, InForce: 1, SlowestSeconds: 0.14,
+	s := &Status{Controller: "2/2 ready", Denied: 7, Policies: []Policy{{Namespace: "shop", Name: "default-deny", Generation: 3, Resolved: "True", Groups: 1, InForce: 1, SlowestSeconds: 0.14,
 		Nodes: []NodePolicy{{Node: "n1", State: agentapi.StateInForce, Generation: 3, Pods: 2, LatencySeconds: 0.14}, {Node: "n2", State: agentapi.StatePending, WaitingFor: []string{"shop/g-1"}}}}}}
 	n := Node{Name: "n1", Agent: "agent-a", Ready: true, Pods: 5, Kernel: "6.12.0"}
 	s.usage(&n, &agentapi.Node{Version: "v1.2.3", Drift: 2, ClosedAddresses: 1, Maps: []agentapi.MapUse{{Map: "pods", Entries: 81, Max: 100}, {Map: "rules", Entries: 80, Max: 100}, {Map: "none"}}})
@@ -19,7 +19,7 @@ func example() *Status {
 func TestText(t *testing.T) {
 	var out strings.Builder
 	write(&out, false, example())
-	if want := `Controller: 2/2 ready.  Agents: 1/2 nodes.  Policies: 0/1 in force everywhere.  Refused in the last 10m: 7.
+	if want := `Controller: 2/2 ready.  Agents: 1/2 nodes.  Policies: 0/1 in force everywhere.  Denied in the last 10m: 7.
 
 NODE   AGENT     READY   VERSION   RESTARTS   PODS   AUDIT   DRIFT   KERNEL
 n1     agent-a   yes     v1.2.3    0          5      0       2       6.12.0
@@ -28,8 +28,8 @@ n2     -         no      -         0          0      0       0       6.12.0
 NAMESPACE   POLICY         GENERATION   RESOLVED   GROUPS   NODES
 shop        default-deny   3            True       1        1/2 in force, slowest 140 ms
 
-Needs a person:
-  node n1: 1 addresses of pods are closed, because their policies could not be written into the kernel's maps
+Needs action:
+  node n1: 1 addresses of pods are denied all traffic: their policies could not be written into the kernel's maps
   node n1: the kernel's map pods holds 81 entries of 100 at most
 `; out.String() != want {
 		t.Errorf("%s\nwant\n%s", out.String(), want)
@@ -45,7 +45,7 @@ NODE   STATE     GENERATION   PODS   LATENCY   WAITING FOR
 n1     InForce   3            2      140 ms    -
 n2     Pending   -            0      -         shop/g-1
 
-needs a person: node n2: no agent runs there
+needs action: node n2: no agent runs there
 `; out.String() != want {
 		t.Errorf("%s\nwant\n%s", out.String(), want)
 	}

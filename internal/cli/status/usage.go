@@ -7,11 +7,11 @@ import (
 // nearlyFull is the part of a map's entries beyond which a person should know, in percent.
 const nearlyFull = 80
 
-// usage takes in how a node's agent does. Drift that was put right is told and is no reason to worry; what is not in force is.
+// usage adds the report of a node's agent. Repaired drift is shown and needs no action; policies that are not in force do.
 func (s *Status) usage(n *Node, agent *agentapi.Node) {
 	n.Version, n.Drift = agent.Version, agent.Drift
 	if agent.ClosedAddresses > 0 {
-		s.attend("node %s: %d addresses of pods are closed, because their policies could not be written into the kernel's maps", n.Name, agent.ClosedAddresses)
+		s.attend("node %s: %d addresses of pods are denied all traffic: their policies could not be written into the kernel's maps", n.Name, agent.ClosedAddresses)
 	}
 	for _, m := range agent.Maps {
 		if m.Max > 0 && m.Entries*100 > m.Max*nearlyFull {

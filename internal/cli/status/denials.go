@@ -13,9 +13,9 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/agents"
 )
 
-// refusals counts what an agent refused lately, as far as it remembers.
-func refusals(ctx context.Context, a *agents.Agents, pod *corev1.Pod) (int, error) {
-	body, err := a.Open(ctx, pod, agentapi.PathEvents+"?"+agentapi.ParamSince+"="+RefusedWithin)
+// denials counts the connections that an agent denied lately and still remembers.
+func denials(ctx context.Context, a *agents.Agents, pod *corev1.Pod) (int, error) {
+	body, err := a.Open(ctx, pod, agentapi.PathEvents+"?"+agentapi.ParamSince+"="+DeniedWithin)
 	if err != nil {
 		return 0, err
 	}
