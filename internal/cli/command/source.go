@@ -112,6 +112,13 @@ func (e *Env) ClusterOf(ctx context.Context, s *Source, files []string) (*model.
 	if err != nil {
 		return nil, err
 	}
+	for i := range c.Policies {
+		np := &c.Policies[i]
+		for _, w := range model.PolicyWarnings(np) {
+			c.Notes = append(slices.Clone(c.Notes), fmt.Sprintf("warning: NetworkPolicy %s/%s: %s", np.Namespace, np.Name, w))
+			fmt.Fprintln(e.ErrOut, c.Notes[len(c.Notes)-1])
+		}
+	}
 	invalid := c.InvalidPolicies()
 	switch {
 	case invalid == nil:

@@ -16,6 +16,8 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // ValidatePolicy returns the errors for which the API server would reject a NetworkPolicy, in its words.
@@ -41,6 +43,37 @@ func ValidatePolicy(np *networkingv1.NetworkPolicy) field.ErrorList {
 		}
 	}
 	return out
+}
+
+// PolicyWarnings are the blocks of a NetworkPolicy that API servers accept up to Kubernetes 1.35 and reject since.
+func PolicyWarnings(np *networkingv1.NetworkPolicy) []string {
+	var out []string
+	spec := field.NewPath("spec")
+	for _, d := range policy.Directions {
+		for i, r := range policy.ClusterRules(d, np) {
+			path := spec.Child([...]string{"ingress", "egress"}[d]).Index(i).Child([...]string{"from", "to"}[d])
+			for j := range r.Peers {
+				b := r.Peers[j].IPBlock
+				if b == nil {
+					continue
+				}
+				at := path.Index(j).Child("ipBlock")
+				out = append(out, blockWarnings(at.Child("cidr"), b.CIDR)...)
+				for k, e := range b.Except {
+					out = append(out, blockWarnings(at.Child("except").Index(k), e)...)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func blockWarnings(path *field.Path, cidr string) []string {
+	if _, ok := parseBlock(cidr); !ok || len(utilvalidation.IsValidCIDRForLegacyField(path, cidr, true, nil)) == 0 {
+		return nil
+	}
+	block, _ := parseBlock(cidr)
+	return []string{fmt.Sprintf("%s: Kubernetes 1.36 and newer reject %q: write %q", path, cidr, block)}
 }
 
 // InvalidPolicies are the errors of all policies that the API server would reject, or nil.
