@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/explain"
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
 // drawn manifests: workloads, running pods and Services of several namespaces, and policies with selectors and blocks of both families.
@@ -116,7 +117,7 @@ func newOracle(c *model.Cluster, all ...*model.Cluster) *oracle {
 	for _, c := range all {
 		for i := range c.Policies {
 			for _, d := range policy.Directions {
-				for _, r := range policy.ClusterRules(d, &c.Policies[i]) {
+				for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
 					for _, p := range r.Peers {
 						if p.IPBlock != nil {
 							add(p.IPBlock.CIDR)
@@ -180,7 +181,7 @@ func (o *oracle) allows(from, to *model.Pod, is4 bool, port uint16, yield func(s
 			if s == d {
 				continue
 			}
-			c := &policy.Cluster{Namespaces: o.Namespaces, Policies: o.Policies, Pods: []corev1.Pod{at(from, s), at(to, d)}}
+			c := &reference.NetworkPolicies{Namespaces: o.Namespaces, Policies: o.Policies, Pods: []corev1.Pod{at(from, s), at(to, d)}}
 			yield(s, d, c.Allows(policy.Flow{Source: s, Destination: d, Protocol: policy.TCP, Port: port}))
 		}
 	}

@@ -50,7 +50,7 @@ func PolicyWarnings(np *networkingv1.NetworkPolicy) []string {
 	var out []string
 	spec := field.NewPath("spec")
 	for _, d := range policy.Directions {
-		for i, r := range policy.ClusterRules(d, np) {
+		for i, r := range policy.NetworkPolicyRules(d, np) {
 			path := spec.Child([...]string{"ingress", "egress"}[d]).Index(i).Child([...]string{"from", "to"}[d])
 			for j := range r.Peers {
 				b := r.Peers[j].IPBlock
