@@ -37,7 +37,7 @@ modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
 code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/cli docs/configuration.md
+generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 
 # The generated BPF object depends on the version of the compiler.
 export BPF2GO_CC    = clang-14

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -224,6 +225,30 @@ func TestSchemaRejects(t *testing.T) {
 				t.Errorf("error %q does not contain %q", err, c.want)
 			}
 		})
+	}
+}
+
+// The objects that users find as examples, and those that kidoban's manifests contain, pass the schema.
+func TestSamplesPassTheSchema(t *testing.T) {
+	files, err := filepath.Glob("../../config/samples/networking_*.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatal(files, err)
+	}
+	for _, file := range append(files, "../../config/components/strict/controller_policy_endpoint.yaml") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(data, u); err != nil {
+			t.Fatal(file, err)
+		}
+		if u.GetNamespace() != "" {
+			u.SetNamespace("default")
+		}
+		if err := api.Create(context.Background(), u, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
+			t.Error(file, err)
+		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 const module = "github.com/kidoban/kidoban/"
 
 // pure are the packages that need no cluster, no kernel and no clock.
-var pure = []string{"internal/policy", "internal/resolver", "internal/controller/plan", "internal/node", "internal/compiler"}
+var pure = []string{"internal/policy", "internal/policy/reference", "internal/resolver", "internal/controller/plan", "internal/node", "internal/compiler"}
 
 // imports returns the repository's packages, and what each imports outside of its tests.
 func imports(t *testing.T, flags ...string) map[string][]string {

@@ -35,7 +35,10 @@ func TestIncompatibleChangesAreSeen(t *testing.T) {
 		edit func(spec *schema)
 		want bool
 	}{
-		"a new field":              {func(s *schema) { s.Properties["new"] = schema{Type: "string"} }, false},
+		"a new field": {func(s *schema) { s.Properties["new"] = schema{Type: "string"} }, false},
+		"a new field with a default": {func(s *schema) {
+			s.Properties["new"] = schema{Type: "string", Default: &apiextensionsv1.JSON{Raw: []byte(`"a"`)}}
+		}, true},
 		"a new field that must be": {func(s *schema) { s.Properties["new"] = schema{Type: "string"}; s.Required = append(s.Required, "new") }, true},
 		"a field less":             {func(s *schema) { delete(s.Properties, "priority") }, true},
 		"a field of another type":  {func(s *schema) { edit(s, "priority", func(p *schema) { p.Type = "string" }) }, true},
@@ -88,11 +91,40 @@ func incompatible(t *testing.T, old, changed *apiextensionsv1.CustomResourceDefi
 			return "version " + v.Name + " is no longer served"
 		}
 	}
+	if field := newDefault("", old.Spec.Versions[0].Schema.OpenAPIV3Schema, changed.Spec.Versions[0].Schema.OpenAPIV3Schema); field != "" {
+		return field + " is new and has a default: the API server would add it to objects of writers that do not know it, and older agents isolate their pods"
+	}
 	results := checks.Run(old, changed)
 	if !results.HasFailures() {
 		return ""
 	}
 	return results.RenderPlainText()
+}
+
+// newDefault names a field with a default that the old schema does not have.
+func newDefault(path string, old, changed *apiextensionsv1.JSONSchemaProps) string {
+	for name, p := range changed.Properties {
+		before, known := old.Properties[name]
+		if !known {
+			if p.Default != nil {
+				return path + "." + name
+			}
+			continue // the API server adds nothing below an absent field
+		}
+		if field := newDefault(path+"."+name, &before, &p); field != "" {
+			return field
+		}
+		if p.Items != nil && p.Items.Schema != nil {
+			items := &apiextensionsv1.JSONSchemaProps{}
+			if before.Items != nil && before.Items.Schema != nil {
+				items = before.Items.Schema
+			}
+			if field := newDefault(path+"."+name, items, p.Items.Schema); field != "" {
+				return field
+			}
+		}
+	}
+	return ""
 }
 
 func released(t *testing.T, file string) *apiextensionsv1.CustomResourceDefinition {

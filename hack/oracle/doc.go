@@ -1,7 +1,7 @@
 // Package oracle draws clusters, NetworkPolicies and flows, and compares what several judges say of each flow:
 //
-//   - cluster: internal/policy's evaluation of the API objects, our reading of the documentation;
-//   - engine: internal/policy's evaluation of the PolicyEndpoints and slices that internal/resolver makes of them;
+//   - cluster: internal/policy/reference's evaluation of the API objects, our reading of the documentation;
+//   - engine: internal/policy/reference's evaluation of the PolicyEndpoints and slices that internal/resolver makes of them;
 //   - maps: the look-up in the maps that internal/node makes of those;
 //   - cyclonus and kube-network-policies: two implementations that share no code with ours.
 //
