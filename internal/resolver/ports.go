@@ -71,15 +71,15 @@ func (s *portSet) canonical() {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
 	})
 	var out []policy.PortRange
-	whole := map[policy.Protocol]bool{}
+	allPorts := map[policy.Protocol]bool{}
 	for _, r := range s.ranges {
 		if r.Name != "" {
-			if !whole[r.Protocol] && (len(out) == 0 || out[len(out)-1] != r) {
+			if !allPorts[r.Protocol] && (len(out) == 0 || out[len(out)-1] != r) {
 				out = append(out, r)
 			}
 			continue
 		}
-		whole[r.Protocol] = whole[r.Protocol] || r == policy.AllPorts(r.Protocol)
+		allPorts[r.Protocol] = allPorts[r.Protocol] || r == policy.AllPorts(r.Protocol)
 		if n := len(out) - 1; n >= 0 && out[n].Protocol == r.Protocol && int(r.First) <= int(out[n].Last)+1 {
 			out[n].Last = max(out[n].Last, r.Last)
 			continue
