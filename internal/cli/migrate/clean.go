@@ -32,12 +32,12 @@ func newClean(env *command.Env) *cobra.Command {
 	var cidrs []string
 	cmd := &cobra.Command{
 		Use:   "clean [--yes]",
-		Short: "Take what Calico left off this node; first only list it",
+		Short: "Remove what Calico left on this node; without --yes only list it",
 		Long: `List what Calico left on this node: rules and chains in iptables (legacy and nft), ipsets, tables of nftables, BPF programs and pins, routes and rules of routing,
 links, CNI configuration and files. With --yes remove it.
 
 It runs on the node itself, as root and in the node's network namespace, after Calico is gone: while calico-node runs it does nothing. Only what bears Calico's
-marks is removed; what could also be somebody else's is listed with the reason why it stays.
+marks is removed; anything that another program may have made is listed with the reason why it stays.
 
 The exit code is 1 while there is something to remove, or to see to.`,
 		Example: `  # What is there?

@@ -16,10 +16,10 @@ func New(env *command.Env) *cobra.Command {
 		Short: "Move to kidoban from another engine",
 		Long: `Move to kidoban from another engine. migrate calico:
 
-  check    what is installed, what stands in the way, what is left on a node
+  check    what is installed, what blocks the move, what is left on a node
   convert  Calico's policies as NetworkPolicies, proven to mean the same
-  compare  what Calico lets through and kidoban would refuse, and the other way round
-  clean    take what Calico left off a node
+  compare  flows that Calico allows and kidoban would deny, and the reverse
+  clean    remove what Calico left on a node
 
 docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
 		Example: `  kubectl kidoban migrate calico check

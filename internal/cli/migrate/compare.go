@@ -57,16 +57,17 @@ func newCompare(env *command.Env) *cobra.Command {
 		Short: "Compare with a running Calico: policies, and flows as they happen",
 		Long: `Compare kidoban, in audit mode, with the Calico that runs beside it, in two ways.
 
-Policies: what Calico means by its policies and by Kubernetes' NetworkPolicies, against what kidoban means by the NetworkPolicies alone, over
-every class of pods, addresses and ports that their terms tell apart. Both directions are seen: what would be refused, and what would be opened.
+Policies: Calico's verdicts by its policies and by Kubernetes' NetworkPolicies, against kidoban's by the NetworkPolicies alone, over
+every class of pods, addresses and ports that their terms tell apart. Both directions are compared: flows that kidoban would deny, and flows that
+it would allow.
 
-Traffic: the agents' events of all nodes. Of each flow that kidoban refuses, or would refuse in audit mode, Calico's policies are asked whether they
-let it through; and of each that kidoban allows and logs (agents with --enable-policy-event-logs=all), whether they refuse it.
+Traffic: the agents' events of all nodes. Each flow that kidoban denies, or would deny in audit mode, is evaluated by Calico's policies too; so is
+each that kidoban allows and logs (agents with --enable-policy-event-logs=all).
 
-It goes on until no flow differed for the time of --for; each one that does starts that time again. Interrupt it for what there is so far.
+It runs until no flow differed for the time of --for; each flow that differs starts that time again. Interrupt it for the result so far.
 
-What it cannot see is told: kidoban judges before Calico, so a flow's event alone does not say what Calico did with it; that is worked out from Calico's policies. Of
-flows that kidoban allows there is no event unless agents log all, and never one of pods that no NetworkPolicy isolates.`,
+The report lists what cannot be seen. kidoban decides before Calico, so a flow's event does not contain Calico's verdict: that is computed from
+Calico's policies. A flow that kidoban allows has an event only where agents log all flows, and never for pods that no NetworkPolicy isolates.`,
 		Example: `  kubectl kidoban migrate calico compare --for 10m
 
   # In a pipeline
@@ -193,7 +194,7 @@ func (c *Comparison) write(out io.Writer, p command.Paint) {
 		t.Head("CALICO", "KIDOBAN", "DIRECTION", "FROM", "TO", "BECAUSE", "COUNT", "LAST")
 		for _, f := range c.Traffic.Flows {
 			row := command.Plain(f.Calico, f.Kidoban, f.Direction, f.From, f.To, f.Because, fmt.Sprint(f.Count), f.Last.Format(time.TimeOnly))
-			row[1].SGR = map[string]string{refuses: command.Red, allows: command.Alarm}[f.Kidoban]
+			row[1].SGR = map[string]string{denies: command.Red, allows: command.Alarm}[f.Kidoban]
 			t.Add(row...)
 		}
 		t.Write(out)

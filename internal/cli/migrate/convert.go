@@ -199,7 +199,7 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 	}
 	all := len(c.Converted) + len(c.NotConverted)
 	if c.Proof.Differing > 0 {
-		fmt.Fprintf(out, "%s: what was written does not mean the same, in %d of %d classes of flows. Nothing is written; this is an error of kidoban's: please report it.\n", p.Text(command.Alarm, "NOT PROVEN"), c.Proof.Differing, c.Proof.Flows)
+		fmt.Fprintf(out, "%s: the NetworkPolicies do not mean the same, in %d of %d classes of flows. Nothing is written. This is a bug in kidoban: please report it.\n", p.Text(command.Alarm, "NOT PROVEN"), c.Proof.Differing, c.Proof.Flows)
 		writeDifferences(out, p, "Calico", "the NetworkPolicies", c.Proof.Differences)
 		return
 	}
@@ -209,7 +209,7 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 	}
 	fmt.Fprintln(out, ".")
 	if len(c.NotConverted) > 0 {
-		fmt.Fprintf(out, "What is refused stays Calico's: without it, pods that it selects are open, or closed to what it allows. See to it before Calico goes.\n")
+		fmt.Fprintf(out, "Policies that are not converted stay Calico's. Without them, the pods that they select are open, or lack what they allow: convert them before you remove Calico.\n")
 	}
 	if len(pools) > 0 && len(cidrs) == 0 && len(c.Refused) > 0 {
 		fmt.Fprintf(out, "Calico's pools of addresses:")
@@ -253,7 +253,7 @@ func writeDifferences(out io.Writer, p command.Paint, before, after string, list
 		if v.Allowed {
 			return p.Text(command.Green, "allows") + " it by " + v.By
 		}
-		return p.Text(command.Red, "refuses") + " it by " + v.By
+		return p.Text(command.Red, "denies") + " it by " + v.By
 	}
 	for i := range list {
 		d := &list[i]

@@ -22,7 +22,7 @@ import (
 // What either engine does with a flow.
 const (
 	allows  = "allows"
-	refuses = "refuses"
+	denies  = "denies"
 	unknown = "unknown"
 )
 
@@ -33,7 +33,7 @@ type Flow struct {
 	Direction string    `json:"direction"`
 	From      string    `json:"from"`
 	To        string    `json:"to"`
-	Because   string    `json:"because"` // of kidoban's verdict, or of Calico's refusal
+	Because   string    `json:"because"` // of kidoban's verdict, or of Calico's
 	Count     uint64    `json:"count"`
 	First     time.Time `json:"first"`
 	Last      time.Time `json:"last"`
@@ -117,7 +117,7 @@ func (w *watcher) watch(ctx context.Context, follow func(context.Context, chan<-
 			return nil
 		case e := <-events:
 			if e.lost != "" || e.Missed > 0 {
-				w.report.Silent = w.env.Now() // nobody knows what was in it
+				w.report.Silent = w.env.Now() // its content is not known
 			}
 			if e.lost != "" {
 				w.unseen("%s", e.lost)
@@ -149,9 +149,9 @@ func (w *watcher) finish(zero bool) {
 	slices.SortFunc(r.Traffic.Flows, func(a, b *Flow) int { return cmp.Or(-cmp.Compare(a.Count, b.Count), a.First.Compare(b.First)) })
 	r.Same = zero && r.Policies != nil && r.Policies.Differing == 0 && len(r.NotCompared) == 0
 	if len(r.NotCompared) > 0 {
-		w.unseen("what the policies of Calico's that cannot be judged here refuse or allow")
+		w.unseen("what the policies of Calico's that cannot be judged here deny or allow")
 	}
-	w.unseen("flows that Calico refuses and kidoban allows, of pods whose agents do not log allowed flows (--enable-policy-event-logs=all), and of pods that no NetworkPolicy isolates: only the comparison of policies knows them")
+	w.unseen("flows that Calico denies and kidoban allows, of pods whose agents do not log allowed flows (--enable-policy-event-logs=all), and of pods that no NetworkPolicy isolates: only the comparison of policies knows them")
 	w.unseen("traffic that is not forwarded: between a pod and its own node, or between nodes; neither engine's policies about pods are asked")
 }
 
@@ -162,7 +162,7 @@ func (w *watcher) event(ctx context.Context, e *agentapi.Event) (bool, error) {
 		if e.Verdict == agentapi.VerdictAccept {
 			return false, nil
 		}
-		return true, w.add(e, unknown, refuses, "too many different flows to list them, or packets that cannot be read")
+		return true, w.add(e, unknown, denies, "too many different flows to list them, or packets that cannot be read")
 	}
 	if err := w.refresh(ctx, e.Source, e.Destination); err != nil {
 		return false, err
@@ -181,22 +181,22 @@ func (w *watcher) event(ctx context.Context, e *agentapi.Event) (bool, error) {
 		if v := w.before.Evaluate(d, self, peer, traffic); !w.before.Certain(d, self) {
 			calicos, by = unknown, "a policy of Calico's about this pod cannot be judged here"
 		} else if !v.Allowed && calicos == allows {
-			calicos, by = refuses, v.By
+			calicos, by = denies, v.By
 		}
 	}
 	if e.Verdict == agentapi.VerdictAccept {
 		// The other direction may still refuse it.
-		if calicos != refuses || !w.kidobanAllows(source, destination, traffic) {
+		if calicos != denies || !w.kidobanAllows(source, destination, traffic) {
 			w.report.Traffic.Agreed++
 			return false, nil
 		}
 		return true, w.add(e, calicos, allows, "Calico: "+by)
 	}
-	if calicos == refuses {
+	if calicos == denies {
 		w.report.Traffic.Agreed++
 		return false, nil
 	}
-	return true, w.add(e, calicos, refuses, because(e))
+	return true, w.add(e, calicos, denies, because(e))
 }
 
 func (w *watcher) kidobanAllows(source, destination *calico.Endpoint, t calico.Traffic) bool {
