@@ -125,21 +125,22 @@ func TestGrowthOfAGroupCostsNoBudget(t *testing.T) {
 func TestCompilingStopsAtTheBudget(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
-		policies []*policy.Policy
+		policies func() []*policy.Policy
 		dropped  int
 	}{
-		{"400 rules with 80 ports each", []*policy.Policy{overlappingRules("p", mostRules, 1, 80, 0)}, 1},
-		{"400 rules with 80 ranges each", []*policy.Policy{overlappingRules("p", mostRules, 1, 80, 1000)}, 1},
-		{"400 rules with 16 excepts and 80 ports each", []*policy.Policy{overlappingRules("p", mostRules, mostExcepts, 80, 0)}, 1},
+		{"400 rules with 80 ports each", one(overlappingRules("p", mostRules, 1, 80, 0)), 1},
+		{"400 rules with 80 ranges each", one(overlappingRules("p", mostRules, 1, 80, 1000)), 1},
+		{"400 rules with 16 excepts and 80 ports each", one(overlappingRules("p", mostRules, mostExcepts, 80, 0)), 1},
 		{"200 policies of 400 rules with 80 ports each", many(200, func(i int) *policy.Policy { return overlappingRules(fmt.Sprint("p", i), mostRules, 1, 80, i%3*1000) }), 200},
 		{"200 policies of 19,200 blocks each", many(200, func(i int) *policy.Policy { p := blocksOfRules(19200); p.ID.Name = fmt.Sprint("p", i); return p }), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			policies := tc.policies()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			c := New()
 			began := time.Now()
-			podUnder(c, tc.policies...)
+			podUnder(c, policies...)
 			took := time.Since(began)
 			runtime.ReadMemStats(&after)
 			cost := c.cost()
@@ -158,11 +159,17 @@ func TestCompilingStopsAtTheBudget(t *testing.T) {
 	}
 }
 
-func many(n int, of func(int) *policy.Policy) []*policy.Policy {
-	var out []*policy.Policy
-	for i := range n {
-		out = append(out, of(i))
+func one(p *policy.Policy) func() []*policy.Policy {
+	return func() []*policy.Policy { return []*policy.Policy{p} }
+}
+
+func many(n int, of func(int) *policy.Policy) func() []*policy.Policy {
+	return func() []*policy.Policy {
+		var out []*policy.Policy
+		for i := range n {
+			out = append(out, of(i))
+		}
+		slices.SortFunc(out, policy.Compare)
+		return out
 	}
-	slices.SortFunc(out, policy.Compare)
-	return out
 }

@@ -47,6 +47,7 @@ type Compiler struct {
 	unfinished map[*set]struct{} // the sets that do
 	spent      map[string]int    // steps, by namespace, since nothing was left to do
 
+	encoder  encoder
 	united   map[*policy.Rule][]policy.Peer
 	denying  int    // sets with rules that do not accept
 	matching []*set // with a matcher

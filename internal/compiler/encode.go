@@ -8,9 +8,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// encode is a key for all of a policy's content: two with the same key mean the same and have the same name.
-func encode(p *policy.Policy) string {
-	e := encoder(make([]byte, 0, 1024))
+// key stands for all of a policy's content: two with the same key mean the same and have the same name.
+//
+// It uses the encoder's memory again.
+func (e *encoder) key(p *policy.Policy) string {
+	*e = (*e)[:0]
 	e.id(&p.ID)
 	e.number(uint64(p.Tier), uint64(uint32(p.Priority)))
 	e.flag(p.Isolates[0], p.Isolates[1])
@@ -20,7 +22,7 @@ func encode(p *policy.Policy) string {
 			e.rule(&p.Rules[d][i])
 		}
 	}
-	sum := sha256.Sum256(e)
+	sum := sha256.Sum256(*e)
 	return string(sum[:])
 }
 

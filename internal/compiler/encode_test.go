@@ -17,6 +17,7 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 		p.Rules[policy.Egress] = []policy.Rule{{}}
 		return p
 	}
+	encode := func(p *policy.Policy) string { return new(encoder).key(p) }
 	same := encode(full())
 	if encode(full()) != same {
 		t.Fatal("two keys for the same policy")

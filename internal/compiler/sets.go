@@ -53,7 +53,7 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 		}
 		k, ok := encoded[p]
 		if !ok {
-			k = encode(p)
+			k = c.encoder.key(p)
 			encoded[p] = k
 		}
 		in, keys, key = append(in, p), append(keys, k+d.String()), append(key, k...)
