@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -68,19 +69,29 @@ func (c *Compiler) cost() Cost {
 	return Cost{Prefixes: len(c.hosts) + c.nets.Size(), Rows: len(c.maps.Rows), Ports: c.entries, Steps: c.work}
 }
 
-// exhausted reports whether a measuring Compiler has found out that the budget does not suffice.
+// exhausted reports whether a measuring Compiler has found out that the budget does not suffice. It is asked often, and lets
+// others have their turn meanwhile.
 func (c *Compiler) exhausted() bool {
 	if !c.measuring {
 		return false
 	}
+	c.pause()
 	_, over := c.cost().exceeds(c.budget)
 	return over
 }
 
-// measure compiles policies by themselves and stops when they are over the budget.
-func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy) Cost {
+// measure compiles policies by themselves and stops when they are over the budget. Where the Step at hand has no steps left it
+// calls wait, which returns in a later one, or reports false: then the result does not matter any more.
+func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait func() bool) Cost {
 	m := New()
 	m.budget, m.measuring, m.united = c.budget, true, c.united
+	counted := 0
+	m.pause = func() {
+		c.work += m.work - counted
+		if counted = m.work; !c.left() && !wait() {
+			m.budget = Cost{}
+		}
+	}
 	next := netip.AddrFrom4([4]byte{240}) // reserved: blocks leave none of these out, but for tests
 	for _, p := range policies {
 		for i := range p.Rules[d] {
@@ -99,25 +110,20 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy) Cost {
 	s := m.makeSet(d, "", policies, keys, nil)
 	m.reclassify()
 	m.finish(s, func() bool { return !m.exhausted() })
-	c.work += m.work
+	m.pause()
 	return m.cost()
 }
 
 // fit returns which of the policies that meet on a pod are in force without their rules, because the budget does not suffice
 // for all: the most expensive ones, but none of the cluster's policies for the sake of a namespace's.
-func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy) map[*policy.Policy]Problem {
-	var all estimate
+func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) map[*policy.Policy]Problem {
 	estimates := make(map[*policy.Policy]estimate, len(policies))
 	for _, p := range policies {
 		var own estimate
 		own.add(p, d)
 		estimates[p] = own
-		all.add(p, d)
 	}
-	if all.within(c.budget) {
-		return nil
-	}
-	problem, over := c.measure(d, policies).exceeds(c.budget)
+	problem, over := c.measure(d, policies, wait).exceeds(c.budget)
 	if !over {
 		return nil
 	}
@@ -127,7 +133,7 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy) map[*polic
 	})
 	fits, tooMany := 0, len(byCost)
 	for try := 1; tooMany-fits > 1; {
-		if p, over := c.measure(d, inOrder(policies, byCost[:try])).exceeds(c.budget); over {
+		if p, over := c.measure(d, inOrder(policies, byCost[:try]), wait).exceeds(c.budget); over {
 			tooMany, problem = try, p
 		} else {
 			fits = try
@@ -140,6 +146,36 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy) map[*polic
 		out[p] = problem
 	}
 	return out
+}
+
+// A fitting is a fit that takes several Steps.
+type fitting struct {
+	next func() (fitted, bool)
+	stop func()
+}
+
+type fitted struct {
+	done    bool
+	dropped map[*policy.Policy]Problem
+}
+
+// fitting returns the one for the set with this key, which it starts or goes on with.
+func (c *Compiler) fitting(key string, d policy.Direction, policies []*policy.Policy) (dropped map[*policy.Policy]Problem, done bool) {
+	f := c.fittings[key]
+	if f == nil {
+		f = &fitting{}
+		f.next, f.stop = iter.Pull(func(yield func(fitted) bool) {
+			out := c.fit(d, policies, func() bool { return yield(fitted{}) })
+			yield(fitted{done: true, dropped: out})
+		})
+		c.fittings[key] = f
+	}
+	out, _ := f.next()
+	if out.done {
+		f.stop()
+		delete(c.fittings, key)
+	}
+	return out.dropped, out.done
 }
 
 // inOrder returns some of the policies in the order that all have.

@@ -43,9 +43,12 @@ type Compiler struct {
 	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
-	waiting    []*batch          // whose sets may lack rows
-	unfinished map[*set]struct{} // the sets that do
-	spent      map[string]int    // steps, by namespace, since nothing was left to do
+	left       func() bool         // whether the Step at hand has steps left
+	uncompiled []*batch            // that wait for a fitting
+	fittings   map[string]*fitting // by the key of the set to be
+	waiting    []*batch            // whose sets may lack rows
+	unfinished map[*set]struct{}   // the sets that do
+	spent      map[string]int      // steps, by namespace, since nothing was left to do
 
 	encoder  encoder
 	united   map[*policy.Rule][]policy.Peer
@@ -55,7 +58,8 @@ type Compiler struct {
 	entries  int    // of port lists that were made since New
 
 	budget    Cost
-	measuring bool // see measure
+	measuring bool   // see measure
+	pause     func() // while measuring
 }
 
 // dirty is what Commit has to look at again.
@@ -130,6 +134,7 @@ func New(options ...Option) *Compiler {
 	}
 	c.forest = newForest[atomsData](&c.work)
 	c.budget = DefaultBudget
+	c.fittings = map[string]*fitting{}
 	c.unfinished = map[*set]struct{}{}
 	c.spent = map[string]int{}
 	c.united = map[*policy.Rule][]policy.Peer{}

@@ -42,8 +42,9 @@ type version struct {
 	refs   int // sets
 }
 
-// set returns the set of the policies that isolate in a direction, or nil where there is none.
-func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded map[*policy.Policy]string) *set {
+// set returns the set of the policies that isolate in a direction, or nil where there is none. It reports false where that takes
+// more steps than the Step at hand has left.
+func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded map[*policy.Policy]string) (*set, bool) {
 	var keys []string
 	var key []byte
 	var in []*policy.Policy
@@ -59,19 +60,26 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 		in, keys, key = append(in, p), append(keys, k+d.String()), append(key, k...)
 	}
 	if len(in) == 0 {
-		return nil
+		return nil, true
 	}
 	key = append(key, d.String()...)
 	if s := c.sets[string(key)]; s != nil {
-		return s
+		return s, true
 	}
-	defer clear(c.united)
+	var all estimate
 	for _, p := range in {
-		var e estimate
-		e.add(p, d)
-		c.work += e.peers + e.ranges + e.single
+		all.add(p, d)
 	}
-	return c.makeSet(d, string(key), in, keys, c.fit(d, in))
+	var dropped map[*policy.Policy]Problem
+	if !all.within(c.budget) {
+		var done bool
+		if dropped, done = c.fitting(string(key), d, in); !done {
+			return nil, false
+		}
+	}
+	c.work += all.peers + all.ranges + all.single
+	defer clear(c.united)
+	return c.makeSet(d, string(key), in, keys, dropped), true
 }
 
 // makeSet makes the set of some policies. Those that are dropped isolate, without their rules.

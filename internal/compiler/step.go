@@ -27,41 +27,55 @@ func (c *Compiler) Commit() Changes {
 // nothing left to do: a namespace with expensive policies delays its own pods.
 func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool) {
 	start := c.work
-	left := func() bool { return c.work-start < steps }
-	if len(c.dirty.pods) > 0 {
-		c.begin(left, first)
+	c.left = func() bool { return c.work-start < steps }
+	if len(c.dirty.pods)+len(c.uncompiled) > 0 {
+		c.begin(first)
 	}
 	c.reclassify()
 	if len(c.waiting) > 0 {
-		c.complete(left, first)
+		c.complete(first)
 	}
 	c.updateInterfaces()
-	if more = len(c.waiting)+len(c.dirty.pods) > 0; !more {
+	if more = len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
 		clear(c.spent)
 	}
 	return c.flush(), more
 }
 
 // begin compiles batches of dirty pods while there are steps left, one at least.
-func (c *Compiler) begin(left func() bool, first []string) {
-	c.dissolve()
+func (c *Compiler) begin(first []string) {
+	c.waiting = c.dissolve(c.waiting)
+	todo := c.queue(append(c.dissolve(c.uncompiled), c.batches()...), first)
+	c.uncompiled = nil
 	encoded := map[*policy.Policy]string{}
-	todo := c.queue(c.batches(), first)
 	for b := todo.next(); b != nil; b = todo.next() {
-		c.charge(b, func() { c.compile(b, encoded) })
-		if !left() {
+		done := false
+		c.charge(b, func() { done = c.compile(b, encoded) })
+		if done {
+			c.waiting = append(c.waiting, b)
+		} else {
+			c.uncompiled = append(c.uncompiled, b)
+		}
+		if !c.left() {
 			break
 		}
+	}
+	c.uncompiled = append(c.uncompiled, todo.begun()...)
+	if len(c.uncompiled) == 0 {
+		for _, f := range c.fittings { // of pods that have changed again
+			f.stop()
+		}
+		clear(c.fittings)
 	}
 }
 
 // complete adds the rows that sets of waiting batches lack while there are steps left, one at least, and installs the
 // batches that lack none.
-func (c *Compiler) complete(left func() bool, first []string) {
+func (c *Compiler) complete(first []string) {
 	progress := false
 	another := func() bool {
 		defer func() { progress = true }()
-		return left() || !progress
+		return c.left() || !progress
 	}
 	todo := c.queue(c.waiting, first)
 	c.waiting = nil
@@ -83,9 +97,9 @@ type batch struct {
 	number    uint64
 }
 
-// dissolve makes batches of which a pod has changed again dirty.
-func (c *Compiler) dissolve() {
-	c.waiting = slices.DeleteFunc(c.waiting, func(b *batch) bool {
+// dissolve makes batches of which a pod has changed again dirty, and returns the others.
+func (c *Compiler) dissolve(batches []*batch) []*batch {
+	return slices.DeleteFunc(batches, func(b *batch) bool {
 		isDirty := func(key string) bool { _, ok := c.dirty.pods[key]; return ok }
 		if !slices.ContainsFunc(b.pods, isDirty) {
 			return false
@@ -180,6 +194,17 @@ func (q *queue) next() *batch {
 	return next[0]
 }
 
+// begun are the batches left that are not dirty any more.
+func (q *queue) begun() []*batch {
+	var out []*batch
+	for b := q.next(); b != nil; b = q.next() {
+		if _, ok := q.compiler.dirty.pods[b.pods[0]]; !ok {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
 // charge adds the steps that work takes to those of a batch's namespace.
 func (c *Compiler) charge(b *batch, work func()) {
 	before := c.work
@@ -187,21 +212,32 @@ func (c *Compiler) charge(b *batch, work func()) {
 	c.spent[b.namespace] += c.work - before
 }
 
-// compile finds the sets that the pods of a batch will have. They may still lack rows.
-func (c *Compiler) compile(b *batch, encoded map[*policy.Policy]string) {
+// compile finds the sets that the pods of a batch will have. They may still lack rows. It reports false where there are not
+// enough steps left.
+func (c *Compiler) compile(b *batch, encoded map[*policy.Policy]string) bool {
 	for _, key := range b.pods {
 		delete(c.dirty.pods, key)
 		p := c.pods[key]
 		if len(p.spec.Addresses) == 0 { // it is gone, or another pod has its addresses
 			p.spec = PodSpec{}
 		}
+	}
+	for _, key := range b.pods {
+		p := c.pods[key]
 		for _, d := range policy.Directions {
-			if p.next[d] = c.set(d, p.spec.Policies, encoded); p.next[d] != nil {
-				p.next[d].refs++
+			if p.next[d] != nil {
+				continue
+			}
+			s, done := c.set(d, p.spec.Policies, encoded)
+			if !done {
+				return false
+			}
+			if p.next[d] = s; s != nil {
+				s.refs++
 			}
 		}
 	}
-	c.waiting = append(c.waiting, b)
+	return true
 }
 
 // addRows adds rows that the batch's sets still lack, for as long as there are steps left. It reports whether they lack none.

@@ -150,3 +150,55 @@ func TestAPodChangesWhileItsSetIsIncomplete(t *testing.T) {
 		t.Error("something waits")
 	}
 }
+
+// What does not fit takes many steps to find out, and others do not wait for it.
+func TestMeasuringTakesManySteps(t *testing.T) {
+	budget := DefaultBudget
+	budget.Ports = 5000
+	c := New(WithBudget(budget))
+	evil := func(i int) {
+		c.SetPod(fmt.Sprint("evil/", i), PodSpec{Addresses: []netip.Addr{podAt(i)}, Policies: []*policy.Policy{overlappingRules(fmt.Sprint("p", i), 60, 1, 20, 0)}})
+	}
+	for i := range 3 {
+		evil(i)
+	}
+	n, done, most := 0, 0, 0
+	for more := true; more; n++ {
+		if n == 5 {
+			c.SetPod("good/p", PodSpec{Addresses: []netip.Addr{podAt(100)}, Policies: []*policy.Policy{ingress("small", onPort(policy.Rule{Everyone: true}, tcp(22, 22)))}})
+		}
+		before := c.work
+		var changes Changes
+		changes, more = c.Step(500)
+		most = max(most, c.work-before)
+		for _, addr := range installed(changes) {
+			if addr == podAt(100) {
+				done = n
+			}
+		}
+	}
+	if problems := c.Problems(); len(problems) != 3 {
+		t.Errorf("problems %+v", problems)
+	}
+	if done < 5 || done > 6 || n < 20 || most > 6000 {
+		t.Errorf("done in step %d of %d, the most expensive of %d", done, n, most)
+	}
+	for i := range 3 {
+		if _, ok := c.Maps().Pods[podAt(i)]; !ok {
+			t.Errorf("evil/%d has no entry", i)
+		}
+	}
+	// a pod that goes meanwhile
+	c.DeletePod("evil/0")
+	evil(3)
+	c.Step(500)
+	c.Step(500)
+	if len(c.fittings) != 1 {
+		t.Fatalf("%d policies are being measured", len(c.fittings))
+	}
+	c.DeletePod("evil/3")
+	c.Commit()
+	if _, ok := c.Maps().Pods[podAt(3)]; ok || len(c.fittings)+len(c.uncompiled) > 0 {
+		t.Errorf("something is left of a pod that went while its policy was measured")
+	}
+}
