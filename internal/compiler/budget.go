@@ -183,7 +183,7 @@ func inOrder(all, some []*policy.Policy) []*policy.Policy {
 	return slices.DeleteFunc(slices.Clone(all), func(p *policy.Policy) bool { return !slices.Contains(some, p) })
 }
 
-// estimate says what policies cost at most, without compiling them.
+// An estimate is what policies cost at most, found without compiling them.
 type estimate struct {
 	peers  int // blocks, excepts and groups
 	ranges int // of more than one port

@@ -6,11 +6,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Comparison says which sets answer otherwise by some maps than they should.
+// Comparison names the sets that decide otherwise by some maps than they should.
 type Comparison struct {
 	// Differ are the sets with another answer for some flow, or by another rule.
 	Differ map[SetID]bool
-	// Open are those of them that may accept what they should refuse. A set that is not among them only refuses too much.
+	// Open are those of them that may allow what they should deny. A set that is not among them only denies too much.
 	Open map[SetID]bool
 }
 
@@ -54,9 +54,9 @@ func (t *Maps) Compare(have *Maps) Comparison {
 			return
 		}
 		c.Differ[s] = true
-		refuses := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny
-		accepts := answers && want.PortList == 0 && want.Default.Action == policy.Allow
-		if !refuses && !accepts {
+		denies := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny
+		allows := answers && want.PortList == 0 && want.Default.Action == policy.Allow
+		if !denies && !allows {
 			c.Open[s] = true
 		}
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Compiler holds what a node's maps are made from, and the maps. It is told what changes (UpdateGroup, SetPod …) and says on
-// Commit which writes bring the maps up to date. What nothing uses any more lingers until Collect has seen it unused
-// twice, so that a packet which is being decided meanwhile never finds half of what it looks for.
+// Compiler holds the input of a node's maps, and the maps. UpdateGroup, SetPod and the like change the input; Commit, or
+// several Steps, return the writes that bring the maps up to date. Entries that nothing uses any more stay until Collect has
+// seen them unused twice, so that a packet which is being decided meanwhile finds all entries that it looks for.
 //
 // A Compiler is not safe for concurrent use.
 type Compiler struct {
@@ -190,7 +190,7 @@ func (c *Compiler) SetPod(key string, spec PodSpec) {
 	c.markPod(key)
 }
 
-// DeletePod says that a pod is gone.
+// DeletePod removes a pod.
 func (c *Compiler) DeletePod(key string) {
 	if p := c.pods[key]; p != nil {
 		p.spec = PodSpec{}
@@ -210,7 +210,7 @@ func (c *Compiler) markPod(key string) {
 // next method is called, and not to be changed.
 func (c *Compiler) Maps() *Maps { return &c.maps }
 
-// Rule says what a RuleID stands for; false for one that is no longer in use.
+// Rule returns the rule that a RuleID stands for; false for one that is no longer in use.
 func (c *Compiler) Rule(id RuleID) (RuleRef, bool) {
 	r, ok := c.rules[id]
 	return r, ok
@@ -251,7 +251,7 @@ func (c *Compiler) Problems() []Problem {
 // DirectionOf is the direction that a set speaks of, also where no pod has the set any more. The set must be in use (Set).
 func (c *Compiler) DirectionOf(id SetID) policy.Direction { return c.bySet[id].direction }
 
-// Contains reports whether an address is in a group, by what the compiler was told. It makes a Compiler a reference.Groups.
+// Contains reports whether an address is in a group, by the calls of UpdateGroup. It makes a Compiler a reference.Groups.
 func (c *Compiler) Contains(group policy.GroupKey, addr netip.Addr) bool {
 	g := c.members[group]
 	if g[netip.PrefixFrom(addr, addr.BitLen())] > 0 {

@@ -61,7 +61,7 @@ func TestAnAddressThatJoinsAGroupIsOneWrite(t *testing.T) {
 		t.Errorf("an address that joins the group of 5 policies makes %d writes: %+v", changes.Len(), changes)
 	}
 	if n := changes.Narrowed; n.Everything || len(n.Addresses) > 0 {
-		t.Errorf("an address that joins a group takes nothing from anybody: %+v", n)
+		t.Errorf("an address that joins a group takes nothing from any flow: %+v", n)
 	}
 	c.UpdateGroup(g1, nil, prefixes("10.0.0.3/32"))
 	changes = c.Commit()
@@ -79,7 +79,7 @@ func TestNoChangeIsNoWrite(t *testing.T) {
 	c.UpdateGroup(g1, prefixes("10.0.0.1/32", "10.1.0.0/16"), nil)
 	c.SetPod("p", spec)
 	c.Commit()
-	spec.Policies = []*policy.Policy{ingress("a", from(g1))} // another object that says the same
+	spec.Policies = []*policy.Policy{ingress("a", from(g1))} // another object with the same content
 	c.SetPod("p", spec)
 	c.UpdateGroup(g1, prefixes("10.0.0.1/32"), nil)
 	c.UpdateGroup(g1, nil, prefixes("10.0.0.1/32"))
@@ -131,7 +131,7 @@ func TestAnAddressThatMovesToAnotherPodIsNeverWithoutAPod(t *testing.T) {
 	}
 }
 
-// Two pods may say that an address is theirs while one goes and the other comes; the agent gives it to one of them.
+// Two pods may claim an address while one goes and the other comes; the agent gives it to one of them.
 func TestAPodThatHasLostItsAddressesHoldsNothing(t *testing.T) {
 	c := New()
 	c.UpdateGroup(g1, prefixes("10.0.0.1/32"), nil)

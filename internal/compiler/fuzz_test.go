@@ -30,7 +30,7 @@ func (c *choices) Uint64() uint64 {
 // mostChanges is of one input: what goes wrong does after few, and inputs stay small.
 const mostChanges = 8
 
-// FuzzCompiler changes a world as the bytes say, and holds the maps against the reference evaluator.
+// FuzzCompiler changes a world as the bytes tell it to, and compares the maps with the reference evaluator.
 func FuzzCompiler(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("groups come and go"))

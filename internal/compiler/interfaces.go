@@ -17,7 +17,7 @@ func newInterfaces() interfaces {
 	return interfaces{uplinks: map[uint32]struct{}{}, owners: map[uint32]map[netip.Addr]struct{}{}, dirty: map[uint32]struct{}{}}
 }
 
-// SetUplinks says which interfaces lead out of the node, all of them.
+// SetUplinks sets all interfaces that lead out of the node.
 func (c *Compiler) SetUplinks(indexes []uint32) {
 	now := map[uint32]struct{}{}
 	for _, i := range indexes {
@@ -55,7 +55,7 @@ func (c *Compiler) movePod(addr netip.Addr, old, now Pod) {
 }
 
 // updateInterfaces writes what became of the interfaces that something changed about. Each is taken out before the pods
-// change and put in after: meanwhile every source passes, and an honest one is never refused.
+// change and put in after: meanwhile every source passes, and an honest one is never denied.
 func (c *Compiler) updateInterfaces() {
 	for _, i := range slices.Sorted(maps.Keys(c.interfaces.dirty)) {
 		if _, ok := c.maps.Interfaces[i]; ok {

@@ -17,8 +17,8 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 		ifIndex uint32
 	}
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
-	spoofed := func(tables *Maps, p place) bool {
-		return tables.Interfaces[p.ifIndex].Kind == PodInterface && tables.Pods[p.addr].IfIndex != p.ifIndex
+	spoofed := func(m *Maps, p place) bool {
+		return m.Interfaces[p.ifIndex].Kind == PodInterface && m.Pods[p.addr].IfIndex != p.ifIndex
 	}
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -42,7 +42,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 				taken[p.addr], taken[p.ifIndex] = true, true
 				now[key] = p
 				c.SetPod(key, PodSpec{Addresses: []netip.Addr{p.addr}, IfIndex: p.ifIndex, Flags: PodFlags(rng.IntN(2))})
-				// A pod that came is refused until it is known; what stays or has been made known never is.
+				// A new pod is denied until its entry is written; pods that have theirs never are.
 				if places[key] == p {
 					honest = append(honest, p)
 				}
@@ -52,7 +52,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 			changes.steps(mirror, func() {
 				for _, p := range honest {
 					if spoofed(mirror, p) {
-						t.Fatalf("seed %d: %v is refused in the middle of %+v", seed, p, changes)
+						t.Fatalf("seed %d: %v is denied in the middle of %+v", seed, p, changes)
 					}
 				}
 			})
@@ -66,7 +66,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 						known = known || q.ifIndex == ifIndex
 					}
 					if got, want := spoofed(mirror, p), known && !own; got != want {
-						t.Fatalf("seed %d: %v is refused: %v, want %v; pods %v", seed, p, got, want, places)
+						t.Fatalf("seed %d: %v is denied: %v, want %v; pods %v", seed, p, got, want, places)
 					}
 				}
 			}
@@ -88,6 +88,6 @@ func TestAnUplinkIsNoPodsInterface(t *testing.T) {
 		t.Errorf("interfaces %v after %+v", got, changes)
 	}
 	if v, _ := c.Maps().Lookup(policy.Egress, policy.Flow{Source: netip.MustParseAddr("10.0.0.1")}); v.Action != policy.Allow {
-		t.Error("a pod that nothing isolates is refused")
+		t.Error("a pod that nothing isolates is denied")
 	}
 }

@@ -51,7 +51,7 @@ func (t *Maps) Class(p netip.Prefix) ClassID {
 	return 0
 }
 
-// Row is what a set says about a class. Without one it is DefaultDeny.
+// Row is what a set decides about a class. Without one it is DefaultDeny.
 func (t *Maps) Row(set SetID, class ClassID) (Row, bool) {
 	row, ok := t.Rows[RowKey{set, class}]
 	if !ok {

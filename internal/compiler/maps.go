@@ -9,7 +9,7 @@ import (
 // The IDs are small integers given out by one Compiler, from 1, and never given out again by it: a packet that has read
 // an entry of the maps never finds another thing under the ID that it read.
 type (
-	// SetID stands for what the policies on a pod say in one direction. 0: the pod is not isolated.
+	// SetID stands for what the policies on a pod allow in one direction. 0: the pod is not isolated.
 	SetID uint32
 	// ClassID stands for the set of groups and networks that an address belongs to. 0: to none.
 	ClassID uint32
@@ -54,13 +54,13 @@ type Interface struct {
 	Flags PodFlags
 }
 
-// RowKey asks: what does this set say about addresses of this class?
+// RowKey asks: what does this set decide about addresses of this class?
 type RowKey struct {
 	Set   SetID
 	Class ClassID
 }
 
-// Decision is what the maps say about a packet, and by which rule.
+// Decision is what the maps decide about a packet, and by which rule.
 type Decision struct {
 	Action policy.Action
 	Tier   policy.Tier

@@ -312,9 +312,9 @@ func decideAll(t *Maps, flows []policy.Flow) []decided {
 	return out
 }
 
-func checkBetween(t *testing.T, tables *Maps, flows []policy.Flow, before, after []decided) {
+func checkBetween(t *testing.T, m *Maps, flows []policy.Flow, before, after []decided) {
 	t.Helper()
-	for i, now := range decideAll(tables, flows) {
+	for i, now := range decideAll(m, flows) {
 		for _, d := range policy.Directions {
 			if now[d] != before[i][d] && now[d] != after[i][d] {
 				t.Errorf("%v %v: %v in the middle of a change from %v to %v", d, flows[i], now[d], before[i][d], after[i][d])
@@ -330,12 +330,12 @@ func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.F
 			want, wantIsolated := w.decision(d, f)
 			got, isolated := c.Maps().Lookup(d, f)
 			if got.Action != want.Action || got.Tier != want.Tier || isolated != wantIsolated {
-				t.Errorf("%v %v: tables say %v (isolated %v), the policies %v (isolated %v)", d, f, got, isolated, want, wantIsolated)
+				t.Errorf("%v %v: maps decide %v (isolated %v), the policies %v (isolated %v)", d, f, got, isolated, want, wantIsolated)
 				continue
 			}
 			ref, known := c.Rule(got.Rule)
 			if known != (want.Policy != nil) || known && (ref.Policy.ID != want.Policy.ID || ref.Rule != want.Rule || ref.Direction != d) {
-				t.Errorf("%v %v: tables name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
+				t.Errorf("%v %v: maps name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
 			}
 		}
 	}
@@ -379,9 +379,9 @@ func checkNothingLeft(t *testing.T, c *Compiler, w *world) {
 	for range 4 {
 		c.Collect()
 	}
-	tables := c.Maps()
-	if n := len(tables.Pods) + len(tables.Addresses) + len(tables.Networks) + len(tables.Rows) + len(tables.Ports) + len(tables.Interfaces); n > 0 {
-		t.Errorf("%d entries are left: %v", n, tables)
+	m := c.Maps()
+	if n := len(m.Pods) + len(m.Addresses) + len(m.Networks) + len(m.Rows) + len(m.Ports) + len(m.Interfaces); n > 0 {
+		t.Errorf("%d entries are left: %v", n, m)
 	}
 	if n := len(c.members) + len(c.pods) + len(c.atoms) + len(c.hosts) + c.nets.Size() + len(c.sets) + len(c.bySet) +
 		len(c.versions) + len(c.rules) + len(c.portLists) + len(c.byPortList) + len(c.classes) + len(c.forest.leaves) + len(c.forest.branches); n > 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// drawExpensive draws policies of one pod as bytes say. They overlap in many ways, and are as large as a search has time for.
+// drawExpensive draws policies of one pod. They overlap in many ways, and are as large as a search has time for.
 func drawExpensive(rng *rand.Rand) []*policy.Policy {
 	var out []*policy.Policy
 	for i := range 1 + rng.IntN(3) {

@@ -6,7 +6,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// A set is what some policies say in one direction. It never changes: pods move from one to another.
+// A set is what some policies decide in one direction. It never changes: pods move from one to another.
 type set struct {
 	id        SetID
 	key       string
