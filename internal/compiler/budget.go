@@ -129,7 +129,8 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 	}
 	byCost := slices.Clone(policies)
 	slices.SortStableFunc(byCost, func(a, b *policy.Policy) int {
-		return cmp.Or(cmp.Compare(min(1, len(a.ID.Namespace)), min(1, len(b.ID.Namespace))), cmp.Compare(estimates[a].ports(), estimates[b].ports()))
+		return cmp.Or(cmp.Compare(min(1, len(a.ID.Namespace)), min(1, len(b.ID.Namespace))),
+			cmp.Compare(estimates[a].ports(), estimates[b].ports()))
 	})
 	fits, tooMany := 0, len(byCost)
 	for try := 1; tooMany-fits > 1; {

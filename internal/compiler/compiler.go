@@ -244,7 +244,8 @@ func (c *Compiler) Problems() []Problem {
 		}
 	}
 	return slices.SortedFunc(maps.Values(all), func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Policy.String(), b.Policy.String()), cmp.Compare(a.Policy.Generation, b.Policy.Generation), cmp.Compare(a.Direction, b.Direction))
+		return cmp.Or(cmp.Compare(a.Policy.String(), b.Policy.String()), cmp.Compare(a.Policy.Generation, b.Policy.Generation),
+			cmp.Compare(a.Direction, b.Direction))
 	})
 }
 

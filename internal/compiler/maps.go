@@ -139,5 +139,6 @@ type Narrowed struct {
 
 // Len is the number of writes.
 func (c *Changes) Len() int {
-	return len(c.GoneInterfaces) + len(c.Interfaces) + len(c.Ports) + len(c.Rows) + len(c.Addresses) + len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
+	return len(c.GoneInterfaces) + len(c.Interfaces) + len(c.Ports) + len(c.Rows) + len(c.Addresses) +
+		len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
 }

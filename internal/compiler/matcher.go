@@ -35,7 +35,8 @@ type matched [3]*ruleTree
 // matcher returns the set's own for the Commit at hand.
 func (c *Compiler) matcher(s *set) *matcher {
 	if s.matcher == nil {
-		s.matcher = &matcher{compiler: c, set: s, rules: newForest[portsOfRules](&c.work), memo: map[*atoms]matched{}, results: map[matched]*result{}}
+		s.matcher = &matcher{compiler: c, set: s, memo: map[*atoms]matched{}, results: map[matched]*result{}}
+		s.matcher.rules = newForest[portsOfRules](&c.work)
 		s.matcher.rules.unions = map[pair[portsOfRules]]*ruleTree{}
 		s.matcher.everyone = s.matcher.trees(s.everyone)
 		c.matching = append(c.matching, s)

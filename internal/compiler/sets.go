@@ -83,7 +83,9 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 }
 
 // makeSet makes the set of some policies. Those that are dropped isolate, without their rules.
-func (c *Compiler) makeSet(d policy.Direction, key string, policies []*policy.Policy, keys []string, dropped map[*policy.Policy]Problem) *set {
+func (c *Compiler) makeSet(
+	d policy.Direction, key string, policies []*policy.Policy, keys []string, dropped map[*policy.Policy]Problem,
+) *set {
 	c.next.set++
 	s := &set{id: SetID(c.next.set), key: key, direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
 	c.sets[s.key], c.bySet[s.id] = s, s

@@ -179,7 +179,8 @@ func (q *queue) next() *batch {
 	}
 	var next []*batch
 	for namespace, batches := range q.byNamespace {
-		if len(next) == 0 || cmp.Or(cmp.Compare(q.compiler.spent[namespace], q.compiler.spent[next[0].namespace]), cmp.Compare(batches[0].number, next[0].number)) < 0 {
+		if len(next) == 0 || cmp.Or(cmp.Compare(q.compiler.spent[namespace], q.compiler.spent[next[0].namespace]),
+			cmp.Compare(batches[0].number, next[0].number)) < 0 {
 			next = batches
 		}
 	}
