@@ -207,6 +207,13 @@ func (e *estimate) add(p *policy.Policy, d policy.Direction) {
 	}
 }
 
+// size is what there is to read of a policy.
+func size(p *policy.Policy, d policy.Direction) int {
+	var e estimate
+	e.add(p, d)
+	return len(p.Rules[d]) + e.peers + e.ranges + e.single
+}
+
 // ports are the most port entries that can come of it: of each row one for a port, and where there are ranges as many as it takes to
 // write what is between two edges.
 func (e estimate) ports() int {

@@ -51,6 +51,7 @@ type Compiler struct {
 	spent      map[string]int      // steps, by namespace, since nothing was left to do
 
 	encoder  encoder
+	encoded  map[*policy.Policy]string // keys, until nothing is left to do
 	united   map[*policy.Rule][]policy.Peer
 	denying  int    // sets with rules that do not accept
 	matching []*set // with a matcher
@@ -134,6 +135,7 @@ func New(options ...Option) *Compiler {
 	}
 	c.forest = newForest[atomsData](&c.work)
 	c.budget = DefaultBudget
+	c.encoded = map[*policy.Policy]string{}
 	c.fittings = map[string]*fitting{}
 	c.unfinished = map[*set]struct{}{}
 	c.spent = map[string]int{}

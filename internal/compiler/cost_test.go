@@ -90,18 +90,12 @@ func overlappingRules(name string, rules, excepts, ports, width int) *policy.Pol
 	return p
 }
 
-// size is the number of blocks, excepts, groups and port ranges in a policy.
-func size(policies ...*policy.Policy) int {
+// sizeOf is the number of rules, blocks, excepts, groups and port ranges in policies.
+func sizeOf(policies ...*policy.Policy) int {
 	n := 0
 	for _, p := range policies {
 		for _, d := range policy.Directions {
-			for i := range p.Rules[d] {
-				r := &p.Rules[d][i]
-				n += 1 + len(r.Ports)
-				for j := range r.Peers {
-					n += 1 + len(r.Peers[j].Except)
-				}
-			}
+			n += size(p, d)
 		}
 	}
 	return n
@@ -130,7 +124,7 @@ func costOf(policies ...*policy.Policy) (*Compiler, cost) {
 	c.SetPod("p", PodSpec{Addresses: []netip.Addr{podAddr}, Policies: policies})
 	c.Commit()
 	runtime.ReadMemStats(&after)
-	return c, cost{size(policies...), entriesOf(c.Maps()), c.work, int(after.TotalAlloc - before.TotalAlloc)}
+	return c, cost{sizeOf(policies...), entriesOf(c.Maps()), c.work, int(after.TotalAlloc - before.TotalAlloc)}
 }
 
 func checkCost(t *testing.T, got cost) {

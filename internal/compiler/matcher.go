@@ -55,6 +55,7 @@ func (m *matcher) matches(x *atoms) (matched, bool) {
 	if out, ok := m.memo[x]; ok {
 		return out, true
 	}
+	m.compiler.exhausted() // lets others have their turn
 	out, left := m.matches(x.l)
 	r, right := m.matches(x.r)
 	if left && right {

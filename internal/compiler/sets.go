@@ -44,7 +44,7 @@ type version struct {
 
 // set returns the set of the policies that isolate in a direction, or nil where there is none. It reports false where that takes
 // more steps than the Step at hand has left.
-func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded map[*policy.Policy]string) (*set, bool) {
+func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, bool) {
 	var keys []string
 	var key []byte
 	var in []*policy.Policy
@@ -52,10 +52,16 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 		if !p.Isolates[d] {
 			continue
 		}
-		k, ok := encoded[p]
+		k, ok := c.encoded[p]
 		if !ok {
 			k = c.encoder.key(p)
-			encoded[p] = k
+			c.encoded[p] = k
+			for _, d := range policy.Directions {
+				c.work += size(p, d)
+			}
+			if !c.left() {
+				return nil, false
+			}
 		}
 		in, keys, key = append(in, p), append(keys, k+d.String()), append(key, k...)
 	}
@@ -77,7 +83,6 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy, encoded ma
 			return nil, false
 		}
 	}
-	c.work += all.peers + all.ranges + all.single
 	defer clear(c.united)
 	return c.makeSet(d, string(key), in, keys, dropped), true
 }

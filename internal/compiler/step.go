@@ -38,6 +38,7 @@ func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool)
 	c.updateInterfaces()
 	if more = len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
 		clear(c.spent)
+		clear(c.encoded)
 	}
 	return c.flush(), more
 }
@@ -47,10 +48,9 @@ func (c *Compiler) begin(first []string) {
 	c.waiting = c.dissolve(c.waiting)
 	todo := c.queue(append(c.dissolve(c.uncompiled), c.batches()...), first)
 	c.uncompiled = nil
-	encoded := map[*policy.Policy]string{}
 	for b := todo.next(); b != nil; b = todo.next() {
 		done := false
-		c.charge(b, func() { done = c.compile(b, encoded) })
+		c.charge(b, func() { done = c.compile(b) })
 		if done {
 			c.waiting = append(c.waiting, b)
 		} else {
@@ -215,7 +215,7 @@ func (c *Compiler) charge(b *batch, work func()) {
 
 // compile finds the sets that the pods of a batch will have. They may still lack rows. It reports false where there are not
 // enough steps left.
-func (c *Compiler) compile(b *batch, encoded map[*policy.Policy]string) bool {
+func (c *Compiler) compile(b *batch) bool {
 	for _, key := range b.pods {
 		delete(c.dirty.pods, key)
 		p := c.pods[key]
@@ -229,7 +229,7 @@ func (c *Compiler) compile(b *batch, encoded map[*policy.Policy]string) bool {
 			if p.next[d] != nil {
 				continue
 			}
-			s, done := c.set(d, p.spec.Policies, encoded)
+			s, done := c.set(d, p.spec.Policies)
 			if !done {
 				return false
 			}
