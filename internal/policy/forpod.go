@@ -2,16 +2,16 @@ package policy
 
 import "slices"
 
-// NamedPort is a name that a pod gives to one of its container ports.
+// NamedPort is a container port with a name.
 type NamedPort struct {
 	Protocol Protocol
 	Name     string
 	Port     uint16
 }
 
-// ForPod returns the policy with every named port of its ingress rules replaced by the number, or numbers, that a pod
-// gives it. A name that the pod does not have matches nothing. A policy without names is returned as it is, so that
-// pods under the same policies can share what is made of it.
+// ForPod returns the policy with every named port of its ingress rules replaced by the numbers that a pod has for it. A name
+// that the pod does not have matches nothing. A policy without named ports is returned as it is, so that pods with the same
+// policies can share its compiled form.
 func (p *Policy) ForPod(named []NamedPort) *Policy {
 	if !p.HasNamedPorts() {
 		return p
@@ -25,7 +25,7 @@ func (p *Policy) ForPod(named []NamedPort) *Policy {
 	return &q
 }
 
-// HasNamedPorts reports whether an ingress rule has a port that only the selected pod can tell the number of.
+// HasNamedPorts reports whether an ingress rule has a port whose number depends on the selected pod.
 func (p *Policy) HasNamedPorts() bool {
 	return slices.ContainsFunc(p.Rules[Ingress], func(r Rule) bool {
 		return slices.ContainsFunc(r.Ports, func(pr PortRange) bool { return pr.Name != "" })

@@ -12,18 +12,18 @@ import (
 	netutils "k8s.io/utils/net"
 )
 
-// PeerMatcher is one peer of a NetworkPolicy, read once so that it can be asked often.
+// PeerMatcher is a peer of a NetworkPolicy, parsed once to be matched often.
 type PeerMatcher struct {
-	// namespace is the policy's, where pods of no other are meant.
+	// namespace is the policy's, if the peer selects pods of that namespace only.
 	namespace string
-	// namespaces and pods select; nil selects all. For an ipBlock they mean nothing.
+	// namespaces and pods select all if they are nil. An ipBlock does not use them.
 	namespaces, pods labels.Selector
 	block            bool
 	cidr             *net.IPNet
 	except           []*net.IPNet
 }
 
-// NewPeerMatcher reads a peer of a policy in this namespace. What cannot be read matches nothing.
+// NewPeerMatcher parses a peer of a policy in this namespace. A part that cannot be parsed matches nothing.
 func NewPeerMatcher(namespace string, peer *networkingv1.NetworkPolicyPeer) *PeerMatcher {
 	m := &PeerMatcher{}
 	if peer.IPBlock != nil {
@@ -38,13 +38,13 @@ func NewPeerMatcher(namespace string, peer *networkingv1.NetworkPolicyPeer) *Pee
 		return m
 	}
 	m.namespace = namespace
-	if peer.PodSelector == nil { // nothing is asked for, which the API server refuses
+	if peer.PodSelector == nil { // an empty peer, which the API server rejects
 		m.pods = labels.Nothing()
 	}
 	return m
 }
 
-// readBlock reads a block as the API server does, which lets old objects have leading zeros and IPv4 written as IPv6.
+// readBlock parses a block as the API server does: old objects may have leading zeros, and IPv4 written as IPv6.
 func (m *PeerMatcher) readBlock(block *networkingv1.IPBlock) {
 	m.block = true
 	_, m.cidr, _ = netutils.ParseCIDRSloppy(block.CIDR)
@@ -55,8 +55,8 @@ func (m *PeerMatcher) readBlock(block *networkingv1.IPBlock) {
 	}
 }
 
-// Matches reports whether an address is the peer's. pod is the one that has it, or nil; namespaceLabels are those of the pod's
-// namespace, nil if it is not known.
+// Matches reports whether the peer contains an address. pod is the pod that has the address, or nil. namespaceLabels are those
+// of the pod's namespace, or nil if the namespace is unknown.
 func (m *PeerMatcher) Matches(addr netip.Addr, pod *corev1.Pod, namespaceLabels map[string]string) bool {
 	if m.block {
 		ip := net.IP(addr.AsSlice())
@@ -75,7 +75,7 @@ func (m *PeerMatcher) Matches(addr netip.Addr, pod *corev1.Pod, namespaceLabels 
 	return m.pods == nil || m.pods.Matches(labels.Set(pod.Labels))
 }
 
-// readSelector: a selector that cannot be read selects nothing.
+// readSelector parses a selector. One that is invalid selects nothing.
 func readSelector(selector *metav1.LabelSelector) labels.Selector {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// Tier is a step of evaluation. A flow is judged by Admin first; what no Admin policy decides goes to NetworkPolicy; where
-// no NetworkPolicy selects the pod, to Baseline.
+// Tier is a step of evaluation. Admin decides about a flow first. What it leaves undecided goes to NetworkPolicy if a
+// NetworkPolicy isolates the pod, and to Baseline otherwise.
 type Tier uint8
 
 // The tiers in the order of evaluation. See https://network-policy-api.sigs.k8s.io.
@@ -21,7 +21,7 @@ func (t Tier) String() string {
 	return [...]string{"Admin", "NetworkPolicy", "Baseline"}[t]
 }
 
-// Direction is the half of a flow that a policy is about, seen from the selected pod.
+// Direction is the direction of a flow as the selected pod sees it.
 type Direction uint8
 
 // The directions. They index arrays of length 2.
@@ -30,14 +30,14 @@ const (
 	Egress
 )
 
-// Directions are both, for ranging over.
+// Directions contains both directions, to range over.
 var Directions = [...]Direction{Ingress, Egress}
 
 func (d Direction) String() string {
 	return [...]string{"Ingress", "Egress"}[d]
 }
 
-// Action is what a rule does with the flows that it matches.
+// Action is what a rule does with flows that it matches.
 type Action uint8
 
 // The actions. Pass leaves the decision to the next tier; it has no meaning outside the Admin tier. Rules of the
@@ -55,7 +55,7 @@ func (a Action) String() string {
 // Protocol is an IP protocol number (https://www.iana.org/assignments/protocol-numbers).
 type Protocol uint8
 
-// Protocols that policies or logs name.
+// The protocols that occur in policies or logs.
 const (
 	ICMP   Protocol = 1
 	TCP    Protocol = 6
@@ -80,18 +80,19 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("%d", uint8(p))
 }
 
-// HasPorts reports whether rules can tell this protocol's flows apart by port.
+// HasPorts reports whether flows of this protocol have ports, so that rules can distinguish them by port.
 func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
 
-// PortRange is a range of one protocol's ports, both ends included; First 0 with Last 65535 is the whole protocol.
+// PortRange is a range of one protocol's ports, both ends included. First 0 with Last 65535 is every port.
 type PortRange struct {
 	Protocol    Protocol
 	First, Last uint16
-	// Name stands for a number that each selected pod gives it (see Policy.ForPod). First and Last mean nothing then.
+	// Name is the name of a container port, whose number depends on the selected pod (see Policy.ForPod). First and Last are
+	// not used then.
 	Name string
 }
 
-// AllPorts is every port of protocol p.
+// AllPorts returns the range of every port of protocol p.
 func AllPorts(p Protocol) PortRange { return PortRange{Protocol: p, Last: 65535} }
 
 // GroupKey names a group of addresses: the PolicyEndpointSlices of one namespace that have one spec.group.
@@ -99,7 +100,7 @@ type GroupKey struct{ Namespace, Name string }
 
 func (k GroupKey) String() string { return k.Namespace + "/" + k.Name }
 
-// Peer is a group's addresses, or a CIDR less its excepts. A Peer with a valid CIDR is the latter.
+// Peer is a group, or, if CIDR is valid, a CIDR without its excepts.
 type Peer struct {
 	Group  GroupKey
 	CIDR   netip.Prefix
@@ -111,7 +112,7 @@ type Rule struct {
 	// Name of the policy's rule; empty if it has none.
 	Name   string
 	Action Action
-	// Origin are the indexes of the policy's own rules that this one comes from, ascending.
+	// Origin contains the indexes of the policy's own rules from which this one is made, ascending.
 	Origin []int32
 	// Everyone makes the rule match every address; Peers is empty then.
 	Everyone bool
@@ -121,14 +122,14 @@ type Rule struct {
 	Ports     []PortRange
 }
 
-// ID names a policy to a person, and by UID and Generation one version of it to the agent.
+// ID names a policy for people. UID and Generation identify one version of it.
 type ID struct {
 	Kind, Namespace, Name string
 	UID                   string
 	Generation            int64
 }
 
-// String is "Kind namespace/name", or "Kind name" for a policy without a namespace.
+// String returns "Kind namespace/name", or "Kind name" for a policy without a namespace.
 func (id ID) String() string {
 	if id.Namespace == "" {
 		return id.Kind + " " + id.Name
@@ -136,20 +137,20 @@ func (id ID) String() string {
 	return id.Kind + " " + id.Namespace + "/" + id.Name
 }
 
-// Policy is one policy as agents enforce it. Which pods it selects is known elsewhere; here it is a list of rules.
+// Policy is one policy as agents enforce it: its rules, without the selector of its pods.
 type Policy struct {
 	ID       ID
 	Tier     Tier
 	Priority int32
-	// Isolates, by Direction: in the NetworkPolicy tier, a selected pod refuses what no rule accepts. In the other tiers it says
-	// whether the policy has rules in that direction.
+	// Isolates, by Direction: in the NetworkPolicy tier, whether the policy isolates the selected pods. In the other tiers,
+	// whether it has rules in that direction.
 	Isolates [2]bool
 	// Rules, by Direction, in the policy's order.
 	Rules [2][]Rule
 }
 
-// Compare orders policies as they are judged: by tier, then by priority, then by name so that the rule which is said to
-// have decided is always the same one.
+// Compare orders policies as they are evaluated: by tier, then by priority. The name decides among the rest, so that logs
+// always quote the same rule of several that match.
 func Compare(a, b *Policy) int {
 	return cmp.Or(
 		cmp.Compare(a.Tier, b.Tier),

@@ -7,7 +7,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// FromPolicyEndpoint reads a PolicyEndpoint. shared is kidoban's own namespace, where the slices of shared groups are. The
+// FromPolicyEndpoint reads a PolicyEndpoint. shared is kidoban's own namespace, which has the slices of shared groups. The
 // error names a field that cannot be read or that agents cannot enforce: a newer version wrote it, or the schema has a gap.
 func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, shared string) (*Policy, error) {
 	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Tier: TierNetworkPolicy}
@@ -39,7 +39,7 @@ func FailClosed(pe *v1alpha1.PolicyEndpoint) *Policy {
 	return p
 }
 
-// FromClusterPolicyEndpoint reads a ClusterPolicyEndpoint. Its subject is read elsewhere: here, a policy is a list of rules.
+// FromClusterPolicyEndpoint reads a ClusterPolicyEndpoint. The caller parses the subject, which is not part of a Policy.
 // For shared and the error see FromPolicyEndpoint.
 func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) (*Policy, error) {
 	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
