@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -57,6 +59,7 @@ func Load(ctx context.Context, c client.Client) (*model.Cluster, error) {
 // load the objects that a reader of policies may list. Others may be forbidden: the commands that need them report it.
 func load(ctx context.Context, c client.Client, m *model.Manifests) error {
 	m.Live = true
+	m.Notes = append(m.Notes, otherEngines(ctx, c)...)
 	return errors.Join(
 		list(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { add(m, l.Items) }),
 		list(ctx, c, &corev1.NamespaceList{}, func(l *corev1.NamespaceList) { add(m, l.Items) }),
@@ -71,6 +74,45 @@ func load(ctx context.Context, c client.Client, m *model.Manifests) error {
 		optional(m, "Jobs", list(ctx, c, &batchv1.JobList{}, func(l *batchv1.JobList) { add(m, l.Items) })),
 		optional(m, "CronJobs", list(ctx, c, &batchv1.CronJobList{}, func(l *batchv1.CronJobList) { add(m, l.Items) })),
 	)
+}
+
+// otherKinds are the policies of other engines that are looked for in a live cluster.
+var otherKinds = []schema.GroupKind{
+	{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
+	{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
+	{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
+	{Group: "networking.k8s.aws", Kind: "ClusterNetworkPolicy"},
+	{Group: "networking.k8s.aws", Kind: "ApplicationNetworkPolicy"},
+	{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
+	{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},
+	{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
+	{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
+	{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
+	{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
+}
+
+// otherEngines notes which kinds of policies a live cluster has besides NetworkPolicy. Kinds that the cluster does not have, or that may not be
+// listed, are no obstacle to an answer about NetworkPolicies.
+func otherEngines(ctx context.Context, c client.Client) []string {
+	var found []string
+	for _, kind := range otherKinds {
+		mapping, err := c.RESTMapper().RESTMapping(kind)
+		if err != nil {
+			continue
+		}
+		var list metav1.PartialObjectMetadataList
+		list.SetGroupVersionKind(mapping.GroupVersionKind.GroupVersion().WithKind(kind.Kind + "List"))
+		switch err := c.List(ctx, &list, client.Limit(1)); {
+		case err != nil:
+			found = append(found, kind.Kind+" ("+kind.Group+", not listed: "+err.Error()+")")
+		case len(list.Items) > 0:
+			found = append(found, kind.Kind+" ("+kind.Group+")")
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return []string{"not evaluated: " + strings.Join(found, ", ")}
 }
 
 // add objects, without the fields that are of no use here and take most of the memory.

@@ -126,3 +126,32 @@ func TestDirectories(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Only a Job that the CronJob made is one of its Jobs, no matter what others are called.
+func TestJobsBelongToTheirOwners(t *testing.T) {
+	const objects = `
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: backup}
+spec: {jobTemplate: {spec: {template: {metadata: {labels: {app: cron}}, spec: {containers: [{name: c}]}}}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: backup-29012345}
+spec: {template: {metadata: {labels: {app: hand}}, spec: {containers: [{name: c}]}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: night, ownerReferences: [{kind: CronJob, name: backup, controller: true}]}
+spec: {template: {metadata: {labels: {app: cron}}, spec: {containers: [{name: c}]}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: night-x, ownerReferences: [{kind: Job, name: night, controller: true}]}
+status: {phase: Running, podIP: 10.0.0.1}
+`
+	c := mustRead(t, objects)
+	if got := podKeys(c); !slices.Equal(got, []string{"here/night-x CronJob 10.0.0.1", "here/backup-29012345-0 Job 198.18.0.1"}) {
+		t.Errorf("%q", got)
+	}
+}
