@@ -171,7 +171,7 @@ func (r *running) logged(message string) int {
 func (r *running) hook(name, ip string) time.Duration {
 	r.Helper()
 	begin := time.Now()
-	plugin := &nri{a: r.agent}
+	plugin := r.agent.Plugin()
 	if err := plugin.RunPodSandbox(r.Context(), sandbox(name, ip)); err != nil {
 		r.Fatal(err)
 	}

@@ -28,30 +28,33 @@ const (
 	nriRetry = time.Second
 )
 
-// nri is a plugin of the container runtime (https://github.com/containerd/nri). The runtime calls it when a pod has its
+// Plugin is an Agent's plugin of the container runtime (https://github.com/containerd/nri). The runtime calls it when a pod has its
 // addresses and no container yet, and waits: so a pod's policies are in force before its first instruction.
-type nri struct {
+type Plugin struct {
 	a      *Agent
 	logged bool // that there is no connection
 }
 
+// Plugin returns the Agent's plugin, which the Agent connects to the runtime at Options.NRISocket.
+func (a *Agent) Plugin() *Plugin { return &Plugin{a: a} }
+
 // followRuntime keeps the plugin connected until the context is done. Without a runtime that calls it, pods are known by the watch alone.
 func (a *Agent) followRuntime(ctx context.Context) {
-	r := &nri{a: a}
+	p := a.Plugin()
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		err := r.serve(ctx)
+		err := p.serve(ctx)
 		a.state.update(ctx, func(now time.Time, n *node.Node) { n.RuntimeGone(now) })
-		if ctx.Err() == nil && !r.logged {
-			r.logged = true
+		if ctx.Err() == nil && !p.logged {
+			p.logged = true
 			a.opts.Log.Info("No connection to the container runtime's NRI: a pod's policies are in force a moment after its start, not before",
 				"socket", a.opts.NRISocket, "reason", fmt.Sprint(err))
 		}
 	}, nriRetry)
 }
 
-func (r *nri) serve(ctx context.Context) error {
-	s, err := stub.New(r, stub.WithPluginName("kidoban"), stub.WithPluginIdx("90"), stub.WithSocketPath(r.a.opts.NRISocket),
-		stub.WithLogger(nriLogger{r.a.opts.Log.WithName("nri").V(1)}),
+func (p *Plugin) serve(ctx context.Context) error {
+	s, err := stub.New(p, stub.WithPluginName("kidoban"), stub.WithPluginIdx("90"), stub.WithSocketPath(p.a.opts.NRISocket),
+		stub.WithLogger(nriLogger{p.a.opts.Log.WithName("nri").V(1)}),
 		stub.WithOnClose(func() {})) // without one the stub ends the process when the runtime does
 	if err != nil {
 		return err
@@ -60,30 +63,30 @@ func (r *nri) serve(ctx context.Context) error {
 }
 
 // Configure is the runtime's welcome.
-func (r *nri) Configure(context.Context, string, string, string) (stub.EventMask, error) {
-	r.logged = false
-	r.a.opts.Log.Info("Connected to the container runtime: a pod's policies are in force before its containers start", "socket", r.a.opts.NRISocket)
+func (p *Plugin) Configure(context.Context, string, string, string) (stub.EventMask, error) {
+	p.logged = false
+	p.a.opts.Log.Info("Connected to the container runtime: a pod's policies are in force before its containers start", "socket", p.a.opts.NRISocket)
 	return 0, nil // the events that there are methods for
 }
 
 // Synchronize takes in the sandboxes that there are when the connection is made.
-func (r *nri) Synchronize(ctx context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
 	all := make([]node.Sandbox, len(pods))
 	for i, s := range pods {
 		all[i] = sandboxOf(s)
 	}
-	r.a.interfaces.refresh(ctx)
-	r.a.state.update(ctx, func(now time.Time, n *node.Node) { n.SyncSandboxes(now, all) })
+	p.a.interfaces.refresh(ctx)
+	p.a.state.update(ctx, func(now time.Time, n *node.Node) { n.SyncSandboxes(now, all) })
 	return nil, nil
 }
 
 // RunPodSandbox puts a pod's policies in force, as far as that can be done in the time that the runtime gives.
-func (r *nri) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s := sandboxOf(pod)
 	if len(s.Addresses) == 0 {
 		return nil
 	}
-	a := r.a
+	a := p.a
 	waiting, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
 	a.interfaces.refresh(ctx)
@@ -96,15 +99,15 @@ func (r *nri) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 }
 
 // StopPodSandbox takes in that a sandbox has stopped.
-func (r *nri) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+func (p *Plugin) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s := sandboxOf(pod)
-	r.a.state.update(ctx, func(now time.Time, n *node.Node) { n.StopSandbox(now, s.Pod, s.ID) })
+	p.a.state.update(ctx, func(now time.Time, n *node.Node) { n.StopSandbox(now, s.Pod, s.ID) })
 	return nil
 }
 
 // RemovePodSandbox is the only event of a sandbox that failed after RunPodSandbox.
-func (r *nri) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	return r.StopPodSandbox(ctx, pod)
+func (p *Plugin) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	return p.StopPodSandbox(ctx, pod)
 }
 
 // waitForPod returns when a pod's entries are in force, or with the context's error. It does not wait for changes that come later: in a storm

@@ -114,7 +114,7 @@ func TestASandboxThatIsRemoved(t *testing.T) {
 		r.add(pod("other", "10.0.0.2"))
 		time.Sleep(time.Second)
 		r.add(policyEndpoint("deny"))
-		plugin := &nri{a: r.agent}
+		plugin := r.agent.Plugin()
 		remover, ok := any(plugin).(stub.RemovePodInterface)
 		if !ok {
 			t.Fatal("the plugin has no event for the removal")

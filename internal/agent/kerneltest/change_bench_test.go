@@ -52,7 +52,7 @@ func (n *node) swept(change func()) {
 	}
 }
 
-// BenchmarkChange is the time from a PolicyEndpoint's event to new flows being judged by it and the old ones being cut, with 110 pods and
+// BenchmarkChange is the time from a PolicyEndpoint's event to new flows being decided by it and the old ones being cut, with 110 pods and
 // 10,000 live flows: of one pod, and of all of them. The latter is what the agent's own histogram says.
 func BenchmarkChange(b *testing.B) {
 	for _, all := range []bool{false, true} {
@@ -67,13 +67,13 @@ func BenchmarkChange(b *testing.B) {
 				selector = metav1.LabelSelector{}
 			}
 			pods := n.inKernel("pods")
-			closed, open := policyFor("p", selector), policyFor("p", selector, v1alpha1.Peer{CIDR: "0.0.0.0/0"})
-			var judged time.Duration
+			deny, open := policyFor("p", selector), policyFor("p", selector, v1alpha1.Peer{CIDR: "0.0.0.0/0"})
+			var decided time.Duration
 			cut := 0.0
 			rounds := 0
 			for b.Loop() {
 				n.swept(func() {
-					n.tell(open)
+					n.policy(open)
 					n.await("the pod is open again", func() bool { return n.isolated(pods, 7) != 0 && n.ready() })
 				})
 				liveFlows(b, podCount, flows)
@@ -85,10 +85,10 @@ func BenchmarkChange(b *testing.B) {
 				before := n.metric("kidoban_agent_revocation_seconds")
 				n.swept(func() {
 					begin := time.Now()
-					n.tell(closed)
+					n.policy(deny)
 					for n.isolated(pods, 7) == was {
 					}
-					judged += time.Since(begin)
+					decided += time.Since(begin)
 					rounds++
 				})
 				cut += n.metric("kidoban_agent_revocation_seconds") - before
@@ -96,7 +96,7 @@ func BenchmarkChange(b *testing.B) {
 					b.Fatalf("%v flows are cut, want %v", got-already, want-already)
 				}
 			}
-			b.ReportMetric(float64(judged.Microseconds())/1000/float64(rounds), "ms-judged")
+			b.ReportMetric(float64(decided.Microseconds())/1000/float64(rounds), "ms-decided")
 			b.ReportMetric(1000*cut/float64(rounds), "ms-cut")
 			b.ReportMetric(0, "ns/op")
 		})

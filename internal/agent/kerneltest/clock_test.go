@@ -21,8 +21,8 @@ func TestTheClockJumps(t *testing.T) {
 		drift := n.metric("kidoban_agent_drift_entries_total")
 		liveFlows(t, 1, 3)
 		netnstest.JumpClock(t, by)
-		closed := policyFor("closed", metav1.LabelSelector{})
-		n.tell(closed)
+		deny := policyFor("deny", metav1.LabelSelector{})
+		n.policy(deny)
 		n.await("the policy is in force", func() bool { return n.isolated(pods, 0) != 0 })
 		n.await("live flows are cut", func() bool { return flowCount(t) == 0 })
 
@@ -34,7 +34,7 @@ func TestTheClockJumps(t *testing.T) {
 		if !n.ready() {
 			t.Errorf("after %v: the agent is not ready", by)
 		}
-		informer(t, n.watches, closed).Delete(closed)
+		informer(t, n.watches, closed).Delete(deny)
 		n.await("the pod is open again", func() bool { return n.isolated(pods, 0) == 0 })
 	}
 }

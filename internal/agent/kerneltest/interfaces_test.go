@@ -15,7 +15,7 @@ import (
 func TestAPodsInterfaceChanges(t *testing.T) {
 	n := start(t, dataplane.Sizes{})
 	n.pod(0)
-	n.tell(policyFor("closed", metav1.LabelSelector{}))
+	n.policy(policyFor("deny", metav1.LabelSelector{}))
 	pods := n.inKernel("pods")
 	behind := func(index int) func() bool {
 		return func() bool {
@@ -61,7 +61,7 @@ func TestAPodsInterfaceChanges(t *testing.T) {
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni1"}}
 	check(t, netlink.LinkAdd(bridge))
 	check(t, netlink.LinkSetMaster(other, bridge))
-	n.await("a port of a bridge is nobody's own", behind(0))
+	n.await("a port of a bridge is not a pod's own", behind(0))
 	for _, l := range []netlink.Link{again, other, bridge} {
 		check(t, netlink.LinkDel(l))
 	}

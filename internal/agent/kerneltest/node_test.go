@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ import (
 
 const patience = 60 * time.Second
 
-// node is an agent that runs, and the watches that it is told by.
+// node is an agent that runs, and the watches that feed it.
 type node struct {
 	t        testing.TB
 	bpffs    string
@@ -41,9 +42,16 @@ type node struct {
 	registry *prometheus.Registry
 	agent    *agent.Agent
 	dp       *dataplane.Dataplane
+	stop     func()
 }
 
 func start(t testing.TB, sizes dataplane.Sizes) *node {
+	t.Helper()
+	return startEvery(t, sizes, 100*time.Millisecond)
+}
+
+// startEvery starts an agent that compares the maps at an interval.
+func startEvery(t testing.TB, sizes dataplane.Sizes, interval time.Duration) *node {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	check(t, corev1.AddToScheme(scheme))
@@ -57,18 +65,19 @@ func start(t testing.TB, sizes dataplane.Sizes) *node {
 	n.dp = dp
 	n.agent = agent.New(n.pods, agent.NewKernel(dp), agent.Options{
 		NamespaceCache:  func(string) (cache.Cache, error) { return n.watches, nil },
-		SharedNamespace: "shop", CheckInterval: 100 * time.Millisecond, Log: logr.Discard(), Registry: n.registry,
+		SharedNamespace: "shop", CheckInterval: interval, Log: logr.Discard(), Registry: n.registry,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- n.agent.Start(ctx) }()
-	t.Cleanup(func() {
+	n.stop = sync.OnceFunc(func() {
 		cancel()
 		check(t, <-done)
 		check(t, dp.Close())
 		check(t, dataplane.Cleanup(n.bpffs))
 	})
-	n.await("the agent judges", n.ready)
+	t.Cleanup(n.stop)
+	n.await("the agent is ready", n.ready)
 	return n
 }
 
@@ -113,7 +122,7 @@ func (n *node) pod(i int) {
 	})
 }
 
-// policy isolates pods for ingress, but for these peers.
+// policyFor isolates pods for ingress and allows these peers.
 func policyFor(name string, selector metav1.LabelSelector, peers ...v1alpha1.Peer) *v1alpha1.PolicyEndpoint {
 	pe := &v1alpha1.PolicyEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
@@ -127,7 +136,7 @@ func policyFor(name string, selector metav1.LabelSelector, peers ...v1alpha1.Pee
 	return pe
 }
 
-func (n *node) tell(pe *v1alpha1.PolicyEndpoint) {
+func (n *node) policy(pe *v1alpha1.PolicyEndpoint) {
 	informer(n.t, n.watches, &v1alpha1.PolicyEndpoint{}).Add(pe)
 }
 
@@ -188,12 +197,12 @@ func TestSelfAudit(t *testing.T) {
 	for i := range 3 {
 		n.pod(i)
 	}
-	n.tell(policyFor("closed", metav1.LabelSelector{}))
+	n.policy(policyFor("deny", metav1.LabelSelector{}))
 	pods := n.inKernel("pods")
 	n.await("pods are isolated", func() bool { return n.isolated(pods, 0) != 0 && n.isolated(pods, 2) != 0 })
 	set := n.isolated(pods, 1)
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
-		t.Fatalf("%v entries were not as they should be, and nobody had touched them", drift)
+		t.Fatalf("%v entries were not as they should be, without any other process", drift)
 	}
 	key, open, stray := address(1).As16(), [4]uint32{}, address(77).As16()
 	check(t, pods.Put(&key, &open))   // wrong
@@ -206,7 +215,7 @@ func TestSelfAudit(t *testing.T) {
 	n.await("it is counted", func() bool { return n.metric("kidoban_agent_drift_entries_total") == 3 })
 }
 
-// A policy that does not fit closes the pods that it is about, says so, and is in force when there is room.
+// A policy that does not fit isolates its pods, is reported, and is in force when there is room.
 func TestAMapThatIsFull(t *testing.T) {
 	n := start(t, dataplane.Sizes{Networks: 10})
 	n.pod(0)
@@ -215,7 +224,7 @@ func TestAMapThatIsFull(t *testing.T) {
 	one := func(i int) metav1.LabelSelector {
 		return metav1.LabelSelector{MatchLabels: map[string]string{"pod": fmt.Sprint(i)}}
 	}
-	n.tell(policyFor("fits", one(0), v1alpha1.Peer{CIDR: "192.168.0.0/24"}))
+	n.policy(policyFor("fits", one(0), v1alpha1.Peer{CIDR: "192.168.0.0/24"}))
 	n.await("the first policy is in force", func() bool { return n.isolated(pods, 0) != 0 && n.ready() })
 	before := n.isolated(pods, 0)
 
@@ -223,15 +232,15 @@ func TestAMapThatIsFull(t *testing.T) {
 	for i := range 50 {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
-	n.tell(policyFor("large", one(1), many...))
-	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
-	n.await("it is said", func() bool {
+	n.policy(policyFor("large", one(1), many...))
+	n.await("the pod is denied everything", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
+	n.await("it is reported", func() bool {
 		return !n.ready() && n.metric("kidoban_agent_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
 	})
 	if n.isolated(pods, 0) != before {
 		t.Error("another pod's policies changed")
 	}
-	n.tell(policyFor("large", one(1), many[:3]...))
+	n.policy(policyFor("large", one(1), many[:3]...))
 	n.await("there is room and the policy is in force", func() bool {
 		set := n.isolated(pods, 1)
 		return set != 0 && set != uint32(dataplane.DenyAll) && n.ready() && n.metric("kidoban_agent_closed_addresses") == 0
@@ -254,8 +263,8 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 	for i := range 50 {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
-	n.tell(policyFor("large", one(1), many...))
-	n.await("the pod is closed", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
+	n.policy(policyFor("large", one(1), many...))
+	n.await("the pod is denied everything", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
 
 	n.await("the flows of before the start were looked at twice", func() bool { return n.samples("kidoban_agent_sweep_seconds") >= 2 })
 	client, server := net.IPv4(192, 0, 2, 1), net.IP(address(0).AsSlice())
@@ -274,7 +283,7 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 	if flows() != 1 {
 		t.Fatalf("%d flows", flows())
 	}
-	n.tell(policyFor("closed", one(0)))
+	n.policy(policyFor("deny", one(0)))
 	n.await("the flow is cut", func() bool { return flows() == 0 })
 	if n.ready() {
 		t.Error("there is room again")

@@ -14,11 +14,11 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 )
 
-// Where somebody detached the program, the agent attaches it again, says so, and cuts what was opened meanwhile.
+// Where another process detached the program, the agent attaches it again, counts that, and cuts what was opened meanwhile.
 func TestTheProgramIsDetached(t *testing.T) {
 	n := start(t, dataplane.Sizes{})
 	n.pod(0)
-	n.swept(func() { n.tell(policyFor("closed", metav1.LabelSelector{})) })
+	n.swept(func() { n.policy(policyFor("deny", metav1.LabelSelector{})) })
 	paths, err := filepath.Glob(filepath.Join(n.bpffs, "kidoban", "*", "link_ipv4"))
 	check(t, err)
 	l, err := link.LoadPinnedLink(paths[0], nil)
@@ -35,7 +35,7 @@ func TestTheProgramIsDetached(t *testing.T) {
 func TestTheBPFFileSystemIsUnmounted(t *testing.T) {
 	n := start(t, dataplane.Sizes{})
 	n.pod(0)
-	n.tell(policyFor("closed", metav1.LabelSelector{}))
+	n.policy(policyFor("deny", metav1.LabelSelector{}))
 	pods := n.inKernel("pods")
 	n.await("the pod is isolated", func() bool { return n.isolated(pods, 0) != 0 })
 	check(t, unix.Mount("none", n.bpffs, "tmpfs", 0, ""))
@@ -51,7 +51,7 @@ func TestTheBPFFileSystemIsUnmounted(t *testing.T) {
 	n.await("the map is repaired", func() bool { return n.isolated(pods, 0) != 0 })
 	for _, name := range []string{"second", "third", "fourth"} { // changes land, and are not taken for the end of it
 		before := n.isolated(pods, 0)
-		n.tell(policyFor(name, metav1.LabelSelector{}))
+		n.policy(policyFor(name, metav1.LabelSelector{}))
 		n.await("the change is in the kernel", func() bool { return n.isolated(pods, 0) != before })
 		for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); time.Sleep(time.Millisecond) {
 			if n.agent.Ready()["programming"](nil) == nil {
