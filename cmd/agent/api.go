@@ -17,7 +17,7 @@ import (
 	"github.com/kidoban/kidoban/internal/flowlog"
 )
 
-// addAPI has the manager serve the agent's API.
+// addAPI makes the manager serve the agent's API.
 func addAPI(mgr manager.Manager, addr, node string, a *agent.Agent, recent *flowlog.Recent, log logr.Logger) error {
 	if addr == "0" || addr == "" {
 		return nil
@@ -28,7 +28,7 @@ func addAPI(mgr manager.Manager, addr, node string, a *agent.Agent, recent *flow
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("--api-bind-address=%s cannot be listened on; give another address by the flag: %w", addr, err)
+		return fmt.Errorf("cannot listen on --api-bind-address=%s; set another address: %w", addr, err)
 	}
 	guard := serve.Guard{Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews(), Log: log}
 	open, shut := context.WithCancel(context.Background())

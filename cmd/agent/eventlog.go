@@ -7,14 +7,14 @@ import (
 	"os"
 	"time"
 
-	// The image has no certificates, and CloudWatch Logs is asked by HTTPS: Mozilla's, where the file system has none.
+	// Mozilla's certificates, for CloudWatch Logs: the image has none.
 	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 )
 
-// eventLog is what the flags say about the flow log. docs/flow-log.md describes them.
+// eventLog are the flags of the flow log. docs/flow-log.md describes them.
 type eventLog struct {
 	mode     eventMode
 	interval time.Duration
@@ -31,15 +31,15 @@ type eventLog struct {
 
 func (o *eventLog) bind(fs *flag.FlagSet) {
 	o.mode = eventMode(dataplane.EventsDenied)
-	fs.Var(&o.mode, "enable-policy-event-logs", "Which verdicts are logged: off, denied, or all (true) of pods that a policy isolates.")
-	fs.DurationVar(&o.interval, "event-interval", 30*time.Second, "The first packet of a kind is logged at once, and those that follow as one line each interval.")
-	fs.UintVar(&o.rate, "event-rate", 50, "New kinds of events a second that one pod may cause in the long run. What is beyond is summed up in one line for the pod.")
+	fs.Var(&o.mode, "enable-policy-event-logs", "Which flows of isolated pods are logged: off, denied, or all (true).")
+	fs.DurationVar(&o.interval, "event-interval", 30*time.Second, "The first packet of each kind is logged at once, and further ones as one line per interval.")
+	fs.UintVar(&o.rate, "event-rate", 50, "New kinds of events per second and pod in the long run. Further ones are summed up in one line for the pod.")
 	fs.UintVar(&o.burst, "event-burst", 100, "New kinds of events that one pod may cause at once.")
 	fs.StringVar(&o.format, "event-log-format", string(flowlog.Text), "Format of logged events: text or json.")
 	fs.StringVar(&o.file.Path, "event-log-file", "", "File to log events to; empty: none.")
-	fs.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Megabytes at which the file is put away, compressed. It is after a day, too.")
-	fs.IntVar(&o.file.MaxBackups, "event-log-file-max-backups", 10, "How many files that were put away are kept.")
-	fs.IntVar(&o.file.RetainDays, "event-log-file-max-age", 7, "For how many days files that were put away are kept.")
+	fs.IntVar(&o.file.MaxMegabytes, "event-log-file-max-size", 50, "Rotate and compress the file at this size (MB). It is also rotated daily.")
+	fs.IntVar(&o.file.MaxBackups, "event-log-file-max-backups", 10, "Number of rotated files to keep.")
+	fs.IntVar(&o.file.RetainDays, "event-log-file-max-age", 7, "Days to keep rotated files.")
 	fs.BoolVar(&o.stdout, "event-log-stdout", false, "Log events to standard output. (The agent's own log goes to standard error.)")
 	fs.BoolVar(&o.cloudWatch, "enable-cloudwatch-logs", false, "Log events to Amazon CloudWatch Logs, with the region and the credentials of the AWS SDK's default chain.")
 	fs.StringVar(&o.clusterName, "cluster-name", os.Getenv("CLUSTER_NAME"), "The cluster's name, for --cloudwatch-log-group. Default: environment CLUSTER_NAME.")
@@ -47,7 +47,7 @@ func (o *eventLog) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.logs.Endpoint, "cloudwatch-endpoint", "", "URL of CloudWatch Logs, such as a VPC endpoint's. Default: the region's own.")
 }
 
-// sinks are those that the flags ask for.
+// sinks returns the sinks that the flags select.
 func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
 	format, err := flowlog.ParseFormat(o.format)
 	if err != nil {
@@ -56,7 +56,7 @@ func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
 	if o.interval < time.Second || o.rate < 1 || o.rate > 1e6 || o.burst < 1 || o.burst > 1e6 {
 		return "", nil, errors.New("--event-interval must be at least 1s, --event-rate and --event-burst from 1 to 1000000")
 	}
-	// Beyond these, lumberjack fails each write, or deletes at once what it put away: it multiplies them to bytes and nanoseconds.
+	// Beyond these, lumberjack fails each write, or deletes rotated files at once: it multiplies them to bytes and nanoseconds.
 	if o.file.MaxMegabytes < 0 || o.file.MaxMegabytes > 1e6 || o.file.RetainDays < 0 || o.file.RetainDays > 36500 || o.file.MaxBackups < 0 {
 		return "", nil, errors.New("--event-log-file-max-size must be from 0 to 1000000, --event-log-file-max-age from 0 to 36500, --event-log-file-max-backups at least 0")
 	}

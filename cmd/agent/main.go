@@ -59,28 +59,28 @@ func main() {
 	}
 	startup.SetLogger(&o.log)
 	if err := run(o); err != nil {
-		ctrl.Log.Error(err, "The agent stops; what was in force stays in force")
+		ctrl.Log.Error(err, "The agent stops; its policies stay in force")
 		os.Exit(1)
 	}
 }
 
 func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
-	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, where the groups are that cross namespaces. Default: environment POD_NAMESPACE.")
-	fs.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Where the node's BPF file system is mounted.")
+	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, which holds the address groups that cross namespaces. Default: environment POD_NAMESPACE.")
+	fs.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Mount point of the node's BPF file system.")
 	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
 	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
-	fs.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on, which kubectl kidoban reaches by port-forwarding; 0 serves none.")
-	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies refuse, and let it pass. A namespace's label kidoban.dev/enforcement=audit or =enforce overrides this.")
-	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "What becomes of pods that no policy speaks of: standard, they are open; guarded, a pod neither sends nor gets anything before it is known; strict, guarded, and a pod that no policy isolates in a direction is closed in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
-	fs.Var(mapSizes{&o.sizes}, "map-entries", "The most entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
-	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Take the taint "+agent.StartupTaint+" off the node when its policies are in force. Needs the right to get and patch nodes: config/components/startup-taint.")
-	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with what they should hold, and put right.")
-	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Where the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start.")
+	fs.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on; kubectl kidoban reaches it by port-forwarding. 0 serves none.")
+	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies deny, and let it pass. The label kidoban.dev/enforcement=audit or =enforce of a namespace overrides this.")
+	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "How pods are treated that no policy selects. standard: all their traffic is allowed. guarded: like standard, but a pod's traffic is denied until the agent knows the pod. strict: like guarded, and a pod that no policy isolates in a direction is isolated in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
+	fs.Var(mapSizes{&o.sizes}, "map-entries", "Maximum entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
+	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Remove the taint "+agent.StartupTaint+" from the node when its policies are in force. Needs permission to get and patch nodes: config/components/startup-taint.")
+	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with the policies, and repaired.")
+	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Socket on which the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start, not before.")
 	o.events.bind(fs)
-	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Most series of kidoban_agent_rule_hits_total, which counts for each policy and rule; 0: none.")
-	fs.BoolVar(&o.cleanup, "cleanup", false, "Take everything of kidoban off this node, and exit.")
-	fs.BoolVar(&o.wait, "wait", false, "After --cleanup, wait for a signal: a DaemonSet's pod must not end (config/cleanup).")
+	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Maximum series of kidoban_agent_rule_hits_total, which counts packets for each policy and rule; 0: the metric is off.")
+	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything of kidoban from this node, and exit.")
+	fs.BoolVar(&o.wait, "wait", false, "Wait for a signal after --cleanup: a pod of a DaemonSet must not end (config/cleanup).")
 	fs.BoolVar(&o.version, "version", false, "Print the version, and exit.")
 	o.log.BindFlags(fs)
 }
@@ -180,10 +180,10 @@ func run(o options) error {
 	return mgr.Start(ctrl.SetupSignalHandler())
 }
 
-// check refuses what would only show when the agent runs.
+// check rejects options that would only fail when the agent runs.
 func (o *options) check() error {
 	if o.nodeName == "" || o.namespace == "" {
-		return errors.New("--node-name and --namespace are needed, or the environment variables NODE_NAME and POD_NAMESPACE")
+		return errors.New("--node-name and --namespace must be set, or the environment variables NODE_NAME and POD_NAMESPACE")
 	}
 	if o.checkInterval < time.Second {
 		return errors.New("--check-interval must be at least 1s")
@@ -195,7 +195,7 @@ func cleanup(o options) error {
 	if err := dataplane.Cleanup(o.bpffs); err != nil {
 		return err
 	}
-	ctrl.Log.Info("Nothing of kidoban is left on this node")
+	ctrl.Log.Info("Removed everything of kidoban from this node")
 	if o.wait {
 		<-ctrl.SetupSignalHandler().Done()
 	}

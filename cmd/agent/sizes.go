@@ -28,11 +28,11 @@ func (s mapSizes) Set(value string) error {
 		name, number, _ := strings.Cut(pair, "=")
 		field, ok := s.fields()[name]
 		if !ok {
-			return fmt.Errorf("no map is called %q: give some of %s", name, strings.Join(slices.Sorted(maps.Keys(s.fields())), ", "))
+			return fmt.Errorf("there is no map %q; maps are %s", name, strings.Join(slices.Sorted(maps.Keys(s.fields())), ", "))
 		}
 		n, err := strconv.ParseUint(number, 10, 32)
 		if err != nil || n == 0 {
-			return fmt.Errorf("%q is no number of entries of the map %s", number, name)
+			return fmt.Errorf("%q is not a number of entries for the map %s", number, name)
 		}
 		*field = uint32(n)
 	}

@@ -22,7 +22,7 @@ type metrics struct {
 	cut         prometheus.Counter
 	writes      prometheus.Counter
 	failures    prometheus.Counter
-	isolated    prometheus.Gauge
+	failClosed  prometheus.Gauge
 	rejected    *prometheus.CounterVec // by kind
 	drift       *prometheus.CounterVec // by map, difference
 	warnings    prometheus.Gauge
@@ -31,12 +31,12 @@ type metrics struct {
 func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 	m := &metrics{
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, audit) and by state: isolated by a policy, open, or pending."},
+			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, guarded, strict, audit) and by state: isolated by a policy, open, or pending."},
 			[]string{"mode", "state"}),
 		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for groups that are not whole yet."}, []string{"state"}),
+			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for address groups that are not complete yet."}, []string{"state"}),
 		groups: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kidoban_agent_groups", Help: "Groups of addresses that are known."}),
+			Name: "kidoban_agent_groups", Help: "Address groups that the agent has."}),
 		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_programming_seconds", Help: "Time from the first event of a change until the change is in force in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
@@ -46,31 +46,31 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		late: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_late_pods_total", Help: "Pods that the container runtime started before their policies were in force."}),
 		sweep: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kidoban_agent_sweep_seconds", Help: "Time to look at the live flows that a change concerns, and to cut those that are refused now.",
+			Name: "kidoban_agent_sweep_seconds", Help: "Time to check the live flows that a change concerns, and to cut those that are denied now.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
 		revocation: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kidoban_agent_revocation_seconds", Help: "Time from the first event of a change that takes something away until the live flows that it refuses are cut.",
+			Name: "kidoban_agent_revocation_seconds", Help: "Time from the first event of a change that takes permissions away until the live flows that it denies are cut.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
 		cut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_cut_flows_total", Help: "Live flows that were cut because no policy allows them any more."}),
 		writes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_map_writes_total", Help: "Entries written to or deleted from BPF maps."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "kidoban_agent_programming_failures_total", Help: "Changes that could not be written; they are retried."}),
-		isolated: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kidoban_agent_closed_addresses", Help: "Addresses of pods that are closed, because their policies could not be written into the kernel's maps."}),
+			Name: "kidoban_agent_programming_failures_total", Help: "Changes that could not be written to the kernel; the agent retries."}),
+		failClosed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_fail_closed_addresses", Help: "Addresses of pods that are denied all traffic, because their policies could not be written to the kernel's maps."}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; what they said before stays in force."}, []string{"kind"}),
+			Name: "kidoban_agent_rejected_objects_total", Help: "Objects that could not be read; their previous version stays in force."}, []string{"kind"}),
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that were not as they should be, and were put right."}, []string{"map", "difference"}),
+			Name: "kidoban_agent_drift_entries_total", Help: "Entries of BPF maps that differed from the policies and were repaired."}, []string{"map", "difference"}),
 		warnings: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kidoban_agent_warnings", Help: "What keeps this node from being enforced wholly, traffic that cannot be seen; the log names it."}),
+			Name: "kidoban_agent_warnings", Help: "Number of conditions under which some traffic on this node bypasses enforcement; the log names them."}),
 	}
 	buildInfo := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.isolated, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
 	return m
 }
 

@@ -91,7 +91,7 @@ func (w *writer) sync() error {
 // failClosed isolates the pods whose policies are not in force.
 func (w *writer) failClosed() {
 	isolated, err := w.kernel.FailClosed(w.want)
-	w.metrics.isolated.Set(float64(isolated))
+	w.metrics.failClosed.Set(float64(isolated))
 	if err != nil {
 		w.log.Error(err, "Cannot isolate the pods whose policies are not in force")
 		return

@@ -9,17 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// usage collects what the kernel counts when it is asked.
+// usage exports what the kernel counts. It is a prometheus.Collector.
 type usage struct{ kernel Counts }
 
 var (
 	usageEntries = prometheus.NewDesc("kidoban_agent_map_entries", "Entries of a BPF map.", []string{"map"}, nil)
 	usageMax     = prometheus.NewDesc("kidoban_agent_map_max_entries", "The most entries that a BPF map can hold.", []string{"map"}, nil)
-	verdicts     = prometheus.NewDesc("kidoban_agent_verdicts_total", "Packets that opened a flow and were judged, by direction, verdict and reason.",
+	verdicts     = prometheus.NewDesc("kidoban_agent_verdicts_total", "First packets of flows, by direction, verdict and reason.",
 		[]string{"direction", "verdict", "reason"}, nil)
 	lostEvents       = prometheus.NewDesc("kidoban_agent_lost_events_total", "Events that did not fit in the kernel's ring. Their packets are counted in a later line of the flow log.", nil, nil)
-	unlistedPackets  = prometheus.NewDesc("kidoban_agent_unlisted_packets_total", "Packets that no line of the flow log counts, because there were too many kinds of them on the node.", nil, nil)
-	unattributedHits = prometheus.NewDesc("kidoban_agent_unattributed_hits_total", "Packets that kidoban_agent_rule_hits_total lacks, because the kernel has no room for more rules.", nil, nil)
+	unlistedPackets  = prometheus.NewDesc("kidoban_agent_unlisted_packets_total", "Packets that no line of the flow log counts, because the node had too many kinds of them.", nil, nil)
+	unattributedHits = prometheus.NewDesc("kidoban_agent_unattributed_hits_total", "Packets missing from kidoban_agent_rule_hits_total, because the kernel has no room for more rules.", nil, nil)
 	conntrackEntries = prometheus.NewDesc("kidoban_agent_conntrack_entries", "Connections that the node's kernel tracks.", nil, nil)
 	conntrackMax     = prometheus.NewDesc("kidoban_agent_conntrack_max_entries", "The most connections that the node's kernel tracks: beyond them it drops packets.", nil, nil)
 )

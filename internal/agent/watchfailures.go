@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// watchFailures says when watches begin to fail and when they have ceased to. An API server that is away fails each watch of each namespace, again
-// and again.
+// watchFailures logs when watches begin to fail and when they work again. While the API server does not answer, each watch of each namespace
+// fails, again and again.
 type watchFailures struct {
 	log logr.Logger
 
@@ -25,8 +25,8 @@ type watchFailures struct {
 // watches are all of this process: they ask one API server.
 var watches = &watchFailures{log: log.Log.WithName("agent")}
 
-// watchesQuiet is how long no watch has failed when that is over. Nobody says that a watch goes well, and client-go waits up to a minute before it
-// tries again.
+// watchesQuiet is the time without a failure after which watches work again. client-go does not report that a watch succeeds, and waits up to a
+// minute before it retries.
 const watchesQuiet = 2 * time.Minute
 
 // handle is a WatchErrorHandlerWithContext.
@@ -47,7 +47,7 @@ func (f *watchFailures) handle(ctx context.Context, r *toolscache.Reflector, err
 		return
 	}
 	f.failing = true
-	f.log.Error(err, "Cannot watch the API server; what is in force stays so, and it is tried again", "kind", r.TypeDescription())
+	f.log.Error(err, "Cannot watch the API server; the policies in force stay in force and the agent retries", "kind", r.TypeDescription())
 	time.AfterFunc(watchesQuiet, f.over)
 }
 
@@ -59,5 +59,5 @@ func (f *watchFailures) over() {
 		return
 	}
 	f.failing = false
-	f.log.Info("Watches of the API server do not fail any more", "for", watchesQuiet.String())
+	f.log.Info("Watches of the API server work again", "for", watchesQuiet.String())
 }

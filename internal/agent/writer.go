@@ -142,7 +142,7 @@ func (w *writer) apply() error {
 // written records that the kernel holds the last commit.
 func (w *writer) written() {
 	now := time.Now()
-	w.metrics.isolated.Set(0)
+	w.metrics.failClosed.Set(0)
 	if !w.since.IsZero() {
 		w.metrics.programming.Observe(now.Sub(w.since).Seconds())
 	}

@@ -113,7 +113,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		r.kernel.fail("Apply", errFull)
 		r.kernel.fail("Sync", many...)
 		r.add(policyEndpoint("deny"))
-		if r.kernel.set("10.0.0.1", policy.Ingress) != dataplane.DenyAll || testutil.ToFloat64(r.agent.metrics.isolated) != 1 {
+		if r.kernel.set("10.0.0.1", policy.Ingress) != dataplane.DenyAll || testutil.ToFloat64(r.agent.metrics.failClosed) != 1 {
 			t.Errorf("the pod has set %d", r.kernel.set("10.0.0.1", policy.Ingress))
 		}
 		if err := r.ready(); !errors.Is(err, errFull) {
@@ -143,7 +143,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		if err := r.ready(); err != nil || !r.isolated("10.0.0.1") || r.kernel.set("10.0.0.1", policy.Ingress) == dataplane.DenyAll {
 			t.Errorf("afterwards: %v", err)
 		}
-		if n := testutil.ToFloat64(r.agent.metrics.isolated); n != 0 {
+		if n := testutil.ToFloat64(r.agent.metrics.failClosed); n != 0 {
 			t.Errorf("%v addresses are counted as isolated", n)
 		}
 	})

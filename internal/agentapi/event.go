@@ -10,19 +10,19 @@ import (
 type Event struct {
 	// Time of the packet or, with Count above 1, of the last one.
 	Time time.Time `json:"time"`
-	// Node on which it was judged.
+	// Node on which the packets were decided.
 	Node string `json:"node"`
-	// Direction is Ingress where the destination's policies were asked, Egress where the source's were.
+	// Direction is Ingress if the destination's policies decided, Egress if the source's did.
 	Direction string `json:"direction"`
 	Verdict   string `json:"verdict"`
 	Reason    string `json:"reason"`
-	// Tier in which the verdict fell; empty where no policy was asked.
+	// Tier that decided; empty where no policy did.
 	Tier string `json:"tier,omitempty"`
 	// Policy and rule that decided. None: a default.
 	Policy *RuleRef `json:"policy,omitempty"`
 	// IsolatedBy are the policies that isolate the pod in this direction, for a default deny: at most MaxIsolatedBy of them.
 	IsolatedBy []PolicyRef `json:"isolatedBy,omitempty"`
-	// Source and Destination as judged: after DNAT, before SNAT. In the line of a pod's unlisted packets (Unlisted) one of them is
+	// Source and Destination as decided: after DNAT, before SNAT. In the line of a pod's unlisted packets (Unlisted) one of them is
 	// that pod and the other is empty; both are where not even addresses could be read.
 	Source      Endpoint `json:"source"`
 	Destination Endpoint `json:"destination"`
@@ -53,7 +53,7 @@ const MaxIsolatedBy = 10
 const (
 	VerdictAccept    = "ACCEPT"
 	VerdictDeny      = "DENY"
-	VerdictAuditDeny = "AUDIT-DENY" // would have been refused, and passed: the pod is in audit mode
+	VerdictAuditDeny = "AUDIT-DENY" // would have been denied, and passed: the pod is in audit mode
 )
 
 // Reasons of an Event.
@@ -92,7 +92,7 @@ type PolicyRef struct {
 	Name      string `json:"name"`
 }
 
-// Kinds of what agents have in force, beside those that others write.
+// Kinds of policies.
 const (
 	KindNetworkPolicy = "NetworkPolicy"
 	KindEnforcingMode = "EnforcingMode" // what the node's mode adds

@@ -6,17 +6,16 @@ import (
 	"time"
 )
 
-// Node is the answer of /v1/node: which agent this is, and how it does. The numbers count from its start and are those of its metrics
-// (docs/metrics.md).
+// Node is the answer of /v1/node: the agent's version and its most important metrics (docs/metrics.md), which count from its start.
 type Node struct {
 	Node    string `json:"node"`
 	Version string `json:"version"`
-	// Drift is how many entries of BPF maps were not as they should be, and were put right.
+	// Drift is the number of entries of BPF maps that differed from the policies and were repaired.
 	Drift uint64 `json:"drift"`
-	// Failures is how many changes could not be written; they are tried again.
+	// Failures is the number of changes that could not be written; the agent retries.
 	Failures uint64 `json:"failures"`
-	// ClosedAddresses are those of pods that are closed now, because their policies could not be written.
-	ClosedAddresses uint64 `json:"closedAddresses"`
+	// FailClosedAddresses are those of pods that are denied all traffic now, because their policies could not be written.
+	FailClosedAddresses uint64 `json:"failClosedAddresses"`
 	// UnlistedPackets are those that no line of the flow log counts.
 	UnlistedPackets uint64 `json:"unlistedPackets"`
 	// Maps of the kernel, by name.
@@ -36,16 +35,16 @@ type PodList struct {
 	Pods []Pod  `json:"pods"`
 }
 
-// Pod is a pod of the node and what is in force for it.
+// Pod is a pod of the node and the policies that are in force for it.
 type Pod struct {
 	Namespace string       `json:"namespace"`
 	Name      string       `json:"name"`
 	UID       string       `json:"uid"`
 	Workload  *Workload    `json:"workload,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
-	// Mode is the node's enforcing mode, or audit: what would be refused is logged and passes.
+	// Mode is the node's enforcing mode, or audit: denials are logged and the packets pass.
 	Mode string `json:"mode"`
-	// State is InForce when the kernel judges the pod by what is said here, else Pending.
+	// State is InForce if the kernel enforces exactly these rules, else Pending.
 	State   string    `json:"state"`
 	Ingress PodPolicy `json:"ingress"`
 	Egress  PodPolicy `json:"egress"`
@@ -54,8 +53,8 @@ type Pod struct {
 // Modes of a Pod.
 const (
 	ModeStandard = "standard"
-	ModeGuarded  = "guarded" // refused until it is known
-	ModeStrict   = "strict"  // and closed where no policy isolates it
+	ModeGuarded  = "guarded" // denied all traffic until the pod is known
+	ModeStrict   = "strict"  // and isolated in every direction
 	ModeAudit    = "audit"
 )
 
@@ -67,7 +66,7 @@ const (
 
 // PodPolicy is what is in force for a pod in one direction.
 type PodPolicy struct {
-	// Isolated: what no rule allows is refused.
+	// Isolated: traffic that no rule allows is denied.
 	Isolated bool `json:"isolated"`
 	// Policies that isolate the pod in this direction, in the order of evaluation.
 	Policies []PolicyRef `json:"policies,omitempty"`
@@ -83,22 +82,22 @@ type Rule struct {
 	Policy RuleRef `json:"policy"`
 	// Peers; none: everyone.
 	Peers []Peer `json:"peers,omitempty"`
-	// Ports; none: every port of every protocol, or with NoPorts none at all: a named port that the pod does not have.
+	// Ports; none: every port of every protocol or, with NoPorts, no port at all: a named port that the pod does not have.
 	Ports   []Port `json:"ports,omitempty"`
 	NoPorts bool   `json:"noPorts,omitempty"`
 }
 
 // Peer is a group, or a CIDR less some parts of it.
 type Peer struct {
-	// Group is namespace/name of a group; its PolicyEndpointSlices have the selectors that it stands for.
+	// Group is namespace/name of a group; its PolicyEndpointSlices name the selectors that it stands for.
 	Group string `json:"group,omitempty"`
-	// Addresses is how many the agent knows in the group.
+	// Addresses is the number of addresses that the agent has of the group.
 	Addresses int            `json:"addresses,omitempty"`
 	CIDR      netip.Prefix   `json:"cidr,omitzero"`
 	Except    []netip.Prefix `json:"except,omitempty"`
 }
 
-// Port is a range of one protocol's ports, both ends included; 0 to 65535 is the whole protocol.
+// Port is a range of one protocol's ports, both ends included; 0 to 65535 is every port of the protocol.
 type Port struct {
 	Protocol string `json:"protocol"`
 	First    uint16 `json:"first"`
@@ -127,13 +126,13 @@ type Policy struct {
 	PolicyEndpoint string `json:"policyEndpoint"`
 	// Pods of the node that the version in force selects.
 	Pods int `json:"pods"`
-	// State is InForce when the newest version that the agent has seen is what the kernel judges by.
+	// State is InForce if the kernel enforces the newest version that the agent has seen.
 	State string `json:"state"`
 	// Newest is the newest version that the agent has seen.
 	Newest Version `json:"newest"`
-	// Realised is the version that the kernel judges by; none: the policy is not in force at all.
+	// Realised is the version that the kernel enforces; none: no version is in force.
 	Realised *Realised `json:"realised,omitempty"`
-	// WaitingFor are the groups (namespace/name) that Newest waits for because they are not whole yet.
+	// WaitingFor are the groups (namespace/name) that Newest waits for because they are not complete yet.
 	WaitingFor []string `json:"waitingFor,omitempty"`
 }
 

@@ -235,7 +235,7 @@ func TestAMapThatIsFull(t *testing.T) {
 	n.policy(policyFor("large", one(1), many...))
 	n.await("the pod is denied everything", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
 	n.await("it is reported", func() bool {
-		return !n.ready() && n.metric("kidoban_agent_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
+		return !n.ready() && n.metric("kidoban_agent_fail_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
 	})
 	if n.isolated(pods, 0) != before {
 		t.Error("another pod's policies changed")
@@ -243,7 +243,7 @@ func TestAMapThatIsFull(t *testing.T) {
 	n.policy(policyFor("large", one(1), many[:3]...))
 	n.await("there is room and the policy is in force", func() bool {
 		set := n.isolated(pods, 1)
-		return set != 0 && set != uint32(dataplane.DenyAll) && n.ready() && n.metric("kidoban_agent_closed_addresses") == 0
+		return set != 0 && set != uint32(dataplane.DenyAll) && n.ready() && n.metric("kidoban_agent_fail_closed_addresses") == 0
 	})
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Errorf("%v entries were counted as drift", drift)

@@ -35,8 +35,8 @@ func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
 				out.Drift += n
 			case "kidoban_agent_programming_failures_total":
 				out.Failures = n
-			case "kidoban_agent_closed_addresses":
-				out.ClosedAddresses = n
+			case "kidoban_agent_fail_closed_addresses":
+				out.FailClosedAddresses = n
 			case "kidoban_agent_unlisted_packets_total":
 				out.UnlistedPackets = n
 			case "kidoban_agent_map_entries":

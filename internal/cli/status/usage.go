@@ -10,8 +10,8 @@ const nearlyFull = 80
 // usage adds the report of a node's agent. Repaired drift is shown and needs no action; policies that are not in force do.
 func (s *Status) usage(n *Node, agent *agentapi.Node) {
 	n.Version, n.Drift = agent.Version, agent.Drift
-	if agent.ClosedAddresses > 0 {
-		s.attend("node %s: %d addresses of pods are denied all traffic: their policies could not be written into the kernel's maps", n.Name, agent.ClosedAddresses)
+	if agent.FailClosedAddresses > 0 {
+		s.attend("node %s: %d addresses of pods are denied all traffic: their policies could not be written into the kernel's maps", n.Name, agent.FailClosedAddresses)
 	}
 	for _, m := range agent.Maps {
 		if m.Max > 0 && m.Entries*100 > m.Max*nearlyFull {
