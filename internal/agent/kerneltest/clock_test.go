@@ -34,7 +34,7 @@ func TestTheClockJumps(t *testing.T) {
 		if !n.ready() {
 			t.Errorf("after %v: the agent is not ready", by)
 		}
-		informer(t, n.watches, closed).Delete(deny)
+		informer(t, n.watches, deny).Delete(deny)
 		n.await("the pod is open again", func() bool { return n.isolated(pods, 0) == 0 })
 	}
 }
