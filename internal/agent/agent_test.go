@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -249,6 +250,34 @@ func TestAPolicyWhoseGroupsDoNotArrive(t *testing.T) {
 		time.Sleep(70 * time.Second)
 		if !r.isolated("10.0.0.1") || r.logged("Timed out waiting for a policy's address groups") != 1 {
 			t.Errorf("isolated: %v, log %v", r.isolated("10.0.0.1"), r.log)
+		}
+	})
+}
+
+// A policy that costs too much isolates its pods, and the log says so once.
+func TestAPolicyBeyondTheBudget(t *testing.T) {
+	run(t, nil, func(r *running) {
+		r.add(pod("web", "10.0.0.1"))
+		time.Sleep(time.Second)
+		var many []v1alpha1.Peer
+		for i := range compiler.DefaultBudget.Rows + 1 {
+			many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 32).String())})
+		}
+		var rules []v1alpha1.Rule // each block with ports of its own has a class of its own
+		for i, p := range many {
+			rules = append(rules, v1alpha1.Rule{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{p}, Ports: []v1alpha1.Port{{Port: int32(1 + i%60000)}}})
+		}
+		pe := policyEndpoint("huge")
+		pe.Spec.Ingress = rules
+		r.add(pe)
+		time.Sleep(3 * collectInterval)
+		if !r.isolated("10.0.0.1") || r.logged("needs more of the node") != 1 {
+			t.Errorf("isolated: %v, log %v", r.isolated("10.0.0.1"), r.log)
+		}
+		r.add(policyEndpoint("huge"))
+		time.Sleep(3 * collectInterval)
+		if r.logged("does not need too much") != 1 {
+			t.Errorf("log %v", r.log)
 		}
 	})
 }

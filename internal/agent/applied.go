@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"sync"
 
 	"github.com/kidoban/kidoban/internal/node"
@@ -29,6 +28,9 @@ func (a *applied) change(f func()) {
 
 func (a *applied) setRevision(r node.Revision) { a.change(func() { a.revision = r }) }
 
+// wake wakes all waiters: a part of the next revision is in the kernel's maps.
+func (a *applied) wake() { a.change(func() {}) }
+
 func (a *applied) setInForce() { a.change(func() { a.inForce = true }) }
 
 // setFailure records the result of the last round and returns that of the one before.
@@ -54,19 +56,4 @@ func (a *applied) has(revision node.Revision) (ok bool, changed <-chan struct{})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.inForce && a.failure == nil && a.revision >= revision, a.changed
-}
-
-// waitFor returns when a revision is in force, or with the context's error.
-func (a *applied) waitFor(ctx context.Context, revision node.Revision) error {
-	for {
-		ok, changed := a.has(revision)
-		if ok {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
-	}
 }

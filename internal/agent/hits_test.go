@@ -23,10 +23,10 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	if err := s.node.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	s.commit()
+	s.commit(false)
 	set := s.node.Maps().Pods[netip.MustParseAddr("10.0.0.1")].Sets[policy.Egress]
 	s.node.DeletePod(start, pod("web", "10.0.0.1"))
-	s.commit()
+	s.commit(false)
 
 	h := newHitCounter(nil, s, 10)
 	if unused := h.add(map[dataplane.Hit]uint64{{Set: set, Verdict: events.Deny}: 7}, s.node); len(unused) > 0 {
@@ -43,7 +43,7 @@ func TestHitsOfTheModeStayWhereSeriesAreDropped(t *testing.T) {
 	s := newState(node.Options{SharedNamespace: shared, Mode: node.Strict})
 	s.node.SetPod(start, pod("web", "10.0.0.1"))
 	s.node.NamespaceSynced(start, "shop")
-	s.commit()
+	s.commit(false)
 	rule := func() compiler.RuleID {
 		for id := compiler.RuleID(1); ; id++ {
 			if ref, ok := s.node.Rule(id); ok && ref.Direction == policy.Ingress {

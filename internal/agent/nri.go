@@ -89,6 +89,7 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	a := p.a
 	waiting, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
+	defer a.state.awaitPod(s.Pod)()
 	a.interfaces.refresh(ctx)
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.RunSandbox(now, s) })
 	if err := a.waitForPod(waiting, s.Pod); err != nil {
@@ -113,12 +114,18 @@ func (p *Plugin) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) erro
 // waitForPod returns when a pod's entries are in force, or with the context's error. It does not wait for changes that come later: in a storm
 // there is always one.
 func (a *Agent) waitForPod(ctx context.Context, key types.NamespacedName) error {
+	var revision node.Revision
 	for {
-		_, changed := a.applied.has(0)
-		var revision node.Revision
-		a.state.read(func(n *node.Node) { revision = n.PodRevision(key) })
-		if revision != 0 {
-			return a.applied.waitFor(ctx, revision)
+		well, changed := a.applied.has(0)
+		applied := false
+		a.state.read(func(n *node.Node) {
+			if revision == 0 {
+				revision = n.PodRevision(key)
+			}
+			applied = revision != 0 && n.PodApplied(key, revision)
+		})
+		if well && applied {
+			return nil
 		}
 		select { // the events that make the pod known are written, too
 		case <-ctx.Done():

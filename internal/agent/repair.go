@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/node"
 )
 
 // heal attaches again what was detached. It does not look at the maps.
@@ -27,7 +29,7 @@ func (w *writer) repair(ctx context.Context) error {
 		return err
 	}
 	if w.behind {
-		w.committed(w.state.commitAll()) // there may be no room for what is unused
+		w.committed(w.state.commit(true)) // there may be no room for what is unused
 		return errors.Join(w.unhealed, w.sync())
 	}
 	return errors.Join(w.unhealed, w.check(ctx))
@@ -84,7 +86,7 @@ func (w *writer) sync() error {
 		return err
 	}
 	w.behind = false
-	w.written()
+	w.written(true)
 	return nil
 }
 
@@ -142,6 +144,24 @@ func (w *writer) warn() {
 	}
 	w.warnings = now
 	w.metrics.warnings.Set(float64(len(now)))
+}
+
+// reportProblems logs the policies that cost too much, when that begins and when it is over.
+func (w *writer) reportProblems() {
+	var now []compiler.Problem
+	w.state.read(func(n *node.Node) { now = n.Problems() })
+	for _, p := range now {
+		if !slices.Contains(w.problems, p) {
+			w.log.Info("A policy needs more of the node than a pod's policies may; it isolates its pods and allows nothing", "policy", p.Policy.String(),
+				"direction", p.Direction.String(), "resource", string(p.Resource), "needs", p.Figure, "limit", p.Limit)
+		}
+	}
+	for _, p := range w.problems {
+		if !slices.Contains(now, p) {
+			w.log.Info("A policy does not need too much of the node any more", "policy", p.Policy.String(), "direction", p.Direction.String())
+		}
+	}
+	w.problems = now
 }
 
 func backoff(attempts int) time.Duration {

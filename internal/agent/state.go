@@ -2,8 +2,12 @@ package agent
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
@@ -13,14 +17,15 @@ import (
 type state struct {
 	mu    sync.Mutex // guards what follows; held while computing, never during I/O
 	node  *node.Node
-	since time.Time // of the first event that the writer has not taken; zero without one
+	since time.Time                    // of the first event of which the writer has not taken everything; zero without one
+	hooks map[types.NamespacedName]int // pods whose containers wait, with the number of hooks
 
 	changed    chan struct{} // an event was taken in; capacity 1, for the writer
 	namespaces chan struct{} // the same, for the watches of namespaces
 }
 
 func newState(opts node.Options) *state {
-	return &state{node: node.New(opts), changed: make(chan struct{}, 1), namespaces: make(chan struct{}, 1)}
+	return &state{node: node.New(opts), hooks: map[types.NamespacedName]int{}, changed: make(chan struct{}, 1), namespaces: make(chan struct{}, 1)}
 }
 
 // update takes in an event and wakes the writer. It does nothing once the context is done.
@@ -46,21 +51,29 @@ func (s *state) take(event func(now time.Time, n *node.Node)) {
 	wake(s.namespaces)
 }
 
-// commit hands the changes of all events so far to the writer, with the time of the first of them.
-func (s *state) commit() (changes compiler.Changes, revision node.Revision, since time.Time) {
+// stepLimit is how many steps the compiler makes under the lock: some 10 ms.
+const stepLimit = 200_000
+
+// step hands changes to the writer: those of all events so far or, if that takes long, a part with those of pods whose containers wait. since is
+// the time of the first event.
+func (s *state) step() (changes compiler.Changes, revision node.Revision, since time.Time, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changes, revision = s.node.Commit()
-	since, s.since = s.since, time.Time{}
-	return changes, revision, since
+	changes, revision, more = s.node.Step(stepLimit, slices.Collect(maps.Keys(s.hooks)))
+	if since = s.since; !more {
+		s.since = time.Time{}
+	}
+	return changes, revision, since, more
 }
 
-// commitAll is commit for a writer that compares all entries afterwards: what is unused is dropped, too.
-func (s *state) commitAll() (narrowed compiler.Narrowed, revision node.Revision, since time.Time) {
+// commit hands the changes of all events so far to a writer that compares all entries afterwards. It drops what is unused if there is no room.
+func (s *state) commit(isFull bool) (narrowed compiler.Narrowed, revision node.Revision, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changes, revision := s.node.Commit()
-	s.node.Collect()
+	if isFull {
+		s.node.Collect()
+	}
 	since, s.since = s.since, time.Time{}
 	return changes.Narrowed, revision, since
 }
@@ -80,6 +93,20 @@ func (s *state) read(f func(n *node.Node)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s.node)
+}
+
+// awaitPod has a pod come first while its containers wait, until done is called.
+func (s *state) awaitPod(key types.NamespacedName) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hooks[key]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.hooks[key]--; s.hooks[key] == 0 {
+			delete(s.hooks, key)
+		}
+	}
 }
 
 // wake sends to a channel of capacity 1 that a goroutine waits for.

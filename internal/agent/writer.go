@@ -32,6 +32,7 @@ type writer struct {
 	unhealed  error         // of the last heal
 	attempts  int           // that failed in a row
 	warnings  []inspect.Warning
+	problems  []compiler.Problem
 
 	collectDue chan struct{} // capacity 1
 	onRound    func()
@@ -39,7 +40,7 @@ type writer struct {
 
 // takeOver fills the maps and attaches the program in place of an earlier agent's.
 func (w *writer) takeOver() error {
-	w.commit()
+	w.committed(w.state.commit(false))
 	_, failed := w.kernel.Sync(w.want, nil)
 	if failed != nil {
 		// The policies that an earlier agent left in force are better than isolating pods now.
@@ -55,7 +56,7 @@ func (w *writer) takeOver() error {
 	w.applied.setInForce()
 	w.unwritten.everything = true // it may have narrowed while no agent was here
 	if w.noteFailure(failed); failed == nil {
-		w.written()
+		w.written(true)
 	}
 	return nil
 }
@@ -99,13 +100,7 @@ func (w *writer) run(ctx context.Context, checkInterval time.Duration) error {
 	}
 }
 
-// commit takes the changes of all events so far.
-func (w *writer) commit() compiler.Changes {
-	changes, revision, since := w.state.commit()
-	w.committed(changes.Narrowed, revision, since)
-	return changes
-}
-
+// committed records what the state has handed over.
 func (w *writer) committed(n compiler.Narrowed, revision node.Revision, since time.Time) {
 	w.revision = revision
 	w.unwritten.add(n, since)
@@ -118,7 +113,7 @@ func (w *writer) committed(n compiler.Narrowed, revision node.Revision, since ti
 // write takes what changed to the kernel.
 func (w *writer) write() error {
 	if w.behind {
-		w.commit()
+		w.committed(w.state.commit(false))
 		return w.sync()
 	}
 	if err := w.apply(); err != nil {
@@ -129,30 +124,38 @@ func (w *writer) write() error {
 }
 
 func (w *writer) apply() error {
-	changes := w.commit()
+	changes, revision, since, more := w.state.step()
+	w.committed(changes.Narrowed, revision, since)
 	if err := w.kernel.Apply(changes); err != nil {
 		w.behind = true
 		return err
 	}
 	w.metrics.writes.Add(float64(changes.Len()))
-	w.written()
+	w.written(!more)
+	if more {
+		wake(w.state.changed)
+	}
 	return nil
 }
 
-// written records that the kernel holds the last commit.
-func (w *writer) written() {
+// written records that the kernel holds what was committed last; all is whether that reaches its revision.
+func (w *writer) written(all bool) {
 	now := time.Now()
 	w.metrics.failClosed.Set(0)
-	if !w.since.IsZero() {
+	if all && !w.since.IsZero() {
 		w.metrics.programming.Observe(now.Sub(w.since).Seconds())
+		w.since = time.Time{}
 	}
-	w.since = time.Time{}
 	w.state.read(func(n *node.Node) {
-		for _, d := range n.Applied(now, w.revision) {
+		for _, d := range n.Applied(now, w.revision, all) {
 			w.metrics.podStart.Observe(d.Seconds())
 		}
 	})
-	w.applied.setRevision(w.revision)
+	if all {
+		w.applied.setRevision(w.revision)
+	} else {
+		w.applied.wake()
+	}
 	w.sweep()
 }
 
@@ -164,6 +167,7 @@ func (w *writer) sweep() {
 
 // collect removes what is unused from the maps.
 func (w *writer) collect() error {
+	w.reportProblems()
 	changes, ok := w.state.collect()
 	if !ok {
 		return nil // write first

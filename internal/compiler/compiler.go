@@ -208,8 +208,16 @@ func (c *Compiler) markPod(key string) {
 	}
 }
 
-// Maps are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own: valid until its
-// next method is called, and not to be changed.
+// Pending reports whether a pod's entries are still those of before its last SetPod or DeletePod: Step has left it to the next one.
+func (c *Compiler) Pending(key string) bool {
+	if _, ok := c.dirty.pods[key]; ok {
+		return true
+	}
+	return slices.ContainsFunc(c.waiting, func(b *batch) bool { return slices.Contains(b.pods, key) })
+}
+
+// Maps are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own and not to be
+// changed. Only Commit, Step and Collect change them.
 func (c *Compiler) Maps() *Maps { return &c.maps }
 
 // Rule returns the rule that a RuleID stands for; false for one that is no longer in use.

@@ -107,7 +107,7 @@ func TestAPolicyIsRealisedWhenTheKernelHasIt(t *testing.T) {
 		t.Errorf("before it is written: %+v", p)
 	}
 	now := start.Add(time.Second)
-	s.Applied(now, s.Revision())
+	s.Applied(now, s.Revision(), true)
 	p := describe()
 	if p.State != agentapi.StateInForce || p.Realised == nil || p.Realised.Generation != 10 || !p.Realised.Since.Equal(now) || p.Name != "allow-web" || p.Pods != 1 {
 		t.Errorf("in force: %+v, %+v", p, p.Realised)
@@ -128,7 +128,7 @@ func TestAStatusAloneIsNoNewVersion(t *testing.T) {
 	if err := s.SetPolicyEndpoint(start, pe); err != nil {
 		t.Fatal(err)
 	}
-	s.Applied(start, s.Revision())
+	s.Applied(start, s.Revision(), true)
 	pe = pe.DeepCopy()
 	pe.Status.Peers = 7
 	if err := s.SetPolicyEndpoint(start, pe); err != nil {
@@ -145,7 +145,7 @@ func TestAStatusAloneIsNoNewVersion(t *testing.T) {
 	if len(s.unapplied.versions) != 1 {
 		t.Error("an object that was made again is taken for the old one")
 	}
-	s.Applied(start, s.Revision())
+	s.Applied(start, s.Revision(), true)
 	pe = pe.DeepCopy() // etcd was restored, and its generation is counted again from an older one
 	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
 	if err := s.SetPolicyEndpoint(start, pe); err != nil {

@@ -64,7 +64,7 @@ func New(opts Options) *Node {
 		owners:      map[netip.Addr][]types.NamespacedName{},
 		departed:    map[netip.Addr]departed{},
 		routed:      map[netip.Addr]uint32{},
-		unapplied:   unapplied{pods: map[types.NamespacedName]*pod{}},
+		unapplied:   unapplied{pods: map[types.NamespacedName]bool{}},
 		policies:    map[types.NamespacedName]*endpoint{},
 		byNamespace: map[string]map[types.NamespacedName]*endpoint{},
 		waiting:     map[types.NamespacedName]struct{}{},
@@ -86,10 +86,21 @@ func (n *Node) Revision() Revision { return n.revision }
 // Commit returns the writes that bring the kernel's maps from the last Commit to the current Revision.
 func (n *Node) Commit() (compiler.Changes, Revision) { return n.compiler.Commit(), n.revision }
 
+// Step returns a part of what Commit returns, and whether there is more. It stops after about this many of the compiler's steps, so that no
+// policy delays the others for long; pods in first come first. The revision is reached when there is no more.
+func (n *Node) Step(steps int, first []types.NamespacedName) (changes compiler.Changes, revision Revision, more bool) {
+	keys := make([]string, len(first))
+	for i, key := range first {
+		keys[i] = key.String()
+	}
+	changes, more = n.compiler.Step(steps, keys...)
+	return changes, n.revision, more
+}
+
 // Collect returns the writes that remove what nothing has used since before the last Collect. Call it after a Commit.
 func (n *Node) Collect() compiler.Changes { return n.compiler.Collect() }
 
-// Maps are the entries that the kernel's maps should hold after the last Commit or Collect. Only these two methods change them.
+// Maps are the entries that the kernel's maps should hold after the last Commit, Step or Collect. Only these methods change them.
 func (n *Node) Maps() *compiler.Maps { return n.compiler.Maps() }
 
 // Rule returns what a rule ID stands for; false if it is no longer in use.
@@ -103,6 +114,9 @@ func (n *Node) Set(id compiler.SetID) ([]*policy.Policy, policy.Direction) {
 	}
 	return policies, n.compiler.DirectionOf(id)
 }
+
+// Problems are the policies that cost more than the compiler's budget: they isolate their pods and allow nothing.
+func (n *Node) Problems() []compiler.Problem { return n.compiler.Problems() }
 
 // lastSeen returns a pod's object as it was last seen, or nil.
 func (n *Node) lastSeen(key types.NamespacedName) *corev1.Pod {

@@ -25,7 +25,8 @@ type pod struct {
 	ports     []policy.NamedPort
 	workload  *agentapi.Workload
 	seen      time.Time // first, with an address
-	revision  Revision  // at which the compiler received it
+	revision  Revision  // at which the compiler last received it
+	applied   Revision  // which of these the kernel's maps hold
 }
 
 // SetPod takes in a pod's object.
@@ -70,9 +71,9 @@ func (n *Node) setPod(obj *corev1.Pod) {
 		return
 	}
 	if old == nil {
-		n.unapplied.pods[key] = p
+		n.unapplied.pods[key] = true
 	} else {
-		p.seen = old.seen
+		p.seen, p.revision, p.applied = old.seen, old.revision, old.applied
 	}
 	n.pods[key] = p
 	n.claim(key, old, p)
@@ -134,6 +135,7 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	n.compiler.SetPod(key.String(), spec)
 	p.revision = n.revision
+	n.unapplied.pods[key] = n.unapplied.pods[key] // until Applied
 }
 
 // policiesOf returns the policies that select a pod, and those that the mode adds, in the order of evaluation.
