@@ -1,10 +1,13 @@
 package node
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // namespace is one that this node has pods in, or the shared one.
@@ -85,6 +88,7 @@ func (n *Node) ForgetNamespace(now time.Time, name string) {
 	for key := range n.byNamespace[name] {
 		n.deletePolicyEndpoint(key)
 	}
+	maps.DeleteFunc(n.sliceGroup, func(slice types.NamespacedName, _ policy.GroupKey) bool { return slice.Namespace == name })
 	for key, g := range n.groups {
 		if key.Namespace == name {
 			clear(g.slices)

@@ -389,7 +389,7 @@ func TestANamespaceIsForgottenWithAllThatWasKnownOfIt(t *testing.T) {
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "web"})
 	s.ForgetNamespace(start, "shop")
-	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 {
+	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 || len(s.sliceGroup) != 1 {
 		t.Errorf("policies %v, namespaces %v, groups %v: only the shared group is left", s.policies, s.namespaces, s.groups)
 	}
 }
