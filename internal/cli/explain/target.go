@@ -31,7 +31,8 @@ func (e end) String() string {
 	return e.pod.Describe()
 }
 
-// findEnds resolves "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods.
+// findEnds resolves "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods. The beginning of a name, up to a hyphen,
+// will do if it names one workload alone: pods of which no owner is known, as db-0, have no other name in common. The answer has the full names.
 func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]end, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		addr = addr.Unmap()
@@ -40,10 +41,13 @@ func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]e
 	if ns, rest, ok := strings.Cut(name, "/"); ok {
 		namespace, name = ns, rest
 	}
-	var pods []*model.Pod
+	var pods, begun []*model.Pod
 	var near []string
 	for i := range c.Pods {
 		p := &c.Pods[i]
+		if p.Namespace == namespace && strings.HasPrefix(p.Workload.Name, name+"-") {
+			begun = append(begun, p)
+		}
 		switch {
 		case p.Namespace != namespace:
 			continue
@@ -57,6 +61,10 @@ func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]e
 	}
 	if len(pods) > 0 {
 		return podEnds(pods)
+	}
+	another := func(p *model.Pod) bool { return p.Workload != begun[0].Workload }
+	if len(begun) > 0 && !slices.ContainsFunc(begun, another) {
+		return podEnds(begun)
 	}
 	slices.Sort(near)
 	if near = slices.Compact(near); len(near) > 0 {
