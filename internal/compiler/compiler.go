@@ -213,7 +213,8 @@ func (c *Compiler) Pending(key string) bool {
 	if _, ok := c.dirty.pods[key]; ok {
 		return true
 	}
-	return slices.ContainsFunc(c.waiting, func(b *batch) bool { return slices.Contains(b.pods, key) })
+	has := func(b *batch) bool { return slices.Contains(b.pods, key) }
+	return slices.ContainsFunc(c.uncompiled, has) || slices.ContainsFunc(c.waiting, has)
 }
 
 // Maps are all the entries that should be in force after the last Commit or Collect. They are the Compiler's own and not to be
