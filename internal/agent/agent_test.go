@@ -93,10 +93,10 @@ func run(t *testing.T, prepare func(*fakeKernel), test func(r *running)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r.stop = cancel
 		go func() { r.ended <- r.agent.Start(ctx) }()
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		test(r)
 		cancel()
-		time.Sleep(10 * time.Second)
+		r.sleep(10 * time.Second)
 	})
 }
 
@@ -120,9 +120,16 @@ func (r *running) namespace(name string) *informertest.FakeInformers {
 	return r.namespaces[name]
 }
 
+// sleep lets time pass, and returns when all goroutines wait. What they have written can be read then.
+func (r *running) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // add has a watch report an object, and returns when all goroutines wait.
 func (r *running) add(obj client.Object) {
 	r.Helper()
+	synctest.Wait()
 	in := r.pods
 	if _, ok := obj.(*corev1.Pod); !ok {
 		in = r.namespace(obj.GetNamespace())
@@ -197,7 +204,7 @@ func TestAnAgentPutsPoliciesInForce(t *testing.T) {
 			t.Fatalf("after the start: %v", err)
 		}
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second) // the namespace's watches start
+		r.sleep(time.Second) // the namespace's watches start
 		r.add(policyEndpoint("deny"))
 		if !r.isolated("10.0.0.1") {
 			t.Error("the pod is not isolated")
@@ -220,7 +227,7 @@ func TestAnAgentPutsPoliciesInForce(t *testing.T) {
 func TestAForgottenNamespaceHasNoWaitingPolicies(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("allow", group("missing")))
 		waiting := r.agent.metrics.policies.WithLabelValues("waiting")
 		if n := testutil.ToFloat64(waiting); n != 1 {
@@ -231,7 +238,7 @@ func TestAForgottenNamespaceHasNoWaitingPolicies(t *testing.T) {
 			t.Fatal(err)
 		}
 		i.Delete(pod("web", "10.0.0.1"))
-		time.Sleep(2 * time.Minute)
+		r.sleep(2 * time.Minute)
 		if n := testutil.ToFloat64(waiting); n != 0 {
 			t.Errorf("%v policies wait", n)
 		}
@@ -242,12 +249,12 @@ func TestAForgottenNamespaceHasNoWaitingPolicies(t *testing.T) {
 func TestAPolicyWhoseGroupsDoNotArrive(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("allow", group("missing")))
 		if r.isolated("10.0.0.1") {
 			t.Error("the pod is isolated before its time")
 		}
-		time.Sleep(70 * time.Second)
+		r.sleep(70 * time.Second)
 		if !r.isolated("10.0.0.1") || r.logged("Timed out waiting for a policy's address groups") != 1 {
 			t.Errorf("isolated: %v, log %v", r.isolated("10.0.0.1"), r.log)
 		}
@@ -258,7 +265,7 @@ func TestAPolicyWhoseGroupsDoNotArrive(t *testing.T) {
 func TestAPolicyBeyondTheBudget(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		var many []v1alpha1.Peer
 		for i := range compiler.DefaultBudget.Rows + 1 {
 			many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 32).String())})
@@ -270,12 +277,12 @@ func TestAPolicyBeyondTheBudget(t *testing.T) {
 		pe := policyEndpoint("huge")
 		pe.Spec.Ingress = rules
 		r.add(pe)
-		time.Sleep(3 * collectInterval)
+		r.sleep(3 * collectInterval)
 		if !r.isolated("10.0.0.1") || r.logged("needs more of the node") != 1 {
 			t.Errorf("isolated: %v, log %v", r.isolated("10.0.0.1"), r.log)
 		}
 		r.add(policyEndpoint("huge"))
-		time.Sleep(3 * collectInterval)
+		r.sleep(3 * collectInterval)
 		if r.logged("does not need too much") != 1 {
 			t.Errorf("log %v", r.log)
 		}
@@ -285,7 +292,7 @@ func TestAPolicyBeyondTheBudget(t *testing.T) {
 func TestAnObjectThatCannotBeRead(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("broken", v1alpha1.Peer{CIDR: "10.0.0.0/33"}))
 		if !r.isolated("10.0.0.1") || r.logged("Cannot read an object") != 1 || r.metric("kidoban_agent_rejected_objects_total") != 1 {
 			t.Errorf("isolated: %v, log %v", r.isolated("10.0.0.1"), r.log)

@@ -282,6 +282,13 @@ func (k *fakeKernel) CheckLinks() error {
 	return nil
 }
 
+// live are the flows that conntrack has.
+func (k *fakeKernel) live() []conntrack.Flow {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.flows)
+}
+
 // set is the set of a pod's address in one direction; 0: it is not isolated.
 func (k *fakeKernel) set(ip string, d policy.Direction) compiler.SetID {
 	k.mu.Lock()

@@ -18,7 +18,7 @@ import (
 func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("other", "10.0.0.2"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("deny"))
 		r.kernel.mu.Lock()
 		r.kernel.applyTakes = 100 * time.Millisecond
@@ -59,12 +59,12 @@ func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
 func TestAContainerDoesNotWaitForAComparison(t *testing.T) {
 	run(t, func(k *fakeKernel) { k.chunk = 10 * time.Millisecond }, func(r *running) {
 		r.add(pod("other", "10.0.0.2"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("deny"))
 		r.kernel.mu.Lock()
 		r.kernel.chunks = 10_000
 		r.kernel.mu.Unlock()
-		time.Sleep(70 * time.Second)
+		r.sleep(70 * time.Second)
 		if n := r.kernel.called("Sync"); n != 1 {
 			t.Fatalf("%d comparisons are over", n)
 		}
@@ -82,7 +82,7 @@ func TestAContainerWaitsForItsNamespace(t *testing.T) {
 			v1alpha1.GroupVersion.WithKind("PolicyEndpoint"): policies,
 		}
 		go func() {
-			time.Sleep(time.Second)
+			r.sleep(time.Second)
 			policies.Add(policyEndpoint("deny"))
 			policies.Synced()
 		}()
@@ -96,7 +96,7 @@ func TestAContainerWaitsForItsNamespace(t *testing.T) {
 func TestAPodThatIsLate(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("other", "10.0.0.2"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.kernel.fail("Apply", errFull)
 		r.kernel.fail("Sync", errFull, errFull, errFull, errFull, errFull, errFull, errFull)
 		if waited := r.hook("web", "10.0.0.1"); waited != hookTimeout {
@@ -112,7 +112,7 @@ func TestAPodThatIsLate(t *testing.T) {
 func TestASandboxThatIsRemoved(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("other", "10.0.0.2"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("deny"))
 		plugin := r.agent.Plugin()
 		remover, ok := any(plugin).(stub.RemovePodInterface)
@@ -123,7 +123,7 @@ func TestASandboxThatIsRemoved(t *testing.T) {
 		if err := remover.RemovePodSandbox(t.Context(), sandbox("web", "10.0.0.1")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		if r.kernel.set("10.0.0.1", policy.Ingress) != 0 {
 			t.Error("the pod is still there")
 		}

@@ -65,7 +65,7 @@ func TestTakeOver(t *testing.T) {
 func TestAStartThatFailsClosed(t *testing.T) {
 	prepare := func(k *fakeKernel) { k.fail("Sync", errFull, errFull, errFull) }
 	run(t, prepare, func(r *running) {
-		time.Sleep(5 * time.Second)
+		r.sleep(5 * time.Second)
 		if r.kernel.called("FailClosed") != 3 {
 			t.Errorf("failed closed %d times", r.kernel.called("FailClosed"))
 		}
@@ -82,7 +82,7 @@ func TestAStartThatFailsClosed(t *testing.T) {
 func TestAFailedWriteIsRepeatedWithAllEntries(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		syncs := r.kernel.called("Sync")
 		r.kernel.fail("Apply", errFull)
 		r.add(policyEndpoint("deny"))
@@ -105,7 +105,7 @@ func TestAFailedWriteIsRepeatedWithAllEntries(t *testing.T) {
 func TestFailuresThatGoOn(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		many := make([]error, 1000)
 		for i := range many {
 			many[i] = errFull
@@ -124,7 +124,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		}
 		applies := r.kernel.called("Apply")
 		tries := r.kernel.called("Sync")
-		time.Sleep(25 * time.Second) // 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8 s apart
+		r.sleep(25 * time.Second) // 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8 s apart
 		if n := r.kernel.called("Sync") - tries; n < 5 || n > 9 {
 			t.Errorf("%d retries in 25 s", n)
 		}
@@ -139,7 +139,7 @@ func TestFailuresThatGoOn(t *testing.T) {
 		r.kernel.mu.Lock()
 		r.kernel.failures["Sync"] = nil
 		r.kernel.mu.Unlock()
-		time.Sleep(31 * time.Second)
+		r.sleep(31 * time.Second)
 		if err := r.ready(); err != nil || !r.isolated("10.0.0.1") || r.kernel.set("10.0.0.1", policy.Ingress) == dataplane.DenyAll {
 			t.Errorf("afterwards: %v", err)
 		}
@@ -153,13 +153,13 @@ func TestFailuresThatGoOn(t *testing.T) {
 func TestDriftIsRepairedAndCounted(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("deny"))
 		r.kernel.mu.Lock()
 		r.kernel.maps.Pods[netip.MustParseAddr("10.0.0.1")] = compiler.Pod{}
 		r.kernel.maps.Pods[netip.MustParseAddr("10.0.0.9")] = compiler.Pod{}
 		r.kernel.mu.Unlock()
-		time.Sleep(time.Minute)
+		r.sleep(time.Minute)
 		if !r.isolated("10.0.0.1") || r.metric("kidoban_agent_drift_entries_total") != 2 || r.logged("differed from the policies") != 1 {
 			t.Errorf("isolated %v, counted %v, log %v", r.isolated("10.0.0.1"), r.metric("kidoban_agent_drift_entries_total"), r.log)
 		}
@@ -170,22 +170,22 @@ func TestDriftIsRepairedAndCounted(t *testing.T) {
 func TestChangesAreWrittenDuringAComparison(t *testing.T) {
 	run(t, func(k *fakeKernel) { k.chunk = 100 * time.Millisecond }, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.kernel.mu.Lock()
 		r.kernel.chunks = 300
 		r.kernel.mu.Unlock()
-		time.Sleep(65 * time.Second) // into the comparison
+		r.sleep(65 * time.Second) // into the comparison
 		if n := r.kernel.called("Sync"); n != 1 {
 			t.Fatalf("%d comparisons are over", n)
 		}
 		r.add(policyEndpoint("deny"))
-		time.Sleep(150 * time.Millisecond)
+		r.sleep(150 * time.Millisecond)
 		if !r.isolated("10.0.0.1") {
 			t.Error("the change waits for the comparison")
 		}
 		r.kernel.fail("Apply", errFull) // in the middle of the comparison
 		r.add(policyEndpoint("another"))
-		time.Sleep(time.Minute)
+		r.sleep(time.Minute)
 		if err := r.ready(); err != nil {
 			t.Error(err)
 		}
@@ -199,7 +199,7 @@ func TestChangesAreWrittenDuringAComparison(t *testing.T) {
 func TestNothingElseWaitsForTheKernel(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.kernel.mu.Lock()
 		r.kernel.applyTakes = time.Hour
 		r.kernel.mu.Unlock()
@@ -220,22 +220,22 @@ func TestNothingElseWaitsForTheKernel(t *testing.T) {
 		r.kernel.mu.Lock()
 		r.kernel.applyTakes = 0
 		r.kernel.mu.Unlock()
-		time.Sleep(2 * time.Hour)
+		r.sleep(2 * time.Hour)
 	})
 }
 
 func TestTheProgramIsAttachedAgain(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("deny"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.kernel.mu.Lock()
 		r.kernel.detached = 1
 		r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1")} // opened meanwhile
 		r.kernel.mu.Unlock()
-		time.Sleep(collectInterval + time.Second)
-		if n := len(r.kernel.flows); n != 0 || r.metric("kidoban_agent_drift_entries_total") != 1 || r.ready() != nil {
+		r.sleep(collectInterval + time.Second)
+		if n := len(r.kernel.live()); n != 0 || r.metric("kidoban_agent_drift_entries_total") != 1 || r.ready() != nil {
 			t.Errorf("%d flows are left, counted %v, %v", n, r.metric("kidoban_agent_drift_entries_total"), r.ready())
 		}
 	})
@@ -245,13 +245,13 @@ func TestTheProgramIsAttachedAgain(t *testing.T) {
 func TestHealingFails(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.kernel.mu.Lock()
 		for range 100 {
 			r.kernel.failures["Heal"] = append(r.kernel.failures["Heal"], errKernel)
 		}
 		r.kernel.mu.Unlock()
-		time.Sleep(collectInterval)
+		r.sleep(collectInterval)
 		r.add(policyEndpoint("deny"))
 		if !r.isolated("10.0.0.1") || !errors.Is(r.ready(), errKernel) {
 			t.Errorf("isolated %v, ready: %v", r.isolated("10.0.0.1"), r.ready())
@@ -262,7 +262,7 @@ func TestHealingFails(t *testing.T) {
 		r.kernel.mu.Lock()
 		r.kernel.failures["Heal"] = nil
 		r.kernel.mu.Unlock()
-		time.Sleep(30 * time.Second)
+		r.sleep(30 * time.Second)
 		if err := r.ready(); err != nil {
 			t.Error(err)
 		}
@@ -272,7 +272,7 @@ func TestHealingFails(t *testing.T) {
 func TestALaterAgentTakesOver(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.kernel.fail("Heal", dataplane.ErrSuperseded)
-		time.Sleep(collectInterval + time.Second)
+		r.sleep(collectInterval + time.Second)
 		select {
 		case err := <-r.ended:
 			if !errors.Is(err, dataplane.ErrSuperseded) {
@@ -288,7 +288,7 @@ func TestALaterAgentTakesOver(t *testing.T) {
 func TestUnusedEntriesAreRemoved(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(time.Second)
+		r.sleep(time.Second)
 		r.add(policyEndpoint("first", peer("10.0.0.2/32")))
 		i, err := r.namespace("shop").FakeInformerFor(t.Context(), policyEndpoint("first"))
 		if err != nil {
@@ -296,7 +296,7 @@ func TestUnusedEntriesAreRemoved(t *testing.T) {
 		}
 		rows := len(r.kernel.maps.Rows)
 		i.Delete(policyEndpoint("first"))
-		time.Sleep(5 * collectInterval)
+		r.sleep(5 * collectInterval)
 		if rows == 0 || len(r.kernel.maps.Rows) != 0 {
 			t.Errorf("%d rows, then %d", rows, len(r.kernel.maps.Rows))
 		}
@@ -309,7 +309,7 @@ func TestWarnings(t *testing.T) {
 			r.kernel.mu.Lock()
 			r.kernel.warnings = w
 			r.kernel.mu.Unlock()
-			time.Sleep(2 * time.Minute)
+			r.sleep(2 * time.Minute)
 		}
 		set("a bridge")
 		if r.metric("kidoban_agent_warnings") != 1 || r.logged("may bypass enforcement") != 1 {
@@ -331,24 +331,24 @@ func flow(from, to string) conntrack.Flow {
 func TestAFlowIsCutOnceTheKernelDeniesIt(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(2 * time.Second)
+		r.sleep(2 * time.Second)
 		r.kernel.mu.Lock()
 		r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1"), flow("10.0.0.2", "10.0.0.1")}
 		r.kernel.applyTakes = time.Minute
 		r.kernel.mu.Unlock()
 		r.add(policyEndpoint("allow", peer("10.0.0.2/32")))
-		time.Sleep(30 * time.Second)
-		if len(r.kernel.flows) != 2 {
+		r.sleep(30 * time.Second)
+		if len(r.kernel.live()) != 2 {
 			t.Error("a flow is cut that the kernel still allows")
 		}
-		time.Sleep(31 * time.Second)
-		if len(r.kernel.flows) != 1 || r.metric("kidoban_agent_cut_flows_total") != 1 {
-			t.Errorf("left are %v", r.kernel.flows)
+		r.sleep(31 * time.Second)
+		if len(r.kernel.live()) != 1 || r.metric("kidoban_agent_cut_flows_total") != 1 {
+			t.Errorf("left are %v", r.kernel.live())
 		}
 		r.kernel.mu.Lock()
 		r.kernel.applyTakes = 0
 		r.kernel.mu.Unlock()
-		time.Sleep(2 * time.Minute)
+		r.sleep(2 * time.Minute)
 	})
 }
 
@@ -356,7 +356,7 @@ func TestAFlowIsCutOnceTheKernelDeniesIt(t *testing.T) {
 func TestFlowsAreLookedAtAgain(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
-		time.Sleep(2 * time.Second)
+		r.sleep(2 * time.Second)
 		appear := func() {
 			r.kernel.mu.Lock()
 			defer r.kernel.mu.Unlock()
@@ -365,16 +365,16 @@ func TestFlowsAreLookedAtAgain(t *testing.T) {
 		r.add(policyEndpoint("deny"))
 		synctest.Wait()
 		appear()
-		time.Sleep(time.Second)
-		if len(r.kernel.flows) != 0 {
+		r.sleep(time.Second)
+		if len(r.kernel.live()) != 0 {
 			t.Error("there is no second look")
 		}
 		for _, method := range []string{"Flows", "Cut", "NodeAddresses"} {
 			appear()
 			r.kernel.fail(method, errKernel, errKernel)
 			r.add(policyEndpoint("because of " + method))
-			time.Sleep(3 * sweepRetry)
-			if len(r.kernel.flows) != 0 {
+			r.sleep(3 * sweepRetry)
+			if len(r.kernel.live()) != 0 {
 				t.Errorf("after a failure of %s the flow is left", method)
 			}
 		}
