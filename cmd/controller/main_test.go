@@ -88,7 +88,9 @@ func start(t *testing.T, args ...string) *process {
 	t.Cleanup(func() {
 		if !p.ended {
 			_ = p.cmd.Process.Kill()
-			<-p.done
+			if err := <-p.done; err == nil {
+				t.Error("the controller ended by itself")
+			}
 		}
 	})
 	return p

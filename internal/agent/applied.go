@@ -33,10 +33,9 @@ func (a *applied) wake() { a.change(func() {}) }
 
 func (a *applied) setInForce() { a.change(func() { a.inForce = true }) }
 
-// setFailure records the result of the last round and returns that of the one before.
-func (a *applied) setFailure(err error) (before error) {
-	a.change(func() { before, a.failure = a.failure, err })
-	return before
+// setFailure records the result of the last round: nil if it succeeded.
+func (a *applied) setFailure(err error) {
+	a.change(func() { a.failure = err })
 }
 
 func (a *applied) isInForce() bool {

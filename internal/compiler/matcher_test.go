@@ -58,6 +58,7 @@ func manyRules(rng *rand.Rand, i int) *policy.Policy {
 			r.Action = pick(rng, []policy.Action{policy.Allow, policy.Deny, policy.Pass})
 		case policy.TierBaseline:
 			r.Action = pick(rng, []policy.Action{policy.Allow, policy.Deny})
+		case policy.TierNetworkPolicy: // its rules only allow
 		}
 		for range rng.IntN(4) {
 			if r.Everyone {

@@ -63,6 +63,7 @@ func (w *world) rule(tier policy.Tier) policy.Rule {
 		r.Action = pick(w.rng, []policy.Action{policy.Allow, policy.Deny, policy.Pass})
 	case policy.TierBaseline:
 		r.Action = pick(w.rng, []policy.Action{policy.Allow, policy.Deny})
+	case policy.TierNetworkPolicy: // its rules only allow
 	}
 	for range w.rng.IntN(4) {
 		if !r.Everyone {

@@ -190,6 +190,7 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 		err = c.writeGroup(ctx, policy.GroupKey(r.name))
 	case stray:
 		err = c.delete(ctx, r.name, &v1alpha1.PolicyEndpointSlice{})
+	case start:
 	}
 	return reconcile.Result{}, err
 }

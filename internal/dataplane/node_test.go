@@ -15,7 +15,6 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
-	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -137,14 +136,4 @@ func pingRange() error {
 func prefix(s string) *net.IPNet {
 	p := netip.MustParsePrefix(s)
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func readInterfaces(n *netnstest.Namespace) *inspect.Interfaces {
-	var out *inspect.Interfaces
-	n.Do(func() error {
-		var err error
-		out, err = inspect.ReadInterfaces()
-		return err
-	})
-	return out
 }

@@ -135,7 +135,9 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	n.compiler.SetPod(key.String(), spec)
 	p.revision = n.revision
-	n.unapplied.pods[key] = n.unapplied.pods[key] // until Applied
+	if _, ok := n.unapplied.pods[key]; !ok {
+		n.unapplied.pods[key] = false // until Applied
+	}
 }
 
 // policiesOf returns the policies that select a pod, and those that the mode adds, in the order of evaluation.

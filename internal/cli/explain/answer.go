@@ -43,6 +43,7 @@ func all[T any](list []T, of func(*T) Verdict) Verdict {
 			return Denied
 		case Depends:
 			out = Depends
+		case Allowed:
 		}
 	}
 	return out

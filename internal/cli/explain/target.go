@@ -291,7 +291,7 @@ func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port 
 	}
 	s := &c.Services[i]
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
-		return nil, fmt.Errorf("Service %s/%s is another name for %s: ask about the address of that", namespace, name, s.Spec.ExternalName)
+		return nil, fmt.Errorf("svc/%s/%s is another name for %s: give an address of that name", namespace, name, s.Spec.ExternalName)
 	}
 	var out []target
 	found := false

@@ -48,6 +48,7 @@ func (h *host) serve(ctx context.Context, ports []model.Port) error {
 					context.AfterFunc(ctx, func() { _ = c.Close() })
 					go answerUDP(c)
 				}
+			default: // nothing listens, and a probe shows only that the packet arrives
 			}
 		}
 		return nil

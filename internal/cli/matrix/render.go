@@ -162,6 +162,7 @@ func mark(v model.Verdict) command.Cell {
 		return command.Cell{SGR: command.Yellow, Text: "±"}
 	case model.Depends:
 		return command.Cell{SGR: command.Yellow, Text: "?"}
+	case model.NotAsked:
 	}
 	return command.Cell{SGR: command.Dim, Text: "·"}
 }

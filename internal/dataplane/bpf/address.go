@@ -1,3 +1,4 @@
+// Package bpf has the BPF program, its maps and their types: generated from the C beside it, with their byte orders.
 package bpf
 
 import (

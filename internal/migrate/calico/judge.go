@@ -157,6 +157,7 @@ func (t *JudgedTier) evaluate(d policy.Direction, self, peer *Endpoint, traffic 
 				return Verdict{r.Action == Allow, p.Name + ": " + r.Path}, true, true
 			case Pass:
 				return Verdict{}, false, true
+			case Log: // decides nothing
 			}
 		}
 	}

@@ -49,6 +49,7 @@ func (s *Selector) prefixed(prefix, present string) *Selector {
 		return &Selector{Op: OpHas, Key: present}
 	case OpGlobal:
 		return &Selector{Op: OpNot, Of: []*Selector{{Op: OpHas, Key: present}}}
+	default:
 	}
 	if s.Key != "" {
 		out.Key = prefix + s.Key

@@ -224,6 +224,7 @@ func (s *Selector) String() string {
 		return s.Key + map[Op]string{OpPrefix: " starts with ", OpSuffix: " ends with ", OpInfix: " contains "}[s.Op] + quote(s.Values[0])
 	case OpNot:
 		return "!(" + s.Of[0].String() + ")"
+	case OpAnd, OpOr:
 	}
 	var parts []string
 	for _, o := range s.Of {

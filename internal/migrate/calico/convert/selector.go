@@ -38,8 +38,9 @@ func podsOf(s *calico.Selector) (pods, error) {
 			}
 		}
 		return out, nil
+	default:
+		return comparison(s)
 	}
-	return comparison(s)
 }
 
 // comparison of one label.

@@ -184,6 +184,7 @@ func (w *walk) passed(before int, selected map[*candidate]bool) [][]part {
 					refused = append(refused, f)
 				case calico.Pass:
 					parts = append(parts, part{f, slices.Clone(refused)})
+				case calico.Allow, calico.Log: // neither decides what the next tier sees
 				}
 			}
 		}
