@@ -15,16 +15,17 @@ import (
 // PreviousTag is the tag of the images that MakePrevious packs.
 const PreviousTag = "previous"
 
-// beforeReleases stands for the previous release as long as there is none: a commit whose BPF program, maps, schemas and manifests are others.
-const beforeReleases = "d750f04ae5bbed97506de0fc8457a7ee11896ea6"
+// beforeReleases stands for the previous release as long as there is none: the first commit with the API's final shape. There is no upgrade from
+// earlier commits (docs/upgrade.md).
+const beforeReleases = "66d752d55eb1c8bc88f20d3d28b6f7520ee79eea"
 
 // MakePrevious unpacks the last release, or PREVIOUS, into dir and builds its images. It returns their tars.
 func MakePrevious(ctx context.Context, repo, dir string, out io.Writer) (commit string, tars []string, err error) {
 	commit = previousCommit(ctx, repo)
 	archive := exec.CommandContext(ctx, "sh", "-c", `git archive "$0" api cmd internal config go.mod go.sum | tar -x -C "$1"`, commit, dir)
 	archive.Dir = repo
-	if said, err := archive.CombinedOutput(); err != nil || exists(filepath.Join(dir, "go.mod")) != nil {
-		return "", nil, fmt.Errorf("commit %s cannot be unpacked; a shallow clone needs `git fetch --unshallow --tags`: %w: %s", commit, err, said)
+	if output, err := archive.CombinedOutput(); err != nil || exists(filepath.Join(dir, "go.mod")) != nil {
+		return "", nil, fmt.Errorf("commit %s cannot be unpacked; a shallow clone needs `git fetch --unshallow --tags`: %w: %s", commit, err, output)
 	}
 	const version = "github.com/kidoban/kidoban/internal/version.Version="
 	steps := []*exec.Cmd{command(ctx, dir, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -X "+version+commit, "-o", "bin/", "./cmd/controller", "./cmd/agent")}

@@ -209,6 +209,7 @@ func mark(outcomes []reach.Outcome) span {
 		return span{green, "✔"}
 	case reach.TimedOut:
 		return span{red, "✘"}
+	case reach.Refused, reach.Failed:
 	}
 	return span{yellow, "!"}
 }

@@ -152,7 +152,6 @@ func measureShapes(ctx context.Context, l *load, n int) ([]shapeCost, error) {
 		pods = pods[:len(pods)-1]
 		return p
 	}
-	var recent []pod
 	for i := range n {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -173,10 +172,8 @@ func measureShapes(ctx context.Context, l *load, n int) ([]shapeCost, error) {
 			}
 			before, after = &old, &now
 		}
-		if after != nil {
-			recent = append(recent, *after)
-		}
-		changed, a := r.apply(before, after), netip.Addr{}
+		changed := r.apply(before, after)
+		var a netip.Addr
 		if before != nil {
 			a = before.address
 		} else {

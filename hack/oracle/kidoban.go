@@ -95,6 +95,7 @@ func (k *kidoban) happenToAgent(e *Event) error {
 		a.restart()
 	case Late:
 		return a.late()
+	case Set, Delete, Stop, Start, Sync, RunSandbox: // happen to others
 	}
 	return nil
 }
