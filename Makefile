@@ -180,7 +180,7 @@ fuzz: ## Compare decisions with two other engines on random clusters (FLOWS=1000
 fuzz-short: ## Run every Go fuzz test briefly, a minute in total (FUZZTIME=1m: each for that time; needs root)
 	for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
-			case $$name in FuzzCompiler) inputs=2000x ;; *) inputs=100000x ;; esac; \
+			case $$name in FuzzCompiler | FuzzCost) inputs=2000x ;; *) inputs=100000x ;; esac; \
 			go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(or $(FUZZTIME),$$inputs) -fuzzminimizetime=10x ./$$(dirname $$file) || exit 1; \
 		done; \
 	done
