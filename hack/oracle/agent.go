@@ -73,7 +73,7 @@ func (a *agent) restart() {
 // follow opens watches in the namespaces that the node wants.
 func (a *agent) follow() {
 	for ns := range a.node.WantedNamespaces(began) {
-		if _, ok := a.followed[ns]; ok {
+		if a.isFollowed(ns) {
 			continue
 		}
 		a.followed[ns] = 2
@@ -115,7 +115,7 @@ func (a *agent) podChanged(pod *corev1.Pod, deleted bool) {
 }
 
 func (a *agent) endpointChanged(pe *v1alpha1.PolicyEndpoint, deleted bool) {
-	if _, ok := a.followed[pe.Namespace]; ok {
+	if a.isFollowed(pe.Namespace) {
 		a.send("policies "+pe.Namespace, delivery{endpoint: pe, deleted: deleted})
 	}
 }
@@ -126,7 +126,10 @@ func (a *agent) sliceChanged(key resolver.SliceKey, spec v1alpha1.PolicyEndpoint
 	}
 }
 
-func (a *agent) isFollowed(ns string) bool { _, ok := a.followed[ns]; return ok }
+func (a *agent) isFollowed(ns string) bool {
+	_, ok := a.followed[ns]
+	return ok
+}
 
 func sliceObject(key resolver.SliceKey, spec v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSlice {
 	return &v1alpha1.PolicyEndpointSlice{
@@ -290,4 +293,5 @@ func (a *agent) judge(d policy.Direction, f policy.Flow) verdict {
 	return out
 }
 
+// outside are addresses of no pod that rules may be about.
 var outside = [...]netip.Addr{netip.MustParseAddr("203.0.113.200"), netip.MustParseAddr("2001:db8::1")}

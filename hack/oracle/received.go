@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 
@@ -146,7 +147,7 @@ func (r *received) updateGroups() {
 			g.complete = true
 			g.take(count)
 		case !g.complete && r.uses(key):
-			g.take(len(g.slices) + 1000)
+			g.take(math.MaxInt)
 		}
 	}
 	for _, p := range r.policies {
