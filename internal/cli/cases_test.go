@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -121,6 +123,53 @@ func TestExplainIsRightOrReportsThatItIsNot(t *testing.T) {
 			}
 			if lines := strings.Count(got, "\n"); lines > 120 && !strings.Contains(tc.args, "json") {
 				t.Errorf("%d lines", lines)
+			}
+		})
+	}
+}
+
+// matrix and diff mark what rests on private addresses of pods whose own are not known, as explain does; diff has totals.
+func TestMarksOfAssumedAddresses(t *testing.T) {
+	two := workload("Deployment", "a", "web") + workload("Deployment", "b", "db")
+	known := runningPod("a", "web", "10.4.0.7", "") + runningPod("b", "db", "10.4.0.8", "")
+	file := func(text string) string {
+		name := filepath.Join(t.TempDir(), "in.yaml")
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	public, other := networkPolicy("b", "in", fromBlock("203.0.113.0/24")), networkPolicy("b", "in", fromBlock("203.0.112.0/23"))
+	open := networkPolicy("b", "in", "podSelector: {}, policyTypes: [Ingress], ingress: [{}]")
+	const note = "* only if the pods have private addresses"
+	for name, tc := range map[string]struct {
+		args []string
+		want []string
+		not  string
+	}{
+		"matrix":                       {[]string{"matrix", "-f", file(two + public)}, []string{"✘*", note}, "✔*"},
+		"matrix in JSON":               {[]string{"matrix", "-f", file(two + public), "-o", "json"}, []string{`"assumesPrivate": true`}, ""},
+		"matrix in CSV":                {[]string{"matrix", "-f", file(two + public), "-o", "csv"}, []string{"verdict,assumed", "denied,true", "allowed,\n"}, ""},
+		"matrix with the pods' block":  {[]string{"matrix", "-f", file(two + public), "--pod-cidr", "10.4.0.0/16"}, []string{"✘"}, "*"},
+		"matrix of IPv6":               {[]string{"matrix", "-f", file(two + networkPolicy("b", "in", fromBlock("fd00::/8"))), "--ip-families", "IPv6"}, []string{"?"}, "*"},
+		"matrix of running pods":       {[]string{"matrix", "-f", file(known + public)}, []string{"✘"}, "*"},
+		"matrix and loopback excepted": {[]string{"matrix", "-f", file(two + networkPolicy("b", "in", strings.Replace(fromBlock("0.0.0.0/0"), "\"}", "\", except: [127.0.0.0/8, 224.0.0.0/4]}", 1)))}, []string{"✔"}, "*"},
+		"diff":                         {[]string{"diff", "--base", file(two + open), "-f", file(two + public)}, []string{"all ports *", note, "Total: ports gained by 0 pairs, lost by 1 pair and 4,294,967,040 addresses"}, ""},
+		"diff in JSON":                 {[]string{"diff", "--base", file(two + open), "-f", file(two + public), "-o", "json"}, []string{`"assumesPrivate": true`, `"ipv4Addresses": 4294967040`, `"pairs": 1`}, ""},
+		"diff of public blocks":        {[]string{"diff", "--base", file(two + public), "-f", file(two + other)}, []string{"with public ones more pairs would differ: give --pod-cidr", "Total: ports gained by 0 pairs and 256 addresses, lost by 0 pairs\n"}, note},
+		"diff with the pods' block":    {[]string{"diff", "--base", file(two + public), "-f", file(two + other), "--pod-cidr", "10.4.0.0/16"}, []string{"256 addresses"}, "--pod-cidr"},
+		"diff counts addresses once":   {[]string{"diff", "--base", file(two + networkPolicy("a", "in", denyIngress) + networkPolicy("b", "in", denyIngress)), "-f", file(two + networkPolicy("a", "in", fromBlock("203.0.113.0/24")) + public)}, []string{"gained by 0 pairs and 256 addresses"}, ""},
+		"diff of one address":          {[]string{"diff", "--base", file(known + public), "-f", file(known + networkPolicy("b", "in", fromBlock("203.0.113.9/32")))}, []string{"lost by 0 pairs and 255 addresses"}, "private"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := run(nil, tc.args...)
+			for _, want := range tc.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("no %q in\n%s", want, got)
+				}
+			}
+			if tc.not != "" && strings.Contains(got, tc.not) {
+				t.Errorf("%q in\n%s", tc.not, got)
 			}
 		})
 	}

@@ -98,6 +98,7 @@ func mustCluster(t *testing.T, manifests string, a model.Addressing) *model.Clus
 type oracle struct {
 	*model.Cluster
 	edges []netip.Addr // where a block of the policies begins, or has ended
+	wide  bool         // pods whose addresses are not known may have public ones
 	taken map[netip.Addr]bool
 }
 
@@ -149,6 +150,17 @@ func (o *oracle) addresses(p *model.Pod, is4 bool) (out []netip.Addr) {
 		return nil
 	}
 	blocks := o.Addressing.PodCIDRs
+	if o.wide && is4 && !slices.ContainsFunc(blocks, func(b netip.Prefix) bool { return b.Addr().Is4() }) {
+		none := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/3")}
+		for _, first := range append([]netip.Addr{netip.MustParseAddr("1.0.0.0")}, o.edges...) {
+			for _, a := range []netip.Addr{first, first.Next()} {
+				if a.Is4() && !o.taken[a] && !slices.ContainsFunc(none, func(b netip.Prefix) bool { return b.Contains(a) }) {
+					out = append(out, a)
+				}
+			}
+		}
+		return out
+	}
 	if !slices.ContainsFunc(blocks, func(b netip.Prefix) bool { return b.Addr().Is4() == is4 }) {
 		for _, text := range []string{"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15", "2000::/3", "fc00::/7"} {
 			blocks = append(slices.Clip(blocks), netip.MustParsePrefix(text))
@@ -225,29 +237,17 @@ func checkVerdicts(t *testing.T, name string, c *model.Cluster) {
 	o := newOracle(c, c)
 	ports := []uint16{80, 8080}
 	m := c.Matrix(model.MatrixOptions{Ports: []model.Port{{Protocol: policy.TCP, Number: 80}, {Protocol: policy.TCP, Number: 8080}}})
+	wide := newOracle(c, c)
+	wide.wide = true
 	for i, row := range m.Rows {
 		for j, column := range m.Columns {
-			var pods sum
-			depends := false
-			for _, is4 := range []bool{true, false} {
-				eachPair(c, row, column.Workload, func(from, to *model.Pod) {
-					if !is4 && c.AssumesIPv6(netip.IPv6Unspecified()) {
-						return
-					}
-					var one sum
-					o.allows(from, to, is4, column.Port.Number, func(_, _ netip.Addr, allowed bool) { one.add(allowed) })
-					depends = depends || one == sum{true, true}
-					if one != (sum{}) {
-						pods.add(one.yes)
-					}
-				})
-			}
-			want := map[sum]model.Verdict{{}: model.NotAsked, {yes: true}: model.Allowed, {no: true}: model.Denied, {true, true}: model.Partial}[pods]
-			if depends {
-				want = model.Depends
-			}
+			want := o.cell(row, column)
 			if m.Cells[i][j] != want {
 				t.Fatalf("%s\nmatrix: %v → %v: %v, want %v", name, row, column, m.Cells[i][j], want)
+			}
+			assumes := wide.cell(row, column) != want
+			if got := m.AssumesPrivate != nil && m.AssumesPrivate[i][j]; got != assumes {
+				t.Fatalf("%s\nmatrix: %v → %v assumes private addresses: %v, want %v", name, row, column, got, assumes)
 			}
 		}
 	}
@@ -260,6 +260,29 @@ func checkVerdicts(t *testing.T, name string, c *model.Cluster) {
 			}
 		}
 	}
+}
+
+// cell of a matrix.
+func (o *oracle) cell(row model.Workload, column model.Column) model.Verdict {
+	var pods sum
+	depends := false
+	for _, is4 := range []bool{true, false} {
+		if !is4 && o.AssumesIPv6(netip.IPv6Unspecified()) {
+			continue
+		}
+		eachPair(o.Cluster, row, column.Workload, func(from, to *model.Pod) {
+			var one sum
+			o.allows(from, to, is4, column.Port.Number, func(_, _ netip.Addr, allowed bool) { one.add(allowed) })
+			depends = depends || one == sum{true, true}
+			if one != (sum{}) {
+				pods.add(one.yes)
+			}
+		})
+	}
+	if depends {
+		return model.Depends
+	}
+	return map[sum]model.Verdict{{}: model.NotAsked, {yes: true}: model.Allowed, {no: true}: model.Denied, {true, true}: model.Partial}[pods]
 }
 
 func eachPair(c *model.Cluster, from, to model.Workload, yield func(from, to *model.Pod)) {
@@ -325,33 +348,47 @@ func checkDifference(t *testing.T, name string, before, after *model.Cluster) {
 	t.Helper()
 	was, is := newOracle(before, before, after), newOracle(after, before, after)
 	pairs := map[[2]model.Workload]model.Pair{}
-	for _, p := range model.NewDifference(before, after).Pairs {
+	d := model.NewDifference(before, after)
+	for _, p := range d.Pairs {
 		pairs[[2]model.Workload{p.From, p.To}] = p
 	}
-	type flow struct{ s, d netip.Addr }
+	wideWas, wideIs := newOracle(before, before, after), newOracle(after, before, after)
+	wideWas.wide, wideIs.wide = true, true
 	for _, from := range after.Workloads() {
 		for _, to := range after.Workloads() {
 			for _, port := range []uint16{80, 8080} {
-				var gained, lost bool
-				for _, is4 := range []bool{true, false} {
-					if !is4 && after.AssumesIPv6(netip.IPv6Unspecified()) {
-						continue
-					}
-					eachPair(after, from, to, func(a, b *model.Pod) {
-						old := map[flow]bool{}
-						was.allows(a, b, is4, port, func(s, d netip.Addr, allowed bool) { old[flow{s, d}] = allowed })
-						is.allows(a, b, is4, port, func(s, d netip.Addr, allowed bool) {
-							gained, lost = gained || allowed && !old[flow{s, d}], lost || !allowed && old[flow{s, d}]
-						})
-					})
-				}
+				gained, lost := changes(was, is, from, to, port)
 				p := pairs[[2]model.Workload{from, to}]
 				if contains(p.Gained, port) != gained || contains(p.Lost, port) != lost {
 					t.Fatalf("%s\ndiff: %v → %v TCP %d: gained %v, lost %v; %+v", name, from, to, port, gained, lost, p)
 				}
+				if port != 80 || p.AssumesPrivate || d.AssumesPrivate {
+					continue
+				}
+				if more, less := changes(wideWas, wideIs, from, to, port); more != gained || less != lost {
+					t.Fatalf("%s\ndiff: %v → %v TCP %d: no mark that addresses are assumed to be private; %+v", name, from, to, port, p)
+				}
 			}
 		}
 	}
+}
+
+// changes of a port between two workloads, by the reference.
+func changes(was, is *oracle, from, to model.Workload, port uint16) (gained, lost bool) {
+	type flow struct{ s, d netip.Addr }
+	for _, is4 := range []bool{true, false} {
+		if !is4 && is.AssumesIPv6(netip.IPv6Unspecified()) {
+			continue
+		}
+		eachPair(is.Cluster, from, to, func(a, b *model.Pod) {
+			old := map[flow]bool{}
+			was.allows(a, b, is4, port, func(s, d netip.Addr, allowed bool) { old[flow{s, d}] = allowed })
+			is.allows(a, b, is4, port, func(s, d netip.Addr, allowed bool) {
+				gained, lost = gained || allowed && !old[flow{s, d}], lost || !allowed && old[flow{s, d}]
+			})
+		})
+	}
+	return gained, lost
 }
 
 func contains(s model.PortSet, port uint16) bool {

@@ -26,7 +26,8 @@ func New(env *command.Env) *cobra.Command {
 ports that become reachable and those that are lost, exactly.
 
 Addresses outside the cluster are compared too: all ranges into which the ipBlocks of both sides cut the address space, with the number of
-their addresses. Where pods have addresses that are not known, a change that an ipBlock decides is marked: give --pod-cidr.
+their addresses. Where pods have addresses that are not known, a change that an ipBlock decides is marked ("?"), and so is one that holds
+only for private addresses ("*"): give --pod-cidr. The last line has the totals.
 
 The manifests are compared with the live cluster, where nothing is removed unless --prune states that they are all the policies of their
 namespaces; or with the manifests of --base, which they replace: a policy that is only there is removed. In a live cluster labels of a
@@ -112,6 +113,7 @@ func unique(addresses []netip.Addr) []netip.Addr {
 func write(out io.Writer, p command.Paint, d *Report) {
 	if d.Empty() {
 		fmt.Fprintln(out, "nothing changes")
+		writeAssumption(out, d)
 		return
 	}
 	for _, name := range d.Added {
@@ -133,6 +135,35 @@ func write(out io.Writer, p command.Paint, d *Report) {
 	for _, w := range d.Gone {
 		fmt.Fprintf(out, "\n%s %s is gone: not compared\n", w.Kind, w)
 	}
+	writeAssumption(out, d)
+	if len(d.Pairs) > 0 {
+		fmt.Fprintf(out, "\nTotal: ports gained by %s, lost by %s\n", sum(&d.Total.Gained), sum(&d.Total.Lost))
+	}
+}
+
+// writeAssumption notes where pairs rest on private addresses, and whether only others would.
+func writeAssumption(out io.Writer, d *Report) {
+	switch {
+	case !d.AssumesPrivate:
+	case slices.ContainsFunc(d.Pairs, func(p model.Pair) bool { return p.AssumesPrivate }):
+		fmt.Fprintln(out, "\n* only if the pods have private addresses, as is assumed where they are not known: give --pod-cidr")
+	default:
+		fmt.Fprintln(out, "\nPods whose addresses are not known are assumed to have private ones; with public ones more pairs would differ: give --pod-cidr")
+	}
+}
+
+// sum as text, such as "2 pairs and 65,536 addresses".
+func sum(s *model.Sum) string {
+	pairs := fmt.Sprintf("%d pairs", s.Pairs)
+	if s.Pairs == 1 {
+		pairs = "1 pair"
+	}
+	if addresses := sizes(s.IPv4, s.IPv6); addresses == "1" {
+		return pairs + " and 1 address"
+	} else if addresses != "" {
+		return pairs + " and " + addresses + " addresses"
+	}
+	return pairs
 }
 
 func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
@@ -170,6 +201,9 @@ func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
 				text += " ?"
 				depends = true
 			}
+			if pair.AssumesPrivate {
+				text += " *"
+			}
 			t.Add(command.Cell{SGR: side.sgr, Text: side.sign}, command.Cell{Text: name(pair.From)}, command.Cell{Text: name(pair.To)},
 				command.Cell{SGR: side.sgr, Text: text}, command.Cell{Text: size(pair.Parts)})
 		}
@@ -193,6 +227,10 @@ func size(parts []model.Part) string {
 		}
 		n.Add(n, p.Count())
 	}
+	return sizes(ipv4, ipv6)
+}
+
+func sizes(ipv4, ipv6 *big.Int) string {
 	switch total := new(big.Int).Add(ipv4, ipv6); {
 	case total.Sign() == 0:
 		return ""

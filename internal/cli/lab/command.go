@@ -27,8 +27,8 @@ type options struct {
 type input struct {
 	cluster *model.Cluster
 	matrix  model.MatrixOptions
-	// assumed are the cells whose verdict depends on addresses that the pods were given.
-	assumed map[cellKey]bool
+	// assumed are the cells whose verdict depends on addresses that the pods were given, and private those that assume them to be private.
+	assumed, private map[cellKey]bool
 	// leftOut are addresses of ipBlocks that cannot be a host's.
 	leftOut []netip.Addr
 }
@@ -115,19 +115,30 @@ func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
 	if err := o.addOutside(in); err != nil {
 		return nil, err
 	}
-	in.assumed = dependent(c.Matrix(in.matrix))
+	in.assumed, in.private = dependent(c.Matrix(in.matrix))
 	c.FixAddresses()
 	return in, nil
 }
 
-// dependent are the cells that depend on addresses which are not known.
-func dependent(m *model.Matrix) map[cellKey]bool {
-	out := map[cellKey]bool{}
+// dependent are the cells that depend on addresses which are not known, and those that assume these to be private.
+func dependent(m *model.Matrix) (assumed, private map[cellKey]bool) {
+	assumed, private = map[cellKey]bool{}, map[cellKey]bool{}
 	for i, row := range m.Rows {
 		for j, column := range m.Columns {
-			if m.Cells[i][j] == model.Depends {
-				out[cellKey{row, column}] = true
-			}
+			at := cellKey{row, column}
+			assumed[at] = m.Cells[i][j] == model.Depends
+			private[at] = m.AssumesPrivate != nil && m.AssumesPrivate[i][j]
+		}
+	}
+	return assumed, private
+}
+
+// marks are the cells of a matrix that are in a set.
+func marks(m *model.Matrix, of map[cellKey]bool) [][]bool {
+	out := make([][]bool, len(m.Rows))
+	for i, row := range m.Rows {
+		for _, column := range m.Columns {
+			out[i] = append(out[i], of[cellKey{row, column}])
 		}
 	}
 	return out

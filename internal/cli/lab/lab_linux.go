@@ -51,12 +51,7 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	if len(c.Workloads()) == 0 {
 		return errors.New("these manifests have no pods with addresses of their own: give the workloads too")
 	}
-	l.table.Assumed = make([][]bool, len(l.table.Rows))
-	for i, row := range l.table.Rows {
-		for _, column := range l.table.Columns {
-			l.table.Assumed[i] = append(l.table.Assumed[i], in.assumed[cellKey{row, column}])
-		}
-	}
+	l.table.Assumed, l.table.AssumesPrivate = marks(l.table.Matrix, in.assumed), marks(l.table.Matrix, in.private)
 	progress := func(format string, args ...any) {
 		if env.Interactive() {
 			fmt.Fprintf(env.ErrOut, "\r\x1b[K"+format, args...)

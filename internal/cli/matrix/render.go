@@ -36,6 +36,8 @@ type Cell struct {
 	Measured string        `json:"measured,omitempty"`
 	// Assumed: the verdict depends on the address of a pod, which is not known and was assumed.
 	Assumed bool `json:"assumed,omitempty"`
+	// AssumesPrivate: the verdict is only right if pods whose addresses are not known have private ones.
+	AssumesPrivate bool `json:"assumesPrivate,omitempty"`
 }
 
 // Cells in the order of rows and columns, without those that there is nothing to ask about.
@@ -51,6 +53,7 @@ func (t *Table) cells() []Cell {
 				c.Measured = t.Measured[i][j].String()
 			}
 			c.Assumed = t.Assumed != nil && t.Assumed[i][j]
+			c.AssumesPrivate = t.AssumesPrivate != nil && t.AssumesPrivate[i][j]
 			out = append(out, c)
 		}
 	}
@@ -92,13 +95,17 @@ func (t *Table) csv(out io.Writer) error {
 	if t.Measured != nil {
 		head = append(head, "measured")
 	}
-	_ = w.Write(head)
+	_ = w.Write(append(head, "assumed"))
 	for _, c := range t.cells() {
 		line := []string{c.From.Namespace, c.From.Kind, c.From.Name, c.To.Namespace, c.To.Kind, c.To.Name, c.Protocol, strconv.Itoa(int(c.Port)), c.Verdict.String()}
 		if t.Measured != nil {
 			line = append(line, c.Measured)
 		}
-		_ = w.Write(line)
+		assumed := ""
+		if c.Assumed || c.AssumesPrivate {
+			assumed = "true"
+		}
+		_ = w.Write(append(line, assumed))
 	}
 	w.Flush()
 	return w.Error()
@@ -117,12 +124,16 @@ func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	for _, c := range t.Columns {
 		g.Columns = append(g.Columns, command.GridColumn{Group: name(c.Workload), Name: c.Port.String()})
 	}
-	assumed := false
+	assumed, private := false, false
 	g.Cell = func(i, j int) command.Cell {
 		cell := t.cell(i, j)
 		if t.Assumed != nil && t.Assumed[i][j] {
 			assumed = true
 			cell.Text += "?"
+		}
+		if t.AssumesPrivate != nil && t.AssumesPrivate[i][j] {
+			private = true
+			cell.Text += "*"
 		}
 		return cell
 	}
@@ -132,6 +143,9 @@ func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 		p.Text(command.Green, "✔"), p.Text(command.Red, "✘"), p.Text(command.Yellow, "±"), p.Text(command.Dim, "·"))
 	if assumed || slices.ContainsFunc(t.Cells, func(row []model.Verdict) bool { return slices.Contains(row, model.Depends) }) {
 		fmt.Fprintf(out, "%s depends on the address of a pod, which is not known: give --pod-cidr\n", p.Text(command.Yellow, "?"))
+	}
+	if private {
+		fmt.Fprintln(out, "* only if the pods have private addresses, as is assumed where they are not known: give --pod-cidr")
 	}
 	if t.Measured != nil {
 		fmt.Fprintf(out, "measured=expected; a difference is %s\n", p.Text(command.Alarm, "✔≠✘"))

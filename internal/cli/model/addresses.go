@@ -24,6 +24,13 @@ var (
 // the one for benchmarks, which some clouds give to pods, and of IPv6 all that is global.
 var private = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15", "2000::/3", "fc00::/7")
 
+// anyIPv4 holds all IPv4 addresses, and noPods the blocks of which no pod has one: those of no network, of the host itself, of one link, and
+// those that are not of a single host. Private IPv6 blocks are already all that there are.
+var (
+	anyIPv4 = prefixes("0.0.0.0/0")
+	noPods  = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+)
+
 func prefixes(texts ...string) (out []netip.Prefix) {
 	for _, t := range texts {
 		out = append(out, netip.MustParsePrefix(t))
@@ -290,18 +297,24 @@ func Parts(space, blocks []netip.Prefix) []Part {
 
 // merge blocks into disjoint ranges, in order.
 func merge(blocks []netip.Prefix) []Part {
+	var parts []Part
+	for _, b := range blocks {
+		parts = append(parts, Part{b.Masked().Addr(), lastOf(b)})
+	}
+	return union(parts)
+}
+
+// union of ranges, as disjoint ones, in order.
+func union(parts []Part) []Part {
 	var out []Part
-	sorted := slices.Clone(blocks)
-	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return a.Masked().Addr().Compare(b.Masked().Addr()) })
-	for _, b := range sorted {
-		first, last := b.Masked().Addr(), lastOf(b)
-		if n := len(out); n > 0 && out[n-1].First.Is4() == first.Is4() && !out[n-1].Last.Less(first) {
-			if out[n-1].Last.Less(last) {
-				out[n-1].Last = last
+	for _, p := range slices.SortedFunc(slices.Values(parts), func(a, b Part) int { return a.First.Compare(b.First) }) {
+		if n := len(out); n > 0 && out[n-1].First.Is4() == p.First.Is4() && !out[n-1].Last.Less(p.First) {
+			if out[n-1].Last.Less(p.Last) {
+				out[n-1].Last = p.Last
 			}
 			continue
 		}
-		out = append(out, Part{first, last})
+		out = append(out, p)
 	}
 	return out
 }

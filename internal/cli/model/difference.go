@@ -1,8 +1,6 @@
 package model
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -22,6 +20,10 @@ type Difference struct {
 	Removed []string `json:"removed"`
 	// Pairs of workloads that reach each other on other ports than before.
 	Pairs []Pair `json:"pairs"`
+	// Total of Pairs.
+	Total Total `json:"total"`
+	// AssumesPrivate: if pods whose addresses are not known had public ones, more or other pairs could differ.
+	AssumesPrivate bool `json:"assumesPrivate,omitempty"`
 	// New and Gone are workloads that only one of the clusters has: no pair of theirs is compared.
 	New  []Workload `json:"newWorkloads,omitempty"`
 	Gone []Workload `json:"goneWorkloads,omitempty"`
@@ -37,9 +39,26 @@ type Pair struct {
 	Some bool `json:"some,omitempty"`
 	// Depends: they gain or lose this for some of the addresses that their pods may have. Theirs are not known.
 	Depends bool `json:"depends,omitempty"`
+	// AssumesPrivate: this is only right if pods whose addresses are not known have private ones.
+	AssumesPrivate bool `json:"assumesPrivate,omitempty"`
 	// Addresses is how many addresses outside the cluster From or To stands for, where it is those, and Parts are their ranges.
 	Addresses *big.Int `json:"addresses,omitempty"`
 	Parts     []Part   `json:"parts,omitempty"`
+}
+
+// Total of a Difference.
+type Total struct {
+	Gained Sum `json:"gained"`
+	Lost   Sum `json:"lost"`
+}
+
+// Sum of the pairs that gain or lose ports.
+type Sum struct {
+	// Pairs of workloads, or of a workload and a single address that was asked about.
+	Pairs int `json:"pairs"`
+	// IPv4 and IPv6 are how many addresses outside the cluster gain or lose ports at any workload, or any workload at them.
+	IPv4 *big.Int `json:"ipv4Addresses"`
+	IPv6 *big.Int `json:"ipv6Addresses"`
 }
 
 // Empty reports whether there is no difference.
@@ -55,10 +74,7 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 	e, f := NewEvaluator(before), NewEvaluator(after)
 	outside = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return e.PodAt(a) != nil || f.PodAt(a) != nil }) // told as the pod
 	blocks := append(blocksOf(before.Policies), blocksOf(after.Policies)...)
-	parts := f.possibleParts(blocks)
-	if parts[0] == nil {
-		parts = e.possibleParts(blocks)
-	}
+	parts := either(f.possibleParts(blocks), e.possibleParts(blocks))
 	old, now := newReach(e, parts, outside), newReach(f, parts, outside)
 	var both []Workload
 	for _, w := range now.Workloads() {
@@ -73,19 +89,10 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 			d.Gone = append(d.Gone, w)
 		}
 	}
-	moves := map[Workload][]move{}
-	for _, w := range both {
-		moves[w] = movesOf(old, now, w, changed)
-	}
-	for _, from := range both {
-		for _, to := range both {
-			if from.Kind == "Address" && to.Kind == "Address" {
-				continue
-			}
-			if p := pair(from, to, moves[from], moves[to]); p.differs() {
-				d.Pairs = append(d.Pairs, p)
-			}
-		}
+	moves := allMoves(old, now, both, changed)
+	d.Pairs = pairs(both, moves)
+	if wide := either(f.wideParts(blocks), e.wideParts(blocks)); wide != (bothParts{}) {
+		d.markAssumed(pairs(both, allMoves(newReach(e, wide, outside), newReach(f, wide, outside), both, changed)))
 	}
 	space := partsOutside(old, now, blocks)
 	for _, w := range both {
@@ -93,7 +100,86 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 			d.outside(w, moves[w], space)
 		}
 	}
+	d.Total = total(d.Pairs)
 	return d
+}
+
+func either(a, b bothParts) bothParts {
+	if a == (bothParts{}) {
+		return b
+	}
+	return a
+}
+
+func allMoves(old, now *Reach, workloads []Workload, changed map[string]bool) map[Workload][]move {
+	out := map[Workload][]move{}
+	for _, w := range workloads {
+		out[w] = movesOf(old, now, w, changed)
+	}
+	return out
+}
+
+// pairs of workloads that differ.
+func pairs(workloads []Workload, moves map[Workload][]move) []Pair {
+	out := []Pair{}
+	for _, from := range workloads {
+		for _, to := range workloads {
+			if from.Kind == "Address" && to.Kind == "Address" {
+				continue
+			}
+			if p := pair(from, to, moves[from], moves[to]); p.differs() {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// markAssumed marks the pairs that differ otherwise where pods may have public addresses too.
+func (d *Difference) markAssumed(wide []Pair) {
+	type key struct{ from, to Workload }
+	others := map[key]*Pair{}
+	for i := range wide {
+		others[key{wide[i].From, wide[i].To}] = &wide[i]
+	}
+	for i := range d.Pairs {
+		p := &d.Pairs[i]
+		at := key{p.From, p.To}
+		if w := others[at]; w == nil || !p.equal(w) {
+			p.AssumesPrivate, d.AssumesPrivate = true, true
+		}
+		delete(others, at)
+	}
+	d.AssumesPrivate = d.AssumesPrivate || len(others) > 0
+}
+
+func (p *Pair) equal(q *Pair) bool {
+	return p.Some == q.Some && p.Depends == q.Depends && p.Gained.equal(q.Gained) && p.Lost.equal(q.Lost)
+}
+
+func total(pairs []Pair) Total {
+	sum := func(of func(*Pair) PortSet) Sum {
+		out := Sum{IPv4: new(big.Int), IPv6: new(big.Int)}
+		var parts []Part
+		for i := range pairs {
+			switch p := &pairs[i]; {
+			case of(p).Empty():
+			case len(p.Parts) > 0:
+				parts = append(parts, p.Parts...)
+			default:
+				out.Pairs++
+			}
+		}
+		for _, p := range union(parts) {
+			n := out.IPv6
+			if p.First.Is4() {
+				n = out.IPv4
+			}
+			n.Add(n, p.Count())
+		}
+		return out
+	}
+	return Total{sum(func(p *Pair) PortSet { return p.Gained }), sum(func(p *Pair) PortSet { return p.Lost })}
 }
 
 func (p *Pair) differs() bool { return !p.Gained.Empty() || !p.Lost.Empty() }
@@ -151,8 +237,7 @@ func (d *Difference) outside(w Workload, moves []move, space []*ranges) {
 				continue
 			}
 			i := slices.IndexFunc(found, func(q Pair) bool {
-				return p.From.Kind == q.From.Kind && p.From.Namespace == q.From.Namespace && q.Some == p.Some && q.Depends == p.Depends &&
-					q.Gained.equal(p.Gained) && q.Lost.equal(p.Lost)
+				return p.From.Kind == q.From.Kind && p.From.Namespace == q.From.Namespace && p.equal(&q)
 			})
 			if i < 0 {
 				i = len(found)
@@ -203,138 +288,6 @@ func describeParts(parts []Part) string {
 		out = append(out, p.String())
 	}
 	return strings.Join(out, ", ")
-}
-
-// move is where a pod's address was and is.
-type move struct {
-	addr     netip.Addr
-	old, now *place
-	// moved: it may be judged otherwise than before as a peer; ruled, by direction: by its own policies.
-	moved bool
-	ruled [2]bool
-	pods  int
-}
-
-// movesOf are the different moves of a workload's addresses.
-func movesOf(old, now *Reach, w Workload, changed map[string]bool) []move {
-	was := addresses(old.evaluator, w)
-	var out []move
-	for addr, pod := range addresses(now.evaluator, w) {
-		m := move{addr: addr, now: now.place(addr, pod), pods: 1}
-		if p, ok := was[addr]; ok {
-			m.old = old.place(addr, p)
-		} else if like := old.groups[w].like(m.now); like != nil { // a pod more: as the others were
-			m.old = like
-		} else {
-			continue
-		}
-		i := slices.IndexFunc(out, func(n move) bool { return n.old == m.old && n.now == m.now })
-		if i >= 0 {
-			out[i].pods++
-			continue
-		}
-		m.moved = !sameLooks(m.old, m.now)
-		for _, d := range policy.Directions {
-			m.ruled[d] = m.moved || m.old.isolated[d] != m.now.isolated[d] || m.now.pod != nil && changed[m.now.pod.Namespace]
-		}
-		out = append(out, m)
-	}
-	return out
-}
-
-// like is a place of the same family.
-func (g *group) like(p *place) *place {
-	for _, s := range g.places {
-		if s.addr.Is4() == p.addr.Is4() {
-			return s.place
-		}
-	}
-	return nil
-}
-
-// addresses of a workload, each with the pod that it is judged as: another workload's, where both have the address.
-func addresses(e *Evaluator, w Workload) map[netip.Addr]*Pod {
-	out, c := map[netip.Addr]*Pod{}, e.Cluster()
-	if w.Kind == "Address" {
-		out[netip.MustParseAddr(w.Name)] = nil
-		return out
-	}
-	i, _ := slices.BinarySearchFunc(c.Pods, w, func(p Pod, w Workload) int { return p.Workload.Compare(w) })
-	for ; i < len(c.Pods) && c.Pods[i].Workload == w; i++ {
-		if !policy.IsPeer(&c.Pods[i].Pod) {
-			continue
-		}
-		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
-			out[a] = e.PodAt(a)
-		}
-	}
-	return out
-}
-
-// sameLooks reports whether a place's pod and namespace look the same to every selector.
-func sameLooks(a, b *place) bool {
-	if a.pod == nil || b.pod == nil {
-		return a.pod == b.pod
-	}
-	return equalJSON(a.pod.Labels, b.pod.Labels) && equalJSON(a.namespace, b.namespace) &&
-		slices.Equal(policy.ContainerPorts(a.pod), policy.ContainerPorts(b.pod))
-}
-
-func equalJSON(a, b any) bool {
-	x, _ := json.Marshal(a)
-	y, _ := json.Marshal(b)
-	return bytes.Equal(x, y)
-}
-
-func pair(from, to Workload, sources, destinations []move) Pair {
-	p := Pair{From: from, To: to}
-	unchanged := false
-	for i, a := range sources {
-		for j, b := range destinations {
-			if a.addr.Is4() != b.addr.Is4() || a.now.assumed && b.now.assumed || from == to && i == j && b.pods == 1 {
-				continue
-			}
-			if !a.ruled[policy.Egress] && !b.ruled[policy.Ingress] && !a.moved && !b.moved {
-				unchanged = true
-				continue
-			}
-			unchanged = p.compare(a, b) || unchanged
-		}
-	}
-	p.Some = unchanged
-	return p
-}
-
-// compare the ports on which a reached b and reaches it now. It reports whether they are the same.
-func (p *Pair) compare(a, b move) (unchanged bool) {
-	unchanged = true
-	for _, i := range intervals([2]*place{a.old, b.old}, [2]*place{a.now, b.now}) {
-		port := i.port()
-		was := allowed{a.old.accepts(policy.Egress, b.old, port), b.old.accepts(policy.Ingress, a.old, port)}
-		is := allowed{a.now.accepts(policy.Egress, b.now, port), b.now.accepts(policy.Ingress, a.now, port)}
-		if some, all := is.minus(was); some {
-			p.Gained.add(i)
-			p.Depends, unchanged = p.Depends || !all, false
-		}
-		if some, all := was.minus(is); some {
-			p.Lost.add(i)
-			p.Depends, unchanged = p.Depends || !all, false
-		}
-	}
-	return unchanged
-}
-
-// allowed are the parts of the destination's addresses that egress allows, and those of the source's that ingress allows.
-type allowed struct{ egress, ingress bits }
-
-func (a allowed) never() bool { return a.egress.none() || a.ingress.none() }
-
-// minus reports whether a allows what b does not for some of the addresses, and whether it does so for all.
-func (a allowed) minus(b allowed) (some, all bool) {
-	if a.never() || !b.never() && a.egress.within(b.egress) && a.ingress.within(b.ingress) {
-		return false, false
-	}
-	return true, a.egress.all && a.ingress.all && b.never()
 }
 
 // policies notes which were added, changed and removed, and returns the namespaces where any was.

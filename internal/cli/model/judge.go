@@ -26,17 +26,13 @@ func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
 // AssumesPrivate reports whether a verdict of Judge is only right because pods are taken to have private addresses.
 func (e *Evaluator) AssumesPrivate(d policy.Direction, f policy.Flow, alternatives []Alternative) bool {
 	addr := f.Peer(d)
-	if len(e.cluster.podCIDRs(addr.Is4())) > 0 || !e.isInvented(addr) {
+	if addr.Is6() || len(e.cluster.podCIDRs(true)) > 0 || !e.isInvented(addr) {
 		return false
 	}
-	whole := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	if addr.Is4() {
-		whole = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return slices.ContainsFunc(e.judge(d, f, []netip.Prefix{whole}), func(a Alternative) bool { return a.Action != alternatives[0].Action })
+	return slices.ContainsFunc(e.judge(d, f, anyIPv4, noPods...), func(a Alternative) bool { return a.Action != alternatives[0].Action })
 }
 
-func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefix) []Alternative {
+func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefix, holes ...netip.Prefix) []Alternative {
 	v := e.Evaluate(d, f)
 	addr := f.Peer(d)
 	peer := e.byAddress[addr]
@@ -59,7 +55,7 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 			p.namespace = ns.Labels
 		}
 	}
-	p.parts = e.partsOf(space, blocks)
+	p.parts = e.partsOf(space, blocks, holes...)
 	to := p
 	if d == policy.Ingress {
 		to = &place{addr: f.Destination}
@@ -108,27 +104,41 @@ func (e *Evaluator) isInvented(addr netip.Addr) bool {
 	return p != nil && p.Invented
 }
 
-// partsOf a space, as blocks tell its addresses apart.
-func (e *Evaluator) partsOf(space, blocks []netip.Prefix) *possibleParts {
-	return &possibleParts{slices.DeleteFunc(Parts(space, slices.Concat(blocks, e.cluster.Addressing.ServiceCIDRs)), e.isTaken)}
+// partsOf a space, as blocks tell its addresses apart, without those of the holes, of Services and of pods whose addresses are known.
+func (e *Evaluator) partsOf(space, blocks []netip.Prefix, holes ...netip.Prefix) *possibleParts {
+	holes = append(holes, e.cluster.Addressing.ServiceCIDRs...)
+	return &possibleParts{slices.DeleteFunc(Parts(space, slices.Concat(blocks, holes)), func(part Part) bool {
+		if p := e.byAddress[part.First]; part.First == part.Last && p != nil && !p.Invented {
+			return true
+		}
+		return slices.ContainsFunc(holes, func(h netip.Prefix) bool { return h.Contains(part.First) })
+	})}
 }
 
+// bothParts are the possible parts of IPv4 and IPv6 addresses; nil where all addresses are known.
+type bothParts [2]*possibleParts
+
 // possibleParts of pods' addresses of both families.
-func (e *Evaluator) possibleParts(blocks []netip.Prefix) (out [2]*possibleParts) {
-	c := e.cluster
-	if !slices.ContainsFunc(c.Pods, func(p Pod) bool { return p.Invented }) {
+func (e *Evaluator) possibleParts(blocks []netip.Prefix) (out bothParts) {
+	if !e.hasInvented() {
 		return out
 	}
 	for f, is4 := range [2]bool{true, false} {
-		out[f] = e.partsOf(c.possible(is4, false), blocks)
+		out[f] = e.partsOf(e.cluster.possible(is4, false), blocks)
 	}
 	return out
 }
 
-// isTaken reports whether a part is another pod's or Services'.
-func (e *Evaluator) isTaken(part Part) bool {
-	if p := e.byAddress[part.First]; part.First == part.Last && p != nil && !p.Invented {
-		return true
+// wideParts are as possibleParts, for pods that may have public addresses too. They are nil where that makes no difference: the pods'
+// addresses or their blocks are known, or there are no blocks.
+func (e *Evaluator) wideParts(blocks []netip.Prefix) (out bothParts) {
+	is4 := func(p netip.Prefix) bool { return p.Addr().Is4() }
+	if !e.hasInvented() || !e.cluster.Addressing.IPv4 || len(e.cluster.podCIDRs(true)) > 0 || !slices.ContainsFunc(blocks, is4) {
+		return out
 	}
-	return slices.ContainsFunc(e.cluster.Addressing.ServiceCIDRs, func(s netip.Prefix) bool { return s.Contains(part.First) })
+	return bothParts{e.partsOf(anyIPv4, blocks, noPods...), e.partsOf(e.cluster.possible(false, false), blocks)}
+}
+
+func (e *Evaluator) hasInvented() bool {
+	return slices.ContainsFunc(e.cluster.Pods, func(p Pod) bool { return p.Invented })
 }

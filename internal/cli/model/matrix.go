@@ -15,6 +15,8 @@ type Matrix struct {
 	Columns []Column
 	// Cells by row and column.
 	Cells [][]Verdict
+	// AssumesPrivate by row and column: the verdict is only right if pods whose addresses are not known have private ones. Nil where none is so.
+	AssumesPrivate [][]bool
 	// Left is the number of workloads of other namespaces that are left out: they reach the pods shown, or are reached, only where no policy
 	// isolates those.
 	Left int
@@ -79,21 +81,42 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 			}
 		}
 	}
-	m.Cells = make([][]Verdict, len(m.Rows))
+	shown := func(row Workload, column Column) bool { return inside(row) || inside(column.Workload) }
+	m.Cells = m.cells(r, shown)
+	if wide := r.evaluator.wideParts(blocksOf(c.Policies)); wide != (bothParts{}) {
+		m.markAssumed(m.cells(newReach(r.evaluator, wide, c.ofFamilies(o.Outside)), shown))
+	}
+	return m
+}
+
+// cells by a Reach.
+func (m *Matrix) cells(r *Reach, shown func(Workload, Column) bool) [][]Verdict {
+	out := make([][]Verdict, len(m.Rows))
 	targets := make([]*group, len(m.Columns))
 	for j, column := range m.Columns {
 		targets[j] = r.groups[column.Workload]
 	}
 	for i, row := range m.Rows {
 		from := r.groups[row]
-		m.Cells[i] = make([]Verdict, len(m.Columns))
+		out[i] = make([]Verdict, len(m.Columns))
 		for j, column := range m.Columns {
-			if inside(row) || inside(column.Workload) {
-				m.Cells[i][j] = from.verdict(targets[j], column.Port)
+			if shown(row, column) {
+				out[i][j] = from.verdict(targets[j], column.Port)
 			}
 		}
 	}
-	return m
+	return out
+}
+
+// markAssumed marks the cells that have another verdict where pods may have public addresses too.
+func (m *Matrix) markAssumed(wide [][]Verdict) {
+	m.AssumesPrivate = make([][]bool, len(m.Rows))
+	for i := range m.Cells {
+		m.AssumesPrivate[i] = make([]bool, len(m.Columns))
+		for j := range m.Cells[i] {
+			m.AssumesPrivate[i][j] = m.Cells[i][j] != wide[i][j]
+		}
+	}
 }
 
 // letIn reports whether a policy lets a workload reach one of these.

@@ -15,7 +15,7 @@ type Reach struct {
 	places    map[string]*place // by looks
 	groups    map[Workload]*group
 	looks     *looks
-	parts     [2]*possibleParts // of IPv4 and IPv6 addresses of pods that are not known
+	parts     bothParts // of IPv4 and IPv6 addresses of pods that are not known
 }
 
 // group is a workload's places.
@@ -68,7 +68,7 @@ func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
 	return newReach(e, e.possibleParts(blocksOf(c.Policies)), outside)
 }
 
-func newReach(e *Evaluator, parts [2]*possibleParts, outside []netip.Addr) *Reach {
+func newReach(e *Evaluator, parts bothParts, outside []netip.Addr) *Reach {
 	c := e.Cluster()
 	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies), parts: parts}
 	for i := range c.Pods {
