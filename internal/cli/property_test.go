@@ -2,7 +2,6 @@ package cli_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,72 +9,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kidoban/kidoban/internal/cli/drawn"
 	"github.com/kidoban/kidoban/internal/cli/explain"
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
-
-// drawn manifests: workloads, running pods and Services of several namespaces, and policies with selectors and blocks of both families.
-type drawn struct{ *rand.Rand }
-
-func (r drawn) pick(of ...string) string { return of[r.IntN(len(of))] }
-
-func (r drawn) workloads() string {
-	var b strings.Builder
-	for _, ns := range []string{"a", "b"} {
-		fmt.Fprintf(&b, "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {team: %s}}\n---\n", ns, r.pick("red", "blue"))
-		for _, app := range []string{"web", "db"} {
-			switch r.IntN(4) {
-			case 0:
-				b.WriteString(runningPod(ns, app, fmt.Sprintf("10.%d.0.%d", r.IntN(2), 1+r.IntN(250)), ""))
-			case 1:
-				b.WriteString(workload("CronJob", ns, app))
-			default:
-				b.WriteString(workload(r.pick("Deployment", "StatefulSet"), ns, app, fmt.Sprintf("replicas: %d", r.IntN(3))))
-			}
-			fmt.Fprintf(&b, "apiVersion: v1\nkind: Service\nmetadata: {name: %[2]s, namespace: %[1]s}\nspec: {selector: {app: %[2]s}, ports: [{port: 8080, targetPort: 80}]}\n---\n", ns, app)
-		}
-	}
-	return b.String()
-}
-
-func (r drawn) peer() string {
-	switch r.IntN(5) {
-	case 0:
-		return "podSelector: {matchLabels: {app: " + r.pick("web", "db") + "}}"
-	case 1:
-		return "namespaceSelector: {matchLabels: {team: " + r.pick("red", "blue") + "}}"
-	case 2:
-		return "ipBlock: {cidr: " + r.pick("10.0.0.0/8", "10.0.0.0/16", "10.0.0.5/32", "192.168.0.0/16", "203.0.113.0/24") + "}"
-	case 3:
-		return "ipBlock: {cidr: 0.0.0.0/0, except: [" + r.pick("10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16", "10.1.0.0/16", "203.0.113.0/25") + "]}"
-	}
-	return "ipBlock: {cidr: \"" + r.pick("::/0", "fd00::/8", "2001:db8::/32") + "\"}"
-}
-
-func (r drawn) rules(field string) string {
-	var rules []string
-	for range r.IntN(3) {
-		var peers []string
-		for range r.IntN(3) {
-			peers = append(peers, "{"+r.peer()+"}")
-		}
-		ports := r.pick("", "", "{port: 80}", "{port: 8080}", "{port: 70, endPort: 90}")
-		rules = append(rules, fmt.Sprintf("{%s: [%s], ports: [%s]}", field, strings.Join(peers, ", "), ports))
-	}
-	return "[" + strings.Join(rules, ", ") + "]"
-}
-
-func (r drawn) policies() string {
-	var b strings.Builder
-	for i := range 1 + r.IntN(4) {
-		selector := r.pick("", "matchLabels: {app: web}", "matchLabels: {app: db}")
-		types := r.pick("Ingress", "Egress", "Ingress, Egress")
-		b.WriteString(networkPolicy(r.pick("a", "b"), fmt.Sprint("p", i), fmt.Sprintf("podSelector: {%s}, policyTypes: [%s], ingress: %s, egress: %s", selector, types, r.rules("from"), r.rules("to"))))
-	}
-	return b.String()
-}
 
 func mustCluster(t *testing.T, manifests string, a model.Addressing) *model.Cluster {
 	t.Helper()
@@ -211,21 +150,8 @@ func (s sum) verdict() explain.Verdict {
 // What explain, matrix and diff print of manifests is what the reference says for each address that the pods may have.
 func TestCommandsAgreeWithEachOtherAndTheReference(t *testing.T) {
 	for seed := range uint64(40) {
-		r := drawn{rand.New(rand.NewPCG(seed, 7))}
-		var a model.Addressing
-		switch seed % 4 {
-		case 1:
-			a.IPv4, a.IPv6 = true, true
-		case 2:
-			a.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(r.pick("10.0.0.0/15", "10.244.0.0/16", "172.0.0.0/8"))}
-		case 3:
-			a.IPv6 = true
-		}
-		workloads := r.workloads()
-		if a.IPv6 && !a.IPv4 {
-			a.IPv4 = strings.Contains(workloads, "podIP") // running pods have IPv4 addresses
-		}
-		before, after := workloads+r.policies(), workloads+r.policies()
+		m := drawn.New(seed)
+		before, after, a := m.Workloads+m.Before, m.Workloads+m.After, m.Addressing
 		was, is := mustCluster(t, before, a), mustCluster(t, after, a)
 		checkVerdicts(t, fmt.Sprintf("seed %d:\n%s", seed, after), is)
 		checkDifference(t, fmt.Sprintf("seed %d:\n%s\n=====\n%s", seed, before, after), was, is)

@@ -125,9 +125,12 @@ func dependent(m *model.Matrix) (assumed, private map[cellKey]bool) {
 	assumed, private = map[cellKey]bool{}, map[cellKey]bool{}
 	for i, row := range m.Rows {
 		for j, column := range m.Columns {
-			at := cellKey{row, column}
-			assumed[at] = m.Cells[i][j] == model.Depends
-			private[at] = m.AssumesPrivate != nil && m.AssumesPrivate[i][j]
+			if m.Cells[i][j] == model.Depends {
+				assumed[cellKey{row, column}] = true
+			}
+			if m.AssumesPrivate != nil && m.AssumesPrivate[i][j] {
+				private[cellKey{row, column}] = true
+			}
 		}
 	}
 	return assumed, private
