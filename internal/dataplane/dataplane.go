@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -26,7 +27,6 @@ type Dataplane struct {
 	syncMu sync.Mutex
 	// mu lets one writer at a time write to maps. Sync holds it for repairBatch entries at most.
 	mu      sync.Mutex
-	writes  uint32   // the program's variable; odd while maps are written
 	journal *journal // nil if no Sync is under way
 
 	// attachMu guards links and pins.
@@ -43,7 +43,7 @@ func New(opts Options) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps)}
+	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
 	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -96,11 +96,12 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 	spec.Maps[bpf.FilterMapCounting].InnerMap.MaxEntries = opts.Sizes.Repeats
 	pace, ahead := eventPace(opts)
 	for name, value := range map[string]any{
-		bpf.FilterVarAudited:      opts.Audit,
-		bpf.FilterVarEventsWanted: uint32(opts.Events),
-		bpf.FilterVarHitsWanted:   opts.CountHits,
-		bpf.FilterVarEventPace:    pace,
-		bpf.FilterVarEventAhead:   ahead,
+		bpf.FilterVarAudited:       opts.Audit,
+		bpf.FilterVarEventsWanted:  uint32(opts.Events),
+		bpf.FilterVarHitsWanted:    opts.CountHits,
+		bpf.FilterVarEventPace:     pace,
+		bpf.FilterVarEventAhead:    ahead,
+		bpf.FilterVarReordersLoads: runtime.GOARCH != "amd64",
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s of the BPF program: %w", name, err)

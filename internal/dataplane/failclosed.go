@@ -23,14 +23,6 @@ func (d *Dataplane) FailClosed(want *compiler.Maps) (denied int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
-	err = d.whileWriting(func() error {
-		denied, err = d.failClosed(want)
-		return err
-	})
-	return denied, err
-}
-
-func (d *Dataplane) failClosed(want *compiler.Maps) (denied int, _ error) {
 	read, err := d.maps.read(func() error { return nil })
 	have := read.Decode()
 	if err != nil {

@@ -34,15 +34,22 @@ type kernelMap[K, V comparable] struct {
 	name string
 	// show gives a key in the compiler's terms, for messages.
 	show func(K) any
+	// writes counts each write. All maps of a generation share it, and one of them is written at a time.
+	writes *writeCount
 
 	entries atomic.Uint32
 }
 
-func newKernelMap[K comparable, V any, RK, RV comparable](m *ebpf.Map, name string, f *form[K, V, RK, RV]) *kernelMap[RK, RV] {
-	return &kernelMap[RK, RV]{m: m, name: name, show: func(k RK) any { return f.decodeKey(k) }}
+func newKernelMap[K comparable, V any, RK, RV comparable](m *ebpf.Map, name string, f *form[K, V, RK, RV], w *writeCount) *kernelMap[RK, RV] {
+	return &kernelMap[RK, RV]{m: m, name: name, show: func(k RK) any { return f.decodeKey(k) }, writes: w}
 }
 
 func (m *kernelMap[K, V]) put(k K, v V) error {
+	// A write that fails because of its flag changes nothing: both together are one write.
+	return m.writes.during(func() error { return m.putUncounted(k, v) })
+}
+
+func (m *kernelMap[K, V]) putUncounted(k K, v V) error {
 	err := m.update(&k, &v, ebpf.UpdateNoExist)
 	if err == nil {
 		m.entries.Add(1)
@@ -89,7 +96,8 @@ func (m *kernelMap[K, V]) rewrite(k K) error {
 	if err := m.m.Lookup(&k, &v); err != nil {
 		return fmt.Errorf("read %v of BPF map %s: %w", m.show(k), m.name, err)
 	}
-	if err := m.update(&k, &v, ebpf.UpdateExist); err != nil {
+	err := m.writes.during(func() error { return m.update(&k, &v, ebpf.UpdateExist) })
+	if err != nil {
 		return fmt.Errorf("write %v to BPF map %s: %w", m.show(k), m.name, err)
 	}
 	return nil
@@ -97,7 +105,7 @@ func (m *kernelMap[K, V]) rewrite(k K) error {
 
 // delete makes sure that there is no such entry. That there never was one is no error.
 func (m *kernelMap[K, V]) delete(k K) error {
-	switch err := m.m.Delete(&k); {
+	switch err := m.writes.during(func() error { return m.m.Delete(&k) }); {
 	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return nil
 	case err != nil:

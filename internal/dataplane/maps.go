@@ -21,14 +21,14 @@ type kernelMaps struct {
 	interfaces *kernelMap[uint32, bpf.FilterInterface]
 }
 
-func newKernelMaps(m *bpf.FilterMaps) kernelMaps {
+func newKernelMaps(m *bpf.FilterMaps, w *writeCount) kernelMaps {
 	return kernelMaps{
-		pods:       newKernelMap(m.Pods, bpf.FilterMapPods, &podForm),
-		addresses:  newKernelMap(m.Addresses, bpf.FilterMapAddresses, &addressForm),
-		networks:   newKernelMap(m.Networks, bpf.FilterMapNetworks, &networkForm),
-		rows:       newKernelMap(m.Rows, bpf.FilterMapRows, &rowForm),
-		ports:      newKernelMap(m.Ports, bpf.FilterMapPorts, &portForm),
-		interfaces: newKernelMap(m.Interfaces, bpf.FilterMapInterfaces, &interfaceForm),
+		pods:       newKernelMap(m.Pods, bpf.FilterMapPods, &podForm, w),
+		addresses:  newKernelMap(m.Addresses, bpf.FilterMapAddresses, &addressForm, w),
+		networks:   newKernelMap(m.Networks, bpf.FilterMapNetworks, &networkForm, w),
+		rows:       newKernelMap(m.Rows, bpf.FilterMapRows, &rowForm, w),
+		ports:      newKernelMap(m.Ports, bpf.FilterMapPorts, &portForm, w),
+		interfaces: newKernelMap(m.Interfaces, bpf.FilterMapInterfaces, &interfaceForm, w),
 	}
 }
 

@@ -5,15 +5,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // The kernel gives the memory of an entry that is replaced to the next one that is written, also while a
 // packet is judged by it. A packet of one pod, or peer, must not be judged as another's that changes at the
-// same time.
+// same time. Some packets are held up while they are judged, as an interrupt or another guest of the machine
+// would: what one of them reads may be given to another pod and be given back before it looks again.
 func TestNoPacketIsJudgedAsAnothers(t *testing.T) {
 	accept, deny := compiler.Row{Default: compiler.Decision{Action: policy.Allow}}, compiler.Row{Default: compiler.Decision{Action: policy.Deny}}
 	const pod, other, peer, stranger = "10.0.0.1", "10.0.0.2", "10.1.0.1", "10.1.0.2"
@@ -41,6 +45,9 @@ func TestNoPacketIsJudgedAsAnothers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			dataplane.Change(t, func(spec *ebpf.CollectionSpec) {
+				check(t, spec.Variables[bpf.FilterVarHeldUpOneIn].Set(uint32(64)))
+			})
 			d := newDataplane(t, dataplane.Options{})
 			sync(t, d, &compiler.Maps{
 				Pods:      map[netip.Addr]compiler.Pod{netip.MustParseAddr(pod): {Sets: [2]compiler.SetID{1}}},
@@ -56,14 +63,14 @@ func TestNoPacketIsJudgedAsAnothers(t *testing.T) {
 			changes.goesOn()
 			run := newRunner(t, d)
 			packets := run.options(packet{Flow: flow(peer, pod, policy.TCP, 80)})
-			packets.Repeat = 100_000
+			packets.Repeat = 10_000
 			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
 				_, err := run.program.Run(packets)
 				check(t, err)
 			}
 			changes.stop()
 			if n := denied(t, d)[events.ReasonDefault]; n > 0 {
-				t.Errorf("%d packets were refused", n)
+				t.Errorf("%d packets were denied", n)
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -15,11 +14,10 @@ func (d *Dataplane) Apply(c compiler.Changes) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
-	return d.whileWriting(func() error { return d.write(c) })
+	return d.write(c)
 }
 
-// write makes the changes, and notes them if a Sync is under way. The caller holds mu, inside of
-// whileWriting.
+// write makes the changes, and notes them if a Sync is under way. The caller holds mu.
 func (d *Dataplane) write(c compiler.Changes) error {
 	t := d.maps.target()
 	if d.journal != nil {
@@ -83,19 +81,17 @@ func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Dri
 		if n++; n%repairBatch != 0 {
 			return nil
 		}
-		return d.pauseWriting(between)
+		d.mu.Unlock()
+		defer d.mu.Lock()
+		return between()
 	})
-	err := d.whileWriting(func() error {
-		err := c.write(t)
-		var full *MapFullError
-		if !errors.As(err, &full) {
-			return err
+	err := c.write(t)
+	var full *MapFullError
+	if errors.As(err, &full) {
+		if err = d.makeRoom(&c, t); err == nil {
+			err = c.write(t)
 		}
-		if err := d.makeRoom(&c, t); err != nil {
-			return err
-		}
-		return c.write(t)
-	})
+	}
 	if err == nil {
 		err = d.denyUnknown(false)
 	}
@@ -127,36 +123,4 @@ func (d *Dataplane) makeRoom(c *Changes, t target) error {
 	unused.rows.deletes = slices.DeleteFunc(slices.Clone(c.rows.deletes), func(k bpf.FilterRowKey) bool { return sets[k.Set] })
 	unused.ports.deletes = slices.DeleteFunc(slices.Clone(c.ports.deletes), func(k bpf.FilterPortKey) bool { return lists[k.PortList] })
 	return unused.write(t)
-}
-
-// whileWriting marks in a variable of the program that f writes to the maps: meanwhile the program validates
-// what it reads. The caller holds mu.
-func (d *Dataplane) whileWriting(f func() error) error {
-	if err := d.setWriting(true); err != nil {
-		return err
-	}
-	return errors.Join(f(), d.setWriting(false))
-}
-
-// pauseWriting lets another writer in, in the middle of whileWriting.
-func (d *Dataplane) pauseWriting(between func() error) error {
-	if err := d.setWriting(false); err != nil {
-		return err
-	}
-	d.mu.Unlock()
-	err := between()
-	d.mu.Lock()
-	return errors.Join(err, d.setWriting(true))
-}
-
-// setWriting counts up the program's variable, which is odd while maps are written.
-func (d *Dataplane) setWriting(on bool) error {
-	if on == (d.writes%2 == 1) {
-		return nil
-	}
-	if err := d.objs.Writes.Set(d.writes + 1); err != nil {
-		return fmt.Errorf("set %s of the BPF program: %w", bpf.FilterVarWrites, err)
-	}
-	d.writes++
-	return nil
 }

@@ -37,8 +37,11 @@ volatile const bool audited = false; /* nothing is denied on this node for anoth
 /* Set while the map has no room for some pods: an unknown address may be one of theirs. */
 volatile bool pods_full = false;
 
-/* Goes up when the agent begins to write to the maps and when it ends: odd in between. */
+/* Goes up when the agent begins a write to a map and when that write ends: odd in between. */
 volatile __u32 writes = 0;
+
+/* Set before the program is loaded: this CPU may make loads in another order than the program's. */
+volatile const bool reorders_loads = false;
 
 /*
  * An ICMP error about a flow, which conntrack looks up by the packet inside, or a flow that a helper expects.
@@ -72,70 +75,144 @@ static __always_inline bool passed_before(unsigned long nfct)
 	return ct->status & IPS_CONFIRMED;
 }
 
-/*
- * Reads an entry of a map that the agent may be writing to. The kernel gives the memory of a replaced entry
- * to the next one that is written, also while a program still reads it. So the value counts if the agent
- * wrote nothing meanwhile, or if the entry is still in its place.
- */
-static __always_inline bool read_entry(void *map, const struct address *key, void *value, __u32 size)
+/* Keeps the loads before it ahead of those after it. BPF has no weaker barrier before Linux 6.15. */
+static __always_inline void order_loads(void)
 {
-	const __u32 writes_before = writes;
-	void *entry = bpf_map_lookup_elem(map, key), *read;
+	__u64 word = 0;
 
-	for (int i = 0; i < 4 && entry; i++) {
-		__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
-		barrier();
-		if (writes == writes_before && writes_before % 2 == 0)
-			break;
-		read = entry;
-		entry = bpf_map_lookup_elem(map, key);
-		if (entry == read)
-			break;
-	}
-	return entry;
+	barrier();
+	if (reorders_loads)
+		__sync_fetch_and_or(&word, 0);
+	barrier();
 }
 
-static __always_inline __u32 class_of(const struct address *a)
+/* Set by a test: one in so many reads of an entry is held up, as an interrupt would. 0: none. */
+volatile const __u32 held_up_one_in = 0;
+
+#define HOLD_UP_TURNS 20000 /* some 20 us, in which the agent makes several writes */
+
+static int turn(__u32 index, void *context)
+{
+	(void)index;
+	(void)context;
+	return 0;
+}
+
+static __always_inline void hold_up(void)
+{
+	if (held_up_one_in && bpf_get_prandom_u32() % held_up_one_in == 0)
+		bpf_loop(HOLD_UP_TURNS, turn, NULL, 0);
+}
+
+enum entry {
+	ENTRY_ABSENT,
+	ENTRY_READ,
+	ENTRY_CHANGING, /* the agent wrote to the maps all the time */
+};
+
+/*
+ * The tries of read_entry. Each further one needs that the program was held up for two writes, several
+ * microseconds, during the one before it.
+ */
+#define TRIES 8
+
+/*
+ * Copies an entry of a hash map that the agent may be writing to.
+ *
+ * The kernel gives the memory of an entry that is replaced or deleted to the next one that is written, also
+ * while a program still reads it. It does not tell the program: the same memory may even be back in its old
+ * place by the time that the program looks again. But one write cannot do this. It takes memory that was free
+ * before it began, and what it frees is there for the next. So what was looked up and copied is the key's own,
+ * and no mix of two values, unless a second write began before the copy was complete.
+ */
+static __always_inline enum entry read_entry(void *map, const void *key, void *value, __u32 size)
+{
+	__builtin_memset(value, 0, size);
+	for (int i = 0; i < TRIES; i++) {
+		const __u32 before = writes;
+		void *entry;
+
+		order_loads();
+		entry = bpf_map_lookup_elem(map, key);
+		hold_up();
+		if (entry)
+			__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
+		hold_up();
+		order_loads();
+		/* An odd number is that of a write that had begun before: it is the one that there may be. */
+		if (writes - (before & ~1u) <= 2)
+			return entry ? ENTRY_READ : ENTRY_ABSENT;
+	}
+	return ENTRY_CHANGING;
+}
+
+/* The class of an address. False: it cannot be read. */
+static __always_inline bool find_class(const struct address *a, __u32 *class)
 {
 	struct network_key key = { .prefixlen = 128, .addr = *a };
-	__u32 class, *network;
+	const enum entry address = read_entry(&addresses, a, class, sizeof(*class));
+	__u32 *network;
 
-	if (read_entry(&addresses, a, &class, sizeof(class)))
-		return class;
+	if (address != ENTRY_ABSENT)
+		return address == ENTRY_READ;
 	network = bpf_map_lookup_elem(&networks, &key);
-	return network ? *network : 0;
+	*class = network ? *network : 0;
+	return true;
 }
 
+/* The pod with the address, or NULL. A pod that cannot be read is denied everything. */
 static __always_inline const struct pod *find_pod(const struct address *a, struct pod *pod)
 {
-	return read_entry(&pods, a, pod, sizeof(*pod)) ? pod : NULL;
+	const enum entry entry = read_entry(&pods, a, pod, sizeof(*pod));
+
+	if (entry == ENTRY_CHANGING)
+		*pod = (struct pod){ .sets = { SET_DENY_ALL, SET_DENY_ALL } };
+	return entry == ENTRY_ABSENT ? NULL : pod;
 }
 
-/* The decision of a set about the peer and the port, as compiler.Maps defines it. NULL: Deny of rule 0. */
-static __always_inline const struct decision *look_up(const struct packet *p, __u32 set, const struct address *peer)
+/* The interface with the index. One that cannot be read is a pod's own. */
+static __always_inline bool find_interface(__u32 ifindex, struct interface *found)
 {
-	struct row_key key = { .set = set, .class = class_of(peer) };
-	struct row *row = bpf_map_lookup_elem(&rows, &key);
+	const enum entry entry = read_entry(&interfaces, &ifindex, found, sizeof(*found));
 
-	if (!row && key.class) {
+	if (entry == ENTRY_CHANGING)
+		*found = (struct interface){ .kind = INTERFACE_POD };
+	return entry != ENTRY_ABSENT;
+}
+
+/*
+ * The decision of a set about the peer and the port, as compiler.Maps defines it. False: Deny of rule 0, also
+ * where the maps cannot be read.
+ */
+static __always_inline bool look_up(const struct packet *p, __u32 set, const struct address *peer, struct decision *found)
+{
+	struct row_key key = { .set = set };
+	struct row row;
+	enum entry entry;
+
+	if (!find_class(peer, &key.class))
+		return false;
+	entry = read_entry(&rows, &key, &row, sizeof(row));
+	if (entry == ENTRY_ABSENT && key.class) {
 		key.class = 0;
-		row = bpf_map_lookup_elem(&rows, &key);
+		entry = read_entry(&rows, &key, &row, sizeof(row));
 	}
-	if (!row)
-		return NULL;
-	if (row->port_list) {
+	if (entry != ENTRY_READ)
+		return false;
+	*found = row.default_decision;
+	if (row.port_list) {
 		struct port_key port = {
 			.prefixlen = PORT_KEY_EXACT,
-			.port_list = row->port_list,
+			.port_list = row.port_list,
 			.protocol = p->protocol,
 			.port = bpf_htons(p->dport),
 		};
 		struct decision *decision = bpf_map_lookup_elem(&ports, &port);
 
 		if (decision)
-			return decision;
+			*found = *decision;
 	}
-	return &row->default_decision;
+	return true;
 }
 
 /* The verdict for what is denied: it passes if it is audited. */
@@ -149,17 +226,16 @@ static __noinline enum verdict judge(const struct packet *p, const struct pod *p
 {
 	__u32 set = pod->sets[direction & 1];
 	struct finding f = { .tier = TIER_NETWORK_POLICY, .reason = REASON_DEFAULT };
-	const struct decision *decision;
+	struct decision decision = { .action = ACTION_DENY };
 
 	if (!set)
 		return VERDICT_ALLOW;
-	decision = look_up(p, set, direction == EGRESS ? &p->dst : &p->src);
-	if (decision) {
-		f.rule = decision->rule;
-		f.tier = decision->tier;
-		f.reason = decision->rule ? REASON_RULE : REASON_DEFAULT;
+	if (look_up(p, set, direction == EGRESS ? &p->dst : &p->src, &decision)) {
+		f.rule = decision.rule;
+		f.tier = decision.tier;
+		f.reason = decision.rule ? REASON_RULE : REASON_DEFAULT;
 	}
-	f.verdict = decision && decision->action == ACTION_ALLOW ? VERDICT_ALLOW : denial(pod->flags & POD_AUDIT);
+	f.verdict = decision.action == ACTION_ALLOW ? VERDICT_ALLOW : denial(pod->flags & POD_AUDIT);
 	report(p, direction, pod, &f);
 	return f.verdict;
 }
@@ -197,11 +273,11 @@ static __always_inline int drop(const struct packet *p, enum reason reason)
  */
 static __always_inline enum verdict judge_source(const struct packet *p, const struct pod *source)
 {
-	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
+	struct interface in;
 
-	if (!in || in->kind != INTERFACE_POD || (source && source->ifindex == p->ifindex))
+	if (!find_interface(p->ifindex, &in) || in.kind != INTERFACE_POD || (source && source->ifindex == p->ifindex))
 		return VERDICT_ALLOW;
-	return deny(p, EGRESS, REASON_SPOOFED, in->flags & POD_AUDIT);
+	return deny(p, EGRESS, REASON_SPOOFED, in.flags & POD_AUDIT);
 }
 
 /*
@@ -211,10 +287,10 @@ static __always_inline enum verdict judge_source(const struct packet *p, const s
  */
 static __noinline bool may_report_on_flow(const struct packet *p, const struct pod *source)
 {
-	struct interface *in = bpf_map_lookup_elem(&interfaces, &p->ifindex);
+	struct interface in;
 	struct nf_conn *ct;
 
-	if (!in || in->kind != INTERFACE_POD)
+	if (!find_interface(p->ifindex, &in) || in.kind != INTERFACE_POD)
 		return true;
 	if (!source || source->ifindex != p->ifindex)
 		return false;
@@ -231,9 +307,9 @@ static __noinline bool may_report_on_flow(const struct packet *p, const struct p
 /* Pods are behind interfaces of these kinds, unless the interface is known to lead out of the node. */
 static __noinline bool is_workload_interface(struct net_device *dev)
 {
-	struct interface *known;
+	struct interface known;
 	struct in6_addr *kind;
-	__u32 first, second, ifindex;
+	__u32 first, second;
 
 	if (!dev || !dev->rtnl_link_ops)
 		return false;
@@ -243,9 +319,7 @@ static __noinline bool is_workload_interface(struct net_device *dev)
 	if (!(first == 0x76657468 && second >> 24 == 0) &&      /* "veth" */
 	    !(first == 0x62726964 && second >> 8 == 0x676500)) /* "bridge" */
 		return false;
-	ifindex = dev->ifindex;
-	known = bpf_map_lookup_elem(&interfaces, &ifindex);
-	return !known || known->kind != INTERFACE_UPLINK;
+	return !find_interface(dev->ifindex, &known) || known.kind != INTERFACE_UPLINK;
 }
 
 /*

@@ -175,27 +175,29 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FilterMapAddresses    = "addresses"
-	FilterMapCounters     = "counters"
-	FilterMapCounting     = "counting"
-	FilterMapEvents       = "events"
-	FilterMapHits         = "hits"
-	FilterMapInterfaces   = "interfaces"
-	FilterMapNetworks     = "networks"
-	FilterMapPaces        = "paces"
-	FilterMapPods         = "pods"
-	FilterMapPorts        = "ports"
-	FilterMapRevoked      = "revoked"
-	FilterMapRows         = "rows"
-	FilterProgKidoban     = "kidoban"
-	FilterVarAudited      = "audited"
-	FilterVarEventAhead   = "event_ahead"
-	FilterVarEventPace    = "event_pace"
-	FilterVarEventsWanted = "events_wanted"
-	FilterVarGuarded      = "guarded"
-	FilterVarHitsWanted   = "hits_wanted"
-	FilterVarPodsFull     = "pods_full"
-	FilterVarWrites       = "writes"
+	FilterMapAddresses     = "addresses"
+	FilterMapCounters      = "counters"
+	FilterMapCounting      = "counting"
+	FilterMapEvents        = "events"
+	FilterMapHits          = "hits"
+	FilterMapInterfaces    = "interfaces"
+	FilterMapNetworks      = "networks"
+	FilterMapPaces         = "paces"
+	FilterMapPods          = "pods"
+	FilterMapPorts         = "ports"
+	FilterMapRevoked       = "revoked"
+	FilterMapRows          = "rows"
+	FilterProgKidoban      = "kidoban"
+	FilterVarAudited       = "audited"
+	FilterVarEventAhead    = "event_ahead"
+	FilterVarEventPace     = "event_pace"
+	FilterVarEventsWanted  = "events_wanted"
+	FilterVarGuarded       = "guarded"
+	FilterVarHeldUpOneIn   = "held_up_one_in"
+	FilterVarHitsWanted    = "hits_wanted"
+	FilterVarPodsFull      = "pods_full"
+	FilterVarReordersLoads = "reorders_loads"
+	FilterVarWrites        = "writes"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -265,14 +267,16 @@ type FilterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
-	Audited      *ebpf.VariableSpec `ebpf:"audited"`
-	EventAhead   *ebpf.VariableSpec `ebpf:"event_ahead"`
-	EventPace    *ebpf.VariableSpec `ebpf:"event_pace"`
-	EventsWanted *ebpf.VariableSpec `ebpf:"events_wanted"`
-	Guarded      *ebpf.VariableSpec `ebpf:"guarded"`
-	HitsWanted   *ebpf.VariableSpec `ebpf:"hits_wanted"`
-	PodsFull     *ebpf.VariableSpec `ebpf:"pods_full"`
-	Writes       *ebpf.VariableSpec `ebpf:"writes"`
+	Audited       *ebpf.VariableSpec `ebpf:"audited"`
+	EventAhead    *ebpf.VariableSpec `ebpf:"event_ahead"`
+	EventPace     *ebpf.VariableSpec `ebpf:"event_pace"`
+	EventsWanted  *ebpf.VariableSpec `ebpf:"events_wanted"`
+	Guarded       *ebpf.VariableSpec `ebpf:"guarded"`
+	HeldUpOneIn   *ebpf.VariableSpec `ebpf:"held_up_one_in"`
+	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
+	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
+	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
+	Writes        *ebpf.VariableSpec `ebpf:"writes"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -330,14 +334,16 @@ func (m *FilterMaps) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
-	Audited      *ebpf.Variable `ebpf:"audited"`
-	EventAhead   *ebpf.Variable `ebpf:"event_ahead"`
-	EventPace    *ebpf.Variable `ebpf:"event_pace"`
-	EventsWanted *ebpf.Variable `ebpf:"events_wanted"`
-	Guarded      *ebpf.Variable `ebpf:"guarded"`
-	HitsWanted   *ebpf.Variable `ebpf:"hits_wanted"`
-	PodsFull     *ebpf.Variable `ebpf:"pods_full"`
-	Writes       *ebpf.Variable `ebpf:"writes"`
+	Audited       *ebpf.Variable `ebpf:"audited"`
+	EventAhead    *ebpf.Variable `ebpf:"event_ahead"`
+	EventPace     *ebpf.Variable `ebpf:"event_pace"`
+	EventsWanted  *ebpf.Variable `ebpf:"events_wanted"`
+	Guarded       *ebpf.Variable `ebpf:"guarded"`
+	HeldUpOneIn   *ebpf.Variable `ebpf:"held_up_one_in"`
+	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
+	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
+	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
+	Writes        *ebpf.Variable `ebpf:"writes"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.

@@ -31,6 +31,8 @@ enum pod_flags {
 	POD_AUDIT = 1,
 };
 
+#define SET_DENY_ALL (~0u) /* dataplane.DenyAll */
+
 struct pod {
 	__u32 sets[2];
 	__u32 flags;
