@@ -111,7 +111,7 @@ func TestForeignPolicyEndpoint(t *testing.T) {
 	tables := awaitInForce(t)
 	slice := &v1alpha1.PolicyEndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "by-hand"},
-		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: "by-hand"},
+		Spec:       v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: "by-hand", Slices: []string{"by-hand"}}}},
 	}
 	for _, pod := range pods(t, "prometheus") {
 		for _, ip := range pod.Status.PodIPs {
@@ -120,6 +120,7 @@ func TestForeignPolicyEndpoint(t *testing.T) {
 		}
 	}
 	slice.Spec.Count = int32(len(slice.Spec.Addresses))
+	slice.Spec.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: slice.Spec.Count}}
 	pe := &v1alpha1.PolicyEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "by-hand"},
 		Spec: v1alpha1.PolicyEndpointSpec{

@@ -53,7 +53,9 @@ func TestObjects(t *testing.T) {
 	}
 	groups := map[string]bool{}
 	for _, pes := range allSlices(t) {
-		groups[pes.Spec.Group] = true
+		for _, part := range pes.Spec.Groups {
+			groups[part.Name] = true
+		}
 	}
 	if len(groups) != 1 {
 		t.Errorf("groups %v, want one for both policies", groups)

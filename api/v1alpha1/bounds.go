@@ -22,4 +22,11 @@ const (
 	MaxSpecBytes = 1 << 20
 	// MaxAddressesPerSlice is the maximum number of addresses of a PolicyEndpointSlice.
 	MaxAddressesPerSlice = 1000
+	// MaxGroupsPerSlice is the maximum number of groups of a PolicyEndpointSlice, and of a class in it. An address with more
+	// groups is in several slices.
+	MaxGroupsPerSlice = 1000
+	// MaxGroupsOfClasses is the maximum number of groups of all classes of a PolicyEndpointSlice together.
+	MaxGroupsOfClasses = 50000
+	// MaxSlicesPerGroup is the maximum number of PolicyEndpointSlices of a group.
+	MaxSlicesPerGroup = 10000
 )

@@ -10,7 +10,4 @@ const (
 	// because it can be longer than a label's value may be.
 	LabelPolicyKind = "networking.kidoban.dev/policy-kind"
 	LabelPolicyUID  = "networking.kidoban.dev/policy-uid"
-
-	// LabelGroup is on all slices of a group and carries the group's name.
-	LabelGroup = "networking.kidoban.dev/group"
 )

@@ -4,16 +4,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PolicyEndpointSlice holds some of the addresses of a group. A group is what one peer selector resolves to, once for all
-// the policies that use it. The slices of a group that contains pods of one namespace only are in that namespace; those of
-// any other group, a shared one, are in kidoban's own namespace.
+// PolicyEndpointSlice holds addresses of some groups. A group is what one peer selector resolves to, once for all the policies
+// that use it. The slices of groups that contain pods of one namespace only are in that namespace; those of any other group, a
+// shared one, are in kidoban's own namespace. An address is once in a slice, together with the list of its groups.
 //
-// A group is complete when its slice with index 0 exists and a slice exists for every other index below that slice's
-// spec.slices. Agents put a policy in force when all its groups are complete.
+// One slice of a group lists the names of all its slices. A group is complete when that slice exists, and each slice in the
+// list exists and has the group in spec.groups. The group's members are the addresses that these slices have of it. Agents put
+// a policy in force when all its groups are complete; a group that becomes incomplete keeps its members until it is complete
+// again.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=pes,categories=kidoban
-// +kubebuilder:printcolumn:name="Group",type=string,JSONPath=`.spec.group`
 // +kubebuilder:printcolumn:name="Addresses",type=integer,JSONPath=`.spec.count`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PolicyEndpointSlice struct {
@@ -35,42 +36,77 @@ type PolicyEndpointSliceList struct {
 	Items           []PolicyEndpointSlice `json:"items"`
 }
 
-// PolicyEndpointSliceSpec is some of the addresses of a group.
-// +kubebuilder:validation:XValidation:rule="!has(self.slices) || self.index == 0",message="only the slice with index 0 has the number of slices"
+// PolicyEndpointSliceSpec is addresses of some groups.
 // +kubebuilder:validation:XValidation:rule="!has(self.count) || self.count == (has(self.addresses) ? size(self.addresses) : 0)",message="count must be the number of addresses"
-// +kubebuilder:validation:XValidation:rule="self.group == oldSelf.group && self.index == oldSelf.index",message="group and index are immutable"
+// +kubebuilder:validation:XValidation:rule="(has(self.classes) ? self.classes.map(c, c.count).sum() : 0) == (has(self.addresses) ? size(self.addresses) : 0)",message="the counts of the classes must add up to the number of addresses"
 type PolicyEndpointSliceSpec struct {
-	// group is the name by which PolicyEndpoints refer to the group.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Group string `json:"group"`
-
-	// index of this slice in its group, from 0.
+	// groups are the groups of which this slice has addresses or lists the slices.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
-	Index int32 `json:"index"`
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=1000
+	Groups []GroupPart `json:"groups,omitempty"`
 
-	// slices is the number of slices of the group. Only the slice with index 0 has it. If it is absent there, the group has
-	// one slice.
-	// +optional
-	// +kubebuilder:validation:Minimum=1
-	Slices int32 `json:"slices,omitempty"`
-
-	// selector is what the group was resolved from. Agents ignore it; it is for people, and for a controller that restarts.
-	// +optional
-	Selector *GroupSelector `json:"selector,omitempty"`
-
-	// addresses of the group, as canonical CIDRs of both families; single hosts as /32 and /128. An address that is in
-	// several slices counts once.
+	// addresses as canonical CIDRs of both families; single hosts as /32 and /128. Their order is that of the classes. An
+	// address of a group that is in several slices counts once.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isCIDR(a) && string(cidr(a).masked()) == a)",message="must be CIDRs in canonical form such as 10.0.0.1/32: no host bits, IPv6 in lower case and compressed"
 	Addresses []CIDR `json:"addresses,omitempty"`
 
+	// classes divide the addresses by the groups that they are in: each class is the next addresses in the list.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:XValidation:rule="self.map(c, size(c.groups)).sum() <= 50000",message="the classes have more than 50000 groups together"
+	Classes []AddressClass `json:"classes,omitempty"`
+
 	// count is the number of addresses, for `kubectl get`.
 	// +optional
+	Count int32 `json:"count"`
+}
+
+// GroupPart names a group of which a slice has addresses or lists the slices.
+type GroupPart struct {
+	// name by which PolicyEndpoints refer to the group.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+
+	// slices are the names of all slices of the group, this one included if it has addresses of the group. Exactly one slice of a
+	// group has this list. If several do, as may happen for a moment, the group consists of the slices in all these lists. A
+	// group without addresses has one slice, which lists itself.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10000
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	Slices []string `json:"slices,omitempty"`
+
+	// selector is what the group was resolved from. It is beside slices only. Agents ignore it; it is for people, and for a
+	// controller that restarts.
+	// +optional
+	Selector *GroupSelector `json:"selector,omitempty"`
+}
+
+// AddressClass is a number of addresses that are in the same groups.
+type AddressClass struct {
+	// groups are indexes into spec.groups, from 0, in ascending order: the groups that each of the addresses is in.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=999
+	Groups []int32 `json:"groups"`
+
+	// count is the number of addresses in spec.addresses, after those of the classes before.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
 	Count int32 `json:"count"`
 }
 
@@ -91,17 +127,16 @@ type GroupSelector struct {
 	IPBlock *IPBlock `json:"ipBlock,omitempty"`
 }
 
-// IPBlock is a block of addresses without some parts of it.
+// IPBlock is a block of addresses without some parts of it. The API server does not check that they are CIDRs: agents do not
+// read them.
 type IPBlock struct {
 	// cidr is the block.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	CIDR CIDR `json:"cidr"`
 	// except are parts of cidr that are excluded.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10000
-	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	Except []CIDR `json:"except,omitempty"`
 }
 

@@ -77,7 +77,7 @@ type Peer struct {
 	DomainNames []DomainName `json:"domainNames,omitempty"`
 }
 
-// GroupReference names a group: the addresses in all PolicyEndpointSlices of one namespace that have this name in spec.group.
+// GroupReference names a group, whose addresses are in PolicyEndpointSlices of one namespace.
 type GroupReference struct {
 	// name of the group.
 	// +required

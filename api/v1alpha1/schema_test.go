@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -109,6 +111,16 @@ func block(i int) string   { return fmt.Sprintf("{cidr: 10.%d.%d.0/24}", i/256, 
 func name(i int) string    { return fmt.Sprintf("%s.n%d.example", strings.Repeat("a", 63), i) }
 func address(i int) string { return fmt.Sprintf("10.0.%d.%d/32", i/256, i%256) }
 
+// slice has addresses of two groups.
+func slice(classes, addresses string) string {
+	return `{groups: [{name: g}, {name: h}], addresses: [` + addresses + `], classes: [` + classes + `]}`
+}
+
+func part(i int) string { return fmt.Sprintf("{name: g-%d}", i) }
+
+// classOf is a class of one address that is in the first groups of a slice.
+func classOf(groups int) string { return `{count: 1, groups: ` + many(groups, strconv.Itoa) + `}` }
+
 func TestSchemaAccepts(t *testing.T) {
 	for name, c := range map[string]struct{ kind, spec string }{
 		"nothing allowed":       {"PolicyEndpoint", pe(`[]`)},
@@ -126,9 +138,14 @@ func TestSchemaAccepts(t *testing.T) {
 		"a cluster policy":      {"ClusterPolicyEndpoint", cpe("tier: Baseline, priority: 1000, enforcement: Audit", "egress", `[{action: Accept, peers: [{domainNames: [example.com]}]}, {action: Pass, peers: [{group: {name: g, shared: true}}]}, {action: Deny}]`)},
 		"named ports of pods":   {"ClusterPolicyEndpoint", cpe(admin, "ingress", `[{ports: [{name: http}]}]`)},
 		"many cluster rules":    {"ClusterPolicyEndpoint", cpe(admin, "egress", many(v1alpha1.MaxRules, func(i int) string { return fmt.Sprintf("{ports: [{port: %d}], peers: [%s]}", i+1, block(i)) }))},
-		"an empty slice":        {"PolicyEndpointSlice", `{group: g-1, index: 0, slices: 1, count: 0}`},
-		"a slice of both kinds": {"PolicyEndpointSlice", `{group: g-1, index: 3, count: 3, addresses: [10.0.0.1/32, "2001:db8::1/128", 192.168.0.0/16]}`},
-		"a full slice":          {"PolicyEndpointSlice", `{group: g-1, count: 1000, addresses: ` + many(v1alpha1.MaxAddressesPerSlice, address) + `}`},
+		"an empty group":        {"PolicyEndpointSlice", `{groups: [{name: g-1, slices: [s-1], selector: {podSelector: {}}}], count: 0}`},
+		"an empty part":         {"PolicyEndpointSlice", `{groups: [{name: g-1}]}`},
+		"an empty slice":        {"PolicyEndpointSlice", `{}`},
+		"a slice of both kinds": {"PolicyEndpointSlice", slice(`{groups: [0], count: 2}, {groups: [0, 1], count: 1}`, `10.0.0.1/32, "2001:db8::1/128", 192.168.0.0/16`)},
+		"a full slice": {"PolicyEndpointSlice", `{groups: ` + many(v1alpha1.MaxGroupsPerSlice, part) + `, addresses: ` + many(v1alpha1.MaxAddressesPerSlice, address) +
+			`, classes: ` + many(v1alpha1.MaxAddressesPerSlice, func(int) string { return classOf(v1alpha1.MaxGroupsOfClasses / v1alpha1.MaxAddressesPerSlice) }) + `}`},
+		"a class of all groups": {"PolicyEndpointSlice", `{groups: ` + many(v1alpha1.MaxGroupsPerSlice, part) + `, addresses: [10.0.0.1/32], classes: [` + classOf(v1alpha1.MaxGroupsPerSlice) + `]}`},
+		"a list of all slices":  {"PolicyEndpointSlice", `{groups: [{name: g, slices: ` + many(v1alpha1.MaxSlicesPerGroup, func(i int) string { return fmt.Sprintf("slice-%d", i) }) + `}]}`},
 	} {
 		if err := create(t, c.kind, c.spec); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -208,13 +225,21 @@ func TestSchemaRejects(t *testing.T) {
 		{"too many peers", "PolicyEndpoint", pe(`[{peers: ` + many(v1alpha1.MaxPeersPerRule+1, block) + `}]`), "spec.ingress[0].peers: Too many"},
 		{"too many excepts", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: ` + many(v1alpha1.MaxExceptsPerPeer+1, address) + `}]}]`), "spec.ingress[0].peers[0].except: Too many"},
 		{"too many ports", "PolicyEndpoint", pe(`[{ports: ` + many(v1alpha1.MaxPortsPerRule+1, func(i int) string { return fmt.Sprintf("{port: %d}", i+1) }) + `}]`), "spec.ingress[0].ports: Too many"},
-		{"no group", "PolicyEndpointSlice", `{count: 0}`, "spec.group: Required"},
-		{"a negative index", "PolicyEndpointSlice", `{group: g, index: -1, count: 0}`, "spec.index: Invalid value: -1"},
-		{"a count of slices in another than the head", "PolicyEndpointSlice", `{group: g, index: 1, slices: 2, count: 0}`, "spec: Invalid value: only the slice with index 0"},
-		{"a wrong count", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32]}`, "spec: Invalid value: count must be the number of addresses"},
-		{"a word for an address", "PolicyEndpointSlice", `{group: g, count: 2, addresses: [10.0.0.1/32, banana]}`, "spec.addresses: Invalid value: must be CIDRs in canonical form"},
-		{"an address with host bits", "PolicyEndpointSlice", `{group: g, count: 1, addresses: [10.0.0.1/24]}`, "spec.addresses: Invalid value: must be CIDRs in canonical form"},
-		{"too many addresses", "PolicyEndpointSlice", `{group: g, count: 1001, addresses: ` + many(v1alpha1.MaxAddressesPerSlice+1, address) + `}`, "spec.addresses: Too many"},
+		{"no group", "PolicyEndpointSlice", `{groups: [{}]}`, "spec.groups[0].name: Required"},
+		{"a group twice", "PolicyEndpointSlice", `{groups: [{name: g}, {name: h}, {name: g}]}`, "spec.groups[2]: Duplicate value"},
+		{"a list without a slice", "PolicyEndpointSlice", `{groups: [{name: g, slices: []}]}`, "spec.groups[0].slices: Invalid value: 0"},
+		{"a wrong count", "PolicyEndpointSlice", `{groups: [{name: g}], count: 2, addresses: [10.0.0.1/32], classes: [{groups: [0], count: 1}]}`, "spec: Invalid value: count must be the number of addresses"},
+		{"addresses without a class", "PolicyEndpointSlice", slice(`{groups: [0], count: 1}`, `10.0.0.1/32, 10.0.0.2/32`), "spec: Invalid value: the counts of the classes must add up"},
+		{"classes without addresses", "PolicyEndpointSlice", slice(`{groups: [0], count: 1}`, ``), "spec: Invalid value: the counts of the classes must add up"},
+		{"a class without addresses", "PolicyEndpointSlice", slice(`{groups: [0], count: 0}`, ``), "spec.classes[0].count: Invalid value: 0"},
+		{"a class without groups", "PolicyEndpointSlice", slice(`{groups: [], count: 1}`, `10.0.0.1/32`), "spec.classes[0].groups: Invalid value: 0"},
+		{"a negative index", "PolicyEndpointSlice", slice(`{groups: [-1], count: 1}`, `10.0.0.1/32`), "spec.classes[0].groups[0]: Invalid value: -1"},
+		{"a word for an address", "PolicyEndpointSlice", slice(`{groups: [0], count: 2}`, `10.0.0.1/32, banana`), "spec.addresses: Invalid value: must be CIDRs in canonical form"},
+		{"an address with host bits", "PolicyEndpointSlice", slice(`{groups: [0], count: 1}`, `10.0.0.1/24`), "spec.addresses: Invalid value: must be CIDRs in canonical form"},
+		{"too many addresses", "PolicyEndpointSlice", `{addresses: ` + many(v1alpha1.MaxAddressesPerSlice+1, address) + `}`, "spec.addresses: Too many"},
+		{"too many groups", "PolicyEndpointSlice", `{groups: ` + many(v1alpha1.MaxGroupsPerSlice+1, part) + `}`, "spec.groups: Too many"},
+		{"too many groups in classes", "PolicyEndpointSlice", slice(strings.Join(slices.Repeat([]string{classOf(v1alpha1.MaxGroupsPerSlice)}, 51), ","),
+			strings.Join(slices.Repeat([]string{"10.0.0.1/32"}, 51), ",")), "spec.classes: Invalid value: the classes have more than 50000 groups"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := create(t, c.kind, c.spec)
@@ -249,18 +274,5 @@ func TestSamplesPassTheSchema(t *testing.T) {
 		if err := api.Create(context.Background(), u, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
 			t.Error(file, err)
 		}
-	}
-}
-
-func TestSliceGroupAndIndexAreImmutable(t *testing.T) {
-	ctx := context.Background()
-	s := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "stays"}, Spec: v1alpha1.PolicyEndpointSliceSpec{Group: "g"}}
-	if err := api.Create(ctx, s); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = api.Delete(ctx, s) })
-	s.Spec.Group = "h"
-	if err := api.Update(ctx, s); err == nil || !strings.Contains(err.Error(), "spec: Invalid value: group and index are immutable") {
-		t.Errorf("another group: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,8 +19,8 @@ import (
 // writtenGroup is a group on the API server.
 type writtenGroup struct {
 	selector  groupSelector
-	slices    map[int32]bool
-	count     int32
+	listed    []string
+	slices    map[string]bool
 	addresses []netip.Addr
 }
 
@@ -49,20 +50,26 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 	groups := map[policy.GroupKey]*writtenGroup{}
 	for i := range list.Items {
 		pes := &list.Items[i]
-		key := policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
-		g := groups[key]
-		if g == nil {
-			s, err := parseGroupSelector(key.Namespace, pes.Spec.Selector)
-			if err != nil {
-				return nil, err
+		v := &view{}
+		v.Metadata.Namespace = pes.Namespace
+		v.Spec.Groups, v.Spec.Addresses, v.Spec.Classes = pes.Spec.Groups, pes.Spec.Addresses, pes.Spec.Classes
+		for key, part := range partsOf(v) {
+			g := groups[key]
+			if g == nil {
+				g = &writtenGroup{slices: map[string]bool{}}
+				groups[key] = g
 			}
-			g = &writtenGroup{selector: s, slices: map[int32]bool{}, count: 1}
-			groups[key] = g
-		}
-		g.slices[pes.Spec.Index] = true
-		g.count = max(g.count, pes.Spec.Slices)
-		for _, cidr := range pes.Spec.Addresses {
-			g.addresses = append(g.addresses, addressOf(cidr))
+			g.slices[pes.Name] = true
+			if part.slices != nil {
+				g.listed = append(g.listed, part.slices...)
+				var err error
+				if g.selector, err = parseGroupSelector(key.Namespace, part.selector); err != nil {
+					return nil, err
+				}
+			}
+			for _, cidr := range part.addresses {
+				g.addresses = append(g.addresses, addressOf(cidr))
+			}
 		}
 	}
 	byNamespace := map[int][]*pod{}
@@ -70,8 +77,9 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 		byNamespace[c.pods[i].namespace] = append(byNamespace[c.pods[i].namespace], &c.pods[i])
 	}
 	for key, g := range groups {
-		if len(g.slices) != int(g.count) {
-			return nil, fmt.Errorf("group %s has %d slices of %d", key, len(g.slices), g.count)
+		slices.Sort(g.listed)
+		if has := slices.Sorted(maps.Keys(g.slices)); !slices.Equal(has, g.listed) {
+			return nil, fmt.Errorf("group %s has the slices %v and lists %v", key, has, g.listed)
 		}
 		var want []netip.Addr
 		for ns := range c.namespaces {

@@ -162,7 +162,7 @@ func (r *resolved) expectTouched(group policy.GroupKey, before, after *pod) erro
 	if !ok {
 		return fmt.Errorf("group %s disappeared with a pod", group)
 	}
-	selector, err := parseGroupSelector(group.Namespace, s.Selector)
+	selector, err := parseGroupSelector(group.Namespace, s.Groups[0].Selector)
 	if err != nil {
 		return err
 	}

@@ -72,25 +72,47 @@ func (o *observer) seeSlice(old, now *view) {
 	case now == nil:
 		o.seen.slices--
 	}
-	either := now
-	if either == nil {
-		either = old
+	was, is := partsOf(old), partsOf(now)
+	for key, part := range is {
+		if o.groups[key] == nil {
+			o.groups[key] = &groupView{addresses: map[netip.Addr]int{}}
+		}
+		if part.selector != nil {
+			o.groups[key].selector, _ = parseGroupSelector(key.Namespace, part.selector) // expectRight finds a wrong one
+		}
+		see(&o.members, key, o.groups[key], addressOf, was[key].addresses, part.addresses)
 	}
-	key := policy.GroupKey{Namespace: either.Metadata.Namespace, Name: either.Spec.Group}
-	g := o.groups[key]
-	if g == nil {
-		g = &groupView{addresses: map[netip.Addr]int{}}
-		g.selector, _ = parseGroupSelector(key.Namespace, &either.Spec.Selector) // expectRight finds a wrong one
-		o.groups[key] = g
+	for key, part := range was {
+		if _, ok := is[key]; !ok {
+			see(&o.members, key, o.groups[key], addressOf, part.addresses, nil)
+		}
 	}
-	var was, is []v1alpha1.CIDR
-	if old != nil {
-		was = old.Spec.Addresses
+}
+
+// groupPart is what a slice has of a group.
+type groupPart struct {
+	slices    []string
+	selector  *v1alpha1.GroupSelector
+	addresses []v1alpha1.CIDR
+}
+
+func partsOf(v *view) map[policy.GroupKey]groupPart {
+	out := map[policy.GroupKey]groupPart{}
+	if v == nil {
+		return out
 	}
-	if now != nil {
-		is = now.Spec.Addresses
+	addresses := make([][]v1alpha1.CIDR, len(v.Spec.Groups))
+	rest := v.Spec.Addresses
+	for _, c := range v.Spec.Classes {
+		for _, g := range c.Groups {
+			addresses[g] = append(addresses[g], rest[:c.Count]...)
+		}
+		rest = rest[c.Count:]
 	}
-	see(&o.members, key, g, addressOf, was, is)
+	for i, g := range v.Spec.Groups {
+		out[policy.GroupKey{Namespace: v.Metadata.Namespace, Name: g.Name}] = groupPart{g.Slices, g.Selector, addresses[i]}
+	}
+	return out
 }
 
 func (o *observer) progress() progress {

@@ -238,7 +238,7 @@ func sizeOf(namespace, group string, spec any) int {
 		CreationTimestamp: metav1.Now(), Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController},
 	}
 	if group != "" {
-		o.Metadata.Labels[v1alpha1.LabelGroup] = group
+		o.Metadata.Labels["networking.kidoban.dev/group"] = group
 	}
 	data, err := json.Marshal(map[string]any{"type": "MODIFIED", "object": o})
 	if err != nil {
@@ -346,9 +346,9 @@ func (p *packed) count() int { return p.n }
 func (p *packed) take() []shapedObject {
 	var out []shapedObject
 	for o := range p.dirty {
-		var entries []v1alpha1.PolicyEndpointSliceSpec
+		var entries []packedEntry
 		for _, s := range o.slices {
-			e := v1alpha1.PolicyEndpointSliceSpec{Group: s.group.Name, Index: int32(s.index), Count: int32(len(s.addresses)), Addresses: cidrs(s.addresses)}
+			e := packedEntry{Group: s.group.Name, Index: int32(s.index), Count: int32(len(s.addresses)), Addresses: cidrs(s.addresses)}
 			if s.index == 0 {
 				e.Slices, e.Selector = int32(len(p.groups[s.group])), typicalSelector
 			}
@@ -358,6 +358,16 @@ func (p *packed) take() []shapedObject {
 	}
 	clear(p.dirty)
 	return out
+}
+
+// packedEntry is one slice of a group as it was before slices by class.
+type packedEntry struct {
+	Group     string                  `json:"group"`
+	Index     int32                   `json:"index"`
+	Slices    int32                   `json:"slices,omitempty"`
+	Selector  *v1alpha1.GroupSelector `json:"selector,omitempty"`
+	Addresses []v1alpha1.CIDR         `json:"addresses,omitempty"`
+	Count     int32                   `json:"count"`
 }
 
 // typicalSelector stands for those of groups, which a shape's bytes must hold.

@@ -20,9 +20,9 @@ type view struct {
 		Generation      int64
 	}
 	Spec struct { // of a slice
-		Group     string
-		Selector  v1alpha1.GroupSelector
+		Groups    []v1alpha1.GroupPart
 		Addresses []v1alpha1.CIDR
+		Classes   []v1alpha1.AddressClass
 	}
 	Status struct { // of a PolicyEndpoint
 		ObservedGeneration int64

@@ -133,7 +133,7 @@ func (a *agent) isFollowed(ns string) bool {
 
 func sliceObject(key resolver.SliceKey, spec v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSlice {
 	return &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: fmt.Sprint(key.Group.Name, "-", key.Index)}, Spec: spec,
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: resolver.SliceName(key.Group.Name, key.Index)}, Spec: spec,
 	}
 }
 
@@ -179,7 +179,7 @@ func (a *agent) take(d delivery) error {
 		}
 		return a.received.setEndpoint(d.endpoint)
 	case d.slice != nil && d.deleted:
-		a.node.DeleteSlice(began, node.GroupOf(d.slice), d.slice.Name)
+		a.node.DeleteSlice(began, types.NamespacedName{Namespace: d.slice.Namespace, Name: d.slice.Name})
 		a.received.deleteSlice(d.slice)
 	case d.slice != nil:
 		if err := a.node.SetSlice(began, d.slice); err != nil {

@@ -3,6 +3,7 @@ package oracle
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -62,8 +63,8 @@ type engineJudge struct {
 func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	j := &engineJudge{policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
 	for key, s := range k.slices {
-		if head, ok := k.slices[resolver.SliceKey{Group: key.Group}]; !ok || key.Index >= head.Slices || len(s.Addresses) > sliceSize {
-			return nil, fmt.Errorf("slice %d with %d addresses is one of %d", key.Index, len(s.Addresses), head.Slices)
+		if head, ok := k.slices[resolver.SliceKey{Group: key.Group}]; !ok || !slices.Contains(head.Groups[0].Slices, resolver.SliceName(key.Group.Name, key.Index)) || len(s.Addresses) > sliceSize {
+			return nil, fmt.Errorf("slice %d with %d addresses is not in the list of %s, or is too large", key.Index, len(s.Addresses), key.Group)
 		}
 		if j.members[key.Group] == nil {
 			j.members[key.Group] = map[netip.Prefix]bool{}

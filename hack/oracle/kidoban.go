@@ -129,13 +129,16 @@ func (k *kidoban) start() {
 	}
 	existing := resolver.Existing{
 		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{},
+		Slices:    map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{},
 	}
 	for name, pe := range k.endpoints {
 		existing.Endpoints[name] = &pe.Spec
 	}
 	for key, s := range k.slices {
-		existing.Slices[key.Group] = append(existing.Slices[key.Group], s)
+		if existing.Slices[key.Group] == nil {
+			existing.Slices[key.Group] = map[int32]v1alpha1.PolicyEndpointSliceSpec{}
+		}
+		existing.Slices[key.Group][key.Index] = s
 	}
 	k.write(k.resolver.Start(existing))
 	for name := range k.endpoints { // sweep what nothing stands for any more

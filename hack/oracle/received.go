@@ -1,7 +1,7 @@
 package oracle
 
 import (
-	"math"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -24,22 +24,31 @@ type received struct {
 	standIns  map[types.NamespacedName]*corev1.Pod
 	sandboxes map[types.NamespacedName][]netip.Addr
 	policies  map[types.NamespacedName]*receivedPolicy
+	slices    map[types.NamespacedName]receivedSlice
 	groups    map[policy.GroupKey]*receivedGroup
 }
 
 type receivedPolicy struct{ active, waiting *v1alpha1.PolicyEndpoint }
 
+// receivedSlice is what a slice has of each group.
+type receivedSlice map[string]receivedPart
+
+type receivedPart struct {
+	slices  []string // the list of the group's slices
+	members []netip.Prefix
+}
+
+// receivedGroup is what is in force of a group: the addresses by the slice that they come from.
 type receivedGroup struct {
-	slices   map[string]v1alpha1.PolicyEndpointSliceSpec
 	complete bool // once
-	members  map[netip.Prefix]bool
+	inForce  map[string][]netip.Prefix
 }
 
 func newReceived() *received {
 	return &received{
 		synced: map[string]bool{}, pods: map[types.NamespacedName]*corev1.Pod{}, standIns: map[types.NamespacedName]*corev1.Pod{},
 		sandboxes: map[types.NamespacedName][]netip.Addr{}, policies: map[types.NamespacedName]*receivedPolicy{},
-		groups: map[policy.GroupKey]*receivedGroup{},
+		slices: map[types.NamespacedName]receivedSlice{}, groups: map[policy.GroupKey]*receivedGroup{},
 	}
 }
 
@@ -110,23 +119,44 @@ func (r *received) deleteEndpoint(pe *v1alpha1.PolicyEndpoint) {
 }
 
 func (r *received) setSlice(s *v1alpha1.PolicyEndpointSlice) error {
-	if _, err := prefixes(s.Spec.Addresses); err != nil {
+	slice, err := readSlice(&s.Spec)
+	if err != nil {
 		return err
 	}
-	key := policy.GroupKey{Namespace: s.Namespace, Name: s.Spec.Group}
-	if r.groups[key] == nil {
-		r.groups[key] = &receivedGroup{slices: map[string]v1alpha1.PolicyEndpointSliceSpec{}, members: map[netip.Prefix]bool{}}
-	}
-	r.groups[key].slices[s.Name] = s.Spec
+	r.slices[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slice
 	r.updateGroups()
 	return nil
 }
 
 func (r *received) deleteSlice(s *v1alpha1.PolicyEndpointSlice) {
-	if g := r.groups[policy.GroupKey{Namespace: s.Namespace, Name: s.Spec.Group}]; g != nil {
-		delete(g.slices, s.Name)
-	}
+	delete(r.slices, types.NamespacedName{Namespace: s.Namespace, Name: s.Name})
 	r.updateGroups()
+}
+
+// readSlice looks up the class of each address.
+func readSlice(spec *v1alpha1.PolicyEndpointSliceSpec) (receivedSlice, error) {
+	addrs, err := prefixes(spec.Addresses)
+	if err != nil {
+		return nil, err
+	}
+	var classOf [][]int32
+	for _, c := range spec.Classes {
+		classOf = append(classOf, slices.Repeat([][]int32{c.Groups}, int(c.Count))...)
+	}
+	if len(classOf) != len(addrs) {
+		return nil, fmt.Errorf("%d addresses in classes of %d", len(addrs), len(classOf))
+	}
+	out := receivedSlice{}
+	for i, g := range spec.Groups {
+		part := receivedPart{slices: g.Slices}
+		for j, a := range addrs {
+			if slices.Contains(classOf[j], int32(i)) {
+				part.members = append(part.members, a)
+			}
+		}
+		out[g.Name] = part
+	}
+	return out, nil
 }
 
 func (r *received) late() {
@@ -140,14 +170,26 @@ func (r *received) late() {
 
 // updateGroups applies the rules for groups and policies until nothing changes any more.
 func (r *received) updateGroups() {
+	for name, slice := range r.slices {
+		for group := range slice {
+			if key := (policy.GroupKey{Namespace: name.Namespace, Name: group}); r.groups[key] == nil {
+				r.groups[key] = &receivedGroup{inForce: map[string][]netip.Prefix{}}
+			}
+		}
+	}
 	for key, g := range r.groups {
-		count, all := g.count()
-		switch {
+		parts := r.parts(key)
+		switch listed, all := complete(parts); {
 		case all:
 			g.complete = true
-			g.take(count)
+			clear(g.inForce)
+			for _, name := range listed {
+				g.inForce[name] = parts[name].members
+			}
 		case !g.complete && r.uses(key):
-			g.take(math.MaxInt)
+			for name, part := range parts {
+				g.inForce[name] = part.members
+			}
 		}
 	}
 	for _, p := range r.policies {
@@ -155,41 +197,31 @@ func (r *received) updateGroups() {
 			p.active, p.waiting = p.waiting, nil
 		}
 	}
-	for key, g := range r.groups {
-		if len(g.slices) == 0 && !r.uses(key) {
+	for key := range r.groups {
+		if len(r.parts(key)) == 0 && !r.uses(key) {
 			delete(r.groups, key)
 		}
 	}
 }
 
-// take makes the slices below an index the group's content.
-func (g *receivedGroup) take(count int) {
-	clear(g.members)
-	for _, s := range g.slices {
-		if int(s.Index) < count {
-			addrs, _ := prefixes(s.Addresses) // setSlice has parsed them before
-			for _, a := range addrs {
-				g.members[a] = true
-			}
+// parts are what has arrived of a group, by the slice's name.
+func (r *received) parts(key policy.GroupKey) map[string]receivedPart {
+	out := map[string]receivedPart{}
+	for name, slice := range r.slices {
+		if part, ok := slice[key.Name]; ok && name.Namespace == key.Namespace {
+			out[name.Name] = part
 		}
 	}
+	return out
 }
 
-func (g *receivedGroup) count() (int, bool) {
-	indexes := map[int32]bool{}
-	count := int32(0)
-	for _, s := range g.slices {
-		indexes[s.Index] = true
-		if s.Index == 0 {
-			count = max(1, s.Slices)
-		}
+// complete returns the slices that the parts list, and whether there are any and all of them are among the parts.
+func complete(parts map[string]receivedPart) (listed []string, all bool) {
+	for _, part := range parts {
+		listed = append(listed, part.slices...)
 	}
-	for i := range count {
-		if !indexes[i] {
-			return 0, false
-		}
-	}
-	return int(count), count > 0
+	missing := func(name string) bool { _, here := parts[name]; return !here }
+	return listed, len(listed) > 0 && !slices.ContainsFunc(listed, missing)
 }
 
 func groupsOf(pe *v1alpha1.PolicyEndpoint) (out []policy.GroupKey) {
@@ -225,7 +257,15 @@ func (r *received) uses(key policy.GroupKey) bool {
 // Contains makes it a policy.Groups.
 func (r *received) Contains(key policy.GroupKey, a netip.Addr) bool {
 	g := r.groups[key]
-	return g != nil && g.members[netip.PrefixFrom(a, a.BitLen())]
+	if g == nil {
+		return false
+	}
+	for _, members := range g.inForce {
+		if slices.Contains(members, netip.PrefixFrom(a, a.BitLen())) {
+			return true
+		}
+	}
+	return false
 }
 
 // addressesOf are those of a pod's status and of its sandbox.
@@ -245,8 +285,10 @@ func (r *received) addresses() []netip.Addr {
 		}
 	}
 	for _, g := range r.groups {
-		for p := range g.members {
-			seen[p.Addr()] = true
+		for _, members := range g.inForce {
+			for _, p := range members {
+				seen[p.Addr()] = true
+			}
 		}
 	}
 	out := make([]netip.Addr, 0, len(seen))

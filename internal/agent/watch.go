@@ -119,7 +119,8 @@ func (a *Agent) onSlice(ctx context.Context, _, obj any) {
 
 func (a *Agent) onSliceGone(ctx context.Context, obj any) {
 	pes := last[*v1alpha1.PolicyEndpointSlice](obj)
-	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeleteSlice(now, node.GroupOf(pes), pes.Name) })
+	key := types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeleteSlice(now, key) })
 }
 
 // reject logs an object that cannot be read. Its previous version stays in force.

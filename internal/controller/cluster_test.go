@@ -160,25 +160,24 @@ func (c *cluster) endpointOf(np *networkingv1.NetworkPolicy) (*v1alpha1.PolicyEn
 // addresses returns the addresses of a group, which must be complete; sorted, each once.
 func (c *cluster) addresses(namespace, group string) (string, error) {
 	var list v1alpha1.PolicyEndpointSliceList
-	if err := c.List(context.Background(), &list, client.InNamespace(namespace), client.MatchingLabels{v1alpha1.LabelGroup: group}); err != nil {
+	if err := c.List(context.Background(), &list, client.InNamespace(namespace)); err != nil {
 		return "", err
 	}
-	var all []string
-	count, indexes := 0, 0
-	for _, s := range list.Items {
-		if s.Spec.Index == 0 {
-			count = int(s.Spec.Slices)
+	byName := map[string]*v1alpha1.PolicyEndpointSlice{}
+	for i := range list.Items {
+		pes := &list.Items[i]
+		if len(pes.Spec.Addresses) > maxAddresses {
+			return "", fmt.Errorf("%s has %d addresses", pes.Name, len(pes.Spec.Addresses))
 		}
-		indexes += 1 << s.Spec.Index
-		if len(s.Spec.Addresses) > maxAddresses {
-			return "", fmt.Errorf("%s holds %d addresses", s.Name, len(s.Spec.Addresses))
-		}
-		for _, a := range s.Spec.Addresses {
-			all = append(all, strings.TrimSuffix(strings.TrimSuffix(string(a), "/32"), "/128"))
-		}
+		byName[pes.Namespace+"/"+pes.Name] = pes
 	}
-	if count == 0 || indexes != 1<<count-1 {
-		return "", fmt.Errorf("group %s/%s: %d slices, the first one counts %d", namespace, group, len(list.Items), count)
+	members, complete := membersOf(byName, policy.GroupKey{Namespace: namespace, Name: group})
+	if !complete {
+		return "", fmt.Errorf("group %s/%s is not complete in %d slices", namespace, group, len(list.Items))
+	}
+	var all []string
+	for _, a := range members {
+		all = append(all, strings.TrimSuffix(strings.TrimSuffix(a, "/32"), "/128"))
 	}
 	slices.Sort(all)
 	if len(slices.Compact(slices.Clone(all))) != len(all) {
@@ -279,4 +278,48 @@ func startController(t *testing.T, leaderElect bool, change ...func(*ctrl.Option
 	}
 	t.Cleanup(stop)
 	return stop
+}
+
+// membersOf returns the addresses that the listed slices have of a group, as they come, and whether the group is complete.
+func membersOf(byName map[string]*v1alpha1.PolicyEndpointSlice, key policy.GroupKey) (members []string, complete bool) {
+	parts := map[string]policy.GroupPart{}
+	listed := map[string]bool{}
+	for _, pes := range byName {
+		all, err := policy.FromSlice(&pes.Spec)
+		if err != nil || pes.Namespace != key.Namespace {
+			continue
+		}
+		for _, part := range all {
+			if part.Group == key.Name {
+				parts[pes.Name] = part
+				for _, name := range part.Slices {
+					listed[name] = true
+				}
+			}
+		}
+	}
+	complete = len(listed) > 0
+	for name := range listed {
+		part, ok := parts[name]
+		complete = complete && ok
+		for _, class := range part.Members {
+			for _, a := range class {
+				members = append(members, a.String())
+			}
+		}
+	}
+	return members, complete
+}
+
+// oneGroup is the spec of a slice that lists itself and has these addresses of one group.
+func oneGroup(name, group string, addresses ...v1alpha1.CIDR) v1alpha1.PolicyEndpointSliceSpec {
+	spec := v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: group, Slices: []string{name}}}}
+	setAddresses(&spec, addresses...)
+	return spec
+}
+
+// setAddresses replaces the addresses of a slice of one group.
+func setAddresses(spec *v1alpha1.PolicyEndpointSliceSpec, addresses ...v1alpha1.CIDR) {
+	spec.Addresses, spec.Count = addresses, int32(len(addresses))
+	spec.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: spec.Count}}
 }

@@ -212,13 +212,16 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	}
 	existing := resolver.Existing{
 		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{},
+		Slices:    map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{},
 	}
 	for i := range parts.Items {
 		pes := &parts.Items[i]
 		c.compare(c.queue, pes)
 		if key, ok := plan.KeyOf(pes); ok {
-			existing.Slices[key.Group] = append(existing.Slices[key.Group], pes.Spec)
+			if existing.Slices[key.Group] == nil {
+				existing.Slices[key.Group] = map[int32]v1alpha1.PolicyEndpointSliceSpec{}
+			}
+			existing.Slices[key.Group][key.Index] = pes.Spec
 		}
 	}
 	for i := range endpoints.Items {

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 var ctx = context.Background()
@@ -138,7 +138,7 @@ func TestSlicesFollowPodsLabelsAndNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	var head v1alpha1.PolicyEndpointSlice
-	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}, &head); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: resolver.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}, &head); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(head.ManagedFields); n > 0 {
@@ -160,8 +160,8 @@ func TestEditsByOtherClientsAreReverted(t *testing.T) {
 		},
 	}
 	foreignSlice := &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "by-hand", Labels: map[string]string{v1alpha1.LabelGroup: "by-hand"}},
-		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: "by-hand", Addresses: []v1alpha1.CIDR{"10.9.0.0/16"}, Count: 1},
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "by-hand"},
+		Spec:       oneGroup("by-hand", "by-hand", "10.9.0.0/16"),
 	}
 	c.create(foreign)
 	c.create(foreignSlice)
@@ -170,7 +170,7 @@ func TestEditsByOtherClientsAreReverted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
+	slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: resolver.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
 	if err := c.Get(ctx, client.ObjectKeyFromObject(slice), slice); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestEditsByOtherClientsAreReverted(t *testing.T) {
 	edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Labels = nil })
 	check("labels taken off the PolicyEndpoint")
 	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
-		s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{"0.0.0.0/0"}, 1
+		setAddresses(&s.Spec, "0.0.0.0/0")
 	})
 	check("an address smuggled in")
 	edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) { s.Labels = map[string]string{"mine": "now"} })
@@ -218,7 +218,7 @@ func TestEditsByOtherClientsAreReverted(t *testing.T) {
 	failed := reconcileErrors(t)
 	for i := range 50 { // another client writes as fast as the controller
 		edit(c, slice, func(s *v1alpha1.PolicyEndpointSlice) {
-			s.Spec.Addresses, s.Spec.Count = []v1alpha1.CIDR{v1alpha1.CIDR(fmt.Sprintf("10.3.9.%d/32", i))}, 1
+			setAddresses(&s.Spec, v1alpha1.CIDR(fmt.Sprintf("10.3.9.%d/32", i)))
 		})
 		edit(c, pe, func(pe *v1alpha1.PolicyEndpoint) { pe.Spec.Ingress = nil })
 	}
@@ -241,7 +241,7 @@ func TestEditsByOtherClientsAreReverted(t *testing.T) {
 
 	stray := &v1alpha1.PolicyEndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "stray", Labels: wantSlice.Labels},
-		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: slice.Spec.Group, Addresses: []v1alpha1.CIDR{"0.0.0.0/0"}, Count: 1},
+		Spec:       oneGroup("stray", slice.Spec.Groups[0].Name, "0.0.0.0/0"),
 	}
 	c.create(stray)
 	eventually(t, func() error {

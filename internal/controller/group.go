@@ -11,6 +11,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 // writeGroup writes a group's dirty slices, one writer of a group at a time.
@@ -43,8 +44,8 @@ func (c *Controller) writeBatch(ctx context.Context, batch *plan.Batch) error {
 		switch found, err := c.get(ctx, sliceKey(batch.Group, 0), &first); {
 		case err != nil:
 			return err
-		case found:
-			counted = max(1, first.Spec.Slices)
+		case found && len(first.Spec.Groups) > 0:
+			counted = int32(len(first.Spec.Groups[0].Slices))
 		default:
 			counted = 0
 		}
@@ -81,7 +82,7 @@ func (c *Controller) writeSlice(ctx context.Context, name types.NamespacedName, 
 }
 
 func sliceKey(group policy.GroupKey, index int32) types.NamespacedName {
-	return types.NamespacedName{Namespace: group.Namespace, Name: plan.SliceName(group.Name, index)}
+	return types.NamespacedName{Namespace: group.Namespace, Name: resolver.SliceName(group.Name, index)}
 }
 
 // groupLocks are one mutex for each group that is being written. A goroutine holds at most one of them, and

@@ -31,12 +31,12 @@ func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 	batch := c.groups.Take(key.Group, r, time.Time{})
 	c.groups.Written(&batch)
 
-	ours := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: plan.SliceName(key.Group.Name, 0)}}
+	ours := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: resolver.SliceName(key.Group.Name, 0)}}
 	if _, err := plan.SetSlice(ours, &spec); err != nil {
 		t.Fatal(err)
 	}
 	other := ours.DeepCopy()
-	other.UID, other.Spec.Group = "2", "by-hand"
+	other.UID, other.Spec = "2", oneGroup(other.Name, "by-hand")
 	c.slices().Update(t.Context(), event.TypedUpdateEvent[*v1alpha1.PolicyEndpointSlice]{ObjectOld: ours, ObjectNew: other}, q)
 
 	if c.groups.Present(key.Group) {
@@ -56,7 +56,7 @@ func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 	// the same slice, edited, leaves its group complete
 	c.groups.Written(&batch)
 	edited := ours.DeepCopy()
-	edited.Spec.Addresses = []v1alpha1.CIDR{"10.0.0.1/32"}
+	setAddresses(&edited.Spec, "10.0.0.1/32")
 	c.slices().Update(t.Context(), event.TypedUpdateEvent[*v1alpha1.PolicyEndpointSlice]{ObjectOld: ours, ObjectNew: edited}, q)
 	if !c.groups.Present(key.Group) || q.Len() != 1 {
 		t.Errorf("after an edit its group is complete: %t; %d requests", c.groups.Present(key.Group), q.Len())

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 func TestARestartWritesNothing(t *testing.T) {
@@ -114,7 +114,6 @@ func TestTheVersionInForceSurvivesARestart(t *testing.T) {
 	c.expectPeers(c.policy("shop", "db", fromWeb), "Ingress", "10.12.0.2 10.12.0.3")
 }
 
-// The API server does not accept another group or index in a slice.
 func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
 	c := newCluster(t, "shop")
 	stop := startController(t, false)
@@ -127,10 +126,10 @@ func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, labels := range []map[string]string{nil, {v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}} {
-		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: plan.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
+		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: resolver.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
 		c.delete(slice.DeepCopy())
 		slice.Labels = labels
-		slice.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "another", Addresses: []v1alpha1.CIDR{"0.0.0.0/0"}, Count: 1}
+		slice.Spec = oneGroup(slice.Name, "another", "0.0.0.0/0")
 		c.create(slice)
 		stop := startController(t, false)
 		c.expectPeers(np, "Ingress", "10.13.0.1")
@@ -140,12 +139,12 @@ func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
 
 func TestUnwantedObjectsAreDeletedAtStart(t *testing.T) {
 	c := newCluster(t, "shop")
-	ours := map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: "g-0123456789abcdef"}
-	spec := func(i int32) v1alpha1.PolicyEndpointSliceSpec {
-		return v1alpha1.PolicyEndpointSliceSpec{Group: "g-0123456789abcdef", Index: i, Addresses: []v1alpha1.CIDR{"10.7.0.1/32"}, Count: 1}
+	ours := map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}
+	spec := func(name string) v1alpha1.PolicyEndpointSliceSpec {
+		return oneGroup(name, "g-0123456789abcdef", "10.7.0.1/32")
 	}
-	for i, name := range []string{"g-0123456789abcdef-0", "g-0123456789abcdef-1", "odd"} {
-		c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: name, Labels: ours}, Spec: spec(int32(i))})
+	for _, name := range []string{"g-0123456789abcdef-0", "g-0123456789abcdef-1", "odd"} {
+		c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: name, Labels: ours}, Spec: spec(name)})
 	}
 	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "left", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{
 		PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "gone", UID: "gone"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
@@ -154,7 +153,7 @@ func TestUnwantedObjectsAreDeletedAtStart(t *testing.T) {
 	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "denied", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{
 		PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "gone", UID: "gone"}, PolicyTypes: []v1alpha1.PolicyType{"Ingress"},
 	}})
-	c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "theirs"}, Spec: spec(0)})
+	c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "theirs"}, Spec: spec("theirs")})
 	startController(t, false)
 	c.expectGone(&v1alpha1.PolicyEndpointList{}, c.ns("shop"))
 	eventually(t, func() error {

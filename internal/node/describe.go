@@ -107,7 +107,7 @@ func (n *Node) describePolicy(key types.NamespacedName, e *endpoint) agentapi.Po
 		out.Newest = agentapi.Version{UID: string(ref.UID), Generation: ref.Generation}
 		out.State = agentapi.StatePending
 		for _, g := range n.groupsOf(pe) {
-			if n.groups[g] == nil || !n.groups[g].complete {
+			if n.groups[g] == nil || !n.groups[g].completed {
 				out.WaitingFor = append(out.WaitingFor, g.String())
 			}
 		}

@@ -1,9 +1,8 @@
 package node
 
 import (
-	"fmt"
-	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -12,126 +11,127 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// group is the slices of a group that are here, and the members that the compiler has.
+// group is the parts of a group that are here, and those that the compiler has; both by the slice's name.
 type group struct {
-	slices   map[string]slice          // by object name
-	compiled map[string][]netip.Prefix // by object name
-	complete bool                      // all its slices have been here at one time
-}
-
-type slice struct {
-	index, slices int
-	members       []netip.Prefix
+	parts     map[string]*policy.GroupPart
+	compiled  map[string]*policy.GroupPart
+	complete  bool // all slices that are listed are here
+	completed bool // it has been complete at one time
 }
 
 // SetSlice takes in a slice. On an error its previous version stays in force.
 func (n *Node) SetSlice(now time.Time, pes *v1alpha1.PolicyEndpointSlice) error {
 	n.begin(now)
-	parsed := slice{index: int(pes.Spec.Index), slices: max(1, int(pes.Spec.Slices))}
-	for i, a := range pes.Spec.Addresses {
-		p, err := policy.ParseCIDR(a)
-		if err != nil {
-			return fmt.Errorf("spec.addresses[%d]: %w", i, err)
-		}
-		parsed.members = append(parsed.members, p)
+	parts, err := policy.FromSlice(&pes.Spec)
+	if err != nil {
+		return err
 	}
-	key := GroupOf(pes)
-	g := n.groups[key]
-	if g == nil {
-		g = &group{slices: map[string]slice{}, compiled: map[string][]netip.Prefix{}}
-		n.groups[key] = g
-	}
-	g.slices[pes.Name] = parsed
-	n.updateGroup(key, g)
-	object := types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}
-	before, ok := n.sliceGroup[object]
-	n.sliceGroup[object] = key
-	if ok && before != key { // deleted and created again while the watch was down
-		n.dropSlice(before, pes.Name)
-	}
+	n.setParts(types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}, parts)
 	return nil
 }
 
-// GroupOf is the group that a slice is part of.
-func GroupOf(pes *v1alpha1.PolicyEndpointSlice) policy.GroupKey {
-	return policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}
-}
-
-// DeleteSlice takes in that a slice of a group is gone. Its addresses stay in force until the group is complete without it, or has no slice
-// left and no policy.
-func (n *Node) DeleteSlice(now time.Time, key policy.GroupKey, name string) {
+// DeleteSlice takes in that a slice is gone. Its addresses stay in force until their group is complete without it, or has no slice left and no
+// policy.
+func (n *Node) DeleteSlice(now time.Time, slice types.NamespacedName) {
 	n.begin(now)
-	object := types.NamespacedName{Namespace: key.Namespace, Name: name}
-	if known, ok := n.sliceGroup[object]; ok {
-		key = known // the last version of the object may be of another group, and unreadable
-		delete(n.sliceGroup, object)
-	}
-	n.dropSlice(key, name)
+	n.setParts(slice, nil)
 }
 
-// dropSlice removes a slice from a group.
-func (n *Node) dropSlice(key policy.GroupKey, name string) {
+// setParts replaces what a slice has of its groups.
+func (n *Node) setParts(slice types.NamespacedName, parts []policy.GroupPart) {
+	before := n.slices[slice]
+	if n.slices[slice] = parts; len(parts) == 0 {
+		delete(n.slices, slice)
+	}
+	for i := range parts {
+		n.setPart(policy.GroupKey{Namespace: slice.Namespace, Name: parts[i].Group}, slice.Name, &parts[i])
+	}
+	for i := range before {
+		key := policy.GroupKey{Namespace: slice.Namespace, Name: before[i].Group}
+		if g := n.groups[key]; g.parts[slice.Name] == &before[i] { // the slice has no other part of the group now
+			delete(g.parts, slice.Name)
+			n.updateGroup(key, g)
+			n.dropUnused(key)
+		}
+	}
+}
+
+// setPart replaces the part of a group that a slice has.
+func (n *Node) setPart(key policy.GroupKey, slice string, part *policy.GroupPart) {
 	g := n.groups[key]
 	if g == nil {
+		g = &group{parts: map[string]*policy.GroupPart{}, compiled: map[string]*policy.GroupPart{}}
+		n.groups[key] = g
+	}
+	before := g.parts[slice]
+	g.parts[slice] = part
+	if g.complete && before != nil && g.compiled[slice] == before && slices.Equal(before.Slices, part.Slices) {
+		n.compilePart(key, g, slice, part) // the group stays complete, and all other parts are as they were
 		return
 	}
-	delete(g.slices, name)
 	n.updateGroup(key, g)
-	n.dropUnused(key)
 }
 
 // updateGroup gives the compiler a group's members if the group is complete, or if a policy that could not wait for that uses it.
 func (n *Node) updateGroup(key policy.GroupKey, g *group) {
-	count, ok := g.count()
-	if !ok {
-		if g.complete || n.groupUsers[key] == 0 {
-			return
-		}
-		count = math.MaxInt
+	var listed map[string]bool
+	listed, g.complete = g.listed()
+	if !g.complete && (g.completed || n.groupUsers[key] == 0) {
+		return
 	}
-	for name, members := range g.compiled {
-		if sl, here := g.slices[name]; ok && (!here || sl.index >= count) {
-			n.compiler.UpdateGroup(key, nil, members)
+	for name, part := range g.parts {
+		if !g.complete || listed[name] {
+			n.compilePart(key, g, name, part)
+		}
+	}
+	for name, part := range g.compiled {
+		if g.complete && !listed[name] {
+			n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
 			delete(g.compiled, name)
 		}
 	}
-	for name, sl := range g.slices {
-		if sl.index >= count {
-			continue
-		}
-		add, remove := difference(g.compiled[name], sl.members)
-		n.compiler.UpdateGroup(key, add, remove)
-		g.compiled[name] = sl.members
-	}
-	if ok && !g.complete {
-		g.complete = true
+	if g.complete && !g.completed {
+		g.completed = true
 		n.groupCompleted(key)
 	}
 }
 
-// count is the number of slices of the group; false while some of them are missing.
-func (g *group) count() (int, bool) {
-	count := 0
-	indexes := map[int]bool{}
-	for _, sl := range g.slices {
-		indexes[sl.index] = true
-		if sl.index == 0 {
-			count = max(count, sl.slices)
+// compilePart gives the compiler a part in place of the one that it has of the same slice.
+func (n *Node) compilePart(key policy.GroupKey, g *group, slice string, part *policy.GroupPart) {
+	before := g.compiled[slice]
+	if before == part {
+		return
+	}
+	g.compiled[slice] = part
+	var old [][]netip.Prefix
+	if before != nil {
+		old = before.Members
+	}
+	add, remove := difference(old, part.Members)
+	n.compiler.UpdateGroup(key, add, remove)
+}
+
+// listed are the slices of the group by the lists that are here; complete, if there is a list and all its slices are here.
+func (g *group) listed() (listed map[string]bool, complete bool) {
+	listed = map[string]bool{}
+	for _, part := range g.parts {
+		for _, name := range part.Slices {
+			if g.parts[name] == nil {
+				return nil, false
+			}
+			listed[name] = true
 		}
 	}
-	for i := range count {
-		if !indexes[i] {
-			return 0, false
-		}
-	}
-	return count, count > 0
+	return listed, len(listed) > 0
 }
 
 // members is the number of addresses that the compiler has of the group.
 func (g *group) members() int {
 	count := 0
-	for _, m := range g.compiled {
-		count += len(m)
+	for _, part := range g.compiled {
+		for _, class := range part.Members {
+			count += len(class)
+		}
 	}
 	return count
 }
@@ -139,11 +139,11 @@ func (g *group) members() int {
 // dropUnused forgets a group that has no slice and that no version in force refers to.
 func (n *Node) dropUnused(key policy.GroupKey) {
 	g := n.groups[key]
-	if g == nil || len(g.slices) > 0 || n.groupUsers[key] > 0 {
+	if g == nil || len(g.parts) > 0 || n.groupUsers[key] > 0 {
 		return
 	}
-	for _, members := range g.compiled {
-		n.compiler.UpdateGroup(key, nil, members)
+	for _, part := range g.compiled {
+		n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
 	}
 	delete(n.groups, key)
 }
@@ -157,16 +157,21 @@ func (n *Node) groupCompleted(group policy.GroupKey) {
 	}
 }
 
-func difference(old, now []netip.Prefix) (add, remove []netip.Prefix) {
-	left := make(map[netip.Prefix]int, len(old))
-	for _, p := range old {
-		left[p]++
+// difference returns which addresses come and go with the members of a part.
+func difference(old, now [][]netip.Prefix) (add, remove []netip.Prefix) {
+	left := map[netip.Prefix]int{}
+	for _, class := range old {
+		for _, p := range class {
+			left[p]++
+		}
 	}
-	for _, p := range now {
-		if left[p] > 0 {
-			left[p]--
-		} else {
-			add = append(add, p)
+	for _, class := range now {
+		for _, p := range class {
+			if left[p] > 0 {
+				left[p]--
+			} else {
+				add = append(add, p)
+			}
 		}
 	}
 	for p, n := range left {

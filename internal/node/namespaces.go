@@ -88,10 +88,10 @@ func (n *Node) ForgetNamespace(now time.Time, name string) {
 	for key := range n.byNamespace[name] {
 		n.deletePolicyEndpoint(key)
 	}
-	maps.DeleteFunc(n.sliceGroup, func(slice types.NamespacedName, _ policy.GroupKey) bool { return slice.Namespace == name })
+	maps.DeleteFunc(n.slices, func(slice types.NamespacedName, _ []policy.GroupPart) bool { return slice.Namespace == name })
 	for key, g := range n.groups {
 		if key.Namespace == name {
-			clear(g.slices)
+			clear(g.parts)
 			n.dropUnused(key)
 		}
 	}

@@ -45,8 +45,8 @@ type Node struct {
 	waiting     map[types.NamespacedName]struct{} // policies with a version that waits for its groups
 
 	groups     map[policy.GroupKey]*group
-	sliceGroup map[types.NamespacedName]policy.GroupKey // the group of each slice, by the slice's name
-	groupUsers map[policy.GroupKey]int                  // references from versions that are in force
+	slices     map[types.NamespacedName][]policy.GroupPart // by the slice's name
+	groupUsers map[policy.GroupKey]int                     // references from versions that are in force
 }
 
 // Revision counts the events that a Node has taken in.
@@ -69,7 +69,7 @@ func New(opts Options) *Node {
 		byNamespace: map[string]map[types.NamespacedName]*endpoint{},
 		waiting:     map[types.NamespacedName]struct{}{},
 		groups:      map[policy.GroupKey]*group{},
-		sliceGroup:  map[types.NamespacedName]policy.GroupKey{},
+		slices:      map[types.NamespacedName][]policy.GroupPart{},
 		groupUsers:  map[policy.GroupKey]int{},
 	}
 }

@@ -63,19 +63,31 @@ func (s story) endpoint(name string, selector map[string]string, rules ...v1alph
 	}
 }
 
-func (s story) slice(namespace, group string, index, slices int32, addresses ...v1alpha1.CIDR) {
+// slice takes in a slice of one group, with a number in place of its name. The group's slice 0 lists its slices: those with numbers below count.
+func (s story) slice(namespace, group string, number, count int32, addresses ...v1alpha1.CIDR) {
 	s.Helper()
-	err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(group, "-", index)},
-		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: group, Index: index, Slices: slices, Addresses: addresses},
-	})
-	if err != nil {
+	var list []string
+	for i := range count {
+		list = append(list, fmt.Sprint(group, "-", i))
+	}
+	pes := oneGroup(namespace, fmt.Sprint(group, "-", number), group, list, addresses...)
+	if err := s.SetSlice(start, pes); err != nil {
 		s.Fatal(err)
 	}
 }
 
-func (s story) sliceGone(namespace, group string, index int) {
-	s.DeleteSlice(start, policy.GroupKey{Namespace: namespace, Name: group}, fmt.Sprint(group, "-", index))
+// oneGroup is a slice with addresses of one group and a list of the group's slices.
+func oneGroup(namespace, name, group string, list []string, addresses ...v1alpha1.CIDR) *v1alpha1.PolicyEndpointSlice {
+	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	pes.Spec.Groups = []v1alpha1.GroupPart{{Name: group, Slices: list}}
+	if pes.Spec.Addresses = addresses; len(addresses) > 0 {
+		pes.Spec.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: int32(len(addresses))}}
+	}
+	return pes
+}
+
+func (s story) sliceGone(namespace, group string, number int) {
+	s.DeleteSlice(start, types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(group, "-", number)})
 }
 
 func (s story) decide(from, to string, port uint16) policy.Action {
@@ -165,10 +177,7 @@ func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
 	s.slice("shop", "h", 0, 1, "10.0.0.3/32")
 	s.endpoint("allow", everyPod, fromGroup("g"), fromGroup("h"))
 	replaced := func(group string, addresses ...v1alpha1.CIDR) error {
-		return s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-0"},
-			Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: group, Addresses: addresses},
-		})
+		return s.SetSlice(start, oneGroup("shop", "g-0", group, []string{"g-0"}, addresses...))
 	}
 	if err := replaced("other", "ten"); err == nil {
 		t.Fatal("an unreadable slice is no error")
@@ -178,10 +187,7 @@ func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.allowed("10.0.0.2", "10.0.0.1", 80) // its group is incomplete and keeps its members
-	if err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-again"},
-		Spec:       v1alpha1.PolicyEndpointSliceSpec{Group: "g", Addresses: []v1alpha1.CIDR{"10.0.0.4/32"}},
-	}); err != nil {
+	if err := s.SetSlice(start, oneGroup("shop", "g-again", "g", []string{"g-again"}, "10.0.0.4/32")); err != nil {
 		t.Fatal(err)
 	}
 	s.denied("10.0.0.2", "10.0.0.1", 80)
@@ -191,9 +197,9 @@ func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
 	if err := replaced("other", "ten"); err == nil {
 		t.Fatal("an unreadable slice is no error")
 	}
-	s.DeleteSlice(start, policy.GroupKey{Namespace: "shop", Name: "another"}, "g-0") // its last version was another group's
+	s.sliceGone("shop", "g", 0) // its last version was unreadable
 	if g := s.groups[policy.GroupKey{Namespace: "shop", Name: "other"}]; g != nil {
-		t.Errorf("its group still has %d slices", len(g.slices))
+		t.Errorf("its group still has %d slices", len(g.parts))
 	}
 }
 
@@ -329,9 +335,7 @@ func TestABrokenObjectLeavesWhatWasInForce(t *testing.T) {
 	if err := s.SetPolicyEndpoint(start, broken); err == nil {
 		t.Error("10.0.0.0/33 is taken for a CIDR")
 	}
-	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-0"}}
-	pes.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Addresses: []v1alpha1.CIDR{"ten"}}
-	if err := s.SetSlice(start, pes); err == nil {
+	if err := s.SetSlice(start, oneGroup("shop", "g-0", "g", []string{"g-0"}, "ten")); err == nil {
 		t.Error("ten is taken for a CIDR")
 	}
 	s.allowed("10.0.0.2", "10.0.0.1", 80)
@@ -389,7 +393,7 @@ func TestANamespaceIsForgottenWithAllThatWasKnownOfIt(t *testing.T) {
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "web"})
 	s.ForgetNamespace(start, "shop")
-	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 || len(s.sliceGroup) != 1 {
+	if len(s.policies) > 0 || len(s.namespaces) != 1 || len(s.groups) != 1 || len(s.slices) != 1 {
 		t.Errorf("policies %v, namespaces %v, groups %v: only the shared group is left", s.policies, s.namespaces, s.groups)
 	}
 }

@@ -167,7 +167,7 @@ func (n *Node) readFailClosed(pe *v1alpha1.PolicyEndpoint) *version {
 
 func (n *Node) complete(v *version) bool {
 	for _, g := range v.groups {
-		if n.groups[g] == nil || !n.groups[g].complete {
+		if n.groups[g] == nil || !n.groups[g].completed {
 			return false
 		}
 	}

@@ -99,18 +99,17 @@ func TestSlicesThatContradictEachOther(t *testing.T) {
 	s.slice("shop", "g", 0, 1, "10.0.0.2/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 
-	second := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "another-head"}}
-	second.Spec = v1alpha1.PolicyEndpointSliceSpec{Group: "g", Index: 0, Slices: 3, Addresses: []v1alpha1.CIDR{"10.0.0.3/32"}}
+	second := oneGroup("shop", "another", "g", []string{"another", "g-1", "g-2"}, "10.0.0.3/32")
 	if err := s.SetSlice(start, second); err != nil {
 		t.Fatal(err)
 	}
-	s.denied("10.0.0.3", "10.0.0.1", 80) // of two heads the larger counts, and two slices are missing
+	s.denied("10.0.0.3", "10.0.0.1", 80) // two slices of the second list are missing
 	s.allowed("10.0.0.2", "10.0.0.1", 80)
 	s.slice("shop", "g", 2, 0, "10.0.0.2/32")
 	s.denied("10.0.0.3", "10.0.0.1", 80) // one is missing
 	s.slice("shop", "g", 1, 0)
 	s.allowed("10.0.0.3", "10.0.0.1", 80)
-	s.slice("shop", "g", 7, 0, "10.0.0.7/32") // beyond the last
+	s.slice("shop", "g", 7, 0, "10.0.0.7/32") // not listed
 	s.denied("10.0.0.7", "10.0.0.1", 80)
 	s.sliceGone("shop", "g", 0)
 	s.allowed("10.0.0.2", "10.0.0.1", 80) // another slice has it too

@@ -95,7 +95,7 @@ type PortRange struct {
 // AllPorts returns the range of every port of protocol p.
 func AllPorts(p Protocol) PortRange { return PortRange{Protocol: p, Last: 65535} }
 
-// GroupKey names a group of addresses: the PolicyEndpointSlices of one namespace that have one spec.group.
+// GroupKey names a group of addresses, which are in PolicyEndpointSlices of the namespace.
 type GroupKey struct{ Namespace, Name string }
 
 func (k GroupKey) String() string { return k.Namespace + "/" + k.Name }

@@ -12,8 +12,8 @@ import (
 // Existing contains the objects of earlier resolvers when one starts. It must not be changed afterwards.
 type Existing struct {
 	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
-	// Slices of each group, in any order.
-	Slices map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec
+	// Slices of each group, by index.
+	Slices map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec
 }
 
 // inForce returns the version of a policy that an earlier resolver wrote, and its groups; nil if there is
@@ -25,11 +25,13 @@ func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.Po
 	}
 	var groups []groupRef
 	for _, key := range policy.GroupKeys(r.namespace, r.shared, spec.Ingress, spec.Egress) {
-		if parts := e.Slices[key]; len(parts) > 0 {
-			if set, port, ok := parseGroup(parts[0].Selector); ok {
-				if ref := r.ref(set, port); ref.key == key {
-					groups = append(groups, ref)
-				}
+		first := e.Slices[key][0]
+		if len(first.Groups) == 0 {
+			continue
+		}
+		if set, port, ok := parseGroup(first.Groups[0].Selector); ok {
+			if ref := r.ref(set, port); ref.key == key {
+				groups = append(groups, ref)
 			}
 		}
 	}

@@ -1,6 +1,9 @@
 package resolver
 
 import (
+	"fmt"
+	"slices"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -113,27 +116,48 @@ func (g *group) holds(p *pod) bool {
 // of returns the pod's addresses that belong to the group.
 func (g *group) of(p *pod) []address { return g.within.of(p) }
 
+// SliceName is the name of a group's slice.
+func SliceName(group string, index int32) string { return fmt.Sprintf("%s-%d", group, index) }
+
+// SliceNames are the names of a group's slices.
+func SliceNames(group string, count int) []string {
+	names := make([]string, count)
+	for i := range names {
+		names[i] = SliceName(group, int32(i))
+	}
+	slices.Sort(names)
+	return names
+}
+
 func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
+	part := v1alpha1.GroupPart{Name: g.key.Name}
+	if index == 0 {
+		part.Slices = SliceNames(g.key.Name, len(g.slices))
+		part.Selector = g.selector()
+	}
 	out := v1alpha1.PolicyEndpointSliceSpec{
-		Group:     g.key.Name,
-		Index:     index,
-		Selector:  &v1alpha1.GroupSelector{PodSelector: g.matcher.selector.labelSelector()},
+		Groups:    []v1alpha1.GroupPart{part},
 		Addresses: g.addresses(index),
 		Count:     int32(len(g.slices[index])),
 	}
-	if index == 0 {
-		out.Slices = int32(len(g.slices))
+	if out.Count > 0 {
+		out.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: out.Count}}
 	}
+	return out
+}
+
+func (g *group) selector() *v1alpha1.GroupSelector {
+	out := &v1alpha1.GroupSelector{PodSelector: g.matcher.selector.labelSelector()}
 	if s := g.matcher.scope.selector; s != nil {
-		out.Selector.NamespaceSelector = s.labelSelector()
+		out.NamespaceSelector = s.labelSelector()
 	}
 	if g.port != nil {
-		out.Selector.Port = &v1alpha1.NamedPort{Protocol: v1alpha1.Protocol(g.port.Protocol.String()), Name: g.port.Name, Port: int32(g.port.Port)}
+		out.Port = &v1alpha1.NamedPort{Protocol: v1alpha1.Protocol(g.port.Protocol.String()), Name: g.port.Name, Port: int32(g.port.Port)}
 	}
 	if g.within != nil {
-		out.Selector.IPBlock = &v1alpha1.IPBlock{CIDR: v1alpha1.CIDR(g.within.cidr.String())}
+		out.IPBlock = &v1alpha1.IPBlock{CIDR: v1alpha1.CIDR(g.within.cidr.String())}
 		for _, e := range g.within.except {
-			out.Selector.IPBlock.Except = append(out.Selector.IPBlock.Except, v1alpha1.CIDR(e.String()))
+			out.IPBlock.Except = append(out.IPBlock.Except, v1alpha1.CIDR(e.String()))
 		}
 	}
 	return out
@@ -141,15 +165,15 @@ func (g *group) slice(index int32) v1alpha1.PolicyEndpointSliceSpec {
 
 // adoptable returns the addresses of existing slices by index. Any client may have written a slice, so
 // nothing of its content is certain. A slice whose index shows that others are missing is not adopted.
-func adoptable(specs []v1alpha1.PolicyEndpointSliceSpec) [][]address {
+func adoptable(specs map[int32]v1alpha1.PolicyEndpointSliceSpec) [][]address {
 	out := make([][]address, len(specs))
-	for _, s := range specs {
-		if s.Index < 0 || int(s.Index) >= len(out) {
+	for index, s := range specs {
+		if index < 0 || int(index) >= len(out) {
 			continue
 		}
 		for _, c := range s.Addresses {
 			if p, err := parsePrefix(string(c)); err == nil && p.IsSingleIP() {
-				out[s.Index] = append(out[s.Index], p.Addr().As16())
+				out[index] = append(out[index], p.Addr().As16())
 			}
 		}
 	}

@@ -40,12 +40,15 @@ func snap(r *Resolver) snapshot {
 
 // existing is what a resolver finds that starts afterwards.
 func (s snapshot) existing() Existing {
-	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{}}
+	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{}}
 	for name, e := range s.endpoints {
 		out.Endpoints[name] = e.Spec
 	}
 	for key, slice := range s.slices {
-		out.Slices[key.Group] = append(out.Slices[key.Group], slice)
+		if out.Slices[key.Group] == nil {
+			out.Slices[key.Group] = map[int32]v1alpha1.PolicyEndpointSliceSpec{}
+		}
+		out.Slices[key.Group][key.Index] = slice
 	}
 	return out
 }
@@ -239,10 +242,18 @@ func checkSlices(t *testing.T, s snapshot) {
 	t.Helper()
 	for key, slice := range s.slices {
 		head, ok := s.slices[SliceKey{key.Group, 0}]
-		if !ok || key.Index >= head.Slices || key.Index > 0 && slice.Slices != 0 {
-			t.Errorf("slice %v of %d", key, head.Slices)
+		if !ok {
+			t.Errorf("%v has no first slice", key.Group)
+			continue
 		}
-		if len(slice.Addresses) > propertyMax || int(slice.Count) != len(slice.Addresses) || slice.Group != key.Group.Name || slice.Index != key.Index {
+		listed := head.Groups[0].Slices
+		if !slices.Contains(listed, SliceName(key.Group.Name, key.Index)) || key.Index > 0 && slice.Groups[0].Slices != nil {
+			t.Errorf("slice %v of %v", key, listed)
+		}
+		if parts, err := policy.FromSlice(&slice); err != nil || len(parts) != 1 || parts[0].Group != key.Group.Name {
+			t.Errorf("slice %v: %v, %v", key, slice, err)
+		}
+		if len(slice.Addresses) > propertyMax || int(slice.Count) != len(slice.Addresses) {
 			t.Errorf("slice %v: %v", key, slice)
 		}
 	}
@@ -327,7 +338,7 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Res
 func checkMembers(t *testing.T, m *model, s snapshot) {
 	t.Helper()
 	for group, got := range s.members(t) {
-		sel := s.slices[SliceKey{group, 0}].Selector
+		sel := s.slices[SliceKey{group, 0}].Groups[0].Selector
 		want := map[v1alpha1.CIDR]bool{}
 		for _, p := range m.pods {
 			for _, a := range p.Addresses {

@@ -77,7 +77,7 @@ func TestAGroupWithoutPodsHasOneSlice(t *testing.T) {
 	if len(c.Slices) != 1 {
 		t.Fatalf("changed %s", c)
 	}
-	if s, ok := r.Slice(c.Slices[0]); !ok || s.Slices != 1 || s.Count != 0 {
+	if s, ok := r.Slice(c.Slices[0]); !ok || len(s.Groups[0].Slices) != 1 || s.Count != 0 {
 		t.Errorf("its slice is %+v", s)
 	}
 	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || len(c.Endpoints) != 1 {
@@ -230,10 +230,10 @@ func TestSlicesWithAnyContent(t *testing.T) {
 	for i := range 6 {
 		next.SetPod(runningPod("shop", fmt.Sprint("p", i), i, nil))
 	}
-	next.Start(Existing{Slices: map[policy.GroupKey][]v1alpha1.PolicyEndpointSliceSpec{group: {
-		{Group: group.Name, Index: math.MaxInt32, Addresses: []v1alpha1.CIDR{"10.0.0.1/32"}},
-		{Group: group.Name, Index: -1, Slices: math.MaxInt32},
-		{Group: group.Name, Index: 0, Slices: math.MaxInt32, Addresses: []v1alpha1.CIDR{"10.0.0.0/8", "x", "10.0.0.1/32"}},
+	next.Start(Existing{Slices: map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{group: {
+		math.MaxInt32: {Addresses: []v1alpha1.CIDR{"10.0.0.1/32"}},
+		-1:            {},
+		0:             {Addresses: []v1alpha1.CIDR{"10.0.0.0/8", "x", "10.0.0.1/32"}},
 	}}})
 	if got, want := next.Stats(), (Stats{Policies: 1, Groups: 1, Slices: 2, Addresses: 6}); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)

@@ -21,7 +21,8 @@ func BenchmarkPodHook(b *testing.B) {
 		n := startEvery(b, dataplane.Sizes{}, interval)
 		n.pod(0)
 		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "all-0"}}
-		slice.Spec.Group, slice.Spec.Slices = "all", 1
+		slice.Spec.Groups = []v1alpha1.GroupPart{{Name: "all", Slices: []string{slice.Name}}}
+		slice.Spec.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: addresses}}
 		for i := range addresses {
 			slice.Spec.Addresses = append(slice.Spec.Addresses, v1alpha1.CIDR(fmt.Sprintf("11.%d.%d.%d/32", i>>16, i>>8&255, i&255)))
 		}

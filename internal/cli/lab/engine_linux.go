@@ -63,7 +63,7 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	for _, key := range changes.Slices {
 		spec, _ := r.Slice(key)
 		slice := &v1alpha1.PolicyEndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: fmt.Sprint(key.Group.Name, "-", key.Index)}, Spec: spec,
+			ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: resolver.SliceName(key.Group.Name, key.Index)}, Spec: spec,
 		}
 		if err := n.SetSlice(now, slice); err != nil {
 			return nil, fmt.Errorf("group %s: %w", key.Group, err)

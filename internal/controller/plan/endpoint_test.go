@@ -104,10 +104,10 @@ func TestRejections(t *testing.T) {
 }
 
 func TestSlicesOfOtherGroupsMakeRoom(t *testing.T) {
-	spec := &v1alpha1.PolicyEndpointSliceSpec{Group: "g-web", Index: 1}
+	spec := &v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: "g-web"}}}
 	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-web-1", UID: "1"}}
-	pes.Spec.Group = "by-hand"
-	if changed, err := SetSlice(pes, spec); !changed || err == nil || !IsOurs(pes) || pes.Spec.Group != "by-hand" {
+	pes.Spec.Groups = []v1alpha1.GroupPart{{Name: "by-hand"}}
+	if changed, err := SetSlice(pes, spec); !changed || err == nil || !IsOurs(pes) || pes.Spec.Groups[0].Name != "by-hand" {
 		t.Errorf("changed %t, %v: %+v", changed, err, pes)
 	}
 	if changed, err := SetSlice(pes, spec); changed || err == nil {

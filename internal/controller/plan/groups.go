@@ -174,7 +174,8 @@ func (b *Batch) Writes(counted int32) []SliceWrite {
 		case i == 0 && counted > b.Count:
 			// It goes on counting the slices to delete until the others have the addresses of these.
 			before, after := spec, spec
-			before.Slices = counted
+			before.Groups = slices.Clone(spec.Groups)
+			before.Groups[0].Slices = resolver.SliceNames(b.Group.Name, int(counted))
 			rest = append(rest, SliceWrite{i, &before, CountsOn})
 			last = append(last, SliceWrite{i, &after, CountsFewer})
 		default:

@@ -26,12 +26,12 @@ func (d *desired) Slice(key resolver.SliceKey) (v1alpha1.PolicyEndpointSliceSpec
 	if int(key.Index) >= len(d.slices) {
 		return v1alpha1.PolicyEndpointSliceSpec{}, false
 	}
-	spec := v1alpha1.PolicyEndpointSliceSpec{Group: key.Group.Name, Index: key.Index}
+	spec := v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: key.Group.Name}}}
 	for _, a := range strings.Fields(d.slices[key.Index]) {
 		spec.Addresses = append(spec.Addresses, v1alpha1.CIDR(a))
 	}
 	if key.Index == 0 {
-		spec.Slices = int32(len(d.slices))
+		spec.Groups[0].Slices = resolver.SliceNames(key.Group.Name, len(d.slices))
 	}
 	return spec, true
 }
@@ -95,7 +95,7 @@ func describe(w SliceWrite) string {
 	}
 	out := fmt.Sprintf("write %d %s", w.Index, w.Spec.Addresses)
 	if w.Index == 0 {
-		out += fmt.Sprintf(" counts %d", w.Spec.Slices)
+		out += fmt.Sprintf(" counts %d", len(w.Spec.Groups[0].Slices))
 	}
 	return out + ": " + string(w.Reason)
 }

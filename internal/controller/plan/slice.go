@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,18 +14,21 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// SliceName is the name of a group's slice.
-func SliceName(group string, index int32) string { return fmt.Sprintf("%s-%d", group, index) }
-
 // KeyOf returns the group and index of a slice, or false if the slice does not have the name that the
 // controller gives it: then it is a stray, to be deleted if it has the controller's label.
 func KeyOf(pes *v1alpha1.PolicyEndpointSlice) (resolver.SliceKey, bool) {
-	key := resolver.SliceKey{Group: policy.GroupKey{Namespace: pes.Namespace, Name: pes.Spec.Group}, Index: pes.Spec.Index}
-	return key, pes.Name == SliceName(pes.Spec.Group, pes.Spec.Index)
+	if len(pes.Spec.Groups) != 1 {
+		return resolver.SliceKey{}, false
+	}
+	group := pes.Spec.Groups[0].Name
+	number, _ := strings.CutPrefix(pes.Name, group+"-")
+	index, err := strconv.ParseInt(number, 10, 32)
+	key := resolver.SliceKey{Group: policy.GroupKey{Namespace: pes.Namespace, Name: group}, Index: int32(index)}
+	return key, err == nil && index >= 0 && pes.Name == resolver.SliceName(group, key.Index)
 }
 
 // SetSlice makes a slice what it should be and reports whether that changed anything. It returns an error for
-// a slice of another group under the same name, whose group is immutable: SetSlice marks it as the
+// a slice of another group under the same name: SetSlice marks it as the
 // controller's, so that it is deleted as a stray and makes room.
 func SetSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) (changed bool, err error) {
 	if IsSlice(pes, spec) {
@@ -31,18 +36,18 @@ func SetSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSl
 	}
 	if pes.UID != "" {
 		if _, ok := KeyOf(pes); !ok {
-			return setLabels(pes, map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}),
+			return setLabels(pes, sliceLabels),
 				fmt.Errorf("PolicyEndpointSlice %s/%s belongs to another group; it is deleted to make room", pes.Namespace, pes.Name)
 		}
 	}
-	setLabels(pes, sliceLabels(spec.Group))
+	setLabels(pes, sliceLabels)
 	pes.Spec = *spec
 	return true, nil
 }
 
 // IsSlice reports whether a slice is what it should be.
 func IsSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) bool {
-	return hasLabels(pes, sliceLabels(spec.Group)) && equality.Semantic.DeepEqual(&pes.Spec, spec)
+	return hasLabels(pes, sliceLabels) && equality.Semantic.DeepEqual(&pes.Spec, spec)
 }
 
 // IsOurs reports whether the controller may change and delete an object.
@@ -50,9 +55,7 @@ func IsOurs(obj metav1.Object) bool {
 	return obj.GetLabels()[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByController
 }
 
-func sliceLabels(group string) map[string]string {
-	return map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController, v1alpha1.LabelGroup: group}
-}
+var sliceLabels = map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}
 
 // setLabels sets some labels, leaves others, and reports whether that changed anything.
 func setLabels(obj metav1.Object, want map[string]string) bool {
