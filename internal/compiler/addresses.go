@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gaissmai/bart"
-
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -18,6 +16,8 @@ type atom struct {
 	sets  map[*set]struct{} // that ask for it
 	block *policy.Peer      // nil for a group
 	leaf  *atoms
+
+	backlog *backlog // that its addresses' classes wait for; nil or empty for none
 }
 
 // atoms is a set of atoms, by the numbers that they have in their forest.
@@ -69,27 +69,32 @@ func keyOf(p *policy.Peer) atomKey {
 	return atomKey{block: b.String()}
 }
 
-// acquire returns the atom of a peer; a new one is marked at every prefix where it begins or ends.
-func (c *Compiler) acquire(p *policy.Peer) *atom {
+// acquire returns the atom of a peer; a new one is marked at every prefix where it begins or ends. The classes that change by that wait in
+// the backlog, where there is one.
+func (c *Compiler) acquire(p *policy.Peer, later *backlog) *atom {
 	key := keyOf(p)
 	if a := c.atoms[key]; a != nil {
 		return a
 	}
 	c.next.atom++
-	a := &atom{key: key, sets: map[*set]struct{}{}}
+	a := &atom{key: key, sets: map[*set]struct{}{}, backlog: later}
 	c.forest.replace(&a.leaf, c.forest.leaf(c.next.atom))
 	a.leaf.data.atom = a
 	c.atoms[key] = a
 	if p.CIDR.IsValid() {
 		a.block = p
 	}
+	c.later = later
 	c.eachMark(a, c.mark, c.markExcept)
+	c.later = nil
 	return a
 }
 
 func (c *Compiler) releaseAtom(a *atom) {
 	delete(c.atoms, a.key)
+	c.later = &c.released
 	c.eachMark(a, c.unmark, c.unmarkExcept)
+	c.later = nil
 	c.forest.replace(&a.leaf, nil)
 }
 
@@ -129,8 +134,12 @@ func (c *Compiler) unmarkExcept(p netip.Prefix, a *atom) {
 // node returns the node of a prefix, which is about to change.
 func (c *Compiler) node(p netip.Prefix) *node {
 	c.work++
+	if c.later != nil {
+		c.later.marks.add(p)
+	} else {
+		c.dirty.prefixSet.add(p)
+	}
 	if p.IsSingleIP() {
-		c.dirty.hosts[p.Addr()] = struct{}{}
 		n := c.hosts[p.Addr()]
 		if n == nil {
 			n = &node{}
@@ -138,7 +147,6 @@ func (c *Compiler) node(p netip.Prefix) *node {
 		}
 		return n
 	}
-	c.dirty.nets[p] = struct{}{}
 	n, ok := c.nets.Get(p)
 	if !ok {
 		n = &node{}
@@ -149,27 +157,27 @@ func (c *Compiler) node(p netip.Prefix) *node {
 
 // reclassify finds the class of every prefix whose atoms may have changed, and writes those that did.
 func (c *Compiler) reclassify() {
-	// Shorter prefixes first: the classes inside them follow from theirs.
-	byLength := slices.SortedFunc(maps.Keys(c.dirty.nets), func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
-	var changed bart.Lite
+	if c.dirty.prefixSet.len() == 0 {
+		return
+	}
 	var gone []netip.Prefix
-	for _, p := range byLength {
-		if n, _ := c.nets.Get(p); n.unmarked() {
+	for p := range c.dirty.nets {
+		if n, ok := c.nets.Get(p); ok && n.unmarked() {
 			c.nets.Delete(p)
 			c.unrefClass(n.class)
 			gone = append(gone, p)
 		}
 	}
-	for _, p := range byLength {
-		if changed.LookupPrefix(p) {
-			continue // done, as a part of a shorter one
-		}
-		changed.Insert(p)
-		for q, n := range c.nets.Subnets(p) {
+	changed, outermost := cover(c.dirty.nets)
+	for _, p := range outermost {
+		for q, n := range c.nets.Subnets(p) { // shorter prefixes first: the classes inside them follow from theirs
+			if c.exhausted() {
+				return
+			}
 			c.reclassifyNet(q, n)
 		}
 	}
-	if len(byLength) > 0 {
+	if len(outermost) > 0 {
 		for addr := range c.hosts {
 			if changed.Contains(addr) {
 				c.dirty.hosts[addr] = struct{}{}
@@ -178,35 +186,48 @@ func (c *Compiler) reclassify() {
 	}
 	slices.SortFunc(c.changes.Networks, func(a, b Write[netip.Prefix, ClassID]) int { return cmp.Compare(b.Key.Bits(), a.Key.Bits()) })
 	for _, p := range gone {
-		c.changes.Narrowed.Everything = true
-		if _, ok := c.maps.Networks[p]; ok {
-			delete(c.maps.Networks, p)
-			c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Delete: true})
-		}
+		c.removeNet(p)
 	}
 	for addr := range c.dirty.hosts {
-		c.reclassifyHost(addr)
+		if c.exhausted() {
+			return
+		}
+		if _, ok := c.hosts[addr]; ok {
+			c.reclassifyHost(addr)
+		}
 	}
-	c.dirty.hosts, c.dirty.nets = map[netip.Addr]struct{}{}, map[netip.Prefix]struct{}{}
+	c.dirty.prefixSet = newPrefixSet()
+}
+
+// removeNet takes a network out of the maps.
+func (c *Compiler) removeNet(p netip.Prefix) {
+	c.changes.Narrowed.Everything = true
+	if _, ok := c.maps.Networks[p]; ok {
+		delete(c.maps.Networks, p)
+		c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Delete: true})
+	}
 }
 
 func (n *node) unmarked() bool { return n.adds == nil && n.excepts == nil }
 
 func (c *Compiler) reclassifyNet(p netip.Prefix, n *node) {
-	var parent *node
-	for q, m := range c.nets.Supernets(p) {
-		if q != p {
-			parent = m
-			break
-		}
-	}
-	if c.classify(n, parent) {
+	if c.classify(n, c.around(p)) {
 		c.changes.Narrowed.Everything = true
 	}
 	if id, ok := c.maps.Networks[p]; !ok || id != n.class.id {
 		c.maps.Networks[p] = n.class.id
 		c.changes.Networks = append(c.changes.Networks, Write[netip.Prefix, ClassID]{Key: p, Value: n.class.id})
 	}
+}
+
+// around returns the class of the smallest network around a prefix that has one.
+func (c *Compiler) around(p netip.Prefix) *class {
+	for q, m := range c.nets.Supernets(p) {
+		if q != p && m.class != nil {
+			return m.class
+		}
+	}
+	return c.none
 }
 
 func (c *Compiler) reclassifyHost(addr netip.Addr) {
@@ -221,8 +242,7 @@ func (c *Compiler) reclassifyHost(addr netip.Addr) {
 		}
 		return
 	}
-	parent, _ := c.nets.Lookup(addr)
-	if c.classify(n, parent) {
+	if c.classify(n, c.around(netip.PrefixFrom(addr, addr.BitLen()))) {
 		c.narrow(addr)
 	}
 	if id, ok := c.maps.Addresses[addr]; !ok || id != n.class.id {
@@ -236,14 +256,10 @@ func (c *Compiler) narrow(addr netip.Addr) {
 	c.changes.Narrowed.Addresses = append(c.changes.Narrowed.Addresses, addr)
 }
 
-// classify finds a node's class from that of the next shorter prefix. It reports whether the change can deny what was
+// classify finds a node's class from that of the network around it. It reports whether the change can deny what was
 // allowed: losing an atom can, and where there are rules that deny so can gaining one.
-func (c *Compiler) classify(n, parent *node) bool {
+func (c *Compiler) classify(n *node, base *class) bool {
 	c.work++
-	base := c.none
-	if parent != nil {
-		base = parent.class
-	}
 	all := c.forest.union(base.atoms, n.adds)
 	left := c.forest.difference(all, n.excepts)
 	was := n.class

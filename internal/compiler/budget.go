@@ -107,7 +107,7 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 	for i := range keys {
 		keys[i] = strconv.Itoa(i)
 	}
-	s := m.makeSet(d, "", policies, keys, nil)
+	s := m.makeSet(d, "", policies, keys, nil, nil)
 	m.reclassify()
 	m.finish(s, func() bool { return !m.exhausted() })
 	m.pause()
@@ -119,19 +119,25 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) map[*policy.Policy]Problem {
 	estimates := make(map[*policy.Policy]estimate, len(policies))
 	for _, p := range policies {
-		var own estimate
-		own.add(p, d)
-		estimates[p] = own
+		estimates[p] = c.encoded[p].estimates[d]
 	}
-	problem, over := c.measure(d, policies, wait).exceeds(c.budget)
-	if !over {
-		return nil
-	}
-	byCost := slices.Clone(policies)
-	slices.SortStableFunc(byCost, func(a, b *policy.Policy) int {
+	all := slices.Clone(policies)
+	slices.SortStableFunc(all, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(min(1, len(a.ID.Namespace)), min(1, len(b.ID.Namespace))),
-			cmp.Compare(estimates[a].ports(), estimates[b].ports()))
+			cmp.Compare(estimates[a].ports(), estimates[b].ports()), cmp.Compare(estimates[a].size(), estimates[b].size()))
 	})
+	out := map[*policy.Policy]Problem{}
+	byCost := all
+	for i, read := 0, 0; i < len(all); i++ { // reading takes steps, too
+		if read += estimates[all[i]].size(); read > c.budget.Steps {
+			byCost = all[:min(i, len(byCost))]
+			out[all[i]] = Problem{Policy: all[i].ID, Direction: d, Resource: Steps, Figure: read, Limit: c.budget.Steps}
+		}
+	}
+	problem, over := c.measure(d, inOrder(policies, byCost), wait).exceeds(c.budget)
+	if !over {
+		return out
+	}
 	fits, tooMany := 0, len(byCost)
 	for try := 1; tooMany-fits > 1; {
 		if p, over := c.measure(d, inOrder(policies, byCost[:try]), wait).exceeds(c.budget); over {
@@ -141,7 +147,6 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 		}
 		try = min(2*fits+1, (fits+tooMany)/2)
 	}
-	out := map[*policy.Policy]Problem{}
 	for _, p := range byCost[fits:] {
 		problem.Policy, problem.Direction = p.ID, d
 		out[p] = problem
@@ -149,39 +154,48 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 	return out
 }
 
-// A fitting is a fit that takes several Steps.
+// A fitting makes a set in several Steps.
 type fitting struct {
-	next func() (fitted, bool)
+	next func() (*set, bool)
 	stop func()
 }
 
-type fitted struct {
-	done    bool
-	dropped map[*policy.Policy]Problem
-}
-
-// fitting returns the one for the set with this key, which it starts or goes on with.
-func (c *Compiler) fitting(key string, d policy.Direction, policies []*policy.Policy) (dropped map[*policy.Policy]Problem, done bool) {
+// fitting makes the set of policies that may be over the budget. It returns nil where that takes more steps than there are left: the next
+// call with this key goes on.
+func (c *Compiler) fitting(key string, d policy.Direction, policies []*policy.Policy, keys []string) *set {
 	f := c.fittings[key]
 	if f == nil {
 		f = &fitting{}
-		f.next, f.stop = iter.Pull(func(yield func(fitted) bool) {
-			out := c.fit(d, policies, func() bool { return yield(fitted{}) })
-			yield(fitted{done: true, dropped: out})
+		f.next, f.stop = iter.Pull(func(yield func(*set) bool) {
+			united := map[*policy.Rule][]policy.Peer{}
+			wait := func() bool {
+				c.united = map[*policy.Rule][]policy.Peer{}
+				ok := yield(nil)
+				c.united = united
+				return ok
+			}
+			c.united = united
+			s := c.makeSet(d, key, policies, keys, c.fit(d, policies, wait), wait)
+			c.united = map[*policy.Rule][]policy.Peer{}
+			yield(s)
 		})
 		c.fittings[key] = f
 	}
-	out, _ := f.next()
-	if out.done {
+	s, _ := f.next()
+	if s != nil {
 		f.stop()
 		delete(c.fittings, key)
 	}
-	return out.dropped, out.done
+	return s
 }
 
 // inOrder returns some of the policies in the order that all have.
 func inOrder(all, some []*policy.Policy) []*policy.Policy {
-	return slices.DeleteFunc(slices.Clone(all), func(p *policy.Policy) bool { return !slices.Contains(some, p) })
+	in := make(map[*policy.Policy]bool, len(some))
+	for _, p := range some {
+		in[p] = true
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p *policy.Policy) bool { return !in[p] })
 }
 
 // An estimate is what policies cost at most, found without compiling them.
@@ -207,12 +221,20 @@ func (e *estimate) add(p *policy.Policy, d policy.Direction) {
 	}
 }
 
-// size is what there is to read of a policy.
-func size(p *policy.Policy, d policy.Direction) int {
-	var e estimate
-	e.add(p, d)
-	return len(p.Rules[d]) + e.peers + e.ranges + e.single
+// encoded is what there is to know of a policy before it is compiled.
+type encoded struct {
+	key       string
+	estimates [2]estimate // by direction
 }
+
+func (e *estimate) join(other estimate) {
+	e.peers += other.peers
+	e.ranges += other.ranges
+	e.single += other.single
+}
+
+// size is what there is to read.
+func (e estimate) size() int { return e.peers + e.ranges + e.single }
 
 // ports are the most port entries that can come of it: of each row one for a port, and where there are ranges as many as it takes to
 // write what is between two edges.

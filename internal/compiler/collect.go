@@ -1,11 +1,14 @@
 package compiler
 
+// collectSteps is how many steps a Collect takes to find the classes of addresses that a released block had. The next Step goes on.
+const collectSteps = 1 << 18
+
 // Collect takes out of the maps what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
 // it now and then, after a Commit and some seconds apart at least: the time between is what a packet has to end its
 // look-ups in.
 func (c *Compiler) Collect() Changes {
 	for _, s := range c.sets {
-		if s.refs == 0 && s.dead < c.round {
+		if s.refs == 0 && !s.building && s.dead < c.round {
 			c.collectSet(s)
 		}
 	}
@@ -25,7 +28,9 @@ func (c *Compiler) Collect() Changes {
 		}
 	}
 	c.round++
+	start := c.work
 	c.reclassify()
+	c.catchUp(&c.released, func() bool { return c.work-start < collectSteps })
 	changes := c.flush()
 	changes.Narrowed = Narrowed{} // what nothing uses allowed nothing
 	return changes

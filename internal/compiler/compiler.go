@@ -43,6 +43,8 @@ type Compiler struct {
 	next  struct{ atom, set, class, portList, rule uint32 }
 	round uint64 // of Collect
 
+	later      *backlog            // of what is marked now; nil: it is dirty
+	released   backlog             // of atoms that no set asks for any more
 	left       func() bool         // whether the Step at hand has steps left
 	uncompiled []*batch            // that wait for a fitting
 	fittings   map[string]*fitting // by the key of the set to be
@@ -51,7 +53,7 @@ type Compiler struct {
 	spent      map[string]int      // steps, by namespace, since nothing was left to do
 
 	encoder  encoder
-	encoded  map[*policy.Policy]string // keys, until nothing is left to do
+	encoded  map[*policy.Policy]encoded // until nothing is left to do
 	united   map[*policy.Rule][]policy.Peer
 	denying  int    // sets with rules that do not accept
 	matching []*set // with a matcher
@@ -65,10 +67,9 @@ type Compiler struct {
 
 // dirty is what Commit has to look at again.
 type dirty struct {
-	pods  map[string]uint64 // numbered in the order in which they became dirty
-	last  uint64
-	hosts map[netip.Addr]struct{}
-	nets  map[netip.Prefix]struct{}
+	pods map[string]uint64 // numbered in the order in which they became dirty
+	last uint64
+	prefixSet
 }
 
 // PodSpec is what the compiler has to know of a pod of this node.
@@ -134,8 +135,9 @@ func New(options ...Option) *Compiler {
 		byPortList: map[PortListID]*portList{},
 	}
 	c.forest = newForest[atomsData](&c.work)
+	c.released.marks = newPrefixSet()
 	c.budget = DefaultBudget
-	c.encoded = map[*policy.Policy]string{}
+	c.encoded = map[*policy.Policy]encoded{}
 	c.fittings = map[string]*fitting{}
 	c.unfinished = map[*set]struct{}{}
 	c.spent = map[string]int{}
@@ -147,7 +149,7 @@ func New(options ...Option) *Compiler {
 }
 
 func newDirty() dirty {
-	return dirty{pods: map[string]uint64{}, hosts: map[netip.Addr]struct{}{}, nets: map[netip.Prefix]struct{}{}}
+	return dirty{pods: map[string]uint64{}, prefixSet: newPrefixSet()}
 }
 
 // UpdateGroup adds addresses to a group and takes others out. An address that was added twice (by two slices of the group, while it moves

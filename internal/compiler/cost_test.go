@@ -95,7 +95,9 @@ func sizeOf(policies ...*policy.Policy) int {
 	n := 0
 	for _, p := range policies {
 		for _, d := range policy.Directions {
-			n += size(p, d)
+			var e estimate
+			e.add(p, d)
+			n += len(p.Rules[d]) + e.size()
 		}
 	}
 	return n

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -22,8 +23,11 @@ type set struct {
 	rows      map[*class]struct{}
 	dead      uint64
 	problems  []Problem
-	lacks     []*class // for which it may need rows, while it is unfinished
-	matcher   *matcher // during a Commit
+	building  bool       // some of its policies are not in it yet
+	later     *backlog   // of its new atoms; nil: their addresses' classes are found at once
+	backlogs  []*backlog // to empty before its rows can be complete
+	lacks     []*class   // for which it may need rows, while it is unfinished
+	matcher   *matcher   // during a Commit
 }
 
 type setRule struct {
@@ -48,22 +52,25 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, boo
 	var keys []string
 	var key []byte
 	var in []*policy.Policy
+	var all estimate
 	for _, p := range policies {
 		if !p.Isolates[d] {
 			continue
 		}
-		k, ok := c.encoded[p]
+		e, ok := c.encoded[p]
 		if !ok {
-			k = c.encoder.key(p)
-			c.encoded[p] = k
+			e.key = c.encoder.key(p)
 			for _, d := range policy.Directions {
-				c.work += size(p, d)
+				e.estimates[d].add(p, d)
+				c.work += e.estimates[d].size()
 			}
+			c.encoded[p] = e
 			if !c.left() {
 				return nil, false
 			}
 		}
-		in, keys, key = append(in, p), append(keys, k+d.String()), append(key, k...)
+		all.join(e.estimates[d])
+		in, keys, key = append(in, p), append(keys, e.key+d.String()), append(key, e.key...)
 	}
 	if len(in) == 0 {
 		return nil, true
@@ -72,29 +79,29 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, boo
 	if s := c.sets[string(key)]; s != nil {
 		return s, true
 	}
-	var all estimate
-	for _, p := range in {
-		all.add(p, d)
-	}
-	var dropped map[*policy.Policy]Problem
 	if !all.within(c.budget) {
-		var done bool
-		if dropped, done = c.fitting(string(key), d, in); !done {
-			return nil, false
-		}
+		s := c.fitting(string(key), d, in, keys)
+		return s, s != nil
 	}
 	defer clear(c.united)
-	return c.makeSet(d, string(key), in, keys, dropped), true
+	return c.makeSet(d, string(key), in, keys, nil, nil), true
 }
 
-// makeSet makes the set of some policies. Those that are dropped isolate, without their rules.
+// makeSet makes the set of some policies. Those that are dropped isolate, without their rules. With wait it makes a large set in several
+// Steps, and returns nil if wait reports false.
 func (c *Compiler) makeSet(
-	d policy.Direction, key string, policies []*policy.Policy, keys []string, dropped map[*policy.Policy]Problem,
+	d policy.Direction, key string, policies []*policy.Policy, keys []string, dropped map[*policy.Policy]Problem, wait func() bool,
 ) *set {
 	c.next.set++
-	s := &set{id: SetID(c.next.set), key: key, direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}}
+	s := &set{id: SetID(c.next.set), direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}, building: true}
+	s.key = "building " + strconv.Itoa(int(s.id)) // so that no pod gets it yet
+	if wait != nil || c.isLarge() {
+		s.later = &backlog{marks: newPrefixSet()}
+	}
 	c.sets[s.key], c.bySet[s.id] = s, s
+	c.unfinished[s] = struct{}{}
 	s.isolated = slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Tier == policy.TierNetworkPolicy })
+	abandoned := false
 	for i, p := range policies {
 		v := c.version(d, p, keys[i])
 		v.refs++
@@ -106,16 +113,24 @@ func (c *Compiler) makeSet(
 			s.problems = append(s.problems, problem)
 			s.drop(p)
 		} else {
-			c.include(s, d, p, v)
+			abandoned = !c.include(s, d, p, v, wait)
+		}
+		if abandoned {
+			break
 		}
 	}
+	if s.building = false; abandoned {
+		s.denying, s.dead = false, c.round // Collect removes it
+		return nil
+	}
+	delete(c.sets, s.key)
+	s.key = key
+	c.sets[key] = s
 	if s.denying {
 		c.denying++
 	}
-	c.unfinished[s] = struct{}{}
 	c.addRow(s, c.none)
 	for a := range s.byAtom {
-		a.sets[s] = struct{}{}
 		s.atoms = append(s.atoms, a.leaf.prefix)
 	}
 	slices.Sort(s.atoms)
@@ -141,13 +156,17 @@ func (s *set) drop(p *policy.Policy) {
 	s.denying = true
 }
 
-// include puts a policy's rules into the set.
-func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *version) {
+// include puts a policy's rules into the set. It reports false if wait does.
+func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *version, wait func() bool) bool {
 	for i := range p.Rules[d] {
 		if c.exhausted() {
-			return
+			return true
+		}
+		if wait != nil && !c.left() && !wait() {
+			return false
 		}
 		r := &p.Rules[d][i]
+		c.work += len(r.Peers)
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
 		s.denying = s.denying || r.Action != policy.Allow
@@ -164,6 +183,7 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 			c.ask(s, n, &blocks[j])
 		}
 	}
+	return true
 }
 
 // blocksOf are the united blocks of a rule, found once while a set is made.
@@ -186,7 +206,9 @@ func (c *Compiler) blocksOf(r *policy.Rule) []policy.Peer {
 
 // ask makes a peer's atom one of those of a rule.
 func (c *Compiler) ask(s *set, rule int, p *policy.Peer) {
-	a := c.acquire(p)
+	a := c.acquire(p, s.later)
+	s.await(a.backlog)
+	a.sets[s] = struct{}{}
 	if rules := s.byAtom[a]; len(rules) == 0 || rules[len(rules)-1] != rule {
 		s.byAtom[a] = append(rules, rule)
 	}

@@ -19,8 +19,8 @@ func (c *Compiler) Commit() Changes {
 }
 
 // Step does a part of what Commit does, and reports whether there is more to do. It stops after about this many of the steps that
-// Cost counts. What remains are pods, which keep their entries of before; groups, networks and interfaces are always up to date
-// after it. Each Step's changes are complete in themselves and have to be written before those of the next one. Anything may be
+// Cost counts. What remains are pods, which keep their entries of before; the groups and networks that sets in use ask for, and
+// interfaces, are always up to date after it. Each Step's changes are complete in themselves and have to be written before those of the next one. Anything may be
 // set between two calls.
 //
 // Pods whose keys are in first come first. Then come those of the namespace that the fewest steps were spent on since there was
@@ -36,7 +36,7 @@ func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool)
 		c.complete(first)
 	}
 	c.updateInterfaces()
-	if more = len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
+	if more = !c.catchUp(&c.released, c.left) || len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
 		clear(c.spent)
 		clear(c.encoded)
 	}
@@ -255,6 +255,11 @@ func (c *Compiler) addRows(b *batch, left func() bool) bool {
 
 // finish adds the rows that a new set lacks, for as long as there are steps left.
 func (c *Compiler) finish(s *set, left func() bool) bool {
+	for ; len(s.backlogs) > 0; s.backlogs = s.backlogs[1:] {
+		if !c.catchUp(s.backlogs[0], left) {
+			return false
+		}
+	}
 	for len(s.lacks) > 0 {
 		if !left() {
 			return false
