@@ -51,8 +51,8 @@ func (s *state) take(event func(now time.Time, n *node.Node)) {
 	wake(s.namespaces)
 }
 
-// stepLimit is how many steps the compiler makes under the lock: some 10 ms.
-const stepLimit = 200_000
+// stepLimit is how many steps the compiler makes under the lock: some milliseconds for ordinary policies, some tens for the worst.
+const stepLimit = 50_000
 
 // step hands changes to the writer: those of all events so far or, if that takes long, a part with those of pods whose containers wait. since is
 // the time of the first event.

@@ -115,7 +115,7 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 }
 
 // fit returns which of the policies that meet on a pod are in force without their rules, because the budget does not suffice
-// for all: the most expensive ones, but none of the cluster's policies for the sake of a namespace's.
+// for all: the most expensive ones, some more perhaps than is necessary, but none of the cluster's policies for the sake of a namespace's.
 func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) map[*policy.Policy]Problem {
 	estimates := make(map[*policy.Policy]estimate, len(policies))
 	for _, p := range policies {
@@ -139,13 +139,18 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 		return out
 	}
 	fits, tooMany := 0, len(byCost)
-	for try := 1; tooMany-fits > 1; {
-		if p, over := c.measure(d, inOrder(policies, byCost[:try]), wait).exceeds(c.budget); over {
-			tooMany, problem = try, p
+	measured := func(n int) {
+		if p, over := c.measure(d, inOrder(policies, byCost[:n]), wait).exceeds(c.budget); over {
+			tooMany, problem = n, p
 		} else {
-			fits = try
+			fits = n
 		}
-		try = min(2*fits+1, (fits+tooMany)/2)
+	}
+	for 2*fits+1 < tooMany { // twice as many each time: this costs about as much as the last one
+		measured(2*fits + 1)
+	}
+	if tooMany-fits > 1 { // one more try, and no search for the last that fits
+		measured((fits + tooMany) / 2)
 	}
 	for _, p := range byCost[fits:] {
 		problem.Policy, problem.Direction = p.ID, d

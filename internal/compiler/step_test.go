@@ -202,3 +202,58 @@ func TestMeasuringTakesManySteps(t *testing.T) {
 		t.Errorf("something is left of a pod that went while its policy was measured")
 	}
 }
+
+// Whatever one tenant's policies are, no Step takes much longer than it should, and another tenant's new pod is under its policies after two.
+func TestNoStepOfALargeSetIsLong(t *testing.T) {
+	const step, mostWork, mostSteps = 50_000, 200_000, 2
+	manyExcepts := func(i int) *policy.Policy {
+		p := ingress(fmt.Sprint("p", i))
+		for r := range mostRules {
+			peer := policy.Peer{CIDR: everywhere}
+			for k := range mostExcepts {
+				peer.Except = append(peer.Except, nth((i*mostRules+r)*mostExcepts+k))
+			}
+			p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], onPort(policy.Rule{Peers: []policy.Peer{peer}}, tcp(uint16(r%4), uint16(r%4))))
+		}
+		return p
+	}
+	for _, tc := range []struct {
+		name     string
+		policies []*policy.Policy
+	}{
+		{"19,200 prefixes", many(3, manyExcepts)()},
+		{"overlapping ports", many(5, func(i int) *policy.Policy { return overlappingRules(fmt.Sprint("p", i), mostRules, 1, 80, i%3*1000) })()},
+		{"one policy in force", one(overlappingRules("p", mostRules, mostExcepts, 1, 0))()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := New()
+			c.SetPod("evil/p", PodSpec{Addresses: []netip.Addr{podAddr}, Policies: tc.policies})
+			worst, slowest, since := 0, 0, 0
+			asked := -1
+			for n, more := 0, true; more; n++ {
+				if asked < 0 && n%3 == 1 {
+					asked, since = n, n
+					small := ingress(fmt.Sprint("small", n), onPort(policy.Rule{Peers: []policy.Peer{{CIDR: nth(n)}}}, tcp(22, 22)))
+					c.SetPod("good/p", PodSpec{Addresses: []netip.Addr{podAt(n)}, Policies: []*policy.Policy{small}})
+				}
+				before := c.work
+				_, more = c.Step(step)
+				worst = max(worst, c.work-before)
+				if asked >= 0 && !c.Pending("good/p") {
+					slowest, asked = max(slowest, n-since+1), -1
+				}
+			}
+			if worst > mostWork || slowest > mostSteps || asked >= 0 {
+				t.Errorf("the longest Step takes %d, the slowest pod %d Steps", worst, slowest)
+			}
+			c.DeletePod("evil/p")
+			c.DeletePod("good/p")
+			for more := true; more; {
+				before := c.work
+				_, more = c.Step(step)
+				worst = max(worst, c.work-before)
+			}
+			t.Logf("the longest Step takes %d; the slowest pod %d Steps", worst, slowest)
+		})
+	}
+}
