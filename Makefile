@@ -94,6 +94,10 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 .PHONY: test
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
+.PHONY: test-long
+test-long: ## The suites that take long, one after another: chaos, churn, soak, conformance-all, test-kernels (3 hours; needs root)
+	for suite in chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
 	$(call heading,Unit tests)
@@ -124,7 +128,7 @@ e2e: bin/cluster ## Everything together on a cluster of its own (KEEP=1 keeps it
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=2h -tags=e2e .
 	$(call heading,A part of the chaos tests)
-	go -C e2e test -count=1 -v -timeout=1h -short -run='^Test(Chaos|Latency|Images)$$' -tags=e2e ./chaos
+	go -C e2e test -count=1 -v -timeout=1h -short -run='^Test(Chaos|Churn|Latency|Images)$$' -tags=e2e ./chaos
 
 .PHONY: chaos
 chaos: bin/cluster ## Break every part of a cluster, results into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 25 minutes; needs root)
@@ -134,6 +138,14 @@ chaos: bin/cluster ## Break every part of a cluster, results into docs/chaos.md 
 		-run='$(or $(chaos-focus),^Test(Chaos|Latency|Roles|Images)$$)' ./chaos
 
 chaos-focus = $(if $(filter file,$(origin FOCUS)),,^TestChaos$$/($(subst $() ,_,$(FOCUS))))
+
+.PHONY: churn
+churn: bin/cluster ## Pods, Jobs, ports and policies that come and go, results into docs/chaos.md (FOCUS='Jobs|hostPort' KEEP=1; an hour; needs root)
+	$(call heading,Churn)
+	CHAOS_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=3h -tags=e2e \
+		-run='^TestChurn$$$(churn-focus)' ./chaos
+
+churn-focus = $(if $(filter file,$(origin FOCUS)),,/($(subst $() ,_,$(FOCUS))))
 
 .PHONY: soak
 soak: bin/cluster ## Keep changing objects and measure growth, results into docs/chaos.md (MINUTES=30 RACE=1; needs root)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,8 +24,9 @@ import (
 const usage = `Usage:
   probe serve [--name NAME] [--tcp PORT,...] [--udp PORT,...] [--while-stdin]
         answer on these ports, over both families, until a signal or the end of standard input
-  probe dial [--timeout 1s] TARGET...
-        connect to all targets at the same time, print a line of JSON for each
+  probe dial [--timeout 1s] [--rounds 1] [--until TARGET,...] [--output FILE] TARGET...
+        connect to all targets at the same time, print a line of JSON for each; repeat that for some rounds, but
+        not after a round in which all targets of --until have answered
   probe watch [--interval 100ms] [--timeout 1s] [--hold TARGET,...] TARGET...
         connect again and again until standard input ends; keep one connection to each of --hold
 A TARGET is tcp/ADDRESS:PORT or udp/ADDRESS:PORT; an IPv6 address stands in brackets.`
@@ -87,6 +89,11 @@ func serve(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer
 func dial(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := newFlags("dial")
 	timeout := flags.Duration("timeout", time.Second, "for each target")
+	rounds := flags.Int("rounds", 1, "number of times to dial all targets")
+	var until []reach.Target
+	flags.Func("until", "targets; the last round is the one in which all of them answer", list(&until, reach.ParseTarget))
+	// The output of a container's hook is lost, unless the hook writes it to the container's own output, /proc/1/fd/1.
+	output := flags.String("output", "", "file to write to instead of standard output")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -94,10 +101,27 @@ func dial(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	out := json.NewEncoder(stdout)
-	for _, result := range reach.DialAll(ctx, targets, *timeout) {
-		if err := out.Encode(result); err != nil {
+	if *output != "" {
+		file, err := os.OpenFile(*output, os.O_WRONLY, 0)
+		if err != nil {
 			return err
+		}
+		defer file.Close()
+		stdout = file
+	}
+	out := json.NewEncoder(stdout)
+	for range *rounds {
+		missing := len(until)
+		for _, result := range reach.DialAll(ctx, targets, *timeout) {
+			if err := out.Encode(result); err != nil {
+				return err
+			}
+			if result.Outcome == reach.Open && slices.Contains(until, result.Target) {
+				missing--
+			}
+		}
+		if ctx.Err() != nil || len(until) > 0 && missing <= 0 {
+			break
 		}
 	}
 	return nil
