@@ -93,23 +93,17 @@ func TestCLI(t *testing.T) {
 	flow := []string{"--from", "shop/" + frontend.Name, "--to", "shop/" + database.Name + ":5432"}
 
 	t.Run("explain agrees with connections", func(t *testing.T) {
-		for _, p := range some(tables[0].Probes, 8) {
-			var answer struct{ Allowed bool }
-			code := 1
-			if p.Result.Outcome == reach.Open {
-				code = 0
-			}
-			target := p.Endpoint.Target
-			kidobanJSON(t, code, &answer, "explain", "--from", addressLike(p.Source.Addresses, target.Address.Addr()), "--to", target.Address.String()+"/"+target.Protocol)
-			if answer.Allowed != (code == 0) {
-				t.Errorf("%s: explain says %t", p.String(), answer.Allowed)
-			}
-		}
+		checkExplained(t, some(tables[0].Probes, 8))
 	})
+	t.Run("explain agrees with connections to Services", func(t *testing.T) { checkExplained(t, some(tables[1].Probes, 4)) })
+	t.Run("explain agrees with connections from outside", func(t *testing.T) { checkExplained(t, fromOutside(tables[0].Probes, 4)) })
+	t.Run("explain agrees with connections, by names", func(t *testing.T) { checkExplainedByName(t, tables[0]) })
 	t.Run("explain --live", func(t *testing.T) {
 		contains(t, kidoban(t, 1, append([]string{"explain", "--live"}, flow...)...), "DENIED", "shop/default-deny", "on node n", "the same")
 	})
 	t.Run("matrix agrees with connections", func(t *testing.T) { checkMatrix(t, tables[0]) })
+	t.Run("matrix agrees with connections from and to outside", func(t *testing.T) { checkMatrixOutside(t, tables[0]) })
+	t.Run("diff agrees with connections", func(t *testing.T) { checkDiff(t, tables[0]) })
 	t.Run("diff with what is there", func(t *testing.T) {
 		policies := filepath.Join(test.Repo, "examples", "shop", "policies")
 		kidoban(t, 0, "diff", "-f", policies)
