@@ -3,14 +3,19 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/e2e/matrix"
@@ -88,6 +93,35 @@ func checkExplainedByName(t *testing.T, table *matrix.Table) {
 			continue
 		}
 		kidoban(t, code, "explain", "--from", c.from, "--to", c.to)
+	}
+}
+
+// checkExplainedNodePorts calls two workloads from outside by ports of a node that has pods of both.
+func checkExplainedNodePorts(t *testing.T, table *matrix.Table) {
+	t.Helper()
+	measured := byWorkload(table)
+	for i, c := range []struct{ workload, key string }{{"frontend", "outside > frontend TCP 8080"}, {"backend", "outside > backend TCP 8000"}} {
+		service := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "node-port-" + c.workload},
+			Spec: corev1.ServiceSpec{
+				Type: corev1.ServiceTypeNodePort, Selector: workload(c.workload).MatchLabels, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
+				Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http"), NodePort: int32(30090 + i)}},
+			},
+		}
+		create(t, service)
+		target := netip.AddrPortFrom(netip.MustParseAddr(pods(t, c.workload)[0].Status.HostIP), uint16(30090+i))
+		code, want := 1, reach.TimedOut
+		if measured[c.key] == "allowed" {
+			code, want = 0, reach.Open
+		}
+		kidoban(t, code, "explain", "--from", "172.30.0.10", "--to", target.String())
+		eventually(t, "the NodePort answers as policies say", func(ctx context.Context) error {
+			results, err := test.DialOutside(ctx, build.Probe, []reach.Target{{Protocol: "tcp", Address: target}}, probeTimeout)
+			if err == nil && results[0].Outcome != want {
+				err = fmt.Errorf("%s: %s", c.key, results[0].Outcome)
+			}
+			return err
+		})
 	}
 }
 

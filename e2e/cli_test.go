@@ -98,6 +98,7 @@ func TestCLI(t *testing.T) {
 	t.Run("explain agrees with connections to Services", func(t *testing.T) { checkExplained(t, some(tables[1].Probes, 4)) })
 	t.Run("explain agrees with connections from outside", func(t *testing.T) { checkExplained(t, fromOutside(tables[0].Probes, 4)) })
 	t.Run("explain agrees with connections, by names", func(t *testing.T) { checkExplainedByName(t, tables[0]) })
+	t.Run("explain agrees with connections to NodePorts", func(t *testing.T) { checkExplainedNodePorts(t, tables[0]) })
 	t.Run("explain --live", func(t *testing.T) {
 		contains(t, kidoban(t, 1, append([]string{"explain", "--live"}, flow...)...), "DENIED", "shop/default-deny", "on node n", "the same")
 	})
