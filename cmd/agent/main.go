@@ -39,6 +39,7 @@ type options struct {
 	checkInterval       time.Duration
 	apiAddr             string
 	nriSocket           string
+	tunnelEnds          prefixes
 	events              eventLog
 	ruleSeries          int
 	cleanup, wait       bool
@@ -77,6 +78,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Remove the taint "+agent.StartupTaint+" from the node when its policies are in force. Needs permission to get and patch nodes: config/components/startup-taint.")
 	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with the policies, and repaired.")
 	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Socket on which the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start, not before.")
+	fs.Var(&o.tunnelEnds, "tunnel-ends", "Addresses or CIDRs, separated by commas, whose encapsulated packets the node takes, besides the ends of its tunnels that the kernel has: "+
+		"for devices that take packets from everywhere. Needed with tunnels whose metadata comes with each packet.")
 	o.events.bind(fs)
 	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Maximum series of kidoban_agent_rule_hits_total, which counts packets for each policy and rule; 0: the metric is off.")
 	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything of kidoban from this node, and exit.")
@@ -152,7 +155,7 @@ func run(o options) error {
 		}
 		taint = &agent.NodeTaint{Nodes: client.CoreV1().Nodes(), NodeName: o.nodeName}
 	}
-	a := agent.New(mgr.GetCache(), agent.NewKernel(dp), agent.Options{
+	a := agent.New(mgr.GetCache(), agent.NewKernel(dp, o.tunnelEnds), agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,

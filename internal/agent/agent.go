@@ -50,6 +50,7 @@ type Agent struct {
 
 	cache      cache.Cache // of the node's pods
 	interfaces *interfaceFollower
+	tunnels    *tunnelFollower
 
 	synced atomic.Bool               // the first lists of all watches are in the state
 	round  atomic.Pointer[time.Time] // when the writer last came round
@@ -66,6 +67,8 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 	a.sweeper = &sweeper{kernel: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
 	a.hits = newHitCounter(kernel, s, opts.RuleSeries)
 	a.interfaces = &interfaceFollower{kernel: kernel, state: s, log: opts.Log}
+	a.tunnels = &tunnelFollower{kernel: kernel, sweeper: a.sweeper, log: opts.Log}
+	a.sweeper.tunnels = a.tunnels.current
 	a.writer = &writer{
 		kernel: kernel, state: s, applied: a.applied, sweeper: a.sweeper, metrics: a.metrics, log: opts.Log, want: s.node.Maps(),
 		collectDue: make(chan struct{}, 1),
@@ -95,6 +98,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return err
 	}
 	a.interfaces.refresh(ctx)
+	a.tunnels.refresh()
 	a.synced.Store(true)
 	if err := a.writer.takeOver(); err != nil {
 		return fmt.Errorf("take over the node: %w", err)
@@ -105,6 +109,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	running.Go(func() { a.sweeper.run(ctx) })
 	running.Go(func() { a.housekeep(ctx) })
 	go a.interfaces.run(ctx)
+	running.Go(func() { a.tunnels.run(ctx) })
 	if a.opts.Taint != nil {
 		go a.removeTaint(ctx)
 	}

@@ -31,12 +31,15 @@ type fakeKernel struct {
 	chunk      time.Duration // for a part of Sync
 	chunks     int           // parts of one Sync
 
-	flows      []conntrack.Flow
-	own        map[netip.Addr]bool
-	hits       map[dataplane.Hit]uint64
-	interfaces node.Interfaces
-	changed    func() // of WatchInterfaces
-	warnings   []inspect.Warning
+	flows          []conntrack.Flow
+	own            map[netip.Addr]bool
+	hits           map[dataplane.Hit]uint64
+	interfaces     node.Interfaces
+	changed        func() // of WatchInterfaces
+	tunnels        inspect.Tunnels
+	tunnelsSet     []inspect.Tunnels // by SetTunnels
+	tunnelsChanged func()            // of WatchTunnels
+	warnings       []inspect.Warning
 }
 
 func newFakeKernel() *fakeKernel {
@@ -262,6 +265,35 @@ func (k *fakeKernel) WatchInterfaces(ctx context.Context, changed func()) error 
 		return err
 	}
 	<-ctx.Done()
+	return nil
+}
+
+func (k *fakeKernel) ReadTunnels() (*inspect.Tunnels, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	tunnels := k.tunnels
+	return &tunnels, k.call("ReadTunnels")
+}
+
+func (k *fakeKernel) WatchTunnels(ctx context.Context, changed func()) error {
+	k.mu.Lock()
+	k.tunnelsChanged = changed
+	err := k.call("WatchTunnels")
+	k.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (k *fakeKernel) SetTunnels(t *inspect.Tunnels) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.call("SetTunnels"); err != nil {
+		return err
+	}
+	k.tunnelsSet = append(k.tunnelsSet, *t)
 	return nil
 }
 

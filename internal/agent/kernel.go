@@ -71,6 +71,12 @@ type Interfaces interface {
 	ReadInterfaces() (node.Interfaces, error)
 	// WatchInterfaces calls changed after links or routes changed, until the context is done.
 	WatchInterfaces(ctx context.Context, changed func()) error
+	// ReadTunnels reads what the node decapsulates.
+	ReadTunnels() (*inspect.Tunnels, error)
+	// WatchTunnels calls changed after tunnels may have changed, until the context is done.
+	WatchTunnels(ctx context.Context, changed func()) error
+	// SetTunnels makes the program deny what comes from no end of a tunnel. It may be called again after an error.
+	SetTunnels(*inspect.Tunnels) error
 	// Warnings are the conditions under which some traffic on this node bypasses enforcement.
 	Warnings() []inspect.Warning
 }

@@ -14,9 +14,15 @@ import (
 )
 
 // NewKernel returns the kernel of the calling thread's network namespace, with a Dataplane whose maps are the Agent's alone from now on.
-func NewKernel(dp *dataplane.Dataplane) Kernel { return kernel{dp} }
+// tunnelEnds are the ends of tunnels besides those that the kernel has; with any, no other address is one.
+func NewKernel(dp *dataplane.Dataplane, tunnelEnds []netip.Prefix) Kernel {
+	return kernel{dp, tunnelEnds}
+}
 
-type kernel struct{ *dataplane.Dataplane }
+type kernel struct {
+	*dataplane.Dataplane
+	tunnelEnds []netip.Prefix
+}
 
 func (kernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error] {
 	return conntrack.Flows(addrs...)
@@ -48,4 +54,22 @@ func (kernel) WatchInterfaces(ctx context.Context, changed func()) error {
 	return inspect.WatchInterfaces(ctx, changed)
 }
 
-func (kernel) Warnings() []inspect.Warning { return inspect.Warnings() }
+func (k kernel) ReadTunnels() (*inspect.Tunnels, error) {
+	tunnels, err := inspect.ReadTunnels()
+	if err == nil {
+		tunnels.AddEnds(k.tunnelEnds)
+	}
+	return tunnels, err
+}
+
+func (kernel) WatchTunnels(ctx context.Context, changed func()) error {
+	return inspect.WatchTunnels(ctx, changed)
+}
+
+func (k kernel) Warnings() []inspect.Warning {
+	warnings := inspect.Warnings()
+	if tunnels, err := k.ReadTunnels(); err == nil {
+		warnings = append(warnings, tunnels.Warnings()...)
+	}
+	return warnings
+}

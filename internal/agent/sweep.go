@@ -13,6 +13,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -64,6 +65,7 @@ func (n *narrowed) plain() compiler.Narrowed {
 type sweeper struct {
 	kernel  Connections
 	state   *state
+	tunnels func() *inspect.Tunnels // in force
 	metrics *metrics
 	log     logr.Logger
 
@@ -166,13 +168,14 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	tunnels := s.tunnels()
 	cut := 0
 	for flows, err := range s.kernel.Flows(addresses...) {
 		if err != nil {
 			return cut, err
 		}
 		s.state.read(func(n *node.Node) {
-			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !isToCut(n.Maps(), &f, own) })
+			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !isToCut(n.Maps(), &f, own) && !isSmuggled(n.Maps(), &f, tunnels) })
 		})
 		tcp, other := byHoldOff(flows)
 		if err := errors.Join(s.kernel.Cut(tcp, holdOffTCP), s.kernel.Cut(other, holdOffOther)); err != nil {
@@ -197,6 +200,13 @@ func byHoldOff(flows []conntrack.Flow) (tcp, other []conntrack.Flow) {
 // isToCut reports whether neither a live flow nor a master of it, for whose sake it was allowed, would be allowed to begin now.
 func isToCut(t *compiler.Maps, f *conntrack.Flow, own map[netip.Addr]bool) bool {
 	return denied(t, f.Opened(), own) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !denied(t, m, own) })
+}
+
+// isSmuggled reports whether a pod's flow leads to the end of a tunnel, which would decapsulate it.
+func isSmuggled(t *compiler.Maps, f *conntrack.Flow, tunnels *inspect.Tunnels) bool {
+	opened := f.Opened()
+	_, isPod := t.Pods[opened.Source]
+	return isPod && tunnels.Takes(uint8(opened.Protocol), netip.AddrPortFrom(opened.Destination, opened.Port))
 }
 
 // denied reports whether a flow would not be allowed to begin now. A pod's traffic with its own node is always allowed, and with itself.

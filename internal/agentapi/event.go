@@ -65,7 +65,9 @@ const (
 	ReasonRevoked     = "revoked"      // of a flow that was cut, because no policy allows it any more
 	ReasonSpoofed     = "spoofed"      // out of a pod's own interface, with an address that is not the pod's
 	ReasonUnknown     = "unknown"      // an address behind a workload's interface that is no known pod's (enforcing mode guarded or strict)
-	ReasonMapFull     = "map-full"     // the pod's policies did not fit into the kernel's maps
+	// ReasonEncapsulated: a packet that a node would decapsulate, from what is no end of a tunnel.
+	ReasonEncapsulated = "encapsulated"
+	ReasonMapFull      = "map-full" // the pod's policies did not fit into the kernel's maps
 )
 
 // Endpoint is one end of a flow, as far as it is known. Only pods of the event's own node have names: what an agent knows of others

@@ -29,10 +29,11 @@ type Dataplane struct {
 	mu      sync.Mutex
 	journal *journal // nil if no Sync is under way
 
-	// attachMu guards links and pins.
-	attachMu sync.Mutex
-	dir      string               // of its pins; empty before Attach
-	links    map[string]link.Link // by the name of the pin
+	// attachMu guards links and pins, and what the program has about tunnels.
+	attachMu   sync.Mutex
+	dir        string               // of its pins; empty before Attach
+	links      map[string]link.Link // by the name of the pin
+	hasTunnels bool
 }
 
 // New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. Without

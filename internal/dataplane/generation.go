@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
@@ -27,10 +28,26 @@ const (
 // by itself.
 const netfilterDefrag link.NetfilterAttachFlags = 1
 
-var families = map[string]link.NetfilterProtocolFamily{
-	"link_ipv4": link.NetfilterProtoIPv4,
-	"link_ipv6": link.NetfilterProtoIPv6,
+// hook is where a program of a generation is attached.
+type hook struct {
+	hook    link.NetfilterInetHook
+	family  link.NetfilterProtocolFamily
+	program func(*bpf.FilterObjects) *ebpf.Program
+	// forTunnels: it is attached only while the node has tunnels.
+	forTunnels bool
 }
+
+// hooks are all of them, by the name of the link's pin.
+var hooks = map[string]hook{
+	"link_ipv4":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv4, program: forward},
+	"link_ipv6":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv6, program: forward},
+	"link_local_in_ipv4": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv4, program: localIn, forTunnels: true},
+	"link_local_in_ipv6": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv6, program: localIn, forTunnels: true},
+}
+
+func forward(objs *bpf.FilterObjects) *ebpf.Program { return objs.Kidoban }
+
+func localIn(objs *bpf.FilterObjects) *ebpf.Program { return objs.KidobanLocalIn }
 
 // ErrSuperseded means that another agent on this node has taken over. Its generation judges, and this one has
 // nothing left to do.
@@ -58,7 +75,7 @@ func (d *Dataplane) Heal() (detached int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if d.links != nil && slices.ContainsFunc(others, func(dir string) bool { return dir > d.dir }) {
+	if d.isSuperseded(others) {
 		return 0, ErrSuperseded
 	}
 	if err := conntrack.Enable(); err != nil {
@@ -69,8 +86,13 @@ func (d *Dataplane) Heal() (detached int, err error) {
 			return 0, err
 		}
 		d.dir = successor(d.opts.BPFFS, others)
-	} else if detached, err = d.reattach(); err != nil {
-		return detached, err
+	} else {
+		if detached, err = d.reattach(); err != nil {
+			return detached, err
+		}
+		if err := d.followTunnels(); err != nil {
+			return detached, err
+		}
 	}
 	if err := d.pin(); err != nil {
 		return detached, err
@@ -78,10 +100,18 @@ func (d *Dataplane) Heal() (detached int, err error) {
 	return detached, d.takeOver(others)
 }
 
+// isSuperseded reports whether one of these generations is later than this one.
+func (d *Dataplane) isSuperseded(others []string) bool {
+	return d.links != nil && slices.ContainsFunc(others, func(dir string) bool { return dir > d.dir })
+}
+
 func (d *Dataplane) attach() error {
 	links := map[string]link.Link{}
-	for name, family := range families {
-		l, err := attachFirstFree(d.objs.Kidoban, family)
+	for name, h := range hooks {
+		if h.forTunnels && !d.hasTunnels {
+			continue
+		}
+		l, err := d.attachFirstFree(h)
 		if err != nil {
 			for _, l := range links {
 				err = errors.Join(err, l.Close())
@@ -94,15 +124,37 @@ func (d *Dataplane) attach() error {
 	return nil
 }
 
+// followTunnels attaches the hooks for tunnels while the node has any, and detaches them afterwards.
+func (d *Dataplane) followTunnels() error {
+	for name, h := range hooks {
+		l, attached := d.links[name]
+		switch {
+		case !h.forTunnels || attached == d.hasTunnels:
+		case attached:
+			if err := errors.Join(l.Unpin(), l.Detach(), l.Close()); err != nil {
+				return fmt.Errorf("detach %s: %w", name, err)
+			}
+			delete(d.links, name)
+		default:
+			l, err := d.attachFirstFree(h)
+			if err != nil {
+				return err
+			}
+			d.links[name] = l
+		}
+	}
+	return nil
+}
+
 // reattach attaches detached links again. The kernel does not report whether a link is detached, but whether
 // its priority is in use.
 func (d *Dataplane) reattach() (detached int, err error) {
-	for name, family := range families {
-		info, err := d.links[name].Info()
+	for name, old := range d.links {
+		info, err := old.Info()
 		if err != nil {
 			return detached, fmt.Errorf("ask the kernel about %s: %w", name, err)
 		}
-		l, err := attachAt(d.objs.Kidoban, family, info.Netfilter().Priority)
+		l, err := d.attachAt(hooks[name], info.Netfilter().Priority)
 		if errors.Is(err, unix.EBUSY) {
 			continue
 		}
@@ -110,7 +162,6 @@ func (d *Dataplane) reattach() (detached int, err error) {
 			return detached, err
 		}
 		detached++
-		old := d.links[name]
 		d.links[name] = l
 		if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return detached, fmt.Errorf("unpin a detached link: %w", err)
@@ -122,25 +173,25 @@ func (d *Dataplane) reattach() (detached int, err error) {
 	return detached, nil
 }
 
-func attachFirstFree(p *ebpf.Program, family link.NetfilterProtocolFamily) (link.Link, error) {
+func (d *Dataplane) attachFirstFree(h hook) (link.Link, error) {
 	for priority := int32(firstPriority); ; priority++ {
-		l, err := attachAt(p, family, priority)
+		l, err := d.attachAt(h, priority)
 		if err == nil || !errors.Is(err, unix.EBUSY) || priority == lastPriority {
 			return l, err
 		}
 	}
 }
 
-func attachAt(p *ebpf.Program, family link.NetfilterProtocolFamily, priority int32) (link.Link, error) {
+func (d *Dataplane) attachAt(h hook, priority int32) (link.Link, error) {
 	l, err := link.AttachNetfilter(link.NetfilterOptions{
-		Program:        p,
-		ProtocolFamily: family,
-		Hook:           link.NetfilterInetForward,
+		Program:        h.program(&d.objs),
+		ProtocolFamily: h.family,
+		Hook:           h.hook,
 		Priority:       priority,
 		NetfilterFlags: netfilterDefrag,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("attach to the forward hook of family %d at priority %d: %w", family, priority, err)
+		return nil, fmt.Errorf("attach to hook %d of family %d at priority %d: %w", h.hook, h.family, priority, err)
 	}
 	return l, nil
 }

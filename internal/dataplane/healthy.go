@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,13 +18,15 @@ func (d *Dataplane) CheckMaps() error {
 	return nil
 }
 
-// CheckLinks fails where this generation is not attached for both families and pinned, so that it outlives
+// CheckLinks fails where this generation is not attached to its hooks and pinned, so that it outlives
 // the process.
 func (d *Dataplane) CheckLinks() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
-	if len(d.links) < len(families) {
-		return errors.New("the program is not attached")
+	for name, h := range hooks {
+		if d.links[name] == nil && (d.hasTunnels || !h.forTunnels) {
+			return fmt.Errorf("the program is not attached as %s", name)
+		}
 	}
 	for name, l := range d.links {
 		if _, err := l.Info(); err != nil {

@@ -42,6 +42,9 @@ func (d *Dataplane) pin() error {
 		{bpf.FilterMapInterfaces, m.Interfaces},
 		{bpf.FilterMapRevoked, m.Revoked},
 		{bpf.FilterMapCounters, m.Counters},
+		{bpf.FilterMapTunnels, m.Tunnels},
+		{bpf.FilterMapTunnelEnds, m.TunnelEnds},
+		{bpf.FilterMapTunnelDevices, m.TunnelDevices},
 	}
 	for name, l := range d.links {
 		pins = append(pins, pin{name, l})
@@ -88,7 +91,7 @@ func successor(bpffs string, others []string) string {
 // remove detaches the links of a generation and unpins all of it. Missing pins do not
 // stop it.
 func remove(dir string) error {
-	for name := range families {
+	for name := range hooks {
 		// Unpinning is not enough where a process that still lives holds the link.
 		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
 		if err != nil {

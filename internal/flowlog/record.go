@@ -72,6 +72,8 @@ func reasonOf(r events.Reason) string {
 		return agentapi.ReasonSpoofed
 	case events.ReasonUnknown:
 		return agentapi.ReasonUnknown
+	case events.ReasonEncapsulated:
+		return agentapi.ReasonEncapsulated
 	}
 	return r.String()
 }
@@ -111,7 +113,8 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 		if e.Set == dataplane.DenyAll {
 			out.Reason = agentapi.ReasonMapFull
 		}
-	case events.ReasonUnparsable, events.ReasonInvalid, events.ReasonRevoked, events.ReasonSpoofed, events.ReasonUnknown:
+	case events.ReasonUnparsable, events.ReasonInvalid, events.ReasonRevoked, events.ReasonSpoofed, events.ReasonUnknown,
+		events.ReasonEncapsulated:
 		// No policy decided.
 	}
 	return out

@@ -63,7 +63,7 @@ func startEvery(t testing.TB, sizes dataplane.Sizes, interval time.Duration) *no
 	dp, err := dataplane.New(dataplane.Options{BPFFS: n.bpffs, Sizes: sizes})
 	check(t, err)
 	n.dp = dp
-	n.agent = agent.New(n.pods, agent.NewKernel(dp), agent.Options{
+	n.agent = agent.New(n.pods, agent.NewKernel(dp, nil), agent.Options{
 		NamespaceCache:  func(string) (cache.Cache, error) { return n.watches, nil },
 		SharedNamespace: "shop", CheckInterval: interval, Log: logr.Discard(), Registry: n.registry,
 	})

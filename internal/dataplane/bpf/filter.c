@@ -18,6 +18,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
 #include "maps.h"
 #include "packet.h"
+#include "tunnel.h"
 #include "events.h"
 #include "report.h"
 
@@ -269,15 +270,21 @@ static __always_inline int drop(const struct packet *p, enum reason reason)
 
 /*
  * A packet out of a pod's own interface must have one of that pod's addresses. The reverse is no rule: a
- * pod's packet may come in by another interface, as when it left the node and came back.
+ * pod's packet may come in by another interface, as when it left the node and came back. But another node
+ * sends no packet of this node's pods through a tunnel.
  */
 static __always_inline enum verdict judge_source(const struct packet *p, const struct pod *source)
 {
 	struct interface in;
 
-	if (!find_interface(p->ifindex, &in) || in.kind != INTERFACE_POD || (source && source->ifindex == p->ifindex))
-		return VERDICT_ALLOW;
-	return deny(p, EGRESS, REASON_SPOOFED, in.flags & POD_AUDIT);
+	if (find_interface(p->ifindex, &in) && in.kind == INTERFACE_POD) {
+		if (source && source->ifindex == p->ifindex)
+			return VERDICT_ALLOW;
+		return deny(p, EGRESS, REASON_SPOOFED, in.flags & POD_AUDIT);
+	}
+	if (has_tunnels && source && is_tunnel_device(p->ifindex))
+		return deny(p, EGRESS, REASON_SPOOFED, audited);
+	return VERDICT_ALLOW;
 }
 
 /*
@@ -337,6 +344,35 @@ static __always_inline enum verdict judge_unknown(const struct packet *p, const 
 	if (!destination && is_workload_interface(state->out) && deny(p, INGRESS, REASON_UNKNOWN, is_audited) == VERDICT_DENY)
 		return VERDICT_DENY;
 	return VERDICT_ALLOW;
+}
+
+/*
+ * Whether a packet that its receiver would decapsulate comes from what is no end of a tunnel. Neither is a
+ * pod, whatever address it writes, nor a node that sends on what it got for a Service.
+ */
+static __noinline bool is_smuggled(const struct packet *p, enum parsed parsed, struct net_device *in, const struct pod *source)
+{
+	if (!is_encapsulated(p, parsed))
+		return false;
+	if (source || is_workload_interface(in) || is_redirected(p))
+		return true;
+	return !any_tunnel_end && !is_tunnel_end(&p->src);
+}
+
+/*
+ * A packet to another node, which may see only this node's address in it. Tunnels between pods are their own
+ * affair: these end at pods of this node, or lead through a tunnel to those of another.
+ */
+static __always_inline enum verdict judge_tunnel(const struct packet *p, enum parsed parsed, const struct nf_hook_state *state,
+						 const struct pod *source, const struct pod *destination)
+{
+	if (!has_tunnels || destination)
+		return VERDICT_ALLOW;
+	if (!is_tunnel_end(&p->dst) && (!any_tunnel_end || (state->out && is_tunnel_device(state->out->ifindex))))
+		return VERDICT_ALLOW;
+	if (!is_smuggled(p, parsed, state->in, source))
+		return VERDICT_ALLOW;
+	return deny(p, EGRESS, REASON_ENCAPSULATED, audited);
 }
 
 /*
@@ -406,6 +442,8 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	destination = find_pod(&p.dst, &receiver);
 	if (judge_source(&p, source) == VERDICT_DENY)
 		return NF_DROP;
+	if (judge_tunnel(&p, parsed, ctx->state, source, destination) == VERDICT_DENY)
+		return NF_DROP;
 	if (judge_unknown(&p, ctx->state, source, destination) == VERDICT_DENY)
 		return NF_DROP;
 	if (parsed == UNPARSABLE) {
@@ -424,6 +462,32 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	if (is_revoked(&p))
 		return drop(&p, REASON_REVOKED);
 	return NF_ACCEPT;
+}
+
+/*
+ * Runs on the hook of packets to the node itself, only while the node decapsulates anything. It judges every
+ * packet: conntrack may have an entry from before this program was attached.
+ */
+SEC("netfilter")
+int kidoban_local_in(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+	struct net_device *in = ctx->state->in;
+	struct packet p = {
+		.conntrack = nfct & NFCT_PTRMASK,
+		.family = ctx->state->pf,
+		.ifindex = in ? in->ifindex : 0,
+		.len = ctx->skb->len,
+	};
+	enum parsed parsed;
+	struct pod sender;
+
+	if (p.ifindex == LOOPBACK_IFINDEX)
+		return NF_ACCEPT;
+	parsed = parse(&p, ctx->skb);
+	if (!is_smuggled(&p, parsed, in, find_pod(&p.src, &sender)))
+		return NF_ACCEPT;
+	return deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
 }
 
 /* Nearly every packet ends here, so passed_before comes first: no map, no stack. */

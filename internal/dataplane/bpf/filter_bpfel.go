@@ -102,14 +102,15 @@ type FilterPortKey struct {
 type FilterReason uint32
 
 const (
-	FilterReasonREASON_RULE       FilterReason = 0
-	FilterReasonREASON_DEFAULT    FilterReason = 1
-	FilterReasonREASON_UNPARSABLE FilterReason = 2
-	FilterReasonREASON_INVALID    FilterReason = 3
-	FilterReasonREASON_REVOKED    FilterReason = 4
-	FilterReasonREASON_SPOOFED    FilterReason = 5
-	FilterReasonREASON_UNKNOWN    FilterReason = 6
-	FilterReasonREASONS           FilterReason = 7
+	FilterReasonREASON_RULE         FilterReason = 0
+	FilterReasonREASON_DEFAULT      FilterReason = 1
+	FilterReasonREASON_UNPARSABLE   FilterReason = 2
+	FilterReasonREASON_INVALID      FilterReason = 3
+	FilterReasonREASON_REVOKED      FilterReason = 4
+	FilterReasonREASON_SPOOFED      FilterReason = 5
+	FilterReasonREASON_UNKNOWN      FilterReason = 6
+	FilterReasonREASON_ENCAPSULATED FilterReason = 7
+	FilterReasonREASONS             FilterReason = 8
 )
 
 type FilterRepeat struct {
@@ -162,6 +163,13 @@ type FilterRowKey struct {
 	Class uint32
 }
 
+type FilterTunnelKey struct {
+	_        structs.HostLayout
+	Port     uint16
+	Protocol uint8
+	Pad      uint8
+}
+
 type FilterVerdict uint32
 
 const (
@@ -175,29 +183,35 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FilterMapAddresses     = "addresses"
-	FilterMapCounters      = "counters"
-	FilterMapCounting      = "counting"
-	FilterMapEvents        = "events"
-	FilterMapHits          = "hits"
-	FilterMapInterfaces    = "interfaces"
-	FilterMapNetworks      = "networks"
-	FilterMapPaces         = "paces"
-	FilterMapPods          = "pods"
-	FilterMapPorts         = "ports"
-	FilterMapRevoked       = "revoked"
-	FilterMapRows          = "rows"
-	FilterProgKidoban      = "kidoban"
-	FilterVarAudited       = "audited"
-	FilterVarEventAhead    = "event_ahead"
-	FilterVarEventPace     = "event_pace"
-	FilterVarEventsWanted  = "events_wanted"
-	FilterVarGuarded       = "guarded"
-	FilterVarHeldUpOneIn   = "held_up_one_in"
-	FilterVarHitsWanted    = "hits_wanted"
-	FilterVarPodsFull      = "pods_full"
-	FilterVarReordersLoads = "reorders_loads"
-	FilterVarWrites        = "writes"
+	FilterMapAddresses       = "addresses"
+	FilterMapCounters        = "counters"
+	FilterMapCounting        = "counting"
+	FilterMapEvents          = "events"
+	FilterMapHits            = "hits"
+	FilterMapInterfaces      = "interfaces"
+	FilterMapNetworks        = "networks"
+	FilterMapPaces           = "paces"
+	FilterMapPods            = "pods"
+	FilterMapPorts           = "ports"
+	FilterMapRevoked         = "revoked"
+	FilterMapRows            = "rows"
+	FilterMapTunnelDevices   = "tunnel_devices"
+	FilterMapTunnelEnds      = "tunnel_ends"
+	FilterMapTunnels         = "tunnels"
+	FilterProgKidoban        = "kidoban"
+	FilterProgKidobanLocalIn = "kidoban_local_in"
+	FilterVarAnyTunnelEnd    = "any_tunnel_end"
+	FilterVarAudited         = "audited"
+	FilterVarEventAhead      = "event_ahead"
+	FilterVarEventPace       = "event_pace"
+	FilterVarEventsWanted    = "events_wanted"
+	FilterVarGuarded         = "guarded"
+	FilterVarHasTunnels      = "has_tunnels"
+	FilterVarHeldUpOneIn     = "held_up_one_in"
+	FilterVarHitsWanted      = "hits_wanted"
+	FilterVarPodsFull        = "pods_full"
+	FilterVarReordersLoads   = "reorders_loads"
+	FilterVarWrites          = "writes"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -242,36 +256,42 @@ type FilterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterProgramSpecs struct {
-	Kidoban *ebpf.ProgramSpec `ebpf:"kidoban"`
+	Kidoban        *ebpf.ProgramSpec `ebpf:"kidoban"`
+	KidobanLocalIn *ebpf.ProgramSpec `ebpf:"kidoban_local_in"`
 }
 
 // FilterMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterMapSpecs struct {
-	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Counting   *ebpf.MapSpec `ebpf:"counting"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Hits       *ebpf.MapSpec `ebpf:"hits"`
-	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
-	Networks   *ebpf.MapSpec `ebpf:"networks"`
-	Paces      *ebpf.MapSpec `ebpf:"paces"`
-	Pods       *ebpf.MapSpec `ebpf:"pods"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Revoked    *ebpf.MapSpec `ebpf:"revoked"`
-	Rows       *ebpf.MapSpec `ebpf:"rows"`
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Counting      *ebpf.MapSpec `ebpf:"counting"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	Hits          *ebpf.MapSpec `ebpf:"hits"`
+	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Networks      *ebpf.MapSpec `ebpf:"networks"`
+	Paces         *ebpf.MapSpec `ebpf:"paces"`
+	Pods          *ebpf.MapSpec `ebpf:"pods"`
+	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	Revoked       *ebpf.MapSpec `ebpf:"revoked"`
+	Rows          *ebpf.MapSpec `ebpf:"rows"`
+	TunnelDevices *ebpf.MapSpec `ebpf:"tunnel_devices"`
+	TunnelEnds    *ebpf.MapSpec `ebpf:"tunnel_ends"`
+	Tunnels       *ebpf.MapSpec `ebpf:"tunnels"`
 }
 
 // FilterVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
+	AnyTunnelEnd  *ebpf.VariableSpec `ebpf:"any_tunnel_end"`
 	Audited       *ebpf.VariableSpec `ebpf:"audited"`
 	EventAhead    *ebpf.VariableSpec `ebpf:"event_ahead"`
 	EventPace     *ebpf.VariableSpec `ebpf:"event_pace"`
 	EventsWanted  *ebpf.VariableSpec `ebpf:"events_wanted"`
 	Guarded       *ebpf.VariableSpec `ebpf:"guarded"`
+	HasTunnels    *ebpf.VariableSpec `ebpf:"has_tunnels"`
 	HeldUpOneIn   *ebpf.VariableSpec `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
@@ -299,18 +319,21 @@ func (o *FilterObjects) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterMaps struct {
-	Addresses  *ebpf.Map `ebpf:"addresses"`
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Counting   *ebpf.Map `ebpf:"counting"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Hits       *ebpf.Map `ebpf:"hits"`
-	Interfaces *ebpf.Map `ebpf:"interfaces"`
-	Networks   *ebpf.Map `ebpf:"networks"`
-	Paces      *ebpf.Map `ebpf:"paces"`
-	Pods       *ebpf.Map `ebpf:"pods"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Revoked    *ebpf.Map `ebpf:"revoked"`
-	Rows       *ebpf.Map `ebpf:"rows"`
+	Addresses     *ebpf.Map `ebpf:"addresses"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Counting      *ebpf.Map `ebpf:"counting"`
+	Events        *ebpf.Map `ebpf:"events"`
+	Hits          *ebpf.Map `ebpf:"hits"`
+	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Networks      *ebpf.Map `ebpf:"networks"`
+	Paces         *ebpf.Map `ebpf:"paces"`
+	Pods          *ebpf.Map `ebpf:"pods"`
+	Ports         *ebpf.Map `ebpf:"ports"`
+	Revoked       *ebpf.Map `ebpf:"revoked"`
+	Rows          *ebpf.Map `ebpf:"rows"`
+	TunnelDevices *ebpf.Map `ebpf:"tunnel_devices"`
+	TunnelEnds    *ebpf.Map `ebpf:"tunnel_ends"`
+	Tunnels       *ebpf.Map `ebpf:"tunnels"`
 }
 
 func (m *FilterMaps) Close() error {
@@ -327,6 +350,9 @@ func (m *FilterMaps) Close() error {
 		m.Ports,
 		m.Revoked,
 		m.Rows,
+		m.TunnelDevices,
+		m.TunnelEnds,
+		m.Tunnels,
 	)
 }
 
@@ -334,11 +360,13 @@ func (m *FilterMaps) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
+	AnyTunnelEnd  *ebpf.Variable `ebpf:"any_tunnel_end"`
 	Audited       *ebpf.Variable `ebpf:"audited"`
 	EventAhead    *ebpf.Variable `ebpf:"event_ahead"`
 	EventPace     *ebpf.Variable `ebpf:"event_pace"`
 	EventsWanted  *ebpf.Variable `ebpf:"events_wanted"`
 	Guarded       *ebpf.Variable `ebpf:"guarded"`
+	HasTunnels    *ebpf.Variable `ebpf:"has_tunnels"`
 	HeldUpOneIn   *ebpf.Variable `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
@@ -350,12 +378,14 @@ type FilterVariables struct {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterPrograms struct {
-	Kidoban *ebpf.Program `ebpf:"kidoban"`
+	Kidoban        *ebpf.Program `ebpf:"kidoban"`
+	KidobanLocalIn *ebpf.Program `ebpf:"kidoban_local_in"`
 }
 
 func (p *FilterPrograms) Close() error {
 	return _FilterClose(
 		p.Kidoban,
+		p.KidobanLocalIn,
 	)
 }
 

@@ -33,6 +33,9 @@ enum {
 	BPF_NOEXIST = 1,
 };
 
+/* include/net/flow.h */
+#define LOOPBACK_IFINDEX 1
+
 /* include/uapi/linux/netfilter.h */
 enum {
 	NF_DROP = 0,
@@ -47,6 +50,7 @@ enum {
 	IP_CT_RELATED_REPLY = 4,
 	IP_CT_UNTRACKED = 7,
 	IPS_CONFIRMED = 1 << 3,
+	IPS_DST_NAT = 1 << 5,
 };
 
 /* include/linux/skbuff.h: _nfct is a pointer to a struct nf_conn with the packet's state in its low bits */

@@ -19,6 +19,7 @@ enum reason {
 	REASON_REVOKED,    /* belongs to a flow that was cut */
 	REASON_SPOOFED,    /* comes out of a pod's own interface with an address of another pod */
 	REASON_UNKNOWN,    /* an address behind a workload's interface that belongs to no known pod */
+	REASON_ENCAPSULATED, /* a tunnel's packet from what is no end of a tunnel */
 	REASONS,
 };
 

@@ -36,9 +36,16 @@ func ReadInterfaces() (*Interfaces, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
-	var routes []netlink.Route
+	routes, err := allRoutes()
+	if err != nil {
+		return nil, err
+	}
+	return interfacesOf(links, routes), nil
+}
+
+// allRoutes are the routes of both families in all tables: a pod's or an interface's may be in one of its own.
+func allRoutes() (routes []netlink.Route, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		// of every table: a pod's or an interface's may be in one of its own
 		r, err := steady(func() ([]netlink.Route, error) {
 			return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 		})
@@ -47,7 +54,7 @@ func ReadInterfaces() (*Interfaces, error) {
 		}
 		routes = append(routes, r...)
 	}
-	return interfacesOf(links, routes), nil
+	return routes, nil
 }
 
 // steady reads a list again, up to 10 times, if it changed while it was read.
@@ -131,36 +138,58 @@ const (
 // WatchInterfaces calls changed after links or routes changed in the calling thread's network namespace, and
 // now and then without that, until the context is done.
 func WatchInterfaces(ctx context.Context, changed func()) error {
-	c, err := nl.Dial(unix.NETLINK_ROUTE, &nl.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE})
+	err := watch(ctx, unix.RTMGRP_LINK|unix.RTMGRP_IPV4_ROUTE|unix.RTMGRP_IPV6_ROUTE, changed, func(nl.Message) bool { return true })
 	if err != nil {
 		return fmt.Errorf("watch links and routes: %w", err)
+	}
+	return nil
+}
+
+// watch calls changed after relevant messages of some groups, and now and then without one, until the context
+// is done.
+func watch(ctx context.Context, groups uint32, changed func(), relevant func(nl.Message) bool) error {
+	c, err := nl.Dial(unix.NETLINK_ROUTE, &nl.Config{Groups: groups})
+	if err != nil {
+		return err
 	}
 	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
-		if err := c.SetReadDeadline(time.Now().Add(changesMissable)); err != nil {
-			return fmt.Errorf("watch links and routes: %w", err)
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		_, err := c.Receive()
-		// Too many changes at once lose some messages, and all is read anyway.
-		if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) && !isTimeout(err) {
-			return fmt.Errorf("watch links and routes: %w", err)
-		}
-		if err == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(changesBatch):
-			}
+		if err := awaitChange(ctx, c, relevant); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		changed()
 	}
+}
+
+// awaitChange returns after a relevant message, when it is time to look without one, or when the context is
+// done.
+func awaitChange(ctx context.Context, c *nl.Conn, relevant func(nl.Message) bool) error {
+	if err := c.SetReadDeadline(time.Now().Add(changesMissable)); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		messages, err := c.Receive()
+		if isTimeout(err) {
+			return nil
+		}
+		// Too many changes at once lose some messages, and all is read anyway.
+		if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		if err != nil || slices.ContainsFunc(messages, relevant) {
+			break
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(changesBatch):
+	}
+	return nil
 }
 
 func isTimeout(err error) bool {

@@ -129,3 +129,42 @@ func TestWatchInterfaces(t *testing.T) {
 		}
 	}
 }
+
+// New ends of a tunnel are seen, and entries of a bridge or neighbours are not waited for.
+func TestWatchTunnels(t *testing.T) {
+	n := netnstest.NewRouter(t)
+	check(t, n.Link.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "flannel.1"}, VxlanId: 1, Port: 8472, SrcAddr: net.IPv4(127, 0, 0, 1)}))
+	link, err := n.Link.LinkByName("flannel.1")
+	check(t, err)
+	check(t, n.Link.LinkSetUp(link))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	seen, done := make(chan *inspect.Tunnels, 100), make(chan error)
+	go n.Do(func() error {
+		done <- inspect.WatchTunnels(ctx, func() {
+			if tunnels, err := inspect.ReadTunnels(); err == nil {
+				seen <- tunnels
+			}
+		})
+		return nil
+	})
+	deadline := time.After(netnstest.Patience)
+	for i := byte(1); ; i++ { // until the watch has begun
+		check(t, n.Link.NeighAppend(&netlink.Neigh{
+			LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT,
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, i}, IP: net.IPv4(192, 0, 2, i),
+		}))
+		select {
+		case tunnels := <-seen:
+			cancel()
+			check(t, <-done)
+			if !slices.Equal(tunnels.Ports, []uint16{8472}) || !slices.Contains(tunnels.Ends, netip.MustParsePrefix("192.0.2.1/32")) {
+				t.Errorf("seen %+v", tunnels)
+			}
+			return
+		case <-deadline:
+			t.Fatal("no change was seen")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
