@@ -15,9 +15,9 @@ import (
 // PreviousTag is the tag of the images that MakePrevious packs.
 const PreviousTag = "previous"
 
-// beforeReleases stands for the previous release as long as there is none: the first commit with the API's final shape. There is no upgrade from
+// beforeReleases stands for the previous release as long as there is none: the first commit whose slices have several groups. There is no upgrade from
 // earlier commits (docs/upgrade.md).
-const beforeReleases = "66d752d55eb1c8bc88f20d3d28b6f7520ee79eea"
+const beforeReleases = "008bccaafa3e545e3eb1f9b0ca57edbf1a2899bb"
 
 // MakePrevious unpacks the last release, or PREVIOUS, into dir and builds its images. It returns their tars.
 func MakePrevious(ctx context.Context, repo, dir string, out io.Writer) (commit string, tars []string, err error) {

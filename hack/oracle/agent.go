@@ -91,6 +91,16 @@ func (a *agent) list(ns string) {
 			a.send("policies "+ns, delivery{endpoint: a.cluster.endpoints[name]})
 		}
 	}
+	for _, name := range sortedNames(a.cluster.foreign.endpoints) {
+		if name.Namespace == ns {
+			a.send("policies "+ns, delivery{endpoint: a.cluster.foreign.endpoints[name]})
+		}
+	}
+	for _, name := range sortedNames(a.cluster.foreign.slices) {
+		if name.Namespace == ns {
+			a.send("slices "+ns, delivery{slice: a.cluster.foreign.slices[name]})
+		}
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(a.cluster.slices), compareSlices) {
 		if key.Group.Namespace == ns {
 			a.send("slices "+ns, delivery{slice: sliceObject(key, a.cluster.slices[key])})
@@ -120,9 +130,9 @@ func (a *agent) endpointChanged(pe *v1alpha1.PolicyEndpoint, deleted bool) {
 	}
 }
 
-func (a *agent) sliceChanged(key resolver.SliceKey, spec v1alpha1.PolicyEndpointSliceSpec, deleted bool) {
-	if ns := key.Group.Namespace; a.isFollowed(ns) {
-		a.send("slices "+ns, delivery{slice: sliceObject(key, spec), deleted: deleted})
+func (a *agent) sliceChanged(s *v1alpha1.PolicyEndpointSlice, deleted bool) {
+	if a.isFollowed(s.Namespace) {
+		a.send("slices "+s.Namespace, delivery{slice: s, deleted: deleted})
 	}
 }
 
@@ -182,10 +192,13 @@ func (a *agent) take(d delivery) error {
 		a.node.DeleteSlice(began, types.NamespacedName{Namespace: d.slice.Namespace, Name: d.slice.Name})
 		a.received.deleteSlice(d.slice)
 	case d.slice != nil:
-		if err := a.node.SetSlice(began, d.slice); err != nil {
-			return err
+		got, want := a.node.SetSlice(began, d.slice), a.received.setSlice(d.slice)
+		switch {
+		case (got == nil) != (want == nil):
+			return fmt.Errorf("slice %s/%s: the node's error is %v; by what has arrived it is %v", d.slice.Namespace, d.slice.Name, got, want)
+		case !isForeign(d.slice):
+			return got
 		}
-		return a.received.setSlice(d.slice)
 	default:
 		if a.followed[d.listed]--; a.followed[d.listed] == 0 {
 			a.node.NamespaceSynced(began, d.listed)

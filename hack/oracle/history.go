@@ -34,6 +34,9 @@ func (d *dice) history(o *objects) *Scenario {
 		e := Event{Do: Set, Policy: d.policy(pick(d, d.namespaces...), fmt.Sprintf("gone%d", i), 1)}
 		lives = append(lives, append(d.past(e), e, Event{Do: Delete, Policy: e.Policy}))
 	}
+	if d.oneIn(2) {
+		lives = append(lives, d.foreign(o)...)
+	}
 	var running []*corev1.Pod // that a container runtime may report
 	for _, key := range sortedNames(o.pods) {
 		if policy.IsPeer(o.pods[key]) {

@@ -23,6 +23,7 @@ type kidoban struct {
 	resolver  *resolver.Resolver // nil while the controller is stopped
 	endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpoint
 	slices    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec
+	foreign   foreignObjects
 	agents    map[string]*agent
 }
 
@@ -33,6 +34,7 @@ func runKidoban(s *Scenario) (*kidoban, error) {
 		resolver:  newResolver(),
 		endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
 		slices:    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec{},
+		foreign:   foreignObjects{map[types.NamespacedName]*v1alpha1.PolicyEndpointSlice{}, map[types.NamespacedName]*v1alpha1.PolicyEndpoint{}},
 	}
 	k.agents = map[string]*agent{"node1": newAgent(k, "node1"), "node2": newAgent(k, "node2")}
 	for i := range s.Events {
@@ -43,6 +45,7 @@ func runKidoban(s *Scenario) (*kidoban, error) {
 	if k.resolver == nil || !k.resolver.Started() {
 		k.start()
 	}
+	k.deleteForeign()
 	return k, k.sync()
 }
 
@@ -63,6 +66,10 @@ func (k *kidoban) happen(e *Event) error {
 	case RunSandbox:
 		return k.agents[e.Pod.Spec.NodeName].runSandbox(e.Pod)
 	case Set, Delete:
+		if e.Slice != nil || e.Endpoint != nil {
+			k.writeForeign(e)
+			return nil
+		}
 		k.apply(e)
 		if e.Pod != nil {
 			for _, name := range k.agentNames() {
@@ -171,7 +178,7 @@ func (k *kidoban) deleteSlice(key resolver.SliceKey) {
 	}
 	delete(k.slices, key)
 	for _, a := range k.agents {
-		a.sliceChanged(key, spec, true)
+		a.sliceChanged(sliceObject(key, spec), true)
 	}
 }
 
@@ -181,7 +188,7 @@ func (k *kidoban) write(c resolver.Changes) {
 		if s, ok := k.resolver.Slice(key); ok {
 			k.slices[key] = s
 			for _, a := range k.agents {
-				a.sliceChanged(key, s, false)
+				a.sliceChanged(sliceObject(key, s), false)
 			}
 		} else {
 			k.deleteSlice(key)

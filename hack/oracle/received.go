@@ -141,6 +141,15 @@ func readSlice(spec *v1alpha1.PolicyEndpointSliceSpec) (receivedSlice, error) {
 	}
 	var classOf [][]int32
 	for _, c := range spec.Classes {
+		if c.Count < 1 || !slices.IsSortedFunc(c.Groups, func(a, b int32) int { return int(a) - int(b) }) ||
+			len(slices.Compact(slices.Clone(c.Groups))) < len(c.Groups) {
+			return nil, fmt.Errorf("a class of %d addresses in the groups %v", c.Count, c.Groups)
+		}
+		for _, g := range c.Groups {
+			if int(g) >= len(spec.Groups) {
+				return nil, fmt.Errorf("a class of group %d of %d", g, len(spec.Groups))
+			}
+		}
 		classOf = append(classOf, slices.Repeat([][]int32{c.Groups}, int(c.Count))...)
 	}
 	if len(classOf) != len(addrs) {

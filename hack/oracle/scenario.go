@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
@@ -24,6 +25,9 @@ type Event struct {
 	Namespace *corev1.Namespace           `json:"namespace,omitempty"`
 	Pod       *corev1.Pod                 `json:"pod,omitempty"`
 	Policy    *networkingv1.NetworkPolicy `json:"policy,omitempty"`
+	// Slice and Endpoint are written by another client than the controller; see dice.foreign.
+	Slice    *v1alpha1.PolicyEndpointSlice `json:"slice,omitempty"`
+	Endpoint *v1alpha1.PolicyEndpoint      `json:"endpoint,omitempty"`
 	// Pick chooses the agent, and what of it, where an event happens to one.
 	Pick uint64 `json:"pick,omitempty"`
 }
@@ -62,6 +66,10 @@ func (e *Event) key() string {
 		return "pod " + e.Pod.Namespace + "/" + e.Pod.Name
 	case e.Policy != nil:
 		return "policy " + e.Policy.Namespace + "/" + e.Policy.Name
+	case e.Slice != nil:
+		return "slice " + e.Slice.Namespace + "/" + e.Slice.Name
+	case e.Endpoint != nil:
+		return "endpoint " + e.Endpoint.Namespace + "/" + e.Endpoint.Name
 	}
 	return ""
 }
