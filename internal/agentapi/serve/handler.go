@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/httpserver"
 )
 
 // Node is what there is to tell about.
@@ -87,11 +88,13 @@ func eventParameters(q url.Values, now time.Time) (since time.Time, follow bool,
 func stream(ctx context.Context, w http.ResponseWriter, recent Events, since time.Time, follow bool) {
 	w.Header().Set("Content-Type", agentapi.ContentTypeEvents)
 	lines := json.NewEncoder(w)
-	flush := http.NewResponseController(w).Flush
+	connection := http.NewResponseController(w)
 	events, first := recent.From(0)
 	next := first // what is gone before anybody asked was not missed
 	for {
 		missed := first - next
+		// A reader that stands still must not hold the connection.
+		_ = connection.SetWriteDeadline(time.Now().Add(httpserver.WriteTime))
 		for i := range events {
 			if events[i].Time.Before(since) {
 				continue
@@ -101,7 +104,7 @@ func stream(ctx context.Context, w http.ResponseWriter, recent Events, since tim
 			}
 			missed = 0
 		}
-		if err := flush(); !follow || err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := connection.Flush(); !follow || err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return
 		}
 		next = first + uint64(len(events))

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,13 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 )
@@ -209,60 +202,4 @@ func (s *slow) Wait(_ context.Context, number uint64) ([]agentapi.Event, uint64)
 	}
 	s.done = true
 	return []agentapi.Event{event(1), event(2)}, number + 5
-}
-
-// apiServer knows two tokens: alice's for agents and bob's for the API server; and that alice may get /v1/pods.
-type apiServer struct {
-	authenticationclient.TokenReviewInterface
-	away bool
-}
-
-func (a apiServer) Create(_ context.Context, review *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
-	if a.away {
-		return nil, errors.New("away")
-	}
-	switch review.Spec.Token {
-	case "alice":
-		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: review.Spec.Audiences, User: authenticationv1.UserInfo{Username: "alice", Groups: []string{"sre"}}}
-	case "bob":
-		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: "bob"}}
-	}
-	return review, nil
-}
-
-type access struct {
-	authorizationclient.SubjectAccessReviewInterface
-}
-
-func (access) Create(_ context.Context, review *authorizationv1.SubjectAccessReview, _ metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error) {
-	s := review.Spec
-	review.Status.Allowed = s.User == "alice" && s.Groups[0] == "sre" && s.NonResourceAttributes.Verb == "get" && s.NonResourceAttributes.Path == agentapi.PathPods
-	return review, nil
-}
-
-func TestGuard(t *testing.T) {
-	for _, tc := range []struct {
-		name, authorization, path string
-		away                      bool
-		want                      int
-	}{
-		{"may", "Bearer alice", agentapi.PathPods, false, http.StatusOK},
-		{"may, in lower case", "bearer alice", agentapi.PathPods, false, http.StatusOK},
-		{"may not get that", "Bearer alice", agentapi.PathEvents, false, http.StatusForbidden},
-		{"no token", "", agentapi.PathPods, false, http.StatusUnauthorized},
-		{"another scheme", "Basic alice", agentapi.PathPods, false, http.StatusUnauthorized},
-		{"an unknown token", "Bearer mallory", agentapi.PathPods, false, http.StatusUnauthorized},
-		{"a token for the API server", "Bearer bob", agentapi.PathPods, false, http.StatusUnauthorized},
-		{"nobody to ask", "Bearer alice", agentapi.PathPods, true, http.StatusServiceUnavailable},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			g := Guard{Tokens: apiServer{away: tc.away}, Access: access{}, Log: logr.Discard()}
-			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, tc.path, nil)
-			r.Header.Set("Authorization", tc.authorization)
-			g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })).ServeHTTP(w, r)
-			if w.Code != tc.want {
-				t.Errorf("%d %s", w.Code, w.Body)
-			}
-		})
-	}
 }

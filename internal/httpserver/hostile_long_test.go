@@ -1,0 +1,5 @@
+//go:build hostile
+
+package httpserver
+
+const hostileConnections = 10000

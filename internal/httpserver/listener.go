@@ -1,0 +1,186 @@
+package httpserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of the connections to one server. The zero value of a field means its default.
+type Limits struct {
+	// Connections in total. Default 128.
+	Connections int
+	// PerSource is the number of connections of one IPv4 address, or of one IPv6 /64. Default 16.
+	PerSource int
+}
+
+const (
+	defaultConnections = 128
+	defaultPerSource   = 16
+)
+
+// Sizes of a connection's socket buffers, which are the kernel's memory and count as the container's. The kernel doubles them. Without them a client
+// that reads slowly makes the kernel hold megabytes.
+const (
+	receiveBuffer = 16 << 10
+	sendBuffer    = 128 << 10
+)
+
+// Listen listens on a TCP address. A connection beyond the limits displaces an older one: of its own source if that has its maximum, else of the source
+// that has the most. So a source with few connections, such as a kubelet or Prometheus, is served however many others there are.
+func Listen(address string, limits Limits) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { // accepted connections inherit both
+			if failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); failed == nil {
+				failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return failed
+	}}
+	l, err := config.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("listen on %s: not a TCP listener: %T", address, l)
+	}
+	if limits.Connections == 0 {
+		limits.Connections = defaultConnections
+	}
+	if limits.PerSource == 0 {
+		limits.PerSource = defaultPerSource
+	}
+	return &listener{TCPListener: tcp, limits: limits, sources: map[netip.Prefix][]*conn{}}, nil
+}
+
+type listener struct {
+	*net.TCPListener
+	limits Limits
+
+	mu       sync.Mutex               // guards what follows
+	sources  map[netip.Prefix][]*conn // that may be served, the oldest first
+	serving  int                      // connections in sources
+	open     int                      // those, and the displaced ones that the server has not closed yet
+	accepted uint64                   // connections so far: the order between sources
+}
+
+// conn is an accepted connection. The server closes it in any case, also after it was displaced.
+type conn struct {
+	*net.TCPConn
+	listener *listener
+	source   netip.Prefix
+	number   uint64
+	closed   sync.Once
+}
+
+// Accept waits for the next connection that can be served.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		tcp, err := l.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.admit(tcp); c != nil {
+			return c, nil
+		}
+		reset(tcp)
+	}
+}
+
+// admit registers a connection and displaces another one where there are too many. It returns nil if the server is so far behind with closing displaced
+// connections that this one would exceed twice the limit.
+func (l *listener) admit(tcp *net.TCPConn) *conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= 2*l.limits.Connections {
+		return nil
+	}
+	l.accepted++
+	c := &conn{TCPConn: tcp, listener: l, source: sourceOf(tcp.RemoteAddr()), number: l.accepted}
+	switch {
+	case len(l.sources[c.source]) >= l.limits.PerSource:
+		l.displace(c.source)
+	case l.serving >= l.limits.Connections:
+		l.displace(l.greediest())
+	}
+	l.sources[c.source] = append(l.sources[c.source], c)
+	l.serving++
+	l.open++
+	return c
+}
+
+// greediest returns the source with the most connections; of several, the one whose oldest connection is the oldest.
+func (l *listener) greediest() netip.Prefix {
+	var most netip.Prefix
+	for source, conns := range l.sources {
+		if have := l.sources[most]; len(conns) > len(have) || len(conns) == len(have) && conns[0].number < have[0].number {
+			most = source
+		}
+	}
+	return most
+}
+
+// displace ends the oldest connection of a source. Its server notices by an error.
+func (l *listener) displace(source netip.Prefix) {
+	c := l.sources[source][0]
+	l.remove(c)
+	reset(c.TCPConn)
+}
+
+// remove takes a connection out of sources, if it is there.
+func (l *listener) remove(c *conn) {
+	conns := l.sources[c.source]
+	for i := range conns {
+		if conns[i] != c {
+			continue
+		}
+		if len(conns) == 1 {
+			delete(l.sources, c.source)
+		} else {
+			l.sources[c.source] = append(conns[:i:i], conns[i+1:]...)
+		}
+		l.serving--
+		return
+	}
+}
+
+// Close ends the connection. The server calls it when it is done with the connection.
+func (c *conn) Close() error {
+	c.closed.Do(func() {
+		c.listener.mu.Lock()
+		defer c.listener.mu.Unlock()
+		c.listener.remove(c)
+		c.listener.open--
+	})
+	return c.TCPConn.Close()
+}
+
+// reset ends a connection at once: nothing of it waits in the kernel.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
+// sourceOf returns the source that a connection counts for. One machine may use all addresses of an IPv6 /64.
+func sourceOf(remote net.Addr) netip.Prefix {
+	addr, ok := netip.AddrFromSlice(remote.(*net.TCPAddr).IP)
+	if !ok {
+		return netip.Prefix{}
+	}
+	bits := 64
+	if addr = addr.Unmap(); addr.Is4() {
+		bits = 32
+	}
+	prefix, _ := addr.Prefix(bits) // an address has as many bits
+	return prefix
+}
