@@ -115,6 +115,13 @@ test-dataplane: gcc ## Tests with real packets in network namespaces (needs root
 	$(call heading,Tests with real packets)
 	go test -race $(patience) $(rooted)
 
+# What a tenant could do to others, with more of everything than the part that the other targets run: tests named TestHostile….
+.PHONY: test-hostile
+test-hostile: bin/cluster ## Attacks by tenants: connections, objects and packets made to stop or open others (needs root)
+	@hack/apt.sh nft=nftables ip=iproute2
+	$(call heading,Hostile tenants)
+	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -tags=hostile,envtest $(patience) -count=1 -run='^TestHostile' ./...
+
 .PHONY: gcc
 gcc: # the race detector needs it
 	@hack/apt.sh gcc=gcc /usr/include/stdio.h=libc6-dev
@@ -226,7 +233,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,sctp,ownclock ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock ./... || exit 1; done
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it

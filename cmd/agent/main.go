@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
@@ -30,8 +30,8 @@ import (
 type options struct {
 	nodeName, namespace string
 	bpffs               string
-	metricsAddr         string
-	probeAddr           string
+	servers             startup.Servers
+	memoryLimit         int64
 	audit               bool
 	mode                string
 	sizes               dataplane.Sizes
@@ -69,8 +69,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "Name of the node that the agent runs on. Default: environment NODE_NAME.")
 	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "kidoban's own namespace, which holds the address groups that cross namespaces. Default: environment POD_NAMESPACE.")
 	fs.StringVar(&o.bpffs, "bpffs", dataplane.DefaultBPFFS, "Mount point of the node's BPF file system.")
-	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8162", "Address to serve metrics on; 0 serves none.")
-	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8163", "Address to serve /healthz and /readyz on; 0 serves none.")
+	o.servers.Bind(fs, ":8162", "127.0.0.1:8163")
+	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is what two generations of full BPF maps leave of it, less 10 %. The DaemonSet sets it.")
 	fs.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on; kubectl kidoban reaches it by port-forwarding. 0 serves none.")
 	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies deny, and let it pass. The label kidoban.dev/enforcement=audit or =enforce of a namespace overrides this.")
 	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "How pods are treated that no policy selects. standard: all their traffic is allowed. guarded: like standard, but a pod's traffic is denied until the agent knows the pod. strict: like guarded, and a pod that no policy isolates in a direction is isolated in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
@@ -96,8 +96,7 @@ func run(o options) error {
 		return err
 	}
 	if err := errors.Join(
-		startup.CheckFree("--metrics-bind-address", o.metricsAddr),
-		startup.CheckFree("--health-probe-bind-address", o.probeAddr),
+		o.servers.Check(),
 		startup.CheckFree("--api-bind-address", o.apiAddr),
 	); err != nil {
 		return err
@@ -114,6 +113,9 @@ func run(o options) error {
 	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: agent.GuardOf(mode, o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
 		CountHits: o.ruleSeries > 0}
+	if err := startup.LimitMemory(o.memoryLimit, 2*dpOptions.MapMemory()); err != nil {
+		return err
+	}
 	if err := dataplane.Check(dpOptions); err != nil {
 		return err
 	}
@@ -135,9 +137,8 @@ func run(o options) error {
 				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
 			},
 			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
-		Cache:                  agent.CacheOptions(o.nodeName),
-		Metrics:                startup.Metrics(o.metricsAddr),
-		HealthProbeBindAddress: o.probeAddr,
+		Cache:   agent.CacheOptions(o.nodeName),
+		Metrics: metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
 	})
 	if err != nil {
 		return err
@@ -170,17 +171,17 @@ func run(o options) error {
 	events := flowlog.New(flowlog.Options{
 		Node: o.nodeName, Source: dp, Interval: o.events.interval, Directory: a.Names(), Format: format, Sinks: sinks, Log: log.WithName("flowlog"), Registry: metrics.Registry,
 	})
-	if err := errors.Join(
+	ctx := ctrl.SetupSignalHandler()
+	served, err := o.servers.Add(ctx, mgr, metrics.Registry, a.Live(), a.Ready())
+	if err := errors.Join(err,
 		mgr.Add(a),
 		mgr.Add(events),
-		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), log.WithName("api")),
-		addChecks(mgr.AddHealthzCheck, a.Live()),
-		addChecks(mgr.AddReadyzCheck, a.Ready()),
+		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), served, log.WithName("api")),
 	); err != nil {
 		return err
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
-	return mgr.Start(ctrl.SetupSignalHandler())
+	return mgr.Start(ctx)
 }
 
 // check rejects options that would only fail when the agent runs.
@@ -203,12 +204,4 @@ func cleanup(o options) error {
 		<-ctrl.SetupSignalHandler().Done()
 	}
 	return nil
-}
-
-func addChecks(add func(string, healthz.Checker) error, checks map[string]healthz.Checker) error {
-	var errs []error
-	for name, check := range checks {
-		errs = append(errs, add(name, check))
-	}
-	return errors.Join(errs...)
 }

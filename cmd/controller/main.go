@@ -18,6 +18,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller"
@@ -28,8 +30,8 @@ import (
 
 type options struct {
 	namespace    string
-	metricsAddr  string
-	probeAddr    string
+	servers      startup.Servers
+	memoryLimit  int64
 	leaderElect  bool
 	maxAddresses int
 	batchWindow  time.Duration
@@ -59,8 +61,8 @@ func main() {
 
 func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Namespace of kidoban, for groups that cross namespaces and for the lease. Default: environment POD_NAMESPACE.")
-	fs.StringVar(&o.metricsAddr, "metrics-bind-address", ":8080", "Address to serve metrics on; 0 serves none.")
-	fs.StringVar(&o.probeAddr, "health-probe-bind-address", ":8081", "Address to serve /healthz and /readyz on; 0 serves none.")
+	o.servers.Bind(fs, ":8080", ":8081")
+	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed with more than one replica.")
 	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Maximum number of addresses in a PolicyEndpointSlice, from 1 to %d. With fewer, a change writes fewer bytes; with more, there are fewer objects. Existing slices with more addresses stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one group. The first change is written at once; changes during the window are written together at its end.")
@@ -97,8 +99,7 @@ func run(o options) error {
 			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
 		Cache:                         controller.CacheOptions(),
 		Client:                        controller.ClientOptions(),
-		Metrics:                       startup.Metrics(o.metricsAddr),
-		HealthProbeBindAddress:        o.probeAddr,
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
 		LeaderElection:                o.leaderElect,
 		LeaderElectionConfig:          lease,
 		LeaderElectionID:              controller.Name,
@@ -119,10 +120,9 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(
-		mgr.AddHealthzCheck("ping", healthz.Ping),
-		mgr.AddReadyzCheck("synced", func(*http.Request) error { return synced() }),
-	); err != nil {
+	live := map[string]healthz.Checker{"ping": healthz.Ping}
+	ready := map[string]healthz.Checker{"synced": func(*http.Request) error { return synced() }}
+	if _, err := o.servers.Add(ctx, mgr, metrics.Registry, live, ready); err != nil {
 		return err
 	}
 	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace)
@@ -140,8 +140,5 @@ func (o *options) check() error {
 	if o.qps <= 0 || o.burst < 1 {
 		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)
 	}
-	return errors.Join(
-		startup.CheckFree("--metrics-bind-address", o.metricsAddr),
-		startup.CheckFree("--health-probe-bind-address", o.probeAddr),
-	)
+	return errors.Join(startup.LimitMemory(o.memoryLimit, 0), o.servers.Check())
 }

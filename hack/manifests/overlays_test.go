@@ -167,6 +167,7 @@ func checkController(t *testing.T, r rendered) {
 	want(t, "the lease that it may update", strings.Join(lease, " "), "kidoban-controller")
 	want(t, "leader election", settings(t, r, "kidoban-controller")["LEADER_ELECT"], "true")
 	budget := decode[policyv1.PodDisruptionBudget](t, r, "PodDisruptionBudget/kidoban-controller")
+	checkMemory(t, pod.Containers[0])
 	want(t, "disruption budget", *budget.Spec.MaxUnavailable, intstr.FromInt32(1))
 }
 
@@ -191,8 +192,8 @@ func checkAgent(t *testing.T, r rendered) {
 	}
 	// Ports of the pod and of the flags move together.
 	have := settings(t, r, "kidoban-agent")
-	for _, p := range []struct{ name, setting, value string }{
-		{"metrics", "METRICS_BIND_ADDRESS", ":8162"}, {"health", "HEALTH_PROBE_BIND_ADDRESS", ":8163"},
+	for _, p := range []struct{ name, setting, value, host string }{
+		{"metrics", "METRICS_BIND_ADDRESS", ":8162", ""}, {"health", "HEALTH_PROBE_BIND_ADDRESS", "127.0.0.1:8163", "127.0.0.1"},
 	} {
 		if v := have[p.setting]; v != "" {
 			p.value = v
@@ -202,7 +203,25 @@ func checkAgent(t *testing.T, r rendered) {
 			t.Fatalf("no port %s", p.name)
 		}
 		port := intstr.FromInt32(c.Ports[i].ContainerPort)
-		want(t, p.setting, p.value, ":"+port.String())
+		want(t, p.setting, p.value, p.host+":"+port.String())
+	}
+	// No pod reaches the probes, which the kubelet does.
+	for name, probe := range map[string]*corev1.Probe{"startup": c.StartupProbe, "liveness": c.LivenessProbe, "readiness": c.ReadinessProbe} {
+		want(t, name+" probe's host", probe.HTTPGet.Host, "127.0.0.1")
+	}
+	checkMemory(t, c)
+}
+
+// checkMemory covers the setting by which a program limits its own heap: what the container may use.
+func checkMemory(t *testing.T, c corev1.Container) {
+	t.Helper()
+	i := slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == "KIDOBAN_MEMORY_LIMIT" })
+	if i < 0 || c.Env[i].ValueFrom == nil || c.Env[i].ValueFrom.ResourceFieldRef == nil {
+		t.Fatalf("%s does not get its memory limit", c.Name)
+	}
+	want(t, "memory limit", c.Env[i].ValueFrom.ResourceFieldRef.Resource, "limits.memory")
+	if c.Resources.Limits.Memory().IsZero() {
+		t.Errorf("%s has no memory limit", c.Name)
 	}
 }
 

@@ -36,8 +36,8 @@ func TestOverlaysChangeSettings(t *testing.T) {
 		"config/default":            {"ENFORCING_MODE": "standard", "AUDIT": "false", "EVENT_LOG_FILE": "/var/log/kidoban/flow.log"},
 		"config/overlays/strict":    {"ENFORCING_MODE": "strict"},
 		"config/overlays/audit":     {"AUDIT": "true", "ENFORCING_MODE": "standard"},
-		"config/overlays/eks-audit": {"AUDIT": "true", "METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": ":9163"},
-		"config/overlays/eks":       {"METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": ":9163"},
+		"config/overlays/eks-audit": {"AUDIT": "true", "METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": "127.0.0.1:9163"},
+		"config/overlays/eks":       {"METRICS_BIND_ADDRESS": ":9162", "HEALTH_PROBE_BIND_ADDRESS": "127.0.0.1:9163"},
 		"hack/manifests/testdata":   {"NRI_SOCKET": ""},
 		"examples/terraform/eks/kidoban": {
 			"ENABLE_CLOUDWATCH_LOGS": "true", "CLUSTER_NAME": "my-cluster", "REMOVE_STARTUP_TAINT": "true", "ENFORCING_MODE": "strict",
@@ -64,6 +64,18 @@ func TestComponents(t *testing.T) {
 	for _, id := range []string{"PodMonitor/kidoban-agent", "ServiceMonitor/kidoban-controller", "PrometheusRule/kidoban", "ConfigMap/kidoban-dashboard"} {
 		if r[id] == nil {
 			t.Errorf("the component prometheus lacks %s", id)
+		}
+	}
+	for id, list := range map[string]string{"PodMonitor/kidoban-agent": "podMetricsEndpoints", "ServiceMonitor/kidoban-controller": "endpoints"} {
+		spec := decode[map[string]any](t, r, id)["spec"].(map[string]any)
+		endpoint := spec[list].([]any)[0].(map[string]any)
+		if endpoint["scheme"] != "https" || endpoint["bearerTokenFile"] == nil || endpoint["tlsConfig"] == nil {
+			t.Errorf("%s does not scrape secure metrics: %v", id, endpoint)
+		}
+	}
+	for _, half := range []string{"kidoban-agent", "kidoban-controller"} {
+		if settings(t, r, half)["SECURE_METRICS"] != "true" {
+			t.Errorf("the metrics of %s are not secure", half)
 		}
 	}
 	used := map[string]bool{}

@@ -7,16 +7,16 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+
+	"github.com/kidoban/kidoban/internal/httpserver"
 )
 
-// stalled is how long the writer may take for one round: reading all maps of a large node takes a second.
-const stalled = 2 * time.Minute
-
-// Live are the checks that call for a restart of the process when one fails.
+// Live are the checks that call for a restart of the process when one fails. The writer may take httpserver.StalledAfter for one round: reading all maps
+// of a large node takes a second.
 func (a *Agent) Live() map[string]healthz.Checker {
 	return map[string]healthz.Checker{
 		"loop": func(*http.Request) error {
-			if last := a.round.Load(); last != nil && time.Since(*last) > stalled {
+			if last := a.round.Load(); last != nil && time.Since(*last) > httpserver.StalledAfter {
 				return fmt.Errorf("the loop that writes the kernel's maps has not come round since %s", last.Format(time.RFC3339))
 			}
 			return nil

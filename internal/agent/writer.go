@@ -40,6 +40,7 @@ type writer struct {
 
 // takeOver fills the maps and attaches the program in place of an earlier agent's.
 func (w *writer) takeOver() error {
+	w.onRound()
 	w.committed(w.state.commit(false))
 	_, failed := w.kernel.Sync(w.want, nil)
 	if failed != nil {

@@ -7,32 +7,39 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Limits of the connections to one server. The zero value of a field means its default.
 type Limits struct {
-	// Connections in total. Default 128.
+	// Connections in total. Default 256: from fewer sources than that, none loses its only connection.
 	Connections int
 	// PerSource is the number of connections of one IPv4 address, or of one IPv6 /64. Default 16.
 	PerSource int
+	// Rate is the number of new connections per second of one source in the long run. As many as PerSource may come at once. Default 20.
+	Rate int
 }
 
 const (
-	defaultConnections = 128
+	defaultConnections = 256
 	defaultPerSource   = 16
+	defaultRate        = 20
+	// mostPaces limits how many sources are remembered for their pace. An entry that is not used for a second or two says nothing.
+	mostPaces = 4096
 )
 
 // Sizes of a connection's socket buffers, which are the kernel's memory and count as the container's. The kernel doubles them. Without them a client
 // that reads slowly makes the kernel hold megabytes.
 const (
 	receiveBuffer = 16 << 10
-	sendBuffer    = 128 << 10
+	sendBuffer    = 32 << 10
 )
 
 // Listen listens on a TCP address. A connection beyond the limits displaces an older one: of its own source if that has its maximum, else of the source
-// that has the most. So a source with few connections, such as a kubelet or Prometheus, is served however many others there are.
+// that has the most. So a source with few connections, such as a kubelet or Prometheus, is served however many others there are. A source that connects
+// faster than its rate is reset at once: that costs least, and leaves the connections of others time to be served.
 func Listen(address string, limits Limits) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
@@ -60,7 +67,10 @@ func Listen(address string, limits Limits) (net.Listener, error) {
 	if limits.PerSource == 0 {
 		limits.PerSource = defaultPerSource
 	}
-	return &listener{TCPListener: tcp, limits: limits, sources: map[netip.Prefix][]*conn{}}, nil
+	if limits.Rate == 0 {
+		limits.Rate = defaultRate
+	}
+	return &listener{TCPListener: tcp, limits: limits, sources: map[netip.Prefix][]*conn{}, paces: map[netip.Prefix]pace{}}, nil
 }
 
 type listener struct {
@@ -69,9 +79,10 @@ type listener struct {
 
 	mu       sync.Mutex               // guards what follows
 	sources  map[netip.Prefix][]*conn // that may be served, the oldest first
-	serving  int                      // connections in sources
-	open     int                      // those, and the displaced ones that the server has not closed yet
-	accepted uint64                   // connections so far: the order between sources
+	paces    map[netip.Prefix]pace
+	serving  int    // connections in sources
+	open     int    // those, and the displaced ones that the server has not closed yet
+	accepted uint64 // connections so far: the order between sources
 }
 
 // conn is an accepted connection. The server closes it in any case, also after it was displaced.
@@ -81,6 +92,12 @@ type conn struct {
 	source   netip.Prefix
 	number   uint64
 	closed   sync.Once
+}
+
+// pace is a token bucket: how many more connections a source may make at a time.
+type pace struct {
+	at     time.Time
+	tokens float64
 }
 
 // Accept waits for the next connection that can be served.
@@ -97,16 +114,17 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit registers a connection and displaces another one where there are too many. It returns nil if the server is so far behind with closing displaced
-// connections that this one would exceed twice the limit.
+// admit registers a connection and displaces another one where there are too many. It returns nil if the source connects too fast, or if the server is so
+// far behind with closing displaced connections that this one would exceed four times the limit.
 func (l *listener) admit(tcp *net.TCPConn) *conn {
+	source := sourceOf(tcp.RemoteAddr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= 2*l.limits.Connections {
+	if !l.inPace(source, time.Now()) || l.open >= 4*l.limits.Connections {
 		return nil
 	}
 	l.accepted++
-	c := &conn{TCPConn: tcp, listener: l, source: sourceOf(tcp.RemoteAddr()), number: l.accepted}
+	c := &conn{TCPConn: tcp, listener: l, source: source, number: l.accepted}
 	switch {
 	case len(l.sources[c.source]) >= l.limits.PerSource:
 		l.displace(c.source)
@@ -117,6 +135,27 @@ func (l *listener) admit(tcp *net.TCPConn) *conn {
 	l.serving++
 	l.open++
 	return c
+}
+
+// inPace reports whether a source may connect once more.
+func (l *listener) inPace(source netip.Prefix, now time.Time) bool {
+	most := float64(l.limits.PerSource)
+	p, ok := l.paces[source]
+	if ok {
+		p.tokens = min(most, p.tokens+now.Sub(p.at).Seconds()*float64(l.limits.Rate))
+	} else {
+		p.tokens = most
+		if len(l.paces) >= mostPaces {
+			clear(l.paces)
+		}
+	}
+	p.at = now
+	may := p.tokens >= 1
+	if may {
+		p.tokens--
+	}
+	l.paces[source] = p
+	return may
 }
 
 // greediest returns the source with the most connections; of several, the one whose oldest connection is the oldest.

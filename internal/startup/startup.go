@@ -2,7 +2,6 @@
 package startup
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
 
 // CheckFree fails where an address cannot be listened on, with the name of the flag that says it. "0" and "" stand for none.
@@ -23,11 +21,6 @@ func CheckFree(flag, addr string) error {
 		return fmt.Errorf("%s=%s cannot be listened on; give another address by the flag: %w", flag, addr, err)
 	}
 	return l.Close()
-}
-
-// Metrics has a manager serve metrics on an address. "0" and "" stand for none; to controller-runtime "" is :8080.
-func Metrics(addr string) metricsserver.Options {
-	return metricsserver.Options{BindAddress: cmp.Or(addr, "0")}
 }
 
 // Mapper makes a manager's RESTMapper of kinds that are known beforehand. Without asking the API server for them, a process can
