@@ -21,39 +21,58 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
-// newPods starts pods one after another that call with their first instruction, while agents restart. In mode standard a pod that starts
-// without an agent is open, so there each restart is over before the next pod; in mode guarded the agent of the pod's own node restarts
-// while the pod starts.
+// newPods starts pods on each of the steady nodes, one after another, that call with their first instruction, while agents restart. In mode
+// standard a pod that starts without an agent is open, so there each restart is over before the node's next pod; in mode guarded the agent
+// restarts while the pod starts.
 func newPods(t *testing.T) []caseRow {
 	c := newcomersMayCall(t)
-	run := func(t *testing.T, n int, restart func(i int, node string)) (sum tally, first firstConnections) {
-		for i := range n {
-			node := steady[i%2]
-			if i%10 == 5 {
-				restart(i, node)
-			}
-			p := pod(fmt.Sprintf("new-%d", i), newcomer, node, c.args(enoughRounds)...)
-			p.Spec.RestartPolicy = corev1.RestartPolicyNever
-			create(t, p)
-			done := awaitFinished(t, p.Name)
-			c.judge(t, done, finishedResults(t, done), &sum, &first)
-			remove(t, p)
-		}
-		return sum, first
-	}
 	var rows []caseRow
-	t.Run("standard", func(t *testing.T) {
-		setMode(t, "standard")
-		sum, first := run(t, 100, func(_ int, node string) { restartAgent(t, node); awaitRuntime(t) })
-		rows = append(rows, caseRow{"100 new pods, one after another, 10 restarts of agents between them, mode standard", nothingWrong, sum, &first})
-	})
-	t.Run("guarded", func(t *testing.T) {
-		setMode(t, "guarded")
-		sum, first := run(t, 100, func(_ int, node string) { restartAgent(t, node) })
-		rows = append(rows, caseRow{"100 new pods, one after another, 10 of them while their node's agent restarts, mode guarded", nothingWrong, sum, &first})
-		awaitRuntime(t)
-	})
+	for _, mode := range []string{"standard", "guarded"} {
+		t.Run(mode, func(t *testing.T) {
+			setMode(t, mode)
+			sums, firsts := map[string]*tally{}, map[string]*firstConnections{}
+			for _, node := range steady {
+				sums[node], firsts[node] = &tally{}, &firstConnections{}
+			}
+			t.Run("nodes", func(t *testing.T) {
+				for _, node := range steady {
+					t.Run(node, func(t *testing.T) {
+						t.Parallel()
+						newPodsOf(t, node, mode == "standard", c, sums[node], firsts[node])
+					})
+				}
+			})
+			var sum tally
+			var first firstConnections
+			for _, node := range steady {
+				sum.add(*sums[node])
+				first.ownNode.add(firsts[node].ownNode)
+				first.otherNode.add(firsts[node].otherNode)
+			}
+			when := map[string]string{"standard": "between them", "guarded": "while pods start"}[mode]
+			rows = append(rows, caseRow{fmt.Sprintf("100 new pods, one after another on each node, 10 restarts of agents %s, mode %s", when, mode), nothingWrong, sum, &first})
+			awaitRuntime(t, nodes...)
+		})
+	}
 	return rows
+}
+
+// newPodsOf starts 50 pods on a node, and restarts its agent five times.
+func newPodsOf(t *testing.T, node string, wait bool, c calls, sum *tally, first *firstConnections) {
+	for i := range 50 {
+		if i%10 == 5 {
+			restartAgent(t, node)
+			if wait {
+				awaitRuntime(t, node)
+			}
+		}
+		p := pod(fmt.Sprintf("new-%s-%d", node, i), newcomer, node, c.args(enoughRounds)...)
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		create(t, p)
+		done := awaitFinished(t, p.Name)
+		c.judge(t, done, finishedResults(t, done), sum, first)
+		remove(t, p)
+	}
 }
 
 // restartAgent deletes a node's agent; its DaemonSet starts another.
