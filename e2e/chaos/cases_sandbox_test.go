@@ -20,18 +20,19 @@ import (
 // other addresses, in which the same policies are in force from the first packet on.
 func sandboxStopped(t *testing.T) []caseRow {
 	c := callsByRole(t)[friend]
-	caller := servingPod("stopped-friend", friend, third)
-	// Init containers run again in each sandbox, before the others.
-	calling := caller.Spec.Containers[0]
-	calling.Name, calling.Args = "calls", c.args(enoughRounds)
-	caller.Spec.InitContainers = []corev1.Container{calling}
-	create(t, caller, servingPod("stopped-server", server, third))
-
 	var incoming, outgoing tally
 	var first firstConnections
 	for i := range times(10, 1) {
-		s := awaitPod(t, "stopped-server")
-		next := addressesFrom(t, s, 20+i)
+		// Other pods each time: the kubelet waits longer before each restart of one.
+		caller := servingPod(fmt.Sprintf("stopped-friend-%d", i), friend, third)
+		// Init containers run again in each sandbox, before the others.
+		calling := caller.Spec.Containers[0]
+		calling.Name, calling.Args = "calls", c.args(enoughRounds)
+		caller.Spec.InitContainers = []corev1.Container{calling}
+		called := servingPod(fmt.Sprintf("stopped-server-%d", i), server, third)
+		create(t, caller, called)
+		s, f := awaitPod(t, called.Name), awaitPod(t, caller.Name)
+		next := addressesFrom(t, s, 3)
 		to := targetsAt(next, servedPort)
 		allocateNext(t, third, next)
 		strangers, err := test.WatchEvery(context.Background(), 50*time.Millisecond, member(t, stranger, steady[0]), to, nil, 500*time.Millisecond)
@@ -53,12 +54,13 @@ func sandboxStopped(t *testing.T) []caseRow {
 			incoming.count("stranger", r, false)
 		}
 
-		f := awaitPod(t, caller.Name)
 		must(t, test.StopSandbox(t.Context(), f))
 		f = awaitNewSandbox(t, f)
 		log, err := os.ReadFile(podLogPath(f, "calls", int(f.Status.InitContainerStatuses[0].RestartCount)))
 		must(t, err)
 		c.judge(t, f, loggedResults(t, log), &outgoing, &first)
+		remove(t, caller)
+		remove(t, called)
 	}
 	return []caseRow{
 		{"a running sandbox of a server stopped through the CRI", nothingWrong, incoming, nil},
