@@ -46,7 +46,7 @@ func selectorEdited(t *testing.T) []caseRow {
 
 	var sum tally
 	stop := watchAll(t, caller, to)
-	for range times(20, 2) {
+	for range times(20, 1) {
 		selectPods("nobody")
 		strangersGet(reach.Open)
 		w, err := test.WatchEvery(context.Background(), trafficInterval, member(t, stranger, steady[1]), nil, to, probeTimeout)
