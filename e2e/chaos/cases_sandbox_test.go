@@ -16,7 +16,7 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
-// sandboxStopped stops the sandboxes of a server and of a friend behind the kubelet's back. The kubelet gives each pod another sandbox, with
+// sandboxStopped stops the sandboxes of a server and of a friend without the kubelet's knowledge. The kubelet gives each pod another sandbox, with
 // other addresses, in which the same policies are in force from the first packet on.
 func sandboxStopped(t *testing.T) []caseRow {
 	c := callsByRole(t)[friend]

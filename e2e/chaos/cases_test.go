@@ -72,7 +72,7 @@ type caseRow struct {
 	first   *firstConnections // nil: not counted
 }
 
-// firstConnections are the first ones of new pods to destinations that policies allow. The tally does not hold a loss against anyone.
+// firstConnections are the first ones of new pods to destinations that policies allow. A lost one is not a wrong drop.
 type firstConnections struct {
 	ownNode, otherNode share
 }
@@ -135,7 +135,7 @@ func times(n, short int) int {
 	return n
 }
 
-// Calls are what a pod dials, by whether policies allow it.
+// calls are what a pod dials, by whether policies allow it.
 type calls struct{ allowed, denied []reach.Target }
 
 // args are those of a probe that dials all targets at the same time, and again until those that are allowed have answered. The time

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// StopSandbox stops the running sandbox of a pod behind the kubelet's back, by the call to the container runtime that `crictl stopp` makes.
+// StopSandbox stops the running sandbox of a pod without the kubelet's knowledge, by the call to the container runtime that `crictl stopp` makes.
 // The kubelet then starts another sandbox for the pod.
 func (c *Cluster) StopSandbox(ctx context.Context, pod *corev1.Pod) (err error) {
 	pid, err := c.process(pod.Spec.NodeName)
