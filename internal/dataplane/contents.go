@@ -29,6 +29,9 @@ type form[K comparable, V any, RK, RV comparable] struct {
 	// valid reports whether a packet can have such a key; no entry is written for a key that none can have.
 	// nil: all are valid.
 	valid func(K) bool
+	// canonical is a trie's key in place of which this one stands: the bits behind its prefix do not count. nil:
+	// all bits of a key count.
+	canonical func(RK) RK
 	// standing are entries that the map has with these values when compiler.Maps lack them.
 	standing map[K]V
 }
@@ -43,6 +46,7 @@ var (
 	networkForm = form[netip.Prefix, compiler.ClassID, bpf.FilterNetworkKey, uint32]{
 		valid:     func(p netip.Prefix) bool { return onWire(p.Addr()) || p.Bits() < mappedBits },
 		encodeKey: encodeNetwork, decodeKey: decodeNetwork, encodeValue: encodeClass, decodeValue: decodeClass,
+		canonical: canonicalNetwork,
 		// Keeps the families apart: with it no IPv4 address falls through to an IPv6 prefix such as ::/0.
 		standing: map[netip.Prefix]compiler.ClassID{netip.PrefixFrom(netip.IPv4Unspecified(), 0): 0},
 	}
@@ -51,6 +55,7 @@ var (
 	}
 	portForm = form[compiler.PortKey, compiler.Decision, bpf.FilterPortKey, bpf.FilterDecision]{
 		encodeKey: encodePort, decodeKey: decodePort, encodeValue: encodeDecision, decodeValue: decodeDecision,
+		canonical: canonicalPort,
 	}
 	interfaceForm = form[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
 		encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface, decodeValue: decodeInterface,

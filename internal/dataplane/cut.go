@@ -24,6 +24,9 @@ import (
 // That a flow is gone already is no error. Flows that stay allowed must not be cut: without conntrack's entry
 // the replies of those that go through NAT would reset them.
 //
+// If a later generation has taken over, Cut deletes nothing and returns ErrSuperseded: what this one holds off
+// is not held off by the one that judges.
+//
 // The network namespace is that of the calling thread.
 func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	if len(flows) == 0 {
@@ -42,8 +45,12 @@ func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	until += uint64(hold)
 	var errs []error
 	for chunk := range slices.Chunk(flows, conntrack.DeletedAtOnce) {
-		// In this order: the servers may send at any moment.
+		// In this order: the servers may send at any moment, and a later generation takes over what is held off
+		// after it is pinned.
 		err := d.revoke(chunk, until)
+		if err == nil {
+			err = d.checkLatest()
+		}
 		if err == nil {
 			err = deleter.Delete(chunk)
 		}
@@ -98,12 +105,16 @@ func (d *Dataplane) inheritRevoked(generation string) error {
 	if old.Type() != mine.Type() || old.KeySize() != mine.KeySize() || old.ValueSize() != mine.ValueSize() {
 		return nil
 	}
-	var key bpf.FilterRevokedKey
-	var until uint64
-	for entries := old.Iterate(); entries.Next(&key, &until); {
-		if err := mine.Put(&key, &until); err != nil {
-			return fmt.Errorf("take over %s: %w", path, err)
+	// Not one by one: that begins again, and ends too early, where the agent of the other generation still cuts.
+	err = readBatches(old, func(keys []bpf.FilterRevokedKey, until []uint64) error {
+		if len(keys) == 0 {
+			return nil
 		}
+		_, err := mine.BatchUpdate(keys, until, nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("take over %s: %w", path, err)
 	}
 	return nil
 }

@@ -49,8 +49,14 @@ func diff(have *Contents, want *compiler.Maps, between func() error) (c Changes,
 // diffMap compares one map. While part runs, entries of want may come and go.
 func diffMap[K comparable, V any, RK, RV comparable](f *form[K, V, RK, RV], have map[RK]RV, want map[K]V, part func() error) (c mapChanges[RK, RV], err error) {
 	for rk, rv := range have {
-		k := f.decodeKey(rk)
+		at := rk
+		if f.canonical != nil {
+			at = f.canonical(rk)
+		}
+		k := f.decodeKey(at)
 		switch v, ok := f.value(want, k); {
+		case ok && at != rk && f.encodeKey(k) == at:
+			// The right key, which is missing, takes this one's place: to delete it then would delete the right one.
 		case !ok || f.encodeKey(k) != rk:
 			c.deletes = append(c.deletes, rk)
 		case f.encodeValue(v) != rv:

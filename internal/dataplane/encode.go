@@ -41,6 +41,16 @@ func decodeNetwork(k bpf.FilterNetworkKey) netip.Prefix {
 	return netip.PrefixFrom(addr, bits)
 }
 
+// canonicalNetwork clears the bits behind the prefix.
+func canonicalNetwork(k bpf.FilterNetworkKey) bpf.FilterNetworkKey {
+	prefix, err := netip.AddrFrom16(decodeAddr(k.Addr).As16()).Prefix(int(k.Prefixlen))
+	if err != nil {
+		return k
+	}
+	k.Addr = encodeAddr(prefix.Addr())
+	return k
+}
+
 func encodePod(p compiler.Pod) bpf.FilterPod {
 	return bpf.FilterPod{
 		Sets:    [2]uint32{uint32(p.Sets[0]), uint32(p.Sets[1])},
@@ -114,6 +124,14 @@ func decodePort(k bpf.FilterPortKey) compiler.PortKey {
 		Port:     htons(k.Port),
 		Bits:     uint8(k.Prefixlen - portKeyBits),
 	}
+}
+
+// canonicalPort clears the bits behind the prefix.
+func canonicalPort(k bpf.FilterPortKey) bpf.FilterPortKey {
+	if k.Prefixlen >= portKeyBits && k.Prefixlen <= portKeyBits+16 {
+		k.Port = htons(htons(k.Port) &^ (0xffff >> (k.Prefixlen - portKeyBits)))
+	}
+	return k
 }
 
 // htons turns a number into network order in place, and back.

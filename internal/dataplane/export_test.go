@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -53,28 +54,38 @@ func NewContents() *Contents {
 // its ends it.
 func (c *Contents) Write(changes Changes, after func() error) error {
 	return changes.write(target{
-		pods:       plain[bpf.FilterAddress, bpf.FilterPod]{c.Pods, after},
-		addresses:  plain[bpf.FilterAddress, uint32]{c.Addresses, after},
-		networks:   plain[bpf.FilterNetworkKey, uint32]{c.Networks, after},
-		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, after},
-		ports:      plain[bpf.FilterPortKey, bpf.FilterDecision]{c.Ports, after},
-		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, after},
+		pods:       plain[bpf.FilterAddress, bpf.FilterPod]{c.Pods, nil, after},
+		addresses:  plain[bpf.FilterAddress, uint32]{c.Addresses, nil, after},
+		networks:   plain[bpf.FilterNetworkKey, uint32]{c.Networks, canonicalNetwork, after},
+		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, nil, after},
+		ports:      plain[bpf.FilterPortKey, bpf.FilterDecision]{c.Ports, canonicalPort, after},
+		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, nil, after},
 	})
 }
 
 type plain[K, V comparable] struct {
-	m     map[K]V
-	after func() error
+	m         map[K]V
+	canonical func(K) K // of a trie: keys with the same one are one node
+	after     func() error
 }
 
 func (p plain[K, V]) put(k K, v V) error {
+	p.remove(k)
 	p.m[k] = v
 	return p.after()
 }
 
 func (p plain[K, V]) delete(k K) error {
-	delete(p.m, k)
+	p.remove(k)
 	return p.after()
+}
+
+func (p plain[K, V]) remove(k K) {
+	if p.canonical == nil {
+		delete(p.m, k)
+		return
+	}
+	maps.DeleteFunc(p.m, func(other K, _ V) bool { return p.canonical(other) == p.canonical(k) })
 }
 
 // SmallBatches makes Sync call between after so many entries until the test ends.

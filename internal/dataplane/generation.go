@@ -66,7 +66,8 @@ func (d *Dataplane) Attach() error {
 // Heal attaches the generation as Attach does. If it was attached, Heal reattaches detached links, restores
 // pins and switches connection tracking on again. It returns the number of links that were detached:
 // meanwhile packets of that family passed without being judged, and the flows that they opened are in
-// conntrack. If a later generation has taken over, Heal does nothing and returns ErrSuperseded.
+// conntrack. It does as much of this as it can, and returns all errors. If a later generation has taken over,
+// Heal does nothing and returns ErrSuperseded.
 func (d *Dataplane) Heal() (detached int, err error) {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
@@ -78,31 +79,44 @@ func (d *Dataplane) Heal() (detached int, err error) {
 	if d.isSuperseded(others) {
 		return 0, ErrSuperseded
 	}
-	if err := conntrack.Enable(); err != nil {
-		return 0, err
-	}
+	untracked := conntrack.Enable()
 	if d.links == nil {
+		if untracked != nil {
+			return 0, untracked
+		}
 		if err := d.attach(); err != nil {
 			return 0, err
 		}
 		d.dir = successor(d.opts.BPFFS, others)
 	} else {
 		if detached, err = d.reattach(); err != nil {
-			return detached, err
+			return detached, errors.Join(untracked, err)
 		}
 		if err := d.followTunnels(); err != nil {
-			return detached, err
+			return detached, errors.Join(untracked, err)
 		}
 	}
 	if err := d.pin(); err != nil {
-		return detached, err
+		return detached, errors.Join(untracked, err)
 	}
-	return detached, d.takeOver(others)
+	return detached, errors.Join(untracked, d.takeOver(others))
 }
 
 // isSuperseded reports whether one of these generations is later than this one.
 func (d *Dataplane) isSuperseded(others []string) bool {
 	return d.links != nil && slices.ContainsFunc(others, func(dir string) bool { return dir > d.dir })
+}
+
+// checkLatest returns ErrSuperseded if a later generation has taken over.
+func (d *Dataplane) checkLatest() error {
+	d.attachMu.Lock()
+	defer d.attachMu.Unlock()
+
+	all, err := generations(d.opts.BPFFS)
+	if err == nil && d.isSuperseded(all) {
+		err = ErrSuperseded
+	}
+	return err
 }
 
 func (d *Dataplane) attach() error {

@@ -7,12 +7,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -165,6 +170,40 @@ func TestConntrackHeals(t *testing.T) {
 	})
 }
 
+// Another process owns a table of our name: connection tracking cannot be switched on, the rest is healed.
+func TestLinksHealWithoutConntrack(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Do(func() error {
+		owner := exec.Command("nft", "-i")
+		input, err := owner.StdinPipe()
+		check(t, err)
+		check(t, owner.Start())
+		t.Cleanup(func() { _, _ = input.Close(), owner.Wait() })
+		_, err = input.Write([]byte("delete table inet kidoban\nadd table inet kidoban { flags owner; }\n"))
+		return err
+	})
+	for deadline := time.Now().Add(netnstest.Patience); ; time.Sleep(10 * time.Millisecond) {
+		var out []byte
+		n.Do(func() (err error) { out, err = exec.Command("nft", "list", "ruleset").Output(); return err })
+		if strings.Contains(string(out), "flags owner") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the table has no owner: %s", out)
+		}
+	}
+	n.detach("link_ipv4", "link_ipv6")
+	n.Do(func() error {
+		detached, err := n.d.Heal()
+		if detached != 2 || !errors.Is(err, unix.EPERM) {
+			t.Errorf("%d links were detached, error %v", detached, err)
+		}
+		return nil
+	})
+	n.wellPinned()
+	check(t, n.d.CheckLinks())
+}
+
 func TestAttachFindsAFreePriority(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.nft("table inet other { chain forward { type filter hook forward priority -76; }; }")
@@ -201,6 +240,70 @@ func TestALaterGenerationWins(t *testing.T) {
 	})
 	n.wellPinned()
 	isKept(t, a, "tcp", b.V4, 80)
+}
+
+// The earlier of two agents does not know of the later one for some seconds.
+func TestASupersededGenerationCutsNothing(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	client, server := live(t, a, b, "udp", netip.AddrPortFrom(b.V4, 8080), 8080)
+	later := newDataplane(t, n.opts)
+	sync(t, later, n.compiler.Maps())
+	n.Do(later.Attach)
+	found := n.flows(a.V4)
+	n.Do(func() error {
+		if err := n.d.Cut(found, hold); !errors.Is(err, dataplane.ErrSuperseded) {
+			t.Errorf("the earlier one's Cut: %v", err)
+		}
+		return nil
+	})
+	if len(found) != 1 || len(n.flows(a.V4)) != 1 {
+		t.Errorf("flows %v, then %v", found, n.flows(a.V4))
+	}
+	n.Do(func() error { return later.Cut(found, hold) })
+	if push(t, server, client, netnstest.Silence) {
+		t.Error("the flow is not held off by the one that judges")
+	}
+}
+
+// Whatever an agent holds off while it is replaced, the next one holds off all that was there before.
+func TestWhatIsHeldOffOutlivesAGeneration(t *testing.T) {
+	const stable, size = 200, 1024
+	n := newNode(t, dataplane.Options{Sizes: dataplane.Sizes{Revoked: size}})
+	key := func(i int) bpf.FilterRevokedKey {
+		return bpf.FilterRevokedKey{Src: mapped("10.9.0.1"), Dst: mapped("10.9.0.2"), Sport: uint16(i), Protocol: 6}
+	}
+	until := ^uint64(0)
+	for i := range stable {
+		check(t, n.d.Maps().Revoked.Put(key(i), until))
+	}
+	var passing []bpf.FilterRevokedKey
+	for i := range stable {
+		passing = append(passing, key(stable+i))
+	}
+	for range 10 {
+		old := n.d.Maps().Revoked
+		busy := newTraffic(t)
+		busy.repeat("entries that come and go", func() error {
+			_, err := old.BatchUpdate(passing, slices.Repeat([]uint64{until}, len(passing)), nil)
+			if err == nil {
+				_, err = old.BatchDelete(passing, nil)
+			}
+			return err
+		})
+		busy.goesOn()
+		later := newDataplane(t, n.opts)
+		sync(t, later, n.compiler.Maps())
+		n.Do(later.Attach)
+		busy.stop()
+		check(t, n.d.Close())
+		n.d = later
+		for i := range stable {
+			if err := later.Maps().Revoked.Lookup(key(i), &until); err != nil {
+				t.Fatalf("entry %d: %v", i, err)
+			}
+		}
+	}
 }
 
 func TestAFailedAttachLeavesTheOldGenerationInForce(t *testing.T) {

@@ -123,21 +123,31 @@ var dumpBatch = 1024
 // them or not.
 func (m *kernelMap[K, V]) read(between func() error) (map[K]V, error) {
 	out := make(map[K]V, m.entries.Load())
+	err := readBatches(m.m, func(keys []K, values []V) error {
+		for i := range keys {
+			out[keys[i]] = values[i]
+		}
+		return between()
+	})
+	if err != nil {
+		return out, fmt.Errorf("read BPF map %s: %w", m.name, err)
+	}
+	return out, nil
+}
+
+// readBatches calls each with all entries of a hash map or trie, some at a time. An entry that is there all the
+// time is among them.
+func readBatches[K, V any](m *ebpf.Map, each func([]K, []V) error) error {
 	keys, values := make([]K, dumpBatch), make([]V, dumpBatch)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := m.m.BatchLookup(&cursor, keys, values, nil)
-		for i := range n {
-			out[keys[i]] = values[i]
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		end := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !end {
+			return err
 		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return out, nil
-		}
-		if err != nil {
-			return out, fmt.Errorf("read BPF map %s: %w", m.name, err)
-		}
-		if err := between(); err != nil {
-			return out, err
+		if err := each(keys[:n], values[:n]); err != nil || end {
+			return err
 		}
 	}
 }

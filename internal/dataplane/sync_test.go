@@ -122,6 +122,26 @@ func TestSyncHealsAndCounts(t *testing.T) {
 		t.Errorf("after healing: drift %v", drift)
 	}
 
+	// These stand in place of right keys: bits behind the prefix do not count.
+	network := bpf.FilterNetworkKey{Prefixlen: 96 + 16, Addr: mapped("10.5.0.0")}
+	ports := bpf.FilterPortKey{Prefixlen: 64 - 8, PortList: 2, Protocol: 6}
+	want.Networks[netip.MustParsePrefix("10.5.0.0/16")] = 5
+	want.Ports[compiler.PortKey{PortList: 2, Protocol: policy.TCP}] = compiler.Decision{Rule: 5}
+	sync(t, d, want)
+	strayNetwork, strayPorts := network, ports
+	strayNetwork.Addr, strayPorts.Port = mapped("10.5.6.7"), 7
+	check(t, m.Networks.Put(strayNetwork, uint32(7)))
+	check(t, m.Ports.Put(strayPorts, bpf.FilterDecision{Rule: 7}))
+	sync(t, d, want)
+	var class uint32
+	var decision bpf.FilterDecision
+	if err := errors.Join(m.Networks.Lookup(network, &class), m.Ports.Lookup(ports, &decision)); err != nil || class != 5 || decision.Rule != 5 {
+		t.Errorf("in place of stray keys: class %d, rule %d, %v", class, decision.Rule, err)
+	}
+	if drift := sync(t, d, want); drift.Total() != 0 {
+		t.Errorf("after stray keys: drift %v", drift)
+	}
+
 	for range 100 {
 		sync(t, d, randomTables(r))
 		tables := randomTables(r)

@@ -61,6 +61,7 @@ type toFile struct {
 	opts  FileOptions
 	at    os.FileInfo // what was at the path; nil: nothing
 	begun time.Time   // of the current file, as far as it is ours
+	torn  bool        // the file at the path ends within a line that another process, or an earlier one, began
 }
 
 // File writes lines to a file. The directory must exist or be possible to make.
@@ -73,20 +74,51 @@ func File(opts FileOptions) Sink {
 func (t *toFile) deliver(ctx context.Context, lines []line) (result, error) {
 	if t.follow() {
 		t.out = whole(lines, t.out)
+		t.torn = endsWithinLine(t.opts.Path)
 	}
 	if t.opts.MaxAge > 0 && time.Since(t.begun) > t.opts.MaxAge || t.isFull(lines) {
 		if err := t.file.Rotate(); err != nil {
 			return result{}, fmt.Errorf("put %s away: %w", t.opts.Path, err)
 		}
 		t.out = whole(lines, t.out)
+		t.torn = false
 	}
-	res, err := t.toWriter.deliver(ctx, lines)
+	var res result
+	err := t.endLine()
+	if err == nil {
+		res, err = t.toWriter.deliver(ctx, lines)
+	}
 	t.follow()
 	if err != nil {
 		_ = t.file.Close() // a file that could not be written is opened anew
 		return res, fmt.Errorf("write to %s (the directory %s must be writable, and not full): %w", t.opts.Path, filepath.Dir(t.opts.Path), err)
 	}
 	return res, nil
+}
+
+// endLine ends the line within which the file ends: the next one would become part of it.
+func (t *toFile) endLine() error {
+	if !t.torn {
+		return nil
+	}
+	_, err := t.w.Write([]byte("\n"))
+	t.torn = err != nil
+	return err
+}
+
+func endsWithinLine(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false // the error of writing to it says more
+	}
+	defer func() { _ = f.Close() }()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil || end == 0 {
+		return false
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], end-1)
+	return err == nil && last[0] != '\n'
 }
 
 // isFull reports whether the rest of the lines would fill the file to its size limit. Rotating it here, and not while it is written,

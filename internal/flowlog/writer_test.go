@@ -196,6 +196,30 @@ func TestANewFileDoesNotBeginWithinALine(t *testing.T) {
 	}
 }
 
+// The process before was killed within a line.
+func TestAFileThatEndsWithinALineIsContinued(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flow.log")
+	if err := os.WriteFile(path, []byte("line 0\nline"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := File(FileOptions{Path: path, MaxMegabytes: 1}).(*toFile)
+	defer func() { _ = s.close() }()
+	disk := &full{w: s.file, room: 0}
+	s.w = disk
+	if _, err := s.deliver(context.Background(), []line{text(1)}); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	disk.room = -1
+	for i := 1; i <= 2; i++ {
+		if _, err := s.deliver(context.Background(), []line{text(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "line 0\nline\nline 1\nline 2\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // The disk fills within a line, and the file reaches its size limit before the rest of the lines is written.
 func TestARotatedFileDoesNotBeginWithinALine(t *testing.T) {
 	lines := []line{text(1), text(2), text(3)} // of 7 bytes
