@@ -52,7 +52,8 @@ type Links interface {
 type Connections interface {
 	// Flows returns the live flows to and from these addresses, some at a time.
 	Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error]
-	// Cut ends flows, and keeps their servers from opening them again for so long.
+	// Cut ends flows, and keeps their servers from opening them again for so long. If a later agent has taken over, it returns
+	// dataplane.ErrSuperseded.
 	Cut(flows []conntrack.Flow, hold time.Duration) error
 	// NodeAddresses are the node's own.
 	NodeAddresses() (map[netip.Addr]bool, error)

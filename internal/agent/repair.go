@@ -129,6 +129,11 @@ func sameFailure(a, b error) bool {
 	return a.Error() == b.Error()
 }
 
+func isFull(err error) bool {
+	var full *dataplane.MapFullError
+	return errors.As(err, &full)
+}
+
 // warn logs conditions under which traffic bypasses enforcement, when they begin and when they are over.
 func (w *writer) warn() {
 	now := w.kernel.Warnings()

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/node"
@@ -93,7 +94,7 @@ func (s *sweeper) take() narrowed {
 	return due
 }
 
-// run cuts flows until the context is done.
+// run cuts flows until the context is done or another agent has taken over.
 func (s *sweeper) run(ctx context.Context) {
 	var looks secondLooks
 	timer := time.NewTimer(0)
@@ -120,6 +121,9 @@ func (s *sweeper) run(ctx context.Context) {
 		took := time.Since(begin)
 		s.metrics.sweep.Observe(took.Seconds())
 		s.metrics.cut.Add(float64(cut))
+		if errors.Is(err, dataplane.ErrSuperseded) {
+			return // the writer ends the agent
+		}
 		if err != nil {
 			s.log.Error(err, "Cannot cut flows that are not allowed any more; retrying", "in", sweepRetry.String())
 			looks.due.add(work.plain(), work.since)

@@ -44,8 +44,9 @@ func (w *writer) takeOver() error {
 	w.committed(w.state.commit(false))
 	_, failed := w.kernel.Sync(w.want, nil)
 	if failed != nil {
-		// The policies that an earlier agent left in force are better than isolating pods now.
-		if alone, err := w.kernel.Alone(); !alone || err != nil {
+		// The policies that an earlier agent left in force are better than isolating pods now, if another try may do better. One with
+		// a full map does not: the earlier agent's program would judge new pods by nothing for ever.
+		if alone, err := w.kernel.Alone(); !isFull(failed) && !alone || err != nil {
 			return errors.Join(failed, err)
 		}
 		w.behind = true

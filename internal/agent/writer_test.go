@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/inspect"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -33,7 +35,9 @@ func TestTakeOver(t *testing.T) {
 		{"on a new node", func(*fakeKernel) {}, "", true},
 		{"beside an earlier agent", func(k *fakeKernel) { k.others = true }, "", true},
 		{"the maps cannot be filled, and an earlier agent's policies are in force",
-			func(k *fakeKernel) { k.others = true; k.fail("Sync", errFull) }, "networks is full", false},
+			func(k *fakeKernel) { k.others = true; k.fail("Sync", errKernel) }, "the kernel fails", false},
+		{"the maps are too small, and an earlier agent's policies are in force",
+			func(k *fakeKernel) { k.others = true; k.fail("Sync", errFull, errFull, errFull, errFull, errFull) }, "", false},
 		{"the maps cannot be filled, and nothing is in force", func(k *fakeKernel) { k.fail("Sync", errFull, errFull, errFull, errFull, errFull) }, "", false},
 		{"nobody knows whether there is an earlier agent", func(k *fakeKernel) { k.fail("Alone", errKernel) }, "the kernel fails", false},
 		{"the program cannot be attached", func(k *fakeKernel) { k.fail("Attach", errKernel) }, "the kernel fails", false},
@@ -74,6 +78,24 @@ func TestAStartThatFailsClosed(t *testing.T) {
 		}
 		if r.logged("Cannot write the kernel's maps") != 1 || r.logged("Policies are in force again") != 1 {
 			t.Errorf("log: %v", r.log)
+		}
+	})
+}
+
+// Also beside an earlier agent, a node with maps that are too small isolates the pods of a policy whose groups never arrive.
+func TestAFullMapAndGroupsThatNeverArrive(t *testing.T) {
+	prepare := func(k *fakeKernel) { k.others = true; k.fail("Sync", slices.Repeat([]error{errFull}, 1000)...) }
+	run(t, prepare, func(r *running) {
+		r.add(pod("web", "10.0.0.1"))
+		r.add(policyEndpoint("waits", v1alpha1.Peer{Group: &v1alpha1.GroupReference{Name: "never"}}))
+		r.sleep(node.GroupPatience + collectInterval)
+		if set := r.kernel.set("10.0.0.1", policy.Ingress); set != dataplane.DenyAll {
+			t.Errorf("the pod has set %d", set)
+		}
+		select {
+		case err := <-r.ended:
+			t.Errorf("the agent ends with %v", err)
+		default:
 		}
 	})
 }
@@ -349,6 +371,23 @@ func TestAFlowIsCutOnceTheKernelDeniesIt(t *testing.T) {
 		r.kernel.applyTakes = 0
 		r.kernel.mu.Unlock()
 		r.sleep(2 * time.Minute)
+	})
+}
+
+// A later agent judges: what this one cuts would not be held off.
+func TestAnAgentThatIsReplacedCutsNothing(t *testing.T) {
+	run(t, nil, func(r *running) {
+		r.add(pod("web", "10.0.0.1"))
+		r.sleep(2 * time.Second)
+		r.kernel.mu.Lock()
+		r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1")}
+		r.kernel.mu.Unlock()
+		r.kernel.fail("Cut", dataplane.ErrSuperseded)
+		r.add(policyEndpoint("deny"))
+		r.sleep(2 * sweepRetry)
+		if r.kernel.called("Cut") > 2 || len(r.kernel.live()) != 1 || r.logged("Cannot cut flows") != 0 {
+			t.Errorf("after %d calls these flows are left: %v, log %v", r.kernel.called("Cut"), r.kernel.live(), r.log)
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -80,6 +81,22 @@ func (c *Changes) write(t target) error {
 		func() error { return c.ports.deleteFrom(t.ports) },
 	} {
 		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill writes what fits of all that pods refer to, and no pod. It is for maps without pods, so that no order is
+// needed.
+func (c *Changes) fill(t target) error {
+	return errors.Join(c.ports.fill(t.ports), c.rows.fill(t.rows), c.addresses.fill(t.addresses), c.networks.fill(t.networks))
+}
+
+func (c *mapChanges[K, V]) fill(s store[K, V]) error {
+	for i := range c.puts {
+		var full *MapFullError
+		if err := s.put(c.puts[i].key, c.puts[i].value); err != nil && !errors.As(err, &full) {
 			return err
 		}
 	}

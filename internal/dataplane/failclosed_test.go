@@ -98,6 +98,41 @@ func TestFailClosed(t *testing.T) {
 	passes(false, outgoing, "10.2.0.0")
 }
 
+// A generation that is new has nothing to delete. Pods whose policies fit come under them, whichever map is full.
+func TestFailClosedInANewGeneration(t *testing.T) {
+	const client, small, large = "10.1.0.1", "10.0.0.1", "10.0.0.2"
+	c := compiler.New()
+	from := func(ports ...policy.PortRange) *policy.Policy {
+		peer := policy.Peer{CIDR: netip.MustParsePrefix(client + "/32")}
+		return isolate(policy.Ingress, policy.Rule{EveryPort: ports == nil, Ports: ports, Peers: []policy.Peer{peer}})
+	}
+	var ports []policy.PortRange
+	for i := range uint16(20) {
+		ports = append(ports, port(policy.TCP, 80+2*i))
+	}
+	c.SetPod(small, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(small)}, Policies: []*policy.Policy{from()}})
+	c.SetPod(large, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(large)}, Policies: []*policy.Policy{from(ports...)}})
+	c.Commit()
+
+	d := newDataplane(t, dataplane.Options{Sizes: dataplane.Sizes{Ports: 10}})
+	var full *dataplane.MapFullError
+	if _, err := d.Sync(c.Maps(), nil); !errors.As(err, &full) || full.Map != "ports" {
+		t.Fatalf("Sync: error %v", err)
+	}
+	if denied, err := d.FailClosed(c.Maps()); err != nil || denied != 1 {
+		t.Errorf("%d addresses are denied everything, error %v", denied, err)
+	}
+	run := newRunner(t, d)
+	for _, tc := range []struct {
+		source, destination string
+		passes              bool
+	}{{client, small, true}, {"10.1.0.9", small, false}, {client, large, false}} {
+		if got := run.passes(packet{Flow: flow(tc.source, tc.destination, policy.TCP, 80)}); got != tc.passes {
+			t.Errorf("%s → %s passes: %v, want %v", tc.source, tc.destination, got, tc.passes)
+		}
+	}
+}
+
 // An address that is to be refused, and that there is no room for, closes the pods that refuse it; not those
 // that just would not accept it.
 func TestADenyThatDoesNotFit(t *testing.T) {

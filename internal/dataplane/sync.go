@@ -29,7 +29,7 @@ func (d *Dataplane) write(c compiler.Changes) error {
 
 // Sync makes the maps equal to want: it reads them, compares them (Diff) and writes the changes. It fills a
 // new generation, repairs the maps after a failed Apply, and audits a generation that should need no repair.
-// Where a map is full it deletes before it writes. The drift is returned also with an error, which may have
+// Where a map is full it deletes before it writes; in a new generation it goes on with what fits. The drift is returned also with an error, which may have
 // left some of it in place.
 //
 // An Apply meanwhile need not wait for all of this: Sync holds no lock while it reads and compares, and
@@ -91,6 +91,9 @@ func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Dri
 		if err = d.makeRoom(&c, t); err == nil {
 			err = c.write(t)
 		}
+	}
+	if errors.As(err, &full) && len(have.Pods) == 0 {
+		err = errors.Join(err, c.fill(t)) // FailClosed puts pods under what is there
 	}
 	if err == nil {
 		err = d.denyUnknown(false)
