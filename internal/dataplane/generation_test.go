@@ -49,7 +49,7 @@ func (n *node) pins() (dirs, files []string) {
 	return dirs, files
 }
 
-var allPins = []string{"addresses", "counters", "interfaces", "link_ipv4", "link_ipv6", "networks", "pods", "ports", "revoked", "rows"}
+var allPins = []string{"addresses", "counters", "interfaces", "link_ipv4", "link_ipv6", "networks", "pods", "ports", "revoked", "rows", "tunnel_devices", "tunnel_ends", "tunnels"}
 
 // wellPinned checks that exactly one whole generation is pinned.
 func (n *node) wellPinned() {
