@@ -9,9 +9,9 @@ import (
 // shared one, are in kidoban's own namespace. An address is once in a slice, together with the list of its groups.
 //
 // One slice of a group lists the names of all its slices. A group is complete when that slice exists, and each slice in the
-// list exists and has the group in spec.groups. The group's members are the addresses that these slices have of it. Agents put
-// a policy in force when all its groups are complete; a group that becomes incomplete keeps its members until it is complete
-// again.
+// list exists and has the group in spec.groups. The group's members are the addresses that slices have of it; a slice that is
+// not in the list counts as long as it exists. Agents put a policy in force when all its groups are complete; a group that
+// becomes incomplete keeps its members until it is complete again.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=pes,categories=kidoban
@@ -75,9 +75,9 @@ type GroupPart struct {
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 
-	// slices are the names of all slices of the group, this one included if it has addresses of the group. Exactly one slice of a
-	// group has this list. If several do, as may happen for a moment, the group consists of the slices in all these lists. A
-	// group without addresses has one slice, which lists itself.
+	// slices are the names of all slices of the group, this one included. Exactly one slice of a group has this list. If several
+	// do, as may happen for a moment, the group is complete when the slices in all these lists exist. A group without addresses
+	// has one slice, which lists itself.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1

@@ -188,17 +188,15 @@ func (r *received) updateGroups() {
 	}
 	for key, g := range r.groups {
 		parts := r.parts(key)
-		switch listed, all := complete(parts); {
+		switch all := complete(parts); {
 		case all:
 			g.complete = true
 			clear(g.inForce)
-			for _, name := range listed {
-				g.inForce[name] = parts[name].members
-			}
-		case !g.complete && r.uses(key):
-			for name, part := range parts {
-				g.inForce[name] = part.members
-			}
+		case g.complete || !r.uses(key):
+			continue
+		}
+		for name, part := range parts {
+			g.inForce[name] = part.members
 		}
 	}
 	for _, p := range r.policies {
@@ -224,13 +222,14 @@ func (r *received) parts(key policy.GroupKey) map[string]receivedPart {
 	return out
 }
 
-// complete returns the slices that the parts list, and whether there are any and all of them are among the parts.
-func complete(parts map[string]receivedPart) (listed []string, all bool) {
+// complete reports whether the parts list any slices, and all of these are among the parts.
+func complete(parts map[string]receivedPart) bool {
+	var listed []string
 	for _, part := range parts {
 		listed = append(listed, part.slices...)
 	}
 	missing := func(name string) bool { _, here := parts[name]; return !here }
-	return listed, len(listed) > 0 && !slices.ContainsFunc(listed, missing)
+	return len(listed) > 0 && !slices.ContainsFunc(listed, missing)
 }
 
 func groupsOf(pe *v1alpha1.PolicyEndpoint) (out []policy.GroupKey) {

@@ -74,18 +74,15 @@ func (n *Node) setPart(key policy.GroupKey, slice string, part *policy.GroupPart
 
 // updateGroup gives the compiler a group's members if the group is complete, or if a policy that could not wait for that uses it.
 func (n *Node) updateGroup(key policy.GroupKey, g *group) {
-	var listed map[string]bool
-	listed, g.complete = g.listed()
+	g.complete = g.hasAllListed()
 	if !g.complete && (g.completed || n.groupUsers[key] == 0) {
 		return
 	}
 	for name, part := range g.parts {
-		if !g.complete || listed[name] {
-			n.compilePart(key, g, name, part)
-		}
+		n.compilePart(key, g, name, part)
 	}
 	for name, part := range g.compiled {
-		if g.complete && !listed[name] {
+		if g.complete && g.parts[name] == nil {
 			n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
 			delete(g.compiled, name)
 		}
@@ -111,18 +108,19 @@ func (n *Node) compilePart(key policy.GroupKey, g *group, slice string, part *po
 	n.compiler.UpdateGroup(key, add, remove)
 }
 
-// listed are the slices of the group by the lists that are here; complete, if there is a list and all its slices are here.
-func (g *group) listed() (listed map[string]bool, complete bool) {
-	listed = map[string]bool{}
+// hasAllListed reports whether a slice with a list of the group's slices is here, and all the slices in it. A slice that is not in the list
+// counts as long as it is here: when slices are merged, the new list may arrive before the slice that takes over the addresses.
+func (g *group) hasAllListed() bool {
+	lists := 0
 	for _, part := range g.parts {
 		for _, name := range part.Slices {
 			if g.parts[name] == nil {
-				return nil, false
+				return false
 			}
-			listed[name] = true
 		}
+		lists += min(1, len(part.Slices))
 	}
-	return listed, len(listed) > 0
+	return lists > 0
 }
 
 // members is the number of addresses that the compiler has of the group.

@@ -32,7 +32,9 @@ func TestAPolicyWhoseGroupsDoNotCome(t *testing.T) {
 	s.slice("shop", "half", 2, 0, "10.0.0.3/32") // with a gap still
 	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "half", 0, 2, "10.0.0.2/32")
-	s.slice("shop", "half", 1, 0, "10.0.0.4/32") // whole, without the last one
+	s.slice("shop", "half", 1, 0, "10.0.0.4/32") // complete, and one more than listed
+	s.allowed("10.0.0.3", "10.0.0.1", 80)
+	s.sliceGone("shop", "half", 2)
 	s.denied("10.0.0.3", "10.0.0.1", 80)
 	s.allowed("10.0.0.4", "10.0.0.1", 80)
 	s.slice("shop", "none", 0, 1, "10.0.0.5/32")
@@ -110,6 +112,8 @@ func TestSlicesThatContradictEachOther(t *testing.T) {
 	s.slice("shop", "g", 1, 0)
 	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 7, 0, "10.0.0.7/32") // not listed
+	s.allowed("10.0.0.7", "10.0.0.1", 80)
+	s.sliceGone("shop", "g", 7)
 	s.denied("10.0.0.7", "10.0.0.1", 80)
 	s.sliceGone("shop", "g", 0)
 	s.allowed("10.0.0.2", "10.0.0.1", 80) // another slice has it too
