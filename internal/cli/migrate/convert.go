@@ -28,6 +28,8 @@ type Conversion struct {
 	Refused []calico.Problem `json:"refused,omitempty"`
 	// Notes are what was left out without a change of meaning.
 	Notes []calico.Problem `json:"notes,omitempty"`
+	// MissingNamespaces are those that policies name and that are not in the input: nothing is written for them, or proven of them.
+	MissingNamespaces []calico.Problem `json:"missingNamespaces,omitempty"`
 	Proof *proof.Report    `json:"proof"`
 }
 
@@ -140,8 +142,8 @@ func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, e
 	c.Refused = slices.Concat(c.Refused, in.notOf(c.Refused), in.outlived(r))
 	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
 	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
-	missing, notes := missing(before, r.Namespaces)
-	c.Notes = append(c.Notes, notes...)
+	var missing []string
+	missing, c.MissingNamespaces = missingNamespaces(before, r.Namespaces)
 	var err error
 	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs, Without: missing}); err != nil {
 		return nil, err
@@ -152,8 +154,8 @@ func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, e
 	return c, nil
 }
 
-// missing are the namespaces that policies exclude by name and that were not converted for, as they are not in the input, with a note for each.
-func missing(set *calico.Set, considered []string) (names []string, notes []calico.Problem) {
+// missingNamespaces that policies name and that were not converted for, as they are not in the input, with a note for each.
+func missingNamespaces(set *calico.Set, considered []string) (names []string, notes []calico.Problem) {
 	for i := range set.Policies {
 		p := &set.Policies[i]
 		for _, ns := range proof.Named(p) {
@@ -162,7 +164,7 @@ func missing(set *calico.Set, considered []string) (names []string, notes []cali
 			}
 			names = append(names, ns)
 			notes = append(notes, calico.Problem{
-				Object: p.String(), Problem: fmt.Sprintf("it names namespace %s, which is not in the input: nothing is written into that namespace, and the proof leaves it out", ns),
+				Object: p.String(), Problem: fmt.Sprintf("it names namespace %s: nothing is written into that namespace, and the proof leaves it out", ns),
 				Fix: "if there is such a namespace, give its Namespace object too",
 			})
 		}
@@ -196,6 +198,10 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 	if len(c.Notes) > 0 {
 		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Left out, without a change of meaning"))
 		writeProblems(out, p, command.Dim, c.Notes)
+	}
+	if len(c.MissingNamespaces) > 0 {
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Namespaces that are not in the input, and not in the proof"))
+		writeProblems(out, p, command.Yellow, c.MissingNamespaces)
 	}
 	all := len(c.Converted) + len(c.NotConverted)
 	if c.Proof.Differing > 0 {

@@ -30,13 +30,13 @@ spec:
 		wantNot   string
 	}{
 		"excluded by name": {shop + "---" + noMetadataService + policy("deny", `namespaceSelector: 'projectcalico.org/name != "kube-system"'`),
-			[]string{"GlobalNetworkPolicy deny", "it names namespace kube-system, which is not in the input", "Proven", "exit code 0"}, "NOT PROVEN"},
+			[]string{"Namespaces that are not in the input, and not in the proof\n  GlobalNetworkPolicy deny\n", "it names namespace kube-system:", "Proven", "exit code 0"}, "Left out, without"},
 		"several excluded": {shop + "---" + noMetadataService + policy("deny", `namespaceSelector: 'kubernetes.io/metadata.name not in {"ops", "shop", "web"}'`),
-			[]string{"it names namespace ops,", "it names namespace web,", "Proven", "exit code 0"}, "names namespace shop"},
+			[]string{"it names namespace ops:", "it names namespace web:", "Proven", "exit code 0"}, "names namespace shop"},
 		"excluded by the pods' selector": {shop + "---" + noMetadataService + policy("deny", `selector: 'projectcalico.org/namespace not in {"calico-system", "shop"}'`),
-			[]string{"it names namespace calico-system,", "Proven", "exit code 0"}, "NOT PROVEN"},
+			[]string{"it names namespace calico-system:", "Proven", "exit code 0"}, "NOT PROVEN"},
 		"a name that changes nothing": {shop + "---" + noMetadataService + policy("deny", `namespaceSelector: 'kubernetes.io/metadata.name == "gone" || kubernetes.io/metadata.name != "gone"'`),
-			[]string{"it names namespace gone,", "Proven", "exit code 0"}, "NOT PROVEN"},
+			[]string{"it names namespace gone:", "Proven", "exit code 0"}, "NOT PROVEN"},
 		"selected by name beside a policy for all": {shop + "---" + noMetadataService + policy("open", `namespaceSelector: 'kubernetes.io/metadata.name in {"lab", "shop"}', egress: [{action: Allow}]`),
 			[]string{"namespace: lab", "Proven", "in 2 namespaces", "exit code 0"}, "NOT PROVEN"},
 		"selected by name beside labels": {shop + "---" + noMetadataService + policy("open", `namespaceSelector: 'kubernetes.io/metadata.name in {"lab"}', egress: [{action: Allow}]`) +

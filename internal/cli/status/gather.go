@@ -63,7 +63,8 @@ type Policy struct {
 	// Resolved is the condition of its PolicyEndpoint: True, False, Missing where there is none yet, or Behind where it is about an
 	// older generation.
 	Resolved string `json:"resolved"`
-	Message  string `json:"message,omitempty"`
+	// Message is why it is False, or why it is Behind: the API server rejected this generation's objects.
+	Message string `json:"message,omitempty"`
 	Groups   int    `json:"groups"`
 	// Nodes that have pods in its namespace.
 	Nodes []NodePolicy `json:"nodes"`
@@ -269,8 +270,11 @@ func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Po
 				p.SlowestSeconds = max(p.SlowestSeconds, n.LatencySeconds)
 			}
 		}
-		if p.Resolved == string(metav1.ConditionFalse) {
+		switch {
+		case p.Resolved == string(metav1.ConditionFalse):
 			s.attend("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, p.Message)
+		case p.Message != "":
+			s.attend("NetworkPolicy %s/%s: an older version stays in force: %s", p.Namespace, p.Name, p.Message)
 		}
 		s.Policies = append(s.Policies, p)
 	}
@@ -280,13 +284,20 @@ func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Po
 	return nil
 }
 
+// unwritten are the reasons for which the API server did not take a version, so that the PolicyEndpoint still has the one before.
+var unwritten = []string{v1alpha1.ReasonRejected, v1alpha1.ReasonTooLarge}
+
 func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Policy {
 	p := Policy{Namespace: np.Namespace, Name: np.Name, Generation: np.Generation, Resolved: "Missing", Nodes: []NodePolicy{}}
 	if pe == nil {
 		return p
 	}
+	cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
 	if pe.Spec.PolicyRef.Generation != np.Generation {
-		p.Resolved = "Behind" // the controller has not come to this generation yet
+		p.Resolved = "Behind" // the controller has not come to this generation yet, or could not write it
+		if cond != nil && cond.Status == metav1.ConditionFalse && slices.Contains(unwritten, cond.Reason) {
+			p.Message = cond.Reason + ": " + cond.Message
+		}
 		return p
 	}
 	groups := map[policy.GroupKey]bool{}
@@ -294,7 +305,7 @@ func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Poli
 		groups[g] = true
 	}
 	p.Groups = len(groups)
-	if cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved); cond != nil {
+	if cond != nil {
 		if cond.ObservedGeneration != pe.Generation { // it is about what was there before
 			p.Resolved = "Behind"
 			return p

@@ -23,12 +23,14 @@ func TestResolved(t *testing.T) {
 		want      string
 		message   string
 	}{
-		"resolved":                   {3, &metav1.Condition{Status: "True", ObservedGeneration: 7}, "True", ""},
-		"not resolved":               {3, &metav1.Condition{Status: "False", ObservedGeneration: 7, Reason: "R", Message: "m"}, "False", "R: m"},
-		"another generation's":       {2, &metav1.Condition{Status: "True", ObservedGeneration: 7}, "Behind", ""},
-		"nothing said yet":           {3, nil, "Missing", ""},
-		"said of an older spec":      {3, &metav1.Condition{Status: "True", ObservedGeneration: 6}, "Behind", ""},
-		"a problem of an older spec": {3, &metav1.Condition{Status: "False", ObservedGeneration: 6, Reason: "R", Message: "m"}, "Behind", ""},
+		"resolved":                     {3, &metav1.Condition{Status: "True", ObservedGeneration: 7}, "True", ""},
+		"not resolved":                 {3, &metav1.Condition{Status: "False", ObservedGeneration: 7, Reason: "R", Message: "m"}, "False", "R: m"},
+		"another generation's":         {2, &metav1.Condition{Status: "True", ObservedGeneration: 7}, "Behind", ""},
+		"a newer one was rejected":     {2, &metav1.Condition{Status: "False", ObservedGeneration: 7, Reason: v1alpha1.ReasonRejected, Message: "exceeded quota"}, "Behind", "Rejected: exceeded quota"},
+		"another generation's problem": {2, &metav1.Condition{Status: "False", ObservedGeneration: 7, Reason: "R", Message: "m"}, "Behind", ""},
+		"nothing said yet":             {3, nil, "Missing", ""},
+		"said of an older spec":        {3, &metav1.Condition{Status: "True", ObservedGeneration: 6}, "Behind", ""},
+		"a problem of an older spec":   {3, &metav1.Condition{Status: "False", ObservedGeneration: 6, Reason: "R", Message: "m"}, "Behind", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Generation: 7}}
