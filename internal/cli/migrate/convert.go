@@ -30,7 +30,7 @@ type Conversion struct {
 	Notes []calico.Problem `json:"notes,omitempty"`
 	// MissingNamespaces are those that policies name and that are not in the input: nothing is written for them, or proven of them.
 	MissingNamespaces []calico.Problem `json:"missingNamespaces,omitempty"`
-	Proof *proof.Report    `json:"proof"`
+	Proof             *proof.Report    `json:"proof"`
 }
 
 func newConvert(env *command.Env) *cobra.Command {

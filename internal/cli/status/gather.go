@@ -65,7 +65,7 @@ type Policy struct {
 	Resolved string `json:"resolved"`
 	// Message is why it is False, or why it is Behind: the API server rejected this generation's objects.
 	Message string `json:"message,omitempty"`
-	Groups   int    `json:"groups"`
+	Groups  int    `json:"groups"`
 	// Nodes that have pods in its namespace.
 	Nodes []NodePolicy `json:"nodes"`
 	// InForce is on how many of them this generation is.
