@@ -189,8 +189,8 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 	out.decide()
 	out.note(e, from, to, f)
 	if to.pod != nil && out.Verdict == Denied {
-		if s, target := e.Cluster().Mistaken(to.pod, model.Port{Protocol: f.Protocol, Number: f.Port}); s != nil {
-			out.Hint = fmt.Sprintf("%d is a port of Service %s/%s, which sends to the pods' port %d: ask about that, or --to svc/%[2]s/%[3]s:%[1]d", f.Port, s.Namespace, s.Name, target)
+		if m := e.Cluster().Mistaken(to.pod, policy.PortRange{Protocol: f.Protocol, First: f.Port, Last: f.Port}); m != nil {
+			out.Hint = fmt.Sprintf("%s, which sends to the pods' port %d: ask about that, or --to svc/%s/%s:%d", m, m.Target, m.Service.Namespace, m.Service.Name, m.Port.Port)
 		}
 	}
 	return out

@@ -184,8 +184,9 @@ func takenForService(e *model.Evaluator, ports []networkingv1.NetworkPolicyPort,
 		if p.Port == nil || p.Port.StrVal != "" || policy.ProtocolOf(p.Protocol) != f.Protocol {
 			continue
 		}
-		if s, n := e.Cluster().Mistaken(target, model.Port{Protocol: f.Protocol, Number: uint16(p.Port.IntVal)}); s != nil && n == f.Port {
-			out = append(out, fmt.Sprintf("%d is the port of Service %s/%s; policies apply to the pods' port, %d", p.Port.IntVal, s.Namespace, s.Name, n))
+		number := uint16(p.Port.IntVal)
+		if m := e.Cluster().Mistaken(target, policy.PortRange{Protocol: f.Protocol, First: number, Last: number}); m != nil && m.Target == f.Port {
+			out = append(out, fmt.Sprintf("%s; policies apply to the pods' port, %d", m, m.Target))
 		}
 	}
 	return out

@@ -146,6 +146,10 @@ func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) (
 	var failed error
 	for _, to := range ends {
 		t := target{end: to}
+		if at := atNodePort(c, port); at != nil && to.pod == nil {
+			s := at.service
+			t.caveat = fmt.Sprintf("%s is a node port of Service %s/%s: if %s is the address of a node, the connection goes to the Service's pods: ask about --to svc/%[2]s/%[3]s", port, s.Namespace, s.Name, to)
+		}
 		switch {
 		case port != "":
 			p, err := parsePort(port, to.pod)
@@ -218,20 +222,21 @@ type entry struct {
 func serviceAt(c *model.Cluster, addr netip.Addr, port string) *entry {
 	for i := range c.Services {
 		s := &c.Services[i]
-		if has(append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP), addr) {
-			return &entry{service: s, port: port}
-		}
-		outside := append(slices.Clone(s.Spec.ExternalIPs), s.Spec.LoadBalancerIP)
-		for _, in := range s.Status.LoadBalancer.Ingress {
-			outside = append(outside, in.IP)
-		}
-		if has(outside, addr) {
+		if model.IsExternal(s, addr) {
 			return &entry{s, port, externalTraffic(s)}
 		}
+		if model.HasAddress(s, addr) {
+			return &entry{service: s, port: port}
+		}
 	}
-	if port == "" || !isNode(c, addr) {
+	if !isNode(c, addr) {
 		return nil
 	}
+	return atNodePort(c, port)
+}
+
+// atNodePort finds the Service that is reached at a port of the nodes.
+func atNodePort(c *model.Cluster, port string) *entry {
 	wanted, err := model.ParsePort(port)
 	if err != nil {
 		return nil

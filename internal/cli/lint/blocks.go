@@ -94,3 +94,28 @@ func (l *linter) blockCoversCluster() {
 		}
 	})
 }
+
+// serviceAddress finds blocks of Services' addresses: the kernel replaces these by the pods' before policies apply.
+func (l *linter) serviceAddress() {
+	l.eachPeer(func(np *networkingv1.NetworkPolicy, at string, peer *networkingv1.NetworkPolicyPeer) {
+		if peer.IPBlock == nil {
+			return
+		}
+		cidr, err := netip.ParsePrefix(peer.IPBlock.CIDR)
+		if err != nil {
+			return
+		}
+		const fix = "Select the Service's pods by their labels, and give the pods' port."
+		for i := range l.cluster.Services {
+			if s := &l.cluster.Services[i]; cidr.IsSingleIP() && model.HasAddress(s, cidr.Addr().Unmap()) {
+				l.found(Warning, object(np), at+".ipBlock", fix, "%s is an address of Service %s/%s: policies see the pods that it sends to, so the block matches none of its connections",
+					cidr.Addr(), s.Namespace, s.Name)
+				return
+			}
+		}
+		within := func(p netip.Prefix) bool { return p.Bits() <= cidr.Bits() && p.Contains(cidr.Addr()) }
+		if slices.ContainsFunc(l.cluster.Addressing.ServiceCIDRs, within) {
+			l.found(Warning, object(np), at+".ipBlock", fix, "%s is in --service-cidr: policies see the pods that Services send to, so the block matches nothing", cidr)
+		}
+	})
+}

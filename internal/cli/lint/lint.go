@@ -60,6 +60,7 @@ var checks = []check{
 	{"named-port", "a named port that no container has", (*linter).namedPort},
 	{"port-protocol", "a port without a protocol, which is TCP, where containers serve another", (*linter).portProtocol},
 	{"service-port", "a Service's port where the pods listen on another", (*linter).servicePort},
+	{"service-address", "an ipBlock of a Service's address, which policies do not see", (*linter).serviceAddress},
 	{"block-covers-cluster", "an ipBlock that holds pods or nodes", (*linter).blockCoversCluster},
 	{"dns-forgotten", "pods whose egress is isolated and that may not ask DNS", (*linter).dnsForgotten},
 	{"shadowed-rule", "a rule that allows nothing which another does not", (*linter).shadowedRule},

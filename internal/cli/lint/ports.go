@@ -116,21 +116,28 @@ func (l *linter) servicePort() {
 		pods := l.receivers(np, d, r)
 		for i := range r.Ports {
 			p := &r.Ports[i]
-			if p.Port == nil || p.Port.StrVal != "" || p.EndPort != nil {
+			if p.Port == nil || p.Port.StrVal != "" {
 				continue
 			}
-			port := model.Port{Protocol: policy.ProtocolOf(p.Protocol), Number: uint16(p.Port.IntVal)}
-			if slices.ContainsFunc(pods, func(pod *model.Pod) bool { return slices.Contains(l.cluster.Ports(pod), port) }) {
+			ports := policy.PortRange{Protocol: policy.ProtocolOf(p.Protocol), First: uint16(p.Port.IntVal), Last: uint16(p.Port.IntVal)}
+			if p.EndPort != nil {
+				ports.Last = uint16(*p.EndPort)
+			}
+			serves := func(pod *model.Pod) bool {
+				return slices.ContainsFunc(l.cluster.Ports(pod), func(q model.Port) bool {
+					return q.Protocol == ports.Protocol && ports.First <= q.Number && q.Number <= ports.Last
+				})
+			}
+			if slices.ContainsFunc(pods, serves) {
 				continue
 			}
 			for _, pod := range pods {
-				service, target := l.cluster.Mistaken(pod, port)
-				if service == nil || policy.MatchesPorts(r.Ports, &pod.Pod, policy.Flow{Protocol: port.Protocol, Port: target}) {
+				m := l.cluster.Mistaken(pod, ports)
+				if m == nil || policy.MatchesPorts(r.Ports, &pod.Pod, policy.Flow{Protocol: ports.Protocol, Port: m.Target}) {
 					continue
 				}
-				l.found(Warning, object(np), fmt.Sprintf("%s.ports[%d]", path, i), fmt.Sprintf("Give port %d.", target),
-					"%d is the port of Service %s/%s; its pods listen on %d, and policies see the pods' port: the rule does not allow it",
-					port.Number, service.Namespace, service.Name, target)
+				l.found(Warning, object(np), fmt.Sprintf("%s.ports[%d]", path, i), fmt.Sprintf("Give port %d.", m.Target),
+					"%s; its pods listen on %d, and policies see the pods' port: the rule does not allow it", m, m.Target)
 				break
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 )
 
@@ -123,12 +124,24 @@ func (i *item) describe() string {
 	return i.Kind + " " + strings.TrimPrefix(string(i.Metadata.Namespace+"/"+name), "/")
 }
 
+// describeOther is as describe, with the group of a kind that has the name of one of Kubernetes'.
+func (i *item) describeOther() string {
+	if _, ok := known(i.Kind); !ok {
+		return i.describe()
+	}
+	kind, name, _ := strings.Cut(i.describe(), " ")
+	return kind + "." + schema.FromAPIVersionAndKind(i.APIVersion, i.Kind).Group + " " + name
+}
+
 func (i *item) read() error {
 	if err := refusal(i.TypeMeta); err != nil {
 		return err
 	}
 	newObject, ok := kinds[i.TypeMeta]
 	if !ok {
+		if w := customWorkload(i.TypeMeta, i.raw); w != nil {
+			i.object = w
+		}
 		return nil
 	}
 	o := newObject()
@@ -166,11 +179,14 @@ func serious(strict []error, o metav1.Object, isPolicy bool) []error {
 func (i *item) addTo(m *Manifests) error {
 	switch {
 	case i.object != nil:
+		if _, ok := i.object.(*custom); ok {
+			m.customs = append(m.customs, i.describeOther())
+		}
 		m.Add(i.object)
 	case m.Other != nil:
 		return m.Other(i.TypeMeta, i.raw)
 	case isPolicyOfOthers(i.TypeMeta):
-		m.notEvaluated = append(m.notEvaluated, i.describe())
+		m.notEvaluated = append(m.notEvaluated, i.describeOther())
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type Manifests struct {
 	endpoints    []*corev1.Endpoints                 //nolint:staticcheck // manifests still have them
 	jobs         map[Workload]*metav1.OwnerReference // the controllers of Jobs, nil for a Job without one
 	notEvaluated []string
+	customs      []string
 	generated    map[string]int
 }
 
@@ -104,13 +105,17 @@ func (m *Manifests) Cluster() (*Cluster, error) {
 	c := m.cluster
 	c.Offline = !m.Live
 	c.Notes = slices.Clone(m.Notes)
-	if n := len(m.notEvaluated); n > 0 {
-		names := m.notEvaluated
-		more := ""
-		if n > 6 {
-			names, more = names[:5], fmt.Sprintf(" and %d more", n-5)
+	for _, note := range []struct {
+		about string
+		names []string
+	}{
+		{"not evaluated", m.notEvaluated},
+		{"read as workloads, by their pod templates alone", m.customs},
+		{"given more than once, with differences (the last one counts)", repeated(c.Policies)},
+	} {
+		if len(note.names) > 0 {
+			c.Notes = append(c.Notes, note.about+": "+shorten(note.names))
 		}
-		c.Notes = append(c.Notes, "not evaluated: "+strings.Join(names, ", ")+more)
 	}
 	c.Namespaces = last(c.Namespaces)
 	c.Nodes = last(c.Nodes)
@@ -144,6 +149,29 @@ func (m *Manifests) Cluster() (*Cluster, error) {
 	m.makePods(&c, latest, have)
 	c.Complete()
 	return &c, c.addressPods(m.Addressing)
+}
+
+// shorten a list of names for a line.
+func shorten(names []string) string {
+	if n := len(names); n > 6 {
+		return strings.Join(names[:5], ", ") + fmt.Sprintf(" and %d more", n-5)
+	}
+	return strings.Join(names, ", ")
+}
+
+// repeated are the policies of which there are several, with different specs.
+func repeated(policies []networkingv1.NetworkPolicy) (names []string) {
+	at := map[string]*networkingv1.NetworkPolicy{}
+	for i := range policies {
+		np := &policies[i]
+		key := np.Namespace + "/" + np.Name
+		name := "NetworkPolicy " + key
+		if old := at[key]; old != nil && !slices.Contains(names, name) && !equalJSON(normal(old), normal(np)) {
+			names = append(names, name)
+		}
+		at[key] = np
+	}
+	return names
 }
 
 // makePods of those workloads that have none. Where two workloads would give the same name to theirs, the kind is in the second's.

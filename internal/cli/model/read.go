@@ -247,8 +247,12 @@ func (d *document) addTo(m *Manifests) error {
 	return d.err
 }
 
-// concerns is false for a document whose kind, in plain sight, is none that is read or reported: most of a chart need not be parsed.
+// concerns is false for a document whose kind, in plain sight, is none that is read or reported, and that has no pod template: most of a chart
+// need not be parsed.
 func concerns(document []byte) bool {
+	if bytes.Contains(document, []byte("template:")) && bytes.Contains(document, []byte("containers:")) && !bytes.Contains(document, []byte("\nkind: CustomResourceDefinition")) {
+		return true
+	}
 	found := false
 	for line := range bytes.Lines(document) {
 		if kind, ok := bytes.CutPrefix(line, []byte("kind:")); ok {

@@ -129,7 +129,7 @@ func TestPoliciesOfOtherEnginesAreNoted(t *testing.T) {
 	} {
 		foreign += "---\n" + o + "\n"
 	}
-	want := "not evaluated: CiliumNetworkPolicy acme/x, AdminNetworkPolicy yy, NetworkPolicy b/z, ClusterNetworkPolicy w, AuthorizationPolicy b/v"
+	want := "not evaluated: CiliumNetworkPolicy acme/x, AdminNetworkPolicy yy, NetworkPolicy.projectcalico.org b/z, ClusterNetworkPolicy w, AuthorizationPolicy b/v"
 	c := mustRead(t, deny+foreign)
 	if len(c.Policies) != 1 || len(c.Notes) != 1 || c.Notes[0] != want {
 		t.Errorf("%d policies, %q", len(c.Policies), c.Notes)

@@ -1,7 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -63,8 +65,27 @@ func (c *Cluster) Backends(s *corev1.Service, port *corev1.ServicePort) []Backen
 	return out
 }
 
-// Mistaken finds a Service of a pod that has this port and sends to another of the pod: the two are easily taken for each other.
-func (c *Cluster) Mistaken(pod *Pod, port Port) (service *corev1.Service, target uint16) {
+// Mistaken is a Service's port that is easily taken for the port of its pods.
+type Mistaken struct {
+	Service *corev1.Service
+	Port    *corev1.ServicePort
+	// NodePort: the port of the nodes is meant, and not the Service's own.
+	NodePort bool
+	// Target is the pods' port, to which the Service sends.
+	Target uint16
+}
+
+// String is "443 is the port of Service namespace/name".
+func (m *Mistaken) String() string {
+	if m.NodePort {
+		return fmt.Sprintf("%d is the node port of Service %s/%s", m.Port.NodePort, m.Service.Namespace, m.Service.Name)
+	}
+	return fmt.Sprintf("%d is the port of Service %s/%s", m.Port.Port, m.Service.Namespace, m.Service.Name)
+}
+
+// Mistaken finds a Service of a pod that has a port of a range and sends to one outside of it; nil if there is none.
+func (c *Cluster) Mistaken(pod *Pod, r policy.PortRange) *Mistaken {
+	within := func(n uint16) bool { return n != 0 && r.First <= n && n <= r.Last }
 	for i := range c.Services {
 		s := &c.Services[i]
 		if s.Namespace != pod.Namespace || len(s.Spec.Selector) == 0 || !labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(pod.Labels)) {
@@ -72,13 +93,43 @@ func (c *Cluster) Mistaken(pod *Pod, port Port) (service *corev1.Service, target
 		}
 		for j := range s.Spec.Ports {
 			sp := &s.Spec.Ports[j]
-			if uint16(sp.Port) != port.Number || policy.ProtocolOf(&sp.Protocol) != port.Protocol {
+			if policy.ProtocolOf(&sp.Protocol) != r.Protocol {
 				continue
 			}
-			if n := targetPort(sp, &pod.Pod); n != 0 && n != port.Number {
-				return s, n
+			target := targetPort(sp, &pod.Pod)
+			switch {
+			case target == 0 || within(target):
+			case within(uint16(sp.Port)):
+				return &Mistaken{Service: s, Port: sp, Target: target}
+			case within(uint16(sp.NodePort)):
+				return &Mistaken{Service: s, Port: sp, NodePort: true, Target: target}
 			}
 		}
 	}
-	return nil, 0
+	return nil
+}
+
+// HasAddress reports whether a Service is reached at an address: its cluster IP, one of its load balancer, or an external one.
+func HasAddress(s *corev1.Service, addr netip.Addr) bool {
+	return isClusterIP(s, addr) || IsExternal(s, addr)
+}
+
+func isClusterIP(s *corev1.Service, addr netip.Addr) bool {
+	return isOneOf(addr, append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP))
+}
+
+// IsExternal reports whether a Service is reached at an address that its load balancer has, or that is an external one.
+func IsExternal(s *corev1.Service, addr netip.Addr) bool {
+	outside := append(slices.Clone(s.Spec.ExternalIPs), s.Spec.LoadBalancerIP)
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		outside = append(outside, in.IP)
+	}
+	return isOneOf(addr, outside)
+}
+
+func isOneOf(addr netip.Addr, ips []string) bool {
+	return slices.ContainsFunc(ips, func(ip string) bool {
+		a, err := netip.ParseAddr(ip)
+		return err == nil && a.Unmap() == addr
+	})
 }

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strconv"
@@ -24,6 +26,29 @@ type template struct {
 	owner *metav1.OwnerReference
 	// old: a ReplicaSet of an earlier revision.
 	old bool
+}
+
+// custom is a workload of a kind that Kubernetes does not have itself, such as a Rollout, with a pod template where Kubernetes' own have theirs.
+type custom struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Replicas *int32                  `json:"replicas"`
+		Template *corev1.PodTemplateSpec `json:"template"`
+	} `json:"spec"`
+}
+
+// customWorkload reads one; nil for an object that is none.
+func customWorkload(t metav1.TypeMeta, raw []byte) *custom {
+	if !bytes.Contains(raw, []byte(`"containers"`)) {
+		return nil
+	}
+	w := &custom{}
+	if json.Unmarshal(raw, w) != nil || w.Spec.Template == nil || len(w.Spec.Template.Spec.Containers) == 0 || w.Name == "" {
+		return nil
+	}
+	w.TypeMeta = t
+	return w
 }
 
 // templateOf a workload's object, and the controller that made the object; nil where the object has no template.
@@ -56,6 +81,8 @@ func templateOf(object metav1.Object) (*template, *metav1.OwnerReference) {
 		t = job(newTemplate("Job", o.Spec.Parallelism, &o.Spec.Template))
 	case *batchv1.CronJob:
 		t = job(newTemplate("CronJob", o.Spec.JobTemplate.Spec.Parallelism, &o.Spec.JobTemplate.Spec.Template))
+	case *custom:
+		t = newTemplate(o.Kind, o.Spec.Replicas, o.Spec.Template)
 	default:
 		return nil, nil
 	}
