@@ -12,6 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // options of a lab.
@@ -29,8 +30,9 @@ type input struct {
 	matrix  model.MatrixOptions
 	// assumed are the cells whose verdict depends on addresses that the pods were given, and private those that assume them to be private.
 	assumed, private map[cellKey]bool
-	// leftOut are addresses of ipBlocks that cannot be a host's.
-	leftOut []netip.Addr
+	// leftOut are addresses of ipBlocks that cannot be a host's, and leftPods those pods that have no address of their own for the lab.
+	leftOut  []netip.Addr
+	leftPods []string
 }
 
 // cellKey is a cell of the matrix.
@@ -102,6 +104,7 @@ func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
 		}
 	}
 	c.Pods = pods
+	in.leavePods()
 	if err := matrix.CheckNamespaces(c, o.namespaces); err != nil {
 		return nil, err
 	}
@@ -117,7 +120,25 @@ func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
 	}
 	in.assumed, in.private = dependent(c.Matrix(in.matrix))
 	c.FixAddresses()
+	if len(o.outside) > 0 {
+		return in, matrix.CheckOutside(c, in.matrix.Outside)
+	}
 	return in, nil
+}
+
+// leavePods out that cannot have a network namespace: the older ones of several with one address, and those whose addresses no host can have.
+func (in *input) leavePods() {
+	pods := model.NewEvaluator(in.cluster)
+	var kept []model.Pod
+	for i := range in.cluster.Pods {
+		p := &in.cluster.Pods[i]
+		if policy.IsPeer(&p.Pod) && slices.ContainsFunc(policy.PodAddresses(&p.Pod), func(a netip.Addr) bool { return pods.PodAt(a) != p || !canBeHost(a) }) {
+			in.leftPods = append(in.leftPods, p.Key())
+			continue
+		}
+		kept = append(kept, *p)
+	}
+	in.cluster.Pods = kept
 }
 
 // dependent are the cells that depend on addresses which are not known, and those that assume these to be private.
@@ -202,15 +223,18 @@ func canBeHost(a netip.Addr) bool {
 // notes about the input, and about the addresses that are left out.
 func (in *input) notes() []string { return append(slices.Clone(in.cluster.Notes), in.caveats()...) }
 
-func (in *input) caveats() []string {
-	if len(in.leftOut) == 0 {
-		return nil
+func (in *input) caveats() (out []string) {
+	if len(in.leftPods) > 0 {
+		out = append(out, "left out, as a younger pod has their address or no host can have it: "+strings.Join(in.leftPods, ", "))
 	}
 	var names []string
 	for _, a := range in.leftOut {
 		names = append(names, a.String())
 	}
-	return []string{"left out, as no host outside can have them: " + strings.Join(names, ", ")}
+	if len(names) > 0 {
+		out = append(out, "left out, as no host outside can have them: "+strings.Join(names, ", "))
+	}
+	return out
 }
 
 func (in *input) writeNotes(env *command.Env) {

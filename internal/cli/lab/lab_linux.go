@@ -87,6 +87,9 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	}
 	in.writeNotes(env)
 	l.summarize(env, wrong, time.Since(begun))
+	if len(l.probes) == 0 {
+		return errors.New("no connection was made: there are none to ask about, or those of SCTP only, which the lab does not make")
+	}
 	return command.Yes(len(wrong) == 0)
 }
 
@@ -231,6 +234,9 @@ func (l *lab) summarize(env *command.Env, wrong []*probe, took time.Duration) {
 	}
 	if l.sctp > 0 {
 		fmt.Fprintf(env.ErrOut, "SCTP is not measured: %d cells have the expected verdict only\n", l.sctp)
+	}
+	if len(l.probes) == 0 {
+		return
 	}
 	if len(wrong) == 0 {
 		fmt.Fprintf(env.ErrOut, "%d connections between %d pods in %.1f s: all as expected\n", len(l.probes), len(l.pods), took.Seconds())

@@ -186,6 +186,9 @@ func TestAsExpected(t *testing.T) {
 	template := func(app string) string {
 		return "template: {metadata: {labels: {app: " + app + "}}, spec: {restartPolicy: Never, containers: [{name: c, ports: [{containerPort: 80}]}]}}"
 	}
+	running := func(name, address string) string {
+		return "---\napiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: lab, labels: {app: " + name + "}}\nspec: {containers: [{name: c, ports: [{containerPort: 80}]}]}\nstatus: {phase: Running, podIP: " + address + "}\n"
+	}
 	policy := func(spec string) string {
 		return "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np, namespace: lab}\nspec: " + spec + "\n"
 	}
@@ -202,6 +205,9 @@ func TestAsExpected(t *testing.T) {
 		"the default address in a block": {client + policy("{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.0.0.0/16}}, {ipBlock: {cidr: 192.0.2.1/32}}]}]}"), nil, "192.0.2.1"},
 		"addresses that no host has": {client + policy("{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [127.0.0.0/8, 224.0.0.0/4, 255.255.255.255/32]}}]}]}"),
 			nil, "left out, as no host outside can have them: 127.0.0.1, 255.255.255.255"},
+		"two pods with one address": {running("old", "10.4.0.7") + running("new", "10.4.0.7") + running("other", "10.4.0.8") + policy("{podSelector: {matchLabels: {app: other}}, policyTypes: [Ingress]}"),
+			nil, "left out, as a younger pod has their address or no host can have it: lab/old"},
+		"a pod's address that no host has": {running("odd", "169.254.1.1") + running("other", "10.4.0.8"), nil, "or no host can have it: lab/odd"},
 		"addresses of pods that are not known": {client + workload("Deployment", "apps/v1", "{"+template("api")+"}") + policy("{podSelector: {matchLabels: {app: job}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]}]}"),
 			nil, "depends on the address of a pod"},
 	} {
@@ -215,5 +221,25 @@ func TestAsExpected(t *testing.T) {
 				t.Errorf("%v, want %q in\n%s", err, tc.want, out)
 			}
 		})
+	}
+}
+
+// TestNoAnswer: where nothing is connected, the lab has no answer.
+func TestNoAnswer(t *testing.T) {
+	program := binary(t)
+	file := filepath.Join(t.TempDir(), "in.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: lab}\nspec: {containers: [{name: c, ports: [{containerPort: 80}]}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		"no connection was made":                                  {"--port", "80/SCTP"},
+		"no pod has an address of its family":                     {"--outside", "2001:db8::7"},
+		"-n nosuch: that namespace has no pods with addresses of": {"-n", "nosuch"},
+	} {
+		out, err := exec.Command(program, append([]string{"lab", "-f", file}, args...)...).CombinedOutput()
+		var failed *exec.ExitError
+		if !errors.As(err, &failed) || failed.ExitCode() != 2 || !strings.Contains(string(out), want) {
+			t.Errorf("%v: %v, want exit code 2 and %q in\n%s", args, err, want, out)
+		}
 	}
 }

@@ -78,6 +78,9 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		if err := CheckNamespaces(cluster, namespaces); err != nil {
 			return err
 		}
+		if err := CheckOutside(cluster, o.Outside); err != nil {
+			return err
+		}
 		t := &Table{Matrix: cluster.Matrix(o), Notes: cluster.Notes}
 		if len(cluster.Workloads()) == 0 {
 			return errors.New("there are no pods with addresses of their own")
@@ -108,6 +111,16 @@ func CheckNamespaces(c *model.Cluster, names []string) error {
 	for _, name := range names {
 		if !have[name] {
 			return fmt.Errorf("-n %s: that namespace has no pods with addresses of their own", name)
+		}
+	}
+	return nil
+}
+
+// CheckOutside reports an address of a family that no pod has: nothing could be asked about it.
+func CheckOutside(c *model.Cluster, addresses []netip.Addr) error {
+	for _, a := range addresses {
+		if !c.HasFamily(a) {
+			return fmt.Errorf("--outside %s: no pod has an address of its family: give --ip-families", a)
 		}
 	}
 	return nil

@@ -142,13 +142,14 @@ func (r *Reach) reaches(from, to Workload, ports []Port) bool {
 
 // ofFamilies leaves out addresses of families that no pod has.
 func (c *Cluster) ofFamilies(addresses []netip.Addr) []netip.Addr {
-	var has [2]bool
-	for i := range c.Pods {
-		for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
-			has[familyOf(a)] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !has[familyOf(a)] })
+	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !c.HasFamily(a) })
+}
+
+// HasFamily reports whether a pod has an address of the same family.
+func (c *Cluster) HasFamily(addr netip.Addr) bool {
+	return slices.ContainsFunc(c.Pods, func(p Pod) bool {
+		return slices.ContainsFunc(policy.PodAddresses(&p.Pod), func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
+	})
 }
 
 // egressPorts are the ports at which rules for ipBlocks begin that hold the address, and one that no rule names.
