@@ -30,7 +30,7 @@ struct event {
 	__u8 pad;
 };
 
-/* What packets that are counted together have in common. A pod's own count has only the pod's end. */
+/* What packets that are counted together have in common. A sender's own count has only the sender. */
 struct repeat_key {
 	struct address src, dst;
 	__u32 rule;
@@ -41,7 +41,8 @@ struct repeat_key {
 	__u8 verdict;
 	__u8 tier;
 	__u8 reason;
-	__u8 unlisted; /* the pod's own count */
+	__u8 unlisted; /* the sender's own count */
+	__u32 port;    /* of the sender's own count, if it is not known to be a pod */
 };
 
 struct repeat {
@@ -79,8 +80,8 @@ struct {
 } counting SEC(".maps");
 
 /*
- * When the events of a pod so far would have come at an even pace. The zero address stands for packets of no
- * pod.
+ * When the events of a pod so far would have come at an even pace. Packets that no pod's policies decided are
+ * their sender's: its own, if it is a pod, or those of the interface that they came in by, as ff..:<index>.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -112,6 +113,16 @@ static __noinline void read_original(const struct packet *p, struct address *dst
 	 */
 	if (p->dport)
 		*dport = bpf_ntohs(ct->tuplehash[0].tuple.dst.u.all);
+}
+
+/* Whose pace an event takes. */
+static __always_inline struct address whose(const struct packet *p, const struct repeat_key *k, const struct pod *pod)
+{
+	if (pod)
+		return k->direction == EGRESS ? p->src : p->dst;
+	if (p->from_pod)
+		return p->src;
+	return (struct address){ .word = { ~0u, 0, 0, p->port } };
 }
 
 /* The generic cell rate algorithm: a token bucket in one number. */

@@ -253,11 +253,16 @@ static __noinline enum verdict judge_unparsable(const struct packet *p, const st
 	return f.verdict;
 }
 
-/* Denies a packet for another reason than policies. */
-static __noinline enum verdict deny(const struct packet *p, enum direction direction, enum reason reason, bool is_audited)
+/*
+ * Denies a packet for another reason than policies. The verifier checks a function that is not static once,
+ * and not again for every call; so it asks for a check that p is there.
+ */
+__noinline enum verdict deny(const struct packet *p, enum direction direction, enum reason reason, bool is_audited)
 {
 	struct finding f = { .verdict = denial(is_audited), .reason = reason };
 
+	if (!p)
+		return VERDICT_DENY;
 	report(p, direction, NULL, &f);
 	return f.verdict;
 }
@@ -350,11 +355,11 @@ static __always_inline enum verdict judge_unknown(const struct packet *p, const 
  * Whether a packet that its receiver would decapsulate comes from what is no end of a tunnel. Neither is a
  * pod, whatever address it writes, nor a node that sends on what it got for a Service.
  */
-static __noinline bool is_smuggled(const struct packet *p, enum parsed parsed, struct net_device *in, const struct pod *source)
+__noinline bool is_smuggled(const struct packet *p, enum parsed parsed, bool is_pods)
 {
-	if (!is_encapsulated(p, parsed))
+	if (!p || !is_encapsulated(p, parsed))
 		return false;
-	if (source || is_workload_interface(in) || is_redirected(p))
+	if (is_pods || is_redirected(p))
 		return true;
 	return !any_tunnel_end && !is_tunnel_end(&p->src);
 }
@@ -370,7 +375,7 @@ static __always_inline enum verdict judge_tunnel(const struct packet *p, enum pa
 		return VERDICT_ALLOW;
 	if (!is_tunnel_end(&p->dst) && (!any_tunnel_end || (state->out && is_tunnel_device(state->out->ifindex))))
 		return VERDICT_ALLOW;
-	if (!is_smuggled(p, parsed, state->in, source))
+	if (!is_smuggled(p, parsed, source || is_workload_interface(state->in)))
 		return VERDICT_ALLOW;
 	return deny(p, EGRESS, REASON_ENCAPSULATED, audited);
 }
@@ -405,6 +410,27 @@ static __always_inline bool is_revoked(const struct packet *p)
 	return until && *until > bpf_ktime_get_ns();
 }
 
+/* The bridge's port that a packet came in by, or else the interface. */
+static __always_inline __u32 port_of(struct sk_buff *skb, __u32 ifindex)
+{
+	struct nf_bridge_info *bridge;
+	__u64 extensions;
+
+	if (!bpf_core_field_exists(struct nf_bridge_info, physinif) || !bpf_core_enum_value_exists(enum skb_ext_id, SKB_EXT_BRIDGE_NF))
+		return ifindex;
+	if (!(skb->active_extensions & 1 << bpf_core_enum_value(enum skb_ext_id, SKB_EXT_BRIDGE_NF)))
+		return ifindex;
+	extensions = (__u64)skb->extensions + skb->extensions->offset[bpf_core_enum_value(enum skb_ext_id, SKB_EXT_BRIDGE_NF)] * 8;
+	bridge = bpf_rdonly_cast((void *)extensions, bpf_core_type_id_kernel(struct nf_bridge_info));
+	return bridge->physinif ?: ifindex;
+}
+
+/* On a bridge a pod can write another's address. */
+static __always_inline bool is_sender(const struct packet *p, const struct pod *source)
+{
+	return source && p->port == p->ifindex && (!source->ifindex || source->ifindex == p->ifindex);
+}
+
 /* Judges a packet that has no entry in conntrack, or a new one. */
 static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
@@ -419,6 +445,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	const struct pod *source, *destination;
 	struct pod sender, receiver;
 
+	p.port = port_of(ctx->skb, p.ifindex);
 	if (parsed == UNPARSABLE_ADDRESSES)
 		return drop(&p, REASON_UNPARSABLE);
 	/*
@@ -428,6 +455,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
 	source = find_pod(&p.src, &sender);
+	p.from_pod = is_sender(&p, source);
 	if (is_related(nfct) && may_report_on_flow(&p, source))
 		return NF_ACCEPT;
 	/*
@@ -480,12 +508,16 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 		.len = ctx->skb->len,
 	};
 	enum parsed parsed;
+	const struct pod *source;
 	struct pod sender;
 
 	if (p.ifindex == LOOPBACK_IFINDEX)
 		return NF_ACCEPT;
+	p.port = port_of(ctx->skb, p.ifindex);
 	parsed = parse(&p, ctx->skb);
-	if (!is_smuggled(&p, parsed, in, find_pod(&p.src, &sender)))
+	source = find_pod(&p.src, &sender);
+	p.from_pod = is_sender(&p, source);
+	if (!is_smuggled(&p, parsed, source || is_workload_interface(in)))
 		return NF_ACCEPT;
 	return deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
 }

@@ -139,6 +139,7 @@ type FilterRepeatKey struct {
 	Tier      uint8
 	Reason    uint8
 	Unlisted  uint8
+	Port      uint32
 }
 
 type FilterRevokedKey struct {

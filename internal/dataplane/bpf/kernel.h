@@ -136,9 +136,25 @@ struct nf_hook_state {
 	struct net_device *out;
 };
 
+/* include/linux/skbuff.h: data beside the packet, each kind at its offset in units of 8 bytes */
+struct skb_ext {
+	__u8 offset[1];
+};
+
 struct sk_buff {
 	unsigned int len;
 	unsigned long _nfct;
+	__u8 active_extensions;
+	struct skb_ext *extensions;
+};
+
+/* include/linux/netfilter_bridge.h */
+struct nf_bridge_info {
+	int physinif;
+};
+
+enum skb_ext_id {
+	SKB_EXT_BRIDGE_NF,
 };
 
 /* include/net/netfilter/nf_conntrack_tuple.h */

@@ -10,12 +10,14 @@ struct packet {
 	struct address src, dst;
 	__u64 conntrack; /* address of the struct nf_conn, 0 without */
 	__u32 ifindex;
+	__u32 port; /* index of the bridge's port that it came in by; ifindex where there is no bridge */
 	__u32 len;
 	__u16 sport, dport; /* 0 where the protocol has none */
 	__u8 family;        /* NFPROTO_* */
 	__u8 protocol;
 	bool opens;     /* TCP's SYN without ACK, SCTP's INIT */
 	bool neighbour; /* neighbour discovery on its own link */
+	bool from_pod;  /* src is a pod's, and nothing shows that another sent it */
 };
 
 enum parsed {

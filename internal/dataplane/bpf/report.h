@@ -99,7 +99,7 @@ static __noinline void count_hit(__u32 rule, __u32 set, enum verdict verdict)
 /* Puts the packet into one event or into one count. */
 static __noinline void report_event(const struct packet *p, struct repeat_key *k, const struct pod *pod)
 {
-	const struct address end = !pod ? (struct address){} : k->direction == EGRESS ? p->src : p->dst;
+	const struct address end = whose(p, k, pod);
 	__u32 slot = 0;
 	void *counts = bpf_map_lookup_elem(&counting, &slot);
 
@@ -115,8 +115,10 @@ static __noinline void report_event(const struct packet *p, struct repeat_key *k
 	} else {
 		if (!pod || k->direction == EGRESS)
 			__builtin_memset(&k->dst, 0, sizeof(k->dst));
-		if (!pod || k->direction == INGRESS)
+		if (pod ? k->direction == INGRESS : !p->from_pod)
 			__builtin_memset(&k->src, 0, sizeof(k->src));
+		if (!pod && !p->from_pod)
+			k->port = p->port;
 		k->rule = 0;
 		k->dport = 0;
 		k->protocol = 0;

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -125,7 +126,56 @@ func Warnings() []Warning {
 	if acceptsSourceRoutes() {
 		out = append(out, "net.ipv4.conf.all.accept_source_route is not 0: a packet with a source route is judged by the node's address, and goes on to a pod's; set it to 0 on the node")
 	}
+	if isLenient() {
+		out = append(out, "net.netfilter.nf_conntrack_tcp_be_liberal is 1: TCP segments outside of the window count to a connection, so a pod can put some into another's; set it to 0 on the node")
+	}
+	out = append(out, advertisementWarnings()...)
 	return append(out, bridgeWarnings()...)
+}
+
+// isLenient reports whether conntrack takes TCP segments that lie outside of the window for a connection's.
+func isLenient() bool {
+	value, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
+	return err == nil && strings.TrimSpace(string(value)) == "1"
+}
+
+// advertisementWarnings finds interfaces of pods by which the node accepts router advertisements.
+func advertisementWarnings() []Warning {
+	interfaces, err := ReadInterfaces()
+	if err != nil {
+		return []Warning{Warning(fmt.Sprintf("interfaces cannot be read, so accept_ra cannot be checked: %v", err))}
+	}
+	links, err := steady(netlink.LinkList)
+	if err != nil {
+		return []Warning{Warning(fmt.Sprintf("links cannot be listed, so accept_ra cannot be checked: %v", err))}
+	}
+	var names []string
+	for _, l := range links {
+		index := uint32(l.Attrs().Index)
+		ofPods := l.Type() == "bridge" && !slices.Contains(interfaces.Uplinks, index) || interfaces.Routed[index] != nil
+		if ofPods && acceptsAdvertisements(l.Attrs().Name) {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return []Warning{Warning(fmt.Sprintf("the node accepts router advertisements by %d interfaces of pods, the first of them %s: a pod can give the node routes; "+
+		"set net.ipv6.conf.<interface>.accept_ra to 0", len(names), names[0]))}
+}
+
+// acceptsAdvertisements follows ipv6_accept_ra of the kernel: 1 counts for hosts, and 2 for routers too.
+func acceptsAdvertisements(name string) bool {
+	read := func(key string) string {
+		value, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/" + key)
+		if err != nil {
+			return "" // without IPv6 there is no such file
+		}
+		return strings.TrimSpace(string(value))
+	}
+	accept := read("accept_ra")
+	return accept == "2" || accept == "1" && read("forwarding") == "0"
 }
 
 // acceptsSourceRoutes reports whether the kernel writes another destination into packets behind the forward

@@ -20,8 +20,9 @@ type Interfaces struct {
 	// Routed are the addresses that the node's routes lead to, each alone, over a veth: by the veth's index.
 	// A veth that is a port of a bridge is not in it, nor a veth that leads to a network.
 	Routed map[uint32][]netip.Addr
-	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone.
-	// Ascending.
+	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone. For a
+	// veth of a pod, and for a bridge of workloads, routes do not count that a router advertisement or a redirect
+	// brought: a pod may have sent it. Ascending.
 	Uplinks []uint32
 }
 
@@ -40,7 +41,11 @@ func ReadInterfaces() (*Interfaces, error) {
 	if err != nil {
 		return nil, err
 	}
-	return interfacesOf(links, routes), nil
+	addrs, err := steady(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET6) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return interfacesOf(links, routes, addrs), nil
 }
 
 // allRoutes are the routes of both families in all tables: a pod's or an interface's may be in one of its own.
@@ -67,7 +72,7 @@ func steady[T any](list func() ([]T, error)) (out []T, err error) {
 	return out, err
 }
 
-func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {
+func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.Addr) *Interfaces {
 	byIndex := map[int]netlink.Link{}
 	leadsOut := map[int]bool{} // bridges with a port that no workload is behind
 	for _, l := range links {
@@ -78,6 +83,7 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {
 	}
 	uplinks := map[uint32]bool{}
 	routed := map[uint32]map[netip.Addr]bool{}
+	advertised := map[uint32]bool{} // uplinks only by routes that a neighbour may have announced
 	for i := range routes {
 		dst := destination(&routes[i])
 		for _, index := range outputs(&routes[i]) {
@@ -85,15 +91,27 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {
 			switch {
 			case l == nil || dst.Addr().IsLinkLocalUnicast() || dst.Addr().IsMulticast():
 			case !dst.IsSingleIP():
-				if l.Type() != "bridge" || leadsOut[index] || dst.Bits() == 0 {
+				isBridge := l.Type() == "bridge" && !leadsOut[index]
+				switch {
+				case isBridge && dst.Bits() != 0:
+				case isAnnounced(&routes[i], dst, index, addrs):
+					if !isBridge {
+						advertised[uint32(index)] = true
+					}
+				default:
 					uplinks[uint32(index)] = true
 				}
-			case l.Type() == "veth" && l.Attrs().MasterIndex == 0:
+			case isVethOfPod(l) && routes[i].Protocol != unix.RTPROT_RA && routes[i].Protocol != unix.RTPROT_REDIRECT:
 				if routed[uint32(index)] == nil {
 					routed[uint32(index)] = map[netip.Addr]bool{}
 				}
 				routed[uint32(index)][dst.Addr()] = true
 			}
+		}
+	}
+	for index := range advertised {
+		if routed[index] == nil {
+			uplinks[index] = true
 		}
 	}
 	out := &Interfaces{Routed: map[uint32][]netip.Addr{}, Uplinks: slices.Sorted(maps.Keys(uplinks))}
@@ -103,6 +121,25 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route) *Interfaces {
 		}
 	}
 	return out
+}
+
+// isVethOfPod reports whether a link may be a pod's own.
+func isVethOfPod(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().MasterIndex == 0 }
+
+// isAnnounced reports whether the kernel made a route because of a neighbour's router advertisement or redirect.
+// The route to a prefix of a router advertisement looks like that of an address which the node's administrator
+// set, except that the node has no such address.
+func isAnnounced(r *netlink.Route, dst netip.Prefix, index int, addrs []netlink.Addr) bool {
+	switch {
+	case r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_REDIRECT:
+		return true
+	case r.Protocol != unix.RTPROT_KERNEL || dst.Addr().Is4():
+		return false
+	}
+	return !slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+		addr, _ := netip.AddrFromSlice(a.IP)
+		return a.LinkIndex == index && a.Flags&unix.IFA_F_PERMANENT != 0 && dst.Contains(addr)
+	})
 }
 
 func destination(r *netlink.Route) netip.Prefix {
