@@ -26,7 +26,8 @@ func main() {
 	klog.SetLogger(logr.Discard())
 	env := command.NewEnv()
 	rest.SetDefaultWarningHandler(rest.NewWarningWriter(env.ErrOut, rest.WarningWriterOptions{Deduplicate: true}))
-	code := command.ExitCode(cli.New(env).ExecuteContext(ctx), env.ErrOut)
+	root := cli.New(env)
+	code := command.ExitCode(root.ExecuteContext(ctx), env.ErrOut)
 	stop()
 	os.Exit(code)
 }

@@ -40,6 +40,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl kidoban"},
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
+	env.KeepPlain()
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.ErrOut)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/plain"
 )
 
 // Format is how a line is written.
@@ -69,6 +70,8 @@ func (f Format) Line(e *agentapi.Event) ([]byte, error) {
 	return append(t, '\n'), nil
 }
 
+// textLine is a line of fields. Names come from objects that tenants write: they contain neither control characters nor
+// the separator.
 type textLine []byte
 
 func (t *textLine) field(key, value string) {
@@ -77,7 +80,7 @@ func (t *textLine) field(key, value string) {
 	}
 	*t = append(*t, key...)
 	*t = append(*t, ": "...)
-	*t = append(*t, strings.Map(plain, value)...)
+	*t = append(*t, strings.ReplaceAll(plain.Line(value), ";", "_")...)
 }
 
 // known is a field that a line has only where there is something to say.
@@ -94,14 +97,6 @@ func (t *textLine) end(side string, e *agentapi.Endpoint) {
 	if e.Workload != nil {
 		t.field(side+"Workload", e.Workload.Kind+" "+e.Workload.Name)
 	}
-}
-
-// plain keeps whoever writes names into objects from writing fields or lines into the log.
-func plain(r rune) rune {
-	if r == ';' || r < ' ' || r == 0x7f {
-		return '_'
-	}
-	return r
 }
 
 func join[T any](list []T, text func(T) string) string {

@@ -2,6 +2,7 @@ package flowlog
 
 import (
 	"net/netip"
+	"slices"
 
 	"k8s.io/utils/lru"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
+	"github.com/kidoban/kidoban/internal/plain"
 )
 
 // Directory knows the names behind what the dataplane reports. It is asked from one goroutine.
@@ -39,7 +41,7 @@ type recorder struct {
 }
 
 func newRecorder(node string, directory Directory) *recorder {
-	return &recorder{node: node, directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
+	return &recorder{node: plain.Line(node), directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
 }
 
 // verdictOf is a verdict as lines of the flow log have it.
@@ -126,7 +128,10 @@ func (r *recorder) endpoint(a netip.AddrPort) agentapi.Endpoint {
 	}
 	out := agentapi.Endpoint{IP: a.Addr(), Port: a.Port()}
 	if pod, ok := r.directory.Pod(a.Addr()); ok {
-		out.Namespace, out.Pod, out.Workload = pod.Namespace, pod.Name, pod.Workload
+		out.Namespace, out.Pod = plain.Line(pod.Namespace), plain.Line(pod.Name)
+		if pod.Workload != nil {
+			out.Workload = &agentapi.Workload{Kind: plain.Line(pod.Workload.Kind), Name: plain.Line(pod.Workload.Name)}
+		}
 	}
 	return out
 }
@@ -139,8 +144,14 @@ func (r *recorder) rule(id compiler.RuleID) *agentapi.RuleRef {
 	if !ok {
 		return nil
 	}
+	ref.PolicyRef = plainRef(ref.PolicyRef)
 	r.rules.Add(id, &ref)
 	return &ref
+}
+
+// plainRef has no control characters: the name comes from a PolicyEndpoint, which a tenant may write.
+func plainRef(r agentapi.PolicyRef) agentapi.PolicyRef {
+	return agentapi.PolicyRef{Kind: plain.Line(r.Kind), Namespace: plain.Line(r.Namespace), Name: plain.Line(r.Name)}
 }
 
 func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
@@ -150,6 +161,10 @@ func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
 	refs := r.directory.Isolating(set)
 	if len(refs) > agentapi.MaxIsolatedBy {
 		refs = refs[:agentapi.MaxIsolatedBy]
+	}
+	refs = slices.Clone(refs)
+	for i := range refs {
+		refs[i] = plainRef(refs[i])
 	}
 	if len(refs) > 0 {
 		r.sets.Add(set, refs)

@@ -3,12 +3,15 @@ package command
 import (
 	"io"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/kidoban/kidoban/internal/plain"
 )
 
 // Env is the environment that a command runs in.
@@ -29,6 +32,35 @@ func NewEnv() *Env {
 	}
 }
 
+// ours are the sequences that commands write to a terminal: of Paint, and of progress.
+var ours = regexp.MustCompile("^(\x1b\\[(0|1|2|31|32|33|1;97;41)m|\r\x1b\\[K)")
+
+// KeepPlain keeps control characters out of the output: names in it come from objects that others write.
+func (e *Env) KeepPlain() { e.Out, e.ErrOut = keepPlain(e.Out), keepPlain(e.ErrOut) }
+
+// plainOutput is out without control characters.
+type plainOutput struct {
+	io.Writer
+	out io.Writer
+}
+
+func keepPlain(out io.Writer) io.Writer {
+	allowed := ours
+	if !isTerminal(out) {
+		allowed = nil
+	}
+	return plainOutput{plain.Writer(out, allowed), out}
+}
+
+// fileOf is the file that is written to, if it is one.
+func fileOf(out io.Writer) (*os.File, bool) {
+	if p, ok := out.(plainOutput); ok {
+		out = p.out
+	}
+	f, ok := out.(*os.File)
+	return f, ok
+}
+
 // Namespace that objects without one are in: the flag's, or the context's, or default.
 func (e *Env) Namespace() string {
 	ns, _, err := e.Config.ToRawKubeConfigLoader().Namespace()
@@ -40,7 +72,7 @@ func (e *Env) Namespace() string {
 
 // Width of the terminal in columns, or 0 where the output is not a terminal.
 func (e *Env) Width() int {
-	f, ok := e.Out.(*os.File)
+	f, ok := fileOf(e.Out)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0
 	}
@@ -58,7 +90,7 @@ func (e *Env) Paint() Paint { return Paint(isTerminal(e.Out) && os.Getenv("NO_CO
 func (e *Env) Interactive() bool { return isTerminal(e.ErrOut) }
 
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
