@@ -28,6 +28,7 @@ type fakeKernel struct {
 	detached int  // links that another process has detached
 
 	applyTakes time.Duration // for one Apply
+	flowsTake  time.Duration // for one call of Flows
 	chunk      time.Duration // for a part of Sync
 	chunks     int           // parts of one Sync
 
@@ -201,6 +202,10 @@ func (k *fakeKernel) Heal() (int, error) {
 
 func (k *fakeKernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error] {
 	return func(yield func([]conntrack.Flow, error) bool) {
+		k.mu.Lock()
+		takes := k.flowsTake
+		k.mu.Unlock()
+		time.Sleep(takes)
 		k.mu.Lock()
 		err := k.call("Flows")
 		flows := slices.DeleteFunc(slices.Clone(k.flows), func(f conntrack.Flow) bool {

@@ -95,6 +95,12 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	if err := a.waitForPod(waiting, s.Pod); err != nil {
 		a.opts.Log.Info("A pod starts before its policies are in force", "pod", s.Pod, "waited", hookTimeout)
 		a.metrics.late.Inc()
+		return nil
+	}
+	// conntrack may have flows of the pod that had the address before.
+	if err := a.sweeper.sweepNow(waiting, s.Addresses); err != nil {
+		a.opts.Log.Error(err, "A pod starts before the flows that its address had earlier are cut", "pod", s.Pod)
+		a.metrics.late.Inc()
 	}
 	return nil
 }

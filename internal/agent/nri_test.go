@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllertest"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -51,6 +52,37 @@ func TestAContainerWaitsForItsOwnPodAlone(t *testing.T) {
 		changes.Wait()
 		if n := r.metric("kidoban_agent_late_pods_total"); n != 0 {
 			t.Errorf("%v pods are counted as late", n)
+		}
+	})
+}
+
+// A pod's first packet does not pass by a flow that the pod with its address before has left.
+func TestAContainerWaitsForItsOwnSweep(t *testing.T) {
+	run(t, nil, func(r *running) {
+		r.add(pod("other", "10.0.0.2"))
+		r.sleep(time.Second)
+		r.add(policyEndpoint("deny"))
+		r.sleep(10 * time.Second)
+		leave := func(takes time.Duration) {
+			r.kernel.mu.Lock()
+			defer r.kernel.mu.Unlock()
+			r.kernel.flows = []conntrack.Flow{flow("10.0.0.9", "10.0.0.1")}
+			r.kernel.flowsTake = takes
+		}
+		leave(200 * time.Millisecond)
+		if waited := r.hook("web", "10.0.0.1"); waited != 200*time.Millisecond || len(r.kernel.live()) != 0 {
+			t.Errorf("waited %v, left are %v", waited, r.kernel.live())
+		}
+		r.sleep(time.Minute)
+
+		// It is not known in time: the pod starts, and the flow is cut a moment later.
+		leave(10 * time.Second)
+		if waited := r.hook("web", "10.0.0.1"); waited != hookTimeout || r.metric("kidoban_agent_late_pods_total") != 1 {
+			t.Errorf("waited %v, %v pods are counted as late", waited, r.metric("kidoban_agent_late_pods_total"))
+		}
+		r.sleep(time.Minute)
+		if len(r.kernel.live()) != 0 {
+			t.Errorf("left are %v", r.kernel.live())
 		}
 	})
 }

@@ -190,6 +190,35 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 	return cut, nil
 }
 
+// sweepNow cuts the denied flows of a pod that is about to start, or returns the error of the context. The pod's policies must be in the
+// kernel already. What it could not look at in time is swept like the rest.
+func (s *sweeper) sweepNow(ctx context.Context, addresses []netip.Addr) error {
+	work := narrowed{addresses: map[netip.Addr]struct{}{}}
+	s.state.read(func(n *node.Node) {
+		for _, a := range addresses {
+			if n.Maps().Pods[a].Sets != [2]compiler.SetID{} { // nothing is denied to a pod that is not isolated
+				work.addresses[a] = struct{}{}
+			}
+		}
+	})
+	swept := make(chan error, 1)
+	go func() {
+		cut, err := s.sweep(work)
+		s.metrics.cut.Add(float64(cut))
+		swept <- err
+	}()
+	var err error
+	select {
+	case <-ctx.Done():
+		err = ctx.Err()
+	case err = <-swept:
+	}
+	if err != nil {
+		s.add(work)
+	}
+	return err
+}
+
 func byHoldOff(flows []conntrack.Flow) (tcp, other []conntrack.Flow) {
 	for _, f := range flows {
 		if f.Protocol == policy.TCP {

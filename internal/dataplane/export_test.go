@@ -88,6 +88,11 @@ func (p plain[K, V]) remove(k K) {
 	maps.DeleteFunc(p.m, func(other K, _ V) bool { return p.canonical(other) == p.canonical(k) })
 }
 
+// FailClosedWhile is FailClosed that calls between after each batch of entries that it has read.
+func (d *Dataplane) FailClosedWhile(want *compiler.Maps, between func() error) (int, error) {
+	return d.failClosed(want, between)
+}
+
 // SmallBatches makes Sync call between after so many entries until the test ends.
 func SmallBatches(t testing.TB, n int) {
 	t.Helper()

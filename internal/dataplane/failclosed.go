@@ -16,14 +16,24 @@ import (
 // address behind a workload's interface is denied, as by GuardOn. It returns how many addresses are denied
 // everything in some direction now. The next Sync that succeeds puts the real sets in place.
 //
-// An Apply waits for all of it: what it decides about a pod rests on all that the maps hold.
+// An Apply meanwhile waits while pods are written, not while the maps are read.
 func (d *Dataplane) FailClosed(want *compiler.Maps) (denied int, err error) {
+	return d.failClosed(want, func() error { return nil })
+}
+
+// failClosed is FailClosed. It calls between after each batch that it has read.
+func (d *Dataplane) failClosed(want *compiler.Maps, between func() error) (denied int, err error) {
 	d.syncMu.Lock()
 	defer d.syncMu.Unlock()
+
+	d.setJournal(newJournal())
+	defer d.setJournal(nil)
+	read, err := d.maps.read(between)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-
-	read, err := d.maps.read(func() error { return nil })
+	if err == nil {
+		err = d.journal.reread(&d.maps, read)
+	}
 	have := read.Decode()
 	if err != nil {
 		have = &compiler.Maps{} // nothing is known to be there

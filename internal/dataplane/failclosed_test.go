@@ -133,6 +133,38 @@ func TestFailClosedInANewGeneration(t *testing.T) {
 	}
 }
 
+// What Apply writes while the maps are read is what a pod comes under, or is denied without.
+func TestFailClosedDuringChanges(t *testing.T) {
+	dataplane.SmallBatches(t, 1)
+	pod, row := netip.MustParseAddr("10.0.0.1"), compiler.RowKey{Set: 1}
+	deny := compiler.Row{Default: compiler.Decision{Action: policy.Deny}}
+	want := &compiler.Maps{
+		Pods: map[netip.Addr]compiler.Pod{pod: {Sets: [2]compiler.SetID{1}}},
+		Rows: map[compiler.RowKey]compiler.Row{row: {}},
+	}
+	put := func(r compiler.Row) compiler.Changes {
+		return compiler.Changes{Rows: []compiler.Write[compiler.RowKey, compiler.Row]{{Key: row, Value: r}}}
+	}
+	for name, tc := range map[string]struct {
+		before, meanwhile compiler.Changes
+		denied            int
+	}{
+		"a row goes":     {put(compiler.Row{}), compiler.Changes{StaleRows: []compiler.RowKey{row}}, 1},
+		"a row comes":    {compiler.Changes{}, put(compiler.Row{}), 0},
+		"a row is wrong": {put(compiler.Row{}), put(deny), 1},
+		"a row is right": {put(deny), put(compiler.Row{}), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDataplane(t, dataplane.Options{})
+			check(t, d.Apply(tc.before))
+			denied, err := d.FailClosedWhile(want, func() error { return d.Apply(tc.meanwhile) })
+			if err != nil || denied != tc.denied {
+				t.Errorf("%d addresses are denied everything, want %d; error %v", denied, tc.denied, err)
+			}
+		})
+	}
+}
+
 // An address that is to be refused, and that there is no room for, closes the pods that refuse it; not those
 // that just would not accept it.
 func TestADenyThatDoesNotFit(t *testing.T) {

@@ -1,12 +1,13 @@
 package dataplane
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
-// A journal is what Apply and FailClosed wrote since a Sync began to read the maps: for each key whether it
+// A journal is what Apply and FailClosed wrote since a Sync or FailClosed began to read the maps: for each key whether it
 // has an entry now. What Sync read under such a key, and found to do about it, is outdated.
 type journal struct {
 	pods       written[bpf.FilterAddress]
@@ -113,6 +114,30 @@ func pruneMap[K, V comparable](c *mapChanges[K, V], w written[K]) {
 	}
 	c.puts = slices.DeleteFunc(c.puts, func(e entry[K, V]) bool { _, outdated := w[e.key]; return outdated })
 	c.deletes = slices.DeleteFunc(c.deletes, func(k K) bool { _, outdated := w[k]; return outdated })
+}
+
+// reread reads again what is outdated in contents.
+func (j *journal) reread(m *kernelMaps, c *Contents) error {
+	return errors.Join(
+		rereadMap(m.pods, c.Pods, j.pods), rereadMap(m.addresses, c.Addresses, j.addresses),
+		rereadMap(m.networks, c.Networks, j.networks), rereadMap(m.rows, c.Rows, j.rows),
+		rereadMap(m.ports, c.Ports, j.ports), rereadMap(m.interfaces, c.Interfaces, j.interfaces),
+	)
+}
+
+func rereadMap[K, V comparable](m *kernelMap[K, V], have map[K]V, w written[K]) error {
+	for k, is := range w {
+		if !is {
+			delete(have, k)
+			continue
+		}
+		v, err := m.get(k)
+		if err != nil {
+			return err
+		}
+		have[k] = v
+	}
+	return nil
 }
 
 // correct sets the number of entries of each map to what was read, and has been written since.

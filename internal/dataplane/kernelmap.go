@@ -90,13 +90,20 @@ func patiently(write func() error) error {
 	return err
 }
 
+func (m *kernelMap[K, V]) get(k K) (v V, err error) {
+	if err := m.m.Lookup(&k, &v); err != nil {
+		return v, fmt.Errorf("read %v of BPF map %s: %w", m.show(k), m.name, err)
+	}
+	return v, nil
+}
+
 // rewrite writes an entry as the kernel has it.
 func (m *kernelMap[K, V]) rewrite(k K) error {
-	var v V
-	if err := m.m.Lookup(&k, &v); err != nil {
-		return fmt.Errorf("read %v of BPF map %s: %w", m.show(k), m.name, err)
+	v, err := m.get(k)
+	if err != nil {
+		return err
 	}
-	err := m.writes.during(func() error { return m.update(&k, &v, ebpf.UpdateExist) })
+	err = m.writes.during(func() error { return m.update(&k, &v, ebpf.UpdateExist) })
 	if err != nil {
 		return fmt.Errorf("write %v to BPF map %s: %w", m.show(k), m.name, err)
 	}
