@@ -1,12 +1,17 @@
 package agent
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // CacheOptions are those of the cache that an Agent is given: the node's pods, and of them only what is used.
@@ -34,10 +39,39 @@ func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, e
 			DefaultTransform:         cache.TransformStripManagedFields(),
 			DefaultWatchErrorHandler: watches.handle,
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
+				&corev1.Namespace{}:             {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
+				&v1alpha1.PolicyEndpointSlice{}: {Transform: stripSlice},
 			},
 		})
 	}
+}
+
+// stripSlice keeps what internal/node reads of a slice, in as few allocations as possible: a large cluster has millions of addresses.
+func stripSlice(obj any) (any, error) {
+	in, ok := obj.(*v1alpha1.PolicyEndpointSlice)
+	if !ok {
+		return obj, nil
+	}
+	out := &v1alpha1.PolicyEndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion},
+		Spec: v1alpha1.PolicyEndpointSliceSpec{
+			Groups:    make([]v1alpha1.GroupPart, len(in.Spec.Groups)),
+			Addresses: make([]v1alpha1.CIDR, len(in.Spec.Addresses)),
+			Classes:   slices.Clone(in.Spec.Classes),
+		},
+	}
+	for i := range in.Spec.Groups {
+		out.Spec.Groups[i] = v1alpha1.GroupPart{Name: in.Spec.Groups[i].Name, Slices: in.Spec.Groups[i].Slices}
+	}
+	var all strings.Builder
+	for _, a := range in.Spec.Addresses {
+		all.WriteString(string(a))
+	}
+	rest := all.String()
+	for i, a := range in.Spec.Addresses {
+		out.Spec.Addresses[i], rest = v1alpha1.CIDR(rest[:len(a)]), rest[len(a):]
+	}
+	return out, nil
 }
 
 func stripPod(obj any) (any, error) {
