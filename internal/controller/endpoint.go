@@ -31,12 +31,14 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	} else if !found {
 		have = nil
 	}
+	// A version that the API server rejects must still isolate its pods.
+	isolates := have != nil && want != nil && resolver.Isolates(&have.Spec, want.Spec)
 	for _, step := range plan.Endpoint(want, have, c.isPresent) {
 		log.FromContext(ctx).V(1).Info("Reconciling a PolicyEndpoint", "step", step.Action, "group", step.Group, "reason", step.Reason)
 		switch step.Action {
 		case plan.WriteGroup:
 			if err := c.writeGroup(ctx, step.Group); err != nil {
-				return c.rejected(ctx, want, err)
+				return c.rejected(ctx, want, isolates, err)
 			}
 			if !c.isPresent(step.Group) { // the policy was edited in the meantime, or another client deleted a slice
 				c.queue.Add(request{endpoint, name})
@@ -45,7 +47,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		case plan.WriteEndpoint:
 			pe.Namespace, pe.Name = name.Namespace, name.Name
 			if _, err := c.put(ctx, pe, func() bool { return plan.SetEndpoint(pe, want) }); err != nil {
-				return c.rejected(ctx, want, err)
+				return c.rejected(ctx, want, isolates, err)
 			}
 		case plan.DeleteEndpoint:
 			if err := c.delete(ctx, name, pe); err != nil {
@@ -55,9 +57,6 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 			if pe.UID != "" { // else its namespace is terminating
 				c.queue.Add(request{status, name})
 			}
-		case plan.WriteStatus:
-			c.setUnresolved(want)
-			return c.report(ctx, want, pe)
 		}
 	}
 	c.refer(name, want)
@@ -73,11 +72,19 @@ func (c *Controller) want(name types.NamespacedName) *resolver.Endpoint {
 }
 
 // rejected reports to a policy's author that the API server rejects the policy's objects, and schedules
-// another try. Other errors it returns as they are.
-func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, err error) error {
+// another try. Other errors it returns as they are. If no version is there that isolates the policy's pods, it
+// writes one without rules, which may be accepted: it is small and needs no groups.
+func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, isolates bool, err error) error {
 	problem, isFailure, ok := plan.Rejection(err)
 	if !ok {
 		return err
+	}
+	if !isolates {
+		pe := &v1alpha1.PolicyEndpoint{}
+		pe.Namespace, pe.Name = want.Name.Namespace, want.Name.Name
+		if _, failed := c.put(ctx, pe, func() bool { return plan.SetEndpoint(pe, want.Isolating()) }); failed != nil {
+			log.FromContext(ctx).V(1).Info("Cannot isolate the pods of a rejected policy", "reason", failed.Error())
+		}
 	}
 	if !isFailure {
 		err = nil
@@ -95,7 +102,7 @@ func (c *Controller) reconcileStatus(ctx context.Context, name types.NamespacedN
 	c.mu.Lock()
 	want := c.want(name)
 	c.mu.Unlock()
-	if want == nil || want.Spec == nil {
+	if want == nil {
 		return nil
 	}
 	pe := &v1alpha1.PolicyEndpoint{}

@@ -41,11 +41,11 @@ type matcher struct {
 	names map[portName]map[string]*nameCount
 }
 
-// nameCount counts the numbers that a matcher's pods give to a name; if there is a block, only of pods with
-// an address in it.
+// nameCount counts the pods that give a number to a name, by namespace; if there is a block, only pods with an address
+// in it.
 type nameCount struct {
 	within  *block
-	numbers map[uint16]int
+	numbers map[namespaceNumber]int
 	users   map[*policyState]struct{}
 }
 

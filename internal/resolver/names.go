@@ -31,6 +31,9 @@ const (
 	sharedGroup = "shared" // of several namespaces
 )
 
+// groupDigits are 128 bits: an attacker who looks for selectors with the name of another group does not find any.
+const groupDigits = 32
+
 // groupName returns the name of a group, by its kind and its selectors; port is nil for a group of all ports.
 func groupName(kind string, set *podSet, port *policy.NamedPort) string {
 	parts := []string{kind, "", set.pods.key(), ""}
@@ -40,7 +43,7 @@ func groupName(kind string, set *podSet, port *policy.NamedPort) string {
 	if port != nil {
 		parts[3] = fmt.Sprintf("%d %d %s", port.Protocol, port.Port, port.Name)
 	}
-	return "g-" + digest(16, append(parts, set.within.keys()...)...)
+	return "g-" + digest(groupDigits, append(parts, set.within.keys()...)...)
 }
 
 // digest hashes strings to n hexadecimal digits. It hashes their lengths too, so that different lists have

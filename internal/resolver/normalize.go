@@ -14,8 +14,8 @@ import (
 
 // normalized is the content of a NetworkPolicy in a form that does not depend on the cluster.
 type normalized struct {
-	// selects is the canonical podSelector. If it is invalid, problems contains the reason and the other
-	// fields are not used.
+	// selects is the canonical podSelector. If it is invalid, problems contains the reason, and of the
+	// other fields only types is used.
 	selects selector
 	invalid bool
 	types   []v1alpha1.PolicyType
@@ -84,22 +84,26 @@ func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }
 // reports it in problems.
 func normalize(np *networkingv1.NetworkPolicy) *normalized {
 	out := &normalized{}
+	ingress, egress := policyTypes(np)
+	if ingress {
+		out.types = append(out.types, v1alpha1.PolicyTypeIngress)
+	}
+	if egress {
+		out.types = append(out.types, v1alpha1.PolicyTypeEgress)
+	}
 	var err error
 	if out.selects, err = parseSelector(&np.Spec.PodSelector); err != nil {
 		out.invalid = true
 		out.problem(v1alpha1.ReasonInvalidSelector, "spec.podSelector: %v", err)
 		return out
 	}
-	ingress, egress := policyTypes(np)
 	if ingress {
-		out.types = append(out.types, v1alpha1.PolicyTypeIngress)
 		b := builder{out: out, direction: policy.Ingress, byKey: map[string]int{}}
 		for i, r := range np.Spec.Ingress {
 			b.rule(fmt.Sprintf("spec.ingress[%d]", i), "from", int32(i), r.From, r.Ports)
 		}
 	}
 	if egress {
-		out.types = append(out.types, v1alpha1.PolicyTypeEgress)
 		b := builder{out: out, direction: policy.Egress, byKey: map[string]int{}}
 		for i, r := range np.Spec.Egress {
 			b.rule(fmt.Sprintf("spec.egress[%d]", i), "to", int32(i), r.To, r.Ports)

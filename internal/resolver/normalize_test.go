@@ -181,11 +181,11 @@ InvalidPeer spec.ingress[0].from[4]: a peer with an ipBlock cannot have a select
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			np := parsePolicy(t, c.spec)
-			r := renderer{namespace: "shop", shared: "kidoban", numbers: func(_ *podSet, n portName) []uint16 {
+			r := renderer{namespace: "shop", shared: "kidoban", numbers: func(_ *podSet, n portName) portNumbers {
 				if n.name == "known" {
-					return []uint16{8080, 9090}
+					return portNumbers{kept: []uint16{8080, 9090}}
 				}
-				return nil
+				return portNumbers{}
 			}}
 			out := r.render(np, normalize(np))
 			var problems []string
@@ -266,7 +266,7 @@ func TestANamedPortWithTooManyExceptsIsTooLarge(t *testing.T) {
 		b := np.Spec.Egress[0].To[0].IPBlock
 		b.Except = append(b.Except, fmt.Sprintf("10.%d.%d.0/24", i/250, i%250))
 	}
-	out := (&renderer{namespace: "shop", numbers: func(*podSet, portName) []uint16 { return []uint16{80} }}).render(np, normalize(np))
+	out := (&renderer{namespace: "shop", numbers: func(*podSet, portName) portNumbers { return portNumbers{kept: []uint16{80}} }}).render(np, normalize(np))
 	if len(out.groups) != 0 || len(out.problems) == 0 || out.problems[0].Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("groups %v, problems %v", out.groups, out.problems)
 	}
@@ -276,7 +276,7 @@ func TestRenderingIsDeterministic(t *testing.T) {
 	np := parsePolicy(t, `{podSelector: {}, ingress: [
 		{from: [{podSelector: {matchLabels: {a: b, c: d, e: f}}}, {ipBlock: {cidr: 10.0.0.0/8}}, {podSelector: {}}, {namespaceSelector: {}}], ports: [{port: 80}, {port: x}]},
 		{from: [{ipBlock: {cidr: 11.0.0.0/8}}, {podSelector: {}}], ports: [{port: 81}]}, {ports: [{port: 82}]}]}`)
-	r := renderer{namespace: "shop", shared: "kidoban", numbers: func(*podSet, portName) []uint16 { return nil }}
+	r := renderer{namespace: "shop", shared: "kidoban", numbers: func(*podSet, portName) portNumbers { return portNumbers{} }}
 	want := r.render(np, normalize(np))
 	for range 50 {
 		if diff := cmp.Diff(want.spec, r.render(np, normalize(np)).spec); diff != "" {

@@ -106,14 +106,16 @@ func (r *Resolver) movePod(old, next *pod) {
 	}
 	// the new pod's numbers first, so that the count of a number that stays does not drop to 0 in between
 	if next != nil {
-		next.eachCount(func(c *nameCount, n uint16) {
+		next.eachCount(func(c *nameCount, number uint16) {
+			n := namespaceNumber{next.Key.Namespace, number}
 			if c.numbers[n]++; c.numbers[n] == 1 {
 				r.markStale(c)
 			}
 		})
 	}
 	if old != nil {
-		old.eachCount(func(c *nameCount, n uint16) {
+		old.eachCount(func(c *nameCount, number uint16) {
+			n := namespaceNumber{old.Key.Namespace, number}
 			if c.numbers[n]--; c.numbers[n] == 0 {
 				delete(c.numbers, n)
 				r.markStale(c)

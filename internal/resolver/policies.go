@@ -17,8 +17,8 @@ type Endpoint struct {
 	// Name of the PolicyEndpoint; Policy and UID are those of the policy.
 	Name, Policy types.NamespacedName
 	UID          types.UID
-	// Spec is nil if no part of the policy can be enforced and no earlier version is in force: then the
-	// existing object stays.
+	// Spec is the policy's. If the policy does not fit or cannot be read, it is the one before, provided that it isolates
+	// the same pods in the same directions; else one without rules. So a policy's pods are isolated whatever its state.
 	Spec *v1alpha1.PolicyEndpointSpec
 	// Groups that Spec refers to, sorted. They must be complete before Spec is written.
 	Groups []policy.GroupKey
@@ -85,8 +85,8 @@ func (r *Resolver) deletePolicy(key types.NamespacedName) {
 // render renders a policy's PolicyEndpoint and releases the groups that it used before.
 func (r *Resolver) render(p *policyState, before Endpoint) {
 	from := p.source.Namespace
-	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, numbers: func(set *podSet, name portName) []uint16 {
-		return slices.Sorted(maps.Keys(r.matcher(from, set).names[name][set.withinKey()].numbers))
+	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
+		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
 	}}
 	out := renderer.render(p.source, p.normalized)
 	e := &p.endpoint
@@ -95,9 +95,15 @@ func (r *Resolver) render(p *policyState, before Endpoint) {
 	if spec == nil && r.existing != nil {
 		spec, groups = r.existing.inForce(e.Name, &renderer)
 	}
-	if spec == nil {
+	if spec != nil && !Isolates(spec, out.isolating) {
+		spec, groups = nil, nil
+	}
+	if spec == nil && before.Spec != nil && Isolates(before.Spec, out.isolating) {
 		e.Spec, e.Groups = before.Spec, before.Groups
 	} else {
+		if spec == nil {
+			spec, groups = out.isolating, nil
+		}
 		e.Spec, e.Groups = spec, nil
 		slices.SortFunc(groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
 		for i, ref := range groups {
@@ -129,14 +135,14 @@ func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
 	u := nameUse{m, name, set.withinKey()}
 	c, ok := m.names[name][u.within]
 	if !ok {
-		c = &nameCount{within: set.within, numbers: map[uint16]int{}, users: map[*policyState]struct{}{}}
+		c = &nameCount{within: set.within, numbers: map[namespaceNumber]int{}, users: map[*policyState]struct{}{}}
 		if m.names[name] == nil {
 			m.names[name] = map[string]*nameCount{}
 		}
 		m.names[name][u.within] = c
 		for _, pod := range r.pods(m) {
 			if len(c.within.of(pod)) > 0 {
-				pod.eachNumber(name, func(n uint16) { c.numbers[n]++ })
+				pod.eachNumber(name, func(n uint16) { c.numbers[namespaceNumber{pod.Key.Namespace, n}]++ })
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -24,47 +25,89 @@ type groupRef struct {
 	port *policy.NamedPort
 }
 
-// rendered is a policy in the form of the API. spec is nil if no part of the policy can be enforced. A group
-// that both directions use is in groups twice.
+// rendered is a policy in the form of the API. spec is nil if the policy does not fit: then only isolating can be
+// in force, which has no rules. A group that both directions use is in groups twice.
 type rendered struct {
-	spec     *v1alpha1.PolicyEndpointSpec
-	groups   []groupRef
-	problems []Problem
+	spec      *v1alpha1.PolicyEndpointSpec
+	isolating *v1alpha1.PolicyEndpointSpec
+	groups    []groupRef
+	problems  []Problem
 }
 
 // renderer contains the facts about the cluster that rendering needs.
 type renderer struct {
 	// namespace is the policy's; shared is the namespace of groups that cross namespaces.
 	namespace, shared string
-	// numbers returns the numbers that the pods of a set give to a name, ascending.
-	numbers func(*podSet, portName) []uint16
+	// numbers returns the numbers that the pods of a set give to a name.
+	numbers func(*podSet, portName) portNumbers
+	// collides reports whether the name of a group belongs to another group. nil: none does.
+	collides func(groupRef) bool
+
+	mostNumbers int // of one name among the peers of a rule
 }
 
+// render renders a policy. Numbers of port names are chosen by other tenants, so they never make a policy too large:
+// as many are left out as do not fit.
 func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendered {
-	out := rendered{problems: slices.Clone(n.problems)}
+	isolating := isolatingSpec(np, n)
 	if n.invalid {
-		return out
+		return rendered{isolating: isolating, problems: slices.Clone(n.problems)}
 	}
-	spec := &v1alpha1.PolicyEndpointSpec{
-		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
-		Enforcement: v1alpha1.EnforcementEnforce,
-		PodSelector: *np.Spec.PodSelector.DeepCopy(),
-		PolicyTypes: n.types,
-	}
-	for _, name := range n.names {
-		if len(r.numbers(&podSet{pods: n.selects}, name)) == 0 {
-			out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.ingress: no pod that the policy selects has a %s", name)
+	var out rendered
+	for _, r.mostNumbers = range numbersOfName {
+		out = rendered{isolating: isolating, problems: slices.Clone(n.problems)}
+		spec := *isolating
+		for _, name := range n.names {
+			if len(r.numbers(&podSet{pods: n.selects}, name).kept) == 0 {
+				out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.ingress: no pod that the policy selects has a %s", name)
+			}
 		}
-	}
-	spec.Ingress = rules(r.peers(n.peers[policy.Ingress], &out))
-	spec.Egress = rules(r.peers(n.peers[policy.Egress], &out))
-	if field := outOfBounds(spec); field != "" {
+		spec.Ingress = rules(r.peers(n.peers[policy.Ingress], &out))
+		spec.Egress = rules(r.peers(n.peers[policy.Egress], &out))
+		field := outOfBounds(&spec)
+		if field == "" {
+			out.spec = &spec
+			break
+		}
 		out.problem(v1alpha1.ReasonTooLarge, "%s; split the policy in two", field)
-	} else {
-		out.spec = spec
+		if !slices.ContainsFunc(n.peers[policy.Egress], func(p peerPorts) bool { return p.name != portName{} }) {
+			break // no number to leave out
+		}
 	}
 	out.problems = sortProblems(out.problems)
 	return out
+}
+
+// isolatingSpec returns a policy without its rules. A policy whose podSelector cannot be read may select any pod, so it
+// isolates all of its namespace's.
+func isolatingSpec(np *networkingv1.NetworkPolicy, n *normalized) *v1alpha1.PolicyEndpointSpec {
+	spec := &v1alpha1.PolicyEndpointSpec{
+		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
+		Enforcement: v1alpha1.EnforcementEnforce,
+		PolicyTypes: n.types,
+	}
+	if !n.invalid {
+		spec.PodSelector = *np.Spec.PodSelector.DeepCopy()
+	}
+	return spec
+}
+
+// Isolates reports whether one spec isolates the pods that another selects, in the directions of the other.
+func Isolates(spec, other *v1alpha1.PolicyEndpointSpec) bool {
+	for _, t := range other.PolicyTypes {
+		if !slices.Contains(spec.PolicyTypes, t) {
+			return false
+		}
+	}
+	return equality.Semantic.DeepEqual(spec.PodSelector, other.PodSelector)
+}
+
+// Isolating returns the endpoint without its rules and groups.
+func (e *Endpoint) Isolating() *Endpoint {
+	out, spec := *e, *e.Spec
+	spec.Ingress, spec.Egress = nil, nil
+	out.Spec, out.Groups = &spec, nil
+	return &out
 }
 
 func (o *rendered) problem(reason, format string, args ...any) {
@@ -88,7 +131,7 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 	}
 	known := map[ruleName]bool{} // names that pods of some peer of the rule have
 	for _, p := range list {
-		if p.name != (portName{}) && len(r.numbers(p.peer.pods, p.name)) > 0 {
+		if p.name != (portName{}) && len(r.numbers(p.peer.pods, p.name).kept) > 0 {
 			for _, rule := range p.origins {
 				known[ruleName{rule, p.name}] = true
 			}
@@ -110,8 +153,12 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 			a.peers = r.group(p.peer.pods, nil, out)
 			peers = append(peers, a)
 		default:
-			numbers := r.numbers(p.peer.pods, p.name)
+			numbers, leftOut := r.numbers(p.peer.pods, p.name).most(r.mostNumbers)
 			switch {
+			case leftOut > 0:
+				out.problem(v1alpha1.ReasonUnresolvedNamedPort,
+					"spec.egress[%d].ports: the pods of the peers give %d numbers to a %s, and %d of them are left out: at most %d of one namespace and %d in all",
+					p.origins[0], len(numbers)+leftOut, p.name, leftOut, numbersOfNamespace, r.mostNumbers)
 			case len(numbers) > 0:
 			case known[ruleName{p.origins[0], p.name}]:
 				out.problem(v1alpha1.ReasonUnresolvedNamedPort, "spec.egress[%d].ports: some of the peers have no pod with a %s", p.origins[0], p.name)
@@ -130,6 +177,10 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 
 func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
 	ref := r.ref(set, port)
+	if r.collides != nil && r.collides(ref) {
+		out.problem(v1alpha1.ReasonInvalidPeer, "a peer's group would have the name of another group, %s, and is left out; change the peer's selectors", ref.key.Name)
+		return nil
+	}
 	out.groups = append(out.groups, ref)
 	return []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: ref.key.Name, Shared: set.namespaces != nil}}}
 }

@@ -363,7 +363,7 @@ func TestGroupNamesTellSelectorsApart(t *testing.T) {
 			t.Errorf("%d and %d are both %s", i, j, name)
 		}
 		seen[name] = i
-		if len(name) != 18 || !strings.HasPrefix(name, "g-") {
+		if len(name) != 2+groupDigits || !strings.HasPrefix(name, "g-") {
 			t.Errorf("%s", name)
 		}
 	}

@@ -71,8 +71,8 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	}
 	for _, name := range changes.Endpoints {
 		e, ok := r.Endpoint(name)
-		if !ok || e.Spec == nil {
-			continue // lint reports why
+		if !ok {
+			continue // its policy is gone
 		}
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
 		if err := n.SetPolicyEndpoint(now, pe); err != nil {

@@ -24,8 +24,6 @@ const (
 	DeleteEndpoint Action = "delete endpoint"
 	// QueueStatus writes the status later, after the specs of all other PolicyEndpoints in the queue.
 	QueueStatus Action = "queue status"
-	// WriteStatus writes the status now.
-	WriteStatus Action = "write status"
 )
 
 // Step is one step of a plan for a PolicyEndpoint.
@@ -43,8 +41,6 @@ func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present fu
 		return nil
 	case want == nil:
 		return []Step{{Action: DeleteEndpoint, Reason: PolicyGone}}
-	case want.Spec == nil: // the version that is in force stays
-		return []Step{{Action: WriteStatus, Reason: NotEnforceable}}
 	}
 	var steps []Step
 	for _, g := range want.Groups {

@@ -26,8 +26,6 @@ func TestStepsOfAPolicyEndpoint(t *testing.T) {
 		Name: nameOf("shop", "db-1"), Policy: nameOf("shop", "db"), UID: "1", Groups: []policy.GroupKey{other, web},
 		Spec: &v1alpha1.PolicyEndpointSpec{PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "db", UID: "1", Generation: 1}},
 	}
-	invalid := *want
-	invalid.Spec = nil
 	partly := *want
 	partly.Problems = []resolver.Problem{{Reason: v1alpha1.ReasonUnresolvedNamedPort, Message: "no pod has it"}}
 	right := &v1alpha1.PolicyEndpoint{}
@@ -57,8 +55,6 @@ func TestStepsOfAPolicyEndpoint(t *testing.T) {
 		{"its policy was deleted", nil, right, none, []Action{DeleteEndpoint}},
 		{"its policy was deleted, and it with it", nil, nil, none, nil},
 		{"another client's, without a policy", nil, foreign, none, nil},
-		{"nothing enforceable: what is there stays", &invalid, right, none, []Action{WriteStatus}},
-		{"nothing enforceable, and nothing there", &invalid, nil, none, []Action{WriteStatus}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := c.have.DeepCopy()

@@ -15,5 +15,4 @@ const (
 	SpecDiffers     Reason = "PolicyEndpoint differs"
 	StatusDiffers   Reason = "status differs"
 	PolicyGone      Reason = "policy is gone"
-	NotEnforceable  Reason = "no part of the policy can be enforced"
 )
