@@ -88,7 +88,7 @@ func TestTheVersionInForceSurvivesARestart(t *testing.T) {
 	for i := range v1alpha1.MaxRules + 1 {
 		fmt.Fprintf(&rules, "{from: [{ipBlock: {cidr: 10.%d.%d.0/24}}], ports: [{port: %d}]},", i/250, i%250, i+1)
 	}
-	np = c.policy("shop", "db", "{podSelector: {}, ingress: ["+rules.String()+"]}")
+	np = c.policy("shop", "db", "{podSelector: {matchLabels: {app: db}}, ingress: ["+rules.String()+"]}")
 	expectTooLarge := func() {
 		t.Helper()
 		eventually(t, func() error {
