@@ -1,8 +1,10 @@
 package compiler
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -12,6 +14,8 @@ type set struct {
 	id        SetID
 	key       string
 	direction policy.Direction
+	namespace string // of its policies; a pod is under the cluster's and those of one namespace
+	created   time.Time
 	versions  []*version
 	isolated  bool // in the NetworkPolicy tier
 	rules     []setRule
@@ -97,6 +101,11 @@ func (c *Compiler) makeSet(
 	s.key = "building " + strconv.Itoa(int(s.id)) // so that no pod gets it yet
 	if wait != nil || c.isLarge() {
 		s.later = &backlog{marks: newPrefixSet()}
+	}
+	for _, p := range policies {
+		if s.namespace = cmp.Or(s.namespace, p.ID.Namespace); p.ID.Namespace != "" && p.Created.After(s.created) {
+			s.created = p.Created
+		}
 	}
 	c.sets[s.key], c.bySet[s.id] = s, s
 	c.unfinished[s] = struct{}{}

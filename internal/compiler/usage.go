@@ -6,103 +6,99 @@ import (
 	"slices"
 )
 
-// Usage is how many entries of each map a namespace causes.
-type Usage struct{ Addresses, Networks, Rows, Ports int }
-
 // Usage charges each entry of the maps to the namespace that causes it; "" stands for the cluster's policies. It walks over all
 // of them: call it now and then.
 //
-// An address or network is charged to the namespace that first asked for a group or block of it. Port lists, and the
-// rows that name them, are charged to the namespace of the policies that they come from. But where the groups and blocks
+// An address or network is charged to the namespace with the oldest policies that ask for a group or block of it. Port lists,
+// and the rows that name them, are charged to the namespace of the policies that they come from. But where the groups and blocks
 // of other namespaces split a class, so that policies get several rows for addresses which they do not tell apart, only
 // one of these rows is theirs, and the others are charged to the namespace that split last.
 func (c *Compiler) Usage() map[string]Usage {
-	u := usage{out: map[string]Usage{}, namespaces: map[*set]string{}}
-	for s := range maps.Values(c.sets) {
-		u.namespaces[s] = s.namespace()
+	out := map[string]Usage{}
+	for s, charge := range c.charges() {
+		namespace := ""
+		if s != nil {
+			namespace = s.namespace
+		}
+		out[namespace] = out[namespace].plus(charge)
 	}
+	return out
+}
+
+// charges are the entries that each set causes, as Usage describes it; nil stands for those that no set causes any more.
+func (c *Compiler) charges() map[*set]Usage {
+	u := usage{}
 	for _, n := range c.hosts {
-		u.add(u.askedFirst(n), Usage{Addresses: 1})
+		u.add(askedFirst(n), Usage{Addresses: 1})
 	}
 	for _, n := range c.nets.All() {
-		u.add(u.askedFirst(n), Usage{Networks: 1})
+		u.add(askedFirst(n), Usage{Networks: 1})
 	}
 	byNamespace := map[string][]*set{}
-	for _, s := range slices.SortedFunc(maps.Values(c.sets), func(a, b *set) int { return cmp.Compare(a.id, b.id) }) {
-		byNamespace[u.namespaces[s]] = append(byNamespace[u.namespaces[s]], s)
+	for _, s := range slices.SortedFunc(maps.Values(c.sets), compareAge) {
+		byNamespace[s.namespace] = append(byNamespace[s.namespace], s)
 	}
 	charged := map[PortListID]bool{0: true}
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
-		own := ownership{usage: &u, namespace: namespace, memo: map[*atoms]owned{}}
+		own := ownership{usage: u, namespace: namespace, memo: map[*atoms]owned{}}
 		for _, s := range byNamespace[namespace] {
 			own.rows(s)
 			for cl := range s.rows {
 				list := c.maps.Rows[RowKey{s.id, cl.id}].PortList
 				if !charged[list] {
 					charged[list] = true
-					u.add(namespace, Usage{Ports: len(c.byPortList[list].entries)})
+					u.add(s, Usage{Ports: len(c.byPortList[list].entries)})
 				}
 			}
 		}
 	}
 	for id, list := range c.byPortList { // lists that no row names any more, until they are collected
 		if !charged[id] {
-			u.add("", Usage{Ports: len(list.entries)})
+			u.add(nil, Usage{Ports: len(list.entries)})
 		}
 	}
-	return u.out
+	return u
 }
 
-// namespace is that of the policies of a set; a pod is under the cluster's policies and those of one namespace.
-func (s *set) namespace() string {
-	for _, v := range s.versions {
-		if ns := v.policy.ID.Namespace; ns != "" {
-			return ns
-		}
-	}
-	return ""
+// compareAge orders sets from the oldest on. What it says does not depend on when the compiler received them.
+func compareAge(a, b *set) int {
+	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.key, b.key))
 }
 
-type usage struct {
-	out        map[string]Usage
-	namespaces map[*set]string
-}
+// usage is the charges of sets.
+type usage map[*set]Usage
 
-func (u *usage) add(namespace string, more Usage) {
-	sum := u.out[namespace]
-	sum.Addresses += more.Addresses
-	sum.Networks += more.Networks
-	sum.Rows += more.Rows
-	sum.Ports += more.Ports
-	u.out[namespace] = sum
-}
+func (u usage) add(s *set, more Usage) { u[s] = u[s].plus(more) }
 
-// askedFirst is the namespace that a node's entry is charged to.
-func (u *usage) askedFirst(n *node) string {
+// askedFirst is the set that a node's entry is charged to.
+func askedFirst(n *node) *set {
 	x := n.adds
 	if x == nil {
 		x = n.excepts
 	}
+	if x == nil {
+		return nil
+	}
 	for !x.isLeaf() {
 		x = x.l
 	}
-	return u.asker(x.data.atom)
+	return asker(x.data.atom)
 }
 
-// asker is the namespace of the oldest set that asks for an atom.
-func (u *usage) asker(a *atom) string {
+// asker is the oldest set that asks for an atom.
+func asker(a *atom) *set {
 	var first *set
 	for s := range a.sets {
-		if first == nil || s.id < first.id {
+		if first == nil || compareAge(s, first) < 0 {
 			first = s
 		}
 	}
-	return u.namespaces[first]
+	return first
 }
 
 // ownership tells the atoms that one namespace asks for from those that only others do.
 type ownership struct {
-	*usage
+	usage
 	namespace string
 	memo      map[*atoms]owned
 }
@@ -124,7 +120,7 @@ func (o *ownership) of(x *atoms) owned {
 	if x.isLeaf() {
 		out.other = x.data.atom
 		for s := range x.data.atom.sets {
-			if o.namespaces[s] == o.namespace {
+			if s.namespace == o.namespace {
 				out = owned{sum: scatter(uint64(x.prefix))}
 				break
 			}
@@ -151,12 +147,12 @@ func (o *ownership) rows(s *set) {
 	seen := map[uint64]bool{}
 	for _, cl := range classes {
 		own := o.of(cl.atoms)
-		namespace := o.namespace
+		cause := s
 		if seen[own.sum] && own.other != nil {
-			namespace = o.asker(own.other)
+			cause = asker(own.other)
 		}
 		seen[own.sum] = true
-		o.add(namespace, Usage{Rows: 1})
+		o.add(cause, Usage{Rows: 1})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Tier is a step of evaluation. Admin decides about a flow first. What it leaves undecided goes to NetworkPolicy if a
@@ -139,7 +140,9 @@ func (id ID) String() string {
 
 // Policy is one policy as agents enforce it: its rules, without the selector of its pods.
 type Policy struct {
-	ID       ID
+	ID ID
+	// Created is when its PolicyEndpoint was created, which decides what fits into a node's maps when not all does.
+	Created  time.Time
 	Tier     Tier
 	Priority int32
 	// Isolates, by Direction: in the NetworkPolicy tier, whether the policy isolates the selected pods. In the other tiers,
