@@ -32,20 +32,27 @@ const (
 	Rows     Resource = "rows"
 	Ports    Resource = "port entries"
 	Steps    Resource = "steps"
+
+	// These are of the whole node. A policy that lacks them is within its pod's budget, but its namespace is beyond its share of a
+	// map that is full.
+	MapAddresses Resource = "entries of the map addresses"
+	MapNetworks  Resource = "entries of the map networks"
+	MapRows      Resource = "entries of the map rows"
+	MapPorts     Resource = "entries of the map ports"
 )
 
 // DefaultBudget is far above what a pod's policies come to in real clusters, and a quarter of what a node's maps hold. Within it,
 // compiling takes about a second at most.
 var DefaultBudget = Cost{Prefixes: 1 << 17, Rows: 1 << 15, Ports: 1 << 18, Steps: 1 << 21}
 
-// Problem is a policy that costs more than the budget for the policies of one pod in one direction. The policies of the pod
-// that cost less are in force; this one isolates the pod and none of its rules allows anything.
+// Problem is a policy that costs more than the budget for the policies of one pod in one direction, or more than there is of the
+// node's maps. The policies of the pod that cost less are in force; this one isolates the pod and none of its rules allows anything.
 type Problem struct {
 	Policy    policy.ID
 	Direction policy.Direction
 	// Resource of which the policy needs more than there is.
 	Resource Resource
-	// Figure at which compiling stopped, Limit the budget.
+	// Figure at which compiling stopped, Limit the budget; or what the namespace wants of a map, and its share.
 	Figure, Limit int
 }
 
@@ -115,8 +122,9 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 }
 
 // fit returns which of the policies that meet on a pod are in force without their rules, because the budget does not suffice
-// for all: the most expensive ones, some more perhaps than is necessary, but none of the cluster's policies for the sake of a namespace's.
-func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) map[*policy.Policy]Problem {
+// for all: the most expensive ones, some more perhaps than is necessary, but none of the cluster's policies for the sake of a namespace's. cost is
+// that of the others.
+func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) (dropped map[*policy.Policy]Problem, cost Cost) {
 	estimates := make(map[*policy.Policy]estimate, len(policies))
 	for _, p := range policies {
 		estimates[p] = c.encoded[p].estimates[d]
@@ -134,16 +142,19 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 			out[all[i]] = Problem{Policy: all[i].ID, Direction: d, Resource: Steps, Figure: read, Limit: c.budget.Steps}
 		}
 	}
-	problem, over := c.measure(d, inOrder(policies, byCost), wait).exceeds(c.budget)
+	cost = c.measure(d, inOrder(policies, byCost), wait)
+	problem, over := cost.exceeds(c.budget)
 	if !over {
-		return out
+		return out, cost
 	}
+	cost = Cost{}
 	fits, tooMany := 0, len(byCost)
 	measured := func(n int) {
-		if p, over := c.measure(d, inOrder(policies, byCost[:n]), wait).exceeds(c.budget); over {
+		some := c.measure(d, inOrder(policies, byCost[:n]), wait)
+		if p, over := some.exceeds(c.budget); over {
 			tooMany, problem = n, p
 		} else {
-			fits = n
+			fits, cost = n, some
 		}
 	}
 	for 2*fits+1 < tooMany { // twice as many each time: this costs about as much as the last one
@@ -156,7 +167,7 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 		problem.Policy, problem.Direction = p.ID, d
 		out[p] = problem
 	}
-	return out
+	return out, cost
 }
 
 // A fitting makes a set in several Steps.
@@ -180,7 +191,11 @@ func (c *Compiler) fitting(key string, d policy.Direction, policies []*policy.Po
 				return ok
 			}
 			c.united = united
-			s := c.makeSet(d, key, policies, keys, c.fit(d, policies, wait), wait)
+			dropped, cost := c.fit(d, policies, wait)
+			s := c.makeSet(d, key, policies, keys, dropped, wait)
+			if s != nil {
+				s.expected = cost.usage()
+			}
 			c.united = map[*policy.Rule][]policy.Peer{}
 			yield(s)
 		})

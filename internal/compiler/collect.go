@@ -5,7 +5,7 @@ const collectSteps = 1 << 18
 
 // Collect takes out of the maps what has been unused since before the last Collect, and returns the writes that do the same elsewhere. Call
 // it now and then, after a Commit and some seconds apart at least: the time between is what a packet has to end its
-// look-ups in.
+// look-ups in. Where the maps do not hold everything, it also decides anew what fits; Step then puts that into force.
 func (c *Compiler) Collect() Changes {
 	for _, s := range c.sets {
 		if s.refs == 0 && !s.building && s.dead < c.round {
@@ -31,6 +31,7 @@ func (c *Compiler) Collect() Changes {
 	start := c.work
 	c.reclassify()
 	c.catchUp(&c.released, func() bool { return c.work-start < collectSteps })
+	c.rebalance()
 	changes := c.flush()
 	changes.Narrowed = Narrowed{} // what nothing uses allowed nothing
 	return changes

@@ -60,7 +60,10 @@ type Compiler struct {
 	work     int    // steps since New
 	entries  int    // of port lists that were made since New
 
-	budget    Cost
+	budget Cost
+	crowd
+	oldestFirst bool // the order of pods in a Commit: that in which they have room in the maps
+
 	measuring bool   // see measure
 	pause     func() // while measuring
 }
@@ -137,6 +140,7 @@ func New(options ...Option) *Compiler {
 	c.forest = newForest[atomsData](&c.work)
 	c.released.marks = newPrefixSet()
 	c.budget = DefaultBudget
+	c.crowd = newCrowd()
 	c.encoded = map[*policy.Policy]encoded{}
 	c.fittings = map[string]*fitting{}
 	c.unfinished = map[*set]struct{}{}

@@ -1,10 +1,8 @@
 package compiler
 
 import (
-	"cmp"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -15,7 +13,7 @@ type set struct {
 	key       string
 	direction policy.Direction
 	namespace string // of its policies; a pod is under the cluster's and those of one namespace
-	created   time.Time
+	created   int64  // the newest of the namespace's policies
 	versions  []*version
 	isolated  bool // in the NetworkPolicy tier
 	rules     []setRule
@@ -30,6 +28,8 @@ type set struct {
 	building  bool       // some of its policies are not in it yet
 	later     *backlog   // of its new atoms; nil: their addresses' classes are found at once
 	backlogs  []*backlog // to empty before its rows can be complete
+	refused   bool       // it does not fit into the maps
+	expected  Usage      // what it comes to; zero: not measured
 	lacks     []*class   // for which it may need rows, while it is unfinished
 	matcher   *matcher   // during a Commit
 }
@@ -80,8 +80,17 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, boo
 		return nil, true
 	}
 	key = append(key, d.String()...)
+	if r := c.refused[string(key)]; r != nil {
+		return c.inPlace(r, d, in, keys), true
+	}
 	if s := c.sets[string(key)]; s != nil {
 		return s, true
+	}
+	if !c.held().within(c.capacity.part(2)) {
+		if more := c.newPrefixes(d, in); !c.hasRoom(namespaceOf(in), more) {
+			c.refused[string(key)] = c.refusalOf(string(key), d, in, more)
+			return c.inPlace(c.refused[string(key)], d, in, keys), true
+		}
 	}
 	if !all.within(c.budget) {
 		s := c.fitting(string(key), d, in, keys)
@@ -102,11 +111,7 @@ func (c *Compiler) makeSet(
 	if wait != nil || c.isLarge() {
 		s.later = &backlog{marks: newPrefixSet()}
 	}
-	for _, p := range policies {
-		if s.namespace = cmp.Or(s.namespace, p.ID.Namespace); p.ID.Namespace != "" && p.Created.After(s.created) {
-			s.created = p.Created
-		}
-	}
+	s.namespace, s.created = namespaceOf(policies), createdOf(policies)
 	c.sets[s.key], c.bySet[s.id] = s, s
 	c.unfinished[s] = struct{}{}
 	s.isolated = slices.ContainsFunc(policies, func(p *policy.Policy) bool { return p.Tier == policy.TierNetworkPolicy })
@@ -152,6 +157,26 @@ func (c *Compiler) makeSet(
 		})
 	}
 	return s
+}
+
+// namespaceOf is that of policies that meet on a pod; "" where all are the cluster's.
+func namespaceOf(policies []*policy.Policy) string {
+	for _, p := range policies {
+		if p.ID.Namespace != "" {
+			return p.ID.Namespace
+		}
+	}
+	return ""
+}
+
+// createdOf is when the newest of a namespace's policies was created.
+func createdOf(policies []*policy.Policy) (newest int64) {
+	for _, p := range policies {
+		if p.ID.Namespace != "" {
+			newest = max(newest, p.Created)
+		}
+	}
+	return newest
 }
 
 // drop puts a policy that the budget does not suffice for into the set: without its rules, and where that would not isolate as
@@ -267,6 +292,7 @@ func (c *Compiler) computeRow(s *set, cl *class) {
 		return
 	}
 	row := result.row
+	c.grow(s.namespace, Usage{Rows: 1})
 	if cl == c.none && row == (Row{Default: DefaultDeny}) {
 		return // the absence of a row means the same
 	}
@@ -299,6 +325,7 @@ func (c *Compiler) row(s *set, pieces []piece) Row {
 		l = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
 		c.portLists[l.key], c.byPortList[l.id] = l, l
 		c.entries += len(entries)
+		c.grow(s.namespace, Usage{Ports: len(entries)})
 		row.PortList = l.id
 		if c.measuring {
 			l.entries = nil

@@ -3,7 +3,6 @@ package compiler
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
 // Usage is a number of entries of each map.
@@ -39,7 +38,7 @@ const reserved = 8
 // A demand is the entries that one set wants to have in the maps.
 type demand struct {
 	namespace string // of its policies
-	created   time.Time
+	created   int64
 	key       string // decides between those created at the same time
 	cost      Usage
 	// fixed are entries that nothing uses any more. They stay until they are collected.
@@ -66,7 +65,7 @@ func admit(capacity Usage, namespaces int, demands []demand) []bool {
 		}
 	}
 	slices.SortFunc(order, func(i, j int) int {
-		return cmp.Or(demands[i].created.Compare(demands[j].created), cmp.Compare(demands[i].key, demands[j].key))
+		return cmp.Or(cmp.Compare(demands[i].created, demands[j].created), cmp.Compare(demands[i].key, demands[j].key))
 	})
 	share := capacity.part(max(namespaces, len(used), 1))
 	fit := func(i int, own, total Usage) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 )
 
 // drawDemands draws namespaces of which some want little and some want everything.
@@ -14,7 +13,7 @@ func drawDemands(rng *rand.Rand) []demand {
 		most := 1 + rng.IntN(1<<rng.IntN(12))
 		for i := range 1 + rng.IntN(8) {
 			out = append(out, demand{
-				namespace: fmt.Sprint("ns", ns), created: time.Unix(rng.Int64N(20), 0), key: fmt.Sprint(ns, "/", i), fixed: rng.IntN(16) == 0,
+				namespace: fmt.Sprint("ns", ns), created: rng.Int64N(20), key: fmt.Sprint(ns, "/", i), fixed: rng.IntN(16) == 0,
 				cost: Usage{rng.IntN(most), rng.IntN(most), rng.IntN(most), rng.IntN(most)},
 			})
 		}
@@ -56,7 +55,7 @@ func checkShares(t *testing.T, rng *rand.Rand, demands []demand) {
 		}
 	}
 	// one more demand, the newest of all, displaces nothing unless its namespace is within its share, and nothing within a share
-	more := demand{namespace: "ns0", created: time.Unix(100, 0), key: "new", cost: Usage{rng.IntN(4000), rng.IntN(4000), rng.IntN(4000), rng.IntN(4000)}}
+	more := demand{namespace: "ns0", created: 100, key: "new", cost: Usage{rng.IntN(4000), rng.IntN(4000), rng.IntN(4000), rng.IntN(4000)}}
 	later := admit(capacity, namespaces, append(shuffled, more))
 	for i, yes := range later[:len(shuffled)] {
 		d := shuffled[i]
@@ -91,9 +90,9 @@ func FuzzShares(f *testing.F) {
 // Many namespaces in concert, each within reason, displace nothing of one that is within its share.
 func TestManyNamespacesDisplaceNothingWithinTheShare(t *testing.T) {
 	capacity := Usage{1 << 19, 1 << 20, 1 << 19, 1 << 20}
-	demands := []demand{{namespace: "victim", created: time.Unix(1e9, 0), key: "victim", cost: capacity.part(DefaultNamespaces)}}
+	demands := []demand{{namespace: "victim", created: 1_000_000_000, key: "victim", cost: capacity.part(DefaultNamespaces)}}
 	for i := range 200 {
-		demands = append(demands, demand{namespace: fmt.Sprint("evil", i), created: time.Unix(int64(i), 0), key: fmt.Sprint("evil", i), cost: capacity.part(20)})
+		demands = append(demands, demand{namespace: fmt.Sprint("evil", i), created: int64(i), key: fmt.Sprint("evil", i), cost: capacity.part(20)})
 	}
 	admitted := admit(capacity, DefaultNamespaces, demands)
 	if !admitted[0] {

@@ -27,6 +27,7 @@ func (c *Compiler) Commit() Changes {
 // nothing left to do: a namespace with expensive policies delays its own pods.
 func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool) {
 	start := c.work
+	c.oldestFirst = steps == math.MaxInt
 	c.left = func() bool { return c.work-start < steps }
 	if len(c.dirty.pods)+len(c.uncompiled) > 0 {
 		c.begin(first)
@@ -95,6 +96,7 @@ type batch struct {
 	pods      []string
 	namespace string // of the first
 	number    uint64
+	created   int64 // the newest of the first one's policies
 }
 
 // dissolve makes batches of which a pod has changed again dirty, and returns the others.
@@ -127,9 +129,9 @@ func (c *Compiler) batches() []*batch {
 	var out []*batch
 	for _, key := range keys {
 		namespace, _, _ := strings.Cut(key, "/")
-		own := &batch{pods: []string{key}, namespace: namespace, number: c.dirty.pods[key]}
-		out = append(out, own)
 		p := c.pods[key]
+		own := &batch{pods: []string{key}, namespace: namespace, number: c.dirty.pods[key], created: createdOf(p.spec.Policies)}
+		out = append(out, own)
 		for _, addresses := range [...][]netip.Addr{p.in, p.spec.Addresses} {
 			for _, addr := range addresses {
 				other := byAddress[addr]
@@ -167,6 +169,11 @@ func (c *Compiler) queue(batches []*batch, first []string) *queue {
 			q.byNamespace[b.namespace] = append(q.byNamespace[b.namespace], b)
 		}
 	}
+	if c.oldestFirst {
+		for _, batches := range q.byNamespace {
+			slices.SortStableFunc(batches, func(a, b *batch) int { return cmp.Compare(a.created, b.created) })
+		}
+	}
 	return q
 }
 
@@ -179,6 +186,12 @@ func (q *queue) next() *batch {
 	}
 	var next []*batch
 	for namespace, batches := range q.byNamespace {
+		if q.compiler.oldestFirst {
+			if len(next) == 0 || cmp.Or(cmp.Compare(batches[0].created, next[0].created), cmp.Compare(batches[0].number, next[0].number)) < 0 {
+				next = batches
+			}
+			continue
+		}
 		if len(next) == 0 || cmp.Or(cmp.Compare(q.compiler.spent[namespace], q.compiler.spent[next[0].namespace]),
 			cmp.Compare(batches[0].number, next[0].number)) < 0 {
 			next = batches
@@ -244,9 +257,13 @@ func (c *Compiler) compile(b *batch) bool {
 // addRows adds rows that the batch's sets still lack, for as long as there are steps left. It reports whether they lack none.
 func (c *Compiler) addRows(b *batch, left func() bool) bool {
 	for _, key := range b.pods {
-		for _, s := range c.pods[key].next {
-			if s != nil && !c.finish(s, left) {
+		next := &c.pods[key].next
+		for d, s := range next {
+			if s != nil && !s.refused && !c.finish(s, left) {
 				return false
+			}
+			if s != nil && s.refused {
+				c.replace(&next[d])
 			}
 		}
 	}
@@ -263,6 +280,11 @@ func (c *Compiler) finish(s *set, left func() bool) bool {
 	for len(s.lacks) > 0 {
 		if !left() {
 			return false
+		}
+		if !c.hasRoom(s.namespace, Usage{}) {
+			s.lacks = nil
+			c.refuse(s, c.expected(s))
+			break
 		}
 		cl := s.lacks[0]
 		s.lacks = s.lacks[1:]

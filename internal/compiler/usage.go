@@ -62,7 +62,7 @@ func (c *Compiler) charges() map[*set]Usage {
 
 // compareAge orders sets from the oldest on. What it says does not depend on when the compiler received them.
 func compareAge(a, b *set) int {
-	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.key, b.key))
+	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.key, b.key))
 }
 
 // usage is the charges of sets.

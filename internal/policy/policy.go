@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"time"
 )
 
 // Tier is a step of evaluation. Admin decides about a flow first. What it leaves undecided goes to NetworkPolicy if a
@@ -141,8 +140,8 @@ func (id ID) String() string {
 // Policy is one policy as agents enforce it: its rules, without the selector of its pods.
 type Policy struct {
 	ID ID
-	// Created is when its PolicyEndpoint was created, which decides what fits into a node's maps when not all does.
-	Created  time.Time
+	// Created is when its PolicyEndpoint was created, in Unix time. It decides what fits into a node's maps when not all does.
+	Created  int64
 	Tier     Tier
 	Priority int32
 	// Isolates, by Direction: in the NetworkPolicy tier, whether the policy isolates the selected pods. In the other tiers,

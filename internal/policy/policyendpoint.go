@@ -10,7 +10,7 @@ import (
 // FromPolicyEndpoint reads a PolicyEndpoint. shared is kidoban's own namespace, which has the slices of shared groups. The
 // error names a field that cannot be read or that agents cannot enforce: a newer version wrote it, or the schema has a gap.
 func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, shared string) (*Policy, error) {
-	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Created: pe.CreationTimestamp.Time, Tier: TierNetworkPolicy}
+	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Created: created(pe), Tier: TierNetworkPolicy}
 	if err := enforceable(pe.Spec.UnknownFields, pe.Spec.Enforcement); err != nil {
 		return nil, err
 	}
@@ -81,6 +81,13 @@ func groupKey(namespace, shared string, ref *v1alpha1.GroupReference) GroupKey {
 		namespace = shared
 	}
 	return GroupKey{Namespace: namespace, Name: ref.Name}
+}
+
+func created(pe *v1alpha1.PolicyEndpoint) int64 {
+	if pe.CreationTimestamp.IsZero() {
+		return 0
+	}
+	return pe.CreationTimestamp.Unix()
 }
 
 func idOf(namespace string, ref *v1alpha1.PolicyReference) ID {
