@@ -314,6 +314,9 @@ func (c *Compiler) class(of *atoms, base *class, n *node) *class {
 	if base == c.none {
 		return cl
 	}
+	if c.cause != "" {
+		c.grow(c.cause, Usage{Rows: len(base.rows)})
+	}
 	for s := range base.rows {
 		if _, ok := differ[s]; !ok {
 			c.putRow(s, cl, c.maps.Rows[RowKey{s.id, base.id}])

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // A backlog is the prefixes where atoms of a large set begin and end. Their classes are found in several Steps: until the backlog is
@@ -39,8 +41,18 @@ func (p *prefixSet) len() int { return len(p.hosts) + len(p.nets) }
 // manyPrefixes is from how many on the classes inside a block are found in several Steps.
 const manyPrefixes = 1 << 14
 
-// isLarge reports whether a new block may change the classes of many prefixes.
-func (c *Compiler) isLarge() bool { return len(c.hosts)+c.nets.Size() > manyPrefixes }
+// isLarge reports whether a new set of policies may change the classes of many prefixes, or split so many classes that the rows of other
+// sets for them may not fit.
+func (c *Compiler) isLarge(d policy.Direction, policies []*policy.Policy) bool {
+	if c.measuring {
+		return false
+	}
+	peers := 0
+	for _, p := range policies {
+		peers += c.encoded[p].estimates[d].peers
+	}
+	return len(c.hosts)+c.nets.Size() > manyPrefixes || len(c.maps.Rows)+peers*len(c.bySet) > c.capacity.Rows/2
+}
 
 func (b *backlog) isEmpty() bool { return b == nil || b.marks.len() == 0 && len(b.queue) == 0 }
 
@@ -52,15 +64,18 @@ func (s *set) await(b *backlog) {
 }
 
 // catchUp finds the classes of a backlog for as long as there are steps left. It reports whether nothing is left.
-func (c *Compiler) catchUp(b *backlog, left func() bool) bool {
+func (c *Compiler) catchUp(b *backlog, left func(netip.Prefix) bool) bool {
 	for !b.isEmpty() {
 		if len(b.queue) == 0 {
 			b.queue, b.marks = c.within(b.marks), newPrefixSet()
 		}
-		if !left() {
-			return false
+		if len(b.queue) == 0 {
+			return true
 		}
 		p := b.queue[0]
+		if !left(p) {
+			return false
+		}
 		b.queue = b.queue[1:]
 		if p.IsSingleIP() {
 			if _, ok := c.hosts[p.Addr()]; ok {

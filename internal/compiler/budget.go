@@ -88,8 +88,9 @@ func (c *Compiler) exhausted() bool {
 }
 
 // measure compiles policies by themselves and stops when they are over the budget. Where the Step at hand has no steps left it
-// calls wait, which returns in a later one, or reports false: then the result does not matter any more.
-func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait func() bool) Cost {
+// calls wait, which returns in a later one, or reports false: then the result does not matter any more. It also returns what they come
+// to in the maps.
+func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait func() bool) (Cost, Usage) {
 	m := New()
 	m.budget, m.measuring, m.united = c.budget, true, c.united
 	counted := 0
@@ -118,13 +119,13 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 	m.reclassify()
 	m.finish(s, func() bool { return !m.exhausted() })
 	m.pause()
-	return m.cost()
+	return m.cost(), Usage{len(m.hosts), m.nets.Size(), len(m.maps.Rows), m.entries}
 }
 
 // fit returns which of the policies that meet on a pod are in force without their rules, because the budget does not suffice
-// for all: the most expensive ones, some more perhaps than is necessary, but none of the cluster's policies for the sake of a namespace's. cost is
-// that of the others.
-func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) (dropped map[*policy.Policy]Problem, cost Cost) {
+// for all: the most expensive ones, some more perhaps than is necessary, but none of the cluster's policies for the sake of a namespace's. usage is
+// what the others come to.
+func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func() bool) (dropped map[*policy.Policy]Problem, usage Usage) {
 	estimates := make(map[*policy.Policy]estimate, len(policies))
 	for _, p := range policies {
 		estimates[p] = c.encoded[p].estimates[d]
@@ -142,19 +143,19 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 			out[all[i]] = Problem{Policy: all[i].ID, Direction: d, Resource: Steps, Figure: read, Limit: c.budget.Steps}
 		}
 	}
-	cost = c.measure(d, inOrder(policies, byCost), wait)
+	cost, usage := c.measure(d, inOrder(policies, byCost), wait)
 	problem, over := cost.exceeds(c.budget)
 	if !over {
-		return out, cost
+		return out, usage
 	}
-	cost = Cost{}
+	usage = Usage{}
 	fits, tooMany := 0, len(byCost)
 	measured := func(n int) {
-		some := c.measure(d, inOrder(policies, byCost[:n]), wait)
-		if p, over := some.exceeds(c.budget); over {
+		cost, some := c.measure(d, inOrder(policies, byCost[:n]), wait)
+		if p, over := cost.exceeds(c.budget); over {
 			tooMany, problem = n, p
 		} else {
-			fits, cost = n, some
+			fits, usage = n, some
 		}
 	}
 	for 2*fits+1 < tooMany { // twice as many each time: this costs about as much as the last one
@@ -167,7 +168,7 @@ func (c *Compiler) fit(d policy.Direction, policies []*policy.Policy, wait func(
 		problem.Policy, problem.Direction = p.ID, d
 		out[p] = problem
 	}
-	return out, cost
+	return out, usage
 }
 
 // A fitting makes a set in several Steps.
@@ -191,10 +192,10 @@ func (c *Compiler) fitting(key string, d policy.Direction, policies []*policy.Po
 				return ok
 			}
 			c.united = united
-			dropped, cost := c.fit(d, policies, wait)
+			dropped, usage := c.fit(d, policies, wait)
 			s := c.makeSet(d, key, policies, keys, dropped, wait)
 			if s != nil {
-				s.expected = cost.usage()
+				s.expected = usage
 			}
 			c.united = map[*policy.Rule][]policy.Peer{}
 			yield(s)

@@ -1,5 +1,7 @@
 package compiler
 
+import "net/netip"
+
 // collectSteps is how many steps a Collect takes to find the classes of addresses that a released block had. The next Step goes on.
 const collectSteps = 1 << 18
 
@@ -30,7 +32,7 @@ func (c *Compiler) Collect() Changes {
 	c.round++
 	start := c.work
 	c.reclassify()
-	c.catchUp(&c.released, func() bool { return c.work-start < collectSteps })
+	c.catchUp(&c.released, func(netip.Prefix) bool { return c.work-start < collectSteps })
 	c.rebalance()
 	changes := c.flush()
 	changes.Narrowed = Narrowed{} // what nothing uses allowed nothing

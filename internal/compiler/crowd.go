@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"math"
+	"strconv"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -14,6 +15,7 @@ type crowd struct {
 	refused    map[string]*refusal // by the key of the set
 	counted    map[string]Usage    // by the last count of what namespaces cause
 	grown      map[string]Usage    // since then
+	cause      string              // the namespace whose new set splits classes now
 	mayCount   bool                // it takes long: once between two Collects
 }
 
@@ -21,10 +23,15 @@ type crowd struct {
 type refusal struct {
 	demand  demand
 	problem Problem
+	// lacks is how many rows more than there was room for it would have, also those that others cause.
+	lacks int
 }
 
 // refusedKey has the key of a set as its beginning, and is the key of the set in its place.
 const refusedKey = " refused"
+
+// lastResort is the part of the maps that no new set may take: of sets in force, others may split a class.
+const lastResort = 64
 
 // WithCapacity makes the Compiler keep to the number of entries that the maps can hold. Each of this many namespaces is guaranteed an
 // equal share. Without it there is no limit.
@@ -44,6 +51,9 @@ func (c *Compiler) held() Usage {
 	return Usage{len(c.maps.Addresses), len(c.maps.Networks), len(c.maps.Rows), len(c.maps.Ports)}
 }
 
+// isHalfEmpty reports whether the maps have so much room that nothing has to be counted.
+func (c *Compiler) isHalfEmpty() bool { return c.held().within(c.capacity.part(2)) }
+
 // grow notes that a namespace causes more entries.
 func (c *Compiler) grow(namespace string, more Usage) {
 	if !c.measuring {
@@ -51,19 +61,35 @@ func (c *Compiler) grow(namespace string, more Usage) {
 	}
 }
 
+// causes reports whether a row of a set is its namespace's doing, and not that of others who split the class. found is whether another
+// class with the same rules has such a row. It is about what count finds out more exactly.
+func (c *Compiler) causes(s *set, cl *class, found bool) bool {
+	if c.measuring || c.isHalfEmpty() {
+		return false
+	}
+	return !found || cl == c.none || !cl.atoms.any(func(leaf *atoms) bool {
+		for other := range leaf.data.atom.sets {
+			if other.namespace == s.namespace {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // share is what each namespace is guaranteed.
 func (c *Compiler) share() Usage { return c.capacity.part(max(c.namespaces, len(c.counted), 1)) }
 
-// hasRoom reports whether a namespace may cause this many entries more.
-func (c *Compiler) hasRoom(namespace string, more Usage) bool {
+// hasRoom reports whether a namespace may cause this many entries more. spare is what must be free besides, for what is not known.
+func (c *Compiler) hasRoom(namespace string, more, spare Usage) bool {
 	if c.measuring {
 		return true
 	}
-	all := c.held().plus(more)
+	all := c.held().plus(more).plus(spare)
 	if all.within(c.capacity.less(reserved)) {
 		return true
 	}
-	if namespace == "" || !all.within(c.capacity) {
+	if namespace == "" || !all.within(c.capacity.less(lastResort)) {
 		return namespace == ""
 	}
 	isWithin := func() bool { return c.counted[namespace].plus(c.grown[namespace]).plus(more).within(c.share()) }
@@ -87,15 +113,39 @@ func (c *Compiler) count(charges map[*set]Usage) {
 
 // refuse notes that a set does not fit.
 func (c *Compiler) refuse(s *set, cost Usage) {
-	s.refused = true
 	d := demand{namespace: s.namespace, created: s.created, key: s.key, cost: cost}
-	c.refused[s.key] = &refusal{demand: d, problem: c.problemOf(d)}
+	s.refusal = &refusal{demand: d, problem: c.problemOf(d)}
+	c.refused[s.key] = s.refusal
+}
+
+// refuseIncomplete notes that a set does not fit, before it is complete. When there is room, another one is made.
+func (c *Compiler) refuseIncomplete(s *set) {
+	c.refuse(s, c.expected(s))
+	m := c.matcher(s)
+	for _, cl := range s.lacks {
+		if _, ok := m.matches(cl.atoms); ok {
+			s.refusal.lacks++
+		}
+	}
+	delete(c.unfinished, s)
+	delete(c.sets, s.key)
+	s.key += " incomplete " + strconv.Itoa(int(s.id))
+	s.lacks, s.backlogs = nil, nil
+	c.sets[s.key] = s
+}
+
+// relent forgets that a set does not fit.
+func (c *Compiler) relent(key string) {
+	delete(c.refused, key)
+	if s := c.sets[key]; s != nil { // it is complete, and was not collected yet
+		s.refusal = nil
+	}
 }
 
 // refusalOf is that of a set that is not made, for its addresses have no room.
 func (c *Compiler) refusalOf(key string, d policy.Direction, policies []*policy.Policy, prefixes Usage) *refusal {
-	cost := c.measure(d, policies, func() bool { return true }).usage()
-	cost.Addresses, cost.Networks = prefixes.Addresses, prefixes.Networks
+	_, cost := c.measure(d, policies, func() bool { return true })
+	cost.Addresses = max(cost.Addresses, prefixes.Addresses)
 	demand := demand{namespace: namespaceOf(policies), created: createdOf(policies), key: key, cost: cost}
 	return &refusal{demand: demand, problem: c.problemOf(demand)}
 }
@@ -130,7 +180,9 @@ func (c *Compiler) inPlace(r *refusal, d policy.Direction, policies []*policy.Po
 			dropped[p] = problem
 		}
 	}
-	return c.makeSet(d, key, policies, keys, dropped, nil)
+	s := c.makeSet(d, key, policies, keys, dropped, nil)
+	s.namespace = "" // only the cluster's policies have rules in it
+	return s
 }
 
 // replace gives pods of a batch, in place of a set that has turned out not to fit, the one without rules.
@@ -140,7 +192,7 @@ func (c *Compiler) replace(next **set) {
 	for i, v := range s.versions {
 		policies[i], keys[i] = v.policy, v.key
 	}
-	other := c.inPlace(c.refused[s.key], s.direction, policies, keys)
+	other := c.inPlace(s.refusal, s.direction, policies, keys)
 	other.refs++
 	*next = other
 	c.unref(s)
@@ -154,14 +206,9 @@ func (c *Compiler) expected(s *set) Usage {
 		for i, v := range s.versions {
 			policies[i] = v.policy
 		}
-		s.expected = c.measure(s.direction, policies, func() bool { return true }).usage()
+		_, s.expected = c.measure(s.direction, policies, func() bool { return true })
 	}
 	return s.expected
-}
-
-// usage is what a Cost comes to in the maps; of its prefixes it does not say which map they are in.
-func (c Cost) usage() Usage {
-	return Usage{Addresses: c.Prefixes, Networks: c.Prefixes, Rows: c.Rows, Ports: c.Ports}
 }
 
 // newPrefixes are at most how many entries the peers of policies add that no set asks for yet.
@@ -186,7 +233,7 @@ func (c *Compiler) newPrefixes(d policy.Direction, policies []*policy.Policy) Us
 // rebalance refuses sets, and admits those that were refused, so that what is in the maps is what admit says.
 func (c *Compiler) rebalance() {
 	c.mayCount = true
-	if len(c.refused) == 0 && c.held().within(c.capacity.part(2)) {
+	if len(c.refused) == 0 && c.isHalfEmpty() {
 		clear(c.counted)
 		clear(c.grown)
 		return
@@ -200,30 +247,46 @@ func (c *Compiler) rebalance() {
 		if len(key) > len(refusedKey) && key[len(key)-len(refusedKey):] == refusedKey {
 			continue
 		}
+		if s.refusal != nil || s.refs == 0 && !s.building {
+			continue // it is on its way out of the maps
+		}
 		_, unfinished := c.unfinished[s]
 		demands = append(demands, demand{namespace: s.namespace, created: s.created, key: key, cost: charges[s],
-			fixed: s.refs == 0 || s.refused || unfinished || s.namespace == ""})
+			fixed: unfinished || s.namespace == ""})
 		sets = append(sets, s)
 	}
 	var keys []string
+	var spare Usage
 	for key, r := range c.refused {
 		if other := c.sets[key+refusedKey]; other == nil || other.refs == 0 {
-			delete(c.refused, key)
+			c.relent(key)
 			continue
 		}
 		keys = append(keys, key)
 		demands = append(demands, r.demand)
+		if c.counted[r.demand.namespace].plus(r.demand.cost).within(c.share()) {
+			spare.Rows += r.lacks
+		}
 	}
 	changed := map[*set]bool{}
-	for i, fits := range admit(c.capacity, c.namespaces, demands) {
+	will := c.held()
+	for i, fits := range admit(c.capacity, spare, c.namespaces, demands) {
 		switch {
 		case i < len(sets) && !fits:
 			c.refuse(sets[i], charges[sets[i]])
 			changed[sets[i]] = true
 		case i >= len(sets) && fits:
 			key := keys[i-len(sets)]
-			changed[c.sets[key+refusedKey]] = true
-			delete(c.refused, key)
+			r := c.refused[key]
+			limit := c.capacity.less(reserved)
+			if c.counted[r.demand.namespace].plus(r.demand.cost).within(c.share()) {
+				limit = c.capacity.less(lastResort)
+			}
+			if more := will.plus(r.demand.cost).plus(Usage{Rows: r.lacks}); more.within(limit) { // or it waits until what others lose is gone
+				will = more
+				changed[c.sets[key+refusedKey]] = true
+				c.relent(key)
+			}
 		}
 	}
 	for key, p := range c.pods {

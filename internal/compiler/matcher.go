@@ -192,27 +192,27 @@ func (m *matcher) portsOf(x *ruleTree) *portsOfRules {
 	return d
 }
 
-// result returns the row of a class.
-func (m *matcher) result(cl *class) (*result, bool) {
+// result returns the row of a class, and whether another class with the same rules had it before.
+func (m *matcher) result(cl *class) (_ *result, found, ok bool) {
 	rules, ok := m.matchesOf(cl)
 	if !ok {
-		return nil, false
+		return nil, false, false
 	}
 	if r := m.results[rules]; r != nil && m.isLive(r) {
-		return r, true
+		return r, true, true
 	}
 	if cl.base != nil {
 		if base, ok := m.matchesOf(cl.base); ok {
 			if r := m.results[base]; r != nil && m.isLive(r) && m.sameRow(r, base, rules) {
 				m.results[rules] = r
-				return r, true
+				return r, false, true
 			}
 		}
 	}
 	r := &result{pieces: m.pieces(rules)}
 	r.row = m.compiler.row(m.set, r.pieces)
 	m.results[rules] = r
-	return r, true
+	return r, false, true
 }
 
 func (m *matcher) matchesOf(cl *class) (matched, bool) {

@@ -28,7 +28,8 @@ type set struct {
 	building  bool       // some of its policies are not in it yet
 	later     *backlog   // of its new atoms; nil: their addresses' classes are found at once
 	backlogs  []*backlog // to empty before its rows can be complete
-	refused   bool       // it does not fit into the maps
+	isFull    bool       // a port list of it has no room
+	refusal   *refusal   // where it does not fit into the maps
 	expected  Usage      // what it comes to; zero: not measured
 	lacks     []*class   // for which it may need rows, while it is unfinished
 	matcher   *matcher   // during a Commit
@@ -86,8 +87,8 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, boo
 	if s := c.sets[string(key)]; s != nil {
 		return s, true
 	}
-	if !c.held().within(c.capacity.part(2)) {
-		if more := c.newPrefixes(d, in); !c.hasRoom(namespaceOf(in), more) {
+	if !c.isHalfEmpty() {
+		if more := c.newPrefixes(d, in); !c.hasRoom(namespaceOf(in), more, Usage{}) {
 			c.refused[string(key)] = c.refusalOf(string(key), d, in, more)
 			return c.inPlace(c.refused[string(key)], d, in, keys), true
 		}
@@ -108,7 +109,7 @@ func (c *Compiler) makeSet(
 	c.next.set++
 	s := &set{id: SetID(c.next.set), direction: d, byAtom: map[*atom][]int{}, rows: map[*class]struct{}{}, building: true}
 	s.key = "building " + strconv.Itoa(int(s.id)) // so that no pod gets it yet
-	if wait != nil || c.isLarge() {
+	if wait != nil || c.isLarge(d, policies) {
 		s.later = &backlog{marks: newPrefixSet()}
 	}
 	s.namespace, s.created = namespaceOf(policies), createdOf(policies)
@@ -287,12 +288,14 @@ func (c *Compiler) computeRow(s *set, cl *class) {
 		return
 	}
 	c.work++
-	result, ok := c.matcher(s).result(cl)
-	if !ok {
+	result, found, ok := c.matcher(s).result(cl)
+	if !ok || s.isFull {
 		return
 	}
 	row := result.row
-	c.grow(s.namespace, Usage{Rows: 1})
+	if c.causes(s, cl, found) {
+		c.grow(s.namespace, Usage{Rows: 1})
+	}
 	if cl == c.none && row == (Row{Default: DefaultDeny}) {
 		return // the absence of a row means the same
 	}
@@ -321,6 +324,10 @@ func (c *Compiler) row(s *set, pieces []piece) Row {
 	key := keyOfEntries(entries)
 	l := c.portLists[key]
 	if l == nil {
+		if _, ok := c.unfinished[s]; ok && !c.hasRoom(s.namespace, Usage{Ports: len(entries)}, Usage{}) {
+			s.isFull = true
+			return row
+		}
 		c.next.portList++
 		l = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
 		c.portLists[l.key], c.byPortList[l.id] = l, l

@@ -12,6 +12,10 @@ func (u Usage) plus(v Usage) Usage {
 	return Usage{u.Addresses + v.Addresses, u.Networks + v.Networks, u.Rows + v.Rows, u.Ports + v.Ports}
 }
 
+func (u Usage) minus(v Usage) Usage {
+	return Usage{u.Addresses - v.Addresses, u.Networks - v.Networks, u.Rows - v.Rows, u.Ports - v.Ports}
+}
+
 // within reports whether there is no more of any map than limit has.
 func (u Usage) within(limit Usage) bool {
 	return u.Addresses <= limit.Addresses && u.Networks <= limit.Networks && u.Rows <= limit.Rows && u.Ports <= limit.Ports
@@ -41,17 +45,17 @@ type demand struct {
 	created   int64
 	key       string // decides between those created at the same time
 	cost      Usage
-	// fixed are entries that nothing uses any more. They stay until they are collected.
+	// fixed are entries that cannot be given up: those of the cluster's policies, and of sets that are not complete yet.
 	fixed bool
 }
 
 // admit returns which demands fit into the maps. First come those within the shares of their namespaces, each of which is
 // guaranteed one of this many parts of the maps, then the oldest among the rest. So the newest growth is what does not fit, and
 // demands of a namespace within its share never depend on those of others. The result depends on nothing but the arguments, and
-// not on the order of the demands: an agent that starts comes to what it was before.
+// not on the order of the demands: an agent that starts comes to what it was before. Demands beyond the shares leave spare free.
 //
 // A namespace's oldest demands are those within its share. What is too large for the share leaves it to younger ones.
-func admit(capacity Usage, namespaces int, demands []demand) []bool {
+func admit(capacity, spare Usage, namespaces int, demands []demand) []bool {
 	order := make([]int, len(demands))
 	used := map[string]Usage{}
 	var all Usage
@@ -81,7 +85,7 @@ func admit(capacity Usage, namespaces int, demands []demand) []bool {
 		fit(i, share, capacity)
 	}
 	for _, i := range order {
-		fit(i, capacity, capacity.less(reserved))
+		fit(i, capacity, capacity.less(reserved).minus(spare))
 	}
 	return out
 }

@@ -26,7 +26,7 @@ func checkShares(t *testing.T, rng *rand.Rand, demands []demand) {
 	const namespaces = 32
 	capacity := Usage{1 << 11, 1 << 12, 1 << 11, 1 << 12}
 	share := capacity.part(namespaces)
-	admitted := admit(capacity, namespaces, demands)
+	admitted := admit(capacity, Usage{}, namespaces, demands)
 	var fixed, all Usage
 	wanted := map[string]Usage{}
 	byKey := map[string]bool{}
@@ -49,14 +49,14 @@ func checkShares(t *testing.T, rng *rand.Rand, demands []demand) {
 	}
 	shuffled := append([]demand{}, demands...)
 	rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-	for i, yes := range admit(capacity, namespaces, shuffled) {
+	for i, yes := range admit(capacity, Usage{}, namespaces, shuffled) {
 		if byKey[shuffled[i].key] != yes {
 			t.Fatalf("%s depends on the order", shuffled[i].key)
 		}
 	}
 	// one more demand, the newest of all, displaces nothing unless its namespace is within its share, and nothing within a share
 	more := demand{namespace: "ns0", created: 100, key: "new", cost: Usage{rng.IntN(4000), rng.IntN(4000), rng.IntN(4000), rng.IntN(4000)}}
-	later := admit(capacity, namespaces, append(shuffled, more))
+	later := admit(capacity, Usage{}, namespaces, append(shuffled, more))
 	for i, yes := range later[:len(shuffled)] {
 		d := shuffled[i]
 		switch {
@@ -94,7 +94,7 @@ func TestManyNamespacesDisplaceNothingWithinTheShare(t *testing.T) {
 	for i := range 200 {
 		demands = append(demands, demand{namespace: fmt.Sprint("evil", i), created: int64(i), key: fmt.Sprint("evil", i), cost: capacity.part(20)})
 	}
-	admitted := admit(capacity, DefaultNamespaces, demands)
+	admitted := admit(capacity, Usage{}, DefaultNamespaces, demands)
 	if !admitted[0] {
 		t.Error("the namespace within its share is displaced")
 	}

@@ -37,7 +37,7 @@ func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool)
 		c.complete(first)
 	}
 	c.updateInterfaces()
-	if more = !c.catchUp(&c.released, c.left) || len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
+	if more = !c.catchUp(&c.released, func(netip.Prefix) bool { return c.left() }) || len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
 		clear(c.spent)
 		clear(c.encoded)
 	}
@@ -259,10 +259,10 @@ func (c *Compiler) addRows(b *batch, left func() bool) bool {
 	for _, key := range b.pods {
 		next := &c.pods[key].next
 		for d, s := range next {
-			if s != nil && !s.refused && !c.finish(s, left) {
+			if s != nil && s.refusal == nil && !c.finish(s, left) {
 				return false
 			}
-			if s != nil && s.refused {
+			if s != nil && s.refusal != nil {
 				c.replace(&next[d])
 			}
 		}
@@ -272,24 +272,39 @@ func (c *Compiler) addRows(b *batch, left func() bool) bool {
 
 // finish adds the rows that a new set lacks, for as long as there are steps left.
 func (c *Compiler) finish(s *set, left func() bool) bool {
+	c.cause = s.namespace
+	defer func() { c.cause = "" }()
 	for ; len(s.backlogs) > 0; s.backlogs = s.backlogs[1:] {
-		if !c.catchUp(s.backlogs[0], left) {
-			return false
+		isFull := false
+		goOn := func(p netip.Prefix) bool {
+			if !c.isHalfEmpty() {
+				isFull = !c.hasRoom(s.namespace, Usage{Addresses: 1, Networks: 1}, Usage{Rows: 1 + len(c.around(p).rows)})
+			}
+			return !isFull && left()
+		}
+		if !c.catchUp(s.backlogs[0], goOn) {
+			if isFull {
+				c.refuseIncomplete(s)
+			}
+			return isFull
 		}
 	}
 	for len(s.lacks) > 0 {
 		if !left() {
 			return false
 		}
-		if !c.hasRoom(s.namespace, Usage{}) {
-			s.lacks = nil
-			c.refuse(s, c.expected(s))
+		if !c.hasRoom(s.namespace, Usage{Rows: 1}, Usage{}) {
+			c.refuseIncomplete(s)
 			break
 		}
 		cl := s.lacks[0]
 		s.lacks = s.lacks[1:]
 		if cl == c.none || c.classes[cl.id] == cl {
 			c.computeRow(s, cl)
+		}
+		if s.isFull {
+			c.refuseIncomplete(s)
+			break
 		}
 	}
 	delete(c.unfinished, s)

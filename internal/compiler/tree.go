@@ -180,6 +180,17 @@ func (x *tree[T]) each(fn func(leaf *tree[T])) {
 	}
 }
 
+// any reports whether fn is true for a leaf.
+func (x *tree[T]) any(fn func(leaf *tree[T]) bool) bool {
+	switch {
+	case x == nil:
+		return false
+	case x.isLeaf():
+		return fn(x)
+	}
+	return x.l.any(fn) || x.r.any(fn)
+}
+
 // eachAbove calls fn with a tree and all that contain it, but for those seen before.
 func (x *tree[T]) eachAbove(seen map[*tree[T]]struct{}, fn func(*tree[T])) {
 	if _, ok := seen[x]; ok {
