@@ -20,6 +20,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/node"
@@ -35,6 +36,8 @@ type options struct {
 	audit               bool
 	mode                string
 	sizes               dataplane.Sizes
+	budget              compiler.Cost
+	guaranteed          int
 	removeTaint         bool
 	checkInterval       time.Duration
 	apiAddr             string
@@ -75,6 +78,9 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies deny, and let it pass. The label kidoban.dev/enforcement=audit or =enforce of a namespace overrides this.")
 	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "How pods are treated that no policy selects. standard: all their traffic is allowed. guarded: like standard, but a pod's traffic is denied until the agent knows the pod. strict: like guarded, and a pod that no policy isolates in a direction is isolated in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
 	fs.Var(mapSizes{&o.sizes}, "map-entries", "Maximum entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
+	o.budget = compiler.DefaultBudget
+	fs.Var(policyBudget{&o.budget}, "policy-budget", "What the policies on one pod may come to in one direction, such as rows=65536,ports=500000. The most expensive ones beyond it isolate the pod and allow nothing. prefixes (default 131072): addresses and blocks; rows (32768): kinds of peers; ports (262144): entries of port lists; steps (2097152) of the compiler.")
+	fs.IntVar(&o.guaranteed, "guaranteed-namespaces", compiler.DefaultNamespaces, "Each of this many namespaces is guaranteed an equal share of each BPF map. Where a map is full, the newest policies of namespaces beyond their share isolate their pods and allow nothing.")
 	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Remove the taint "+agent.StartupTaint+" from the node when its policies are in force. Needs permission to get and patch nodes: config/components/startup-taint.")
 	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with the policies, and repaired.")
 	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Socket on which the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start, not before.")
@@ -161,12 +167,16 @@ func run(o options) error {
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,
 		Mode:            mode,
-		RuleSeries:      o.ruleSeries,
-		Taint:           taint,
-		CheckInterval:   o.checkInterval,
-		NRISocket:       o.nriSocket,
-		Log:             log.WithName("agent"),
-		Registry:        metrics.Registry,
+		Budget:          o.budget,
+
+		GuaranteedNamespaces: o.guaranteed,
+
+		RuleSeries:    o.ruleSeries,
+		Taint:         taint,
+		CheckInterval: o.checkInterval,
+		NRISocket:     o.nriSocket,
+		Log:           log.WithName("agent"),
+		Registry:      metrics.Registry,
 	})
 	events := flowlog.New(flowlog.Options{
 		Node: o.nodeName, Source: dp, Interval: o.events.interval, Directory: a.Names(), Format: format, Sinks: sinks, Log: log.WithName("flowlog"), Registry: metrics.Registry,

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -25,6 +26,10 @@ type Options struct {
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default; the kernel's Dataplane must have been made with its GuardOf.
 	Mode node.Mode
+	// Budget is what the policies on one pod may cost in one direction; compiler.DefaultBudget by default.
+	Budget compiler.Cost
+	// GuaranteedNamespaces have an equal share of the kernel's maps each; compiler.DefaultNamespaces by default.
+	GuaranteedNamespaces int
 	// RuleSeries limits the series of kidoban_agent_rule_hits_total; 0: it is not exported. The Dataplane must have been made with CountHits.
 	RuleSeries int
 	// Taint is removed from the node once policies are in force; nil: none is.
@@ -58,7 +63,10 @@ type Agent struct {
 
 // New returns an Agent. The kernel's maps are its own from now on.
 func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
-	s := newState(node.Options{SharedNamespace: opts.SharedNamespace, Audit: opts.Audit, Mode: opts.Mode})
+	s := newState(node.Options{
+		SharedNamespace: opts.SharedNamespace, Audit: opts.Audit, Mode: opts.Mode,
+		Budget: opts.Budget, Capacity: capacityOf(kernel), Namespaces: opts.GuaranteedNamespaces,
+	})
 	a := &Agent{
 		opts: opts, cache: c, kernel: kernel, state: s,
 		metrics: newMetrics(opts.Registry, kernel),
@@ -78,6 +86,17 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 		opts.Registry.MustRegister(a.hits)
 	}
 	return a
+}
+
+// capacityOf is how many entries the kernel's maps can hold.
+func capacityOf(kernel Counts) (capacity compiler.Usage) {
+	fields := map[string]*int{"addresses": &capacity.Addresses, "networks": &capacity.Networks, "rows": &capacity.Rows, "ports": &capacity.Ports}
+	for _, m := range kernel.Usage() {
+		if field := fields[m.Map]; field != nil {
+			*field = int(m.Max)
+		}
+	}
+	return capacity
 }
 
 // Start puts the node's policies in force and keeps them so until the context is done. The policies that an earlier agent left stay in force

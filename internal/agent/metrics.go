@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
 	build "github.com/kidoban/kidoban/internal/version"
 )
@@ -13,6 +14,7 @@ import (
 type metrics struct {
 	pods        *prometheus.GaugeVec // by mode, state
 	policies    *prometheus.GaugeVec // by state: in force, waiting for groups
+	overBudget  *prometheus.GaugeVec // by resource
 	groups      prometheus.Gauge
 	programming prometheus.Histogram
 	podStart    prometheus.Histogram
@@ -33,6 +35,8 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, guarded, strict, audit) and by state: isolated by a policy, open, or pending."},
 			[]string{"mode", "state"}),
+		overBudget: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kidoban_agent_over_budget_policies", Help: "Policies that isolate their pods and allow nothing, because they need more than there is, by resource and direction."}, []string{"resource", "direction"}),
 		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for address groups that are not complete yet."}, []string{"state"}),
 		groups: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -70,7 +74,7 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
 	return m
 }
 
@@ -82,4 +86,12 @@ func (m *metrics) observe(n *node.Node) {
 	m.policies.WithLabelValues("enforced").Set(float64(c.Policies - c.WaitingPolicies))
 	m.policies.WithLabelValues("waiting").Set(float64(c.WaitingPolicies))
 	m.groups.Set(float64(c.Groups))
+}
+
+// observeProblems counts the policies that cost too much.
+func (m *metrics) observeProblems(problems []compiler.Problem) {
+	m.overBudget.Reset()
+	for _, p := range problems {
+		m.overBudget.WithLabelValues(string(p.Resource), p.Direction.String()).Inc()
+	}
 }

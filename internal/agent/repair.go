@@ -157,7 +157,7 @@ func (w *writer) reportProblems() {
 	w.state.read(func(n *node.Node) { now = n.Problems() })
 	for _, p := range now {
 		if !slices.Contains(w.problems, p) {
-			w.log.Info("A policy needs more of the node than a pod's policies may; it isolates its pods and allows nothing", "policy", p.Policy.String(),
+			w.log.Info("A policy needs more of the node than there is for it; it isolates its pods and allows nothing", "policy", p.Policy.String(),
 				"direction", p.Direction.String(), "resource", string(p.Resource), "needs", p.Figure, "limit", p.Limit)
 		}
 	}
@@ -167,6 +167,7 @@ func (w *writer) reportProblems() {
 		}
 	}
 	w.problems = now
+	w.metrics.observeProblems(now)
 }
 
 func backoff(attempts int) time.Duration {

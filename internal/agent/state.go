@@ -73,10 +73,29 @@ func (s *state) commit(isFull bool) (narrowed compiler.Narrowed, revision node.R
 	changes, revision := s.node.Commit()
 	if isFull {
 		s.node.Collect()
+		if s.node.IsUnfinished() {
+			wake(s.changed)
+		}
 	}
 	since, s.since = s.since, time.Time{}
 	return changes.Narrowed, revision, since
 }
+
+// start hands all that has arrived so far to a writer whose maps no program reads yet. So what is unused can go at once, until it is decided
+// what fits.
+func (s *state) start() (narrowed compiler.Narrowed, revision node.Revision, since time.Time) {
+	narrowed, revision, since = s.commit(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := 0; i < mostCollects && (s.node.IsCrowded() || s.node.IsUnfinished()); i++ {
+		s.node.Collect()
+		s.node.Commit()
+	}
+	return narrowed, revision, since
+}
+
+// mostCollects are enough to decide what fits: each takes out what the one before left unused.
+const mostCollects = 12
 
 // collect hands the removal of what is unused to the writer, unless there are events that it should write first.
 func (s *state) collect() (changes compiler.Changes, ok bool) {
@@ -85,7 +104,11 @@ func (s *state) collect() (changes compiler.Changes, ok bool) {
 	if !s.since.IsZero() {
 		return changes, false
 	}
-	return s.node.Collect(), true
+	changes = s.node.Collect()
+	if s.node.IsUnfinished() {
+		wake(s.changed)
+	}
+	return changes, true
 }
 
 // read calls f with the Node. f must not keep what it gets from it, except plain values.

@@ -41,7 +41,7 @@ type writer struct {
 // takeOver fills the maps and attaches the program in place of an earlier agent's.
 func (w *writer) takeOver() error {
 	w.onRound()
-	w.committed(w.state.commit(false))
+	w.committed(w.state.start())
 	_, failed := w.kernel.Sync(w.want, nil)
 	if failed != nil {
 		// The policies that an earlier agent left in force are better than isolating pods now, if another try may do better. One with

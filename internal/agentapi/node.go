@@ -62,6 +62,8 @@ const (
 const (
 	StateInForce = "InForce"
 	StatePending = "Pending"
+	// StateIsolating is that of a Policy that costs more than there is for it: it isolates its pods and allows nothing.
+	StateIsolating = "Isolating"
 )
 
 // PodPolicy is what is in force for a pod in one direction.
@@ -134,6 +136,8 @@ type Policy struct {
 	Realised *Realised `json:"realised,omitempty"`
 	// WaitingFor are the groups (namespace/name) that Newest waits for because they are not complete yet.
 	WaitingFor []string `json:"waitingFor,omitempty"`
+	// Problem is what the policy needs more of than there is; its State is Isolating then.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Version is one version of a policy, by the policy's own metadata.

@@ -296,6 +296,9 @@ func (c *Compiler) rebalance() {
 	}
 }
 
+// IsCrowded reports whether some sets do not fit into the maps.
+func (c *Compiler) IsCrowded() bool { return len(c.refused) > 0 }
+
 // IsUnfinished reports whether there is something to do for a Step. Collect may leave something to it.
 func (c *Compiler) IsUnfinished() bool {
 	return len(c.dirty.pods)+len(c.uncompiled)+len(c.waiting) > 0 || !c.released.isEmpty()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -25,9 +26,20 @@ func (n *Node) DescribePods(applied bool) []agentapi.Pod {
 
 // DescribePolicies returns how far each policy is in force, ordered by name.
 func (n *Node) DescribePolicies() []agentapi.Policy {
+	problems := map[policy.ID]compiler.Problem{}
+	for _, p := range n.Problems() {
+		problems[p.Policy] = p
+	}
 	out := []agentapi.Policy{}
 	for key, e := range n.policies {
-		out = append(out, n.describePolicy(key, e))
+		described := n.describePolicy(key, e)
+		if e.active != nil {
+			if p, ok := problems[e.active.policy.ID]; ok {
+				described.State = agentapi.StateIsolating
+				described.Problem = fmt.Sprintf("%s: needs %d %s, of %d", p.Direction, p.Figure, p.Resource, p.Limit)
+			}
+		}
+		out = append(out, described)
 	}
 	slices.SortFunc(out, func(x, y agentapi.Policy) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))

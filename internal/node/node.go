@@ -20,6 +20,21 @@ type Options struct {
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default.
 	Mode Mode
+	// Budget is what the policies on one pod may cost in one direction; compiler.DefaultBudget by default.
+	Budget compiler.Cost
+	// Capacity is how many entries the kernel's maps can hold; there is no limit by default. Each of this many Namespaces is guaranteed
+	// an equal share of them; compiler.DefaultNamespaces by default.
+	Capacity   compiler.Usage
+	Namespaces int
+}
+
+// compilerOptions are those of the compiler among the Options.
+func (o *Options) compilerOptions() []compiler.Option {
+	options := []compiler.Option{compiler.WithBudget(cmp.Or(o.Budget, compiler.DefaultBudget))}
+	if o.Capacity != (compiler.Usage{}) {
+		options = append(options, compiler.WithCapacity(o.Capacity, cmp.Or(o.Namespaces, compiler.DefaultNamespaces)))
+	}
+	return options
 }
 
 // Node is the state of one node. The zero value is not usable: see New. A Node is not safe for concurrent use.
@@ -57,7 +72,7 @@ func New(opts Options) *Node {
 	opts.Mode = cmp.Or(opts.Mode, Standard)
 	return &Node{
 		opts:        opts,
-		compiler:    compiler.New(),
+		compiler:    compiler.New(opts.compilerOptions()...),
 		namespaces:  map[string]*namespace{opts.SharedNamespace: newNamespace()},
 		sandboxes:   map[types.NamespacedName]sandbox{},
 		pods:        map[types.NamespacedName]*pod{},
@@ -115,7 +130,14 @@ func (n *Node) Set(id compiler.SetID) ([]*policy.Policy, policy.Direction) {
 	return policies, n.compiler.DirectionOf(id)
 }
 
-// Problems are the policies that cost more than the compiler's budget: they isolate their pods and allow nothing.
+// IsUnfinished reports whether there is something to do for a Step, which Collect may cause.
+func (n *Node) IsUnfinished() bool { return n.compiler.IsUnfinished() }
+
+// IsCrowded reports whether some policies do not fit into the maps.
+func (n *Node) IsCrowded() bool { return n.compiler.IsCrowded() }
+
+// Problems are the policies that cost more than the compiler's budget, or do not fit into the maps: they isolate their pods and allow
+// nothing.
 func (n *Node) Problems() []compiler.Problem { return n.compiler.Problems() }
 
 // lastSeen returns a pod's object as it was last seen, or nil.

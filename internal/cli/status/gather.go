@@ -77,11 +77,12 @@ type Policy struct {
 // NodePolicy is a policy on one node.
 type NodePolicy struct {
 	Node           string   `json:"node"`
-	State          string   `json:"state"` // InForce, Pending, Unknown
+	State          string   `json:"state"` // InForce, Pending, Isolating, Unknown
 	Generation     int64    `json:"generation,omitempty"`
 	Pods           int      `json:"pods"`
 	LatencySeconds float64  `json:"latencySeconds,omitempty"`
 	WaitingFor     []string `json:"waitingFor,omitempty"`
+	Problem        string   `json:"problem,omitempty"`
 }
 
 // Everywhere reports whether the policy is in force on each node, as it is now.
@@ -328,12 +329,15 @@ func onNode(np *networkingv1.NetworkPolicy, node string, r *report) NodePolicy {
 	if p == nil {
 		return out
 	}
-	out.Pods, out.WaitingFor = p.Pods, p.WaitingFor
+	out.Pods, out.WaitingFor, out.Problem = p.Pods, p.WaitingFor, p.Problem
 	if p.Realised != nil {
 		out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
 		if p.State == agentapi.StateInForce && p.Realised.Generation == np.Generation && p.Realised.UID == string(np.UID) {
 			out.State = agentapi.StateInForce
 		}
+	}
+	if p.State == agentapi.StateIsolating {
+		out.State = agentapi.StateIsolating
 	}
 	return out
 }

@@ -119,6 +119,11 @@ func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string
 		}
 		t.Write(out)
 	}
+	for _, n := range pol.Nodes {
+		if n.Problem != "" {
+			fmt.Fprintf(out, "  %s %s isolates pods without the policy's rules. %s\n", p.Text(command.Yellow, "-"), n.Node, n.Problem)
+		}
+	}
 	for _, a := range attention {
 		fmt.Fprintf(out, "\n%s %s", p.Text(command.Yellow, "needs action:"), a)
 	}
