@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 func ownedBy(kind, name string, labels map[string]string) func(*corev1.Pod) {
@@ -180,5 +183,29 @@ func TestAPodsEffectiveRules(t *testing.T) {
 	}
 	if r := p.Ingress.Rules[1]; !r.NoPorts || len(r.Ports) != 0 || r.Peers[0].CIDR.String() != "10.0.0.0/8" {
 		t.Errorf("a name that the pod does not have: %+v", r)
+	}
+}
+
+// A policy that does not fit into the node's maps isolates its pods, and says so; one of another namespace is in force.
+func TestAPolicyThatDoesNotFitIsReported(t *testing.T) {
+	s := newStory(t)
+	s.Node = New(Options{SharedNamespace: shared, Capacity: compiler.Usage{Addresses: 64, Networks: 64, Rows: 64, Ports: 64}, Namespaces: 4})
+	s.namespaces["shop"] = newNamespace()
+	s.NamespaceSynced(start, "shop")
+	s.pod("web", "10.0.0.1")
+	var rules []v1alpha1.Rule
+	for i := range 60 {
+		rules = append(rules, v1alpha1.Rule{
+			Peers: []v1alpha1.Peer{{CIDR: v1alpha1.CIDR(fmt.Sprintf("10.1.0.%d/32", i))}}, Ports: []v1alpha1.Port{{Protocol: "TCP", Port: int32(1 + i)}},
+		})
+	}
+	s.endpoint("large", everyPod, rules...)
+	s.Commit()
+	policies := s.DescribePolicies()
+	if len(policies) != 1 || policies[0].State != agentapi.StateIsolating || policies[0].Problem == "" {
+		t.Errorf("%+v", policies)
+	}
+	if got := s.Maps().Pods[netip.MustParseAddr("10.0.0.1")]; got.Sets[policy.Ingress] == 0 {
+		t.Error("the pod is not isolated")
 	}
 }
