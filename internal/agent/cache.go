@@ -36,22 +36,29 @@ func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, e
 			Scheme:                   mgr.GetScheme(),
 			Mapper:                   mgr.GetRESTMapper(),
 			DefaultNamespaces:        map[string]cache.Config{namespace: {}},
-			DefaultTransform:         cache.TransformStripManagedFields(),
+			DefaultTransform:         strip,
 			DefaultWatchErrorHandler: watches.handle,
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Namespace{}:             {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
-				&v1alpha1.PolicyEndpointSlice{}: {Transform: stripSlice},
+				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
 			},
 		})
 	}
 }
 
-// stripSlice keeps what internal/node reads of a slice, in as few allocations as possible: a large cluster has millions of addresses.
-func stripSlice(obj any) (any, error) {
-	in, ok := obj.(*v1alpha1.PolicyEndpointSlice)
-	if !ok {
-		return obj, nil
+// strip keeps of an object what is used. It is for objects of all kinds: a transform for one kind would make a cache look the kind up
+// at the API server, which may be away.
+func strip(obj any) (any, error) {
+	switch in := obj.(type) {
+	case *v1alpha1.PolicyEndpointSlice:
+		return stripSlice(in), nil
+	case client.Object:
+		in.SetManagedFields(nil)
 	}
+	return obj, nil
+}
+
+// stripSlice keeps what internal/node reads of a slice, in as few allocations as possible: a large cluster has millions of addresses.
+func stripSlice(in *v1alpha1.PolicyEndpointSlice) *v1alpha1.PolicyEndpointSlice {
 	out := &v1alpha1.PolicyEndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion},
 		Spec: v1alpha1.PolicyEndpointSliceSpec{
@@ -71,7 +78,7 @@ func stripSlice(obj any) (any, error) {
 	for i, a := range in.Spec.Addresses {
 		out.Spec.Addresses[i], rest = v1alpha1.CIDR(rest[:len(a)]), rest[len(a):]
 	}
-	return out, nil
+	return out
 }
 
 func stripPod(obj any) (any, error) {

@@ -21,7 +21,7 @@ func TestAStrippedSliceHasWhatTheNodeReads(t *testing.T) {
 			Count:     3,
 		},
 	}
-	obj, err := stripSlice(full)
+	obj, err := strip(full)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,12 +37,9 @@ func benchmarkMemory(b *testing.B, each int) {
 		})
 		var watched []any
 		for _, pes := range slicesByClass(addresses, groups, each, perSlice) {
-			obj, err := stripSlice(overTheWire(b, pes))
-			if err != nil {
-				b.Fatal(err)
-			}
+			obj := stripSlice(overTheWire(b, pes))
 			watched = append(watched, obj)
-			if err := n.SetSlice(now, obj.(*v1alpha1.PolicyEndpointSlice)); err != nil {
+			if err := n.SetSlice(now, obj); err != nil {
 				b.Fatal(err)
 			}
 		}
