@@ -178,12 +178,12 @@ dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/a
 test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
 	$(call heading,Tests on Linux 6.1 and $(KERNELS))
 	bin/vm --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
-	bin/vm --kernel=$(KERNELS) --tags=sctp,ownclock --write=docs/compatibility.md $(dataplane-tests)
+	bin/vm --kernel=$(KERNELS) --tags=sctp,ownclock,tunnels --write=docs/compatibility.md $(dataplane-tests)
 
 .PHONY: test-kernels-short
 test-kernels-short: bin/vm qemu ## … a part of it, on 6.12
 	$(call heading,Tests on Linux 6.12)
-	bin/vm --kernel=6.12 --tags=sctp,ownclock --skip='UnderTraffic|LargePolicies|EveryPacketIsJudged' $(dataplane-tests)
+	bin/vm --kernel=6.12 --tags=sctp,ownclock,tunnels --skip='UnderTraffic|LargePolicies|EveryPacketIsJudged' $(dataplane-tests)
 
 .PHONY: qemu
 qemu:
@@ -233,7 +233,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels ./... || exit 1; done
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it
