@@ -196,7 +196,7 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 		writeHeldBack(out, p, c.Refused)
 	}
 	if len(c.Notes) > 0 {
-		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Left out, without a change of meaning"))
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Notes: these do not change the meaning"))
 		writeProblems(out, p, command.Dim, c.Notes)
 	}
 	if len(c.MissingNamespaces) > 0 {

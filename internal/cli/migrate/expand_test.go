@@ -30,7 +30,7 @@ spec:
 		wantNot   string
 	}{
 		"excluded by name": {shop + "---" + noMetadataService + policy("deny", `namespaceSelector: 'projectcalico.org/name != "kube-system"'`),
-			[]string{"Namespaces that are not in the input, and not in the proof\n  GlobalNetworkPolicy deny\n", "it names namespace kube-system:", "Proven", "exit code 0"}, "Left out, without"},
+			[]string{"Namespaces that are not in the input, and not in the proof\n  GlobalNetworkPolicy deny\n", "it names namespace kube-system:", "Proven", "exit code 0"}, "Notes"},
 		"several excluded": {shop + "---" + noMetadataService + policy("deny", `namespaceSelector: 'kubernetes.io/metadata.name not in {"ops", "shop", "web"}'`),
 			[]string{"it names namespace ops:", "it names namespace web:", "Proven", "exit code 0"}, "names namespace shop"},
 		"excluded by the pods' selector": {shop + "---" + noMetadataService + policy("deny", `selector: 'projectcalico.org/namespace not in {"calico-system", "shop"}'`),

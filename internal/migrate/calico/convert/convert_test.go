@@ -306,3 +306,25 @@ func typeOf(raw []byte) (t metav1.TypeMeta) {
 	_ = yaml.Unmarshal(raw, &t)
 	return t
 }
+
+// Lists that are empty are no condition, as for Calico, and are noted: a program may have written them for "none".
+func TestEmptyListsAreNoted(t *testing.T) {
+	for spec, want := range map[string]string{
+		"types: [Egress], egress: [{action: Allow, destination: {nets: []}}]":                   "spec.egress[0].destination.nets",
+		"types: [Ingress], ingress: [{action: Allow, source: {nets: []}}]":                      "spec.ingress[0].source.nets",
+		"types: [Ingress], ingress: [{action: Allow, protocol: TCP, destination: {ports: []}}]": "spec.ingress[0].destination.ports",
+		"types: [Egress], egress: [{action: Allow, destination: {nets: [10.0.0.0/8]}}]":         "",
+	} {
+		s := read(t, np("a", spec))
+		r := convert.Convert(s, convert.Options{Namespaces: namespaces})
+		noted := ""
+		for _, n := range r.Notes {
+			if strings.Contains(n.Problem, "the list is empty") {
+				noted += n.Field
+			}
+		}
+		if noted != want || len(r.Policies) != 1 {
+			t.Errorf("%s: noted %q, want %q; %d policies, refused %v", spec, noted, want, len(r.Policies), r.Refused)
+		}
+	}
+}

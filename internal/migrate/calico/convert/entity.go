@@ -7,8 +7,23 @@ import (
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 )
 
+// noteEmpty notes empty lists of an end, as programs write them: for Calico they are no condition.
+func (r *reader) noteEmpty(path string, e *calico.EntityRule) {
+	for _, f := range []struct {
+		name, of string
+		empty    bool
+	}{
+		{"nets", "address", e.Nets != nil && len(e.Nets) == 0}, {"ports", "port", e.Ports != nil && len(e.Ports) == 0}, {"domains", "address", e.Domains != nil && len(e.Domains) == 0},
+	} {
+		if f.empty {
+			r.note(path+"."+f.name, "the list is empty, so that the rule is about every %s, as for Calico; if none was meant, remove the rule", f.of)
+		}
+	}
+}
+
 // self is the end that the policy selects: of those pods, the ones that the rule is about.
 func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods {
+	r.noteEmpty(path, e)
 	for _, f := range []struct {
 		name string
 		set  bool
@@ -52,6 +67,7 @@ func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods 
 // entity is the other end.
 func (r *reader) entity(path string, e *calico.EntityRule, namespace string) peers {
 	before := len(r.problems)
+	r.noteEmpty(path, e)
 	if e.Services != nil {
 		r.problem(path+".services", "select the Service's pods by their labels, or its addresses by nets", "NetworkPolicies know nothing of Services")
 	}
