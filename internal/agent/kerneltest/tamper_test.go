@@ -71,6 +71,7 @@ func TestTrafficThatCannotBeSeenIsNoticedWhileTheAgentRuns(t *testing.T) {
 	if got := n.metric("kidoban_agent_warnings"); got != 0 {
 		t.Errorf("%v warnings of a good node", got)
 	}
+	check(t, os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_ra", []byte("0"), 0o644)) // another warning
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0"}}
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "pod0"}, PeerName: "pod0-peer"}
 	for _, l := range []netlink.Link{bridge, veth} {
