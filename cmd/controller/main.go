@@ -65,7 +65,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed with more than one replica.")
 	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Maximum number of addresses in a PolicyEndpointSlice, from 1 to %d. With fewer, a change writes fewer bytes; with more, there are fewer objects. Existing slices with more addresses stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
-	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one group. The first change is written at once; changes during the window are written together at its end.")
+	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one slice. The first change is written at once; changes during the window are written together at its end.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
 	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")

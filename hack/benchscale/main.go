@@ -24,7 +24,7 @@ type options struct {
 	// in memory: the cluster, the number of changes, and the addresses of the large group
 	memory         size
 	changes, large int
-	shapeChanges   int
+	writeChanges   int // of which the writes are counted
 	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share
 	// is measured
 	cluster    size
@@ -52,11 +52,11 @@ func run(ctx context.Context, args []string) error {
 		return runFloor(ctx, args[1:])
 	}
 	o := options{
-		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000, shapeChanges: 3000,
+		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000, writeChanges: 3000,
 		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10, watchers: 100,
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
-	only := flags.String("only", "memory,services,cluster", "The cases to run.")
+	only := flags.String("only", "memory,writes,services,cluster", "The cases to run.")
 	write := flags.String("write", "", "Page to write the report to, between its marks. Empty: standard output only.")
 	flags.BoolFunc("quick", "Small cases, which check in two minutes that everything works.", func(string) error {
 		o.memory, o.changes, o.large = size{100, 1000, 10_000}, 1000, 15_000
@@ -81,14 +81,14 @@ func run(ctx context.Context, args []string) error {
 		switch c {
 		case "memory":
 			err = memoryCases(ctx, o, out)
-		case "shapes":
-			err = caseShapes(ctx, o, out)
+		case "writes":
+			err = caseWrites(ctx, o, out)
 		case "services":
 			beside, err = serviceCases(ctx, o, out)
 		case "cluster":
 			err = clusterCases(ctx, o, beside, out)
 		default:
-			err = fmt.Errorf("--only=%s: the cases are memory, shapes, services and cluster", c)
+			err = fmt.Errorf("--only=%s: the cases are memory, writes, services and cluster", c)
 		}
 		if err != nil {
 			return err

@@ -13,15 +13,15 @@ func TestChangesWriteOnlyThePodsGroups(t *testing.T) {
 	l := newLoad(small.memory, small.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
-	if got := r.Stats(); got.Policies != small.memory.policies || got.Slices <= got.Groups {
-		t.Fatalf("resolved %+v: not every policy, or no group of several slices", got)
+	if got := r.Stats(); got.Policies != small.memory.policies || got.Slices <= small.memory.namespaces {
+		t.Fatalf("resolved %+v: not every policy, or no namespace with several slices", got)
 	}
 	c, err := churnMemory(t.Context(), l, r, pods, small.changes) // fails on any other object
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.changes != small.changes || c.groups < c.changes {
-		t.Errorf("%d changes touched %d groups: the load is too small for this test", c.changes, c.groups)
+	if c.changes != small.changes || c.slices < c.changes || c.structure == 0 {
+		t.Errorf("%d changes wrote %d slices, %d with other groups or lists: the load is too small for this test", c.changes, c.slices, c.structure)
 	}
 	if c.largest > maxAddresses {
 		t.Errorf("a slice of %d addresses was written, of %d at most", c.largest, maxAddresses)
@@ -35,21 +35,17 @@ func TestANewAddressWritesOneSlice(t *testing.T) {
 	}
 }
 
-// The check in change depends on this.
-func TestAGroupThatAPodIsNotInIsAMistake(t *testing.T) {
+// The goal of slices by class: docs/decisions/0017-slices-of-one-group.md.
+func TestAPodsChangeWritesFewSlices(t *testing.T) {
 	l := newLoad(small.memory, small.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
-	stranger := pods[len(pods)-1]
-	stranger.labels = map[string]string{}
-	stranger.namespace = l.namespaces // that no selector selects
-	if w := r.change(&pods[0], nil); w.mistaken != nil || w.groups == 0 {
-		t.Fatalf("a pod was deleted: %d groups, %v", w.groups, w.mistaken)
+	w, err := countWrites(t.Context(), l, r, pods, small.changes)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for group := range r.counts {
-		if r.expectTouched(group, &stranger, nil) == nil {
-			t.Fatalf("group %s is accepted for a pod that is in no group", group)
-		}
+	if n := float64(w.slices) / float64(w.changes); n < 1 || n > 2.5 {
+		t.Errorf("a change writes %.2f slices", n)
 	}
 }
 

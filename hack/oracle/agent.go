@@ -15,7 +15,6 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
-	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 // agent is one node's agent without its I/O: internal/node, and the watches that feed it. Each watch delivers its events in order; no watch
@@ -101,9 +100,9 @@ func (a *agent) list(ns string) {
 			a.send("slices "+ns, delivery{slice: a.cluster.foreign.slices[name]})
 		}
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(a.cluster.slices), compareSlices) {
-		if key.Group.Namespace == ns {
-			a.send("slices "+ns, delivery{slice: sliceObject(key, a.cluster.slices[key])})
+	for _, name := range slices.SortedFunc(maps.Keys(a.cluster.slices), compareNames) {
+		if name.Namespace == ns {
+			a.send("slices "+ns, delivery{slice: sliceObject(name, a.cluster.slices[name])})
 		}
 	}
 }
@@ -141,17 +140,8 @@ func (a *agent) isFollowed(ns string) bool {
 	return ok
 }
 
-func sliceObject(key resolver.SliceKey, spec v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSlice {
-	return &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: resolver.SliceName(key.Group.Name, key.Index)}, Spec: spec,
-	}
-}
-
-func compareSlices(a, b resolver.SliceKey) int {
-	if c := compareNames(types.NamespacedName(a.Group), types.NamespacedName(b.Group)); c != 0 {
-		return c
-	}
-	return int(a.Index - b.Index)
+func sliceObject(name types.NamespacedName, spec v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSlice {
+	return &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: spec}
 }
 
 // deliver lets one event of a watch arrive; pick chooses the watch. It reports whether there was one.

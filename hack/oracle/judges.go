@@ -7,7 +7,6 @@ import (
 
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
-	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 // judge says whether one direction of a flow is allowed.
@@ -62,22 +61,33 @@ type engineJudge struct {
 
 func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	j := &engineJudge{policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
-	for key, s := range k.slices {
-		if head, ok := k.slices[resolver.SliceKey{Group: key.Group}]; !ok || !slices.Contains(head.Groups[0].Slices, resolver.SliceName(key.Group.Name, key.Index)) || len(s.Addresses) > sliceSize {
-			return nil, fmt.Errorf("slice %d with %d addresses is not in the list of %s, or is too large", key.Index, len(s.Addresses), key.Group)
-		}
-		if j.members[key.Group] == nil {
-			j.members[key.Group] = map[netip.Prefix]bool{}
-		}
-		addrs, err := prefixes(s.Addresses)
+	listed, has := map[policy.GroupKey][]string{}, map[policy.GroupKey][]string{}
+	for name, s := range k.slices {
+		slice, err := readSlice(&s)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("slice %s: %w", name, err)
 		}
-		for _, p := range addrs {
-			if j.members[key.Group][p] {
-				return nil, fmt.Errorf("%s stands twice in group %s", p, key.Group)
+		if len(s.Addresses) > sliceSize {
+			return nil, fmt.Errorf("slice %s has %d addresses", name, len(s.Addresses))
+		}
+		for group, part := range slice {
+			key := policy.GroupKey{Namespace: name.Namespace, Name: group}
+			if j.members[key] == nil {
+				j.members[key] = map[netip.Prefix]bool{}
 			}
-			j.members[key.Group][p] = true
+			has[key], listed[key] = append(has[key], name.Name), append(listed[key], part.slices...)
+			for _, p := range part.members {
+				if j.members[key][p] {
+					return nil, fmt.Errorf("%s stands twice in group %s", p, key)
+				}
+				j.members[key][p] = true
+			}
+		}
+	}
+	for key, names := range has {
+		slices.Sort(names)
+		if slices.Sort(listed[key]); !slices.Equal(names, listed[key]) {
+			return nil, fmt.Errorf("group %s is in the slices %v and lists %v", key, names, listed[key])
 		}
 	}
 	var endpoints []*endpoint

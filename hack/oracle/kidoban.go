@@ -22,7 +22,7 @@ type kidoban struct {
 	*objects
 	resolver  *resolver.Resolver // nil while the controller is stopped
 	endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpoint
-	slices    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec
+	slices    map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec
 	foreign   foreignObjects
 	agents    map[string]*agent
 }
@@ -33,7 +33,7 @@ func runKidoban(s *Scenario) (*kidoban, error) {
 		objects:   newObjects(),
 		resolver:  newResolver(),
 		endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
-		slices:    map[resolver.SliceKey]v1alpha1.PolicyEndpointSliceSpec{},
+		slices:    map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec{},
 		foreign:   foreignObjects{map[types.NamespacedName]*v1alpha1.PolicyEndpointSlice{}, map[types.NamespacedName]*v1alpha1.PolicyEndpoint{}},
 	}
 	k.agents = map[string]*agent{"node1": newAgent(k, "node1"), "node2": newAgent(k, "node2")}
@@ -136,16 +136,13 @@ func (k *kidoban) start() {
 	}
 	existing := resolver.Existing{
 		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{},
+		Slices:    map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
 	}
 	for name, pe := range k.endpoints {
 		existing.Endpoints[name] = &pe.Spec
 	}
-	for key, s := range k.slices {
-		if existing.Slices[key.Group] == nil {
-			existing.Slices[key.Group] = map[int32]v1alpha1.PolicyEndpointSliceSpec{}
-		}
-		existing.Slices[key.Group][key.Index] = s
+	for name, s := range k.slices {
+		existing.Slices[name] = &s
 	}
 	k.write(k.resolver.Start(existing))
 	for name := range k.endpoints { // sweep what nothing stands for any more
@@ -153,9 +150,31 @@ func (k *kidoban) start() {
 			k.deleteEndpoint(name)
 		}
 	}
-	for key := range k.slices {
-		if _, ok := k.resolver.Slice(key); !ok {
-			k.deleteSlice(key)
+	k.forgetUnused()
+	for name := range k.slices {
+		if _, ok := k.resolver.Slice(name); !ok {
+			k.deleteSlice(name)
+		}
+	}
+}
+
+// forgetUnused forgets the groups that no PolicyEndpoint refers to any more.
+func (k *kidoban) forgetUnused() {
+	used := map[policy.GroupKey]bool{}
+	for name, pe := range k.endpoints {
+		for _, g := range policy.GroupKeys(name.Namespace, sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress) {
+			used[g] = true
+		}
+	}
+	groups := map[policy.GroupKey]bool{}
+	for name, s := range k.slices {
+		for _, p := range s.Groups {
+			groups[policy.GroupKey{Namespace: name.Namespace, Name: p.Name}] = true
+		}
+	}
+	for g := range groups {
+		if !used[g] {
+			k.writeSlices(k.resolver.Forget(g).Slices)
 		}
 	}
 }
@@ -171,29 +190,39 @@ func (k *kidoban) deleteEndpoint(name types.NamespacedName) {
 	}
 }
 
-func (k *kidoban) deleteSlice(key resolver.SliceKey) {
-	spec, ok := k.slices[key]
+func (k *kidoban) deleteSlice(name types.NamespacedName) {
+	spec, ok := k.slices[name]
 	if !ok {
 		return
 	}
-	delete(k.slices, key)
+	delete(k.slices, name)
 	for _, a := range k.agents {
-		a.sliceChanged(sliceObject(key, spec), true)
+		a.sliceChanged(sliceObject(name, spec), true)
+	}
+}
+
+// writeSlices brings slices up to date, those that are deleted last.
+func (k *kidoban) writeSlices(changes []resolver.SliceChange) {
+	var gone []types.NamespacedName
+	for _, c := range changes {
+		s, ok := k.resolver.Slice(c.Name)
+		if !ok {
+			gone = append(gone, c.Name)
+			continue
+		}
+		k.slices[c.Name] = s
+		for _, a := range k.agents {
+			a.sliceChanged(sliceObject(c.Name, s), false)
+		}
+	}
+	for _, name := range gone {
+		k.deleteSlice(name)
 	}
 }
 
 // write brings the objects that the resolver named up to date, and no others.
 func (k *kidoban) write(c resolver.Changes) {
-	for _, key := range c.Slices {
-		if s, ok := k.resolver.Slice(key); ok {
-			k.slices[key] = s
-			for _, a := range k.agents {
-				a.sliceChanged(sliceObject(key, s), false)
-			}
-		} else {
-			k.deleteSlice(key)
-		}
-	}
+	k.writeSlices(c.Slices)
 	for _, name := range c.Endpoints {
 		e, ok := k.resolver.Endpoint(name)
 		switch {
@@ -206,6 +235,9 @@ func (k *kidoban) write(c resolver.Changes) {
 				a.endpointChanged(pe, false)
 			}
 		}
+	}
+	for _, g := range c.Unused { // the PolicyEndpoints that referred to them were written above
+		k.writeSlices(k.resolver.Forget(g).Slices)
 	}
 }
 
@@ -233,12 +265,14 @@ func (k *kidoban) leftover() string {
 		}
 	}
 	want, got := fresh.Stats(), resolver.Stats{Policies: len(k.endpoints), Slices: len(k.slices)}
-	for key, s := range k.slices {
+	groups := map[policy.GroupKey]bool{}
+	for name, s := range k.slices {
 		got.Addresses += len(s.Addresses)
-		if key.Index == 0 {
-			got.Groups++
+		for _, p := range s.Groups {
+			groups[policy.GroupKey{Namespace: name.Namespace, Name: p.Name}] = true
 		}
 	}
+	got.Groups = len(groups)
 	if want.Slices = got.Slices; want != got || got != k.resolver.Stats() {
 		return fmt.Sprintf("%+v, from nothing %+v, by the resolver's count %+v\n", got, want, k.resolver.Stats())
 	}

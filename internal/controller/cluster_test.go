@@ -186,6 +186,24 @@ func (c *cluster) addresses(namespace, group string) (string, error) {
 	return strings.Join(all, " "), nil
 }
 
+// listOf returns the slice that lists the slices of a group.
+func (c *cluster) listOf(namespace, group string) *v1alpha1.PolicyEndpointSlice {
+	c.t.Helper()
+	var list v1alpha1.PolicyEndpointSliceList
+	if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		c.t.Fatal(err)
+	}
+	for i := range list.Items {
+		for _, p := range list.Items[i].Spec.Groups {
+			if p.Name == group && len(p.Slices) > 0 {
+				return &list.Items[i]
+			}
+		}
+	}
+	c.t.Fatalf("no slice lists those of group %s/%s", namespace, group)
+	return nil
+}
+
 // peers returns the addresses of the groups that a policy's first rule of a direction names.
 func (c *cluster) peers(np *networkingv1.NetworkPolicy, direction v1alpha1.PolicyType) (string, error) {
 	pe, err := c.endpointOf(np)
@@ -309,17 +327,4 @@ func membersOf(byName map[string]*v1alpha1.PolicyEndpointSlice, key policy.Group
 		}
 	}
 	return members, complete
-}
-
-// oneGroup is the spec of a slice that lists itself and has these addresses of one group.
-func oneGroup(name, group string, addresses ...v1alpha1.CIDR) v1alpha1.PolicyEndpointSliceSpec {
-	spec := v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: group, Slices: []string{name}}}}
-	setAddresses(&spec, addresses...)
-	return spec
-}
-
-// setAddresses replaces the addresses of a slice of one group.
-func setAddresses(spec *v1alpha1.PolicyEndpointSliceSpec, addresses ...v1alpha1.CIDR) {
-	spec.Addresses, spec.Count = addresses, int32(len(addresses))
-	spec.Classes = []v1alpha1.AddressClass{{Groups: []int32{0}, Count: spec.Count}}
 }

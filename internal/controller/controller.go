@@ -44,13 +44,13 @@ const maxPause = 10 * time.Second
 // Options of the controller.
 type Options struct {
 	Resolver resolver.Options
-	// BatchWindow is the least time between two writes of one group. The first change goes out at once;
+	// BatchWindow is the least time between two writes of one slice. The first change goes out at once;
 	// changes during the window go out together at its end.
 	BatchWindow time.Duration
 }
 
-// request names what to reconcile: a PolicyEndpoint, its status, a group's slices, or a slice without the
-// name that the controller gives it. start names nothing: any request starts the resolver first.
+// request names what to reconcile: a PolicyEndpoint, its status, a namespace's slices, or a slice without a
+// name that the controller gives. start names nothing: any request starts the resolver first.
 //
 // The queue holds each request once and gives it to one worker at a time. A request that is added while it is
 // reconciled is reconciled once more afterwards. So handlers add a request after they changed what it reads,
@@ -66,7 +66,7 @@ const (
 	start    requestKind = "start"
 	endpoint requestKind = "endpoint"
 	status   requestKind = "status"
-	group    requestKind = "group"
+	sliceSet requestKind = "slices"
 	stray    requestKind = "stray"
 )
 
@@ -84,14 +84,14 @@ type Controller struct {
 	shared   string // the namespace of groups that cross namespaces
 	queue    queue
 
-	// writing are held while slices of a group are written; see groupLocks for the order of locks.
-	writing groupLocks
+	// writing are held while slices of a namespace are written; see namespaceLocks for the order of locks.
+	writing namespaceLocks
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
 	// while it is held, except those inside the queue and the metrics.
 	mu         sync.Mutex
 	resolver   *resolver.Resolver
-	groups     *plan.Groups
+	slices     *plan.Slices
 	unresolved unresolved
 }
 
@@ -103,9 +103,9 @@ func Add(mgr manager.Manager, o Options) error {
 		live:       mgr.GetAPIReader(),
 		recorder:   mgr.GetEventRecorder(Name),
 		shared:     o.Resolver.SharedNamespace,
-		writing:    groupLocks{locks: map[policy.GroupKey]*groupLock{}},
+		writing:    namespaceLocks{locks: map[string]*namespaceLock{}},
 		resolver:   resolver.New(o.Resolver),
-		groups:     plan.NewGroups(o.BatchWindow),
+		slices:     plan.NewSlices(o.BatchWindow),
 		unresolved: unresolved{},
 	}
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
@@ -126,7 +126,7 @@ func Add(mgr manager.Manager, o Options) error {
 		source.TypedKind(caches, &corev1.Pod{}, c.pods()),
 		source.TypedKind(caches, &networkingv1.NetworkPolicy{}, c.policies()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpoint{}, c.endpoints()),
-		source.TypedKind(caches, &v1alpha1.PolicyEndpointSlice{}, c.slices()),
+		source.TypedKind(caches, &v1alpha1.PolicyEndpointSlice{}, c.watchSlices()),
 	} {
 		if err := ctrl.Watch(s); err != nil {
 			return err
@@ -175,7 +175,7 @@ func (c *Controller) begin(_ context.Context, q queue) error {
 	return nil
 }
 
-// Reconcile makes one object, or one group's slices, what the resolver says they should be.
+// Reconcile makes one object, or one namespace's slices, what the resolver says they should be.
 func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result, error) {
 	if err := c.startResolver(ctx); err != nil {
 		return reconcile.Result{}, err
@@ -186,8 +186,8 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 		err = c.reconcileEndpoint(ctx, r.name)
 	case status:
 		err = c.reconcileStatus(ctx, r.name)
-	case group:
-		err = c.writeGroup(ctx, policy.GroupKey(r.name))
+	case sliceSet:
+		err = c.writeSlices(ctx, r.name.Name, false)
 	case stray:
 		err = c.delete(ctx, r.name, &v1alpha1.PolicyEndpointSlice{})
 	case start:
@@ -203,32 +203,27 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	if c.resolver.Started() {
 		return nil
 	}
-	var parts v1alpha1.PolicyEndpointSliceList
+	var list v1alpha1.PolicyEndpointSliceList
 	var endpoints v1alpha1.PolicyEndpointList
-	for _, list := range []client.ObjectList{&parts, &endpoints} {
+	for _, list := range []client.ObjectList{&list, &endpoints} {
 		if err := c.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
 	}
 	existing := resolver.Existing{
 		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{},
+		Slices:    map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
 	}
-	for i := range parts.Items {
-		pes := &parts.Items[i]
+	for i := range list.Items {
+		pes := &list.Items[i]
 		c.compare(c.queue, pes)
-		if key, ok := plan.KeyOf(pes); ok {
-			if existing.Slices[key.Group] == nil {
-				existing.Slices[key.Group] = map[int32]v1alpha1.PolicyEndpointSliceSpec{}
-			}
-			existing.Slices[key.Group][key.Index] = pes.Spec
-		}
+		existing.Slices[client.ObjectKeyFromObject(pes)] = &pes.Spec
 	}
 	for i := range endpoints.Items {
 		pe := &endpoints.Items[i]
 		name := client.ObjectKeyFromObject(pe)
 		existing.Endpoints[name] = &pe.Spec
-		c.groups.References.Set(name, c.groupsOf(pe))
+		c.slices.References.Set(name, c.groupsOf(pe))
 		c.queue.Add(request{endpoint, name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })
@@ -245,31 +240,49 @@ func (c *Controller) resolve(input string, change func() resolver.Changes) resol
 	return changes
 }
 
-// enqueue enqueues changed objects: a PolicyEndpoint at once, a group at once or at the end of its window.
+// enqueue enqueues changed objects: a PolicyEndpoint at once, a slice at once or at the end of its window.
 // seen is when the controller saw the pod's new address that is among the changes, or zero. The caller holds
 // mu.
 func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) {
 	for _, name := range changes.Endpoints {
 		q.Add(request{endpoint, name})
 	}
-	for _, key := range changes.Slices {
-		c.touch(q, key, seen)
+	for _, s := range changes.Slices {
+		c.touch(q, s, seen)
 	}
+	for _, g := range changes.Unused {
+		if !c.slices.References.Has(g) {
+			c.forget(q, g)
+		}
+	}
+}
+
+// forget removes a group to which no PolicyEndpoint refers from all slices, unless a policy uses it. The caller
+// holds mu.
+func (c *Controller) forget(q queue, group policy.GroupKey) {
+	changes := c.resolver.Forget(group)
+	c.slices.Forgotten(group)
+	c.enqueue(q, changes, time.Time{})
 }
 
 // compare enqueues a slice that is not what it should be. The caller holds mu.
 func (c *Controller) compare(q queue, pes *v1alpha1.PolicyEndpointSlice) {
-	key, ok := plan.KeyOf(pes)
-	if !ok {
-		q.Add(request{stray, client.ObjectKeyFromObject(pes)})
+	name := client.ObjectKeyFromObject(pes)
+	if !resolver.IsSliceName(name.Name) {
+		q.Add(request{stray, name})
 		return
 	}
-	if want, ok := c.resolver.Slice(key); !ok || !plan.IsSlice(pes, &want) {
-		c.touch(q, key, time.Time{})
+	if want, ok := c.resolver.Slice(name); !ok || !plan.IsSlice(pes, &want) {
+		c.touch(q, resolver.SliceChange{Name: name, Structure: true}, time.Time{})
 	}
 }
 
-// touch enqueues a slice's group, at once or at the end of its window. The caller holds mu.
-func (c *Controller) touch(q queue, key resolver.SliceKey, seen time.Time) {
-	q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Touch(key, seen, time.Now()))
+// touch enqueues a slice, at once or at the end of its window. The caller holds mu.
+func (c *Controller) touch(q queue, s resolver.SliceChange, seen time.Time) {
+	q.AddAfter(slicesOf(s.Name.Namespace), c.slices.Touch(s, seen, time.Now()))
+}
+
+// slicesOf is the request to write a namespace's slices.
+func slicesOf(namespace string) request {
+	return request{sliceSet, types.NamespacedName{Name: namespace}}
 }

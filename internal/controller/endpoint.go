@@ -21,7 +21,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 	c.mu.Lock()
 	want := c.want(name)
 	if want != nil {
-		c.groups.References.Add(name, want.Groups) // from here on these groups are not deleted
+		c.slices.References.Add(name, want.Groups) // from here on these groups are not forgotten
 	}
 	c.mu.Unlock()
 	pe := &v1alpha1.PolicyEndpoint{}
@@ -37,10 +37,15 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		log.FromContext(ctx).V(1).Info("Reconciling a PolicyEndpoint", "step", step.Action, "group", step.Group, "reason", step.Reason)
 		switch step.Action {
 		case plan.WriteGroup:
-			if err := c.writeGroup(ctx, step.Group); err != nil {
-				return c.rejected(ctx, want, isolates, err)
+			err := c.writeSlices(ctx, step.Group.Namespace, true)
+			if err != nil {
+				c.queue.AddRateLimited(slicesOf(step.Group.Namespace))
 			}
-			if !c.isPresent(step.Group) { // the policy was edited in the meantime, or another client deleted a slice
+			switch {
+			case c.isPresent(step.Group): // an error is about another slice
+			case err != nil:
+				return c.rejected(ctx, want, isolates, err)
+			default: // the policy was edited in the meantime, or another client deleted a slice
 				c.queue.Add(request{endpoint, name})
 				return nil
 			}
@@ -115,7 +120,7 @@ func (c *Controller) reconcileStatus(ctx context.Context, name types.NamespacedN
 func (c *Controller) isPresent(key policy.GroupKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.groups.Present(key)
+	return c.slices.Present(key, c.resolver)
 }
 
 // setUnresolved counts a policy whose PolicyEndpoint is not written.
@@ -134,7 +139,7 @@ func reasonOf(want *resolver.Endpoint) string {
 }
 
 // refer records the groups that a PolicyEndpoint refers to and its problems, as they are on the API server
-// now, and enqueues the groups that no PolicyEndpoint refers to any more.
+// now, and forgets the groups that no PolicyEndpoint refers to any more.
 func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	var groups []policy.GroupKey
 	reason := ""
@@ -144,8 +149,8 @@ func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unresolved.set(name, reason)
-	for _, g := range c.groups.References.Set(name, groups) {
-		c.queue.Add(request{group, types.NamespacedName(g)})
+	for _, g := range c.slices.References.Set(name, groups) {
+		c.forget(c.queue, g)
 	}
 }
 

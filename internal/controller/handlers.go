@@ -6,13 +6,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -86,29 +84,24 @@ func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpo
 	})
 }
 
-// slices compares a slice that any client wrote, this controller included, with what it should be.
-func (c *Controller) slices() handler.TypedEventHandler[*v1alpha1.PolicyEndpointSlice, request] {
+// watchSlices compares a slice that any client wrote, this controller included, with what it should be.
+func (c *Controller) watchSlices() handler.TypedEventHandler[*v1alpha1.PolicyEndpointSlice, request] {
 	return changed(func(q queue, old, now **v1alpha1.PolicyEndpointSlice) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.resolver.Started() {
 			return
 		}
-		if old != nil {
-			if key, ok := plan.KeyOf(*old); ok && (now == nil || !isKey(*now, key)) { // deleted, or replaced while the watch was down
-				q.AddAfter(request{group, types.NamespacedName(key.Group)}, c.groups.Gone(key, time.Now()))
+		if old != nil && (now == nil || (*now).UID != (*old).UID) { // deleted, or replaced while the watch was down
+			name := client.ObjectKeyFromObject(*old)
+			if resolver.IsSliceName(name.Name) {
+				q.AddAfter(slicesOf(name.Namespace), c.slices.Gone(name, &(*old).Spec, time.Now()))
 			}
 		}
 		if now != nil {
 			c.compare(q, *now)
 		}
 	})
-}
-
-// isKey reports whether a slice is the one of this group and index.
-func isKey(pes *v1alpha1.PolicyEndpointSlice, key resolver.SliceKey) bool {
-	is, ok := plan.KeyOf(pes)
-	return ok && is == key
 }
 
 // groupsOf lists the groups that a PolicyEndpoint refers to.

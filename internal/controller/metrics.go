@@ -15,8 +15,8 @@ import (
 var (
 	policiesGauge   = gauge("policies", "Policies that the controller resolves.")
 	groupsGauge     = gauge("groups", "Groups of addresses, one for each different peer selector of the policies.")
-	slicesGauge     = gauge("slices", "Slices of all groups.")
-	addressesGauge  = gauge("addresses", "Addresses in all groups.")
+	slicesGauge     = gauge("slices", "Slices with the addresses of all groups.")
+	addressesGauge  = gauge("addresses", "Addresses in all slices.")
 	unresolvedGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "kidoban_controller_unresolved_policies",
 		Help: "Policies that cannot be enforced in full (condition Resolved=False), by the condition's reason.",
@@ -33,7 +33,7 @@ var (
 	}, []string{"kind", "operation", "result"})
 	podToWriteSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "kidoban_controller_pod_address_to_write_duration_seconds",
-		Help:    "Time from the event with a pod's new address until the address is written to a group.",
+		Help:    "Time from the event with a pod's new address until the address is written to a slice.",
 		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
 	})
 )

@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 func TestARestartWritesNothing(t *testing.T) {
@@ -114,7 +113,7 @@ func TestTheVersionInForceSurvivesARestart(t *testing.T) {
 	c.expectPeers(c.policy("shop", "db", fromWeb), "Ingress", "10.12.0.2 10.12.0.3")
 }
 
-func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
+func TestASliceOfAnotherGroupUnderAUsedNameIsTakenOver(t *testing.T) {
 	c := newCluster(t, "shop")
 	stop := startController(t, false)
 	c.pod("shop", "w1", web, "10.13.0.1")
@@ -126,9 +125,9 @@ func TestASliceOfAnotherGroupUnderAUsedNameIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, labels := range []map[string]string{nil, {v1alpha1.LabelManagedBy: v1alpha1.ManagedByController}} {
-		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: pe.Namespace, Name: resolver.SliceName(pe.Spec.Ingress[0].Peers[0].Group.Name, 0)}}
+		slice := c.listOf(pe.Namespace, pe.Spec.Ingress[0].Peers[0].Group.Name)
 		c.delete(slice.DeepCopy())
-		slice.Labels = labels
+		slice.ObjectMeta = metav1.ObjectMeta{Namespace: slice.Namespace, Name: slice.Name, Labels: labels}
 		slice.Spec = oneGroup(slice.Name, "another", "0.0.0.0/0")
 		c.create(slice)
 		stop := startController(t, false)
@@ -143,7 +142,7 @@ func TestUnwantedObjectsAreDeletedAtStart(t *testing.T) {
 	spec := func(name string) v1alpha1.PolicyEndpointSliceSpec {
 		return oneGroup(name, "g-0123456789abcdef", "10.7.0.1/32")
 	}
-	for _, name := range []string{"g-0123456789abcdef-0", "g-0123456789abcdef-1", "odd"} {
+	for _, name := range []string{"g-0123456789abcdef-0", "ips-1", "ips-01", "odd"} {
 		c.create(&v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: name, Labels: ours}, Spec: spec(name)})
 	}
 	c.create(&v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "left", Labels: ours}, Spec: v1alpha1.PolicyEndpointSpec{

@@ -12,30 +12,81 @@ import (
 // Existing contains the objects of earlier resolvers when one starts. It must not be changed afterwards.
 type Existing struct {
 	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
-	// Slices of each group, by index.
-	Slices map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec
+	// Slices with other names than those of a resolver are ignored.
+	Slices map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec
+}
+
+// existing is what Start found.
+type existing struct {
+	Existing
+	selectors map[policy.GroupKey]*v1alpha1.GroupSelector
+}
+
+// adopt gives the existing slices to the spaces.
+func (r *Resolver) adopt(in Existing) {
+	r.existing = &existing{in, map[policy.GroupKey]*v1alpha1.GroupSelector{}}
+	byNamespace := map[string]map[int32]*v1alpha1.PolicyEndpointSliceSpec{}
+	for name, spec := range in.Slices {
+		number, ok := sliceNumber(name.Name)
+		if !ok {
+			continue
+		}
+		if byNamespace[name.Namespace] == nil {
+			byNamespace[name.Namespace] = map[int32]*v1alpha1.PolicyEndpointSliceSpec{}
+		}
+		byNamespace[name.Namespace][number] = spec
+		for _, part := range spec.Groups {
+			if part.Selector != nil {
+				r.existing.selectors[policy.GroupKey{Namespace: name.Namespace, Name: part.Name}] = part.Selector
+			}
+		}
+	}
+	for namespace, slices := range byNamespace {
+		r.space(namespace).adopt(slices)
+	}
+}
+
+// group returns one of the groups of an existing PolicyEndpoint, or false if its selector was not found.
+func (e *existing) group(key policy.GroupKey, r *renderer) (groupRef, bool) {
+	set, port, ok := parseGroup(e.selectors[key])
+	if !ok {
+		return groupRef{}, false
+	}
+	ref := r.ref(set, port)
+	return ref, ref.key == key
 }
 
 // inForce returns the version of a policy that an earlier resolver wrote, and its groups; nil if there is
 // none.
-func (e *Existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.PolicyEndpointSpec, []groupRef) {
+func (e *existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.PolicyEndpointSpec, []groupRef) {
 	spec := e.Endpoints[name]
 	if spec == nil {
 		return nil, nil
 	}
 	var groups []groupRef
 	for _, key := range policy.GroupKeys(r.namespace, r.shared, spec.Ingress, spec.Egress) {
-		first := e.Slices[key][0]
-		if len(first.Groups) == 0 {
-			continue
-		}
-		if set, port, ok := parseGroup(first.Groups[0].Selector); ok {
-			if ref := r.ref(set, port); ref.key == key {
-				groups = append(groups, ref)
-			}
+		if ref, ok := e.group(key, r); ok {
+			groups = append(groups, ref)
 		}
 	}
 	return spec, groups
+}
+
+// acquireReferred makes the groups to which only existing PolicyEndpoints refer, so that they stay until the
+// caller forgets them.
+func (r *Resolver) acquireReferred() {
+	for name, spec := range r.existing.Endpoints {
+		renderer := renderer{namespace: name.Namespace, shared: r.options.SharedNamespace}
+		for _, key := range policy.GroupKeys(name.Namespace, r.options.SharedNamespace, spec.Ingress, spec.Egress) {
+			if _, ok := r.groups[key]; ok {
+				continue
+			}
+			if ref, ok := r.existing.group(key, &renderer); ok {
+				r.acquire(name.Namespace, ref)
+				r.release(key)
+			}
+		}
+	}
 }
 
 // parseGroup reads the selector of a slice, from which its group was resolved.

@@ -82,7 +82,7 @@ func TestHostilePoliciesStillIsolateAfterARestart(t *testing.T) {
 	before := r.endpointOf(t, "shop", "p")
 	for app, rules := range map[string]int{"db": 1, "web": 0} {
 		next := New(Options{SharedNamespace: "kidoban", MaxAddresses: 4})
-		existing := Existing{Slices: map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{}}
+		existing := Existing{Slices: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}}
 		existing.Endpoints = map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{before.Name: before.Spec}
 		next.SetPolicy(named(oversized(t, app), "shop", "p", "1"))
 		next.Start(existing)

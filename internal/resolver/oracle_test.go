@@ -141,7 +141,7 @@ func portAllows(p networkingv1.NetworkPolicyPort, named []Pod, f flow) bool {
 }
 
 // specAllows reports whether a PolicyEndpoint allows the flow.
-func specAllows(r *Resolver, e Endpoint, d policy.Direction, selected Pod, f flow) bool {
+func specAllows(r *Resolver, s snapshot, e Endpoint, d policy.Direction, selected Pod, f flow) bool {
 	rules := e.Spec.Ingress
 	if d == policy.Egress {
 		rules = e.Spec.Egress
@@ -155,13 +155,8 @@ func specAllows(r *Resolver, e Endpoint, d policy.Direction, selected Pod, f flo
 			if p.Group.Shared {
 				key.Namespace = r.options.SharedNamespace
 			}
-			for i := range r.Slices(key) {
-				s, _ := r.Slice(SliceKey{key, int32(i)})
-				if slices.Contains(s.Addresses, v1alpha1.CIDR(netip.PrefixFrom(f.peer, f.peer.BitLen()).String())) {
-					return true
-				}
-			}
-			return false
+			members, complete := s.group(key)
+			return complete && members[v1alpha1.CIDR(netip.PrefixFrom(f.peer, f.peer.BitLen()).String())]
 		})
 		return peer && (len(rule.Ports) == 0 || slices.ContainsFunc(rule.Ports, func(p v1alpha1.Port) bool {
 			switch {

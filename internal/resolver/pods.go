@@ -102,7 +102,7 @@ func (r *Resolver) movePod(old, next *pod) {
 		next.eachGroup(func(g *group) { moves[g] = move{remove: moves[g].remove, add: g.of(next)} })
 	}
 	for g, m := range moves {
-		r.place(g, without(m.remove, m.add), without(m.add, m.remove))
+		r.place(g, without(m.remove, m.add), without(m.add, m.remove), next)
 	}
 	// the new pod's numbers first, so that the count of a number that stays does not drop to 0 in between
 	if next != nil {

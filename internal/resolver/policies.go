@@ -71,14 +71,14 @@ func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
 		r.unwatch(old)
 	default: // another policy under the same name
 		r.render(p, Endpoint{})
-		r.forget(old)
+		r.forgetPolicy(old)
 	}
 }
 
 func (r *Resolver) deletePolicy(key types.NamespacedName) {
 	if p, ok := r.policies[key]; ok {
 		delete(r.policies, key)
-		r.forget(p)
+		r.forgetPolicy(p)
 	}
 }
 
@@ -168,8 +168,8 @@ func (r *Resolver) unwatch(p *policyState) {
 	}
 }
 
-// forget releases everything that a policy uses, and removes its PolicyEndpoint.
-func (r *Resolver) forget(p *policyState) {
+// forgetPolicy releases everything that a policy uses, and removes its PolicyEndpoint.
+func (r *Resolver) forgetPolicy(p *policyState) {
 	r.unwatch(p)
 	for _, g := range p.endpoint.Groups {
 		r.release(g)

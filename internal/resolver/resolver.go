@@ -33,33 +33,39 @@ type Resolver struct {
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
 	groups     map[policy.GroupKey]*group
-	// left are the slices of groups that no policy uses any more and that may still exist.
-	left  map[policy.GroupKey][][]address
-	stats Stats
+	spaces     map[string]*space // of the slices, by namespace
+	stats      Stats
 
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
 	unresolved map[types.NamespacedName]*networkingv1.NetworkPolicy
-	existing   *Existing
+	existing   *existing
 
 	// What the current change has made different so far.
 	changedEndpoints map[types.NamespacedName]struct{}
-	changedSlices    map[SliceKey]struct{}
-	stale            map[*policyState]struct{} // policies with a named port whose numbers changed
-}
-
-// SliceKey names a PolicyEndpointSlice.
-type SliceKey struct {
-	Group policy.GroupKey
-	Index int32
+	changedSpaces    map[string]struct{}          // by namespace
+	unused           map[policy.GroupKey]struct{} // groups that lost their last user
+	stale            map[*policyState]struct{}    // policies with a named port whose numbers changed
 }
 
 // Changes are the objects that one change made different, to be created, updated or deleted.
 type Changes struct {
 	// Endpoints are names of PolicyEndpoints, sorted.
 	Endpoints []types.NamespacedName
-	// Slices are sorted by group and index.
-	Slices []SliceKey
+	// Slices are sorted by name. A slice may be among them that changed back, when many addresses were placed at
+	// once.
+	Slices []SliceChange
+	// Unused are groups that no policy uses any more. They stay in their slices until Forget.
+	Unused []policy.GroupKey
+}
+
+// SliceChange is a slice that became different.
+type SliceChange struct {
+	Name types.NamespacedName
+	// Structure is true if the slice appeared or disappeared, if its groups or its lists of slices changed, or if
+	// another slice was merged into it. The order of the writes of such slices of one namespace matters; see
+	// package plan.
+	Structure bool
 }
 
 // Stats counts the content of a Resolver.
@@ -75,10 +81,11 @@ func New(o Options) *Resolver {
 		policies:         map[types.NamespacedName]*policyState{},
 		endpoints:        map[types.NamespacedName]*policyState{},
 		groups:           map[policy.GroupKey]*group{},
-		left:             map[policy.GroupKey][][]address{},
+		spaces:           map[string]*space{},
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
-		changedSlices:    map[SliceKey]struct{}{},
+		changedSpaces:    map[string]struct{}{},
+		unused:           map[policy.GroupKey]struct{}{},
 		stale:            map[*policyState]struct{}{},
 	}
 }
@@ -87,11 +94,12 @@ func New(o Options) *Resolver {
 // its place, so that a restart changes nothing. If no part of a policy can be enforced, its existing version
 // stays.
 func (r *Resolver) Start(existing Existing) Changes {
-	r.existing = &existing
+	r.adopt(existing)
 	for _, key := range slices.SortedFunc(maps.Keys(r.unresolved), compareNames) {
 		r.setPolicy(r.unresolved[key])
 	}
 	r.unresolved = nil
+	r.acquireReferred()
 	r.started = true
 	for _, name := range slices.Sorted(maps.Keys(r.namespaces)) {
 		ns := r.namespaces[name]
@@ -102,9 +110,6 @@ func (r *Resolver) Start(existing Existing) Changes {
 		}
 	}
 	r.renderStale()
-	for _, g := range r.groups {
-		r.endAdoption(g)
-	}
 	r.existing = nil
 	return r.takeChanges()
 }
@@ -173,28 +178,38 @@ func (r *Resolver) EndpointName(np types.NamespacedName) (types.NamespacedName, 
 	return p.endpoint.Name, true
 }
 
-// Slices returns the number of slices that a group should have; 0 for a group that no policy uses.
-func (r *Resolver) Slices(group policy.GroupKey) int {
+// Slices returns the names of the slices of a group, in the order of their numbers; none if there is no such
+// group.
+func (r *Resolver) Slices(group policy.GroupKey) []types.NamespacedName {
 	g, ok := r.groups[group]
 	if !ok {
-		return 0
+		return nil
 	}
-	return len(g.placement.slices)
+	var out []types.NamespacedName
+	for _, number := range g.space.groups[g.id].slices {
+		out = append(out, types.NamespacedName{Namespace: group.Namespace, Name: sliceName(number)})
+	}
+	return out
 }
 
 // Slice returns what a slice should be, or false if it should not be.
-func (r *Resolver) Slice(key SliceKey) (v1alpha1.PolicyEndpointSliceSpec, bool) {
-	g, ok := r.groups[key.Group]
-	if !ok || key.Index < 0 || int(key.Index) >= len(g.placement.slices) {
+func (r *Resolver) Slice(name types.NamespacedName) (v1alpha1.PolicyEndpointSliceSpec, bool) {
+	s, ok := r.spaces[name.Namespace]
+	number, is := sliceNumber(name.Name)
+	if !ok || !is {
 		return v1alpha1.PolicyEndpointSliceSpec{}, false
 	}
-	return g.slice(key.Index), true
+	return s.spec(number)
 }
 
-// Forget reports that the slices of a group that no policy uses are about to be deleted. Until then, the
-// addresses of a group that is used again keep their places, because a PolicyEndpoint may still refer to it:
-// one that was not written yet when its policy's edit was reverted.
-func (r *Resolver) Forget(group policy.GroupKey) { delete(r.left, group) }
+// Forget removes a group from all slices, unless a policy uses it. The caller forgets unused groups when no
+// PolicyEndpoint refers to them, also none that was not written yet when its policy's edit was reverted.
+func (r *Resolver) Forget(group policy.GroupKey) Changes {
+	if g, ok := r.groups[group]; ok && g.users == 0 {
+		r.forget(g)
+	}
+	return r.takeChanges()
+}
 
 // Stats counts the content of the Resolver.
 func (r *Resolver) Stats() Stats {
@@ -209,15 +224,39 @@ func (r *Resolver) takeChanges() Changes {
 		return Changes{}
 	}
 	r.renderStale()
-	c := Changes{
-		Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames),
-		Slices: slices.SortedFunc(maps.Keys(r.changedSlices), func(a, b SliceKey) int {
-			return cmp.Or(compareGroups(a.Group, b.Group), cmp.Compare(a.Index, b.Index))
-		}),
+	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames)}
+	for _, namespace := range slices.Sorted(maps.Keys(r.changedSpaces)) {
+		c.Slices = append(c.Slices, r.flush(namespace)...)
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(r.unused), compareGroups) {
+		if g, ok := r.groups[key]; ok && g.users == 0 {
+			c.Unused = append(c.Unused, key)
+		}
 	}
 	clear(r.changedEndpoints)
-	clear(r.changedSlices)
+	clear(r.changedSpaces)
+	clear(r.unused)
 	return c
+}
+
+// flush applies the changes of one namespace's groups to its slices.
+func (r *Resolver) flush(namespace string) (changed []SliceChange) {
+	s := r.spaces[namespace]
+	was := Stats{Slices: len(s.slices), Addresses: s.places}
+	if s.adopting {
+		was = Stats{}
+	}
+	s.flush()
+	r.stats.Slices += len(s.slices) - was.Slices
+	r.stats.Addresses += s.places - was.Addresses
+	for _, number := range slices.Sorted(maps.Keys(s.dirty)) {
+		changed = append(changed, SliceChange{types.NamespacedName{Namespace: namespace, Name: sliceName(number)}, s.dirty[number]})
+	}
+	clear(s.dirty)
+	if len(s.groups)+len(s.slices) == 0 {
+		delete(r.spaces, namespace)
+	}
+	return changed
 }
 
 func compareNames(a, b types.NamespacedName) int {

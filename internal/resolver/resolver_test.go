@@ -39,6 +39,14 @@ func named(np *networkingv1.NetworkPolicy, ns, name, uid string) *networkingv1.N
 
 func (c Changes) String() string { return fmt.Sprintf("%v %v", c.Endpoints, c.Slices) }
 
+// forgetUnused returns the slices that become different when the unused groups are forgotten.
+func (r *Resolver) forgetUnused(c Changes) (out []SliceChange) {
+	for _, g := range c.Unused {
+		out = append(out, r.Forget(g).Slices...)
+	}
+	return out
+}
+
 func (r *Resolver) endpointOf(t *testing.T, ns, name string) Endpoint {
 	t.Helper()
 	key, _ := r.EndpointName(types.NamespacedName{Namespace: ns, Name: name})
@@ -77,11 +85,15 @@ func TestAGroupWithoutPodsHasOneSlice(t *testing.T) {
 	if len(c.Slices) != 1 {
 		t.Fatalf("changed %s", c)
 	}
-	if s, ok := r.Slice(c.Slices[0]); !ok || len(s.Groups[0].Slices) != 1 || s.Count != 0 {
+	if s, ok := r.Slice(c.Slices[0].Name); !ok || len(s.Groups) != 1 || !slices.Equal(s.Groups[0].Slices, []string{c.Slices[0].Name.Name}) || s.Count != 0 {
 		t.Errorf("its slice is %+v", s)
 	}
-	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || len(c.Endpoints) != 1 {
+	c = r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"})
+	if len(c.Slices) != 0 || len(c.Endpoints) != 1 || len(c.Unused) != 1 {
 		t.Errorf("deleting the policy changed %s", c)
+	}
+	if more := r.forgetUnused(c); len(more) != 1 || len(r.spaces) != 0 {
+		t.Errorf("forgetting its group changed %v and left %d namespaces of slices", more, len(r.spaces))
 	}
 	if got := r.Stats(); got != (Stats{}) {
 		t.Errorf("left are %+v", got)
@@ -99,16 +111,23 @@ func TestAnEditOfASelectorLeavesNothingOfTheOldOne(t *testing.T) {
 	old := r.endpointOf(t, "shop", "policy").Groups[0]
 	c := r.SetPolicy(parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}`))
 	now := r.endpointOf(t, "shop", "policy").Groups[0]
-	if len(c.Endpoints) != 1 || len(c.Slices) != 2 || r.Slices(old) != 0 {
-		t.Errorf("changed %s", c)
+	if len(c.Endpoints) != 1 || len(c.Slices) != 1 || !slices.Equal(c.Unused, []policy.GroupKey{old}) {
+		t.Errorf("changed %s, unused %v", c, c.Unused)
 	}
-	if s, _ := r.Slice(SliceKey{Group: now}); !slices.Equal(s.Addresses, []v1alpha1.CIDR{"10.0.0.2/32"}) {
-		t.Errorf("the new group is %v", s.Addresses)
+	r.SetPod(runningPod("shop", "late", 3, map[string]string{"app": "web"}))
+	if got, complete := snap(r).group(old); !complete || len(got) != 2 {
+		t.Errorf("until it is forgotten, the old group is %v", got)
+	}
+	if more := r.forgetUnused(c); len(more) != 1 || r.Slices(old) != nil {
+		t.Errorf("forgetting the old group changed %v", more)
+	}
+	if got, complete := snap(r).group(now); !complete || len(got) != 1 || !got["10.0.0.2/32"] {
+		t.Errorf("the new group is %v", got)
 	}
 }
 
-// Until a group's slices are deleted, an agent may use them.
-func TestAddressesOfAGroupThatIsUsedAgainKeepTheirPlaces(t *testing.T) {
+// Until a group is forgotten, an agent may use it.
+func TestAnEditThatIsTakenBackChangesNothing(t *testing.T) {
 	r := started()
 	web := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
 	db := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}`)
@@ -117,24 +136,15 @@ func TestAddressesOfAGroupThatIsUsedAgainKeepTheirPlaces(t *testing.T) {
 		r.SetPod(runningPod("shop", fmt.Sprint("web", i*7%12), i, map[string]string{"app": "web"}))
 	}
 	before := snap(r)
+	of := r.endpointOf(t, "shop", "policy").Groups[0]
 	r.SetPolicy(db)
-	if c := r.SetPolicy(web); len(c.Slices) != 4 {
-		t.Errorf("an edit that is taken back changed %s", c)
+	c := r.SetPolicy(web)
+	if more := r.Forget(of); len(more.Slices) != 0 || slices.Contains(c.Unused, of) {
+		t.Errorf("a group in use is forgotten: %s", more)
 	}
+	r.forgetUnused(c)
 	if diff := cmp.Diff(before.slices, snap(r).slices); diff != "" {
 		t.Errorf("slices (-before +after):\n%s", diff)
-	}
-	r.SetPolicy(db)
-	r.DeletePod(types.NamespacedName{Namespace: "shop", Name: "web0"})
-	r.SetPod(runningPod("shop", "web12", 12, map[string]string{"app": "web"}))
-	r.SetPolicy(web)
-	if c := r.SetPod(runningPod("shop", "web0", 13, map[string]string{"app": "web"})); len(c.Slices) != 2 {
-		t.Errorf("one pod more than the slices hold changed %s", c)
-	}
-	now := r.endpointOf(t, "shop", "policy").Groups[0]
-	r.SetPolicy(db)
-	if r.Forget(now); len(r.left) != 0 {
-		t.Errorf("%d groups are remembered", len(r.left))
 	}
 }
 
@@ -171,8 +181,9 @@ func TestTheVersionInForceStaysIfThePolicyCannotBeEnforced(t *testing.T) {
 	if c := r.SetPod(runningPod("shop", "web", 1, nil)); len(c.Slices) != 1 {
 		t.Errorf("its groups are not updated: a pod changed %s", c)
 	}
-	if c := r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(c.Slices) != 1 || r.Stats() != (Stats{}) {
-		t.Errorf("deleting it changed %s and left %+v", c, r.Stats())
+	c = r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"})
+	if r.forgetUnused(c); r.Stats() != (Stats{}) {
+		t.Errorf("deleting it left %+v", r.Stats())
 	}
 }
 
@@ -213,7 +224,7 @@ func TestTheVersionInForceStaysThroughARestart(t *testing.T) {
 		if c := next.SetPod(web(2)); len(c.Slices) != 2 {
 			t.Errorf("its groups are not updated: a pod changed %s", c)
 		}
-		if next.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); next.Stats() != (Stats{}) {
+		if next.forgetUnused(next.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"})); next.Stats() != (Stats{}) {
 			t.Errorf("deleting it left %+v", next.Stats())
 		}
 	}
@@ -224,17 +235,22 @@ func TestSlicesWithAnyContent(t *testing.T) {
 	r := started()
 	np := parsePolicy(t, `{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`)
 	r.SetPolicy(np)
-	group := r.endpointOf(t, "shop", "policy").Groups[0]
+	group := r.endpointOf(t, "shop", "policy").Groups[0].Name
 	next := New(r.options)
 	next.SetPolicy(np)
 	for i := range 6 {
 		next.SetPod(runningPod("shop", fmt.Sprint("p", i), i, nil))
 	}
-	next.Start(Existing{Slices: map[policy.GroupKey]map[int32]v1alpha1.PolicyEndpointSliceSpec{group: {
-		math.MaxInt32: {Addresses: []v1alpha1.CIDR{"10.0.0.1/32"}},
-		-1:            {},
-		0:             {Addresses: []v1alpha1.CIDR{"10.0.0.0/8", "x", "10.0.0.1/32"}},
-	}}})
+	in := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "shop", Name: name} }
+	next.Start(Existing{Slices: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{
+		in("addresses--1"): {}, in("addresses-007"): {}, in("addresses-2000000000"): {}, in(group + "-0"): {},
+		in("addresses-1"): {
+			Groups:    []v1alpha1.GroupPart{{Name: group, Slices: []string{"addresses-1", "x", "addresses-5"}}, {Name: "other", Slices: []string{"addresses-1"}}, {Name: group}},
+			Addresses: []v1alpha1.CIDR{"10.0.0.0/8", "x", "10.0.0.1/32", "10.0.0.1/32", "10.0.0.2/32", "10.0.0.77/32"},
+			Classes:   []v1alpha1.AddressClass{{Groups: []int32{0, -1, 2, 77}, Count: 4}, {Groups: []int32{2, 1, 1}, Count: 1}, {Count: math.MinInt32}, {Groups: []int32{0}, Count: math.MaxInt32}},
+		},
+		in("addresses-2"): {Groups: []v1alpha1.GroupPart{{Name: group, Slices: []string{"addresses-2"}}}},
+	}})
 	if got, want := next.Stats(), (Stats{Policies: 1, Groups: 1, Slices: 2, Addresses: 6}); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
@@ -324,10 +340,12 @@ func TestANamedPortWithABlockIsThatOfThePodsInIt(t *testing.T) {
 	if e := r.endpointOf(t, "shop", "policy"); len(e.Groups) != 1 || len(e.Problems) != 0 {
 		t.Errorf("one in the block has the port: groups %v, problems %v", e.Groups, e.Problems)
 	}
-	if c := r.SetPod(with(1, 8080)); len(c.Endpoints) != 1 || len(c.Slices) != 1 {
+	c := r.SetPod(with(1, 8080))
+	if len(c.Endpoints) != 1 || len(c.Slices) != 1 || len(c.Unused) != 1 {
 		t.Errorf("a pod left the block and changed %s", c)
 	}
-	if r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"}); len(r.scopes) != 0 {
+	r.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"})
+	if r.forgetUnused(c); len(r.scopes) != 0 {
 		t.Error("selectors are left in the index")
 	}
 }

@@ -60,13 +60,11 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 		interfaces.Routed[uint32(h.index)] = h.addresses
 	}
 	n.SetInterfaces(now, interfaces)
-	for _, key := range changes.Slices {
-		spec, _ := r.Slice(key)
-		slice := &v1alpha1.PolicyEndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: key.Group.Namespace, Name: resolver.SliceName(key.Group.Name, key.Index)}, Spec: spec,
-		}
+	for _, s := range changes.Slices {
+		spec, _ := r.Slice(s.Name)
+		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.Name.Namespace, Name: s.Name.Name}, Spec: spec}
 		if err := n.SetSlice(now, slice); err != nil {
-			return nil, fmt.Errorf("group %s: %w", key.Group, err)
+			return nil, fmt.Errorf("slice %s: %w", s.Name, err)
 		}
 	}
 	for _, name := range changes.Endpoints {

@@ -4,10 +4,11 @@
 //
 // The order of writes is a promise to readers:
 //
-//   - A group is complete before a PolicyEndpoint that refers to it is written. Its slices are deleted only when
+//   - A group is complete before a PolicyEndpoint that refers to it is written. It leaves its slices only when
 //     no PolicyEndpoint refers to it any more (References).
-//   - A new slice of a group is written before the first slice counts it, and deleted after the first slice has
-//     stopped counting it.
-//   - An address that moves to another slice is written there before it is removed from the old one.
+//   - Slices that get a part of a group are written before the group's list names them, and slices that lose
+//     a part or are deleted afterwards. Where one write would have to come both before and after another, a
+//     group may be incomplete in between; agents keep its previous members.
+//   - An address that moves to another slice is written there before a list drops the old one.
 //   - Specs come before statuses, which nothing enforces.
 package plan

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -22,6 +21,7 @@ func nameOf(namespace, name string) types.NamespacedName {
 
 func TestStepsOfAPolicyEndpoint(t *testing.T) {
 	other := policy.GroupKey{Namespace: "kidoban-system", Name: "g-other"}
+	web := policy.GroupKey{Namespace: "shop", Name: "g-web"}
 	want := &resolver.Endpoint{
 		Name: nameOf("shop", "db-1"), Policy: nameOf("shop", "db"), UID: "1", Groups: []policy.GroupKey{other, web},
 		Spec: &v1alpha1.PolicyEndpointSpec{PolicyRef: v1alpha1.PolicyReference{Kind: "NetworkPolicy", Name: "db", UID: "1", Generation: 1}},
@@ -96,25 +96,6 @@ func TestRejections(t *testing.T) {
 				t.Errorf("reason %q, failure %t, rejection %t", problem.Reason, isFailure, rejected)
 			}
 		})
-	}
-}
-
-func TestSlicesOfOtherGroupsMakeRoom(t *testing.T) {
-	spec := &v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{{Name: "g-web"}}}
-	pes := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-web-1", UID: "1"}}
-	pes.Spec.Groups = []v1alpha1.GroupPart{{Name: "by-hand"}}
-	if changed, err := SetSlice(pes, spec); !changed || err == nil || !IsOurs(pes) || pes.Spec.Groups[0].Name != "by-hand" {
-		t.Errorf("changed %t, %v: %+v", changed, err, pes)
-	}
-	if changed, err := SetSlice(pes, spec); changed || err == nil {
-		t.Errorf("the second time: changed %t, %v", changed, err)
-	}
-	if _, ok := KeyOf(pes); ok {
-		t.Error("it is not a stray")
-	}
-	fresh := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "g-web-1"}}
-	if changed, err := SetSlice(fresh, spec); !changed || err != nil || !IsSlice(fresh, spec) {
-		t.Errorf("a new one: changed %t, %v", changed, err)
 	}
 }
 

@@ -5,11 +5,12 @@ type Reason string
 
 // Reasons of writes.
 const (
-	BeforeItIsCounted Reason = "new slice: written before the first slice counts it"
-	CountsOn          Reason = "first slice: still counts slices that are about to be deleted"
-	CountsFewer       Reason = "first slice: no longer counts slices that are deleted next"
-	AddressesChanged  Reason = "slice differs"
-	NotCounted        Reason = "slice is no longer counted"
+	AddressesChanged     Reason = "slice differs"
+	PartsAndListsChanged Reason = "slice differs, also in its lists of slices"
+	ListsChanged         Reason = "lists of slices differ"
+	ListsStay            Reason = "slice differs; its lists keep slices that are about to be deleted"
+	PartsDropped         Reason = "slice has no addresses of a group any more"
+	NotWanted            Reason = "slice is in no list any more"
 
 	ReferencedGroup Reason = "PolicyEndpoint refers to the group"
 	SpecDiffers     Reason = "PolicyEndpoint differs"

@@ -1,48 +1,23 @@
 package plan
 
 import (
-	"fmt"
 	"maps"
-	"strconv"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
-	"github.com/kidoban/kidoban/internal/policy"
-	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// KeyOf returns the group and index of a slice, or false if the slice does not have the name that the
-// controller gives it: then it is a stray, to be deleted if it has the controller's label.
-func KeyOf(pes *v1alpha1.PolicyEndpointSlice) (resolver.SliceKey, bool) {
-	if len(pes.Spec.Groups) != 1 {
-		return resolver.SliceKey{}, false
-	}
-	group := pes.Spec.Groups[0].Name
-	number, _ := strings.CutPrefix(pes.Name, group+"-")
-	index, err := strconv.ParseInt(number, 10, 32)
-	key := resolver.SliceKey{Group: policy.GroupKey{Namespace: pes.Namespace, Name: group}, Index: int32(index)}
-	return key, err == nil && index >= 0 && pes.Name == resolver.SliceName(group, key.Index)
-}
-
-// SetSlice makes a slice what it should be and reports whether that changed anything. It returns an error for
-// a slice of another group under the same name: SetSlice marks it as the
-// controller's, so that it is deleted as a stray and makes room.
-func SetSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) (changed bool, err error) {
+// SetSlice makes a slice what it should be and reports whether that changed anything. A slice of another
+// client's under the same name becomes the controller's.
+func SetSlice(pes *v1alpha1.PolicyEndpointSlice, spec *v1alpha1.PolicyEndpointSliceSpec) (changed bool) {
 	if IsSlice(pes, spec) {
-		return false, nil
-	}
-	if pes.UID != "" {
-		if _, ok := KeyOf(pes); !ok {
-			return setLabels(pes, sliceLabels),
-				fmt.Errorf("PolicyEndpointSlice %s/%s belongs to another group; it is deleted to make room", pes.Namespace, pes.Name)
-		}
+		return false
 	}
 	setLabels(pes, sliceLabels)
-	pes.Spec = *spec
-	return true, nil
+	spec.DeepCopyInto(&pes.Spec) // a client decodes into pes afterwards
+	return true
 }
 
 // IsSlice reports whether a slice is what it should be.

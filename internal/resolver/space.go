@@ -1,0 +1,528 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+// space contains the slices of one namespace: the addresses of its groups, each address once with all its
+// groups. A class is a set of groups that addresses have in common.
+//
+// Changes of memberships are collected (add, remove) and applied together (flush), so that a pod that leaves
+// one group and enters another changes its slice once. An address stays in its slice while it is in any group
+// of the space; only a merge of two slices moves it. An address with more groups than a slice may have is in
+// several slices, with some of its groups in each.
+//
+// There may be hundreds of thousands of addresses, so nothing that exists once per address contains a
+// pointer.
+type space struct {
+	limits limits
+	groups map[int32]*part
+	ids    map[string]int32 // of groups, by name
+	spare  []int32          // ids that are free again
+	nextID int32
+
+	classes   map[int32]*class
+	byGroups  map[string]int32 // ids of classes, by their key
+	nextClass int32
+
+	slices  map[int32]*slice // by number
+	numbers []int32          // of the slices, sorted
+	// next is the number of the next slice. Numbers are not used again: a reader may still have the old slice
+	// of that name.
+	next int32
+	// last is the slice that the last new address went to, listing the one that the last list went to.
+	last, listing int32
+
+	// seats are where the addresses are; further are the other seats of those that are in several slices.
+	seats   map[address]seat
+	further map[address][]seat
+	// extra is the number of pods beyond the first that put an address into a group. For a moment two pods may
+	// have the same address: one that ends and its successor.
+	extra map[membership]int32
+
+	pending map[address]pending
+	arrived []address // the addresses of pending, in the order in which they became different
+	doomed  []int32   // groups that flush removes
+	// unlisted are groups that need a slice with their list; grown are slices whose lists got longer.
+	unlisted, grown map[int32]struct{}
+	// adopting is true from adopt to the next flush: until then, pending has all memberships, and the seats are
+	// those of the existing slices.
+	adopting bool
+
+	// dirty are the slices that became different; for the value see SliceChange.Structure.
+	dirty map[int32]bool
+
+	places int // seats of all addresses
+}
+
+// limits of a slice. They bound its size, whatever the policies and pods are.
+type limits struct {
+	addresses int
+	groups    int // that it has a part of
+	members   int // groups of its addresses, added up
+	lists     int // bytes of the lists of slices and of the selectors beside them, if there are several lists
+}
+
+// maxLists is the limit of the bytes of lists. An object of etcd's may have 1.5 MiB.
+const maxLists = 256 << 10
+
+// listTarget is the number of bytes of lists up to which a slice gets another one.
+const listTarget = 6 << 10
+
+// part is a group, with the slices that have a part of it.
+type part struct {
+	name     string
+	selector *v1alpha1.GroupSelector
+	weight   int // bytes of the selector
+	slices   []int32
+	lister   int32 // the slice with the list, none at first
+	size     int   // addresses
+	used     bool  // by the resolver
+}
+
+const none = -1
+
+type class struct {
+	groups []int32
+	slices []int32
+}
+
+// slice is one slice. Each group of lists has a part in it.
+type slice struct {
+	addresses []address // sorted
+	classes   map[int32]int32
+	parts     map[int32]int32 // number of addresses by group
+	lists     map[int32]struct{}
+	sum       int // groups of the addresses, added up
+	empty     int // parts without addresses
+}
+
+// seat is the slice that an address is in, and its class there.
+type seat struct{ slice, class int32 }
+
+type membership struct {
+	a     address
+	group int32
+}
+
+// pending are the groups that an address enters and leaves, sorted, and the first address of its pod.
+type pending struct {
+	enters, leaves []int32
+	root           address
+}
+
+func newSpace(l limits) *space {
+	return &space{
+		limits: l, groups: map[int32]*part{}, ids: map[string]int32{}, classes: map[int32]*class{}, byGroups: map[string]int32{},
+		slices: map[int32]*slice{}, last: none, listing: none, seats: map[address]seat{}, further: map[address][]seat{}, extra: map[membership]int32{},
+		pending: map[address]pending{}, unlisted: map[int32]struct{}{}, grown: map[int32]struct{}{}, dirty: map[int32]bool{},
+	}
+}
+
+// group returns the id of a group, and adds the group if the space does not have it.
+func (s *space) group(name string) int32 {
+	if id, ok := s.ids[name]; ok {
+		return id
+	}
+	id := s.nextID
+	if n := len(s.spare); n > 0 {
+		id, s.spare = s.spare[n-1], s.spare[:n-1]
+	} else {
+		s.nextID++
+	}
+	s.ids[name] = id
+	s.groups[id] = &part{name: name, lister: none}
+	s.unlisted[id] = struct{}{}
+	return id
+}
+
+// use adds a group, or confirms one that was adopted.
+func (s *space) use(name string, selector *v1alpha1.GroupSelector) int32 {
+	id := s.group(name)
+	text, _ := json.Marshal(selector) // these types can be marshalled
+	g := s.groups[id]
+	g.selector, g.weight, g.used = selector, len(text), true
+	return id
+}
+
+// drop removes a group from all slices.
+func (s *space) drop(id int32) {
+	s.groups[id].used = false
+	s.doomed = append(s.doomed, id)
+}
+
+// has reports whether an address is in a group when the pending changes are applied.
+func (s *space) has(id int32, a address) bool {
+	p := s.pending[a]
+	switch {
+	case hasID(p.enters, id):
+		return true
+	case s.adopting || hasID(p.leaves, id):
+		return false
+	}
+	return s.isSeated(id, a)
+}
+
+func (s *space) isSeated(id int32, a address) bool {
+	at, ok := s.seats[a]
+	if !ok {
+		return false
+	}
+	return hasID(s.classes[at.class].groups, id) ||
+		slices.ContainsFunc(s.further[a], func(at seat) bool { return hasID(s.classes[at.class].groups, id) })
+}
+
+// add adds a pod's address to a group. root is the first of the pod's addresses: new addresses with the same
+// root go to one slice, so that the pod's deletion changes one.
+func (s *space) add(id int32, a, root address) {
+	if s.has(id, a) {
+		s.extra[membership{a, id}]++
+		return
+	}
+	p := s.changing(a)
+	p.root = root
+	if hasID(p.leaves, id) {
+		p.leaves = withoutID(p.leaves, id)
+	} else {
+		p.enters = insert(p.enters, id)
+	}
+	s.pending[a] = p
+	s.groups[id].size++
+}
+
+// remove removes a pod's address from a group.
+func (s *space) remove(id int32, a address) {
+	m := membership{a, id}
+	switch n := s.extra[m]; {
+	case n > 1:
+		s.extra[m]--
+		return
+	case n == 1:
+		delete(s.extra, m)
+		return
+	}
+	p := s.changing(a)
+	if hasID(p.enters, id) {
+		p.enters = withoutID(p.enters, id)
+	} else {
+		p.leaves = insert(p.leaves, id)
+	}
+	s.pending[a] = p
+	s.groups[id].size--
+}
+
+func (s *space) changing(a address) pending {
+	p, ok := s.pending[a]
+	if !ok {
+		s.arrived = append(s.arrived, a)
+	}
+	return p
+}
+
+// flush applies the pending changes.
+func (s *space) flush() {
+	next := s.next
+	if s.adopting {
+		s.compareAdopted()
+	}
+	s.expel()
+	var fresh []arrival
+	for _, a := range s.arrived {
+		p := s.pending[a]
+		if rest := s.change(a, p); len(rest) > 0 {
+			fresh = append(fresh, arrival{a, p.root, rest})
+		}
+	}
+	clear(s.pending)
+	s.arrived = s.arrived[:0]
+	if cap(s.arrived) > 4096 {
+		s.pending, s.arrived = map[address]pending{}, nil // not as large as at the start
+	}
+	s.seatAll(fresh)
+	s.forget()
+	s.listAll()
+	s.merge()
+	s.tidy()
+	for number := next; number < s.next; number++ { // some of the new slices may have been merged at once
+		if _, ok := s.slices[number]; !ok {
+			delete(s.dirty, number)
+		}
+	}
+}
+
+// expel makes the addresses of the groups that are removed leave them.
+func (s *space) expel() {
+	for _, id := range s.doomed {
+		g := s.groups[id]
+		for _, n := range g.slices {
+			for _, a := range s.slices[n].addresses {
+				if s.isSeated(id, a) {
+					p := s.changing(a)
+					p.leaves = insert(p.leaves, id)
+					s.pending[a] = p
+				}
+			}
+		}
+		for _, a := range s.arrived {
+			if p, ok := s.pending[a]; ok {
+				p.enters = withoutID(p.enters, id)
+				s.pending[a] = p
+			}
+		}
+		g.size = 0
+		maps.DeleteFunc(s.extra, func(m membership, _ int32) bool { return m.group == id })
+	}
+}
+
+// forget forgets the groups that are removed.
+func (s *space) forget() {
+	for _, id := range s.doomed {
+		g := s.groups[id]
+		if g.lister != none {
+			delete(s.slices[g.lister].lists, id)
+			g.lister = none
+		}
+		for _, n := range slices.Clone(g.slices) {
+			s.dropPart(n, id)
+		}
+		delete(s.groups, id)
+		delete(s.ids, g.name)
+		s.spare = append(s.spare, id)
+	}
+	s.doomed = s.doomed[:0]
+}
+
+// change moves an address between classes in the slices that it is in, and returns the groups for which it
+// needs another slice.
+func (s *space) change(a address, p pending) (rest []int32) {
+	if len(p.enters)+len(p.leaves) == 0 {
+		return nil
+	}
+	rest = p.enters
+	for _, at := range s.seatsOf(a) {
+		was := s.classes[at.class].groups
+		now := slices.DeleteFunc(slices.Clone(was), func(id int32) bool { return hasID(p.leaves, id) })
+		var more []int32
+		more, rest = s.split(s.slices[at.slice], rest, len(was)-len(now))
+		now = join(now, more)
+		if !slices.Equal(was, now) {
+			s.seat(a, at.slice, now)
+		}
+	}
+	return rest
+}
+
+// split divides groups into those that a slice has room for and the others; freed is the number of
+// memberships that end in the slice.
+func (s *space) split(x *slice, groups []int32, freed int) (fit, rest []int32) {
+	members, parts := s.limits.members-x.sum+freed, s.limits.groups-len(x.parts)+x.droppable()
+	for _, id := range groups {
+		_, lists := x.lists[id]
+		has := lists || x.parts[id] > 0 // a part that could be dropped does not count
+		if members <= 0 || !has && parts <= 0 {
+			rest = append(rest, id)
+			continue
+		}
+		members--
+		if !has {
+			parts--
+		}
+		fit = append(fit, id)
+	}
+	return fit, rest
+}
+
+// seatsOf lists the seats of an address.
+func (s *space) seatsOf(a address) []seat {
+	at, ok := s.seats[a]
+	if !ok {
+		return nil
+	}
+	return append([]seat{at}, s.further[a]...)
+}
+
+// seat puts an address into a class in a slice, or removes it from the slice if there are no groups.
+func (s *space) seat(a address, number int32, groups []int32) {
+	all := s.seatsOf(a)
+	i := slices.IndexFunc(all, func(at seat) bool { return at.slice == number })
+	x := s.slices[number]
+	var was []int32
+	if i >= 0 {
+		was = s.classes[all[i].class].groups
+		s.leaveClass(number, all[i].class)
+	}
+	for _, existing := range []bool{true, false} { // those first, so that they are not dropped to make room
+		for _, id := range groups {
+			if _, ok := x.parts[id]; ok == existing && !hasID(was, id) {
+				s.addPart(number, id)
+				if x.parts[id]++; x.parts[id] == 1 {
+					x.empty--
+				}
+			}
+		}
+	}
+	for _, id := range was {
+		if !hasID(groups, id) {
+			if x.parts[id]--; x.parts[id] == 0 {
+				x.empty++
+			}
+		}
+	}
+	x.sum += len(groups) - len(was)
+	at, _ := slices.BinarySearchFunc(x.addresses, a, address.compare)
+	switch {
+	case len(groups) == 0:
+		x.addresses = slices.Delete(x.addresses, at, at+1)
+		all = slices.Delete(all, i, i+1)
+		s.places--
+	case i >= 0:
+		all[i].class = s.enterClass(number, groups)
+	default:
+		x.addresses = slices.Insert(x.addresses, at, a)
+		all = append(all, seat{number, s.enterClass(number, groups)})
+		s.places++
+	}
+	switch len(all) {
+	case 0:
+		delete(s.seats, a)
+	case 1:
+		s.seats[a] = all[0]
+		delete(s.further, a)
+	default:
+		s.seats[a] = all[0]
+		s.further[a] = all[1:]
+	}
+	s.touch(number, false)
+}
+
+func (s *space) touch(number int32, structure bool) { s.dirty[number] = s.dirty[number] || structure }
+
+// enterClass counts an address in a class of a slice.
+func (s *space) enterClass(number int32, groups []int32) int32 {
+	key := keyOf(groups)
+	id, ok := s.byGroups[key]
+	if !ok {
+		id = s.nextClass
+		s.nextClass++
+		s.byGroups[key] = id
+		s.classes[id] = &class{groups: groups}
+	}
+	x := s.slices[number]
+	if x.classes[id]++; x.classes[id] == 1 {
+		s.classes[id].slices = insert(s.classes[id].slices, number)
+	}
+	return id
+}
+
+func (s *space) leaveClass(number, id int32) {
+	x, c := s.slices[number], s.classes[id]
+	if x.classes[id]--; x.classes[id] > 0 {
+		return
+	}
+	delete(x.classes, id)
+	if c.slices = withoutID(c.slices, number); len(c.slices) == 0 {
+		delete(s.classes, id)
+		delete(s.byGroups, keyOf(c.groups))
+	}
+}
+
+// keyOf is a set of groups as a key of a map.
+func keyOf(groups []int32) string {
+	out := make([]byte, 0, 4*len(groups))
+	for _, id := range groups {
+		out = binary.LittleEndian.AppendUint32(out, uint32(id))
+	}
+	return string(out)
+}
+
+// addPart makes a slice have a part of a group.
+func (s *space) addPart(number, id int32) {
+	x, g := s.slices[number], s.groups[id]
+	if _, ok := x.parts[id]; ok {
+		return
+	}
+	if len(x.parts) >= s.limits.groups {
+		s.dropEmpty(number, 1)
+	}
+	x.parts[id] = 0
+	x.empty++
+	g.slices = insert(g.slices, number)
+	s.touch(number, true)
+	s.touchList(g)
+	if g.lister != none {
+		s.grown[g.lister] = struct{}{}
+	}
+}
+
+func (s *space) dropPart(number, id int32) {
+	x, g := s.slices[number], s.groups[id]
+	delete(x.parts, id)
+	x.empty--
+	g.slices = withoutID(g.slices, number)
+	s.touch(number, true)
+	s.touchList(g)
+}
+
+// touchList records that the list of a group's slices changed.
+func (s *space) touchList(g *part) {
+	if g.lister != none {
+		s.touch(g.lister, true)
+	}
+}
+
+// dropEmpty drops up to n parts without addresses.
+func (s *space) dropEmpty(number int32, n int) {
+	x := s.slices[number]
+	for _, id := range slices.Sorted(maps.Keys(x.parts)) {
+		if n == 0 {
+			return
+		}
+		if _, lists := x.lists[id]; x.parts[id] == 0 && !lists {
+			s.dropPart(number, id)
+			n--
+		}
+	}
+}
+
+// hasID reports whether a sorted set contains an element.
+func hasID(set []int32, id int32) bool {
+	_, ok := slices.BinarySearch(set, id)
+	return ok
+}
+
+// join merges two sorted sets.
+func join(a, b []int32) []int32 {
+	out := make([]int32, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0] < b[0]:
+			out, a = append(out, a[0]), a[1:]
+		case a[0] > b[0]:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, a[0]), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
+}
+
+func insert(set []int32, n int32) []int32 {
+	at, ok := slices.BinarySearch(set, n)
+	if ok {
+		return set
+	}
+	return slices.Insert(set, at, n)
+}
+
+func withoutID(set []int32, n int32) []int32 {
+	at, ok := slices.BinarySearch(set, n)
+	if !ok {
+		return set
+	}
+	return slices.Delete(set, at, at+1)
+}
