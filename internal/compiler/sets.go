@@ -87,7 +87,7 @@ func (c *Compiler) set(d policy.Direction, policies []*policy.Policy) (*set, boo
 	if s := c.sets[string(key)]; s != nil {
 		return s, true
 	}
-	if !c.isHalfEmpty() {
+	if !c.held().plus(Usage{Addresses: all.peers, Networks: all.peers}).within(c.capacity.part(2)) {
 		if more := c.newPrefixes(d, in); !c.hasRoom(namespaceOf(in), more, Usage{}) {
 			c.refused[string(key)] = c.refusalOf(string(key), d, in, more)
 			return c.inPlace(c.refused[string(key)], d, in, keys), true

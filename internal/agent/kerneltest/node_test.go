@@ -233,17 +233,17 @@ func TestAMapThatIsFull(t *testing.T) {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
 	n.policy(policyFor("large", one(1), many...))
-	n.await("the pod is denied everything", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
-	n.await("it is reported", func() bool {
-		return !n.ready() && n.metric("kidoban_agent_fail_closed_addresses") == 1 && n.metric("kidoban_agent_programming_failures_total") > 0
-	})
+	n.await("the pod is isolated", func() bool { return n.isolated(pods, 1) != 0 })
+	n.await("it is reported", func() bool { return n.metric("kidoban_agent_over_budget_policies") == 1 })
+	if !n.ready() || n.metric("kidoban_agent_programming_failures_total") != 0 {
+		t.Error("other changes do not go on")
+	}
 	if n.isolated(pods, 0) != before {
 		t.Error("another pod's policies changed")
 	}
 	n.policy(policyFor("large", one(1), many[:3]...))
 	n.await("there is room and the policy is in force", func() bool {
-		set := n.isolated(pods, 1)
-		return set != 0 && set != uint32(dataplane.DenyAll) && n.ready() && n.metric("kidoban_agent_fail_closed_addresses") == 0
+		return n.isolated(pods, 1) != 0 && n.ready() && n.metric("kidoban_agent_over_budget_policies") == 0
 	})
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Errorf("%v entries were counted as drift", drift)
@@ -264,7 +264,9 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 		many = append(many, v1alpha1.Peer{CIDR: v1alpha1.CIDR(fmt.Sprintf("172.16.%d.0/24", i))})
 	}
 	n.policy(policyFor("large", one(1), many...))
-	n.await("the pod is denied everything", func() bool { return n.isolated(pods, 1) == uint32(dataplane.DenyAll) })
+	n.await("the policy does not fit", func() bool {
+		return n.isolated(pods, 1) != 0 && n.metric("kidoban_agent_over_budget_policies") == 1
+	})
 
 	n.await("the flows of before the start were looked at twice", func() bool { return n.samples("kidoban_agent_sweep_seconds") >= 2 })
 	client, server := net.IPv4(192, 0, 2, 1), net.IP(address(0).AsSlice())
@@ -285,7 +287,7 @@ func TestFlowsAreCutWhileAMapIsFull(t *testing.T) {
 	}
 	n.policy(policyFor("deny", one(0)))
 	n.await("the flow is cut", func() bool { return flows() == 0 })
-	if n.ready() {
+	if n.metric("kidoban_agent_over_budget_policies") != 1 {
 		t.Error("there is room again")
 	}
 }
