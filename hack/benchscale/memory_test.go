@@ -35,7 +35,7 @@ func TestANewAddressWritesOneSlice(t *testing.T) {
 	}
 }
 
-// The goal of slices by class: docs/decisions/0017-slices-of-one-group.md.
+// The goal of slices by class: docs/decisions/0017-slices-by-class.md.
 func TestAPodsChangeWritesFewSlices(t *testing.T) {
 	l := newLoad(small.memory, small.seed)
 	pods := l.allPods()
