@@ -168,23 +168,9 @@ func (c *Compiler) reclassify() {
 			gone = append(gone, p)
 		}
 	}
-	changed, outermost := cover(c.dirty.nets)
-	for _, p := range outermost {
-		for q, n := range c.nets.Subnets(p) { // shorter prefixes first: the classes inside them follow from theirs
-			if c.exhausted() {
-				return
-			}
-			c.reclassifyNet(q, n)
-		}
+	if len(c.dirty.nets) > 0 && !c.reclassifyNets() {
+		return
 	}
-	if len(outermost) > 0 {
-		for addr := range c.hosts {
-			if changed.Contains(addr) {
-				c.dirty.hosts[addr] = struct{}{}
-			}
-		}
-	}
-	slices.SortFunc(c.changes.Networks, func(a, b Write[netip.Prefix, ClassID]) int { return cmp.Compare(b.Key.Bits(), a.Key.Bits()) })
 	for _, p := range gone {
 		c.removeNet(p)
 	}
@@ -196,7 +182,28 @@ func (c *Compiler) reclassify() {
 			c.reclassifyHost(addr)
 		}
 	}
-	c.dirty.prefixSet = newPrefixSet()
+	c.dirty.prefixSet.reset()
+}
+
+// reclassifyNets does this for the networks within the dirty ones, and makes the hosts in them dirty. It reports whether the budget
+// allowed for it.
+func (c *Compiler) reclassifyNets() bool {
+	changed, outermost := cover(c.dirty.nets)
+	for _, p := range outermost {
+		for q, n := range c.nets.Subnets(p) { // shorter prefixes first: the classes inside them follow from theirs
+			if c.exhausted() {
+				return false
+			}
+			c.reclassifyNet(q, n)
+		}
+	}
+	for addr := range c.hosts {
+		if changed.Contains(addr) {
+			c.dirty.hosts[addr] = struct{}{}
+		}
+	}
+	slices.SortFunc(c.changes.Networks, func(a, b Write[netip.Prefix, ClassID]) int { return cmp.Compare(b.Key.Bits(), a.Key.Bits()) })
+	return true
 }
 
 // removeNet takes a network out of the maps.
@@ -230,6 +237,18 @@ func (c *Compiler) around(p netip.Prefix) *class {
 	return c.none
 }
 
+// aroundHost is around for a host, where the smallest network nearly always has a class.
+func (c *Compiler) aroundHost(addr netip.Addr) *class {
+	n, ok := c.nets.Lookup(addr)
+	switch {
+	case !ok:
+		return c.none
+	case n.class != nil:
+		return n.class
+	}
+	return c.around(netip.PrefixFrom(addr, addr.BitLen()))
+}
+
 func (c *Compiler) reclassifyHost(addr netip.Addr) {
 	n := c.hosts[addr]
 	if n.unmarked() {
@@ -242,7 +261,7 @@ func (c *Compiler) reclassifyHost(addr netip.Addr) {
 		}
 		return
 	}
-	if c.classify(n, c.around(netip.PrefixFrom(addr, addr.BitLen()))) {
+	if c.classify(n, c.aroundHost(addr)) {
 		c.narrow(addr)
 	}
 	if id, ok := c.maps.Addresses[addr]; !ok || id != n.class.id {

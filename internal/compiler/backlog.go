@@ -36,6 +36,17 @@ func (p *prefixSet) add(prefix netip.Prefix) {
 	}
 }
 
+// reset empties the set. It keeps the memory of a small one, for the next change of the same kind.
+func (p *prefixSet) reset() {
+	const small = 64
+	if p.len() > small {
+		*p = newPrefixSet()
+		return
+	}
+	clear(p.hosts)
+	clear(p.nets)
+}
+
 func (p *prefixSet) len() int { return len(p.hosts) + len(p.nets) }
 
 // manyPrefixes is from how many on the classes inside a block are found in several Steps.
