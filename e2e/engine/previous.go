@@ -17,7 +17,7 @@ const PreviousTag = "previous"
 
 // beforeReleases stands for the previous release as long as there is none: the first commit whose slices have several groups. There is no upgrade from
 // earlier commits (docs/upgrade.md).
-const beforeReleases = "008bccaafa3e545e3eb1f9b0ca57edbf1a2899bb"
+const beforeReleases = "e474ecfe2e660a92fe09ec565ff358b090234116"
 
 // MakePrevious unpacks the last release, or PREVIOUS, into dir and builds its images. It returns their tars.
 func MakePrevious(ctx context.Context, repo, dir string, out io.Writer) (commit string, tars []string, err error) {
