@@ -95,8 +95,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: chaos, churn, soak, conformance-all, test-kernels (3 hours; needs root)
-	for suite in chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-hostile, test-answers, chaos, churn, soak, conformance-all, test-kernels (3 hours; needs root)
+	for suite in test-hostile test-answers chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -121,6 +121,10 @@ test-hostile: bin/cluster ## Attacks by tenants: connections, objects and packet
 	@hack/apt.sh nft=nftables ip=iproute2
 	$(call heading,Hostile tenants)
 	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -tags=hostile,envtest $(patience) -count=1 -run='^TestHostile' ./...
+
+.PHONY: test-answers
+test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
+	go test $(patience) -count=1 -v -run='^TestPacketsAgreeWithExplainAndDiff$$' ./internal/cli/lab -manifests=$(or $(MANIFESTS),32)
 
 .PHONY: gcc
 gcc: # the race detector needs it
