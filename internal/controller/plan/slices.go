@@ -130,7 +130,7 @@ func (s *Slices) Take(namespace string, desired Desired, all bool, now time.Time
 		all = all || d.structure && s.wait(n, name, now) <= 0
 	}
 	for name, d := range n.dirty {
-		if wait := s.wait(n, name, now); wait > 0 && !(all && d.structure) {
+		if wait := s.wait(n, name, now); wait > 0 && (!all || !d.structure) {
 			if next == 0 || wait < next {
 				next = wait
 			}
