@@ -24,6 +24,7 @@ type PolicyEndpointSlice struct {
 
 	// spec is the slice's content.
 	// +required
+	// +structType=atomic
 	Spec PolicyEndpointSliceSpec `json:"spec"`
 }
 
@@ -40,10 +41,9 @@ type PolicyEndpointSliceList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.count) || self.count == (has(self.addresses) ? size(self.addresses) : 0)",message="count must be the number of addresses"
 // +kubebuilder:validation:XValidation:rule="(has(self.classes) ? self.classes.map(c, c.count).sum() : 0) == (has(self.addresses) ? size(self.addresses) : 0)",message="the counts of the classes must add up to the number of addresses"
 type PolicyEndpointSliceSpec struct {
-	// groups are the groups of which this slice has addresses or lists the slices.
+	// groups are the groups of which this slice has addresses or lists the slices. Each group is listed once.
 	// +optional
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	Groups []GroupPart `json:"groups,omitempty"`
 
