@@ -69,14 +69,14 @@ func countWrites(ctx context.Context, l *load, r *resolved, pods []pod, n int) (
 			before, departed = &p, append(departed, p)
 		case 1, 4:
 			p := l.pod(departed[0].namespace, departed[0].index)
-			after, departed = &p, departed[1:]
+			after, departed, pods = &p, departed[1:], append(pods, p)
 		case 2:
 			old := takePod()
 			now := old.relabelled(l.rng)
 			for now.labels["app"] == old.labels["app"] {
 				now = old.relabelled(l.rng)
 			}
-			before, after = &old, &now
+			before, after, pods = &old, &now, append(pods, now)
 		}
 		w.changes++
 		for _, c := range r.apply(before, after).Slices {
