@@ -84,14 +84,14 @@ func flood(target netip.Addr) error {
 	}
 }
 
-// nobody has names.
-type nobody struct{}
+// nameless has no names.
+type nameless struct{}
 
-func (nobody) Pod(netip.Addr) (flowlog.Pod, bool)            { return flowlog.Pod{}, false }
-func (nobody) Rule(compiler.RuleID) (agentapi.RuleRef, bool) { return agentapi.RuleRef{}, false }
-func (nobody) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
+func (nameless) Pod(netip.Addr) (flowlog.Pod, bool)            { return flowlog.Pod{}, false }
+func (nameless) Rule(compiler.RuleID) (agentapi.RuleRef, bool) { return agentapi.RuleRef{}, false }
+func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
 
-// BenchmarkFlood is of one pod that sends to another as fast as it is told: what that costs the process that
+// BenchmarkFlood is of one pod that sends to another at a given rate: what that costs the process that
 // writes the flow log, and whether the log's counts come to what the kernel counted.
 func BenchmarkFlood(b *testing.B) {
 	for _, tc := range []struct {
@@ -125,7 +125,7 @@ func floodOnce(b *testing.B, mode dataplane.EventMode, allowed bool, rate, ports
 	}
 	path := filepath.Join(b.TempDir(), "flow.log")
 	log := flowlog.New(flowlog.Options{
-		Node: "node", Source: n.d, Interval: 2 * time.Second, Directory: nobody{}, Format: flowlog.JSON, Registry: prometheus.NewRegistry(),
+		Node: "node", Source: n.d, Interval: 2 * time.Second, Directory: nameless{}, Format: flowlog.JSON, Registry: prometheus.NewRegistry(),
 		Sinks: []flowlog.Sink{flowlog.File(flowlog.FileOptions{Path: path, MaxMegabytes: 100})}, Log: testr.NewWithInterface(b, testr.Options{}),
 	})
 	ctx, stop := context.WithCancel(context.Background())
@@ -188,9 +188,9 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// BenchmarkTelling is of one packet that nobody knew before, by what becomes of its verdict: what the log
+// BenchmarkReport is of one packet of a new flow, by what becomes of its verdict: what the log
 // costs the packet.
-func BenchmarkTelling(b *testing.B) {
+func BenchmarkReport(b *testing.B) {
 	for name, opts := range map[string]dataplane.Options{
 		"off":         {Events: dataplane.EventsOff},
 		"off/hits":    {Events: dataplane.EventsOff, CountHits: true},
