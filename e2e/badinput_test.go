@@ -26,7 +26,7 @@ import (
 	"github.com/kidoban/kidoban/e2e/matrix"
 )
 
-// TestUnknownPortName asks for a port that no peer has: the user is told, and the rest of the policy is in force.
+// TestUnknownPortName asks for a port that no peer has: the user gets the reason, and the rest of the policy is in force.
 func TestUnknownPortName(t *testing.T) {
 	np := ingressPolicy("unknown-port-name", "backend")
 	np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}

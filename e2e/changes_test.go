@@ -104,7 +104,7 @@ func TestChanges(t *testing.T) {
 	})
 }
 
-// ingressPolicy lets peers reach the pods of a workload of the shop, and nobody else.
+// ingressPolicy lets peers reach the pods of a workload of the shop, and no other pod.
 func ingressPolicy(name, of string, peers ...networkingv1.NetworkPolicyPeer) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},

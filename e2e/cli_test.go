@@ -280,7 +280,7 @@ func dial(t *testing.T, from, to *corev1.Pod, port uint16) reach.Result {
 // checkEvents listens while a connection is refused.
 func checkEvents(t *testing.T, from, to *corev1.Pod) {
 	t.Helper()
-	const port = 5431 // which nobody has asked for: a flow of a kind that was seen has a line each interval only
+	const port = 5431 // which is new: a flow of a kind that was seen has a line each interval only
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cmd := kidobanCommand(t, ctx, "events", "-f", "--since=1s", "--verdict=DENY", "--pod", "shop/"+from.Name, "-o", "json")
@@ -336,7 +336,7 @@ func statusSays(t *testing.T, healthy bool) error {
 	return fmt.Errorf("%v:\n%s", err, out)
 }
 
-// checkLatePolicy applies a policy while the controllers stand still. The plugin sees that nodes do not have it, waits for it, and is told.
+// checkLatePolicy applies a policy while the controllers stand still. The plugin reports that nodes lack it, and waits until they have it.
 func checkLatePolicy(t *testing.T, flow []string) {
 	t.Helper()
 	for _, c := range enginePods(t, "controller") {
@@ -352,8 +352,8 @@ func checkLatePolicy(t *testing.T, flow []string) {
 	contains(t, kidoban(t, 1, "status", "-n", "shop", "--wait", "--timeout=1s"), "not in force everywhere after 1s")
 
 	waiting := kidobanCommand(t, t.Context(), "status", "policy", "shop/late", "--wait", "--timeout=2m")
-	var told bytes.Buffer
-	waiting.Stdout, waiting.Stderr = &told, &told
+	var printed bytes.Buffer
+	waiting.Stdout, waiting.Stderr = &printed, &printed
 	if err := waiting.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func checkLatePolicy(t *testing.T, flow []string) {
 	if err := waiting.Wait(); err != nil {
 		t.Errorf("status --wait: %v", err)
 	}
-	contains(t, told.String(), "resolved True", "2/2 in force")
+	contains(t, printed.String(), "resolved True", "2/2 in force")
 	contains(t, kidoban(t, 1, append([]string{"explain", "--live"}, flow...)...), "the same")
 	awaitEngine(t)
 }
@@ -383,7 +383,7 @@ func TestAgentAPI(t *testing.T) {
 		"no token":                      {"", "401"},
 		"garbage":                       {"garbage", "401"},
 		"a token for the API server":    {token(agentapi.Viewer), "401"},
-		"a token of somebody else":      {token("default", audience), "403"},
+		"a token of another account":    {token("default", audience), "403"},
 		"a token of the viewer, for it": {token(agentapi.Viewer, audience), "200"},
 	} {
 		for _, path := range []string{agentapi.PathNode, agentapi.PathPods, agentapi.PathPolicies, agentapi.PathEvents} {

@@ -77,7 +77,7 @@ func TestOutages(t *testing.T) {
 			signalPod(t, &agent, "STOP")
 			t.Cleanup(func() { signalPod(t, &agent, "CONT") })
 		}
-		toggle(t) // nobody hears of it yet
+		toggle(t) // no agent hears of it yet
 		traffic.await(t, 10)
 		traffic.stop(t)
 		for _, agent := range agents {

@@ -12,7 +12,7 @@ func TestCertificatesOfAnEmptyImage(t *testing.T) {
 	if os.Getenv("IN_AN_EMPTY_IMAGE") != "" {
 		pool, err := x509.SystemCertPool()
 		if err != nil || pool.Equal(x509.NewCertPool()) {
-			t.Fatalf("nobody is trusted: %v", err)
+			t.Fatalf("no certificate is trusted: %v", err)
 		}
 		return
 	}

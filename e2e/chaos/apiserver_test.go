@@ -89,7 +89,7 @@ func etcdRestored(t *testing.T, x *trial) {
 	back := time.Now()
 	x.canary.open = 1 - x.canary.open // as it was before
 	x.heal = x.canary.await(t, back)
-	// Nobody but the snapshot says that the later policy is gone.
+	// Only the snapshot shows that the later policy is gone.
 	eventually(t, "the policy that the snapshot does not have is not in force", func(ctx context.Context) error {
 		return want(ctx, caller, target, reach.Open)
 	})

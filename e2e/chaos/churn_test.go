@@ -67,7 +67,7 @@ func podsRolled(t *testing.T, x *trial) {
 	for end := time.Now().Add(5 * time.Minute); ; {
 		var list corev1.PodList
 		must(t, api.List(t.Context(), &list, client.InNamespace(namespace), client.MatchingLabels(labels)))
-		var all, settled []reach.Target
+		var all, known []reach.Target
 		ready := 0
 		for i := range list.Items {
 			pod := &list.Items[i]
@@ -75,7 +75,7 @@ func podsRolled(t *testing.T, x *trial) {
 			all = append(all, to...)
 			if pod.Annotations["kubectl.kubernetes.io/restartedAt"] != "" && isReady(pod) {
 				ready++
-				settled = append(settled, to...)
+				known = append(known, to...)
 			}
 		}
 		results, err := test.Dial(t.Context(), member(t, stranger, steady[0]), all, time.Second)
@@ -84,7 +84,7 @@ func podsRolled(t *testing.T, x *trial) {
 			refused.count("stranger", r, false)
 		}
 		// The list is a second old by now: these have been ready for that long.
-		allowed.add(dial(t, member(t, friend, steady[1]), true, settled...))
+		allowed.add(dial(t, member(t, friend, steady[1]), true, known...))
 		if ready == int(n) && len(list.Items) == int(n) {
 			break
 		}
@@ -220,7 +220,7 @@ func namespacesRelabelled(t *testing.T, x *trial) {
 func policiesStorm(t *testing.T, x *trial) {
 	writes := 0
 	for end := time.Now().Add(briefly()); time.Now().Before(end); writes += 2 {
-		// It selects the pods that are called, has them let in on a port on which nobody calls, and names a group of its own.
+		// It selects the pods that are called, allows them on a port that no pod calls, and names a group of its own.
 		policy := ingress(fmt.Sprintf("storm-%d", writes), []string{server, friend}[writes/2%2], stranger, tcp(9999))
 		policy.Spec.Ingress = append(policy.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
 			From:  []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}, PodSelector: role(stranger)}},

@@ -31,7 +31,7 @@ type trouble struct {
 	latency   time.Duration // of each request
 	failing   float64       // share of requests that are answered with 500 or 429
 	watchLife time.Duration // after which a watch is cut; 0: never
-	expired   bool          // watches that go on are told that their resourceVersion is too old
+	expired   bool          // running watches get the error that their resourceVersion is too old
 }
 
 // A proxy stands between kidoban and the API server.

@@ -31,7 +31,7 @@ func TestSoak(t *testing.T) {
 	must(t, err)
 	// The first rounds fill caches and pools that stay.
 	churn(t, time.Now().Add(min(time.Minute, time.Duration(minutes)*time.Minute/4)))
-	before := settle(t)
+	before := measureAtRest(t)
 	tr := startTraffic(t)
 	var counted tally
 	rounds := 0
@@ -40,7 +40,7 @@ func TestSoak(t *testing.T) {
 		counted.add(tr.take(t))
 	}
 	tr.stop(t)
-	after := settle(t)
+	after := measureAtRest(t)
 
 	r := row{name: "soak", promise: nothingWrong, tally: counted}
 	r.check(t)
@@ -156,8 +156,8 @@ func (s sample) show(value float64) string {
 	return fmt.Sprintf("%.0f", value)
 }
 
-// settle waits until nothing happens any more, and measures. Of memory it takes the least of a while: what is above is garbage.
-func settle(t *testing.T) []sample {
+// measureAtRest waits until nothing happens any more, and measures. Of memory it takes the least of a while: what is above is garbage.
+func measureAtRest(t *testing.T) []sample {
 	t.Helper()
 	eventually(t, "namespaces are gone", func(ctx context.Context) error {
 		var list corev1.NamespaceList

@@ -25,7 +25,7 @@ import (
 )
 
 // The world: on each of the steady nodes a server, a friend and a stranger. Servers let friends in, on one port; friends may call servers,
-// and nobody else. No policy speaks of strangers.
+// and to no other pod. No policy is about strangers.
 const (
 	namespace = "chaos"
 	roleLabel = "role"
@@ -34,7 +34,7 @@ const (
 	stranger  = "stranger"
 
 	servedPort = 8080 // TCP and UDP: open to friends
-	shutPort   = 8081 // open to nobody
+	shutPort   = 8081 // open to no pod
 )
 
 // canaryPorts are open to friends in turn: that a change is in force everywhere shows by them.

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// A reaper is a small process that takes a cluster down when it is told to, or when the process that started it is
+// A reaper is a small process that takes a cluster down on a signal, or when the process that started it is
 // gone without a word: killed, or ended by a panic. It is in a session of its own, so that Ctrl-C does not reach it.
 type reaper struct {
 	cmd   *exec.Cmd

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// resend is how often a UDP request is repeated until somebody answers: a lost datagram is no verdict.
+// resend is how often a UDP request is repeated until there is an answer: a lost datagram is no verdict.
 const resend = 250 * time.Millisecond
 
 // Dial connects to a target anew and waits until its server has named itself.

@@ -50,8 +50,8 @@ type Outcome string
 // network or of the test.
 const (
 	Open     Outcome = "open"      // the server answered
-	TimedOut Outcome = "timed out" // nobody said anything
-	Refused  Outcome = "refused"   // nobody listens there, or a filter rejects
+	TimedOut Outcome = "timed out" // there was no answer
+	Refused  Outcome = "refused"   // there is no listener, or a filter rejects
 	Failed   Outcome = "failed"    // anything else, as no route
 )
 

@@ -138,7 +138,7 @@ func startServerUntil(t *testing.T, ctx context.Context, name string) uint16 {
 		select {
 		case <-ready:
 		case err := <-done:
-			if errors.Is(err, syscall.EADDRINUSE) { // somebody has been quicker, or has it for UDP
+			if errors.Is(err, syscall.EADDRINUSE) { // another process was quicker, or has it for UDP
 				continue
 			}
 			stop()
@@ -154,8 +154,8 @@ func startServerUntil(t *testing.T, ctx context.Context, name string) uint16 {
 	}
 }
 
-// closedPort is one that refuses what comes from 127.0.0.1, of both protocols, and that nobody else can have: it is bound for TCP, which does
-// not listen, and for UDP, which is connected to somebody else.
+// closedPort is one that refuses what comes from 127.0.0.1, of both protocols, and that no other process can have: it is bound for TCP, which does
+// not listen, and for UDP, which is connected elsewhere.
 func closedPort(t *testing.T) uint16 {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -182,7 +182,7 @@ func closedPort(t *testing.T) uint16 {
 	return uint16(port)
 }
 
-// silentPort is a UDP port on which nobody answers.
+// silentPort is a UDP port without a listener.
 func silentPort(t *testing.T) uint16 {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")

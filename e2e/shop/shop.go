@@ -54,7 +54,7 @@ var (
 	partnerTCP  = []uint16{443, 8443}
 )
 
-// outside are the control plane's own addresses, from which the partner's host, and whoever is no pod, connects.
+// outside are the control plane's own addresses, from which the partner's host, and every client that is no pod, connects.
 var outside = addresses("172.30.0.10", "fd30::10")
 
 func addresses(s ...string) (out []netip.Addr) {

@@ -48,7 +48,7 @@ func installMissing(ctx context.Context, out io.Writer) error {
 }
 
 func aptGet(ctx context.Context, args ...string) error {
-	args = append([]string{"--option=DPkg::Lock::Timeout=300"}, args...) // somebody else may be installing
+	args = append([]string{"--option=DPkg::Lock::Timeout=300"}, args...) // another process may be installing
 	cmd := exec.CommandContext(ctx, "apt-get", args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if b, err := cmd.CombinedOutput(); err != nil {

@@ -14,7 +14,7 @@ import (
 var errLocked = errors.New("locked by another process")
 
 // lock takes an exclusive lock on an open file or directory, until it is closed
-// or its process ends. The error is errLocked where somebody else has it.
+// or its process ends. The error is errLocked if another process has it.
 func lock(f *os.File) error {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -66,7 +66,7 @@ func (c *Cluster) lock() (*os.File, error) {
 		if err := lock(f); err != nil {
 			return nil, errors.Join(fmt.Errorf("cluster %s: another `cluster up` or `cluster down` is at work on it: %w", c.Name, err), f.Close())
 		}
-		// Whoever had the lock before may have removed the directory.
+		// The previous holder may have removed the directory.
 		held, err1 := f.Stat()
 		current, err2 := os.Stat(c.dir())
 		if err1 == nil && err2 == nil && os.SameFile(held, current) {

@@ -167,7 +167,7 @@ func keepNetns(f func() error) error {
 }
 
 // configure gives an interface of the current namespace its addresses and sets
-// it up. IPv6 addresses are usable at once: nobody else can have them.
+// it up. IPv6 addresses are usable at once: no other host can have them.
 func configure(name string, addresses ...netip.Prefix) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -65,7 +65,7 @@ func (n node) kubeProxy() *program {
 	}
 }
 
-// awaitSocket waits until somebody listens on a socket. That it may take for
+// awaitSocket waits until a process listens on a socket. That it may take for
 // ever is no harm: the supervisor gives up on a containerd that does not start.
 func awaitSocket(path string) {
 	for {

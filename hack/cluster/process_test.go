@@ -95,6 +95,6 @@ func TestProcessRecords(t *testing.T) {
 		t.Errorf("%v, %v; want %v", all, err, self)
 	}
 	if _, err := (process{PID: 1 << 22, BootID: self.BootID}).open(); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a PID that nobody has: %v", err)
+		t.Errorf("a PID that no process has: %v", err)
 	}
 }

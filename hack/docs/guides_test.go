@@ -9,7 +9,7 @@ import (
 )
 
 // TestGuidesListEveryFile looks for the example of each guide in docs/guides.md. A file that has it has to be named there, or a directory
-// that it is in: then whoever adds another one like it is led to the same files.
+// that it is in: so a guide leads to the same files for another one like it.
 func TestGuidesListEveryFile(t *testing.T) {
 	for heading, example := range map[string]string{
 		"Add a CRD field":     `RuleIndexes|ruleIndexes`,

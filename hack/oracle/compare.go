@@ -118,7 +118,7 @@ func (c *court) ask(f policy.Flow, yield func(seat int, isolated, allowed bool))
 	return nil
 }
 
-// ask takes a panic for an answer with which nobody agrees.
+// ask counts a panic as an answer that differs from all others.
 func (s *seat) ask(d policy.Direction, f policy.Flow) (v verdict) {
 	defer func() {
 		if p := recover(); p != nil {

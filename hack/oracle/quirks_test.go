@@ -63,7 +63,7 @@ func TestQuirks(t *testing.T) {
 	}{
 		{"cyclonus panics without policy types", noDefaults, cyclonusQuirks, cyclonus,
 			"podSelector: {}", http, false, true},
-		{"kube-network-policies isolates nobody without policy types", noDefaults, knpQuirks, knp,
+		{"kube-network-policies isolates no pod without policy types", noDefaults, knpQuirks, knp,
 			"podSelector: {}", http, false, false},
 		{"kube-network-policies panics without a protocol", noDefaults, knpQuirks, knp,
 			"{podSelector: {}, policyTypes: [Ingress], ingress: [{ports: [{port: 80}]}]}", http, false, true},

@@ -113,7 +113,7 @@ func TestTheEndOfWatchFailuresIsOneLine(t *testing.T) {
 		pods := toolscache.NewReflector(&toolscache.ListWatch{}, &corev1.Pod{}, toolscache.NewStore(toolscache.MetaNamespaceKeyFunc), 0)
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
-		watches.handle(stopped, pods, errors.New("nobody waits for it"))
+		watches.handle(stopped, pods, errors.New("stopped"))
 		for _, harmless := range []error{apierrors.NewResourceExpired("old"), io.EOF, io.ErrUnexpectedEOF} {
 			watches.handle(t.Context(), pods, harmless)
 		}

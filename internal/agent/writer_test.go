@@ -39,7 +39,7 @@ func TestTakeOver(t *testing.T) {
 		{"the maps are too small, and an earlier agent's policies are in force",
 			func(k *fakeKernel) { k.others = true; k.fail("Sync", errFull, errFull, errFull, errFull, errFull) }, "", false},
 		{"the maps cannot be filled, and nothing is in force", func(k *fakeKernel) { k.fail("Sync", errFull, errFull, errFull, errFull, errFull) }, "", false},
-		{"nobody knows whether there is an earlier agent", func(k *fakeKernel) { k.fail("Alone", errKernel) }, "the kernel fails", false},
+		{"it is unknown whether there is an earlier agent", func(k *fakeKernel) { k.fail("Alone", errKernel) }, "the kernel fails", false},
 		{"the program cannot be attached", func(k *fakeKernel) { k.fail("Attach", errKernel) }, "the kernel fails", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

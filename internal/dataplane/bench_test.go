@@ -37,7 +37,7 @@ func nsPerRun(b *testing.B, p *ebpf.Program, ip []byte) float64 {
 	return float64(took.Nanoseconds())
 }
 
-// peers are so many addresses of one class that may reach the pod 10.0.0.1, and nobody else may.
+// peers are so many addresses of one class, the only ones that may reach the pod 10.0.0.1.
 func peers(n int) *compiler.Maps {
 	t := isolated(0, netip.MustParseAddr("10.0.0.1"))
 	delete(t.Rows, compiler.RowKey{Set: 1})

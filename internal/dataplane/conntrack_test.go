@@ -50,7 +50,7 @@ func TestConntrackInOthersHands(t *testing.T) {
 					}
 					n.flush()
 					if push(t, server, client, netnstest.Silence) {
-						t.Errorf("%s: the server opened a flow to a client that lets nobody in", network)
+						t.Errorf("%s: the server opened a flow to a client without allowed ingress", network)
 					}
 					isKept(t, a, network, b.Addr(v6), 81)
 				}

@@ -168,7 +168,7 @@ func TestCut(t *testing.T) {
 					t.Error("the server opened the flow again after a restart")
 				}
 
-				// What nobody cut still works, also from the server to the client.
+				// Flows that were not cut still work, also from the server to the client.
 				a.Echo("tcp", 9999)
 				reaches(t, b, "tcp", a.Addr(v6), 9999)
 

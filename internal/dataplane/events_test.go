@@ -89,7 +89,7 @@ func TestAudit(t *testing.T) {
 	})
 }
 
-// A ring that nobody reads fills up: events are lost and counted, and packets are judged as ever.
+// A ring without a reader fills up: events are lost and counted, and packets are judged as ever.
 func TestLostEventsAreCounted(t *testing.T) {
 	d := newDataplane(t, dataplane.Options{Events: dataplane.EventsDenied, Sizes: dataplane.Sizes{EventBytes: uint32(os.Getpagesize())}})
 	p := packet{Flow: flow("10.0.0.2", "10.0.0.1", policy.TCP, 81)}

@@ -46,7 +46,7 @@ func TestConnections(t *testing.T) {
 		t.Run("another peer", func(t *testing.T) {
 			isKept(t, c, "tcp", addrB, 8080)
 		})
-		t.Run("replies to a pod that lets nobody in", func(t *testing.T) {
+		t.Run("replies to a pod without allowed ingress", func(t *testing.T) {
 			reaches(t, c, "tcp", addrA, 8080)
 		})
 		t.Run("replies of a pod that may not open the same", func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 	})
 }
 
-// The refusal of a port comes as an ICMP error, to a pod that lets nobody in.
+// A closed port's ICMP error reaches a pod without allowed ingress.
 func TestICMPErrorsOfAllowedFlows(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
@@ -223,7 +223,7 @@ func TestPathMTUDiscovery(t *testing.T) {
 	})
 }
 
-// Until somebody answers, every packet of a flow is NEW to conntrack.
+// Until there is an answer, every packet of a flow is NEW to conntrack.
 func TestAOneWayFlowIsJudgedOnce(t *testing.T) {
 	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

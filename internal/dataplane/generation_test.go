@@ -157,7 +157,7 @@ func TestDamagedPinsHeal(t *testing.T) {
 	}
 }
 
-// Somebody who flushes nftables takes conntrack away, perhaps; the next Attach puts it back.
+// Flushing nftables may switch conntrack off; the next Attach switches it on again.
 func TestConntrackHeals(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

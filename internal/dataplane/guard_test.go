@@ -78,7 +78,7 @@ func TestGuard(t *testing.T) {
 			n.forget(unknown)
 		})
 		if got := denied(t, n.d)[events.ReasonUnknown]; (got > 0) == open {
-			t.Errorf("guard %d: %d packets were refused because nobody knows them", guard, got)
+			t.Errorf("guard %d: %d packets were denied as unknown", guard, got)
 		}
 		counters, err := n.d.Counters()
 		check(t, err)

@@ -14,7 +14,7 @@ func TestAHealthyDataplane(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	check(t, n.d.CheckMaps())
 	check(t, n.d.CheckLinks())
-	check(t, n.d.Maps().Networks.Freeze()) // now nobody can write it, from user space
+	check(t, n.d.Maps().Networks.Freeze()) // now it cannot be written from user space
 	if n.d.CheckMaps() == nil {
 		t.Error("a map that cannot be written goes unnoticed")
 	}

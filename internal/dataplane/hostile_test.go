@@ -81,7 +81,7 @@ func TestHostilePackets(t *testing.T) {
 		passes = iota
 		refused
 		unparsable
-		invalid // whether somebody is isolated or not
+		invalid // whether a pod is isolated or not
 	)
 
 	pods := []netip.Addr{netip.MustParseAddr(pod4), netip.MustParseAddr(pod6)}
@@ -153,7 +153,7 @@ func TestHostilePackets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sync(t, d, &compiler.Maps{})
 			if got, want := run.passes(test.packet), test.want != invalid; got != want {
-				t.Errorf("nobody isolated: passes %v, want %v", got, want)
+				t.Errorf("no pod isolated: passes %v, want %v", got, want)
 			}
 			sync(t, d, isolated(compiler.Audit, pods...))
 			if got, want := run.passes(test.packet), test.want != invalid; got != want {

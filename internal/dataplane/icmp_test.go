@@ -19,7 +19,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// portUnreachable is the ICMP message that says that a UDP datagram found nobody.
+// portUnreachable is the ICMP message for a UDP datagram to a port without a listener.
 func portUnreachable(from, to netip.AddrPort) []byte {
 	udp := make([]byte, 8)
 	binary.BigEndian.PutUint16(udp[0:], from.Port())

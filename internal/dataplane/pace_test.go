@@ -49,14 +49,14 @@ func TestOnePodsEventsHideNoOthers(t *testing.T) {
 			for i := range byte(flood) {
 				sendAs(t, attacker, netip.AddrFrom4([4]byte{172, 31, 0, i + 1}), netip.AddrPortFrom(to.V4, 53))
 			}
-			nobody := netip.MustParseAddr("172.31.1.1")
-			sendAs(t, other, nobody, netip.AddrPortFrom(to.V4, 53))
+			unknown := netip.MustParseAddr("172.31.1.1")
+			sendAs(t, other, unknown, netip.AddrPortFrom(to.V4, 53))
 			deadline := time.After(netnstest.Patience)
 			listed := 0
 			for seen := false; !seen; {
 				select {
 				case e := <-reported:
-					seen = e.Source.Addr() == nobody
+					seen = e.Source.Addr() == unknown
 					listed++
 					if e.Reason != test.reason {
 						t.Errorf("event %+v", e)

@@ -214,7 +214,7 @@ func TestEveryPacketIsAccountedForWhateverIsFull(t *testing.T) {
 				p.Port = uint16(1000 + i%100)
 				run.refuses(p, 1)
 			}
-			newTally(t, d).adds(packets) // nobody read the ring before
+			newTally(t, d).adds(packets) // the ring was not read before
 		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // A packet with a source route goes to the node, whose kernel writes its last destination into it behind the
-// hook. No kernel does so unless it was told to, and then the agent says that it should not.
+// hook. A kernel does so only if a setting asks for it, which the agent reports.
 func TestSourceRoutes(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

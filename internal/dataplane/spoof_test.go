@@ -78,7 +78,7 @@ func arrives(t testing.TB, c *net.UDPConn, source netip.Addr, within time.Durati
 	}
 }
 
-// A pod cannot pass for another, nor escape its own policies by an address that is nobody's.
+// A pod cannot pass for another, nor escape its own policies by an address that no pod has.
 func TestSpoofedSources(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("ipv4/conf/all/rp_filter", "0")
@@ -87,13 +87,13 @@ func TestSpoofedSources(t *testing.T) {
 		n.Sysctl("ipv4/conf/"+a.Host.Attrs().Name+"/rp_filter", "0")
 		in := inbox(t, b, map[bool]uint16{false: 53, true: 54}[v6])
 		to := netip.AddrPortFrom(b.Addr(v6), uint16(in.LocalAddr().(*net.UDPAddr).Port))
-		nobody := netip.MustParseAddr(map[bool]string{false: "172.31.0.1", true: "fd99::1"}[v6])
+		unowned := netip.MustParseAddr(map[bool]string{false: "172.31.0.1", true: "fd99::1"}[v6])
 
 		n.set(a, isolate(policy.Egress, with(pods(b))))
 		n.set(b, isolate(policy.Ingress, with(pods(a, c))))
 		n.set(c)
 		before := denied(t, n.d)[events.ReasonSpoofed]
-		for _, source := range []netip.Addr{c.Addr(v6), nobody} {
+		for _, source := range []netip.Addr{c.Addr(v6), unowned} {
 			sendAs(t, a, source, to)
 			if arrives(t, in, source, netnstest.Silence) {
 				t.Errorf("a packet from a's interface with the source %v passed", source)
@@ -112,8 +112,8 @@ func TestSpoofedSources(t *testing.T) {
 		// A node that only audits refuses nothing.
 		n.audit(a)
 		n.set(b)
-		sendAs(t, a, nobody, to)
-		if !arrives(t, in, nobody, netnstest.Patience) {
+		sendAs(t, a, unowned, to)
+		if !arrives(t, in, unowned, netnstest.Patience) {
 			t.Errorf("a spoofed packet of a pod that is only audited was refused")
 		}
 	}

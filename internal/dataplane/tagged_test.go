@@ -58,7 +58,7 @@ func hardwareAddr(t testing.TB, p *netnstest.Pod) net.HardwareAddr {
 }
 
 // A frame with tags is no way around policies behind a routed veth, and on a bridge with the rule that
-// docs/security.md has: br_netfilter shows it to nobody.
+// docs/security.md has: br_netfilter does not show it to netfilter.
 func TestTaggedFrames(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	n.Sysctl("bridge/bridge-nf-call-iptables", "1")
@@ -85,7 +85,7 @@ func TestTaggedFrames(t *testing.T) {
 					n.flush()
 					sendFrame(a, frame)
 					if open := tags == 0 || name == "routed"; open && !arrives(t, in, a.Addr(v6), netnstest.Patience) {
-						t.Fatalf("%d tags: it does not arrive where nobody is isolated", tags)
+						t.Fatalf("%d tags: it does not arrive where no pod is isolated", tags)
 					}
 					n.set(b, isolate(policy.Ingress))
 					n.flush()

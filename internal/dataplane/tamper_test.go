@@ -22,7 +22,7 @@ func (n *node) detach(names ...string) {
 	}
 }
 
-// Nothing judges after somebody detached the program: the next Attach finds it and attaches it again.
+// No packet is judged after the program was detached by hand: the next Attach attaches it again.
 func TestDetachedProgramsAreAttachedAgain(t *testing.T) {
 	for name, tamper := range map[string]func(n *node){
 		"one family":    func(n *node) { n.detach("link_ipv4") },

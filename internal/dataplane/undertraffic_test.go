@@ -247,7 +247,7 @@ func TestReuseUnderTraffic(t *testing.T) {
 		}
 		pod.Echo("udp", 80)
 		isV6 := round%2 == 1
-		isKept(t, friend, "udp", pod.Addr(isV6), 80) // nobody knows it yet
+		isKept(t, friend, "udp", pod.Addr(isV6), 80) // it is not known yet
 		admitted, refused := friend, stranger
 		if round%4 > 1 {
 			admitted, refused = stranger, friend

@@ -56,7 +56,7 @@ func (n *node) vpcRules(p *netnstest.Pod, table int) {
 	}
 }
 
-// outside gives a namespace that stands for the VPC an address of somebody far away, who answers on two
+// outside gives a namespace that stands for the VPC an address outside, which answers on two
 // ports.
 func outside(v *netnstest.Pod, v4, v6 string) (netip.Addr, netip.Addr) {
 	lo, err := v.Link.LinkByName("lo")

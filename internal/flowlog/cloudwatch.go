@@ -125,7 +125,7 @@ func (c *toCloudWatch) makeStream(ctx context.Context) error {
 func (c *toCloudWatch) explain(verb string, err error) error {
 	var invalid *types.InvalidParameterException
 	if isMissing(err) {
-		c.ready = false // somebody has deleted it: it is made again
+		c.ready = false // it was deleted: make it again
 	}
 	err = fmt.Errorf("%s CloudWatch log stream %s of group %s: %w", verb, c.opts.Stream, c.opts.Group, err)
 	if errors.As(err, &invalid) {

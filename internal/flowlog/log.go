@@ -25,7 +25,7 @@ type Options struct {
 	Format Format
 	// Sinks that lines go to; none: events are kept in Recent alone.
 	Sinks []Sink
-	// Log is told when a sink fails, and when it works again.
+	// Log gets a line when a sink fails, and when it works again.
 	Log      logr.Logger
 	Registry prometheus.Registerer
 }

@@ -89,7 +89,7 @@ func (q *queue) offer(l line) {
 
 // run delivers until the context is done, and then what is there, as long as that goes without an error and in time.
 func (q *queue) run(ctx context.Context) {
-	// A delivery under way when the context ends is not cut off: nobody could say which of its lines arrived.
+	// A delivery under way when the context ends is not cut off: it would be unknown which of its lines arrived.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(q.lastChance, cancel) })()

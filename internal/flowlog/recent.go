@@ -10,7 +10,7 @@ import (
 // recentEvents is how many events Recent keeps: 2 MB at most.
 const recentEvents = 4096
 
-// Recent is a ring of the latest events. It may be used by several goroutines at the same time; readers hold up nobody.
+// Recent is a ring of the latest events. It may be used by several goroutines at the same time; readers do not delay others.
 type Recent struct {
 	mu   sync.Mutex
 	ring []agentapi.Event // grows to its size, then goes round

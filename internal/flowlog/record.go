@@ -23,7 +23,7 @@ type Directory interface {
 	Isolating(set compiler.SetID) []agentapi.PolicyRef
 }
 
-// Pod is who has an address. Workload is nil for a pod that nobody owns.
+// Pod is who has an address. Workload is nil for a pod without an owner.
 type Pod struct {
 	Namespace, Name string
 	Workload        *agentapi.Workload

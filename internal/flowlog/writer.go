@@ -134,7 +134,7 @@ func (t *toFile) isFull(lines []line) bool {
 	return t.at.Size()+rest >= int64(t.opts.MaxMegabytes)<<20
 }
 
-// follow lets go of the file when another is at the path, or none, and reports that. Somebody may have put it away or taken its directory: the
+// follow lets go of the file when another is at the path, or none, and reports that. Another process may have moved it or removed its directory: the
 // lines go where a reader will look. It may have been us, by its size or age: what we made is opened again.
 func (t *toFile) follow() bool {
 	now, _ := os.Stat(t.opts.Path)

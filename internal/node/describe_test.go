@@ -42,7 +42,7 @@ func TestAPodsWorkload(t *testing.T) {
 	}
 }
 
-// The container runtime knows of a pod before the API server has told what it belongs to.
+// The container runtime reports a pod before the watch of the API server delivers it.
 func TestAWorkloadThatIsKnownLater(t *testing.T) {
 	s := newStory(t)
 	key, addr := types.NamespacedName{Namespace: "shop", Name: "web"}, netip.MustParseAddr("10.0.0.1")

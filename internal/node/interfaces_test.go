@@ -48,7 +48,7 @@ func TestWhichInterfaceIsAPodsOwn(t *testing.T) {
 	s.behind("fd00::1", 5) // nothing leads to it elsewhere
 
 	s.routed(map[uint32][]string{5: {"10.0.0.1", "10.0.0.9"}, 6: {"10.0.0.2"}})
-	s.behind("10.0.0.1", 0) // somebody else is behind it, who is not known yet
+	s.behind("10.0.0.1", 0) // another pod is behind it, which is not known yet
 
 	s.routed(map[uint32][]string{5: {"10.0.0.1"}, 6: {"10.0.0.2"}, 7: {"10.0.0.2"}})
 	s.behind("10.0.0.2", 0) // two lead to it

@@ -146,7 +146,7 @@ func TestAnOldVersionJudgesUntilTheNewOneCan(t *testing.T) {
 	s.endpoint("allow", everyPod, fromGroup("new"))
 	s.allowed("10.0.0.2", "10.0.0.1", 80)
 	s.denied("10.0.0.3", "10.0.0.1", 80)
-	s.sliceGone("shop", "old", 0) // nobody refers to it in the API any more
+	s.sliceGone("shop", "old", 0) // no object refers to it any more
 	s.allowed("10.0.0.2", "10.0.0.1", 80)
 	s.slice("shop", "new", 0, 1, "10.0.0.3/32")
 	s.denied("10.0.0.2", "10.0.0.1", 80)
@@ -162,7 +162,7 @@ func TestAGroupKeepsItsMembersWhileASliceIsMissing(t *testing.T) {
 	s.slice("shop", "g", 0, 2, "10.0.0.2/32")
 	s.slice("shop", "g", 1, 0, "10.0.0.3/32")
 	s.endpoint("allow", everyPod, fromGroup("g"))
-	s.sliceGone("shop", "g", 1) // somebody deleted it by hand
+	s.sliceGone("shop", "g", 1) // deleted by hand
 	s.allowed("10.0.0.3", "10.0.0.1", 80)
 	s.slice("shop", "g", 1, 0, "10.0.0.4/32")
 	s.denied("10.0.0.3", "10.0.0.1", 80)
@@ -463,7 +463,7 @@ func TestASandboxOutlivesThePodBeforeIt(t *testing.T) {
 	}
 }
 
-// Nobody will say that a pod has gone which the API server did not tell of: it was deleted before its sandbox was made.
+// No event reports the end of a pod that the watch never delivered: it was deleted before its sandbox was made.
 func TestAPodThatNobodyToldOfGoesWithItsSandbox(t *testing.T) {
 	s := newStory(t)
 	web := types.NamespacedName{Namespace: "shop", Name: "web"}

@@ -161,7 +161,7 @@ func TestHostileNumbersDoNotMakeAPolicyTooLarge(t *testing.T) {
 	}
 }
 
-// Groups are told apart by their selectors, too: a peer whose group has the name of another one is left out.
+// Groups are compared by their selectors, too: a peer whose group has the name of another one is left out.
 func TestHostileGroupNames(t *testing.T) {
 	r := started()
 	np := named(parsePolicy(t, "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}]}"), "shop", "p", "1")

@@ -1,5 +1,5 @@
 // Command pause is the process of a pod's sandbox: it keeps the pod's namespaces
-// alive, reaps the pod's orphans where the PID namespace is shared, and ends when told to.
+// alive, reaps the pod's orphans where the PID namespace is shared, and ends on SIGTERM or SIGINT.
 package main
 
 import (

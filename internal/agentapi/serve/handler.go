@@ -28,7 +28,7 @@ type Events interface {
 	Wait(ctx context.Context, number uint64) (events []agentapi.Event, first uint64)
 }
 
-// Handler answers for the node of a name, whoever asks. Streams end with the context.
+// Handler answers for the node of a name, without authentication. Streams end with the context.
 func Handler(ctx context.Context, name string, node Node, events Events, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+agentapi.PathNode, func(w http.ResponseWriter, _ *http.Request) {

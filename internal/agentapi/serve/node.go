@@ -10,7 +10,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 )
 
-// nodeOf reads the agent's own metrics: what the API says and what Prometheus is told is the same.
+// nodeOf reads the agent's own metrics: the API and Prometheus get the same figures.
 func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
 	out := agentapi.Node{Node: name, Maps: []agentapi.MapUse{}}
 	families, err := metrics.Gather()

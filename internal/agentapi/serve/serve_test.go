@@ -183,7 +183,7 @@ func TestFollowedEventsComeAsTheyHappenUntilTheEnd(t *testing.T) {
 	}
 }
 
-// A reader that is too slow for the ring is told how much it missed.
+// A reader that is too slow for the ring learns how much it missed.
 func TestMissedEventsAreCounted(t *testing.T) {
 	w := httptest.NewRecorder()
 	stream(context.Background(), w, &slow{}, time.Time{}, true)

@@ -82,7 +82,7 @@ type forwarded struct {
 	failure    httpstream.Stream
 }
 
-// Read tells, at the end of a stream that gave nothing, why: nobody may listen there.
+// Read gives the reason at the end of an empty stream: there may be no listener.
 func (f *forwarded) Read(p []byte) (int, error) {
 	n, err := f.Stream.Read(p)
 	if n == 0 && err != nil {

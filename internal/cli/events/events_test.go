@@ -72,7 +72,7 @@ func TestManyNodesAreFollowedAtOnce(t *testing.T) {
 	}
 }
 
-// An agent that restarts ends its stream. Whoever follows must not take the silence for peace.
+// An agent that restarts ends its stream. With --follow, silence must not look like peace.
 func TestAStreamThatEndsIsTold(t *testing.T) {
 	a := &agents.Agents{Pods: make([]corev1.Pod, 1)}
 	a.Pods[0].Spec.NodeName = "n7"
@@ -82,7 +82,7 @@ func TestAStreamThatEndsIsTold(t *testing.T) {
 	for _, follow := range []bool{true, false} {
 		var errOut strings.Builder
 		err := stream(context.Background(), a, open, "", follow, filter{}, nil, &errOut)
-		if told := strings.Contains(errOut.String(), "n7"); told != follow || err != nil != follow {
+		if reported := strings.Contains(errOut.String(), "n7"); reported != follow || err != nil != follow {
 			t.Errorf("follow %v: %q, %v", follow, errOut.String(), err)
 		}
 	}

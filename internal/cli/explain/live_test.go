@@ -131,7 +131,7 @@ func TestModeStrictRefusesWhereNothingIsolates(t *testing.T) {
 		"a policy is still there that has been deleted": {"shop/web", "192.0.2.1:443", func(web *agentapi.Pod) {
 			web.Egress = agentapi.PodPolicy{Isolated: true, Policies: []agentapi.PolicyRef{older}}
 		}, false, ReasonStrict},
-		"in audit mode, which is told apart": {"shop/web", "192.0.2.1:443", func(web *agentapi.Pod) {
+		"in audit mode, which is shown": {"shop/web", "192.0.2.1:443", func(web *agentapi.Pod) {
 			web.Mode, web.Egress.Policies = agentapi.ModeAudit, []agentapi.PolicyRef{strictMode}
 		}, false, ReasonStrict},
 		"another kind of policy keeps it open": {"shop/web", "192.0.2.1:443", func(web *agentapi.Pod) {

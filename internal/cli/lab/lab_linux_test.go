@@ -52,10 +52,10 @@ func TestShop(t *testing.T) {
 func shop(t *testing.T, program, families string) {
 	cmd := exec.Command(program, "lab", "-f", repo+"/examples/shop", "-f", repo+"/examples/shop/policies", "-o", "json", "--ip-families", families)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var out, told bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &told
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s%s", err, &out, &told)
+		t.Fatalf("%v\n%s%s", err, &out, &errOut)
 	}
 	leftOver(t, cmd.Process.Pid)
 	var result struct {

@@ -148,7 +148,7 @@ func BenchmarkLintBigCluster(b *testing.B) {
 	}
 }
 
-// A pipeline may hold what it is told against what it was told before.
+// A pipeline may compare the output with an earlier one.
 func TestWhatIsToldIsTheSameEachTime(t *testing.T) {
 	c := read(t, strings.Replace(good, "{matchLabels: {app: web}}\n  policyTypes", "{matchLabels: {app: x1, tier: x2, zone: x3}}\n  policyTypes", 1))
 	first := Run(c, Options{})

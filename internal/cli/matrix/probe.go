@@ -129,7 +129,7 @@ func (t *Table) probe(ctx context.Context, env *command.Env, c *model.Cluster) e
 	if env.Interactive() {
 		fmt.Fprint(env.ErrOut, "\r\x1b[K")
 	}
-	t.settle()
+	t.mergeOutcomes()
 	return ctx.Err()
 }
 
@@ -175,7 +175,7 @@ func ofFamily(p *model.Pod, like netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// record an outcome. A datagram that nobody answers may have come through all the same: where policies allow it, that says nothing.
+// record an outcome. A datagram without an answer may have arrived: where policies allow it, a missing answer proves nothing.
 func (t *Table) record(at target, o outcome) {
 	if o == unknown || o == silent && at.protocol == policy.UDP && at.meant {
 		return
@@ -197,8 +197,8 @@ func (t *Table) record(at target, o outcome) {
 	*cell = v
 }
 
-// settle the cells that are not the same for all pods: where some of the pods said nothing, and the others what is meant, nobody knows.
-func (t *Table) settle() {
+// mergeOutcomes merges the outcomes of cells whose pods differ: where some pods gave no answer and the others the expected one, the cell is unknown.
+func (t *Table) mergeOutcomes() {
 	for i := range t.Measured {
 		for j, measured := range t.Measured[i] {
 			if t.Cells[i][j] == model.Partial && measured != model.Partial && !t.differs[[2]int{i, j}] {

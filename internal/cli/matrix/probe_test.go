@@ -108,7 +108,7 @@ func TestCellsOfPodsThatAreJudgedDifferently(t *testing.T) {
 		for _, r := range tc.results {
 			table.record(r.of, r.outcome)
 		}
-		table.settle()
+		table.mergeOutcomes()
 		if wrong, _ := table.Wrong(); table.Measured[0][0] != tc.want || wrong != tc.wrong {
 			t.Errorf("%s: %s, want %s; %d wrong, want %d", name, table.Measured[0][0], tc.want, wrong, tc.wrong)
 		}

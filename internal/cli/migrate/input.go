@@ -55,7 +55,7 @@ func (in *input) kubernetes(wanted func(*networkingv1.NetworkPolicy) bool) {
 	}
 }
 
-// policyKinds are those of Calico's that decide about packets, of network-policy-api, and those that change nothing and are told.
+// policyKinds are those of Calico's that decide about packets, of network-policy-api, and those that change nothing and are listed.
 var policyKinds = []string{
 	calico.KindTier, calico.KindNetworkPolicy, calico.KindGlobalNetworkPolicy, calico.KindNetworkSet, calico.KindGlobalNetworkSet, calico.KindHostEndpoint,
 	calico.KindIPPool, "StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy",
@@ -108,9 +108,9 @@ func (in *input) take(list []unstructured.Unstructured) error {
 }
 
 // notOf are the problems of what cannot be read that are not among these, such as those of objects that are no policies of Calico's.
-func (in *input) notOf(told []calico.Problem) (out []calico.Problem) {
+func (in *input) notOf(known []calico.Problem) (out []calico.Problem) {
 	for _, p := range in.set.Invalid {
-		if !slices.Contains(told, p) {
+		if !slices.Contains(known, p) {
 			out = append(out, p)
 		}
 	}

@@ -332,7 +332,7 @@ func TestWhatIsNotReadIsNotLeftOut(t *testing.T) {
 	}
 }
 
-// Events that are lost start the time anew, and are told.
+// Lost events restart the time and are reported.
 func TestCompareWithLostEvents(t *testing.T) {
 	e := line(t, agentapi.VerdictAccept, "10.0.0.2", "10.0.0.1", "TCP", 80)
 	e.Missed = 7

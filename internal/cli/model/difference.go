@@ -72,7 +72,7 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 	d := &Difference{Added: []string{}, Changed: []string{}, Removed: []string{}, Pairs: []Pair{}}
 	changed := d.policies(before.Policies, after.Policies)
 	e, f := NewEvaluator(before), NewEvaluator(after)
-	outside = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return e.PodAt(a) != nil || f.PodAt(a) != nil }) // told as the pod
+	outside = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return e.PodAt(a) != nil || f.PodAt(a) != nil }) // listed as the pod
 	blocks := append(blocksOf(before.Policies), blocksOf(after.Policies)...)
 	parts := either(f.possibleParts(blocks), e.possibleParts(blocks))
 	old, now := newReach(e, parts, outside), newReach(f, parts, outside)

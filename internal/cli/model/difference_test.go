@@ -108,7 +108,7 @@ func TestDifferencesWithAnAddressOfTwoPods(t *testing.T) {
 	}
 }
 
-// An address in a policy's block may be a pod's: it is told as the pod.
+// An address in a policy's block may be a pod's: it is listed as the pod.
 func TestDifferencesWithABlockThatIsAPods(t *testing.T) {
 	before, after := namedPods(t, 80, "10.0.0.1", "10.0.0.2"), namedPods(t, 81, "10.0.0.1", "10.0.0.2")
 	d := NewDifference(before, after)

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Manifests collects the objects of a cluster, from documents or from whoever lists them.
+// Manifests collects the objects of a cluster, from documents or from the API server.
 type Manifests struct {
 	// Namespace of objects that do not give theirs.
 	Namespace string

@@ -178,7 +178,7 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 		r := &report{}
 		var policies agentapi.PolicyList
 		if r.err = a.Get(ctx, pod, agentapi.PathNode, &r.node); r.err == nil {
-			r.pods, r.err = settled(ctx, pause, func() ([]agentapi.Pod, error) {
+			r.pods, r.err = awaitPods(ctx, pause, func() ([]agentapi.Pod, error) {
 				var list agentapi.PodList
 				err := a.Get(ctx, pod, agentapi.PathPods, &list)
 				return list.Pods, err

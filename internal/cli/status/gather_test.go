@@ -99,7 +99,7 @@ func TestPendingPodsAreLookedAtAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0
-			got, err := settled(context.Background(), 0, func() ([]agentapi.Pod, error) {
+			got, err := awaitPods(context.Background(), 0, func() ([]agentapi.Pod, error) {
 				n++
 				return tc.answers[n-1], nil
 			})

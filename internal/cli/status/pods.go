@@ -23,8 +23,8 @@ const (
 // mostNames is how many pods are named where more have no policies in force.
 const mostNames = 3
 
-// settled looks until no pod is Pending: on a busy node something is always being written, and that is no reason to worry.
-func settled(ctx context.Context, every time.Duration, look func() ([]agentapi.Pod, error)) ([]agentapi.Pod, error) {
+// awaitPods asks until no pod is Pending: on a busy node the agent is always writing something, which is no fault.
+func awaitPods(ctx context.Context, every time.Duration, look func() ([]agentapi.Pod, error)) ([]agentapi.Pod, error) {
 	for n := 1; ; n++ {
 		pods, err := look()
 		pending := slices.ContainsFunc(pods, func(p agentapi.Pod) bool { return p.State != agentapi.StateInForce })

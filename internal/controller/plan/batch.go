@@ -35,7 +35,7 @@ type SliceWrite struct {
 // Phases returns the batch's writes in the order of the package's promises. The writes of one phase may go out
 // in any order; if one fails, those of later phases must not go out. have are the slices on the API server.
 //
-// Only a merge moves addresses: those of the slice that is deleted are then in another slice. Whoever reads
+// Only a merge moves addresses: those of the slice that is deleted are then in another slice. A reader of
 // the list of a group must not miss these addresses: no list drops the deleted slice before the other one is
 // written.
 func (b *Batch) Phases(have map[string]*v1alpha1.PolicyEndpointSliceSpec) [][]SliceWrite {

@@ -46,7 +46,7 @@ func New(t testing.TB) *Namespace {
 	return n
 }
 
-// onThread runs f on a thread that ends with it, so that what f does to the thread bothers nobody.
+// onThread runs f on a thread that ends with it, so that changes that f makes to the thread affect no other test.
 func onThread(t testing.TB, f func() error) {
 	t.Helper()
 	done := make(chan error)

@@ -21,7 +21,7 @@ var builtinTiers = []Tier{
 	{Name: "kube-baseline", Order: 10_000_000, DefaultAction: Pass},
 }
 
-// Tier of a name; false where it is not in the set, so that nobody knows its place.
+// Tier of a name; false where it is not in the set, so that its place is unknown.
 func (s *Set) Tier(name string) (Tier, bool) {
 	for _, t := range slices.Concat(s.Tiers, builtinTiers) {
 		if t.Name == name {

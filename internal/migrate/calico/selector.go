@@ -33,7 +33,7 @@ type Selector struct {
 	Of     []*Selector
 }
 
-// maxDepth of parentheses, so that nobody's selector takes the stack away.
+// maxDepth of parentheses, so that no selector overflows the stack.
 const maxDepth = 100
 
 // ParseSelector reads a selector; an empty one selects everything.

@@ -98,7 +98,7 @@ func (p *Policy) Order() float64 {
 }
 
 // Isolates says in which directions the policy applies. Without types it is those that it has rules for, and Ingress where it has
-// none; but where the object is read as it is stored, nobody filled that in, and Calico takes no types for both.
+// none; but where the object is read as it is stored, the field is not filled in, and Calico takes no types for both.
 func (p *Policy) Isolates() (out [2]bool) {
 	if len(p.Spec.Types) == 0 {
 		out[policy.Egress] = p.Stored || len(p.Spec.Egress) > 0

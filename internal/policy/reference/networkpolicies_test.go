@@ -63,7 +63,7 @@ func TestWhatNetworkPoliciesMean(t *testing.T) {
 		name, policy string
 		flows        []flow
 	}{
-		{"no policy isolates nobody", "", []flow{{frontend, backend, policy.TCP, 80, true}, {outside, backend, policy.ICMP, 0, true}}},
+		{"without a policy no pod is isolated", "", []flow{{frontend, backend, policy.TCP, 80, true}, {outside, backend, policy.ICMP, 0, true}}},
 		{"an empty podSelector selects every pod of the namespace, and no other", "podSelector: {}", []flow{
 			{frontend, backend, policy.TCP, 80, false}, {backend, frontend, policy.TCP, 80, false}, {backend, prometheus, policy.TCP, 80, true}}},
 		{"without policyTypes and egress rules only ingress is isolated", selectBackend, []flow{

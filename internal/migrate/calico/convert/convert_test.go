@@ -153,7 +153,7 @@ shop/own {"egress":[{"to":[{"podSelector":{"matchLabels":{"role":"db"}}},{"ipBlo
 		{"a rule about some of the pods splits the policy", gnp("pci", `namespaceSelector: projectcalico.org/name == 'shop', ingress: [{action: Deny, source: {selector: pci != 'true'}, destination: {selector: pci == 'true'}}, {action: Allow, source: {selector: all()}}]`), convert.Options{},
 			`shop/pci {"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchLabels":{"pci":"true"}}}]}],"podSelector":{"matchLabels":{"pci":"true"}},"policyTypes":["Ingress"]}
 shop/pci-2 {"ingress":[{"from":[{"namespaceSelector":{}}]}],"podSelector":{"matchExpressions":[{"key":"pci","operator":"NotIn","values":["true"]}]},"policyTypes":["Ingress"]}`},
-		{"a rule about other pods than the policy's is about nobody", np("a", `selector: x == 'y', ingress: [{action: Allow, destination: {selector: x == 'z'}}]`), convert.Options{},
+		{"a rule about other pods than the policy's is about no pod", np("a", `selector: x == 'y', ingress: [{action: Allow, destination: {selector: x == 'z'}}]`), convert.Options{},
 			`shop/a {"podSelector":{"matchLabels":{"x":"y"}},"policyTypes":["Ingress"]}`},
 		{"a peer that a NetworkSet is among does not narrow the policy's own pods down, where all of them are selected", docs(
 			"apiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {name: s, namespace: shop, labels: {role: db}}\nspec: {nets: [10.0.0.0/8]}",
@@ -258,7 +258,7 @@ func TestPoliciesOfHostsHoldNothingBack(t *testing.T) {
 	}
 }
 
-// What comes to nothing is told: it may be that an object is missing.
+// An empty result is reported: an object may be missing.
 func TestNotesWhatSelectsNothing(t *testing.T) {
 	for _, tc := range []struct{ policies, field, note string }{
 		{np("a", `egress: [{action: Allow, destination: {selector: has(x), namespaceSelector: global()}}]`), "spec.egress[0].destination", "selects nothing"},

@@ -53,7 +53,7 @@ func (r *reader) self(path string, e *calico.EntityRule, namespace string) pods 
 			r.problem(path+".selector", "give --pod-cidr, or a selector that selects no NetworkSet", "it selects NetworkSets whose networks may hold pods")
 			return everyPod
 		}
-		if selected.everyone { // told by selected
+		if selected.everyone { // selected reports it
 			return everyPod
 		}
 		if out, err = part.combine(out, selected.pods); err != nil {

@@ -85,7 +85,7 @@ func (s space) minus(a, b peers) (peers, error) {
 		if !s.covered(b.nets) {
 			return noPeers, errPodsAndNets
 		}
-		out.pods = nobody
+		out.pods = noPods
 	}
 	if !b.pods.empty() && !s.apart(out.nets) {
 		return noPeers, errPodsAndNets

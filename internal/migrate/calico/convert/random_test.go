@@ -187,7 +187,7 @@ func (r random) kubernetes() networkingv1.NetworkPolicy {
 	return np
 }
 
-// cluster of random pods, in namespaces with the labels that conversions were told of, and others for peers.
+// cluster of random pods, in namespaces with the labels that the conversions were given, and others for peers.
 func (r random) cluster(known map[string]map[string]string) *reference.NetworkPolicies {
 	c := &reference.NetworkPolicies{}
 	for name, labels := range known {

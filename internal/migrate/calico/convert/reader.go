@@ -57,7 +57,7 @@ func (r *reader) read(p *calico.Policy) *candidate {
 	r.hosts(p)
 	r.selection(p, c)
 	if p.AboutHosts() || !c.opaque && c.selects.empty() {
-		c.selects, c.opaque, c.isolates = nobody, false, [2]bool{} // no policy of pods depends on it
+		c.selects, c.opaque, c.isolates = noPods, false, [2]bool{} // no policy of pods depends on it
 		return c
 	}
 	for _, d := range policy.Directions {
@@ -92,7 +92,7 @@ func (r *reader) hosts(p *calico.Policy) {
 	}
 	s, err := p.Selector()
 	if err != nil {
-		return // told by selection
+		return // selection reports it
 	}
 	for i := range r.set.HostEndpoints {
 		if h := &r.set.HostEndpoints[i]; h.Matches(s) {
@@ -109,9 +109,9 @@ func (r *reader) selection(p *calico.Policy, c *candidate) {
 	}
 	s, err := p.Selector()
 	if err != nil {
-		var told *calico.Problem
-		if errors.As(err, &told) {
-			r.problem(told.Field, "correct the selector", "%s", told.Problem)
+		var problem *calico.Problem
+		if errors.As(err, &problem) {
+			r.problem(problem.Field, "correct the selector", "%s", problem.Problem)
 		}
 		return
 	}

@@ -16,7 +16,7 @@ func podsOf(s *calico.Selector) (pods, error) {
 	case calico.OpAll:
 		return everyPod, nil
 	case calico.OpGlobal:
-		return nobody, nil
+		return noPods, nil
 	case calico.OpNot:
 		p, err := podsOf(s.Of[0])
 		if err != nil {
@@ -26,7 +26,7 @@ func podsOf(s *calico.Selector) (pods, error) {
 	case calico.OpAnd, calico.OpOr:
 		out, combine := everyPod, pods.intersect
 		if s.Op == calico.OpOr {
-			out, combine = nobody, pods.union
+			out, combine = noPods, pods.union
 		}
 		for _, o := range s.Of {
 			p, err := podsOf(o)
@@ -62,7 +62,7 @@ func comparison(s *calico.Selector) (pods, error) {
 		if v.has("k8s") {
 			return everyPod, nil
 		}
-		return nobody, nil
+		return noPods, nil
 	case s.Key == "projectcalico.org/serviceaccount" || strings.HasPrefix(s.Key, "pcsa."):
 		return nil, fmt.Errorf("%s asks for service accounts, which NetworkPolicies know nothing of", s.Key)
 	}
@@ -81,7 +81,7 @@ func comparison(s *calico.Selector) (pods, error) {
 	}
 	t := term{}.with(l, v)
 	if t.empty() {
-		return nobody, nil
+		return noPods, nil
 	}
 	return pods{t}, nil
 }
@@ -117,13 +117,13 @@ func podsOfLabels(s *metav1.LabelSelector, ofNamespace bool) pods {
 		t = t.with(label{ofNamespace, r.Key}, v)
 	}
 	if t.empty() {
-		return nobody
+		return noPods
 	}
 	return pods{t}
 }
 
 // in are those of the pods that are in a namespace, by their own labels alone. known is false where labels of the namespace are asked
-// for that nobody knows.
+// for that is unknown.
 func (p pods) in(name string, namespaceLabels map[string]string) (out pods, known bool) {
 	out = pods{}
 terms:

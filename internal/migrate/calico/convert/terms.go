@@ -19,15 +19,15 @@ type label struct {
 // term is the pods whose labels are each in their set. A label that is not in the term may be anything.
 type term map[label]values
 
-// pods is a union of terms; none is nobody.
+// pods is a union of terms; an empty one selects no pod.
 type pods []term
 
 var (
-	nobody   = pods{}
+	noPods   = pods{}
 	everyPod = pods{{}}
 )
 
-// maxTerms of a set of pods, beyond which nobody would want to read it.
+// maxTerms of a set of pods, beyond which it would be unreadable.
 const maxTerms = 200
 
 var errTooComplex = errors.New("the selectors come to too many cases")

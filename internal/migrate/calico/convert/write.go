@@ -31,10 +31,10 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 			placed[l.policy] = true
 		}
 	}
-	told := map[*calico.Policy]bool{}
+	listed := map[*calico.Policy]bool{}
 	for _, who := range c.candidates {
 		switch p := who.policy; {
-		case p == nil || told[p]:
+		case p == nil || listed[p]:
 		case c.refused[p] != nil:
 			r.Refused = append(r.Refused, c.refused[p]...)
 			r.NotConverted = append(r.NotConverted, who.name)
@@ -44,7 +44,7 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 				r.Notes = append(r.Notes, calico.Problem{Object: who.name, Field: selectorField(who), Problem: "it selects no pods of the namespaces that there are: nothing is written for it"})
 			}
 		}
-		told[who.policy] = true
+		listed[who.policy] = true
 	}
 	return r
 }

@@ -34,8 +34,8 @@ func (n *Node) legacy() ([]Leftover, error) {
 		out = append(out, parseLegacy(string(text), family.save, func(script string) error {
 			cmd := exec.Command(family.restore, "--noflush")
 			cmd.Stdin = strings.NewReader(script)
-			if told, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w: %s", family.restore, err, bytes.TrimSpace(told))
+			if output, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w: %s", family.restore, err, bytes.TrimSpace(output))
 			}
 			return nil
 		})...)

@@ -30,7 +30,7 @@ func (n *Node) ipsets() ([]Leftover, error) {
 	return out, nil
 }
 
-// ownLinks are made by Calico's node agent and by nobody else.
+// ownLinks are made by Calico's node agent only.
 var ownLinks = []string{"vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali", "bpfin.cali", "bpfout.cali", "bpfnatin", "bpfnatout"}
 
 // workload is the host's end of a pod's interface.
@@ -84,7 +84,7 @@ func gone(err error) error {
 	return err
 }
 
-// tunnel is the kernel's own device for IPIP, which Calico shares with whoever else uses it: only addresses of Calico's pools are its.
+// tunnel is the kernel's own device for IPIP, which other programs may use, too: only addresses of Calico's pools are its.
 func (n *Node) tunnel(link netlink.Link) ([]Leftover, error) {
 	addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
 	if err != nil {

@@ -69,7 +69,7 @@ func attached(l netlink.Link) (out []Leftover) {
 	return out
 }
 
-// detach what a BPF link attaches, whoever holds it.
+// detach what a BPF link attaches, no matter which process holds it.
 func detach(id link.ID) error {
 	l, err := link.NewFromID(id)
 	if err != nil {

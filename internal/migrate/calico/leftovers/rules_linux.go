@@ -67,7 +67,7 @@ func wireguard(r *netlink.Rule, family int, links map[int]netlink.Link) ([]Lefto
 		l.remove = func() error { return gone(netlink.RuleDel(r)) }
 		return append([]Leftover{l}, list...), nil
 	case r.Priority == wireguardPriority:
-		l.Kept = fmt.Sprintf("it looks like that of Calico's WireGuard, but no route of table %d says so: ip rule del, if nobody else needs it", r.Table)
+		l.Kept = fmt.Sprintf("it looks like that of Calico's WireGuard, but no route of table %d says so: ip rule del, if no other program needs it", r.Table)
 		return []Leftover{l}, nil
 	}
 	return nil, nil

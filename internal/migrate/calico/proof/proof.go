@@ -124,7 +124,7 @@ func (c *comparison) run(before, after *calico.Set, o Options) error {
 	}
 	c.classifySelfs(t, o.Namespaces[c.namespace], addresses)
 	if len(c.selfs) == 0 {
-		return nil // nobody is isolated by either set
+		return nil // neither set isolates a pod
 	}
 	if err := t.checkTraffic(c.namespace); err != nil {
 		return err
@@ -189,7 +189,7 @@ func bit(b bool) byte {
 	return 0
 }
 
-// collectRules of the policies that select somebody.
+// collectRules of the policies that select a pod.
 func (c *comparison) collectRules() {
 	for side, j := range c.judges {
 		c.eachPolicy(j, func(p *calico.JudgedPolicy) {

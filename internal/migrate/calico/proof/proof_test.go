@@ -29,11 +29,11 @@ func set(t *testing.T, specs ...string) *calico.Set {
 	return s
 }
 
-// Each pair differs in one thing that is easily overlooked; the flow that shows it is told.
+// Each pair differs in one thing that is easily overlooked; the proof names the flow that shows it.
 func TestDifferences(t *testing.T) {
 	for _, tc := range []struct{ name, before, after, shown string }{
 		{"a pod without the label", "podSelector: {matchExpressions: [{key: a, operator: NotIn, values: [x]}]}", "podSelector: {matchExpressions: [{key: a, operator: NotIn, values: [x]}, {key: a, operator: Exists}]}", "to a pod without labels in namespace shop"},
-		{"a value that nobody names", "podSelector: {matchExpressions: [{key: a, operator: Exists}]}", "podSelector: {matchExpressions: [{key: a, operator: In, values: [x, y]}]}", "a=any-other"},
+		{"a value that no selector names", "podSelector: {matchExpressions: [{key: a, operator: Exists}]}", "podSelector: {matchExpressions: [{key: a, operator: In, values: [x, y]}]}", "a=any-other"},
 		{"another namespace", "{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}", "in namespace any-other"},
 		{"a namespace's label", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: t, operator: Exists}]}}]}]}", "from a pod without labels in namespace shop at"},
 		{"what is no pod", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}", "{podSelector: {}, ingress: [{}]}", "from 0.0.0.0 to"},
