@@ -226,7 +226,6 @@ func TestSchemaRejects(t *testing.T) {
 		{"too many excepts", "PolicyEndpoint", pe(`[{peers: [{cidr: 10.0.0.0/8, except: ` + many(v1alpha1.MaxExceptsPerPeer+1, address) + `}]}]`), "spec.ingress[0].peers[0].except: Too many"},
 		{"too many ports", "PolicyEndpoint", pe(`[{ports: ` + many(v1alpha1.MaxPortsPerRule+1, func(i int) string { return fmt.Sprintf("{port: %d}", i+1) }) + `}]`), "spec.ingress[0].ports: Too many"},
 		{"no group", "PolicyEndpointSlice", `{groups: [{}]}`, "spec.groups[0].name: Required"},
-		{"a group twice", "PolicyEndpointSlice", `{groups: [{name: g}, {name: h}, {name: g}]}`, "spec.groups[2]: Duplicate value"},
 		{"a list without a slice", "PolicyEndpointSlice", `{groups: [{name: g, slices: []}]}`, "spec.groups[0].slices: Invalid value: 0"},
 		{"a wrong count", "PolicyEndpointSlice", `{groups: [{name: g}], count: 2, addresses: [10.0.0.1/32], classes: [{groups: [0], count: 1}]}`, "spec: Invalid value: count must be the number of addresses"},
 		{"addresses without a class", "PolicyEndpointSlice", slice(`{groups: [0], count: 1}`, `10.0.0.1/32, 10.0.0.2/32`), "spec: Invalid value: the counts of the classes must add up"},
