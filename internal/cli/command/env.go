@@ -38,6 +38,17 @@ var ours = regexp.MustCompile("^(\x1b\\[(0|1|2|31|32|33|1;97;41)m|\r\x1b\\[K)")
 // KeepPlain keeps control characters out of the output: names in it come from objects that others write.
 func (e *Env) KeepPlain() { e.Out, e.ErrOut = keepPlain(e.Out), keepPlain(e.ErrOut) }
 
+// Raw are the streams as they are: for output that is not text, such as an archive, and for a process that cleans its own.
+func (e *Env) Raw() genericiooptions.IOStreams {
+	raw := func(out io.Writer) io.Writer {
+		if p, ok := out.(plainOutput); ok {
+			return p.out
+		}
+		return out
+	}
+	return genericiooptions.IOStreams{In: e.In, Out: raw(e.Out), ErrOut: raw(e.ErrOut)}
+}
+
 // plainOutput is out without control characters.
 type plainOutput struct {
 	io.Writer

@@ -28,7 +28,8 @@ func start(ctx context.Context, env *command.Env, o *options) error {
 	runtime.LockOSThread() // the death signal comes when the thread that started the process ends
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = env.In, env.Out, env.ErrOut
+	streams := env.Raw() // it is the plugin itself
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = streams.In, streams.Out, streams.ErrOut
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {

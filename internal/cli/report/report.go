@@ -55,7 +55,7 @@ and addresses: read it before you share it.`,
 		if err != nil {
 			return err
 		}
-		out := env.Out
+		out := env.Raw().Out
 		if file != "-" {
 			f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
