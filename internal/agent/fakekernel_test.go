@@ -78,7 +78,8 @@ func (k *fakeKernel) called(method string) int {
 }
 
 func (k *fakeKernel) Apply(c compiler.Changes) error {
-	time.Sleep(k.applyTakes)
+	applyTakes, _, _ := k.pace()
+	time.Sleep(applyTakes)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.call("Apply"); err != nil {
@@ -115,9 +116,23 @@ func apply[K comparable, V any](to map[K]V, writes []compiler.Write[K, V]) {
 	}
 }
 
+// setPace changes how long an Apply takes, and the parts of a Sync, while the kernel is in use.
+func (k *fakeKernel) setPace(applyTakes time.Duration, chunks int, chunk time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.applyTakes, k.chunks, k.chunk = applyTakes, chunks, chunk
+}
+
+func (k *fakeKernel) pace() (applyTakes time.Duration, chunks int, chunk time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.applyTakes, k.chunks, k.chunk
+}
+
 func (k *fakeKernel) Sync(want *compiler.Maps, between func() error) (dataplane.Drift, error) {
-	for range k.chunks {
-		time.Sleep(k.chunk)
+	_, chunks, chunk := k.pace()
+	for range chunks {
+		time.Sleep(chunk)
 		if between != nil {
 			if err := between(); err != nil {
 				return nil, err

@@ -26,12 +26,12 @@ func TestLivenessFailsWhenTheWriterStandsStill(t *testing.T) {
 		stop    func(*running)
 	}{
 		"in a write": {nil, func(r *running) {
-			r.kernel.applyTakes = time.Hour
+			r.kernel.setPace(time.Hour, 0, 0)
 			r.add(pod("web", "10.0.0.1"))
 			r.add(policyEndpoint("deny"))
 		}},
 		"at the start":   {func(k *fakeKernel) { k.chunks, k.chunk = 1, time.Hour }, func(*running) {}},
-		"in a full read": {nil, func(r *running) { r.kernel.chunks, r.kernel.chunk = 1, time.Hour; r.sleep(time.Minute) }},
+		"in a full read": {nil, func(r *running) { r.kernel.setPace(0, 1, time.Hour); r.sleep(time.Minute) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, hang.prepare, func(r *running) {
@@ -47,7 +47,7 @@ func TestLivenessFailsWhenTheWriterStandsStill(t *testing.T) {
 				if alive(probes) {
 					t.Error("the probe passes after more than two minutes")
 				}
-				r.kernel.applyTakes, r.kernel.chunks = 0, 0
+				r.kernel.setPace(0, 0, 0)
 				r.stop()
 				r.sleep(2 * time.Hour)
 			})

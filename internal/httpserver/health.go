@@ -42,8 +42,10 @@ type result struct {
 func RunChecks(ctx context.Context, checks map[string]healthz.Checker) *Checks {
 	c := &Checks{checks: maps.Clone(checks), results: map[string]result{}}
 	begun := time.Now()
-	for name, check := range c.checks {
+	for name := range c.checks {
 		c.results[name] = result{begun, errors.New("not checked yet")}
+	}
+	for name, check := range c.checks { // which write results
 		go c.run(ctx, name, check)
 	}
 	return c

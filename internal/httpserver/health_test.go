@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,12 +22,13 @@ func probe(h http.Handler, path string) int {
 // A check that waits for a lock that is never released must neither hold up a probe nor pass for ever.
 func TestAHangingCheckFailsAndHoldsUpNoProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hangs, release := false, make(chan struct{})
+		var hangs atomic.Bool
+		release := make(chan struct{})
 		defer close(release)
 		live := RunChecks(t.Context(), map[string]healthz.Checker{
 			"ping": healthz.Ping,
 			"lock": func(*http.Request) error {
-				if hangs {
+				if hangs.Load() {
 					<-release
 				}
 				return nil
@@ -45,7 +47,7 @@ func TestAHangingCheckFailsAndHoldsUpNoProbe(t *testing.T) {
 			}
 		}
 		want("/healthz", http.StatusOK)
-		hangs = true
+		hangs.Store(true)
 		time.Sleep(StalledAfter)
 		synctest.Wait()
 		want("/healthz", http.StatusOK)
@@ -59,17 +61,23 @@ func TestAHangingCheckFailsAndHoldsUpNoProbe(t *testing.T) {
 
 func TestProbesAnswerWithTheLastResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var failure error
+		var fails atomic.Bool
+		away := func(*http.Request) error {
+			if fails.Load() {
+				return errors.New("away")
+			}
+			return nil
+		}
 		live := RunChecks(t.Context(), map[string]healthz.Checker{"ping": healthz.Ping})
-		ready := RunChecks(t.Context(), map[string]healthz.Checker{"sync": func(*http.Request) error { return failure }})
+		ready := RunChecks(t.Context(), map[string]healthz.Checker{"sync": away})
 		h := Probes(live, ready)
 		synctest.Wait()
-		for _, err := range []error{nil, errors.New("away"), nil} {
-			failure = err
+		for _, isAway := range []bool{false, true, false} {
+			fails.Store(isAway)
 			time.Sleep(checkInterval)
 			synctest.Wait()
-			if got := probe(h, "/readyz") == http.StatusOK; got != (err == nil) {
-				t.Errorf("ready is %t with %v", got, err)
+			if got := probe(h, "/readyz") == http.StatusOK; got == isAway {
+				t.Errorf("ready is %t, away %t", got, isAway)
 			}
 			if probe(h, "/healthz") != http.StatusOK {
 				t.Error("a failing readiness check fails liveness")
@@ -97,29 +105,30 @@ func TestMetricsComeFromASnapshot(t *testing.T) {
 			}
 		}
 		want(http.StatusOK, "one", 0)
-		r.page = "two"
+		r.set("two", nil, nil)
 		want(http.StatusOK, "one", 0)
-		if r.reads != 1 {
-			t.Errorf("the registry was read %d times in a second", r.reads)
+		if n := r.count(); n != 1 {
+			t.Errorf("the registry was read %d times in a second", n)
 		}
 		time.Sleep(metricsRefresh)
 		want(http.StatusOK, "two", 0)
 		// A lock is held.
-		r.hang = make(chan struct{})
+		hang := make(chan struct{})
+		r.set("two", nil, hang)
 		time.Sleep(metricsRefresh)
 		want(http.StatusOK, "two", metricsPatience)
 		want(http.StatusOK, "two", metricsPatience)
-		if r.reads != 3 {
-			t.Errorf("the registry that hangs was read again: %d", r.reads)
+		if n := r.count(); n != 3 {
+			t.Errorf("the registry that hangs was read again: %d", n)
 		}
 		time.Sleep(metricsStale)
 		want(http.StatusServiceUnavailable, "hangs", metricsPatience)
-		close(r.hang)
+		close(hang)
 		synctest.Wait()
-		r.hang, r.page = nil, "three"
+		r.set("three", nil, nil)
 		time.Sleep(metricsRefresh)
 		want(http.StatusOK, "three", 0)
-		r.err = errors.New("invalid")
+		r.set("three", errors.New("invalid"), nil)
 		time.Sleep(metricsRefresh)
 		want(http.StatusServiceUnavailable, "invalid", 0)
 	})

@@ -20,11 +20,12 @@ const PathMetrics = "/metrics"
 const (
 	metricsRefresh  = time.Second            // a snapshot that is younger is good enough
 	metricsPatience = 500 * time.Millisecond // that a reader waits for a newer one
+	firstPatience   = 5 * time.Second        // … and for the first one
 	metricsStale    = time.Minute            // an older snapshot would hide that the program hangs
 )
 
 // Metrics serves a registry from a snapshot that is at most a second old. A registry that hangs, because a lock of the program is held, delays a reader
-// by half a second: then it gets the previous snapshot or, after a minute, an error. However many read, the registry is read once a second, and one page
+// by half a second: then it gets the previous snapshot or, after a minute, an error. The first reader waits for 5 s. However many read, the registry is read once a second, and one page
 // is in memory. It is a prometheus.Gatherer, too.
 type Metrics struct {
 	registry prometheus.Gatherer
@@ -73,7 +74,11 @@ func (m *Metrics) snapshot(ctx context.Context) snapshot {
 	}
 	m.mu.Unlock()
 	if running != nil {
-		patience := time.NewTimer(metricsPatience)
+		wait := metricsPatience
+		if last.at.IsZero() {
+			wait = firstPatience
+		}
+		patience := time.NewTimer(wait)
 		defer patience.Stop()
 		select {
 		case <-running:
