@@ -20,6 +20,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/agent"
 	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 )
 
@@ -44,10 +45,15 @@ func (d described) MustRegister(collectors ...prometheus.Collector) {
 	}
 }
 
+// noKernel is of an agent that never starts.
+type noKernel struct{ agent.Kernel }
+
+func (noKernel) Usage() []dataplane.MapUsage { return nil }
+
 // agentMetrics are the names of what an agent exports of its own.
 func agentMetrics() map[string]bool {
 	d := described{names: map[string]bool{}}
-	a := agent.New(nil, nil, agent.Options{Registry: d, RuleSeries: 1, Log: logr.Discard()})
+	a := agent.New(nil, noKernel{}, agent.Options{Registry: d, RuleSeries: 1, Log: logr.Discard()})
 	flowlog.New(flowlog.Options{Registry: d, Directory: a.Names(), Sinks: []flowlog.Sink{flowlog.Stdout()}, Log: logr.Discard()})
 	return d.names
 }
