@@ -5,13 +5,15 @@ import (
 )
 
 // PolicyEndpointSlice holds addresses of some groups. A group is what one peer selector resolves to, once for all the policies
-// that use it. The slices of groups that contain pods of one namespace only are in that namespace; those of any other group, a
-// shared one, are in kidoban's own namespace. An address is once in a slice, together with the list of its groups.
+// that use it. A local group contains pods of its own namespace only; any other group is shared. An address is in one slice,
+// together with the list of all its groups: in a slice of kidoban's own namespace if one of them is shared, and in a slice of
+// its pod's namespace otherwise.
 //
-// One slice of a group lists the names of all its slices. A group is complete when that slice exists, and each slice in the
-// list exists and has the group in spec.groups. The group's members are the addresses that slices have of it; a slice that is
-// not in the list counts as long as it exists. Agents put a policy in force when all its groups are complete; a group that
-// becomes incomplete keeps its members until it is complete again.
+// One slice of a group lists the names of all its slices: for a local group a slice of the group's namespace, for a shared one
+// a slice of kidoban's own namespace. A group is complete when that slice exists, and each slice in the list exists and has the
+// group in spec.groups. The group's members are the addresses that slices have of it; a slice that is not in the list counts as
+// long as it exists. Agents put a policy in force when all its groups are complete; a group that becomes incomplete keeps its
+// members until it is complete again.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:shortName=pes,categories=kidoban
@@ -41,7 +43,7 @@ type PolicyEndpointSliceList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.count) || self.count == (has(self.addresses) ? size(self.addresses) : 0)",message="count must be the number of addresses"
 // +kubebuilder:validation:XValidation:rule="(has(self.classes) ? self.classes.map(c, c.count).sum() : 0) == (has(self.addresses) ? size(self.addresses) : 0)",message="the counts of the classes must add up to the number of addresses"
 type PolicyEndpointSliceSpec struct {
-	// groups are the groups of which this slice has addresses or lists the slices. Each group is listed once.
+	// groups are the groups of which this slice has addresses or lists the slices. No two have the same namespace and name.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
@@ -68,6 +70,7 @@ type PolicyEndpointSliceSpec struct {
 }
 
 // GroupPart names a group of which a slice has addresses or lists the slices.
+// +kubebuilder:validation:XValidation:rule="!has(self.sharedSlices) || has(self.slices)",message="sharedSlices must be beside slices"
 type GroupPart struct {
 	// name by which PolicyEndpoints refer to the group.
 	// +required
@@ -75,9 +78,16 @@ type GroupPart struct {
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
 
-	// slices are the names of all slices of the group, this one included. Exactly one slice of a group has this list. If several
-	// do, as may happen for a moment, the group is complete when the slices in all these lists exist. A group without addresses
-	// has one slice, which lists itself.
+	// namespace of a local group, in slices of kidoban's own namespace only. If it is absent, the group is one of the slice's own
+	// namespace; in kidoban's own namespace, a shared group.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// slices are the names of the group's slices in the namespace of this slice, this one included. Exactly one slice of a group
+	// has this list. If several do, as may happen for a moment, the group is complete when the slices in all these lists exist. A
+	// group without addresses has one slice, which lists itself.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -85,6 +95,16 @@ type GroupPart struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	Slices []string `json:"slices,omitempty"`
+
+	// sharedSlices are the names of the slices in kidoban's own namespace that have addresses of this local group. They are
+	// beside slices only.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10000
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	SharedSlices []string `json:"sharedSlices,omitempty"`
 
 	// selector is what the group was resolved from. It is beside slices only. Agents ignore it; it is for people, and for a
 	// controller that restarts.

@@ -159,6 +159,11 @@ func (in *GroupPart) DeepCopyInto(out *GroupPart) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.SharedSlices != nil {
+		in, out := &in.SharedSlices, &out.SharedSlices
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Selector != nil {
 		in, out := &in.Selector, &out.Selector
 		*out = new(GroupSelector)
