@@ -37,7 +37,7 @@ modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
 code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
+generated = api internal/stream config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 
 # The generated BPF object depends on the version of the compiler.
 export BPF2GO_CC    = clang-14
@@ -75,7 +75,7 @@ release: ## Build all files of a release into dist/release (VERSION=v0.1.0)
 	hack/release.sh $(VERSION)
 
 .PHONY: generate
-generate: ## Regenerate Go code: deep copies, and the BPF objects (with Debian 12's clang)
+generate: ## Regenerate Go code: deep copies, the protocol of the stream, and the BPF objects (with Debian 12's clang)
 	hack/apt.sh clang-14=clang-14 llvm-strip-14=llvm-14 /usr/include/bpf/bpf_helpers.h=libbpf-dev
 	$(tool) controller-gen object paths=./api/...
 	go generate ./...
