@@ -58,7 +58,7 @@ func (n *Node) describePod(key types.NamespacedName, p *pod, applied bool) agent
 	if applied && n.synced(key.Namespace) && n.decides(key) {
 		out.State = agentapi.StateInForce
 	}
-	policies := n.policiesOf(key, p)
+	policies := n.policiesOf(p, n.endpointsOf(key, p))
 	out.Ingress, out.Egress = n.describeRules(policy.Ingress, policies), n.describeRules(policy.Egress, policies)
 	return out
 }

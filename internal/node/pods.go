@@ -24,9 +24,10 @@ type pod struct {
 	sandboxed []netip.Addr // of these, those that the container runtime reports
 	ports     []policy.NamedPort
 	workload  *agentapi.Workload
-	seen      time.Time // first, with an address
-	revision  Revision  // at which the compiler last received it
-	applied   Revision  // which of these the kernel's maps hold
+	endpoints []*endpoint // that select it, as the compiler last received it
+	seen      time.Time   // first, with an address
+	revision  Revision    // at which the compiler last received it
+	applied   Revision    // which of these the kernel's maps hold
 }
 
 // SetPod takes in a pod's object.
@@ -124,7 +125,8 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	if !n.synced(key.Namespace) {
 		return
 	}
-	spec := compiler.PodSpec{IfIndex: n.interfaceOf(p), Policies: n.policiesOf(key, p)}
+	p.endpoints = n.endpointsOf(key, p)
+	spec := compiler.PodSpec{IfIndex: n.interfaceOf(p), Policies: n.policiesOf(p, p.endpoints)}
 	if n.audits(key.Namespace) {
 		spec.Flags |= compiler.Audit
 	}
@@ -140,13 +142,22 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 }
 
-// policiesOf returns the policies that select a pod, and those that the mode adds, in the order of evaluation.
-func (n *Node) policiesOf(key types.NamespacedName, p *pod) []*policy.Policy {
-	var out []*policy.Policy
+// endpointsOf returns the endpoints of which a version is active that selects a pod.
+func (n *Node) endpointsOf(key types.NamespacedName, p *pod) []*endpoint {
+	var out []*endpoint
 	for _, e := range n.byNamespace[key.Namespace] {
 		if e.active != nil && e.active.selector.Matches(p.labels) {
-			out = append(out, e.active.policy.ForPod(p.ports))
+			out = append(out, e)
 		}
+	}
+	return out
+}
+
+// policiesOf returns the policies of the endpoints that select a pod, and those that the mode adds, in the order of evaluation.
+func (n *Node) policiesOf(p *pod, selecting []*endpoint) []*policy.Policy {
+	var out []*policy.Policy
+	for _, e := range selecting {
+		out = append(out, e.active.policy.ForPod(p.ports))
 	}
 	out = n.opts.Mode.withDefaults(out)
 	slices.SortFunc(out, policy.Compare)

@@ -1,0 +1,89 @@
+package node
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// PolicyReport is which version of a PolicyEndpoint is in force in the kernel.
+type PolicyReport struct {
+	UID types.UID
+	// Generation of the PolicyEndpoint that is in force; 0: no version is. Of a report that is Pending it is the one that comes next.
+	Generation int64
+	// Pending: the compiler has the version, and the kernel does not have it yet.
+	Pending bool
+	// Reason why the newest version is not in force; empty if it is.
+	Reason string
+}
+
+// Reasons of a PolicyReport.
+const (
+	ReasonWaitingForGroups = "WaitingForGroups"
+	ReasonUnreadable       = "Unreadable"
+	ReasonOverBudget       = "OverBudget"
+	ReasonNotWritten       = "NotWritten"
+)
+
+// PolicyReports returns the report of each PolicyEndpoint that selects a pod of this node, by its name.
+func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
+	overBudget := map[policy.ID]bool{}
+	for _, p := range n.Problems() {
+		overBudget[p.Policy] = true
+	}
+	out := map[types.NamespacedName]PolicyReport{}
+	for key, p := range n.pods {
+		if !n.synced(key.Namespace) {
+			continue
+		}
+		for _, e := range p.endpoints {
+			name := types.NamespacedName{Namespace: key.Namespace, Name: e.active.source.Name}
+			if _, ok := out[name]; !ok {
+				out[name] = e.report(overBudget[e.active.policy.ID])
+			}
+		}
+	}
+	for name := range n.waiting {
+		if e := n.policies[name]; e.active == nil && n.selectsPod(e.waiting) {
+			out[name] = PolicyReport{UID: e.waiting.UID, Reason: ReasonWaitingForGroups}
+		}
+	}
+	return out
+}
+
+// report is for an endpoint of which the compiler has a version.
+func (e *endpoint) report(overBudget bool) PolicyReport {
+	r := PolicyReport{UID: e.active.source.UID}
+	switch e.phase {
+	case InForce, InForceAndWaiting:
+		r.Generation = e.active.source.Generation
+		switch {
+		case overBudget:
+			r.Generation, r.Reason = 0, ReasonOverBudget
+		case e.active.inForce.IsZero():
+			r.Pending, r.Reason = true, ReasonNotWritten
+		case e.phase == InForceAndWaiting:
+			r.Reason = ReasonWaitingForGroups
+		}
+	case IsolatedUnreadable, IsolatedUnreadableAndWaiting:
+		r.Reason = ReasonUnreadable
+	case IsolatedLate, Waiting, Unknown, phases:
+		r.Reason = ReasonWaitingForGroups
+	}
+	return r
+}
+
+func (n *Node) selectsPod(pe *v1alpha1.PolicyEndpoint) bool {
+	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
+	if err != nil || n.namespaces[pe.Namespace] == nil {
+		return false
+	}
+	for key := range n.namespaces[pe.Namespace].pods {
+		if p := n.pods[key]; p != nil && selector.Matches(p.labels) {
+			return true
+		}
+	}
+	return false
+}
