@@ -13,16 +13,17 @@ import (
 )
 
 // Other clients than the controller may write slices and PolicyEndpoints, in any order. These have slices that the controller never writes:
-// lists of slices that are wrong or contradict each other, groups that come and go, addresses in several slices, and slices that cannot be
-// read. Agents that have received them must have in force what the rules in received come to. None of the PolicyEndpoints is left at the end,
+// lists of slices that are wrong or contradict each other, groups that come and go, addresses in several slices and in both namespaces that may
+// have them, and slices that cannot be read. A namespace's own slices also have groups with the names of shared groups and of other namespaces'
+// groups. Agents that have received them must have in force what the rules in received come to. None of the PolicyEndpoints is left at the end,
 // because the judges do not know them.
 
 var (
 	foreignSlices = []string{"foreign-s0", "foreign-s1", "foreign-s2"}
-	foreignGroups = []string{"f0", "f1", "f2"}
+	foreignGroups = []string{"f0", "f1", "f2"} // local ones and shared ones
 )
 
-// foreign draws the lives of some slices of one namespace and of PolicyEndpoints that use their groups.
+// foreign draws the lives of some slices of one namespace and of the shared one, and of PolicyEndpoints that use their groups.
 func (d *dice) foreign(o *objects) (lives [][]Event) {
 	namespace := pick(d, d.namespaces...)
 	var pool []netip.Addr
@@ -30,16 +31,18 @@ func (d *dice) foreign(o *objects) (lives [][]Event) {
 		pool = append(pool, policy.PodAddresses(o.pods[key])...)
 	}
 	pool = append(pool, pick(d, d.addresses...))
-	for _, name := range foreignSlices {
-		var life []Event
-		for range 2 + d.IntN(4) {
-			slice := d.foreignSlice(namespace, name, pool)
-			life = append(life, Event{Do: Set, Slice: slice})
-			if d.oneIn(6) {
-				life = append(life, Event{Do: Delete, Slice: slice})
+	for _, home := range slices.Compact([]string{namespace, sharedNamespace}) {
+		for _, name := range foreignSlices {
+			var life []Event
+			for range 2 + d.IntN(4) {
+				slice := d.foreignSlice(home, name, namespace, pool)
+				life = append(life, Event{Do: Set, Slice: slice})
+				if d.oneIn(6) {
+					life = append(life, Event{Do: Delete, Slice: slice})
+				}
 			}
+			lives = append(lives, life)
 		}
-		lives = append(lives, life)
 	}
 	for i := range 1 + d.IntN(2) {
 		var life []Event
@@ -55,17 +58,31 @@ func (d *dice) foreign(o *objects) (lives [][]Event) {
 	return lives
 }
 
-func (d *dice) foreignSlice(namespace, name string, pool []netip.Addr) *v1alpha1.PolicyEndpointSlice {
-	s := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+// foreignSlice draws a slice in home, which is either namespace or the shared one, with local groups of namespace and with shared ones.
+func (d *dice) foreignSlice(home, name, namespace string, pool []netip.Addr) *v1alpha1.PolicyEndpointSlice {
+	s := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: name}}
 	for _, i := range d.Perm(len(foreignGroups))[:1+d.IntN(len(foreignGroups))] {
 		part := v1alpha1.GroupPart{Name: foreignGroups[i]}
-		if d.oneIn(3) {
-			part.Slices = slices.Clone(foreignSlices[:1+d.IntN(len(foreignSlices))])
-			if d.oneIn(3) {
-				part.Slices[0] = pick(d, foreignSlices...)
+		switch {
+		case home == sharedNamespace && d.oneIn(2):
+			part.Namespace = namespace
+		case home != sharedNamespace && d.oneIn(20):
+			part.Namespace = pick(d, namespace, sharedNamespace) // which is not for slices of home
+		}
+		if d.oneIn(3) && (part.Namespace == "" || part.Namespace == home || d.oneIn(10)) {
+			part.Slices, part.SharedSlices = d.foreignList(), nil
+			if d.oneIn(2) {
+				part.SharedSlices = d.foreignList()
 			}
 		}
 		s.Spec.Groups = append(s.Spec.Groups, part)
+		if home == sharedNamespace && d.oneIn(4) {
+			other := v1alpha1.GroupPart{Name: part.Name}
+			if part.Namespace == "" {
+				other.Namespace = namespace
+			}
+			s.Spec.Groups = append(s.Spec.Groups, other) // of the same name, or the same group, if this is the shared namespace's own
+		}
 	}
 	for _, a := range pool {
 		var in []int32
@@ -86,7 +103,7 @@ func (d *dice) foreignSlice(namespace, name string, pool []netip.Addr) *v1alpha1
 	}
 	if len(s.Spec.Classes) > 0 && d.oneIn(8) {
 		class := &s.Spec.Classes[d.IntN(len(s.Spec.Classes))]
-		switch d.IntN(5) {
+		switch d.IntN(6) {
 		case 0:
 			class.Count++
 		case 1:
@@ -97,23 +114,34 @@ func (d *dice) foreignSlice(namespace, name string, pool []netip.Addr) *v1alpha1
 			class.Groups = append(class.Groups, class.Groups[0])
 		case 4:
 			s.Spec.Addresses[0] = "ten"
+		case 5:
+			s.Spec.Groups = append(s.Spec.Groups, s.Spec.Groups[0])
 		}
 	}
 	return s
+}
+
+// foreignList draws a list of slices: often all, or some of them, and sometimes one twice.
+func (d *dice) foreignList() []string {
+	out := slices.Clone(foreignSlices[:1+d.IntN(len(foreignSlices))])
+	if d.oneIn(3) {
+		out[0] = pick(d, foreignSlices...)
+	}
+	return out
 }
 
 func (d *dice) foreignEndpoint(namespace, name string) *v1alpha1.PolicyEndpoint {
 	pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(name)}}
 	pe.Spec.PolicyRef = v1alpha1.PolicyReference{Kind: "Foreign", Name: name, UID: types.UID(name), Generation: d.Int64N(1000)}
 	pe.Generation = pe.Spec.PolicyRef.Generation
-	if namespace == sharedNamespace {
-		pe.Namespace = pick(d, d.namespaces...)
+	if d.oneIn(4) || namespace == sharedNamespace {
+		pe.Namespace = pick(d, d.namespaces...) // whose own groups of these names there are not, unless it is namespace
 	}
 	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress, v1alpha1.PolicyTypeEgress}
 	rule := func() []v1alpha1.Rule {
 		out := v1alpha1.Rule{Action: v1alpha1.ActionAllow}
 		for _, i := range d.Perm(len(foreignGroups))[:1+d.IntN(2)] {
-			group := &v1alpha1.GroupReference{Name: foreignGroups[i], Shared: namespace == sharedNamespace}
+			group := &v1alpha1.GroupReference{Name: foreignGroups[i], Shared: pe.Namespace != namespace || d.oneIn(3)}
 			out.Peers = append(out.Peers, v1alpha1.Peer{Group: group})
 		}
 		return []v1alpha1.Rule{out}

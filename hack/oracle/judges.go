@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
@@ -61,21 +63,20 @@ type engineJudge struct {
 
 func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	j := &engineJudge{policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
-	listed, has := map[policy.GroupKey][]string{}, map[policy.GroupKey][]string{}
+	listed, has := map[policy.GroupKey][]types.NamespacedName{}, map[policy.GroupKey][]types.NamespacedName{}
 	for name, s := range k.slices {
-		slice, err := readSlice(&s)
+		slice, err := readSlice(name.Namespace, &s)
 		if err != nil {
 			return nil, fmt.Errorf("slice %s: %w", name, err)
 		}
 		if len(s.Addresses) > sliceSize {
 			return nil, fmt.Errorf("slice %s has %d addresses", name, len(s.Addresses))
 		}
-		for group, part := range slice {
-			key := policy.GroupKey{Namespace: name.Namespace, Name: group}
+		for key, part := range slice {
 			if j.members[key] == nil {
 				j.members[key] = map[netip.Prefix]bool{}
 			}
-			has[key], listed[key] = append(has[key], name.Name), append(listed[key], part.slices...)
+			has[key], listed[key] = append(has[key], name), append(listed[key], part.slices...)
 			for _, p := range part.members {
 				if j.members[key][p] {
 					return nil, fmt.Errorf("%s stands twice in group %s", p, key)
@@ -85,8 +86,8 @@ func newEngineJudge(k *kidoban) (*engineJudge, error) {
 		}
 	}
 	for key, names := range has {
-		slices.Sort(names)
-		if slices.Sort(listed[key]); !slices.Equal(names, listed[key]) {
+		slices.SortFunc(names, compareNames)
+		if slices.SortFunc(listed[key], compareNames); !slices.Equal(names, listed[key]) {
 			return nil, fmt.Errorf("group %s is in the slices %v and lists %v", key, names, listed[key])
 		}
 	}

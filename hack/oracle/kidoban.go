@@ -169,7 +169,7 @@ func (k *kidoban) forgetUnused() {
 	groups := map[policy.GroupKey]bool{}
 	for name, s := range k.slices {
 		for _, p := range s.Groups {
-			groups[policy.GroupKey{Namespace: name.Namespace, Name: p.Name}] = true
+			groups[groupOf(name.Namespace, p)] = true
 		}
 	}
 	for g := range groups {
@@ -269,7 +269,7 @@ func (k *kidoban) leftover() string {
 	for name, s := range k.slices {
 		got.Addresses += len(s.Addresses)
 		for _, p := range s.Groups {
-			groups[policy.GroupKey{Namespace: name.Namespace, Name: p.Name}] = true
+			groups[groupOf(name.Namespace, p)] = true
 		}
 	}
 	got.Groups = len(groups)

@@ -31,17 +31,17 @@ type received struct {
 type receivedPolicy struct{ active, waiting *v1alpha1.PolicyEndpoint }
 
 // receivedSlice is what a slice has of each group.
-type receivedSlice map[string]receivedPart
+type receivedSlice map[policy.GroupKey]receivedPart
 
 type receivedPart struct {
-	slices  []string // the list of the group's slices
+	slices  []types.NamespacedName // the list of the group's slices
 	members []netip.Prefix
 }
 
 // receivedGroup is what is in force of a group: the addresses by the slice that they come from.
 type receivedGroup struct {
 	complete bool // once
-	inForce  map[string][]netip.Prefix
+	inForce  map[types.NamespacedName][]netip.Prefix
 }
 
 func newReceived() *received {
@@ -119,7 +119,7 @@ func (r *received) deleteEndpoint(pe *v1alpha1.PolicyEndpoint) {
 }
 
 func (r *received) setSlice(s *v1alpha1.PolicyEndpointSlice) error {
-	slice, err := readSlice(&s.Spec)
+	slice, err := readSlice(s.Namespace, &s.Spec)
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,8 @@ func (r *received) deleteSlice(s *v1alpha1.PolicyEndpointSlice) {
 	r.updateGroups()
 }
 
-// readSlice looks up the class of each address.
-func readSlice(spec *v1alpha1.PolicyEndpointSliceSpec) (receivedSlice, error) {
+// readSlice reads a slice of a namespace: it looks up the class of each address.
+func readSlice(namespace string, spec *v1alpha1.PolicyEndpointSliceSpec) (receivedSlice, error) {
 	addrs, err := prefixes(spec.Addresses)
 	if err != nil {
 		return nil, err
@@ -157,15 +157,39 @@ func readSlice(spec *v1alpha1.PolicyEndpointSliceSpec) (receivedSlice, error) {
 	}
 	out := receivedSlice{}
 	for i, g := range spec.Groups {
-		part := receivedPart{slices: g.Slices}
+		key := groupOf(namespace, g)
+		if g.Namespace != "" && namespace != sharedNamespace {
+			return nil, fmt.Errorf("a slice of namespace %s has group %s", namespace, key)
+		}
+		if len(g.Slices)+len(g.SharedSlices) > 0 && key.Namespace != namespace {
+			return nil, fmt.Errorf("a slice of namespace %s lists the slices of group %s", namespace, key)
+		}
+		if _, twice := out[key]; twice {
+			return nil, fmt.Errorf("group %s is twice in a slice", key)
+		}
+		var part receivedPart
+		for _, name := range g.Slices {
+			part.slices = append(part.slices, types.NamespacedName{Namespace: namespace, Name: name})
+		}
+		for _, name := range g.SharedSlices {
+			part.slices = append(part.slices, types.NamespacedName{Namespace: sharedNamespace, Name: name})
+		}
 		for j, a := range addrs {
 			if slices.Contains(classOf[j], int32(i)) {
 				part.members = append(part.members, a)
 			}
 		}
-		out[g.Name] = part
+		out[key] = part
 	}
 	return out, nil
+}
+
+// groupOf is the group that a slice of a namespace has a part of.
+func groupOf(namespace string, g v1alpha1.GroupPart) policy.GroupKey {
+	if g.Namespace == "" {
+		return policy.GroupKey{Namespace: namespace, Name: g.Name}
+	}
+	return policy.GroupKey{Namespace: g.Namespace, Name: g.Name}
 }
 
 func (r *received) late() {
@@ -179,10 +203,10 @@ func (r *received) late() {
 
 // updateGroups applies the rules for groups and policies until nothing changes any more.
 func (r *received) updateGroups() {
-	for name, slice := range r.slices {
-		for group := range slice {
-			if key := (policy.GroupKey{Namespace: name.Namespace, Name: group}); r.groups[key] == nil {
-				r.groups[key] = &receivedGroup{inForce: map[string][]netip.Prefix{}}
+	for _, slice := range r.slices {
+		for key := range slice {
+			if r.groups[key] == nil {
+				r.groups[key] = &receivedGroup{inForce: map[types.NamespacedName][]netip.Prefix{}}
 			}
 		}
 	}
@@ -212,23 +236,23 @@ func (r *received) updateGroups() {
 }
 
 // parts are what has arrived of a group, by the slice's name.
-func (r *received) parts(key policy.GroupKey) map[string]receivedPart {
-	out := map[string]receivedPart{}
+func (r *received) parts(key policy.GroupKey) map[types.NamespacedName]receivedPart {
+	out := map[types.NamespacedName]receivedPart{}
 	for name, slice := range r.slices {
-		if part, ok := slice[key.Name]; ok && name.Namespace == key.Namespace {
-			out[name.Name] = part
+		if part, ok := slice[key]; ok {
+			out[name] = part
 		}
 	}
 	return out
 }
 
 // complete reports whether the parts list any slices, and all of these are among the parts.
-func complete(parts map[string]receivedPart) bool {
-	var listed []string
+func complete(parts map[types.NamespacedName]receivedPart) bool {
+	var listed []types.NamespacedName
 	for _, part := range parts {
 		listed = append(listed, part.slices...)
 	}
-	missing := func(name string) bool { _, here := parts[name]; return !here }
+	missing := func(name types.NamespacedName) bool { _, here := parts[name]; return !here }
 	return len(listed) > 0 && !slices.ContainsFunc(listed, missing)
 }
 

@@ -68,7 +68,8 @@ func stripSlice(in *v1alpha1.PolicyEndpointSlice) *v1alpha1.PolicyEndpointSlice 
 		},
 	}
 	for i := range in.Spec.Groups {
-		out.Spec.Groups[i] = v1alpha1.GroupPart{Name: in.Spec.Groups[i].Name, Slices: in.Spec.Groups[i].Slices}
+		out.Spec.Groups[i] = in.Spec.Groups[i]
+		out.Spec.Groups[i].Selector = nil
 	}
 	var all strings.Builder
 	for _, a := range in.Spec.Addresses {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,8 +14,8 @@ import (
 
 // group is the parts of a group that are here, and those that the compiler has; both by the slice's name.
 type group struct {
-	parts     map[string]*policy.GroupPart
-	compiled  map[string]*policy.GroupPart
+	parts     map[types.NamespacedName]*policy.GroupPart
+	compiled  map[types.NamespacedName]*policy.GroupPart
 	complete  bool // all slices that are listed are here
 	completed bool // it has been complete at one time
 }
@@ -22,7 +23,7 @@ type group struct {
 // SetSlice takes in a slice. On an error its previous version stays in force.
 func (n *Node) SetSlice(now time.Time, pes *v1alpha1.PolicyEndpointSlice) error {
 	n.begin(now)
-	parts, err := policy.FromSlice(&pes.Spec)
+	parts, err := policy.FromSlice(pes, n.opts.SharedNamespace)
 	if err != nil {
 		return err
 	}
@@ -44,12 +45,12 @@ func (n *Node) setParts(slice types.NamespacedName, parts []policy.GroupPart) {
 		delete(n.slices, slice)
 	}
 	for i := range parts {
-		n.setPart(policy.GroupKey{Namespace: slice.Namespace, Name: parts[i].Group}, slice.Name, &parts[i])
+		n.setPart(slice, &parts[i])
 	}
 	for i := range before {
-		key := policy.GroupKey{Namespace: slice.Namespace, Name: before[i].Group}
-		if g := n.groups[key]; g.parts[slice.Name] == &before[i] { // the slice has no other part of the group now
-			delete(g.parts, slice.Name)
+		key := before[i].Group
+		if g := n.groups[key]; g.parts[slice] == &before[i] { // the slice has no other part of the group now
+			delete(g.parts, slice)
 			n.updateGroup(key, g)
 			n.dropUnused(key)
 		}
@@ -57,15 +58,16 @@ func (n *Node) setParts(slice types.NamespacedName, parts []policy.GroupPart) {
 }
 
 // setPart replaces the part of a group that a slice has.
-func (n *Node) setPart(key policy.GroupKey, slice string, part *policy.GroupPart) {
+func (n *Node) setPart(slice types.NamespacedName, part *policy.GroupPart) {
+	key := part.Group
 	g := n.groups[key]
 	if g == nil {
-		g = &group{parts: map[string]*policy.GroupPart{}, compiled: map[string]*policy.GroupPart{}}
+		g = &group{parts: map[types.NamespacedName]*policy.GroupPart{}, compiled: map[types.NamespacedName]*policy.GroupPart{}}
 		n.groups[key] = g
 	}
 	before := g.parts[slice]
 	g.parts[slice] = part
-	if g.complete && before != nil && g.compiled[slice] == before && slices.Equal(before.Slices, part.Slices) {
+	if g.complete && before != nil && g.compiled[slice] == before && before.ListsLike(part) {
 		n.compilePart(key, g, slice, part) // the group stays complete, and all other parts are as they were
 		return
 	}
@@ -74,7 +76,7 @@ func (n *Node) setPart(key policy.GroupKey, slice string, part *policy.GroupPart
 
 // updateGroup gives the compiler a group's members if the group is complete, or if a policy that could not wait for that uses it.
 func (n *Node) updateGroup(key policy.GroupKey, g *group) {
-	g.complete = g.hasAllListed()
+	g.complete = g.hasAllListed(n.opts.SharedNamespace)
 	if !g.complete && (g.completed || n.groupUsers[key] == 0) {
 		return
 	}
@@ -94,7 +96,7 @@ func (n *Node) updateGroup(key policy.GroupKey, g *group) {
 }
 
 // compilePart gives the compiler a part in place of the one that it has of the same slice.
-func (n *Node) compilePart(key policy.GroupKey, g *group, slice string, part *policy.GroupPart) {
+func (n *Node) compilePart(key policy.GroupKey, g *group, slice types.NamespacedName, part *policy.GroupPart) {
 	before := g.compiled[slice]
 	if before == part {
 		return
@@ -110,17 +112,25 @@ func (n *Node) compilePart(key policy.GroupKey, g *group, slice string, part *po
 
 // hasAllListed reports whether a slice with a list of the group's slices is here, and all the slices in it. A slice that is not in the list
 // counts as long as it is here: when slices are merged, the new list may arrive before the slice that takes over the addresses.
-func (g *group) hasAllListed() bool {
-	lists := 0
-	for _, part := range g.parts {
-		for _, name := range part.Slices {
-			if g.parts[name] == nil {
-				return false
-			}
+func (g *group) hasAllListed(shared string) bool {
+	isListed := false
+	for slice, part := range g.parts {
+		isListed = isListed || part.Lists()
+		if !g.hasAll(slice.Namespace, part.Slices) || !g.hasAll(shared, part.SharedSlices) {
+			return false
 		}
-		lists += min(1, len(part.Slices))
 	}
-	return lists > 0
+	return isListed
+}
+
+// hasAll reports whether slices of a namespace are here and have the group.
+func (g *group) hasAll(namespace string, names []string) bool {
+	for _, name := range names {
+		if g.parts[types.NamespacedName{Namespace: namespace, Name: name}] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // members is the number of addresses that the compiler has of the group.
@@ -140,10 +150,30 @@ func (n *Node) dropUnused(key policy.GroupKey) {
 	if g == nil || len(g.parts) > 0 || n.groupUsers[key] > 0 {
 		return
 	}
+	n.withdrawGroup(key, g)
+	delete(n.groups, key)
+}
+
+// withdrawGroup takes a group's members out of the compiler. The group counts as complete only when it is complete again.
+func (n *Node) withdrawGroup(key policy.GroupKey, g *group) {
 	for _, part := range g.compiled {
 		n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
 	}
-	delete(n.groups, key)
+	clear(g.compiled)
+	g.complete, g.completed = false, false
+}
+
+// forgetSlices drops the slices of a namespace. What the shared namespace has of its local groups stays.
+func (n *Node) forgetSlices(namespace string) {
+	isOf := func(slice types.NamespacedName) bool { return slice.Namespace == namespace }
+	maps.DeleteFunc(n.slices, func(slice types.NamespacedName, _ []policy.GroupPart) bool { return isOf(slice) })
+	for key, g := range n.groups {
+		if key.Namespace == namespace {
+			maps.DeleteFunc(g.parts, func(slice types.NamespacedName, _ *policy.GroupPart) bool { return isOf(slice) })
+			n.withdrawGroup(key, g)
+			n.dropUnused(key)
+		}
+	}
 }
 
 // groupCompleted looks again at the PolicyEndpoints that may have waited for a group.

@@ -13,24 +13,32 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// parseSlice reads a slice from a line such as "s1 g=s1,s2 h | 2:g,h 3:h": the name, the groups with their lists of slices, and the last bytes
-// of addresses with their groups. Nothing after the name: the slice is gone.
-func parseSlice(t *testing.T, line string) (name string, spec *v1alpha1.PolicyEndpointSliceSpec) {
+// parseSlice reads a slice from a line such as "s1 g=s1,s2+t1 h | 2:g,h 3:h": the name, the groups with their lists of slices (after a plus
+// those of the shared namespace), and the last bytes of addresses with their groups. A name that begins with t is that of a slice in the shared
+// namespace, where "shop/g" is a group of namespace shop. Nothing after the name: the slice is gone.
+func parseSlice(t *testing.T, line string) (pes *v1alpha1.PolicyEndpointSlice, gone bool) {
 	t.Helper()
 	head, tail, _ := strings.Cut(line, "|")
 	fields := strings.Fields(head)
-	if len(fields) == 1 {
-		return fields[0], nil
+	pes = &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fields[0]}}
+	if strings.HasPrefix(fields[0], "t") {
+		pes.Namespace = shared
 	}
-	spec = &v1alpha1.PolicyEndpointSliceSpec{}
 	index := map[string]int32{}
 	for i, field := range fields[1:] {
 		group, list, has := strings.Cut(field, "=")
 		part := v1alpha1.GroupPart{Name: group}
-		if has {
-			part.Slices = strings.Split(list, ",")
+		if namespace, name, has := strings.Cut(group, "/"); has {
+			part.Namespace, part.Name = namespace, name
 		}
-		spec.Groups = append(spec.Groups, part)
+		if has {
+			own, other, _ := strings.Cut(list, "+")
+			part.Slices = strings.Split(own, ",")
+			if other != "" {
+				part.SharedSlices = strings.Split(other, ",")
+			}
+		}
+		pes.Spec.Groups = append(pes.Spec.Groups, part)
 		index[group] = int32(i)
 	}
 	for _, field := range strings.Fields(tail) {
@@ -40,40 +48,46 @@ func parseSlice(t *testing.T, line string) (name string, spec *v1alpha1.PolicyEn
 			class.Groups = append(class.Groups, index[g])
 		}
 		slices.Sort(class.Groups)
-		spec.Addresses = append(spec.Addresses, v1alpha1.CIDR("10.0.0."+number+"/32"))
-		spec.Classes = append(spec.Classes, class)
+		pes.Spec.Addresses = append(pes.Spec.Addresses, v1alpha1.CIDR("10.0.0."+number+"/32"))
+		pes.Spec.Classes = append(pes.Spec.Classes, class)
 	}
-	return fields[0], spec
+	return pes, len(fields) == 1
 }
 
 // arrive takes in slices as parseSlice reads them.
 func (s story) arrive(lines ...string) {
 	s.Helper()
 	for _, line := range lines {
-		name, spec := parseSlice(s.T, line)
-		if spec == nil {
-			s.DeleteSlice(start, types.NamespacedName{Namespace: "shop", Name: name})
+		pes, gone := parseSlice(s.T, line)
+		if gone {
+			s.DeleteSlice(start, types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name})
 			continue
 		}
-		if err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: *spec}); err != nil {
+		if err := s.SetSlice(start, pes); err != nil {
 			s.Fatal(err)
 		}
 	}
 }
 
-// withGroups is a story of two pods, each with a policy that allows the members of one group: pod g at 10.0.0.100, and pod h at 10.0.0.101.
+// withGroups is a story of three pods, each with a policy that allows the members of one group: pods g and h, at 10.0.0.100 and 10.0.0.101, of
+// local groups, and pod x, at 10.0.0.102, of a shared one.
 func withGroups(t *testing.T) story {
 	s := newStory(t)
 	s.pod("g", "10.0.0.100")
 	s.pod("h", "10.0.0.101")
 	s.endpoint("g", map[string]string{"app": "g"}, fromGroup("g"))
 	s.endpoint("h", map[string]string{"app": "h"}, fromGroup("h"))
+	s.pod("x", "10.0.0.102")
+	s.endpoint("x", map[string]string{"app": "x"}, fromSharedGroup("x"))
 	return s
 }
 
-// members are those of the addresses 10.0.0.1 to 10.0.0.9 that are in a group: as "g:1 g:2 h:1".
+// members are those of the addresses 10.0.0.1 to 10.0.0.9 that are in a group of which the policy is in force: as "g:1 g:2 h:1".
 func (s story) members() (out []string) {
-	for i, group := range []string{"g", "h"} {
+	for i, group := range []string{"g", "h", "x"} {
+		if s.policies[types.NamespacedName{Namespace: "shop", Name: group}].active == nil {
+			continue
+		}
 		for n := range 9 {
 			if s.decide(fmt.Sprint("10.0.0.", n+1), fmt.Sprint("10.0.0.", 100+i), 80) == policy.Allow {
 				out = append(out, fmt.Sprint(group, ":", n+1))
@@ -110,9 +124,38 @@ func TestAnAddressThatStaysIsNeverMissing(t *testing.T) {
 			after:  []string{"s1 g=s1,s4 h=s1 | 1:g 2:g 3:g,h 8:h", "s2", "s3", "s4 g | 4:g 9:g"},
 			gain:   "s1", loss: "s2",
 		},
-		"the lists move":   {before: []string{"s1 g=s1,s2 h=s1 | 1:g,h", "s2 g | 2:g"}, after: []string{"s1 g h=s1 | 1:g,h", "s2 g=s1,s2 | 2:g"}},
-		"a list grows":     {before: []string{"s1 g=s1,s2 h=s1 | 1:g,h", "s2 g | 2:g"}, after: []string{"s1 g=s1,s2,s3 h=s1 | 1:g,h", "s3 g | 3:g"}},
-		"a list shrinks":   {before: []string{"s1 g=s1,s2 h=s1,s2 | 1:g,h", "s2 g h | 2:h"}, after: []string{"s1 g=s1 h=s1,s2 | 1:g,h", "s2 h | 2:h"}},
+		"the lists move": {before: []string{"s1 g=s1,s2 h=s1 | 1:g,h", "s2 g | 2:g"}, after: []string{"s1 g h=s1 | 1:g,h", "s2 g=s1,s2 | 2:g"}},
+		"a list grows":   {before: []string{"s1 g=s1,s2 h=s1 | 1:g,h", "s2 g | 2:g"}, after: []string{"s1 g=s1,s2,s3 h=s1 | 1:g,h", "s3 g | 3:g"}},
+		"a list shrinks": {before: []string{"s1 g=s1,s2 h=s1,s2 | 1:g,h", "s2 g h | 2:h"}, after: []string{"s1 g=s1 h=s1,s2 | 1:g,h", "s2 h | 2:h"}},
+		"a pod's first shared group": {
+			before: []string{"s1 g=s1 | 1:g 2:g"},
+			after:  []string{"t1 x=t1 shop/g | 1:x,shop/g", "s1 g=s1+t1 | 2:g"},
+			gain:   "t1", loss: "s1",
+		},
+		"a pod's first shared group, and its slice keeps only the list": {
+			before: []string{"s1 g=s1 | 1:g", "t1 x=t1 | 2:x"},
+			after:  []string{"t1 x=t1 shop/g | 2:x 1:x,shop/g", "s1 g=s1+t1"},
+			gain:   "t1", loss: "s1",
+		},
+		"a pod's last shared group": {
+			before: []string{"t1 x=t1 shop/g | 1:x,shop/g 3:x", "s1 g=s1+t1 h=s1 | 2:g,h"},
+			after:  []string{"s1 g=s1 h=s1 | 1:g 2:g,h", "t1 x=t1 | 3:x"},
+			gain:   "s1", loss: "t1",
+		},
+		"a pod's last shared group, and another slice has the list": {
+			before: []string{"t1 x=t1 shop/g | 1:x,shop/g 3:x,shop/g", "s1 g | 4:g", "s2 g=s1,s2+t1 | 2:g"},
+			after:  []string{"s1 g | 1:g 4:g", "t1 x=t1 shop/g | 3:x,shop/g"},
+			gain:   "s1", loss: "t1",
+		},
+		"slices of the shared namespace are merged": {
+			before: []string{"t1 x=t1,t2 shop/g | 1:x,shop/g", "t2 x shop/g shop/h | 2:x,shop/g 3:x,shop/h", "s1 g=s1+t1,t2 h=s1+t2"},
+			after:  []string{"t1 x=t1 shop/g shop/h | 1:x,shop/g 2:x,shop/g 3:x,shop/h", "t2", "s1 g=s1+t1 h=s1+t1"},
+			gain:   "t1", loss: "t2",
+		},
+		"the list moves, beside shared slices": {
+			before: []string{"s1 g=s1,s2+t1 | 1:g", "s2 g | 2:g", "t1 x=t1 shop/g | 3:x,shop/g"},
+			after:  []string{"s1 g | 1:g", "s2 g=s1,s2+t1 | 2:g", "t1 x=t1 shop/g | 3:x,shop/g 4:shop/g"},
+		},
 		"classes change":   {before: []string{"s1 g=s1 h=s1 | 1:g,h 2:g 3:h"}, after: []string{"s1 h=s1 g=s1 | 1:h 2:h,g 4:g"}},
 		"a group is empty": {before: []string{"s1 g=s1 h=s1 | 1:g,h"}, after: []string{"s1 g=s1 h=s1 | 1:h"}},
 	} {
@@ -121,7 +164,7 @@ func TestAnAddressThatStaysIsNeverMissing(t *testing.T) {
 			finally := withGroups(t)
 			finally.arrive(c.after...)
 			for _, line := range c.before {
-				if was, _ := parseSlice(t, line); !slices.ContainsFunc(c.after, func(line string) bool { is, _ := parseSlice(t, line); return is == was }) {
+				if was, _ := parseSlice(t, line); !slices.ContainsFunc(c.after, func(line string) bool { is, _ := parseSlice(t, line); return is.Name == was.Name }) {
 					finally.arrive(line)
 				}
 			}
@@ -169,6 +212,56 @@ func TestANewGroupIsCompleteInEveryOrder(t *testing.T) {
 	}
 }
 
+// A local group is complete when its list and all that it lists are here, from both namespaces and in whatever order.
+func TestAGroupInTwoNamespacesIsCompleteInEveryOrder(t *testing.T) {
+	for _, order := range permutations([]string{"s1 g=s1,s2+t1,t2", "s2 g h=s2 | 2:g,h", "t1 x=t1,t2 shop/g | 1:x,shop/g", "t2 x shop/g shop/h | 3:shop/g 4:x,shop/h"}) {
+		s := withGroups(t)
+		for i, line := range order {
+			if g := s.groups[policy.GroupKey{Namespace: "shop", Name: "g"}]; g != nil && g.completed {
+				t.Errorf("order %q: complete after %d slices", order, i)
+			}
+			s.arrive(line)
+		}
+		if got := s.members(); !slices.Equal(got, []string{"g:1", "g:2", "g:3", "h:2", "h:4", "x:1", "x:4"}) {
+			t.Errorf("order %q: members %v", order, got)
+		}
+	}
+}
+
+// What a namespace's own slices have adds members to its own groups only, whatever names they have.
+func TestSlicesOfANamespaceAddMembersToItsOwnGroupsOnly(t *testing.T) {
+	s := withGroups(t)
+	s.arrive("t1 x=t1 shop/g | 1:x,shop/g", "s1 g=s1+t1 h=s1")
+	want := s.members()
+	for _, line := range []string{"s2 x=s2 | 9:x", "s2 kidoban-system/x=s2 | 9:kidoban-system/x", "s2 shop/g | 9:shop/g", "t1 bank/g=t1 | 9:bank/g"} {
+		pes, _ := parseSlice(t, line)
+		for _, pes.Namespace = range []string{pes.Namespace, "bank"} {
+			if err := s.SetSlice(start, pes); (err == nil) != (pes.Spec.Groups[0].Namespace == "") {
+				t.Errorf("%s in namespace %s: error %v", line, pes.Namespace, err)
+			}
+		}
+		if got := s.members(); !slices.Equal(got, want) {
+			t.Errorf("%s: members %v, want %v", line, got, want)
+		}
+	}
+}
+
+// A namespace that is forgotten and wanted again: its groups are complete when its own slices are here again.
+func TestAForgottenNamespaceLeavesSharedSlices(t *testing.T) {
+	s := withGroups(t)
+	s.arrive("t1 x=t1 shop/g | 1:x,shop/g", "s1 g=s1+t1 h=s1 | 2:g,h")
+	s.ForgetNamespace(start, "shop")
+	s.namespaces["shop"] = newNamespace()
+	s.NamespaceSynced(start, "shop")
+	s.pod("g", "10.0.0.100")
+	s.endpoint("g", map[string]string{"app": "g"}, fromGroup("g"))
+	s.allowed("10.0.0.9", "10.0.0.100", 80) // not in force
+	s.arrive("s1 g=s1+t1 h=s1 | 3:g,h")
+	s.allowed("10.0.0.1", "10.0.0.100", 80)
+	s.denied("10.0.0.2", "10.0.0.100", 80)
+	s.allowed("10.0.0.3", "10.0.0.100", 80)
+}
+
 func TestAnUnreadableSliceKeepsItsPreviousVersion(t *testing.T) {
 	s := withGroups(t)
 	s.arrive("s1 g=s1 h=s1 | 1:g,h 2:h")
@@ -176,12 +269,13 @@ func TestAnUnreadableSliceKeepsItsPreviousVersion(t *testing.T) {
 	for field, edit := range map[string]func(*v1alpha1.PolicyEndpointSliceSpec){
 		"spec.addresses[0]":         func(spec *v1alpha1.PolicyEndpointSliceSpec) { spec.Addresses[0] = "ten" },
 		"spec.groups[1]":            func(spec *v1alpha1.PolicyEndpointSliceSpec) { spec.Groups[1].Name = "g" },
+		"spec.groups[0].namespace":  func(spec *v1alpha1.PolicyEndpointSliceSpec) { spec.Groups[0].Namespace = "shop" },
 		"spec.classes[0].groups[0]": func(spec *v1alpha1.PolicyEndpointSliceSpec) { spec.Classes[0].Groups[0] = 2 },
 		"spec.classes":              func(spec *v1alpha1.PolicyEndpointSliceSpec) { spec.Classes = spec.Classes[:1] },
 	} {
-		_, spec := parseSlice(t, "s1 g=s1 h=s1 | 3:g 4:h")
-		edit(spec)
-		err := s.SetSlice(start, &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "s1"}, Spec: *spec})
+		pes, _ := parseSlice(t, "s1 g=s1 h=s1 | 3:g 4:h")
+		edit(&pes.Spec)
+		err := s.SetSlice(start, pes)
 		if err == nil || !strings.HasPrefix(err.Error(), field+":") {
 			t.Errorf("error %v, want one about %s", err, field)
 		}

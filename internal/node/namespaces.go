@@ -1,13 +1,10 @@
 package node
 
 import (
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // namespace is one that this node has pods in, or the shared one.
@@ -88,13 +85,7 @@ func (n *Node) ForgetNamespace(now time.Time, name string) {
 	for key := range n.byNamespace[name] {
 		n.deletePolicyEndpoint(key)
 	}
-	maps.DeleteFunc(n.slices, func(slice types.NamespacedName, _ []policy.GroupPart) bool { return slice.Namespace == name })
-	for key, g := range n.groups {
-		if key.Namespace == name {
-			clear(g.parts)
-			n.dropUnused(key)
-		}
-	}
+	n.forgetSlices(name)
 }
 
 func (n *Node) compileNamespace(name string) {

@@ -6,24 +6,30 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
+func inNamespace(namespace string, spec v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSlice {
+	return &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s1"}, Spec: spec}
+}
+
 func TestFromSlice(t *testing.T) {
-	parts, err := FromSlice(&v1alpha1.PolicyEndpointSliceSpec{
+	parts, err := FromSlice(inNamespace("shop", v1alpha1.PolicyEndpointSliceSpec{
 		Groups:    []v1alpha1.GroupPart{{Name: "a", Slices: []string{"1", "2"}}, {Name: "empty"}, {Name: "c"}},
 		Addresses: []v1alpha1.CIDR{"10.0.0.1/32", "10.0.0.2/32", "2001:db8::1/128", "10.0.0.3/32"},
 		Classes:   []v1alpha1.AddressClass{{Groups: []int32{0, 2}, Count: 1}, {Groups: []int32{0}, Count: 2}, {Groups: []int32{2}, Count: 1}},
-	})
+	}), "kidoban-system")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := map[string][]string{}
 	for _, p := range parts {
-		got[p.Group] = []string{}
+		got[p.Group.Name] = []string{}
 		for _, class := range p.Members {
 			for _, a := range class {
-				got[p.Group] = append(got[p.Group], a.String())
+				got[p.Group.Name] = append(got[p.Group.Name], a.String())
 			}
 		}
 	}
@@ -39,7 +45,7 @@ func TestFromSlice(t *testing.T) {
 func TestFromSliceErrors(t *testing.T) {
 	for want, edit := range map[string]func(*v1alpha1.PolicyEndpointSliceSpec){
 		"spec.addresses[1]: \"ten\" is not a CIDR":                          func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Addresses[1] = "ten" },
-		"spec.groups[1]: a second entry for group a":                        func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Groups[1].Name = "a" },
+		"spec.groups[1]: a second entry for group shop/a":                   func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Groups[1].Name = "a" },
 		"spec.classes[0]: count is 0, and 2 addresses are left":             func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Classes[0].Count = 0 },
 		"spec.classes[1]: count is 2, and 1 addresses are left":             func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Classes[1].Count = 2 },
 		"spec.classes[1].groups[0]: the slice has no group with index 2":    func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Classes[1].Groups[0] = 2 },
@@ -55,8 +61,82 @@ func TestFromSliceErrors(t *testing.T) {
 			Classes:   []v1alpha1.AddressClass{{Groups: []int32{0, 1}, Count: 1}, {Groups: []int32{1}, Count: 1}},
 		}
 		edit(spec)
-		if _, err := FromSlice(spec); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := FromSlice(inNamespace("shop", *spec), "kidoban-system"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
+	}
+}
+
+// A slice of kidoban's own namespace has shared groups and groups of all namespaces; any other has only those of its own.
+func TestFromSliceNamespaces(t *testing.T) {
+	part := func(namespace, name string, lists ...string) v1alpha1.GroupPart {
+		return v1alpha1.GroupPart{Namespace: namespace, Name: name, Slices: lists}
+	}
+	for name, c := range map[string]struct {
+		namespace string
+		groups    []v1alpha1.GroupPart
+		want      []GroupKey
+		err       string
+	}{
+		"local groups": {
+			namespace: "shop", groups: []v1alpha1.GroupPart{part("", "a", "s1"), part("", "b")},
+			want: []GroupKey{{"shop", "a"}, {"shop", "b"}},
+		},
+		"shared groups": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("", "a", "s1"), part("", "b")},
+			want: []GroupKey{{"kidoban-system", "a"}, {"kidoban-system", "b"}},
+		},
+		"groups of other namespaces beside shared ones": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("", "a"), part("shop", "a"), part("bank", "a")},
+			want: []GroupKey{{"kidoban-system", "a"}, {"shop", "a"}, {"bank", "a"}},
+		},
+		"a local group of kidoban's own namespace": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("kidoban-system", "b", "s1")},
+			want: []GroupKey{{"kidoban-system", "b"}},
+		},
+		"two groups of one name": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("", "a"), part("kidoban-system", "a")},
+			err: "spec.groups[1]: a second entry for group kidoban-system/a",
+		},
+		"a group twice": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("shop", "a"), part("shop", "b"), part("shop", "a")},
+			err: "spec.groups[2]: a second entry for group shop/a",
+		},
+		"another namespace's group": {
+			namespace: "shop", groups: []v1alpha1.GroupPart{part("", "a"), part("bank", "a")},
+			err: "spec.groups[1].namespace: is set, and only slices in namespace kidoban-system may have groups of other namespaces",
+		},
+		"a shared group, by name": {
+			namespace: "shop", groups: []v1alpha1.GroupPart{part("kidoban-system", "a")},
+			err: "spec.groups[0].namespace: is set",
+		},
+		"its own namespace by name": {
+			namespace: "shop", groups: []v1alpha1.GroupPart{part("shop", "a")},
+			err: "spec.groups[0].namespace: is set",
+		},
+		"the list of another namespace's group": {
+			namespace: "kidoban-system", groups: []v1alpha1.GroupPart{part("shop", "a", "s1")},
+			err: "spec.groups[0].slices: only a slice in namespace shop may list the slices of group shop/a",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parts, err := FromSlice(inNamespace(c.namespace, v1alpha1.PolicyEndpointSliceSpec{Groups: c.groups}), "kidoban-system")
+			if c.err != "" {
+				if err == nil || !strings.HasPrefix(err.Error(), c.err) {
+					t.Errorf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []GroupKey
+			for _, p := range parts {
+				got = append(got, p.Group)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("groups %v, want %v", got, c.want)
+			}
+		})
 	}
 }
