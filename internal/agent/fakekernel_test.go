@@ -33,6 +33,8 @@ type fakeKernel struct {
 	chunks     int           // parts of one Sync
 
 	flows          []conntrack.Flow
+	timeout        time.Duration                     // of conntrack
+	holds          map[policy.Protocol]time.Duration // of the last flow that was cut
 	own            map[netip.Addr]bool
 	hits           map[dataplane.Hit]uint64
 	interfaces     node.Interfaces
@@ -50,6 +52,7 @@ func newFakeKernel() *fakeKernel {
 			Rows: map[compiler.RowKey]compiler.Row{}, Ports: map[compiler.PortKey]compiler.Decision{}, Interfaces: map[uint32]compiler.Interface{},
 		},
 		failures: map[string][]error{}, calls: map[string]int{}, hits: map[dataplane.Hit]uint64{},
+		holds: map[policy.Protocol]time.Duration{},
 	}
 }
 
@@ -235,11 +238,20 @@ func (k *fakeKernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, erro
 	}
 }
 
-func (k *fakeKernel) Cut(flows []conntrack.Flow, _ time.Duration) error {
+func (k *fakeKernel) EstablishedTimeout() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.timeout
+}
+
+func (k *fakeKernel) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.call("Cut"); err != nil {
 		return err
+	}
+	for _, f := range flows {
+		k.holds[f.Protocol] = hold
 	}
 	k.flows = slices.DeleteFunc(k.flows, func(f conntrack.Flow) bool {
 		return slices.ContainsFunc(flows, func(g conntrack.Flow) bool { return f.Original == g.Original })

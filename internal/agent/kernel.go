@@ -52,6 +52,8 @@ type Links interface {
 type Connections interface {
 	// Flows returns the live flows to and from these addresses, some at a time.
 	Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error]
+	// EstablishedTimeout is how long conntrack keeps a TCP connection without packets.
+	EstablishedTimeout() time.Duration
 	// Cut ends flows, and keeps their servers from opening them again for so long. If a later agent has taken over, it returns
 	// dataplane.ErrSuperseded.
 	Cut(flows []conntrack.Flow, hold time.Duration) error

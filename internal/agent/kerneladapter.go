@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
@@ -27,6 +28,8 @@ type kernel struct {
 func (kernel) Flows(addrs ...netip.Addr) iter.Seq2[[]conntrack.Flow, error] {
 	return conntrack.Flows(addrs...)
 }
+
+func (kernel) EstablishedTimeout() time.Duration { return conntrack.EstablishedTimeout() }
 
 func (kernel) NodeAddresses() (map[netip.Addr]bool, error) {
 	addrs, err := net.InterfaceAddrs()

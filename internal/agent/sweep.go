@@ -26,10 +26,10 @@ const (
 	// A packet that was decided just before the change makes its entry just after the first look: a second one finds it.
 	secondLook = 250 * time.Millisecond
 	sweepRetry = 5 * time.Second
-	// How long a cut flow's server cannot open it again from its side. Of TCP that is only what opens nothing, for longer than it is sent
-	// again without an acknowledgement (net.ipv4.tcp_retries2, 924 s by default). Another protocol's packet may well be
-	// a flow of its own; conntrack itself forgets a flow of UDP after 2 minutes.
-	holdOffTCP   = 20 * time.Minute
+	// A cut flow's server cannot open it again from its side for as long as conntrack would have kept the flow. Of TCP and SCTP that is at least
+	// longer than a packet is sent again without an acknowledgement (net.ipv4.tcp_retries2, 924 s by default). Another protocol's packet may
+	// well open a flow of its own; conntrack itself forgets a flow of UDP after 2 minutes.
+	leastHold    = 20 * time.Minute
 	holdOffOther = 3 * time.Minute
 )
 
@@ -172,6 +172,7 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	timeout := s.kernel.EstablishedTimeout()
 	tunnels := s.tunnels()
 	cut := 0
 	for flows, err := range s.kernel.Flows(addresses...) {
@@ -181,8 +182,8 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 		s.state.read(func(n *node.Node) {
 			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !isToCut(n.Maps(), &f, own) && !isSmuggled(n.Maps(), &f, tunnels) })
 		})
-		tcp, other := byHoldOff(flows)
-		if err := errors.Join(s.kernel.Cut(tcp, holdOffTCP), s.kernel.Cut(other, holdOffOther)); err != nil {
+		opening, other := byHoldOff(flows)
+		if err := errors.Join(s.kernel.Cut(opening, max(timeout, leastHold)), s.kernel.Cut(other, holdOffOther)); err != nil {
 			return cut, err
 		}
 		cut += len(flows)
@@ -219,15 +220,16 @@ func (s *sweeper) sweepNow(ctx context.Context, addresses []netip.Addr) error {
 	return err
 }
 
-func byHoldOff(flows []conntrack.Flow) (tcp, other []conntrack.Flow) {
+// byHoldOff separates flows of protocols that begin a flow with a packet of its own from all others.
+func byHoldOff(flows []conntrack.Flow) (opening, other []conntrack.Flow) {
 	for _, f := range flows {
-		if f.Protocol == policy.TCP {
-			tcp = append(tcp, f)
+		if f.Protocol == policy.TCP || f.Protocol == policy.SCTP {
+			opening = append(opening, f)
 		} else {
 			other = append(other, f)
 		}
 	}
-	return tcp, other
+	return opening, other
 }
 
 // isToCut reports whether neither a live flow nor a master of it, for whose sake it was allowed, would be allowed to begin now.

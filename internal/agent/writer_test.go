@@ -374,6 +374,30 @@ func TestAFlowIsCutOnceTheKernelDeniesIt(t *testing.T) {
 	})
 }
 
+// TCP and SCTP stay cut for as long as conntrack would have kept them: their servers' keepalives may be hours apart.
+func TestFlowsStayCutForAsLongAsConntrackKeepsThem(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{24 * time.Hour: 24 * time.Hour, time.Minute: leastHold} {
+		run(t, nil, func(r *running) {
+			r.kernel.mu.Lock()
+			r.kernel.timeout = timeout
+			for _, p := range []policy.Protocol{policy.TCP, policy.SCTP, policy.UDP} {
+				f := flow("10.0.0.9", "10.0.0.1")
+				f.Protocol = p
+				r.kernel.flows = append(r.kernel.flows, f)
+			}
+			r.kernel.mu.Unlock()
+			r.add(pod("web", "10.0.0.1"))
+			r.add(policyEndpoint("deny"))
+			r.sleep(time.Minute)
+			r.kernel.mu.Lock()
+			defer r.kernel.mu.Unlock()
+			if h := r.kernel.holds; h[policy.TCP] != want || h[policy.SCTP] != want || h[policy.UDP] != holdOffOther {
+				t.Errorf("with a timeout of %v flows are held off for %v", timeout, h)
+			}
+		})
+	}
+}
+
 // A later agent judges: what this one cuts would not be held off.
 func TestAnAgentThatIsReplacedCutsNothing(t *testing.T) {
 	run(t, nil, func(r *running) {

@@ -3,10 +3,12 @@ package dataplane_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -16,6 +18,17 @@ import (
 func (n *node) flush() {
 	n.t.Helper()
 	n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+}
+
+func TestTheTimeoutOfConntrack(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("netfilter/nf_conntrack_tcp_timeout_established", "86400")
+	n.Do(func() error {
+		if got := conntrack.EstablishedTimeout(); got != 24*time.Hour {
+			t.Errorf("%v, want a day", got)
+		}
+		return nil
+	})
 }
 
 // Conntrack belongs to the node's operators too. Whatever they do to it, nothing passes that may not, and

@@ -12,14 +12,12 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Cut ends flows that are not allowed any more. conntrack forgets them, so that the client's next packet is
-// judged anew, as a packet that opens a flow. Until hold has passed, the server's next packets do not open
-// them from its side; a flow of its own, such as a TCP SYN between the same ports, is judged as ever. Should
-// the client's packets be allowed again meanwhile, the first of them opens the flow and the server's pass as
-// replies.
+// judged anew, as a packet that opens a flow. Until hold has passed, the servers' next packets do not open them
+// from their side, unless the policies allow the clients' packets again. Of TCP and SCTP each such packet makes
+// the hold begin anew. A flow of its own, such as a TCP SYN between the same ports, is judged as ever.
 //
 // That a flow is gone already is no error. Flows that stay allowed must not be cut: without conntrack's entry
 // the replies of those that go through NAT would reset them.
@@ -38,16 +36,15 @@ func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	}
 	defer func() { _ = deleter.Close() }()
 
-	until, err := events.Now()
+	now, err := events.Now()
 	if err != nil {
 		return err
 	}
-	until += uint64(hold)
 	var errs []error
 	for chunk := range slices.Chunk(flows, conntrack.DeletedAtOnce) {
 		// In this order: the servers may send at any moment, and a later generation takes over what is held off
 		// after it is pinned.
-		err := d.revoke(chunk, until)
+		err := d.revoke(chunk, now, hold)
 		if err == nil {
 			err = d.checkLatest()
 		}
@@ -59,41 +56,24 @@ func (d *Dataplane) Cut(flows []conntrack.Flow, hold time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// revoke holds off what the servers send. Echo replies need no holding: they open nothing.
-func (d *Dataplane) revoke(flows []conntrack.Flow, until uint64) error {
-	var keys []bpf.FilterRevokedKey
-	var values []uint64
+// revoke holds off what the servers send. A flow whose every packet may open it is held off once, and one that
+// begins with a packet of its own for as long as the server goes on.
+func (d *Dataplane) revoke(flows []conntrack.Flow, now uint64, hold time.Duration) error {
+	var opening, others []conntrack.Flow
 	for i := range flows {
-		f := &flows[i]
-		if f.Protocol == policy.ICMP || f.Protocol == policy.ICMPv6 {
-			continue
+		if hasOpening(flows[i].Protocol) {
+			opening = append(opening, flows[i])
+		} else {
+			others = append(others, flows[i])
 		}
-		keys = append(keys, replyKey(f))
-		values = append(values, until)
 	}
-	if len(keys) == 0 {
-		return nil
-	}
-	if _, err := d.objs.Revoked.BatchUpdate(keys, values, nil); err != nil {
-		return fmt.Errorf("write %d flows to BPF map %s: %w", len(keys), bpf.FilterMapRevoked, err)
-	}
-	return nil
+	return errors.Join(
+		d.revoked.add(opening, bpf.FilterRevocation{Until: now + uint64(hold), Hold: uint64(hold)}),
+		d.revoked.add(others, bpf.FilterRevocation{Until: now + uint64(hold)}),
+	)
 }
 
-// replyKey is the program's key for packets of a flow's server. The program reads no ports of some protocols
-// of which conntrack does.
-func replyKey(f *conntrack.Flow) bpf.FilterRevokedKey {
-	k := bpf.FilterRevokedKey{
-		Src: encodeAddr(f.Reply.Source.Addr()), Dst: encodeAddr(f.Reply.Destination.Addr()), Protocol: uint8(f.Protocol),
-	}
-	if f.Protocol.HasPorts() {
-		k.Sport, k.Dport = f.Reply.Source.Port(), f.Reply.Destination.Port()
-	}
-	return k
-}
-
-// inheritRevoked takes over what older generations hold off. Those of a form that this program does not know
-// are left.
+// inheritRevoked takes over what an older generation holds off.
 func (d *Dataplane) inheritRevoked(generation string) error {
 	path := filepath.Join(generation, bpf.FilterMapRevoked)
 	old, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
@@ -101,20 +81,14 @@ func (d *Dataplane) inheritRevoked(generation string) error {
 		return nil // half made, or damaged
 	}
 	defer func() { _ = old.Close() }()
-	mine := d.objs.Revoked
-	if old.Type() != mine.Type() || old.KeySize() != mine.KeySize() || old.ValueSize() != mine.ValueSize() {
-		return nil
-	}
-	// Not one by one: that begins again, and ends too early, where the agent of the other generation still cuts.
-	err = readBatches(old, func(keys []bpf.FilterRevokedKey, until []uint64) error {
-		if len(keys) == 0 {
-			return nil
-		}
-		_, err := mine.BatchUpdate(keys, until, nil)
-		return err
-	})
-	if err != nil {
+	if err := d.revoked.inherit(old); err != nil {
 		return fmt.Errorf("take over %s: %w", path, err)
 	}
 	return nil
+}
+
+// isPod reports whether the program has a pod with this address.
+func (d *Dataplane) isPod(a bpf.FilterAddress) bool {
+	_, err := d.maps.pods.get(a)
+	return err == nil
 }

@@ -40,17 +40,6 @@ func (n *node) cut(flows ...conntrack.Flow) {
 	n.Do(func() error { return n.d.Cut(flows, hold) })
 }
 
-// Conntrack knows ports of protocols of which the program reads none.
-func TestTheProgramsKeyOfACutFlow(t *testing.T) {
-	f := conntrack.Flow{Reply: conntrack.Tuple{Source: netip.MustParseAddrPort("10.0.0.1:53"), Destination: netip.MustParseAddrPort("10.0.0.2:4000")}}
-	for protocol, ports := range map[policy.Protocol]bool{policy.UDP: true, policy.SCTP: true, 136: false, 33: false} {
-		f.Protocol = protocol
-		if s, d := dataplane.ReplyKey(f); (s == 53 && d == 4000) != ports || (s == 0 && d == 0) == ports {
-			t.Errorf("protocol %d: %d, %d", protocol, s, d)
-		}
-	}
-}
-
 // serve takes one flow of "tcp" or "udp" in a pod and hands over the server's end after its first message, to
 // be used for pushing.
 func serve(t testing.TB, p *netnstest.Pod, network string, port uint16) <-chan net.Conn {
@@ -214,6 +203,7 @@ func TestCutLeavesNewConnections(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	client, _ := live(t, a, b, "tcp", netip.AddrPortFrom(b.V4, 8080), 8080)
+	n.set(b, isolate(policy.Ingress))
 	reply := flow(b.V4.String(), a.V4.String(), policy.TCP, client.LocalAddr().(*net.TCPAddr).AddrPort().Port())
 	n.cut(n.flows(a.V4)...)
 	run := newRunner(t, n.d)
@@ -238,6 +228,7 @@ func TestHoldingEnds(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	client, server := live(t, a, b, "udp", netip.AddrPortFrom(b.V4, 8080), 8080)
+	n.set(b, isolate(policy.Ingress))
 	found := n.flows(a.V4)
 	n.Do(func() error { return n.d.Cut(found, 0) })
 	if !push(t, server, client, netnstest.Patience) {

@@ -19,9 +19,10 @@ type Dataplane struct {
 	objs    bpf.FilterObjects
 	maps    kernelMaps
 	repeats *events.Repeats
+	revoked *revocations
 
-	// The locks are taken in this order: syncMu, mu. Neither attachMu nor the lock of repeats is held
-	// together with another.
+	// The locks are taken in this order: syncMu, mu; and attachMu, the lock of revoked. The lock of repeats is
+	// not held together with another.
 
 	// syncMu makes one Sync or FailClosed wait for the other.
 	syncMu sync.Mutex
@@ -45,6 +46,7 @@ func New(opts Options) (*Dataplane, error) {
 		return nil, err
 	}
 	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
+	d.revoked = newRevocations(objs.Revoked, objs.RevokedKinds, opts.Sizes.Revoked, d.isPod)
 	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -86,7 +88,7 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 		bpf.FilterMapNetworks:   opts.Sizes.Networks,
 		bpf.FilterMapRows:       opts.Sizes.Rows,
 		bpf.FilterMapPorts:      opts.Sizes.Ports,
-		bpf.FilterMapRevoked:    opts.Sizes.Revoked,
+		bpf.FilterMapRevoked:    opts.Sizes.revocations(),
 		bpf.FilterMapInterfaces: opts.Sizes.Interfaces,
 		bpf.FilterMapEvents:     opts.Sizes.EventBytes,
 		bpf.FilterMapPaces:      opts.Sizes.Pods,

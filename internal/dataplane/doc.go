@@ -10,4 +10,4 @@ package dataplane
 // The object is the same on every machine with the same clang and libbpf-dev: no path and no version gets
 // into it.
 //
-//go:generate go tool -modfile=../../hack/go.mod bpf2go -go-package bpf -output-dir bpf -target bpfel -no-global-types -type address -type pod -type interface -type network_key -type row_key -type row -type decision -type port_key -type revoked_key -type tunnel_key -type event -type repeat_key -type repeat -type hit_key -type verdict -type reason -type event_mode -type guard Filter bpf/filter.c -- -mcpu=v3 -Wall -Wextra -Werror
+//go:generate go tool -modfile=../../hack/go.mod bpf2go -go-package bpf -output-dir bpf -target bpfel -no-global-types -type address -type pod -type interface -type network_key -type row_key -type row -type decision -type port_key -type revoked_key -type revocation -type revoked_kind -type tunnel_key -type event -type repeat_key -type repeat -type hit_key -type verdict -type reason -type event_mode -type guard Filter bpf/filter.c -- -mcpu=v3 -Wall -Wextra -Werror

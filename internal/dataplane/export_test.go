@@ -2,22 +2,25 @@ package dataplane
 
 import (
 	"maps"
+	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
 
 // Patiently is how writes to maps are tried.
 var Patiently = patiently
 
-// ReplyKey is how the program knows what a flow's server sends.
-func ReplyKey(f conntrack.Flow) (sport, dport uint16) {
-	k := replyKey(&f)
-	return k.Sport, k.Dport
+// RevokedKeys are the keys of the records that each hold off a flow's server, the most precise one first.
+func RevokedKeys(f conntrack.Flow, pods ...netip.Addr) []bpf.FilterRevokedKey {
+	return keysOf(&f, func(a bpf.FilterAddress) bool { return slices.Contains(pods, decodeAddr(a)) })
 }
 
 // Program is the loaded program, to be run on packets that no wire carried.
@@ -99,4 +102,13 @@ func SmallBatches(t testing.TB, n int) {
 	dump, diff, repair := dumpBatch, diffBatch, repairBatch
 	dumpBatch, diffBatch, repairBatch = n, n, n
 	t.Cleanup(func() { dumpBatch, diffBatch, repairBatch = dump, diff, repair })
+}
+
+// Revoke holds off the servers of flows, and leaves conntrack alone.
+func (d *Dataplane) Revoke(flows []conntrack.Flow, hold time.Duration) error {
+	now, err := events.Now()
+	if err != nil {
+		return err
+	}
+	return d.revoke(flows, now, hold)
 }

@@ -247,6 +247,7 @@ func TestASupersededGenerationCutsNothing(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	client, server := live(t, a, b, "udp", netip.AddrPortFrom(b.V4, 8080), 8080)
+	n.set(b, isolate(policy.Ingress))
 	later := newDataplane(t, n.opts)
 	sync(t, later, n.compiler.Maps())
 	n.Do(later.Attach)
@@ -268,14 +269,15 @@ func TestASupersededGenerationCutsNothing(t *testing.T) {
 
 // Whatever an agent holds off while it is replaced, the next one holds off all that was there before.
 func TestWhatIsHeldOffOutlivesAGeneration(t *testing.T) {
-	const stable, size = 200, 1024
-	n := newNode(t, dataplane.Options{Sizes: dataplane.Sizes{Revoked: size}})
+	const stable = 200
+	n := newNode(t, dataplane.Options{})
 	key := func(i int) bpf.FilterRevokedKey {
-		return bpf.FilterRevokedKey{Src: mapped("10.9.0.1"), Dst: mapped("10.9.0.2"), Sport: uint16(i), Protocol: 6}
+		pod := netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
+		return bpf.FilterRevokedKey{Pod: bpf.EncodeAddress(pod), Port: 80, Protocol: 6}
 	}
-	until := ^uint64(0)
+	held := bpf.FilterRevocation{Until: ^uint64(0)}
 	for i := range stable {
-		check(t, n.d.Maps().Revoked.Put(key(i), until))
+		check(t, n.d.Maps().Revoked.Put(key(i), held))
 	}
 	var passing []bpf.FilterRevokedKey
 	for i := range stable {
@@ -285,7 +287,7 @@ func TestWhatIsHeldOffOutlivesAGeneration(t *testing.T) {
 		old := n.d.Maps().Revoked
 		busy := newTraffic(t)
 		busy.repeat("entries that come and go", func() error {
-			_, err := old.BatchUpdate(passing, slices.Repeat([]uint64{until}, len(passing)), nil)
+			_, err := old.BatchUpdate(passing, slices.Repeat([]bpf.FilterRevocation{held}, len(passing)), nil)
 			if err == nil {
 				_, err = old.BatchDelete(passing, nil)
 			}
@@ -299,7 +301,7 @@ func TestWhatIsHeldOffOutlivesAGeneration(t *testing.T) {
 		check(t, n.d.Close())
 		n.d = later
 		for i := range stable {
-			if err := later.Maps().Revoked.Lookup(key(i), &until); err != nil {
+			if err := later.Maps().Revoked.Lookup(key(i), &held); err != nil {
 				t.Fatalf("entry %d: %v", i, err)
 			}
 		}

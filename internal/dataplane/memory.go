@@ -11,7 +11,7 @@ const (
 // MapMemory returns how many bytes the maps of one generation take when all of them are full. While one generation takes over from another there are two.
 func (o Options) MapMemory() int64 {
 	s := o.withDefaults().Sizes
-	hash := int64(s.Pods) + int64(s.Addresses) + int64(s.Rows) + int64(s.Revoked) + int64(s.Interfaces) + int64(s.Hits)
+	hash := int64(s.Pods) + int64(s.Addresses) + int64(s.Rows) + int64(s.revocations()) + int64(s.Interfaces) + int64(s.Hits)
 	hash += int64(s.Pods) // paces
 	trie := int64(s.Networks) + int64(s.Ports)
 	repeats := 2 * int64(s.Repeats) // one that is counted in and one that is read

@@ -72,8 +72,8 @@ type Sizes struct {
 	Rows uint32
 	// Ports of every port list; a range is at most 30 entries. Default 1048576.
 	Ports uint32
-	// Revoked are the flows whose other end is still held off after a cut. A full map loses its least
-	// recently used entries. Its memory, 100 bytes an entry, is always taken. Default 16384.
+	// Revoked are the served ports, and the peers, whose cut flows stay cut. Beyond them whole pods are
+	// recorded, for which there is always room. Default 16384.
 	Revoked uint32
 	// Interfaces of this node that pods or the way out are behind. Default 16384.
 	Interfaces uint32
@@ -86,6 +86,9 @@ type Sizes struct {
 	// MiB, which is some 10,000 events.
 	EventBytes uint32
 }
+
+// revocations are the records of cut flows: each pod may be one for TCP and one for other protocols.
+func (s *Sizes) revocations() uint32 { return s.Revoked + 2*s.Pods }
 
 func (o Options) withDefaults() Options {
 	o.BPFFS = cmp.Or(o.BPFFS, DefaultBPFFS)

@@ -146,7 +146,7 @@ func TestUpgradeAndDowngradeUnderTraffic(t *testing.T) {
 			first := p.Instructions[0] // bears the program's name
 			more := asm.Mov.Imm(asm.R0, 0).WithMetadata(first.Metadata)
 			p.Instructions = append(asm.Instructions{more, first.WithMetadata(asm.Metadata{})}, p.Instructions[1:]...)
-			spec.Maps[bpf.FilterMapRevoked].Type = ebpf.Hash
+			spec.Maps[bpf.FilterMapRevoked].Type = ebpf.LRUHash
 			spec.Maps[bpf.FilterMapRevoked].Flags = 0
 		})
 		n.opts.Events, n.opts.CountHits, n.opts.Sizes.Addresses = dataplane.EventsAll, true, 1000

@@ -142,15 +142,31 @@ type FilterRepeatKey struct {
 	Port      uint32
 }
 
+type FilterRevocation struct {
+	_     structs.HostLayout
+	Until uint64
+	Hold  uint64
+}
+
 type FilterRevokedKey struct {
 	_        structs.HostLayout
-	Src      FilterAddress
-	Dst      FilterAddress
-	Sport    uint16
-	Dport    uint16
+	Pod      FilterAddress
+	Peer     FilterAddress
+	Port     uint16
 	Protocol uint8
-	Pad      [3]uint8
+	Pad      uint8
+	Kind     FilterRevokedKind
 }
+
+type FilterRevokedKind uint32
+
+const (
+	FilterRevokedKindREVOKED_SERVER FilterRevokedKind = 0
+	FilterRevokedKindREVOKED_CLIENT FilterRevokedKind = 1
+	FilterRevokedKindREVOKED_PEER   FilterRevokedKind = 2
+	FilterRevokedKindREVOKED_POD    FilterRevokedKind = 3
+	FilterRevokedKindREVOKED_KINDS  FilterRevokedKind = 4
+)
 
 type FilterRow struct {
 	_               structs.HostLayout
@@ -212,6 +228,7 @@ const (
 	FilterVarHitsWanted      = "hits_wanted"
 	FilterVarPodsFull        = "pods_full"
 	FilterVarReordersLoads   = "reorders_loads"
+	FilterVarRevokedKinds    = "revoked_kinds"
 	FilterVarWrites          = "writes"
 )
 
@@ -297,6 +314,7 @@ type FilterVariableSpecs struct {
 	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
+	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
 	Writes        *ebpf.VariableSpec `ebpf:"writes"`
 }
 
@@ -372,6 +390,7 @@ type FilterVariables struct {
 	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
+	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
 	Writes        *ebpf.Variable `ebpf:"writes"`
 }
 

@@ -31,6 +31,7 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
+	BPF_EXIST = 2,
 };
 
 /* include/net/flow.h */
@@ -60,6 +61,7 @@ enum {
 /* include/uapi/linux/in.h, in6.h, icmpv6.h */
 enum {
 	IPPROTO_HOPOPTS = 0,
+	IPPROTO_ICMP = 1,
 	IPPROTO_TCP = 6,
 	IPPROTO_UDP = 17,
 	IPPROTO_ROUTING = 43,

@@ -84,16 +84,33 @@ struct port_key {
 #define PORT_KEY_EXACT 64
 
 /*
- * A flow that was cut. Packets from src to dst do not open it again before the value, a time of
- * bpf_ktime_get_ns.
+ * What the servers of cut flows send must not open these flows again from their side. A key names such packets
+ * by a pod of this node, from the most precise kind to the coarsest.
+ */
+enum revoked_kind {
+	REVOKED_SERVER, /* from the pod's port */
+	REVOKED_CLIENT, /* from that port of any server, to the pod */
+	REVOKED_PEER,   /* between the pod and the peer */
+	REVOKED_POD,    /* from or to the pod */
+	REVOKED_KINDS,
+};
+
+/*
+ * For REVOKED_PEER and REVOKED_POD protocol is IPPROTO_TCP for all protocols whose flows begin with a packet
+ * that says so, and IPPROTO_UDP for all others.
  */
 struct revoked_key {
-	struct address src;
-	struct address dst;
-	__u16 sport;
-	__u16 dport;
+	struct address pod;
+	struct address peer; /* of REVOKED_PEER */
+	__u16 port;          /* of REVOKED_SERVER and REVOKED_CLIENT, in host order */
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 pad;
+	enum revoked_kind kind;
+};
+
+struct revocation {
+	__u64 until; /* a time of bpf_ktime_get_ns */
+	__u64 hold;  /* a hit holds for as long again; 0: it does not */
 };
 
 struct {
@@ -149,8 +166,9 @@ struct {
 } ports SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct revoked_key);
-	__type(value, __u64);
+	__type(value, struct revocation);
 } revoked SEC(".maps");
