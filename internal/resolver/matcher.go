@@ -195,6 +195,7 @@ func (r *Resolver) setNamespace(name string, labels map[string]string, known boo
 			p.in = ns.matchers(&p)
 			ns.pods[p.Key.Name] = &p
 			r.movePod(old, &p)
+			r.own(old, &p)
 		}
 	}
 	r.dropNamespace(ns)

@@ -321,8 +321,8 @@ func TestPodsAsPeers(t *testing.T) {
 	} {
 		q := p
 		c.change(&q)
-		if q.isPeer() != c.want {
-			t.Errorf("%s: peer %t", name, q.isPeer())
+		if New(Options{}).newPod(&q).isPeer() != c.want {
+			t.Errorf("%s: peer %t", name, !c.want)
 		}
 	}
 }

@@ -12,10 +12,12 @@ import (
 // Pod contains the fields of a pod that the resolver needs.
 type Pod struct {
 	Key         types.NamespacedName
+	UID         types.UID
+	Node        string // empty until the pod is bound
 	Labels      map[string]string
 	Phase       corev1.PodPhase
 	HostNetwork bool
-	// Addresses are the pod's addresses of both families.
+	// Addresses are those of both families in the pod's status.
 	Addresses []netip.Addr
 	// Ports are the named ports of its containers. Containers may give one name to different numbers.
 	Ports []policy.NamedPort
@@ -25,6 +27,8 @@ type Pod struct {
 func PodOf(p *corev1.Pod) Pod {
 	return Pod{
 		Key:         types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
+		UID:         p.UID,
+		Node:        p.Spec.NodeName,
 		Labels:      p.Labels,
 		Phase:       p.Status.Phase,
 		HostNetwork: p.Spec.HostNetwork,
@@ -33,11 +37,8 @@ func PodOf(p *corev1.Pod) Pod {
 	}
 }
 
-// isPeer reports whether peer selectors can select the pod. They select a terminating pod until it is
-// deleted.
-func (p *Pod) isPeer() bool {
-	return len(p.Addresses) > 0 && !p.HostNetwork && p.Phase != corev1.PodSucceeded && p.Phase != corev1.PodFailed
-}
+// isFinal reports whether all of the pod's containers have ended for good.
+func (p *Pod) isFinal() bool { return p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed }
 
 // protocolNumber returns the number of a protocol by its name in the API; an empty name is TCP.
 func protocolNumber(p corev1.Protocol) (policy.Protocol, bool) {

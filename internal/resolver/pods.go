@@ -14,16 +14,15 @@ type pod struct {
 	in        []*matcher
 }
 
-func newPod(p *Pod) *pod {
-	out := &pod{Pod: *p}
-	for _, addr := range p.Addresses {
-		out.addresses = append(out.addresses, addr.As16())
-	}
-	return out
-}
+func (r *Resolver) newPod(p *Pod) *pod { return &pod{Pod: *p, addresses: r.addressesOf(p)} }
+
+// isPeer reports whether peer selectors can select the pod. They select a terminating pod until it is
+// deleted.
+func (p *pod) isPeer() bool { return len(p.addresses) > 0 && !p.HostNetwork && !p.isFinal() }
 
 func (p *pod) equal(q *pod) bool {
-	return p.isPeer() == q.isPeer() && maps.Equal(p.Labels, q.Labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.Ports, q.Ports)
+	return p.UID == q.UID && p.Node == q.Node && p.isFinal() == q.isFinal() && slices.Equal(p.Addresses, q.Addresses) &&
+		p.HostNetwork == q.HostNetwork && maps.Equal(p.Labels, q.Labels) && slices.Equal(p.addresses, q.addresses) && slices.Equal(p.Ports, q.Ports)
 }
 
 // eachGroup yields the groups that the pod's addresses are in.
@@ -71,9 +70,10 @@ func (p *pod) eachCount(yield func(*nameCount, uint16)) {
 func (r *Resolver) setPod(key types.NamespacedName, next *Pod) {
 	ns := r.namespace(key.Namespace)
 	old := ns.pods[key.Name]
+	r.settleAnnouncement(old, next)
 	var p *pod
 	if next != nil {
-		p = newPod(next)
+		p = r.newPod(next)
 		if old != nil && p.equal(old) {
 			return
 		}
@@ -87,6 +87,7 @@ func (r *Resolver) setPod(key types.NamespacedName, next *Pod) {
 	if r.started {
 		r.movePod(old, p)
 	}
+	r.own(old, p)
 	r.dropNamespace(ns)
 }
 

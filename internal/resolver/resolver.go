@@ -34,6 +34,7 @@ type Resolver struct {
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
 	groups     map[policy.GroupKey]*group
 	spaces     map[string]*space // of the slices, by namespace
+	announced  announced
 	stats      Stats
 
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
@@ -82,6 +83,7 @@ func New(o Options) *Resolver {
 		endpoints:        map[types.NamespacedName]*policyState{},
 		groups:           map[policy.GroupKey]*group{},
 		spaces:           map[string]*space{},
+		announced:        newAnnounced(),
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
 		changedSpaces:    map[string]struct{}{},
