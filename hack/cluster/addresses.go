@@ -37,9 +37,12 @@ func parseFamilies(s string) ([]string, error) {
 }
 
 // byFamily is what there is of each of the cluster's families, the preferred one's first.
-func byFamily[T any](c *Cluster, v4, v6 T) []T {
+func byFamily[T any](c *Cluster, v4, v6 T) []T { return ofFamilies(c.IPFamilies, v4, v6) }
+
+// ofFamilies is what there is of each of some families, in their order.
+func ofFamilies[T any](families []string, v4, v6 T) []T {
 	var out []T
-	for _, f := range c.IPFamilies {
+	for _, f := range families {
 		out = append(out, map[string]T{ipv4: v4, ipv6: v6}[f])
 	}
 	return out

@@ -30,9 +30,14 @@ type Cluster struct {
 	IPFamilies  []string `json:"ipFamilies"`            // IPv4, IPv6 or both; the first is the one that Services get unless they ask
 	NRIRequired string   `json:"nriRequired,omitempty"` // NRI plugin without which containerd starts no container
 
-	ControlPlane string    `json:"controlPlane"` // directory of the binaries built from hack/testenv
-	Node         string    `json:"node"`         // directory of the binaries built from hack/nodeenv
-	PauseImage   string    `json:"pauseImage"`   // OCI tar
+	CNI           string `json:"cni"`                     // ptp, bridge, flannel or vpc
+	VPCEgress     bool   `json:"vpcEgress,omitempty"`     // pods reach the family that they have no address of through a second interface
+	VPCPolicyMode string `json:"vpcPolicyMode,omitempty"` // the VPC CNI's NETWORK_POLICY_ENFORCING_MODE
+
+	ControlPlane string    `json:"controlPlane"`  // directory of the binaries built from hack/testenv
+	Node         string    `json:"node"`          // directory of the binaries built from hack/nodeenv
+	VPC          string    `json:"vpc,omitempty"` // directory of the binaries built from hack/vpcenv
+	PauseImage   string    `json:"pauseImage"`    // OCI tar
 	Created      time.Time `json:"created"`
 	Ready        bool      `json:"ready"` // false while up is at work, and after an up that was killed
 
@@ -44,7 +49,7 @@ func newCluster(root, name string) (*Cluster, error) {
 	if !validName.MatchString(name) {
 		return nil, fmt.Errorf("cluster name %q: want a letter and up to 14 letters and digits, in lower case", name)
 	}
-	return &Cluster{Name: name, IPFamilies: []string{ipv4, ipv6}, root: root}, nil
+	return &Cluster{Name: name, IPFamilies: []string{ipv4, ipv6}, CNI: cniPTP, root: root}, nil
 }
 
 // loadCluster reads what up recorded. The error is errNoCluster where there is none.

@@ -47,9 +47,10 @@ func buildCommand() *cobra.Command {
 				"node":          {nodeSet},
 				"all":           {controlPlaneSet, nodeSet},
 				"e2e":           {suiteSet},
+				"vpc":           {vpcSet},
 			}[only]
 			if !ok {
-				return fmt.Errorf("--only=%s: want control-plane, node, all or e2e", only)
+				return fmt.Errorf("--only=%s: want control-plane, node, all, e2e or vpc", only)
 			}
 			b, err := newBuilder(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
@@ -65,7 +66,7 @@ func buildCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI), all (both), or e2e (Kubernetes' own suite)")
+	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI), all (both), e2e (Kubernetes' own suite), or vpc (the Amazon VPC CNI's plugins)")
 	return cmd
 }
 
@@ -91,7 +92,8 @@ func assetsCommand() *cobra.Command {
 
 func upCommand(name *string) *cobra.Command {
 	var nodes int
-	var proxyMode, ipFamilies, nriRequired string
+	var proxyMode, ipFamilies, nriRequired, cni, vpcPolicyMode string
+	var vpcEgress bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring a cluster up and wait until its nodes are Ready",
@@ -102,6 +104,7 @@ func upCommand(name *string) *cobra.Command {
 				return err
 			}
 			c.Nodes, c.ProxyMode, c.NRIRequired = nodes, proxyMode, nriRequired
+			c.CNI, c.VPCEgress, c.VPCPolicyMode = cni, vpcEgress, vpcPolicyMode
 			if c.IPFamilies, err = parseFamilies(ipFamilies); err != nil {
 				return err
 			}
@@ -111,6 +114,9 @@ func upCommand(name *string) *cobra.Command {
 	cmd.Flags().IntVar(&nodes, "nodes", 2, "how many nodes")
 	cmd.Flags().StringVar(&proxyMode, "proxy-mode", "nftables", "of kube-proxy: nftables or iptables")
 	cmd.Flags().StringVar(&ipFamilies, "ip-families", "IPv4,IPv6", "of nodes, pods and Services: IPv4, IPv6, or both, the preferred first")
+	cmd.Flags().StringVar(&cni, "cni", cniPTP, "ptp, bridge, flannel (its layout: a bridge and VXLAN), or vpc (Amazon's plugins; one family)")
+	cmd.Flags().BoolVar(&vpcEgress, "vpc-egress", false, "with --cni=vpc: pods reach the other family through a second interface")
+	cmd.Flags().StringVar(&vpcPolicyMode, "vpc-policy-mode", "", "with --cni=vpc: NETWORK_POLICY_ENFORCING_MODE; unless it is empty, pods wait for an agent on npa.sock")
 	cmd.Flags().StringVar(&nriRequired, "nri-required", "", "NRI plugin without which containerd starts no container")
 	return cmd
 }

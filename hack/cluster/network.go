@@ -33,7 +33,11 @@ func (c *Cluster) setUpControlPlaneNetwork() error {
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: lan}}); err != nil {
 			return fmt.Errorf("add bridge %s: %w", lan, err)
 		}
-		return configure(lan, byFamily(c, controlPlane4, controlPlane6)...)
+		// A VPC's router sends no redirects: nodes leave it to deliver packets between pods.
+		if err := setSysctl("net/ipv4/conf/all/send_redirects", "0"); err != nil {
+			return err
+		}
+		return configure(lan, ofFamilies(c.lanFamilies(), controlPlane4, controlPlane6)...)
 	})
 }
 
@@ -59,34 +63,42 @@ func (n node) setUpNodeNetwork() error {
 	}
 	defer h.Close()
 	err = inNetns(n.c.controlPlaneNetns(), func() error {
-		bridge, err := netlink.LinkByName(lan)
-		if err != nil {
+		if err := plug(n.name(), uplink, int(h)); err != nil {
 			return err
 		}
-		veth := &netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: n.name(), MasterIndex: bridge.Attrs().Index},
-			PeerName:      uplink,
-			PeerNamespace: netlink.NsFd(h),
+		if n.c.CNI != cniVPC {
+			return n.routePods()
 		}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return fmt.Errorf("add veth: %w", err)
+		if len(n.enis()) > 1 {
+			if err := plug(n.name()+secondUplink, secondUplink, int(h)); err != nil {
+				return err
+			}
 		}
-		if err := configure(n.name()); err != nil {
-			return err
-		}
-		return n.routePods()
+		return n.routeENIs()
 	})
 	if err != nil {
 		return fmt.Errorf("network of %s: %w", n.name(), err)
 	}
 	return inNetns(n.netns(), func() error {
-		if err := configure(uplink, n.addresses()...); err != nil {
+		if n.c.CNI == cniVPC {
+			if err := n.setUpVPC(); err != nil {
+				return err
+			}
+		}
+		families := n.c.lanFamilies()
+		if err := configure(uplink, ofFamilies(families, n.address4(), n.address6())...); err != nil {
 			return err
 		}
 		var err error
-		gateways := byFamily(n.c, controlPlane4, controlPlane6)
-		for i, everything := range byFamily(n.c, default4, default6) {
+		gateways := ofFamilies(families, controlPlane4, controlPlane6)
+		for i, everything := range ofFamilies(families, default4, default6) {
 			err = errors.Join(err, addRoute(everything, gateways[i].Addr()))
+		}
+		switch n.c.CNI {
+		case cniVPC: // the router knows the way
+			return err
+		case cniFlannel:
+			return errors.Join(err, n.setUpFlannel())
 		}
 		for _, other := range n.c.nodes() {
 			if other.index != n.index {
@@ -95,6 +107,23 @@ func (n node) setUpNodeNetwork() error {
 		}
 		return err
 	})
+}
+
+// plug joins an interface of a node to the LAN, whose bridge is in the current network namespace.
+func plug(port, name string, node int) error {
+	bridge, err := netlink.LinkByName(lan)
+	if err != nil {
+		return err
+	}
+	veth := &netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
+		PeerName:      name,
+		PeerNamespace: netlink.NsFd(node),
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth %s: %w", port, err)
+	}
+	return configure(port)
 }
 
 var (

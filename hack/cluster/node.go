@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,16 +30,16 @@ func (n node) log(program string) string { return n.c.log(n.name() + "-" + progr
 // writeConfig writes the configuration of the node's programs.
 func (n node) writeConfig() error {
 	files := []struct {
-		template string
-		data     any
+		path, template string
+		data           any
 	}{
-		{"containerd.toml", map[string]string{
+		{"containerd.toml", "containerd.toml", map[string]any{
 			"PauseImage":  pauseImage,
-			"CNIBin":      filepath.Join(n.c.Node, "cni"),
+			"CNIBin":      n.c.cniDirs(),
 			"CNIConf":     n.path("cni"),
 			"NRIRequired": n.c.NRIRequired,
 		}},
-		{"kubelet.yaml", map[string]string{
+		{"kubelet.yaml", "kubelet.yaml", map[string]string{
 			"CA":          n.c.certificate("ca"),
 			"Certificate": n.c.certificate(n.name()),
 			"Key":         n.c.key(n.name()),
@@ -50,24 +47,30 @@ func (n node) writeConfig() error {
 			"ResolvConf":  n.path("resolv.conf"),
 			"CgroupRoot":  n.cgroup(),
 		}},
-		{"kube-proxy.yaml", map[string]any{
+		{"kube-proxy.yaml", "kube-proxy.yaml", map[string]any{
 			"Mode":       n.c.ProxyMode,
 			"Node":       n.name(),
 			"PodCIDRs":   n.c.podCIDRs(),
 			"Kubeconfig": n.c.kubeconfig("kube-proxy"),
 			"Addresses":  n.addresses(),
 		}},
-		{"cni/cni.conflist", map[string][]netip.Prefix{
-			"PodCIDRs": n.podCIDRs(),
-			"Defaults": byFamily(n.c, default4, default6),
-		}},
+		{"cni/cni.conflist", n.cniTemplate(), n.cniConfig()},
 	}
 	for _, f := range files {
-		b, err := render(f.template[strings.LastIndexByte(f.template, '/')+1:], f.data)
+		b, err := render(f.template, f.data)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(n.path(f.template), b, 0o644); err != nil {
+		if err := writeFile(n.path(f.path), b, 0o644); err != nil {
+			return err
+		}
+	}
+	if n.c.CNI == cniVPC {
+		b, err := n.ipamConfig()
+		if err != nil {
+			return err
+		}
+		if err := writeFile(n.path("ipamd.json"), b, 0o644); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,11 @@ func (n node) run() error {
 	}
 	go func() {
 		awaitSocket(containerdSocket) // the kubelet exits without it
-		for _, p := range []*program{n.kubelet(), n.kubeProxy()} {
+		programs := []*program{n.kubelet(), n.kubeProxy()}
+		if n.c.CNI == cniVPC {
+			programs = append(programs, n.ipamd())
+		}
+		for _, p := range programs {
 			if err := s.start(p); err != nil {
 				s.fail(err)
 			}
@@ -63,6 +67,10 @@ func (n node) kubeProxy() *program {
 		argv: []string{n.c.program("kube-proxy"), "--config=" + n.path("kube-proxy.yaml")},
 		log:  n.log("kube-proxy"),
 	}
+}
+
+func (n node) ipamd() *program {
+	return &program{name: "ipamd", argv: []string{n.c.VPC + "/ipamd", n.path("ipamd.json")}, log: n.log("ipamd")}
 }
 
 // awaitSocket waits until a process listens on a socket. That it may take for

@@ -35,6 +35,14 @@ var nodeSet = binarySet{
 	build:  buildNode,
 }
 
+var vpcSet = binarySet{
+	title:  "the Amazon VPC CNI's plugins",
+	module: "github.com/aws/amazon-vpc-cni-k8s",
+	dirs:   []string{"vpcenv"},
+	about:  "about 5 minutes on two cores",
+	build:  buildVPC,
+}
+
 // suiteSet is no part of a cluster: it tests one.
 var suiteSet = binarySet{
 	title:  "Kubernetes' end-to-end suite",
@@ -119,4 +127,16 @@ func buildSuite(b *builder, version, out string) error {
 		return err
 	}
 	return b.goTestBuild("e2eenv", kubernetesFlags(version), filepath.Join(bin, "e2e.test"), "k8s.io/kubernetes/test/e2e")
+}
+
+// buildVPC gives the plugins the names that Amazon's image installs them by.
+func buildVPC(b *builder, version, out string) error {
+	const vpc = "github.com/aws/amazon-vpc-cni-k8s/cmd"
+	bin := filepath.Join(out, "bin")
+	ldflags := "-s -w -X main.version=" + version
+	return errors.Join(
+		b.goBuild("vpcenv", ldflags, filepath.Join(bin, "cni", "aws-cni"), vpc+"/routed-eni-cni-plugin"),
+		b.goBuild("vpcenv", ldflags, filepath.Join(bin, "cni", "egress-cni"), vpc+"/egress-cni-plugin"),
+		b.goBuild("vpcenv", "-s -w", filepath.Join(bin, "ipamd"), "./ipamd"),
+	)
 }

@@ -33,6 +33,9 @@ func (c *Cluster) up(ctx context.Context, out io.Writer) (err error) {
 	if c.ProxyMode != "nftables" && c.ProxyMode != "iptables" {
 		return fmt.Errorf("proxy mode %q: want nftables or iptables", c.ProxyMode)
 	}
+	if err := c.checkCNI(); err != nil {
+		return err
+	}
 	held, err := c.lock()
 	if err != nil {
 		return err
@@ -81,6 +84,13 @@ func (c *Cluster) prepare(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if c.CNI == cniVPC {
+		vpc, err := b.ensure(vpcSet)
+		if err != nil {
+			return err
+		}
+		c.VPC = filepath.Join(vpc, "bin")
+	}
 	c.ControlPlane = filepath.Join(controlPlane, "bin")
 	c.Node = filepath.Join(node, "bin")
 	c.PauseImage = filepath.Join(node, "pause.tar")
@@ -124,7 +134,7 @@ func (c *Cluster) assemble(ctx context.Context, p progress) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	p.step("cluster %s is up: %s, %s, kube-proxy in %s mode", c.Name, c.nodeCount(), strings.Join(c.IPFamilies, " and "), c.ProxyMode)
+	p.step("cluster %s is up: %s, %s, CNI %s, kube-proxy in %s mode", c.Name, c.nodeCount(), strings.Join(c.IPFamilies, " and "), c.CNI, c.ProxyMode)
 	return nil
 }
 
