@@ -7,6 +7,7 @@ TAG        ?= dev
 NODES      ?= 2
 PROXY_MODE ?= nftables
 IP_FAMILIES ?= IPv4,IPv6
+CNI        ?= ptp
 FOCUS      ?= Netpol
 PROCS      ?= 4
 KERNELS    ?= 6.12,6.18,newest
@@ -95,8 +96,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-hostile, test-answers, chaos, churn, soak, conformance-all, test-kernels (3 hours; needs root)
-	for suite in test-hostile test-answers chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-hostile, test-answers, test-cni, chaos, churn, soak, conformance-all, test-kernels (4 hours; needs root)
+	for suite in test-hostile test-answers test-cni chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -176,6 +177,30 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
+# Each layout's flags, with commas for blanks, and the tests that run on it. The last one's pods get their network from a plugin that waits for policies.
+cni-tests = Shop|Policies|Modes|Revocation|Changes
+vpc-tests = VPCRules|$(cni-tests)
+define cni-layouts
+--cni=bridge;$(cni-tests)
+--cni=flannel;$(cni-tests)
+--cni=vpc --ip-families=IPv4;$(vpc-tests)
+--cni=vpc --ip-families=IPv6;$(vpc-tests)
+--cni=vpc --ip-families=IPv4 --vpc-egress;$(vpc-tests)|SecondInterface
+--cni=vpc --ip-families=IPv6 --vpc-egress;$(vpc-tests)|SecondInterface
+--cni=vpc --ip-families=IPv4 --vpc-policy-mode=standard;$(vpc-tests)|Reboot
+endef
+export cni-layouts
+
+.PHONY: test-cni
+test-cni: bin/cluster ## Main tests with the Amazon VPC CNI, bridge and flannel's layout, results into docs/compatibility.md (LAYOUT='--cni=vpc.*IPv6': those alone; needs root)
+	while IFS=';' read -r flags tests; do \
+		[[ $$flags =~ $(or $(LAYOUT),.) ]] || continue; \
+		printf '\n==> %s\n' "$$flags"; \
+		CLUSTER=cni CLUSTER_FLAGS=$$flags CNI_REPORT=$(CURDIR)/docs/compatibility.md \
+			go -C e2e test -count=1 -v -timeout=2h -tags=e2e,vpc -run="^Test($$tests)$$" . </dev/null || exit 1; \
+	done <<<"$${cni-layouts}"
+	for cni in bridge flannel vpc; do $(MAKE) conformance CNI=$$cni $(if $(filter file,$(origin FOCUS)),FOCUS='Netpol.*(default-deny|named port|except clause)') || exit 1; done
+
 dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/agent/kerneltest
 
 .PHONY: test-kernels
@@ -237,7 +262,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels,vpc ./... || exit 1; done
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it
@@ -270,8 +295,9 @@ lab: build ## The demo's policies with real packets, without a cluster (needs ro
 	bin/kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
 .PHONY: cluster-up
-cluster-up: bin/cluster ## Start a cluster on this machine (NODES=2 PROXY_MODE=nftables|iptables; needs root)
-	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE)
+cluster-up: bin/cluster ## Start a cluster on this machine (NODES=2 PROXY_MODE=nftables|iptables CNI=ptp|bridge|flannel|vpc IP_FAMILIES=IPv4,IPv6; needs root)
+	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE) --cni=$(CNI) \
+		--ip-families=$(if $(and $(filter vpc,$(CNI)),$(filter file,$(origin IP_FAMILIES))),IPv4,$(IP_FAMILIES))
 
 .PHONY: cluster-deploy
 cluster-deploy: image ## Build controller and agent, and restart them on that cluster

@@ -3,12 +3,15 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -36,8 +39,12 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		// An interrupt ends the tests at once; the cluster's reaper does the rest.
 		done := context.AfterFunc(ctx, func() { os.Exit(1) })
+		began := time.Now()
 		code = m.Run()
 		done()
+		if page := os.Getenv("CNI_REPORT"); page != "" && code == 0 {
+			err = writeLayout(ctx, page, time.Since(began))
+		}
 	}
 	err = errors.Join(err, tearDown())
 	stop()
@@ -59,12 +66,16 @@ func setUp(ctx context.Context) error {
 	if build, err = engine.Make(ctx, repo, os.Stdout); err != nil {
 		return err
 	}
-	test = &cluster.Cluster{Name: "e2e", Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout}
-	already, err := test.Up(ctx, "--nodes=2")
+	test = &cluster.Cluster{Name: cmp.Or(os.Getenv("CLUSTER"), "e2e"), Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout}
+	already, err := test.Up(ctx, append([]string{"--nodes=2"}, layout()...)...)
 	if err != nil {
 		return err
 	}
-	if err := engine.Install(ctx, test, build); err != nil {
+	var components []string
+	if networkWaits() {
+		components = append(components, "vpc-cni")
+	}
+	if err := engine.Install(ctx, test, build, components...); err != nil {
 		return err
 	}
 	if already {
@@ -74,6 +85,14 @@ func setUp(ctx context.Context) error {
 	}
 	store, err = shop.Deploy(ctx, test, build.Probe)
 	return err
+}
+
+// layout is the part of the flags of `cluster up` that chooses CNI plugin and families. Without any it is a cluster with ptp and both.
+func layout() []string { return strings.Fields(os.Getenv("CLUSTER_FLAGS")) }
+
+// networkWaits reports whether a pod gets its network from the VPC CNI when its policies are in force.
+func networkWaits() bool {
+	return slices.ContainsFunc(layout(), func(flag string) bool { return strings.HasPrefix(flag, "--vpc-policy-mode=") })
 }
 
 func tearDown() error {

@@ -70,7 +70,7 @@ func TestPolicies(t *testing.T) {
 }
 
 // check holds a sentence against the connections by Pod IP: "open: frontend > backend 8000", or closed, in both
-// families or, as "open6", in one.
+// families or, as "open6", in one, if the cluster has it.
 func check(t *testing.T, tables []*matrix.Table, sentence string) {
 	t.Helper()
 	what, flow, ok1 := strings.Cut(sentence, ": ")
@@ -82,8 +82,9 @@ func check(t *testing.T, tables []*matrix.Table, sentence string) {
 	column := matrix.Column{Group: endpoint[:space], Port: endpoint[space+1:]}
 	open := strings.HasPrefix(what, "open")
 	family := strings.TrimPrefix(strings.TrimPrefix(what, "open"), "closed")
-	found := 0
+	found, familyExists := 0, false
 	for _, p := range tables[0].Probes {
+		familyExists = familyExists || (family == "4") == p.Endpoint.Target.Address.Addr().Is4()
 		is4 := p.Endpoint.Target.Address.Addr().Is4()
 		if p.Source.Row != source || p.Endpoint.Column != column || (family == "4" && !is4) || (family == "6" && is4) {
 			continue
@@ -93,7 +94,7 @@ func check(t *testing.T, tables []*matrix.Table, sentence string) {
 			t.Errorf("%s, but the evaluator says otherwise: %s", sentence, p.String())
 		}
 	}
-	if found == 0 {
+	if found == 0 && (family == "" || familyExists) {
 		t.Errorf("%s: no such connection was tried", sentence)
 	}
 }

@@ -2,23 +2,27 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/agent/npbackend"
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
@@ -42,6 +46,7 @@ type options struct {
 	checkInterval       time.Duration
 	apiAddr             string
 	nriSocket           string
+	npSocket            string
 	tunnelEnds          prefixes
 	events              eventLog
 	ruleSeries          int
@@ -84,6 +89,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.removeTaint, "remove-startup-taint", false, "Remove the taint "+agent.StartupTaint+" from the node when its policies are in force. Needs permission to get and patch nodes: config/components/startup-taint.")
 	fs.DurationVar(&o.checkInterval, "check-interval", time.Minute, "How often the kernel's maps are compared with the policies, and repaired.")
 	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Socket on which the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start, not before.")
+	fs.StringVar(&o.npSocket, "vpc-cni-socket", "", "Socket on which to serve the Amazon VPC CNI's network policy backend, "+npbackend.DefaultSocket+
+		": a pod's network is then ready only when its policies are in force. A socket that another agent serves is left alone. Empty: not served. config/components/vpc-cni sets it.")
 	fs.Var(&o.tunnelEnds, "tunnel-ends", "Addresses or CIDRs, separated by commas, whose encapsulated packets the node takes, besides the ends of its tunnels that the kernel has: "+
 		"for devices that take packets from everywhere. Needed with tunnels whose metadata comes with each packet.")
 	o.events.bind(fs)
@@ -186,12 +193,25 @@ func run(o options) error {
 	if err := errors.Join(err,
 		mgr.Add(a),
 		mgr.Add(events),
+		addNPBackend(mgr, o.npSocket, a, log.WithName("npbackend")),
 		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), served, log.WithName("api")),
 	); err != nil {
 		return err
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctx)
+}
+
+// addNPBackend serves the VPC CNI's network policy backend on a socket, if there is one.
+func addNPBackend(mgr ctrl.Manager, socket string, a *agent.Agent, log logr.Logger) error {
+	if socket == "" {
+		return nil
+	}
+	s := &npbackend.Server{Socket: socket, Enforce: a.EnforcePod, Log: log}
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		s.Run(ctx)
+		return nil
+	}))
 }
 
 // check rejects options that would only fail when the agent runs.

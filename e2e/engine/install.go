@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/kidoban/kidoban/e2e/cluster"
@@ -16,13 +15,14 @@ const Namespace = "kidoban-system"
 // workloads of an installation.
 var workloads = []string{"deployment/kidoban-controller", "daemonset/kidoban-agent"}
 
-// Install applies the manifests that users get, with the images of this build, and waits until both halves are ready. An
-// error comes with what their pods say.
-func Install(ctx context.Context, c *cluster.Cluster, build *Build) error {
+// Install applies the manifests that users get, with the images of this build and some components of config/components, and waits until both
+// halves are ready. An error comes with what their pods say.
+func Install(ctx context.Context, c *cluster.Cluster, build *Build, components ...string) error {
 	if err := c.Load(ctx, build.Images...); err != nil {
 		return err
 	}
-	if _, err := cluster.Output(c.Kubectl(ctx, "apply", "-k", filepath.Join(c.Repo, "config", "overlays", "local"))); err != nil {
+	overlay := Overlay{Root: c.Repo, Base: "config/overlays/local", Components: components}
+	if err := overlay.Apply(ctx, c); err != nil {
 		return err
 	}
 	return AwaitReady(ctx, c)

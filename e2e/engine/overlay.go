@@ -17,8 +17,10 @@ type Overlay struct {
 	Root string
 	// Base is a kustomization's directory there, as config/default.
 	Base string
-	// Tag of the images, which are on the nodes.
+	// Tag of the images, which are on the nodes; empty: the base's.
 	Tag string
+	// Components are names in config/components.
+	Components []string
 	// Agents holds, if it is not empty, the YAML that replaces the DaemonSet's spec.updateStrategy.
 	Agents string
 }
@@ -50,9 +52,18 @@ func (o Overlay) Use(f func(dir string) error) (err error) {
 
 func (o Overlay) kustomization() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "resources: [../../%s]\nimages:\n", filepath.ToSlash(o.Base))
-	for _, half := range []string{"controller", "agent"} {
-		fmt.Fprintf(&b, "- {name: kidoban.dev/%s, newTag: %s}\n", half, o.Tag)
+	fmt.Fprintf(&b, "resources: [../../%s]\n", filepath.ToSlash(o.Base))
+	for i, component := range o.Components {
+		if i == 0 {
+			b.WriteString("components:\n")
+		}
+		fmt.Fprintf(&b, "- ../../config/components/%s\n", component)
+	}
+	if o.Tag != "" {
+		b.WriteString("images:\n")
+		for _, half := range []string{"controller", "agent"} {
+			fmt.Fprintf(&b, "- {name: kidoban.dev/%s, newTag: %s}\n", half, o.Tag)
+		}
 	}
 	if o.Agents != "" {
 		fmt.Fprintf(&b, `patches:

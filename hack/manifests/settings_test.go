@@ -56,10 +56,17 @@ func TestOverlaysChangeSettings(t *testing.T) {
 // testdata has the components that no overlay has.
 func TestComponents(t *testing.T) {
 	r := render(t, "hack/manifests/testdata")
+	volumes := map[string]string{} // the node's paths, by name
 	for _, v := range agentOf(t, r).Spec.Template.Spec.Volumes {
-		if v.Name == "nri" {
-			t.Error("no-nri mounts the socket")
+		if v.HostPath != nil {
+			volumes[v.Name] = v.HostPath.Path
 		}
+	}
+	if volumes["nri"] != "" {
+		t.Error("no-nri mounts the socket")
+	}
+	if socket := settings(t, r, "kidoban-agent")["VPC_CNI_SOCKET"]; socket != "/var/run/aws-node/npa.sock" || volumes["vpc-cni"] != filepath.Dir(socket) {
+		t.Errorf("vpc-cni mounts %q for the socket %q", volumes["vpc-cni"], socket)
 	}
 	for _, id := range []string{"PodMonitor/kidoban-agent", "ServiceMonitor/kidoban-controller", "PrometheusRule/kidoban", "ConfigMap/kidoban-dashboard"} {
 		if r[id] == nil {

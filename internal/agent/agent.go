@@ -56,6 +56,7 @@ type Agent struct {
 	cache      cache.Cache // of the node's pods
 	interfaces *interfaceFollower
 	tunnels    *tunnelFollower
+	cniPods    cniPods
 
 	synced atomic.Bool               // the first lists of all watches are in the state
 	round  atomic.Pointer[time.Time] // when the writer last came round
@@ -71,6 +72,7 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 		opts: opts, cache: c, kernel: kernel, state: s,
 		metrics: newMetrics(opts.Registry, kernel),
 		applied: newApplied(),
+		cniPods: cniPods{interfaces: map[types.NamespacedName]uint32{}},
 	}
 	a.sweeper = &sweeper{kernel: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
 	a.hits = newHitCounter(kernel, s, opts.RuleSeries)
@@ -151,6 +153,7 @@ func (a *Agent) housekeep(ctx context.Context) {
 			return
 		case <-tick.C:
 			a.state.update(ctx, func(now time.Time, n *node.Node) { n.ForgetNames(now) })
+			a.forgetCNIPods(ctx)
 			a.isolateLate(ctx, node.GroupPatience)
 			a.hits.count()
 			wake(a.writer.collectDue)

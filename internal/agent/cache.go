@@ -90,7 +90,7 @@ func stripPod(obj any) (any, error) {
 	out := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion,
-			Labels: in.Labels, CreationTimestamp: in.CreationTimestamp, OwnerReferences: in.OwnerReferences,
+			Labels: in.Labels, CreationTimestamp: in.CreationTimestamp, DeletionTimestamp: in.DeletionTimestamp, OwnerReferences: in.OwnerReferences,
 		},
 		Spec:   corev1.PodSpec{HostNetwork: in.Spec.HostNetwork, Containers: stripContainers(in.Spec.Containers), InitContainers: stripContainers(in.Spec.InitContainers)},
 		Status: corev1.PodStatus{Phase: in.Status.Phase, PodIP: in.Status.PodIP, PodIPs: in.Status.PodIPs},
