@@ -18,6 +18,9 @@ FLOWS      ?= 1000000
 SEED       ?= 1
 MINUTES    ?= 30
 
+# With the Amazon VPC CNI pods have one family.
+families = $(if $(and $(filter vpc,$(CNI)),$(filter file,$(origin IP_FAMILIES))),IPv4,$(IP_FAMILIES))
+
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
 go-build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -X github.com/kidoban/kidoban/internal/version.Version=$(VERSION)'
 # For all tests of a package, on a busy machine. The tests' own waits have their own limits.
@@ -165,9 +168,9 @@ soak: bin/cluster ## Keep changing objects and measure growth, results into docs
 	CHAOS_REPORT=$(CURDIR)/docs/chaos.md MINUTES=$(MINUTES) RACE=$(RACE) go -C e2e test -count=1 -v -timeout=0 -tags=e2e -run='^TestSoak$$' ./chaos
 
 .PHONY: conformance
-conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
-	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE) and $(IP_FAMILIES))
-	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --ip-families=$(IP_FAMILIES) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
+conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own (PROXY_MODE=nftables CNI=ptp IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
+	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE), CNI $(CNI) and $(families))
+	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --cni=$(CNI) --ip-families=$(families) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
 
 .PHONY: conformance-all
 conformance-all: ## … under both proxies, with each family and both (30 minutes)
@@ -177,7 +180,7 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
-# Each layout's flags, with commas for blanks, and the tests that run on it. The last one's pods get their network from a plugin that waits for policies.
+# Each layout's flags, and the tests that run on it. The last one's pods get their network from a plugin that waits for policies.
 cni-tests = Shop|Policies|Modes|Revocation|Changes
 vpc-tests = VPCRules|$(cni-tests)
 define cni-layouts
@@ -296,8 +299,7 @@ lab: build ## The demo's policies with real packets, without a cluster (needs ro
 
 .PHONY: cluster-up
 cluster-up: bin/cluster ## Start a cluster on this machine (NODES=2 PROXY_MODE=nftables|iptables CNI=ptp|bridge|flannel|vpc IP_FAMILIES=IPv4,IPv6; needs root)
-	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE) --cni=$(CNI) \
-		--ip-families=$(if $(and $(filter vpc,$(CNI)),$(filter file,$(origin IP_FAMILIES))),IPv4,$(IP_FAMILIES))
+	bin/cluster up --nodes=$(NODES) --proxy-mode=$(PROXY_MODE) --cni=$(CNI) --ip-families=$(families)
 
 .PHONY: cluster-deploy
 cluster-deploy: image ## Build controller and agent, and restart them on that cluster

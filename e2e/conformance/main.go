@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,6 +24,7 @@ const everything = "Netpol"
 
 type options struct {
 	proxyMode, ipFamilies, focus string
+	cni                          string
 	procs                        int
 	page                         string
 	keep                         bool
@@ -32,6 +34,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.proxyMode, "proxy-mode", "nftables", "of kube-proxy: nftables or iptables")
 	flag.StringVar(&o.ipFamilies, "ip-families", "IPv4,IPv6", "of the cluster; the suite's Services have the first")
+	flag.StringVar(&o.cni, "cni", "ptp", "of the cluster; the table has ptp's results")
 	flag.StringVar(&o.focus, "focus", everything, "regular expression that the specs' names match")
 	flag.IntVar(&o.procs, "procs", 4, "specs at a time")
 	flag.StringVar(&o.page, "write", "", "page whose table gets the results, if the focus is all specs")
@@ -61,7 +64,7 @@ func (o options) main(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	c := &cluster.Cluster{Name: "conformance", Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout}
+	c := &cluster.Cluster{Name: cmp.Or(os.Getenv("CLUSTER"), "conformance"), Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout}
 	build, err := engine.Make(ctx, repo, os.Stdout)
 	if err != nil {
 		return err
@@ -81,7 +84,7 @@ func (o options) main(ctx context.Context) (err error) {
 			err = errors.Join(err, c.Down())
 		}
 	}()
-	if err := c.UpAnew(ctx, "--nodes=3", "--proxy-mode="+o.proxyMode, "--ip-families="+o.ipFamilies); err != nil {
+	if err := c.UpAnew(ctx, "--nodes=3", "--proxy-mode="+o.proxyMode, "--ip-families="+o.ipFamilies, "--cni="+o.cni); err != nil {
 		return err
 	}
 	if err := c.Load(ctx, image); err != nil {
@@ -111,7 +114,7 @@ func (o options) test(ctx context.Context, s *suite, focus *regexp.Regexp) error
 	if err := errors.Join(err, r.err()); err != nil {
 		return errors.Join(err, errors.New(engine.Describe(ctx, s.cluster)))
 	}
-	if o.page == "" || o.focus != everything {
+	if o.page == "" || o.focus != everything || o.cni != "ptp" {
 		return nil
 	}
 	about, err := describe(ctx, s.cluster)
