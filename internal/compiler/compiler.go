@@ -82,7 +82,16 @@ type PodSpec struct {
 	// Policies that select the pod, ordered by policy.Compare, with the pod's named ports in place (policy.ForPod).
 	Policies []*policy.Policy
 	Flags    PodFlags
-	IfIndex  uint32
+	// Interfaces on the host that are the pod's alone, by index. The first stands for the pod in the maps.
+	Interfaces []uint32
+}
+
+// ifIndex is the first of the pod's interfaces, or 0.
+func (s *PodSpec) ifIndex() uint32 {
+	if len(s.Interfaces) == 0 {
+		return 0
+	}
+	return s.Interfaces[0]
 }
 
 type pod struct {
@@ -90,6 +99,8 @@ type pod struct {
 	sets [2]*set      // nil: not isolated in that direction
 	next [2]*set      // while its batch waits
 	in   []netip.Addr // Maps.Pods under these addresses
+
+	behind []uint32 // Maps.Interfaces under these indexes
 }
 
 // RuleRef is what a RuleID stands for.

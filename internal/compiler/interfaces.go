@@ -2,19 +2,18 @@ package compiler
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 )
 
 // interfaces are what the compiler knows of this node's interfaces, by index.
 type interfaces struct {
 	uplinks map[uint32]struct{}
-	owners  map[uint32]map[netip.Addr]struct{} // the pods' addresses behind each
+	owners  map[uint32]map[string]Interface // what it is for each pod, by the pod's key: several for a moment, while they change places
 	dirty   map[uint32]struct{}
 }
 
 func newInterfaces() interfaces {
-	return interfaces{uplinks: map[uint32]struct{}{}, owners: map[uint32]map[netip.Addr]struct{}{}, dirty: map[uint32]struct{}{}}
+	return interfaces{uplinks: map[uint32]struct{}{}, owners: map[uint32]map[string]Interface{}, dirty: map[uint32]struct{}{}}
 }
 
 // SetUplinks sets all interfaces that lead out of the node.
@@ -34,24 +33,29 @@ func (c *Compiler) SetUplinks(indexes []uint32) {
 	c.interfaces.uplinks = now
 }
 
-// movePod notes that an address's entry becomes another; the zero Pod stands for none.
-func (c *Compiler) movePod(addr netip.Addr, old, now Pod) {
-	if old.IfIndex == now.IfIndex && old.Flags == now.Flags {
+// moveInterfaces notes which interfaces are a pod's from now on. moved: entries of its addresses change, too.
+func (c *Compiler) moveInterfaces(key string, p *pod, moved bool) {
+	now := p.spec.Interfaces
+	if len(p.spec.Addresses) == 0 {
+		now = nil
+	}
+	if !moved && slices.Equal(p.behind, now) {
 		return
 	}
-	if i := old.IfIndex; i != 0 {
+	for _, i := range p.behind {
 		c.interfaces.dirty[i] = struct{}{}
-		if delete(c.interfaces.owners[i], addr); len(c.interfaces.owners[i]) == 0 {
+		if delete(c.interfaces.owners[i], key); len(c.interfaces.owners[i]) == 0 {
 			delete(c.interfaces.owners, i)
 		}
 	}
-	if i := now.IfIndex; i != 0 {
+	for _, i := range now {
 		c.interfaces.dirty[i] = struct{}{}
 		if c.interfaces.owners[i] == nil {
-			c.interfaces.owners[i] = map[netip.Addr]struct{}{}
+			c.interfaces.owners[i] = map[string]Interface{}
 		}
-		c.interfaces.owners[i][addr] = struct{}{}
+		c.interfaces.owners[i][key] = Interface{Kind: PodInterface, Flags: p.spec.Flags, Pod: now[0]}
 	}
+	p.behind = now
 }
 
 // updateInterfaces writes what became of the interfaces that something changed about. Each is taken out before the pods
@@ -75,9 +79,10 @@ func (c *Compiler) interfaceValue(i uint32) Interface {
 		return Interface{Kind: Uplink}
 	}
 	var v Interface
-	for addr := range c.interfaces.owners[i] {
-		v.Kind = PodInterface
-		v.Flags |= c.maps.Pods[addr].Flags
+	for _, key := range slices.Sorted(maps.Keys(c.interfaces.owners[i])) {
+		owner := c.interfaces.owners[i][key]
+		owner.Flags |= v.Flags
+		v = owner
 	}
 	return v
 }

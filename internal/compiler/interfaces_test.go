@@ -41,7 +41,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 				}
 				taken[p.addr], taken[p.ifIndex] = true, true
 				now[key] = p
-				c.SetPod(key, PodSpec{Addresses: []netip.Addr{p.addr}, IfIndex: p.ifIndex, Flags: PodFlags(rng.IntN(2))})
+				c.SetPod(key, PodSpec{Addresses: []netip.Addr{p.addr}, Interfaces: []uint32{p.ifIndex}, Flags: PodFlags(rng.IntN(2))})
 				// A new pod is denied until its entry is written; pods that have theirs never are.
 				if places[key] == p {
 					honest = append(honest, p)
@@ -76,7 +76,7 @@ func TestHonestSourcesAlwaysPass(t *testing.T) {
 
 func TestAnUplinkIsNoPodsInterface(t *testing.T) {
 	c := New()
-	c.SetPod("a", PodSpec{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, IfIndex: 3})
+	c.SetPod("a", PodSpec{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Interfaces: []uint32{3}})
 	c.SetUplinks([]uint32{3, 4})
 	c.Commit()
 	if got := c.Maps().Interfaces; got[3] != (Interface{Kind: Uplink}) || got[4] != (Interface{Kind: Uplink}) {

@@ -32,7 +32,7 @@ type Pod struct {
 	// Sets by policy.Direction.
 	Sets  [2]SetID
 	Flags PodFlags
-	// IfIndex of the pod's own interface on the host, where there is one; 0 where it is not known or shared.
+	// IfIndex of the first of the pod's own interfaces on the host; 0 where none is known, or it is shared.
 	IfIndex uint32
 }
 
@@ -41,7 +41,7 @@ type InterfaceKind uint8
 
 // The kinds. An interface that is not in the maps may be anything.
 const (
-	// PodInterface is one pod's alone: what comes out of it must bear one of that pod's addresses.
+	// PodInterface is one pod's alone: a packet out of it must have one of that pod's addresses.
 	PodInterface InterfaceKind = 1 + iota
 	// Uplink leads out of the node, also where it looks like a pod's.
 	Uplink
@@ -52,6 +52,8 @@ type Interface struct {
 	Kind InterfaceKind
 	// Flags of the pod.
 	Flags PodFlags
+	// Pod is the IfIndex of the entries of its pod.
+	Pod uint32
 }
 
 // RowKey asks: what does this set decide about addresses of this class?
@@ -85,7 +87,7 @@ type PortKey struct {
 // Maps is what a node's dataplane looks flows up in, as plain data. A flow's new packet is decided twice, for the
 // source's Egress and for the destination's Ingress; both must accept:
 //
-//	Interfaces[the packet's] is a pod's         and Pods[source].IfIndex is another: spoofed, deny
+//	Interfaces[the packet's] is a pod's         and Pods[source].IfIndex is not its Pod: spoofed, deny
 //	pod := Pods[own address]                    no entry: accept;  pod.Sets[direction] == 0: accept
 //	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0
 //	row := Rows[{set, class}]                   no entry: Rows[{set, 0}];  none: Deny, rule 0

@@ -144,7 +144,7 @@ func (w *world) mutate(c *Compiler) {
 			c.DeletePod(key)
 			return
 		}
-		spec := PodSpec{Addresses: podAddresses[key], IfIndex: uint32(w.rng.IntN(3)), Flags: PodFlags(w.rng.IntN(2))}
+		spec := PodSpec{Addresses: podAddresses[key], Interfaces: []uint32{uint32(1 + w.rng.IntN(2))}, Flags: PodFlags(w.rng.IntN(2))}
 		for range w.rng.IntN(4) {
 			if len(w.policies) < 6 || w.rng.IntN(4) == 0 {
 				w.policies = append(w.policies, w.newPolicy())

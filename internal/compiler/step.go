@@ -327,7 +327,7 @@ func (c *Compiler) install(b *batch) {
 		if len(p.in) == 0 {
 			delete(c.pods, key)
 		}
-		entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.IfIndex}
+		entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.ifIndex()}
 		for d, s := range p.next {
 			if s != nil {
 				entry.Sets[d] = s.id
@@ -335,19 +335,20 @@ func (c *Compiler) install(b *batch) {
 			c.unref(p.sets[d])
 		}
 		p.sets, p.next = p.next, [2]*set{}
+		moved := false
 		for _, addr := range p.in {
 			c.maps.Pods[addr] = entry
 			old, ok := was[addr]
-			c.movePod(addr, old, entry)
+			moved = moved || old.IfIndex != entry.IfIndex || old.Flags != entry.Flags
 			if !ok || old != entry {
 				c.narrow(addr)
 				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
 			}
 		}
+		c.moveInterfaces(key, p, moved)
 	}
-	for addr, old := range was {
+	for addr := range was {
 		if _, ok := c.maps.Pods[addr]; !ok {
-			c.movePod(addr, old, Pod{})
 			c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Delete: true})
 		}
 	}

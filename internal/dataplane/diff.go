@@ -91,21 +91,23 @@ func (c *mapChanges[K, V]) putMissing(have map[K]V, k K, v V) {
 // renewInterfaces takes out every interface whose pods change, to be put in again after they have: no pod is
 // to be denied its own address because its interface is known before the address is.
 func (c *Changes) renewInterfaces(have *Contents) {
-	changing := map[uint32]bool{}
+	changing := map[uint32]bool{} // pods, by their first interfaces
 	for _, p := range c.pods.puts {
 		changing[p.value.Ifindex] = true
 	}
+	delete(changing, 0)
+	done := map[uint32]bool{}
 	for _, i := range c.interfaces.deletes {
-		delete(changing, i)
+		done[i] = true
 	}
 	for _, p := range c.interfaces.puts {
-		if _, there := have.Interfaces[p.key]; there && changing[p.key] {
+		if _, there := have.Interfaces[p.key]; there && changing[p.value.Pod] {
 			c.interfaces.deletes = append(c.interfaces.deletes, p.key)
 		}
-		delete(changing, p.key)
+		done[p.key] = true
 	}
-	for i := range changing {
-		if v, ok := have.Interfaces[i]; ok {
+	for i, v := range have.Interfaces {
+		if changing[v.Pod] && !done[i] {
 			c.interfaces.deletes = append(c.interfaces.deletes, i)
 			c.interfaces.puts = append(c.interfaces.puts, entry[uint32, bpf.FilterInterface]{i, v})
 		}

@@ -205,7 +205,7 @@ func (w *world) changePod() {
 		policies = append(policies, randomPolicy(w.r, w.version))
 	}
 	slices.SortFunc(policies, policy.Compare)
-	w.compiler.SetPod(addr.String(), compiler.PodSpec{Addresses: []netip.Addr{addr}, Policies: policies, IfIndex: w.r.Uint32N(4)})
+	w.compiler.SetPod(addr.String(), compiler.PodSpec{Addresses: []netip.Addr{addr}, Policies: policies, Interfaces: []uint32{1 + w.r.Uint32N(3)}})
 }
 
 // address is one of 100.

@@ -68,11 +68,11 @@ func decodePod(p bpf.FilterPod) compiler.Pod {
 }
 
 func encodeInterface(i compiler.Interface) bpf.FilterInterface {
-	return bpf.FilterInterface{Kind: uint32(i.Kind), Flags: uint32(i.Flags)}
+	return bpf.FilterInterface{Kind: uint32(i.Kind), Flags: uint32(i.Flags), Pod: i.Pod}
 }
 
 func decodeInterface(i bpf.FilterInterface) compiler.Interface {
-	return compiler.Interface{Kind: compiler.InterfaceKind(i.Kind), Flags: compiler.PodFlags(i.Flags)}
+	return compiler.Interface{Kind: compiler.InterfaceKind(i.Kind), Flags: compiler.PodFlags(i.Flags), Pod: i.Pod}
 }
 
 func encodeIndex(i uint32) uint32 { return i }

@@ -201,7 +201,7 @@ func TestNoRoomForAPod(t *testing.T) {
 	}
 	n.set(a)
 	n.set(b, isolate(policy.Ingress, with(pods(a))))
-	n.compiler.SetPod(c.V4.String(), compiler.PodSpec{Addresses: addrs(c), Policies: []*policy.Policy{isolate(policy.Ingress)}, IfIndex: uint32(c.Host.Attrs().Index)})
+	n.compiler.SetPod(c.V4.String(), compiler.PodSpec{Addresses: addrs(c), Policies: []*policy.Policy{isolate(policy.Ingress)}, Interfaces: []uint32{uint32(c.Host.Attrs().Index)}})
 	var full *dataplane.MapFullError
 	if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) || full.Map != "pods" {
 		t.Fatalf("error %v", err)

@@ -57,12 +57,11 @@ func (n *node) setPod(p *netnstest.Pod, flags compiler.PodFlags, policies []*pol
 // setBehind puts a pod behind an interface that is its own, or behind none.
 func (n *node) setBehind(p *netnstest.Pod, ifIndex uint32, flags compiler.PodFlags, policies []*policy.Policy) {
 	n.t.Helper()
-	n.compiler.SetPod(p.V4.String(), compiler.PodSpec{
-		Addresses: []netip.Addr{p.V4, p.V6},
-		Policies:  policies,
-		Flags:     flags,
-		IfIndex:   ifIndex,
-	})
+	spec := compiler.PodSpec{Addresses: []netip.Addr{p.V4, p.V6}, Policies: policies, Flags: flags}
+	if ifIndex != 0 {
+		spec.Interfaces = []uint32{ifIndex}
+	}
+	n.compiler.SetPod(p.V4.String(), spec)
 	if err := n.d.Apply(n.compiler.Commit()); err != nil {
 		n.t.Fatal(err)
 	}

@@ -181,6 +181,16 @@ static __always_inline bool find_interface(__u32 ifindex, struct interface *foun
 	return entry != ENTRY_ABSENT;
 }
 
+/* Whether an interface is one of the pod's own. */
+static __noinline bool is_behind(__u32 ifindex, const struct pod *pod)
+{
+	struct interface known;
+
+	if (pod->ifindex == ifindex)
+		return true;
+	return pod->ifindex && find_interface(ifindex, &known) && known.kind == INTERFACE_POD && known.pod == pod->ifindex;
+}
+
 /*
  * The decision of a set about the peer and the port, as compiler.Maps defines it. False: Deny of rule 0, also
  * where the maps cannot be read.
@@ -274,7 +284,7 @@ static __always_inline int drop(const struct packet *p, enum reason reason)
 }
 
 /*
- * A packet out of a pod's own interface must have one of that pod's addresses. The reverse is no rule: a
+ * A packet out of an interface of a pod must have one of that pod's addresses. The reverse is no rule: a
  * pod's packet may come in by another interface, as when it left the node and came back. But another node
  * sends no packet of this node's pods through a tunnel.
  */
@@ -283,7 +293,7 @@ static __always_inline enum verdict judge_source(const struct packet *p, const s
 	struct interface in;
 
 	if (find_interface(p->ifindex, &in) && in.kind == INTERFACE_POD) {
-		if (source && source->ifindex == p->ifindex)
+		if (source && in.pod && source->ifindex == in.pod)
 			return VERDICT_ALLOW;
 		return deny(p, EGRESS, REASON_SPOOFED, in.flags & POD_AUDIT);
 	}
@@ -304,7 +314,7 @@ static __noinline bool may_report_on_flow(const struct packet *p, const struct p
 
 	if (!find_interface(p->ifindex, &in) || in.kind != INTERFACE_POD)
 		return true;
-	if (!source || source->ifindex != p->ifindex)
+	if (!source || source->ifindex != in.pod)
 		return false;
 	if (!bpf_core_type_exists(struct nf_conn))
 		return true;
@@ -395,7 +405,7 @@ static __always_inline bool is_link_local_traffic(const struct packet *p)
  */
 static __always_inline bool is_hairpin(const struct packet *p, const struct pod *pod)
 {
-	return is_same(&p->src, &p->dst) && (!pod || !pod->ifindex || pod->ifindex == p->ifindex);
+	return is_same(&p->src, &p->dst) && (!pod || !pod->ifindex || is_behind(p->ifindex, pod));
 }
 
 /* A bit for each enum revoked_kind that the map may have. */
@@ -497,7 +507,7 @@ static __always_inline __u32 port_of(struct sk_buff *skb, __u32 ifindex)
 /* On a bridge a pod can write another's address. */
 static __always_inline bool is_sender(const struct packet *p, const struct pod *source)
 {
-	return source && p->port == p->ifindex && (!source->ifindex || source->ifindex == p->ifindex);
+	return source && p->port == p->ifindex && (!source->ifindex || is_behind(p->ifindex, source));
 }
 
 /* Judges a packet that has no entry in conntrack, or a new one. */

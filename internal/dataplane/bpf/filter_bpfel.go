@@ -75,6 +75,7 @@ type FilterInterface struct {
 	_     structs.HostLayout
 	Kind  uint32
 	Flags uint32
+	Pod   uint32
 }
 
 type FilterNetworkKey struct {

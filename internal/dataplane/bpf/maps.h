@@ -36,7 +36,7 @@ enum pod_flags {
 struct pod {
 	__u32 sets[2];
 	__u32 flags;
-	__u32 ifindex;
+	__u32 ifindex; /* of the first of its interfaces, which stands for the pod in struct interface; 0: none is known */
 };
 
 /* compiler.InterfaceKind */
@@ -48,6 +48,7 @@ enum interface_kind {
 struct interface {
 	__u32 kind;
 	__u32 flags; /* enum pod_flags */
+	__u32 pod;   /* struct pod's ifindex */
 };
 
 struct network_key {
