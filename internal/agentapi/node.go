@@ -42,6 +42,8 @@ type Pod struct {
 	UID       string       `json:"uid"`
 	Workload  *Workload    `json:"workload,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
+	// Unseen are interfaces of the pod whose traffic the agent does not see: policies do not apply to it.
+	Unseen []Interface `json:"unseen,omitempty"`
 	// Mode is the node's enforcing mode, or audit: denials are logged and the packets pass.
 	Mode string `json:"mode"`
 	// State is InForce if the kernel enforces exactly these rules, else Pending.
@@ -65,6 +67,14 @@ const (
 	// StateIsolating is that of a Policy that costs more than there is for it: it isolates its pods and allows nothing.
 	StateIsolating = "Isolating"
 )
+
+// Interface of a pod.
+type Interface struct {
+	Name string `json:"name"`
+	// Kind is as `ip link` shows it, such as macvlan or ipvlan; a physical device is "device", and a port of a bridge, whose Name is that on
+	// the node, is "bridge port".
+	Kind string `json:"kind"`
+}
 
 // PodPolicy is what is in force for a pod in one direction.
 type PodPolicy struct {

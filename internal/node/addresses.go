@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -45,6 +44,12 @@ func (n *Node) claim(key types.NamespacedName, old, now *pod) {
 			n.owners[addr] = append(n.owners[addr], key)
 		}
 	}
+	if old != nil {
+		n.reassign(old.addresses)
+	}
+	if now != nil {
+		n.reassign(now.addresses)
+	}
 	for _, other := range others {
 		n.compilePod(other, n.pods[other])
 	}
@@ -57,7 +62,7 @@ func (n *Node) owner(addr netip.Addr) types.NamespacedName {
 		p, q := n.pods[a], n.pods[b]
 		switch has := slices.Contains(p.sandboxed, addr); {
 		case has == slices.Contains(q.sandboxed, addr):
-			return cmp.Or(p.created.Compare(q.created), cmp.Compare(p.uid, q.uid))
+			return p.compareAge(q)
 		case has:
 			return 1
 		}
@@ -88,6 +93,11 @@ func (n *Node) PodAt(addr netip.Addr) (PodName, bool) {
 	if len(n.owners[addr]) > 0 {
 		key := n.owner(addr)
 		return PodName{Namespace: key.Namespace, Name: key.Name, Workload: n.pods[key].workload}, true
+	}
+	if ns := n.routed[addr]; ns != nil {
+		if p := n.pods[ns.owner.pod]; p != nil {
+			return PodName{Namespace: ns.owner.pod.Namespace, Name: ns.owner.pod.Name, Workload: p.workload}, true
+		}
 	}
 	d, ok := n.departed[addr]
 	return d.PodName, ok

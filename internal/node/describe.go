@@ -58,6 +58,14 @@ func (n *Node) describePod(key types.NamespacedName, p *pod, applied bool) agent
 	if applied && n.synced(key.Namespace) && n.decides(key) {
 		out.State = agentapi.StateInForce
 	}
+	if unlisted := n.locate(key).unlisted; len(unlisted) > 0 {
+		out.Addresses = slices.Concat(p.addresses, unlisted)
+	}
+	for _, ns := range n.owned[key] {
+		for _, l := range n.unseenLinks[ns.id] {
+			out.Unseen = append(out.Unseen, agentapi.Interface{Name: l.Name, Kind: l.Kind})
+		}
+	}
 	policies := n.policiesOf(p, n.endpointsOf(key, p))
 	out.Ingress, out.Egress = n.describeRules(policy.Ingress, policies), n.describeRules(policy.Egress, policies)
 	return out

@@ -52,8 +52,11 @@ type Node struct {
 	departed   map[netip.Addr]departed
 	unapplied  unapplied
 
-	interfaces Interfaces
-	routed     map[netip.Addr]uint32 // interfaces.Routed by address; 0: several routes lead to it
+	interfaces  Interfaces
+	netns       map[NetNS]*netns
+	routed      map[netip.Addr]*netns             // by address; nil: routes lead to it in several
+	owned       map[types.NamespacedName][]*netns // by the pod
+	unseenLinks map[NetNS][]Link
 
 	policies    map[types.NamespacedName]*endpoint
 	byNamespace map[string]map[types.NamespacedName]*endpoint
@@ -78,7 +81,7 @@ func New(opts Options) *Node {
 		pods:        map[types.NamespacedName]*pod{},
 		owners:      map[netip.Addr][]types.NamespacedName{},
 		departed:    map[netip.Addr]departed{},
-		routed:      map[netip.Addr]uint32{},
+		owned:       map[types.NamespacedName][]*netns{},
 		unapplied:   unapplied{pods: map[types.NamespacedName]bool{}},
 		policies:    map[types.NamespacedName]*endpoint{},
 		byNamespace: map[string]map[types.NamespacedName]*endpoint{},

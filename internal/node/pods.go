@@ -116,6 +116,9 @@ func (n *Node) forgetPod(key types.NamespacedName) {
 	delete(n.pods, key)
 	delete(n.unapplied.pods, key)
 	n.claim(key, old, nil)
+	for _, ns := range slices.Clone(n.owned[key]) {
+		n.setOwner(ns, owner{})
+	}
 	n.depart(key, old)
 	n.compiler.DeletePod(key.String())
 }
@@ -126,7 +129,8 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 		return
 	}
 	p.endpoints = n.endpointsOf(key, p)
-	spec := compiler.PodSpec{IfIndex: n.interfaceOf(p), Policies: n.policiesOf(p, p.endpoints)}
+	at := n.locate(key)
+	spec := compiler.PodSpec{Interfaces: at.interfaces, Policies: n.policiesOf(p, p.endpoints)}
 	if n.audits(key.Namespace) {
 		spec.Flags |= compiler.Audit
 	}
@@ -135,6 +139,7 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 			spec.Addresses = append(spec.Addresses, addr)
 		}
 	}
+	spec.Addresses = append(spec.Addresses, at.unlisted...)
 	n.compiler.SetPod(key.String(), spec)
 	p.revision = n.revision
 	if _, ok := n.unapplied.pods[key]; !ok {
