@@ -46,11 +46,7 @@ func (kernel) NodeAddresses() (map[netip.Addr]bool, error) {
 }
 
 func (kernel) ReadInterfaces() (node.Interfaces, error) {
-	i, err := inspect.ReadInterfaces()
-	if err != nil {
-		return node.Interfaces{}, err
-	}
-	return node.Interfaces(*i), nil
+	return inspect.ReadInterfaces()
 }
 
 func (kernel) WatchInterfaces(ctx context.Context, changed func()) error {

@@ -77,7 +77,12 @@ table ip aws {
 
 func newVPCNode(t *testing.T) (n *node, vpc *netnstest.Pod, far [2]netip.Addr) {
 	t.Helper()
-	n = newNode(t, dataplane.Options{Guard: dataplane.GuardOn})
+	return newVPCNodeWith(t, dataplane.Options{Guard: dataplane.GuardOn})
+}
+
+func newVPCNodeWith(t *testing.T, opts dataplane.Options) (n *node, vpc *netnstest.Pod, far [2]netip.Addr) {
+	t.Helper()
+	n = newNode(t, opts)
 	n.Sysctl("ipv4/conf/all/rp_filter", "2") // loose, as the CNI sets it
 	vpc = n.AddPod("10.9.254.1", "fd09:fe::1")
 	vpc.Forward()

@@ -13,37 +13,23 @@ import (
 	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kidoban/kidoban/internal/node"
 )
 
-// Interfaces are those of this node, by where its links and routes lead: to pods, or out of the node.
-type Interfaces struct {
-	// Routed are the addresses that the node's routes lead to, each alone, over a veth: by the veth's index.
-	// A veth that is a port of a bridge is not in it, nor a veth that leads to a network.
-	Routed map[uint32][]netip.Addr
-	// Uplinks lead out of the node: what has a route to a network, and is no bridge of workloads alone. For a
-	// veth of a pod, and for a bridge of workloads, routes do not count that a router advertisement or a redirect
-	// brought: a pod may have sent it. Ascending.
-	Uplinks []uint32
-}
-
-// Equal reports whether both are the same.
-func (i *Interfaces) Equal(other *Interfaces) bool {
-	return slices.Equal(i.Uplinks, other.Uplinks) && maps.EqualFunc(i.Routed, other.Routed, slices.Equal)
-}
-
 // ReadInterfaces reads them in the calling thread's network namespace.
-func ReadInterfaces() (*Interfaces, error) {
+func ReadInterfaces() (out node.Interfaces, err error) {
 	links, err := steady(netlink.LinkList)
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+		return out, fmt.Errorf("list links: %w", err)
 	}
 	routes, err := allRoutes()
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	addrs, err := steady(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET6) })
 	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return out, fmt.Errorf("list addresses: %w", err)
 	}
 	return interfacesOf(links, routes, addrs), nil
 }
@@ -72,7 +58,7 @@ func steady[T any](list func() ([]T, error)) (out []T, err error) {
 	return out, err
 }
 
-func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.Addr) *Interfaces {
+func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.Addr) node.Interfaces {
 	byIndex := map[int]netlink.Link{}
 	leadsOut := map[int]bool{} // bridges with a port that no workload is behind
 	for _, l := range links {
@@ -89,7 +75,7 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.
 		for _, index := range outputs(&routes[i]) {
 			l := byIndex[index]
 			switch {
-			case l == nil || dst.Addr().IsLinkLocalUnicast() || dst.Addr().IsMulticast():
+			case l == nil || dst.Addr().IsMulticast() || isOfLink(dst):
 			case !dst.IsSingleIP():
 				isBridge := l.Type() == "bridge" && !leadsOut[index]
 				switch {
@@ -114,13 +100,24 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.
 			uplinks[index] = true
 		}
 	}
-	out := &Interfaces{Routed: map[uint32][]netip.Addr{}, Uplinks: slices.Sorted(maps.Keys(uplinks))}
+	out := node.Interfaces{Routed: map[uint32][]netip.Addr{}, Namespaces: map[uint32]node.NetNS{}, Uplinks: slices.Sorted(maps.Keys(uplinks))}
 	for index, addrs := range routed {
 		if !uplinks[index] {
 			out.Routed[index] = slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare)
 		}
 	}
+	for _, l := range links {
+		if a := l.Attrs(); isVethOfPod(l) && a.NetNsID >= 0 && !uplinks[uint32(a.Index)] {
+			out.Namespaces[uint32(a.Index)] = node.NetNS(a.NetNsID)
+		}
+	}
 	return out
+}
+
+// isOfLink reports whether a destination is local to a link, so that routes to it lead nowhere else. An address of IPv4 is not: CNI plugins
+// give pods such addresses and forward for them.
+func isOfLink(dst netip.Prefix) bool {
+	return dst.Addr().IsLinkLocalUnicast() && !(dst.Addr().Is4() && dst.IsSingleIP())
 }
 
 // isVethOfPod reports whether a link may be a pod's own.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
+	"github.com/kidoban/kidoban/internal/node"
 )
 
 func prefix(s string) *net.IPNet {
@@ -22,8 +23,8 @@ func prefix(s string) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func readInterfaces(n *netnstest.Namespace) *inspect.Interfaces {
-	var out *inspect.Interfaces
+func readInterfaces(n *netnstest.Namespace) node.Interfaces {
+	var out node.Interfaces
 	n.Do(func() error {
 		var err error
 		out, err = inspect.ReadInterfaces()
@@ -36,6 +37,7 @@ func TestReadInterfaces(t *testing.T) {
 	n := netnstest.NewRouter(t)
 	pod, ruled, router, outside := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2"), n.AddPod("10.9.0.3", "fd09::3"), n.AddPod("10.9.0.4", "fd09::4")
 	index := func(p *netnstest.Pod) int { return p.Host.Attrs().Index }
+	egress := n.AddInterface(pod, "v4if0", netip.MustParseAddr("169.254.172.5"), netip.MustParseAddr("169.254.172.1"))
 	bridge := n.AddBridge("cni0")
 	n.AddBridgedPod(bridge, "10.8.0.2", "fd08::2")
 	n.AddAddress(bridge, "10.8.0.1/24")
@@ -57,8 +59,15 @@ func TestReadInterfaces(t *testing.T) {
 			t.Errorf("routed to %v are %v", p.V4, addrs)
 		}
 	}
-	if len(got.Routed) != 2 {
+	if addrs := got.Routed[uint32(egress.Attrs().Index)]; !slices.Equal(addrs, []netip.Addr{netip.MustParseAddr("169.254.172.5")}) {
+		t.Errorf("routed to a second veth are %v", addrs)
+	}
+	if len(got.Routed) != 3 {
 		t.Errorf("routed %v", got.Routed)
+	}
+	namespaces := got.Namespaces
+	if own, ok := namespaces[uint32(index(pod))]; !ok || namespaces[uint32(egress.Attrs().Index)] != own || namespaces[uint32(index(ruled))] == own || len(namespaces) != 3 {
+		t.Errorf("namespaces of veths: %v", namespaces)
 	}
 	want := []uint32{uint32(index(router)), uint32(index(outside)), uint32(uplinkBridge.Attrs().Index)}
 	slices.Sort(want)

@@ -152,6 +152,32 @@ func (n *Namespace) AddPodAt(index int, v4, v6 string) *Pod {
 	return p
 }
 
+// AddInterface gives a pod one more routed veth, with an address of the node's end as its gateway, as the ptp plugin and the Amazon VPC CNI's
+// egress plugin do. The pod sends by it what is for these destinations. It returns the router's end.
+func (n *Namespace) AddInterface(p *Pod, name string, addr, gateway netip.Addr, to ...netip.Addr) netlink.Link {
+	n.t.Helper()
+	hostName := fmt.Sprintf("eni%d", veths.Add(1))
+	must(n.t, n.Link.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: hostName, MTU: 1500}, PeerName: name, PeerNamespace: netlink.NsFd(p.handle),
+	}))
+	link := n.link(hostName)
+	n.Sysctl("ipv6/conf/"+hostName+"/accept_dad", "0")
+	p.Sysctl("ipv6/conf/"+name+"/accept_dad", "0")
+	must(n.t, n.Link.LinkSetUp(link))
+	must(n.t, p.Link.LinkSetUp(p.link(name)))
+	n.awaitUp(hostName)
+	p.awaitUp(name)
+	n.AddAddress(link, netip.PrefixFrom(gateway, gateway.BitLen()).String())
+	must(n.t, n.Link.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: host(addr), Scope: netlink.SCOPE_LINK}))
+	inside := p.link(name)
+	p.AddAddress(inside, netip.PrefixFrom(addr, addr.BitLen()).String())
+	must(n.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: inside.Attrs().Index, Dst: host(gateway), Scope: netlink.SCOPE_LINK}))
+	for _, destination := range to {
+		must(n.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: inside.Attrs().Index, Dst: host(destination), Gw: gateway.AsSlice(), Src: addr.AsSlice()}))
+	}
+	return link
+}
+
 // AddBridge makes a bridge for AddBridgedPod.
 func (n *Namespace) AddBridge(name string) netlink.Link {
 	n.t.Helper()
