@@ -47,6 +47,8 @@ type options struct {
 	apiAddr             string
 	nriSocket           string
 	npSocket            string
+	tokenFile           string
+	holdTimeout         time.Duration
 	tunnelEnds          prefixes
 	events              eventLog
 	ruleSeries          int
@@ -91,6 +93,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.nriSocket, "nri-socket", agent.DefaultNRISocket, "Socket on which the container runtime listens for NRI plugins; empty: a pod's policies are in force a moment after its start, not before.")
 	fs.StringVar(&o.npSocket, "vpc-cni-socket", "", "Socket on which to serve the Amazon VPC CNI's network policy backend, "+npbackend.DefaultSocket+
 		": a pod's network is then ready only when its policies are in force. A socket that another agent serves is left alone. Empty: not served. config/components/vpc-cni sets it.")
+	fs.StringVar(&o.tokenFile, "controller-token-file", defaultTokenFile, "File with the agent's token for the stream to the controller, on which it announces new pods and reports which policies are in force; empty, or without the file: there is no stream.")
+	fs.DurationVar(&o.holdTimeout, "hold-timeout", agent.DefaultHoldTimeout, "How long a pod's first container waits until all nodes know the pod's addresses, counted from their announcement; at most 1s. 0: it does not wait. Needs the stream to the controller, and NRI.")
 	fs.Var(&o.tunnelEnds, "tunnel-ends", "Addresses or CIDRs, separated by commas, whose encapsulated packets the node takes, besides the ends of its tunnels that the kernel has: "+
 		"for devices that take packets from everywhere. Needed with tunnels whose metadata comes with each packet.")
 	o.events.bind(fs)
@@ -161,13 +165,13 @@ func run(o options) error {
 		return err
 	}
 	defer func() { _ = dp.Close() }()
+	api, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
 	var taint *agent.NodeTaint
 	if o.removeTaint {
-		client, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-		if err != nil {
-			return err
-		}
-		taint = &agent.NodeTaint{Nodes: client.CoreV1().Nodes(), NodeName: o.nodeName}
+		taint = &agent.NodeTaint{Nodes: api.CoreV1().Nodes(), NodeName: o.nodeName}
 	}
 	a := agent.New(mgr.GetCache(), agent.NewKernel(dp, o.tunnelEnds), agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
@@ -182,6 +186,8 @@ func run(o options) error {
 		Taint:         taint,
 		CheckInterval: o.checkInterval,
 		NRISocket:     o.nriSocket,
+		Stream:        o.stream(api.CoreV1(), log),
+		HoldTimeout:   o.holdTimeout,
 		Log:           log.WithName("agent"),
 		Registry:      metrics.Registry,
 	})
@@ -221,6 +227,9 @@ func (o *options) check() error {
 	}
 	if o.checkInterval < time.Second {
 		return errors.New("--check-interval must be at least 1s")
+	}
+	if o.holdTimeout < 0 || o.holdTimeout > time.Second {
+		return errors.New("--hold-timeout must be between 0 and 1s")
 	}
 	return nil
 }

@@ -38,8 +38,13 @@ type Options struct {
 	CheckInterval time.Duration
 	// NRISocket is where the container runtime listens for plugins; empty: the agent does not connect.
 	NRISocket string
-	Log       logr.Logger
-	Registry  prometheus.Registerer
+	// Stream announces new pods to the controller, and reports what is in force; nil: neither is done.
+	Stream Stream
+	// HoldTimeout is how long a pod's first container waits until the pod's addresses are known, counted from their announcement; 0: it does
+	// not wait.
+	HoldTimeout time.Duration
+	Log         logr.Logger
+	Registry    prometheus.Registerer
 }
 
 // Agent keeps the kernel of one node at what the API server says about its pods and about the namespaces that they are in.
@@ -52,6 +57,8 @@ type Agent struct {
 	writer  *writer
 	sweeper *sweeper
 	hits    *hitCounter
+
+	announcer *announcer // nil without a stream
 
 	cache      cache.Cache // of the node's pods
 	interfaces *interfaceFollower
@@ -83,6 +90,9 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 		kernel: kernel, state: s, applied: a.applied, sweeper: a.sweeper, metrics: a.metrics, log: opts.Log, want: s.node.Maps(),
 		collectDue: make(chan struct{}, 1),
 		onRound:    func() { now := time.Now(); a.round.Store(&now) },
+	}
+	if opts.Stream != nil {
+		a.announcer = newAnnouncer(opts.Stream, opts.HoldTimeout, a.waitForMembers, a.metrics)
 	}
 	if opts.RuleSeries > 0 {
 		opts.Registry.MustRegister(a.hits)
@@ -133,6 +143,11 @@ func (a *Agent) Start(ctx context.Context) error {
 	running.Go(func() { a.tunnels.run(ctx) })
 	if a.opts.Taint != nil {
 		go a.removeTaint(ctx)
+	}
+	if a.announcer != nil {
+		defer a.announcer.stop()
+		running.Go(func() { a.opts.Stream.Run(ctx, a.announcer) })
+		running.Go(func() { a.reportPolicies(ctx) })
 	}
 	if a.opts.NRISocket != "" {
 		go a.followRuntime(ctx)

@@ -72,6 +72,11 @@ type running struct {
 
 // run makes a test of a running Agent. prepare changes the kernel before the Agent starts.
 func run(t *testing.T, prepare func(*fakeKernel), test func(r *running)) {
+	runWith(t, func(*Options) {}, prepare, test)
+}
+
+// runWith is run with other Options.
+func runWith(t *testing.T, change func(*Options), prepare func(*fakeKernel), test func(r *running)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &running{
 			T: t, kernel: newFakeKernel(), registry: prometheus.NewRegistry(), namespaces: map[string]*informertest.FakeInformers{},
@@ -81,7 +86,7 @@ func run(t *testing.T, prepare func(*fakeKernel), test func(r *running)) {
 		if prepare != nil {
 			prepare(r.kernel)
 		}
-		r.agent = New(r.pods, r.kernel, Options{
+		opts := Options{
 			NamespaceCache:  func(name string) (cache.Cache, error) { return r.namespace(name), nil },
 			SharedNamespace: shared, CheckInterval: time.Minute, RuleSeries: 10, Registry: r.registry,
 			Log: funcr.New(func(_, args string) {
@@ -89,7 +94,9 @@ func run(t *testing.T, prepare func(*fakeKernel), test func(r *running)) {
 				defer r.mu.Unlock()
 				r.log = append(r.log, args)
 			}, funcr.Options{}),
-		})
+		}
+		change(&opts)
+		r.agent = New(r.pods, r.kernel, opts)
 		ctx, cancel := context.WithCancel(t.Context())
 		r.stop = cancel
 		go func() { r.ended <- r.agent.Start(ctx) }()

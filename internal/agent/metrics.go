@@ -19,6 +19,10 @@ type metrics struct {
 	programming prometheus.Histogram
 	podStart    prometheus.Histogram
 	late        prometheus.Counter
+	known       prometheus.Histogram
+	hold        prometheus.Histogram
+	unknown     *prometheus.CounterVec // by reason
+	heldBack    prometheus.Counter
 	sweep       prometheus.Histogram
 	revocation  prometheus.Histogram
 	cut         prometheus.Counter
@@ -49,6 +53,16 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		late: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kidoban_agent_late_pods_total", Help: "Pods that the container runtime started before their policies were in force."}),
+		known: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_announcement_seconds", Help: "Time from the announcement of a new pod's addresses until the nodes that hold its groups have them in force.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
+		hold: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kidoban_agent_hold_seconds", Help: "Time that the first container of a pod waited until the pod's addresses were known.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 10)}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kidoban_agent_unknown_pod_starts_total", Help: "Pods whose first container started before their addresses were known, by reason. Their first packets may be denied."}, []string{"reason"}),
+		heldBack: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kidoban_agent_reused_address_failures_total", Help: "Starts of containers that were made to fail, because another pod had the address lately and may still be in force with it; the kubelet retries."}),
 		sweep: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_sweep_seconds", Help: "Time to check the live flows that a change concerns, and to cut those that are denied now.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
@@ -74,7 +88,7 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
 	return m
 }
 

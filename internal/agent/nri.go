@@ -70,10 +70,13 @@ func (p *Plugin) Configure(context.Context, string, string, string) (stub.EventM
 }
 
 // Synchronize takes in the sandboxes that there are when the connection is made.
-func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	all := make([]node.Sandbox, len(pods))
 	for i, s := range pods {
 		all[i] = sandboxOf(s)
+		if all[i].Process {
+			p.a.announceSandbox(s, all[i], hasStarted(s.GetId(), containers))
+		}
 	}
 	p.a.interfaces.refresh(ctx)
 	p.a.state.update(ctx, func(now time.Time, n *node.Node) { n.SyncSandboxes(now, all) })
@@ -87,6 +90,7 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 		return nil
 	}
 	a := p.a
+	a.announceSandbox(pod, s, false)
 	waiting, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
 	defer a.state.awaitPod(s.Pod)()
@@ -108,6 +112,9 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 // StopPodSandbox takes in that a sandbox has stopped.
 func (p *Plugin) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s := sandboxOf(pod)
+	if p.a.announcer != nil {
+		p.a.announcer.end(s.ID)
+	}
 	p.a.state.update(ctx, func(now time.Time, n *node.Node) { n.StopSandbox(now, s.Pod, s.ID) })
 	return nil
 }

@@ -26,8 +26,8 @@ func (n *Node) HasMembers(addresses []netip.Addr, groups, left []policy.GroupKey
 func (n *Node) HadOtherOwner(key types.NamespacedName, addresses []netip.Addr) bool {
 	return slices.ContainsFunc(addresses, func(addr netip.Addr) bool {
 		isOther := func(owner types.NamespacedName) bool { return owner != key }
-		d, ok := n.departed[addr]
-		return ok && (d.Namespace != key.Namespace || d.Name != key.Name) || slices.ContainsFunc(n.owners[addr], isOther)
+		_, isDeparted := n.departed[addr] // a pod that is here has not departed
+		return isDeparted || slices.ContainsFunc(n.owners[addr], isOther)
 	})
 }
 

@@ -54,7 +54,7 @@ func TestWhetherAnotherPodHadAnAddress(t *testing.T) {
 		t.Error("while the pod is here")
 	}
 	s.DeletePod(start, s.lastSeen(key("old")))
-	if !s.HadOtherOwner(key("new"), addresses) || s.HadOtherOwner(key("old"), addresses) {
+	if !s.HadOtherOwner(key("new"), addresses) || !s.HadOtherOwner(key("old"), addresses) { // another pod of that name
 		t.Error("after the pod is gone")
 	}
 	s.ForgetNames(start.Add(NamePatience + time.Second))
