@@ -99,8 +99,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-hostile, test-answers, test-cni, chaos, churn, soak, conformance-all, test-kernels (4 hours; needs root)
-	for suite in test-hostile test-answers test-cni chaos churn soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, test-kernels (4 hours; needs root)
+	for suite in test-hostile test-answers test-cni chaos churn early soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -143,7 +143,7 @@ e2e: bin/cluster ## Everything together on a cluster of its own (KEEP=1 keeps it
 	$(call heading,End to end)
 	go -C e2e test -count=1 -v -timeout=2h -tags=e2e .
 	$(call heading,A part of the chaos tests)
-	go -C e2e test -count=1 -v -timeout=1h -short -run='^Test(Chaos|Churn|Latency|Images)$$' -tags=e2e ./chaos
+	go -C e2e test -count=1 -v -timeout=1h -short -run='^Test(Chaos|Churn|Early|Latency|Images)$$' -tags=e2e ./chaos
 
 .PHONY: chaos
 chaos: bin/cluster ## Break every part of a cluster, results into docs/chaos.md (FOCUS='agents|etcd' ROLL=60 KEEP=1; 25 minutes; needs root)
@@ -161,6 +161,11 @@ churn: bin/cluster ## Pods, Jobs, ports and policies that come and go, results i
 		-run='^TestChurn$$$(churn-focus)' ./chaos
 
 churn-focus = $(if $(filter file,$(origin FOCUS)),,/($(subst $() ,_,$(FOCUS))))
+
+.PHONY: early
+early: bin/cluster ## First packets of new pods: with the hold, announced, without the stream; results into docs/chaos.md (PODS=200 KEEP=1; an hour; needs root)
+	$(call heading,First packets of new pods)
+	EARLY_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=3h -tags=e2e -run='^TestEarly$$' ./chaos
 
 .PHONY: soak
 soak: bin/cluster ## Keep changing objects and measure growth, results into docs/chaos.md (MINUTES=30 RACE=1; needs root)

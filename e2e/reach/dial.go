@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// resend is how often a UDP request is repeated until there is an answer: a lost datagram is no verdict.
-const resend = 250 * time.Millisecond
+// Resend is how often a UDP request is repeated until there is an answer: a lost datagram is no verdict.
+const Resend = 250 * time.Millisecond
 
 // Dial connects to a target anew and waits until its server has named itself.
 func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
@@ -63,7 +63,7 @@ func dialUDP(ctx context.Context, target Target) (server string, err error) {
 		if _, err := conn.Write([]byte("who\n")); err != nil {
 			return "", err
 		}
-		next := time.Now().Add(resend)
+		next := time.Now().Add(Resend)
 		last := !next.Before(deadline)
 		if last {
 			next = deadline
@@ -89,7 +89,7 @@ func open(ctx context.Context, target Target) (net.Conn, error) {
 	for errors.Is(err, syscall.EHOSTUNREACH) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-time.After(resend):
+		case <-time.After(Resend):
 			conn, err = dialer.DialContext(ctx, target.Protocol, target.Address.String())
 		}
 	}
@@ -105,7 +105,7 @@ func open(ctx context.Context, target Target) (net.Conn, error) {
 }
 
 func newResult(target Target, start time.Time, server string, err error) Result {
-	r := Result{Target: target, Start: start, Outcome: Open, Server: server}
+	r := Result{Target: target, Start: start, Took: time.Since(start), Outcome: Open, Server: server}
 	if err == nil {
 		return r
 	}

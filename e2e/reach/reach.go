@@ -61,6 +61,8 @@ type Result struct {
 	// Start of the attempt.
 	Start   time.Time `json:"start"`
 	Outcome Outcome   `json:"outcome"`
+	// Took is the time until the answer, in nanoseconds. An answer that takes longer than Resend was not to the first packet.
+	Took time.Duration `json:"took,omitempty"`
 	// Server is the host name of who answered.
 	Server string `json:"server,omitempty"`
 	// Error is what the kernel said where the outcome is not Open.
