@@ -54,8 +54,9 @@ type store[K, V comparable] interface {
 //   - An address moves from its old class to its new one in one write. Its own entry is put before the networks
 //     change and deleted after they have; longer networks are put before shorter ones, and deleted after them.
 //     All addresses move before any pod moves to another set.
-//   - An interface whose pods change is taken out before they do and put in after: a pod's own interface admits
-//     that pod's addresses only.
+//   - An interface whose pods change is taken out just before they do and put in after: a pod's own interface
+//     admits that pod's addresses only. It is put in also if a pod could not be written. So no failure, and no
+//     retry that fails again, lifts the check of an interface's sources.
 //
 // So at any moment a packet is judged by all of a pod's old policies or by all of its new ones, and its peer by
 // all of the old groups or by all of the new ones. The first error ends it; every write is idempotent.
@@ -67,16 +68,13 @@ func (c *Changes) write(t target) error {
 	slices.SortFunc(c.networks.deletes, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
 
 	for _, step := range []func() error{
-		func() error { return c.interfaces.deleteFrom(t.interfaces) },
 		func() error { return c.ports.putInto(t.ports) },
 		func() error { return c.rows.putInto(t.rows) },
 		func() error { return c.addresses.putInto(t.addresses) },
 		func() error { return c.networks.putInto(t.networks) },
 		func() error { return c.networks.deleteFrom(t.networks) },
 		func() error { return c.addresses.deleteFrom(t.addresses) },
-		func() error { return c.pods.putInto(t.pods) },
-		func() error { return c.pods.deleteFrom(t.pods) },
-		func() error { return c.interfaces.putInto(t.interfaces) },
+		func() error { return c.writePods(t) },
 		func() error { return c.rows.deleteFrom(t.rows) },
 		func() error { return c.ports.deleteFrom(t.ports) },
 	} {
@@ -85,6 +83,21 @@ func (c *Changes) write(t target) error {
 		}
 	}
 	return nil
+}
+
+func (c *Changes) writePods(t target) error {
+	err := c.interfaces.deleteFrom(t.interfaces)
+	if err == nil {
+		err = c.pods.putInto(t.pods)
+	}
+	if err == nil {
+		err = c.pods.deleteFrom(t.pods)
+	}
+	errs := []error{err}
+	for _, e := range c.interfaces.puts {
+		errs = append(errs, t.interfaces.put(e.key, e.value))
+	}
+	return errors.Join(errs...)
 }
 
 // fill writes what fits of all that pods refer to, and no pod. It is for maps without pods, so that no order is

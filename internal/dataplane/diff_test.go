@@ -173,6 +173,54 @@ func TestNoWriteLeavesHalfAPolicy(t *testing.T) {
 	}
 }
 
+// A write that fails lifts no interface's source check, whichever write it is: an interface stays one pod's own if
+// it was and is to be. The next try may fail at the same place.
+func TestAFailedWriteLiftsNoSourceCheck(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	w, have := newWorld(r), dataplane.NewContents()
+	c := w.compiler
+	for range 12 {
+		for range r.IntN(4) {
+			w.changeMember(pick(r, groupKeys), netip.PrefixFrom(w.address(), 32))
+		}
+		w.changePod()
+		applied := c.Commit()
+		own := map[uint32]bool{}
+		for i, was := range have.Interfaces {
+			own[i] = was.Kind == uint32(compiler.PodInterface) && c.Maps().Interfaces[i].Kind == compiler.PodInterface
+		}
+		for _, changes := range []dataplane.Changes{dataplane.EncodeChanges(applied), dataplane.Diff(have, c.Maps())} {
+			for failing := 1; ; failing += 1 + r.IntN(3) {
+				tried, n := clone(have), 0
+				err := tried.Write(changes, func() error {
+					if n++; n == failing {
+						return errors.New("the map is full")
+					}
+					return nil
+				})
+				for i := range own {
+					if _, ok := tried.Interfaces[i]; own[i] && !ok {
+						t.Fatalf("after %d writes interface %d has no source check", failing, i)
+					}
+				}
+				if err == nil {
+					break
+				}
+			}
+		}
+		check(t, have.Write(dataplane.Diff(have, c.Maps()), func() error { return nil }))
+	}
+}
+
+func clone(c *dataplane.Contents) *dataplane.Contents {
+	return &dataplane.Contents{
+		Pods: maps.Clone(c.Pods), Addresses: maps.Clone(c.Addresses), Networks: maps.Clone(c.Networks),
+		Rows: maps.Clone(c.Rows), Ports: maps.Clone(c.Ports), Interfaces: maps.Clone(c.Interfaces),
+	}
+}
+
 // world changes pods and groups at random.
 type world struct {
 	r        *rand.Rand
