@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,9 @@ import (
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
-	var ports, outside, namespaces []string
-	var probe bool
+	var ports, outside, namespaces, from, to []string
+	var only string
+	var probe, allNamespaces bool
 	var width int
 	cmd := &cobra.Command{
 		Use:   "matrix",
@@ -24,6 +26,9 @@ The pods of a workload are one row unless policies tell them apart (±).
 
 With -n the workloads of other namespaces are shown that policies allow to reach the namespace's, or to be reached from there.
 
+With --from or --to one workload is the only row or the only workload in the columns, and the others are all that it could reach or be
+reached by: of every namespace, and addresses outside the cluster that policies have blocks of.
+
 Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
 --outside adds addresses outside the cluster as rows and columns.`,
 		Example: `  # One namespace
@@ -32,6 +37,12 @@ Columns are the ports that containers declare and Services send to; --port asks 
   # Manifests, before they are applied, and the Internet
   kubectl kidoban matrix -f examples/shop -f examples/shop/policies --outside 192.0.2.1
 
+  # Who reaches the database?
+  kubectl kidoban matrix --to shop/database --only allowed -o list
+
+  # A picture in Markdown
+  kubectl kidoban matrix -n shop -o mermaid
+
   # All that reach port 5432, for a spreadsheet
   kubectl kidoban matrix --port 5432 -o csv
 
@@ -39,9 +50,13 @@ Columns are the ports that containers declare and Services send to; --port asks 
   kubectl kidoban matrix -n shop --probe`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd, "csv")
+	output := command.AddOutput(cmd, "list", "csv", "markdown", "html", "mermaid", "dot")
 	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace, and its peers in others; may be repeated. Default: all.")
+	cmd.Flags().BoolVarP(&allNamespaces, "all-namespaces", "A", false, "Show all namespaces, as without -n.")
+	cmd.Flags().StringArrayVar(&from, "from", nil, "Show what this workload reaches: namespace/name, kind/name or an address; may be repeated.")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "Show what reaches this workload: namespace/name, kind/name or an address; may be repeated.")
+	cmd.Flags().StringVar(&only, "only", "", "Show only what is allowed, or only what is denied. Verdicts that are neither are in both.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
 	cmd.Flags().BoolVar(&probe, "probe", false, "Make real connections from the pods (exec), and mark what differs from the policies.")
@@ -52,6 +67,13 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		}
 		if probe && len(source.Files) > 0 {
 			return errors.New("--probe connects from pods, and -f has none that run: try lab")
+		}
+		if allNamespaces && len(namespaces) > 0 {
+			return errors.New("-A shows all namespaces, and -n one of them: give one of the two")
+		}
+		keep, err := keepOnly(only)
+		if err != nil {
+			return err
 		}
 		o := model.MatrixOptions{Namespaces: namespaces}
 		if len(namespaces) > 0 {
@@ -78,12 +100,28 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		if err := CheckNamespaces(cluster, namespaces); err != nil {
 			return err
 		}
+		if o.From, err = findWorkloads(cluster, &o, env.Namespace(), "--from", from); err != nil {
+			return err
+		}
+		if o.To, err = findWorkloads(cluster, &o, env.Namespace(), "--to", to); err != nil {
+			return err
+		}
 		if err := CheckOutside(cluster, o.Outside); err != nil {
 			return err
 		}
-		t := &Table{Matrix: cluster.Matrix(o), Notes: cluster.Notes}
+		if len(from)+len(to) > 0 && len(outside) == 0 {
+			for _, addr := range model.Blocks(cluster.Policies) {
+				if !slices.Contains(o.Outside, addr) && cluster.HasFamily(addr) {
+					o.Outside = append(o.Outside, addr)
+				}
+			}
+		}
 		if len(cluster.Workloads()) == 0 {
 			return errors.New("there are no pods with addresses of their own")
+		}
+		t := &Table{Matrix: cluster.Matrix(o), Notes: cluster.Notes}
+		if keep != nil {
+			t.Only(keep)
 		}
 		if probe {
 			if err := t.probe(cmd.Context(), env, cluster); err != nil {
@@ -100,6 +138,38 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		return command.Yes(wrong == 0)
 	}
 	return cmd
+}
+
+// keepOnly reads --only: the verdicts that are shown, nil for all.
+func keepOnly(only string) (func(model.Verdict) bool, error) {
+	switch only {
+	case "":
+		return nil, nil
+	case "allowed":
+		return func(v model.Verdict) bool { return v != model.Denied }, nil
+	case "denied":
+		return func(v model.Verdict) bool { return v != model.Allowed }, nil
+	}
+	return nil, fmt.Errorf("--only %s: give allowed or denied", only)
+}
+
+// findWorkloads finds the workloads that a flag names. An address outside the cluster becomes one of those that are asked about.
+func findWorkloads(c *model.Cluster, o *model.MatrixOptions, namespace, flag string, names []string) (out []model.Workload, err error) {
+	for _, name := range names {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			if addr = addr.Unmap(); !slices.Contains(o.Outside, addr) {
+				o.Outside = append(o.Outside, addr)
+			}
+			out = append(out, model.Outside(addr))
+			continue
+		}
+		found, err := c.FindWorkloads(name, namespace)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", flag, name, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
 }
 
 // CheckNamespaces reports a namespace that has no pods which policies could apply to.

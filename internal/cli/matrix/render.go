@@ -40,6 +40,11 @@ type Cell struct {
 	AssumesPrivate bool `json:"assumesPrivate,omitempty"`
 }
 
+func (c *Cell) port() model.Port {
+	protocol, _ := model.ParseProtocol(c.Protocol)
+	return model.Port{Protocol: protocol, Number: c.Port}
+}
+
 // Cells in the order of rows and columns, without those that there is nothing to ask about.
 func (t *Table) cells() []Cell {
 	out := []Cell{}
@@ -78,8 +83,23 @@ func (t *Table) Wrong() (wrong, asked int) {
 
 // Print in a format.
 func (t *Table) Print(env *command.Env, output *command.Output, width int) error {
-	if output.Is("csv") {
+	switch {
+	case output.Is("csv"):
 		return t.csv(env.Out)
+	case output.Is("list"):
+		t.list(env.Out, env.Paint())
+		return nil
+	case output.Is("markdown"):
+		t.markdown(env.Out)
+		return nil
+	case output.Is("html"):
+		return t.html(env.Out)
+	case output.Is("mermaid"):
+		t.graph().mermaid(env.Out)
+		return nil
+	case output.Is("dot"):
+		t.graph().dot(env.Out)
+		return nil
 	}
 	return output.Print(env.Out, struct {
 		Cells []Cell `json:"cells"`
@@ -113,11 +133,7 @@ func (t *Table) csv(out io.Writer) error {
 
 func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	g := &command.Grid{Paint: p, Width: width}
-	all := slices.Clone(t.Rows)
-	for _, c := range t.Columns {
-		all = append(all, c.Workload)
-	}
-	name := model.Names(all)
+	name := t.names()
 	for _, row := range t.Rows {
 		g.Rows = append(g.Rows, name(row))
 	}
@@ -126,16 +142,9 @@ func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	}
 	assumed, private := false, false
 	g.Cell = func(i, j int) command.Cell {
-		cell := t.cell(i, j)
-		if t.Assumed != nil && t.Assumed[i][j] {
-			assumed = true
-			cell.Text += "?"
-		}
-		if t.AssumesPrivate != nil && t.AssumesPrivate[i][j] {
-			private = true
-			cell.Text += "*"
-		}
-		return cell
+		assumed = assumed || t.Assumed != nil && t.Assumed[i][j]
+		private = private || t.AssumesPrivate != nil && t.AssumesPrivate[i][j]
+		return t.markOf(i, j)
 	}
 	g.Write(out)
 	fmt.Fprintln(out)
@@ -153,6 +162,18 @@ func (t *Table) draw(out io.Writer, p command.Paint, width int) {
 	if t.Left > 0 {
 		fmt.Fprintf(out, "%d workloads of other namespaces are not shown: they connect only where no policy isolates\n", t.Left)
 	}
+}
+
+// markOf a cell: its verdict, what was measured, and whether it is assumed.
+func (t *Table) markOf(i, j int) command.Cell {
+	cell := t.cell(i, j)
+	if t.Assumed != nil && t.Assumed[i][j] {
+		cell.Text += "?"
+	}
+	if t.AssumesPrivate != nil && t.AssumesPrivate[i][j] {
+		cell.Text += "*"
+	}
+	return cell
 }
 
 func (t *Table) cell(i, j int) command.Cell {

@@ -36,7 +36,13 @@ type MatrixOptions struct {
 	Ports []Port
 	// Outside are addresses that are no pods'.
 	Outside []netip.Addr
+	// From and To are the workloads that rows and columns are of; none: all that the rest asks for.
+	From, To []Workload
 }
+
+// rows and columns report whether a workload may be a row and whether it may be a column.
+func (o *MatrixOptions) rows(w Workload) bool    { return len(o.From) == 0 || slices.Contains(o.From, w) }
+func (o *MatrixOptions) columns(w Workload) bool { return len(o.To) == 0 || slices.Contains(o.To, w) }
 
 // Matrix of the cluster's workloads.
 func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
@@ -72,10 +78,10 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 				m.Left++
 			}
 		}
-		if from {
+		if from && o.rows(w) {
 			m.Rows = append(m.Rows, w)
 		}
-		if to {
+		if to && o.columns(w) {
 			for _, p := range asked(w) {
 				m.Columns = append(m.Columns, Column{w, p})
 			}
@@ -103,6 +109,41 @@ func (m *Matrix) cells(r *Reach, shown func(Workload, Column) bool) [][]Verdict 
 			if shown(row, column) {
 				out[i][j] = from.verdict(targets[j], column.Port)
 			}
+		}
+	}
+	return out
+}
+
+// Only leaves nothing to be asked about in the cells whose verdict is not kept, and drops the rows and columns that are then empty.
+func (m *Matrix) Only(keep func(Verdict) bool) {
+	rows, columns := map[int]bool{}, map[int]bool{}
+	for i := range m.Cells {
+		for j, v := range m.Cells[i] {
+			if v == NotAsked || !keep(v) {
+				m.Cells[i][j] = NotAsked
+				if m.AssumesPrivate != nil {
+					m.AssumesPrivate[i][j] = false
+				}
+				continue
+			}
+			rows[i], columns[j] = true, true
+		}
+	}
+	m.Rows, m.Columns = those(m.Rows, rows), those(m.Columns, columns)
+	m.Cells, m.AssumesPrivate = those(m.Cells, rows), those(m.AssumesPrivate, rows)
+	for i := range m.Cells {
+		m.Cells[i] = those(m.Cells[i], columns)
+		if m.AssumesPrivate != nil {
+			m.AssumesPrivate[i] = those(m.AssumesPrivate[i], columns)
+		}
+	}
+}
+
+// those are the elements of a list at these indexes.
+func those[T any](list []T, at map[int]bool) (out []T) {
+	for i := range list {
+		if at[i] {
+			out = append(out, list[i])
 		}
 	}
 	return out
