@@ -57,6 +57,8 @@ func TestGolden(t *testing.T) {
 		"explain-service-port":      {"explain", "-f", "testdata/service-port.yaml", "--from", "store/client", "--to", "svc/store/web:80"},
 		"explain-except":            with(shop, "explain", "--from", "shop/backend", "--to", "203.0.113.200:443"),
 		"explain-all-ports-json":    with(shop, "explain", "--from", "monitoring/prometheus", "--to", "shop/database", "-o", "json"),
+		"explain-kinds":             with(shop, "explain", "-n", "shop", "deploy/frontend", "pod/backend-0:8000"),
+		"explain-wrong-kind":        with(shop, "explain", "sts/shop/frontend", "--to", "shop/backend:8000"),
 		"explain-itself":            with(shop, "explain", "--from", "shop/backend-0", "--to", "shop/backend-0:8000"),
 		"explain-nobody":            with(shop, "explain", "--from", "shop/fronted", "--to", "shop/backend:80"),
 		"explain-no-service-port":   with(shop, "explain", "--from", "shop/frontend", "--to", "svc/shop/backend:81"),

@@ -29,7 +29,7 @@ func New(env *command.Env) *cobra.Command {
 explain, matrix, diff, lint and lab need no cluster: with -f they read manifests, such as the output of Helm and kustomize.
 
 Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: denied, changed, found, not in force; 2 there is no answer.`,
-		Example: `  kubectl kidoban explain --from shop/frontend --to shop/backend:8000
+		Example: `  kubectl kidoban explain shop/frontend shop/backend:8000
   kubectl kidoban matrix -n shop
   kubectl kidoban diff -f new/
   kubectl kidoban lint -f policies/

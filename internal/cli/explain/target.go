@@ -31,30 +31,32 @@ func (e end) String() string {
 	return e.pod.Describe()
 }
 
-// findEnds resolves "namespace/pod", "namespace/workload", "pod" or an address. A workload is its pods. The beginning of a name, up to a hyphen,
+// findEnds resolves "namespace/pod", "namespace/workload", "pod", one of these after a kind, or an address. A workload is its pods. The beginning of a name, up to a hyphen,
 // will do if it names one workload alone: pods of which no owner is known, as db-0, have no other name in common. The answer has the full names.
 func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]end, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		addr = addr.Unmap()
 		return []end{{pod: e.PodAt(addr), addresses: []netip.Addr{addr}}}, nil
 	}
-	if ns, rest, ok := strings.Cut(name, "/"); ok {
-		namespace, name = ns, rest
+	wanted, err := model.ParseName(name, namespace)
+	if err != nil {
+		return nil, err
 	}
+	namespace, name = wanted.Namespace, wanted.Name
 	var pods, begun []*model.Pod
 	var near []string
 	for i := range c.Pods {
 		p := &c.Pods[i]
-		if p.Namespace == namespace && strings.HasPrefix(p.Workload.Name, name+"-") {
+		if p.Namespace == namespace && wanted.Kind == "" && strings.HasPrefix(p.Workload.Name, name+"-") {
 			begun = append(begun, p)
 		}
 		switch {
 		case p.Namespace != namespace:
 			continue
-		case p.Name == name:
+		case p.Name == name && (wanted.Kind == "" || wanted.Kind == "Pod"):
 			out, err := podEnd(p)
 			return []end{out}, err
-		case p.Workload.Name == name:
+		case wanted.IsOf(p.Workload):
 			pods = append(pods, p)
 		}
 		near = append(near, p.Workload.Name)
@@ -68,9 +70,9 @@ func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]e
 	}
 	slices.Sort(near)
 	if near = slices.Compact(near); len(near) > 0 {
-		return nil, fmt.Errorf("no pod or workload %s in namespace %s; there are %s", name, namespace, shortList(near))
+		return nil, fmt.Errorf("no %s %s in namespace %s; there are %s", wanted.KindOr("pod or workload"), name, namespace, shortList(near))
 	}
-	return nil, fmt.Errorf("no pod or workload %s/%s, and none at all in namespace %s", namespace, name, namespace)
+	return nil, fmt.Errorf("no %s %s/%s, and none at all in namespace %s", wanted.KindOr("pod or workload"), namespace, name, namespace)
 }
 
 // podEnds are the pods that have addresses.

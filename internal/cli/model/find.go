@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,6 +50,9 @@ func (n Name) IsOf(w Workload) bool {
 	return n.Name == w.Name && n.Namespace == w.Namespace && (n.Kind == "" || n.Kind == w.Kind)
 }
 
+// KindOr is the kind, or another word where the name does not say it.
+func (n Name) KindOr(word string) string { return cmp.Or(n.Kind, word) }
+
 // FindWorkloads returns the workloads of a name with pods that have addresses of their own. There are several where a name
 // without a kind is that of two.
 func (c *Cluster) FindWorkloads(text, namespace string) ([]Workload, error) {
@@ -70,7 +74,7 @@ func (c *Cluster) FindWorkloads(text, namespace string) ([]Workload, error) {
 	case len(found) > 0:
 		return found, nil
 	case len(there) > 0:
-		return nil, fmt.Errorf("no workload %s in namespace %s; there are %s", name.Name, name.Namespace, shorten(there))
+		return nil, fmt.Errorf("no %s %s in namespace %s; there are %s", name.KindOr("workload"), name.Name, name.Namespace, shorten(there))
 	}
-	return nil, fmt.Errorf("no workload %s, and none at all in namespace %s", name.Name, name.Namespace)
+	return nil, fmt.Errorf("no %s %s, and none at all in namespace %s", name.KindOr("workload"), name.Name, name.Namespace)
 }
