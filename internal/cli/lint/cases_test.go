@@ -129,7 +129,7 @@ spec: {selector: {dns: default}, ports: [{name: dns, port: 53, protocol: UDP, ta
 		{"names that stay", "versioned-label", clients + np("{podSelector: {matchLabels: {app.kubernetes.io/name: shop, app.kubernetes.io/instance: a}}}"), ""},
 	} {
 		t.Run(tc.check+"/"+tc.name, func(t *testing.T) {
-			findings := Run(read(t, tc.manifests), Options{})
+			findings, _ := Run(read(t, tc.manifests), Options{})
 			of := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Check != tc.check })
 			switch {
 			case tc.want == "" && len(of) > 0:
@@ -156,7 +156,7 @@ func TestPodCIDR(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		for _, f := range Run(c, Options{}) {
+		for _, f := range findings(c, Options{}) {
 			if f.Check == "block-covers-cluster" {
 				got = string(f.Severity)
 			}
@@ -169,12 +169,12 @@ func TestPodCIDR(t *testing.T) {
 
 func TestNamespaces(t *testing.T) {
 	c := read(t, clients+np("{podSelector: {matchLabels: {app: x}}}")+podOf("other", "p", "{app: p}", container))
-	for _, f := range Run(c, Options{Namespaces: []string{"other"}}) {
+	for _, f := range findings(c, Options{Namespaces: []string{"other"}}) {
 		if f.Object != "Namespace other" {
 			t.Errorf("%+v", f)
 		}
 	}
-	if len(Run(c, Options{Namespaces: []string{"other"}})) == 0 || len(Run(c, Options{Namespaces: []string{"other", "team"}})) != len(Run(c, Options{})) {
+	if len(findings(c, Options{Namespaces: []string{"other"}})) == 0 || len(findings(c, Options{Namespaces: []string{"other", "team"}})) != len(findings(c, Options{})) {
 		t.Error("findings are missing")
 	}
 }

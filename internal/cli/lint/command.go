@@ -15,6 +15,7 @@ import (
 func New(env *command.Env) *cobra.Command {
 	var skip, namespaces []string
 	var failOn string
+	var listChecks bool
 	var about strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&about, "\n  %-22s %s", c.name, c.about)
@@ -27,6 +28,9 @@ the pods: give the workloads' manifests too.
 
 Checks:` + about.String() + `
 
+The annotation ` + AnnotationIgnore + ` of a policy or a namespace leaves out the findings of the checks that it names, as in
+"open-peer, dns-forgotten".
+
 The exit code is 1 when there is a finding of the severity that --fail-on gives, or of a higher one.`,
 		Example: `  # The live cluster
   kubectl kidoban lint
@@ -35,24 +39,31 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
   helm template ./chart | kubectl kidoban lint -n shop -f -
 
   # Without one of the checks
-  kubectl kidoban lint -f deploy/ --skip no-default-deny`,
+  kubectl kidoban lint -f deploy/ --skip no-default-deny
+
+  # For the code scanning of a forge
+  kubectl kidoban lint -f deploy/ -o sarif > lint.sarif`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, "sarif", "junit")
 	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Report findings of this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringSliceVar(&skip, "skip", nil, "Leave this check out; may be repeated.")
 	cmd.Flags().StringVar(&failOn, "fail-on", "warning", "Exit with 1 from this severity on: error, warning, info, or none.")
+	cmd.Flags().BoolVar(&listChecks, "list-checks", false, "Print the checks, and check nothing.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
+		}
+		if listChecks {
+			return printChecks(env, output)
 		}
 		limit := slices.Index(severities, Severity(failOn))
 		if limit < 0 && failOn != "none" {
 			return fmt.Errorf("--fail-on %s: give error, warning, info or none", failOn)
 		}
 		for _, name := range skip {
-			if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
+			if !has(checks, name) {
 				return fmt.Errorf("--skip %s: there is no such check", name)
 			}
 		}
@@ -68,17 +79,27 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
 				return fmt.Errorf("-n %s: there is no such namespace", name)
 			}
 		}
-		report := &Report{Findings: Run(cluster, Options{Namespaces: namespaces, Skip: skip}), Notes: cluster.Notes}
+		report := &Report{Notes: cluster.Notes}
+		report.Findings, report.Suppressed = Run(cluster, Options{Namespaces: namespaces, Skip: skip})
 		for i := range cluster.Policies {
-			if len(namespaces) == 0 || slices.Contains(namespaces, cluster.Policies[i].Namespace) {
+			if np := &cluster.Policies[i]; len(namespaces) == 0 || slices.Contains(namespaces, np.Namespace) {
 				report.Policies++
+				report.objects = append(report.objects, object(np))
 			}
 		}
-		err = output.Print(env.Out, report, func(out io.Writer) { report.write(out, env.Paint()) })
+		fails := func(f Finding) bool { return slices.Index(severities, f.Severity) <= limit }
+		switch {
+		case output.Is("sarif"):
+			err = report.sarif(env.Out)
+		case output.Is("junit"):
+			err = report.junit(env.Out, fails)
+		default:
+			err = output.Print(env.Out, report, func(out io.Writer) { report.write(out, env.Paint()) })
+		}
 		if err != nil {
 			return err
 		}
-		return command.Yes(!slices.ContainsFunc(report.Findings, func(f Finding) bool { return slices.Index(severities, f.Severity) <= limit }))
+		return command.Yes(!slices.ContainsFunc(report.Findings, fails))
 	}
 	return cmd
 }
@@ -88,8 +109,12 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	// Policies is the number of NetworkPolicies that were checked.
 	Policies int `json:"policies"`
+	// Suppressed is the number of findings that annotations leave out.
+	Suppressed int `json:"suppressed,omitempty"`
 	// Notes are about the input, such as policies of other engines, which are not checked.
 	Notes []string `json:"notes,omitempty"`
+
+	objects []string // those policies
 }
 
 func (r *Report) write(out io.Writer, p command.Paint) {
@@ -101,7 +126,34 @@ func (r *Report) write(out io.Writer, p command.Paint) {
 		if f.Path != "" {
 			where += ", " + f.Path
 		}
+		if f.File != "" {
+			where = fmt.Sprintf("%s:%d: %s", f.File, f.Line, where)
+		}
 		fmt.Fprintf(out, "%s  %s  [%s]\n  %s\n  %s %s\n\n", p.Text(colours[f.Severity], string(f.Severity)), p.Text(command.Bold, where), f.Check, f.Message, p.Text(command.Green, "fix:"), f.Fix)
 	}
-	fmt.Fprintf(out, "%d policies: %d errors, %d warnings, %d notes\n", r.Policies, count[Error], count[Warning], count[Info])
+	fmt.Fprintf(out, "%d policies: %d errors, %d warnings, %d notes", r.Policies, count[Error], count[Warning], count[Info])
+	if r.Suppressed > 0 {
+		fmt.Fprintf(out, "; annotations leave out %d findings", r.Suppressed)
+	}
+	fmt.Fprintln(out)
+}
+
+// printChecks lists the checks.
+func printChecks(env *command.Env, output *command.Output) error {
+	type description struct {
+		Name  string `json:"name"`
+		About string `json:"about"`
+		// Help is the page that describes it.
+		Help string `json:"help"`
+	}
+	var list []description
+	table := &command.Table{Paint: env.Paint()}
+	table.Head("CHECK", "FINDS")
+	for _, c := range checks {
+		list = append(list, description{c.name, c.about, c.help()})
+		table.Add(command.Plain(c.name, c.about)...)
+	}
+	return output.Print(env.Out, struct {
+		Checks []description `json:"checks"`
+	}{list}, table.Write)
 }

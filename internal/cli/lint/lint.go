@@ -34,7 +34,10 @@ type Finding struct {
 	// Object is "NetworkPolicy namespace/name" or "Namespace name".
 	Object string `json:"object"`
 	// Path of the field in the object.
-	Path    string `json:"path,omitempty"`
+	Path string `json:"path,omitempty"`
+	// File and Line are where the field is; absent for an object of a cluster, and for one that kustomize built.
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
 	Message string `json:"message"`
 	Fix     string `json:"fix"`
 }
@@ -65,6 +68,12 @@ var checks = []check{
 	{"dns-forgotten", "pods whose egress is isolated and that may not ask DNS", (*linter).dnsForgotten},
 	{"shadowed-rule", "a rule that allows nothing which another does not", (*linter).shadowedRule},
 	{"no-default-deny", "a namespace with pods that no policy isolates", (*linter).noDefaultDeny},
+	{"unknown-check", "an annotation that names a check which does not exist", (*linter).unknownCheck},
+}
+
+// has reports whether there is a check of this name.
+func has(checks []check, name string) bool {
+	return slices.ContainsFunc(checks, func(c check) bool { return c.name == name })
 }
 
 type linter struct {
@@ -73,8 +82,10 @@ type linter struct {
 	pods      []pod
 	// policies that the API server accepts: of the others only check invalid reports something.
 	policies []*networkingv1.NetworkPolicy
-	check    string
+	checks   []check // all there are
+	check    string  // that runs
 	findings []Finding
+	ignores  map[string][]string // checks by object, as annotations say
 }
 
 // pod is one of those that no policy tells apart, with what is asked of it again and again.
@@ -93,9 +104,9 @@ type Options struct {
 	Skip []string
 }
 
-// Run the checks.
-func Run(c *model.Cluster, o Options) []Finding {
-	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), findings: []Finding{}}
+// Run the checks. suppressed is how many findings the objects' annotations leave out.
+func Run(c *model.Cluster, o Options) (findings []Finding, suppressed int) {
+	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), checks: checks, findings: []Finding{}}
 	for _, p := range c.Distinct() {
 		l.pods = append(l.pods, pod{Pod: p, isPeer: policy.IsPeer(&p.Pod), addresses: policy.PodAddresses(&p.Pod), namespace: l.evaluator.Namespace(p.Namespace).Labels})
 	}
@@ -113,9 +124,17 @@ func Run(c *model.Cluster, o Options) []Finding {
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Path, b.Path))
 	})
-	return slices.DeleteFunc(slices.Compact(l.findings), func(f Finding) bool {
+	findings = slices.DeleteFunc(slices.Compact(l.findings), func(f Finding) bool {
 		return len(o.Namespaces) > 0 && !slices.Contains(o.Namespaces, f.namespace())
 	})
+	all := len(findings)
+	findings = slices.DeleteFunc(findings, l.isSuppressed)
+	for i := range findings {
+		if at, ok := c.Position(findings[i].Object, findings[i].Path); ok {
+			findings[i].File, findings[i].Line = at.File, at.Line
+		}
+	}
+	return findings, all - len(findings)
 }
 
 func (l *linter) found(s Severity, object, path, fix, format string, args ...any) {

@@ -30,6 +30,8 @@ type Cluster struct {
 	// Notes are remarks for the user, such as which objects were not evaluated.
 	Notes []string
 
+	sources map[string]source // of policies and namespaces, by Describe
+
 	// assumed6: IPv6 addresses were given to pods although nothing shows that they have any, for what is outside.
 	assumed6 bool
 }

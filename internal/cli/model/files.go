@@ -69,7 +69,7 @@ func (d *directory) read(dir string) error {
 		if err != nil {
 			return fmt.Errorf("kustomize build %s: %w", dir, err)
 		}
-		d.files = append(d.files, &file{name: dir, text: built})
+		d.files = append(d.files, &file{name: dir, text: built, built: true})
 		// files below it that are not among its resources, such as the policies beside a base, belong to another kustomization
 		return nil
 	}

@@ -22,6 +22,7 @@ type file struct {
 	name      string
 	path      string // where text is to be read from
 	found     bool   // in a directory: not named by the user, so it may be another program's file
+	built     bool   // by kustomize: its lines are those of no file
 	text      []byte
 	documents []*document
 	err       error
@@ -33,6 +34,7 @@ type file struct {
 type document struct {
 	text []byte
 	json []byte
+	line int // of its first byte in the file, from 1
 	// wanted whatever its kind.
 	wanted bool
 	// other: an object of a kind that is not decoded.
@@ -65,7 +67,7 @@ func (m *Manifests) read(files []*file) error {
 			continue
 		}
 		for i, d := range f.documents {
-			if err := d.addTo(m); err != nil {
+			if err := d.addTo(m, f); err != nil {
 				return fmt.Errorf("%s: document %d: %w", f.name, i+1, err)
 			}
 			f.objects += len(d.items)
@@ -123,9 +125,10 @@ func (f *file) cut() {
 	if bytes.IndexByte(text, '\r') >= 0 {
 		text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
 	}
-	for len(text) > 0 {
+	for line := 1; len(text) > 0; {
 		end, next := boundary(text)
-		f.add(text[:end])
+		f.add(text[:end], line)
+		line += bytes.Count(text[:next], []byte("\n"))
 		if rest := bytes.TrimSpace(text[min(end+3, next):next]); len(rest) > 0 && rest[0] != '#' {
 			f.documents = append(f.documents, &document{err: fmt.Errorf("a document begins on the line below its separator, and here is %q on it", rest)})
 		}
@@ -156,17 +159,22 @@ func boundary(text []byte) (end, next int) {
 	return len(text), len(text)
 }
 
-// add the text between two separators: YAML, or JSON values one after another.
-func (f *file) add(text []byte) {
+// add the text between two separators, which begins at a line: YAML, or JSON values one after another.
+func (f *file) add(text []byte, line int) {
 	trimmed := bytes.TrimSpace(text)
 	if len(trimmed) == 0 || isDirective(trimmed) {
 		return
 	}
 	if trimmed[0] == '{' || trimmed[0] == '[' {
 		var values []*document
+		first := line + bytes.Count(text[:bytes.IndexByte(text, trimmed[0])], []byte("\n"))
 		for decoder := json.NewDecoder(bytes.NewReader(trimmed)); ; {
 			d := &document{}
 			err := decoder.Decode((*json.RawMessage)(&d.json))
+			if err == nil {
+				begin := int(decoder.InputOffset()) - len(d.json)
+				d.line = first + bytes.Count(trimmed[:begin], []byte("\n"))
+			}
 			if errors.Is(err, io.EOF) {
 				f.documents = append(f.documents, values...)
 				return
@@ -181,7 +189,7 @@ func (f *file) add(text []byte) {
 			}
 		}
 	}
-	f.documents = append(f.documents, &document{text: text})
+	f.documents = append(f.documents, &document{text: text, line: line})
 }
 
 // isDirective reports whether a text is YAML's directives for the document that follows.
@@ -235,13 +243,16 @@ func toJSON(text []byte) ([]byte, error) {
 	return nil, err
 }
 
-func (d *document) addTo(m *Manifests) error {
+func (d *document) addTo(m *Manifests, f *file) error {
 	for _, i := range d.items {
 		if i.err != nil {
 			return i.err
 		}
 		if err := i.addTo(m); err != nil {
 			return err
+		}
+		if i.object != nil && !f.built {
+			m.cluster.remember(i, d, f.name)
 		}
 	}
 	return d.err
