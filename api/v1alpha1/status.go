@@ -55,6 +55,7 @@ const (
 	ReasonInvalidPeer         = "InvalidPeer"
 	ReasonInvalidPort         = "InvalidPort"
 	ReasonTooLarge            = "TooLarge"
+	ReasonOverBudget          = "OverBudget" // its namespace's policies ask for too many groups or addresses
 	ReasonRejected            = "Rejected" // by the API server: a quota, an admission policy, a webhook or the schema
 
 	// ConditionInForce is True if the observed generation of spec is in force on all nodes that have pods which it selects.

@@ -34,6 +34,7 @@ type options struct {
 	memoryLimit  int64
 	leaderElect  bool
 	maxAddresses int
+	budget       resolver.Budget
 	batchWindow  time.Duration
 	qps          float64
 	burst        int
@@ -65,6 +66,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed with more than one replica.")
 	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Maximum number of addresses in a PolicyEndpointSlice, from 1 to %d. With fewer, a change writes fewer bytes; with more, there are fewer objects. Existing slices with more addresses stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
+	fs.IntVar(&o.budget.Groups, "max-groups-per-namespace", 1000, "Maximum number of different groups of pods (peers) that the NetworkPolicies of one namespace may use. A policy that asks for more isolates its pods and allows nothing, or stays at the version before.")
+	fs.IntVar(&o.budget.Addresses, "max-addresses-per-namespace", 1000000, "Maximum number of addresses of all groups of one namespace's policies, when a policy asks for another group. Groups of policies in force may grow beyond it.")
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one slice. The first change is written at once; changes during the window are written together at its end.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
 	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
@@ -111,7 +114,7 @@ func run(o options) error {
 	}
 	ctx := ctrl.SetupSignalHandler()
 	if err := controller.Add(mgr, controller.Options{
-		Resolver:    resolver.Options{SharedNamespace: o.namespace, MaxAddresses: o.maxAddresses},
+		Resolver:    resolver.Options{SharedNamespace: o.namespace, MaxAddresses: o.maxAddresses, Budget: o.budget},
 		BatchWindow: o.batchWindow,
 	}); err != nil {
 		return err
@@ -136,6 +139,9 @@ func (o *options) check() error {
 	}
 	if o.maxAddresses < 1 || o.maxAddresses > v1alpha1.MaxAddressesPerSlice {
 		return fmt.Errorf("--max-addresses-per-slice=%d is out of range: 1 to %d", o.maxAddresses, v1alpha1.MaxAddressesPerSlice)
+	}
+	if o.budget.Groups < 1 || o.budget.Addresses < 1 {
+		return fmt.Errorf("--max-groups-per-namespace=%d and --max-addresses-per-namespace=%d must be positive", o.budget.Groups, o.budget.Addresses)
 	}
 	if o.qps <= 0 || o.burst < 1 {
 		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)

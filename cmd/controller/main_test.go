@@ -174,7 +174,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	for _, arg := range []string{
 		"--metrics-bind-address=" + taken.Addr().String(), "--health-probe-bind-address=" + taken.Addr().String(),
-		"--max-addresses-per-slice=0", "--max-addresses-per-slice=1001", "--namespace=", "--kube-api-qps=-1", "--kube-api-burst=0",
+		"--max-addresses-per-slice=0", "--max-addresses-per-slice=1001", "--max-groups-per-namespace=0", "--max-addresses-per-namespace=0", "--namespace=", "--kube-api-qps=-1", "--kube-api-burst=0",
 	} {
 		p := start(t, "--metrics-bind-address=0", "--health-probe-bind-address=0", arg)
 		flag, _, _ := strings.Cut(arg, "=")

@@ -20,11 +20,12 @@ type Existing struct {
 type existing struct {
 	Existing
 	selectors map[policy.GroupKey]*v1alpha1.GroupSelector
+	sizes     map[demandKey]int // of demands that were counted
 }
 
 // adopt gives the existing slices to the spaces.
 func (r *Resolver) adopt(in Existing) {
-	r.existing = &existing{in, map[policy.GroupKey]*v1alpha1.GroupSelector{}}
+	r.existing = &existing{in, map[policy.GroupKey]*v1alpha1.GroupSelector{}, map[demandKey]int{}}
 	byNamespace := map[string]map[int32]*v1alpha1.PolicyEndpointSliceSpec{}
 	for name, spec := range in.Slices {
 		number, ok := sliceNumber(name.Name)
@@ -70,6 +71,12 @@ func (e *existing) inForce(name types.NamespacedName, r *renderer) (*v1alpha1.Po
 		}
 	}
 	return spec, groups
+}
+
+// demands are those of a policy's version that an earlier resolver wrote.
+func (e *existing) demands(r *Resolver, p *policyState) demands {
+	_, groups := e.inForce(p.endpoint.Name, r.names(p.source.Namespace))
+	return r.demandsOfGroups(p.source.Namespace, groups)
 }
 
 // acquireReferred makes the groups to which only existing PolicyEndpoints refer, so that they stay until the

@@ -86,6 +86,9 @@ func (r *Resolver) place(g *group, remove, add []address, next *pod) {
 	}
 }
 
+// size is the number of addresses in the group.
+func (g *group) size() int { return g.space.groups[g.id].size }
+
 // holds reports whether a pod that the matcher selects is in the group.
 func (g *group) holds(p *pod) bool {
 	if g.port == nil {

@@ -149,7 +149,7 @@ func TestHostileNumbersDoNotMakeAPolicyTooLarge(t *testing.T) {
 		})
 	}
 	r.SetPolicy(named(np, "shop", "p", "1"))
-	for i := range 64 {
+	for i := range 8 {
 		numbersOf(r, fmt.Sprint("evil", i), 30000+10*i, 8)
 	}
 	e := r.endpointOf(t, "shop", "p")

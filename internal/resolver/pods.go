@@ -42,6 +42,24 @@ func (p *pod) eachGroup(yield func(*group)) {
 	}
 }
 
+// counted is the number of addresses with which the pod can be in a group.
+func (p *pod) counted() int {
+	if !p.isPeer() {
+		return 0
+	}
+	return len(p.addresses)
+}
+
+// has reports whether the pod gives a number to a name.
+func (p *pod) has(name portName) bool {
+	for _, port := range p.Ports {
+		if port.Name == name.name && port.Protocol == name.protocol {
+			return true
+		}
+	}
+	return false
+}
+
 // eachNumber yields the numbers that the pod gives to a name.
 func (p *pod) eachNumber(name portName, yield func(uint16)) {
 	for _, port := range p.Ports {
@@ -77,12 +95,16 @@ func (r *Resolver) setPod(key types.NamespacedName, next *Pod) {
 		if old != nil && p.equal(old) {
 			return
 		}
+		r.podAddresses += p.counted()
 		ns.pods[key.Name] = p
 		if r.started {
 			p.in = ns.matchers(p)
 		}
 	} else {
 		delete(ns.pods, key.Name)
+	}
+	if old != nil {
+		r.podAddresses -= old.counted()
 	}
 	if r.started {
 		r.movePod(old, p)

@@ -32,6 +32,9 @@ type policyState struct {
 	normalized *normalized
 	endpoint   Endpoint
 	names      []nameUse
+	// demands are those of the policy, charged those of its version in force. over is set if the policy is over the budget.
+	demands, charged demands
+	over             *Problem
 }
 
 // nameUse is a named port whose numbers a policy depends on, of a matcher's pods that have an address in a
@@ -42,14 +45,61 @@ type nameUse struct {
 	within  string
 }
 
-func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
+func (r *Resolver) newPolicy(np *networkingv1.NetworkPolicy, n *normalized) *policyState {
 	key := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
-	p := &policyState{source: np, normalized: normalize(np)}
-	p.endpoint = Endpoint{
-		Name:   types.NamespacedName{Namespace: np.Namespace, Name: endpointName(policyKind, key, np.UID)},
-		Policy: key,
-		UID:    np.UID,
+	name := types.NamespacedName{Namespace: np.Namespace, Name: endpointName(policyKind, key, np.UID)}
+	return &policyState{source: np, normalized: n, demands: r.demandsOf(np.Namespace, n), endpoint: Endpoint{Name: name, Policy: key, UID: np.UID}}
+}
+
+func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
+	r.putPolicy(r.newPolicy(np, normalize(np)))
+	r.admitWaiting(np.Namespace)
+}
+
+// putPolicy puts a policy in the place of the one of the same name, if any.
+func (r *Resolver) putPolicy(p *policyState) {
+	key, t := p.endpoint.Policy, r.tenant(p.source.Namespace)
+	old := r.policies[key]
+	r.policies[key] = p
+	r.endpoints[p.endpoint.Name] = p
+	before := old
+	if old != nil {
+		t.refund(old.charged)
+		if old.endpoint.Name != p.endpoint.Name { // another policy under the same name
+			before = nil
+		}
 	}
+	if p.over = r.exceeds(p, func() demands { return r.inForce(p, before) }); p.over == nil {
+		delete(t.waiting, key)
+		r.watchNames(p)
+	} else {
+		t.waiting[key] = p
+	}
+	// What the old version used is released last, so that groups of both versions stay.
+	r.render(p, before)
+	t.charge(p.charged)
+	switch {
+	case old == nil:
+	case before != nil:
+		r.unwatch(old)
+	default:
+		r.forgetPolicy(old)
+	}
+}
+
+// inForce returns the demands of the version of a policy that is in force. old is its state before, or nil.
+func (r *Resolver) inForce(p, old *policyState) demands {
+	switch {
+	case old != nil:
+		return old.charged
+	case r.existing != nil:
+		return r.existing.demands(r, p)
+	}
+	return nil
+}
+
+// watchNames makes a policy depend on the numbers of its named ports.
+func (r *Resolver) watchNames(p *policyState) {
 	for _, name := range p.normalized.names {
 		r.watch(p, &podSet{pods: p.normalized.selects}, name)
 	}
@@ -58,48 +108,52 @@ func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
 			r.watch(p, peer.peer.pods, peer.name)
 		}
 	}
-	old := r.policies[key]
-	r.policies[key] = p
-	r.endpoints[p.endpoint.Name] = p
-
-	// What the old version used is released last, so that groups of both versions stay.
-	switch {
-	case old == nil:
-		r.render(p, Endpoint{})
-	case old.endpoint.Name == p.endpoint.Name:
-		r.render(p, old.endpoint)
-		r.unwatch(old)
-	default: // another policy under the same name
-		r.render(p, Endpoint{})
-		r.forgetPolicy(old)
-	}
 }
 
 func (r *Resolver) deletePolicy(key types.NamespacedName) {
 	if p, ok := r.policies[key]; ok {
 		delete(r.policies, key)
+		t := r.tenant(key.Namespace)
+		t.refund(p.charged)
+		delete(t.waiting, key)
 		r.forgetPolicy(p)
+		r.admitWaiting(key.Namespace)
 	}
 }
 
-// render renders a policy's PolicyEndpoint and releases the groups that it used before.
-func (r *Resolver) render(p *policyState, before Endpoint) {
+// render renders a policy's PolicyEndpoint and releases the groups that it used before. old is the state before, or nil.
+func (r *Resolver) render(p, old *policyState) {
+	var before Endpoint
+	var had demands
+	if old != nil {
+		before, had = old.endpoint, old.charged
+	}
 	from := p.source.Namespace
 	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
 		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
 	}}
-	out := renderer.render(p.source, p.normalized)
+	var out rendered
+	if p.over == nil {
+		out = renderer.render(p.source, p.normalized)
+	} else {
+		out = rendered{isolating: isolatingSpec(p.source, p.normalized), problems: sortProblems(append(slices.Clone(p.normalized.problems), *p.over))}
+	}
 	e := &p.endpoint
 	e.Problems = out.problems
 	spec, groups := out.spec, out.groups
+	p.charged = p.demands
+	if spec == nil {
+		p.charged = nil
+	}
 	if spec == nil && r.existing != nil {
 		spec, groups = r.existing.inForce(e.Name, &renderer)
+		p.charged = r.demandsOfGroups(from, groups)
 	}
 	if spec != nil && !Isolates(spec, out.isolating) {
-		spec, groups = nil, nil
+		spec, groups, p.charged = nil, nil, nil
 	}
 	if spec == nil && before.Spec != nil && Isolates(before.Spec, out.isolating) {
-		e.Spec, e.Groups = before.Spec, before.Groups
+		e.Spec, e.Groups, p.charged = before.Spec, before.Groups, had
 	} else {
 		if spec == nil {
 			spec, groups = out.isolating, nil
@@ -124,7 +178,7 @@ func (r *Resolver) render(p *policyState, before Endpoint) {
 // renderStale renders the policies with a named port whose numbers changed.
 func (r *Resolver) renderStale() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
-		r.render(p, p.endpoint)
+		r.render(p, p)
 	}
 	clear(r.stale)
 }

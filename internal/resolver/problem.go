@@ -18,6 +18,7 @@ type Problem struct {
 // gravity orders reasons: those first that concern the whole policy.
 var gravity = []string{
 	v1alpha1.ReasonTooLarge,
+	v1alpha1.ReasonOverBudget,
 	v1alpha1.ReasonInvalidSelector,
 	v1alpha1.ReasonInvalidPeer,
 	v1alpha1.ReasonInvalidPort,

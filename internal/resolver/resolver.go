@@ -19,6 +19,8 @@ type Options struct {
 	SharedNamespace string
 	// MaxAddresses is the maximum number of addresses of a slice, from 1 to v1alpha1.MaxAddressesPerSlice.
 	MaxAddresses int
+	// Budget is that of each namespace.
+	Budget Budget
 }
 
 // Resolver contains the namespaces, pods and policies of a cluster and the objects that follow from them. It
@@ -35,7 +37,10 @@ type Resolver struct {
 	groups     map[policy.GroupKey]*group
 	spaces     map[string]*space // of the slices, by namespace
 	announced  announced
+	tenants    map[string]*tenant // by namespace
 	stats      Stats
+	// podAddresses is the number of addresses of all pods that can be peers.
+	podAddresses int
 
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
@@ -84,6 +89,7 @@ func New(o Options) *Resolver {
 		groups:           map[policy.GroupKey]*group{},
 		spaces:           map[string]*space{},
 		announced:        newAnnounced(),
+		tenants:          map[string]*tenant{},
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
 		changedSpaces:    map[string]struct{}{},
@@ -97,9 +103,7 @@ func New(o Options) *Resolver {
 // stays.
 func (r *Resolver) Start(existing Existing) Changes {
 	r.adopt(existing)
-	for _, key := range slices.SortedFunc(maps.Keys(r.unresolved), compareNames) {
-		r.setPolicy(r.unresolved[key])
-	}
+	r.setUnresolved()
 	r.unresolved = nil
 	r.acquireReferred()
 	r.started = true

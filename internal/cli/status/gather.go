@@ -285,8 +285,8 @@ func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Po
 	return nil
 }
 
-// unwritten are the reasons for which the API server did not take a version, so that the PolicyEndpoint still has the one before.
-var unwritten = []string{v1alpha1.ReasonRejected, v1alpha1.ReasonTooLarge}
+// unwritten are the reasons for which a version is not written, so that the PolicyEndpoint still has the one before.
+var unwritten = []string{v1alpha1.ReasonRejected, v1alpha1.ReasonTooLarge, v1alpha1.ReasonOverBudget}
 
 func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Policy {
 	p := Policy{Namespace: np.Namespace, Name: np.Name, Generation: np.Generation, Resolved: "Missing", Nodes: []NodePolicy{}}
