@@ -56,7 +56,7 @@ const (
 	ReasonInvalidPort         = "InvalidPort"
 	ReasonTooLarge            = "TooLarge"
 	ReasonOverBudget          = "OverBudget" // its namespace's policies ask for too many groups or addresses
-	ReasonRejected            = "Rejected" // by the API server: a quota, an admission policy, a webhook or the schema
+	ReasonRejected            = "Rejected"   // by the API server: a quota, an admission policy, a webhook or the schema
 
 	// ConditionInForce is True if the observed generation of spec is in force on all nodes that have pods which it selects.
 	ConditionInForce = "InForce"
