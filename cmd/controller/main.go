@@ -113,9 +113,11 @@ func run(o options) error {
 		return err
 	}
 	ctx := ctrl.SetupSignalHandler()
+	progress := &controller.Progress{}
 	if err := controller.Add(mgr, controller.Options{
 		Resolver:    resolver.Options{SharedNamespace: o.namespace, MaxAddresses: o.maxAddresses, Budget: o.budget},
 		BatchWindow: o.batchWindow,
+		Progress:    progress,
 	}); err != nil {
 		return err
 	}
@@ -123,9 +125,8 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	live := map[string]healthz.Checker{"ping": healthz.Ping}
 	ready := map[string]healthz.Checker{"synced": func(*http.Request) error { return synced() }}
-	if _, err := o.servers.Add(ctx, mgr, metrics.Registry, live, ready); err != nil {
+	if _, err := o.servers.Add(ctx, mgr, metrics.Registry, progress.Live(), ready); err != nil {
 		return err
 	}
 	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace)

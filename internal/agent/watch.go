@@ -94,7 +94,8 @@ func (a *Agent) onPodGone(ctx context.Context, obj any) {
 
 func (a *Agent) onNamespace(ctx context.Context, _, obj any) {
 	ns := obj.(*corev1.Namespace)
-	a.state.update(ctx, func(now time.Time, n *node.Node) { n.SetNamespace(now, ns.Name, ns.Labels) })
+	terminating := ns.DeletionTimestamp != nil || ns.Status.Phase == corev1.NamespaceTerminating
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.SetNamespace(now, ns.Name, ns.Labels, terminating) })
 }
 
 func (a *Agent) onPolicyEndpoint(ctx context.Context, _, obj any) {
@@ -108,6 +109,7 @@ func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	pe := last[*v1alpha1.PolicyEndpoint](obj)
 	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePolicyEndpoint(now, key) })
+	time.AfterFunc(node.DeletionPatience, func() { a.state.update(ctx, func(now time.Time, n *node.Node) { n.RemoveDeleted(now) }) })
 }
 
 func (a *Agent) onSlice(ctx context.Context, _, obj any) {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/httpserver"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -38,6 +40,9 @@ const Name = "kidoban-controller"
 // workers is the number of requests that are reconciled at a time.
 const workers = 16
 
+// reconcileTimeout ends a request that the API server does not answer, before it counts as one that makes no progress.
+const reconcileTimeout = httpserver.StalledAfter - 30*time.Second
+
 // maxPause is the longest time until the controller repeats a write that failed.
 const maxPause = 10 * time.Second
 
@@ -47,6 +52,8 @@ type Options struct {
 	// BatchWindow is the least time between two writes of one slice. The first change goes out at once;
 	// changes during the window go out together at its end.
 	BatchWindow time.Duration
+	// Progress, if set, records the work of the controller.
+	Progress *Progress
 }
 
 // request names what to reconcile: a PolicyEndpoint, its status, a namespace's slices, or a slice without a
@@ -83,6 +90,7 @@ type Controller struct {
 	recorder recorder.EventRecorder
 	shared   string // the namespace of groups that cross namespaces
 	queue    queue
+	progress *Progress
 
 	// writing are held while slices of a namespace are written; see namespaceLocks for the order of locks.
 	writing namespaceLocks
@@ -108,12 +116,14 @@ func Add(mgr manager.Manager, o Options) error {
 		slices:     plan.NewSlices(o.BatchWindow),
 		unresolved: unresolved{},
 	}
+	c.progress = cmp.Or(o.Progress, &Progress{})
+	c.progress.state = &c.mu
 	ctrl, err := controller.NewTyped(Name, mgr, controller.TypedOptions[request]{
 		Reconciler:              c,
 		MaxConcurrentReconciles: workers,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, maxPause),
 		EnableWarmup:            new(true), // a follower watches, so that it can lead at once
-		ReconciliationTimeout:   2 * time.Minute,
+		ReconciliationTimeout:   reconcileTimeout,
 		LogConstructor:          func(r *request) logr.Logger { return describe(mgr.GetLogger(), r) },
 	})
 	if err != nil {
@@ -177,6 +187,7 @@ func (c *Controller) begin(_ context.Context, q queue) error {
 
 // Reconcile makes one object, or one namespace's slices, what the resolver says they should be.
 func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result, error) {
+	defer c.progress.begin(time.Now())()
 	if err := c.startResolver(ctx); err != nil {
 		return reconcile.Result{}, err
 	}

@@ -66,7 +66,7 @@ func (n *Node) describePod(key types.NamespacedName, p *pod, applied bool) agent
 			out.Unseen = append(out.Unseen, agentapi.Interface{Name: l.Name, Kind: l.Kind})
 		}
 	}
-	policies := n.policiesOf(p, n.endpointsOf(key, p))
+	policies := n.policiesOf(key, p, n.endpointsOf(key, p))
 	out.Ingress, out.Egress = n.describeRules(policy.Ingress, policies), n.describeRules(policy.Egress, policies)
 	return out
 }
@@ -173,11 +173,16 @@ func (n *Node) Counts() Counts {
 	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: len(n.groups)}
 }
 
-// PoliciesInForce are the policies that the compiler has a version of, and those of the mode.
+// PoliciesInForce are the policies that the compiler has a version of, and those of the mode and of terminating namespaces.
 func (n *Node) PoliciesInForce() map[agentapi.PolicyRef]bool {
 	out := map[agentapi.PolicyRef]bool{}
 	for _, p := range n.opts.Mode.withDefaults(nil) {
 		out[PolicyRef(p.ID)] = true
+	}
+	for _, ns := range n.namespaces {
+		if ns.bereft {
+			out[PolicyRef(terminating[policy.Ingress].ID)] = true
+		}
 	}
 	for _, e := range n.policies {
 		if e.active != nil {

@@ -24,13 +24,25 @@ func (n *Node) audits(name string) bool {
 	return n.opts.Audit
 }
 
-// SetNamespace takes in a namespace's labels.
-func (n *Node) SetNamespace(now time.Time, name string, labels map[string]string) {
+// SetNamespace takes in a namespace's labels, and whether it is terminating.
+func (n *Node) SetNamespace(now time.Time, name string, labels map[string]string, terminating bool) {
 	n.begin(now)
 	ns := n.namespaces[name]
-	if ns == nil || ns.enforcement == labels[LabelEnforcement] {
+	if ns == nil {
 		return
 	}
-	ns.enforcement = labels[LabelEnforcement]
-	n.compileNamespace(name)
+	bereft := terminating && (ns.bereft || !ns.synced)
+	changed := ns.enforcement != labels[LabelEnforcement] || ns.bereft != bereft
+	ns.enforcement, ns.terminating, ns.bereft = labels[LabelEnforcement], terminating, bereft
+	if !terminating {
+		n.RemoveDeleted(now) // those of a namespace that had this name before
+	}
+	if changed {
+		n.compileNamespace(name)
+	}
+}
+
+func (n *Node) terminates(name string) bool {
+	ns := n.namespaces[name]
+	return ns != nil && ns.terminating
 }

@@ -32,12 +32,17 @@ func ParseMode(s string) (Mode, error) {
 	return "", fmt.Errorf("%q is not a mode: use standard, guarded or strict", s)
 }
 
-// strict isolates a pod in one direction, after all other policies.
-var strict = [2]*policy.Policy{policy.Ingress: denyAll(policy.Ingress), policy.Egress: denyAll(policy.Egress)}
+// strict and terminating isolate a pod in one direction, after all other policies: in mode strict, and where the policies of a terminating
+// namespace may be gone already.
+var strict, terminating = denyAll(string(Strict)), denyAll("terminating")
 
-func denyAll(d policy.Direction) *policy.Policy {
+func denyAll(name string) [2]*policy.Policy {
+	return [2]*policy.Policy{policy.Ingress: denyAllOf(policy.Ingress, name), policy.Egress: denyAllOf(policy.Egress, name)}
+}
+
+func denyAllOf(d policy.Direction, name string) *policy.Policy {
 	p := &policy.Policy{
-		ID:   policy.ID{Kind: agentapi.KindEnforcingMode, Name: string(Strict)},
+		ID:   policy.ID{Kind: agentapi.KindEnforcingMode, Name: name},
 		Tier: policy.TierBaseline, Priority: math.MaxInt32,
 	}
 	p.Isolates[d] = true
@@ -50,6 +55,11 @@ func (m Mode) withDefaults(policies []*policy.Policy) []*policy.Policy {
 	if m != Strict {
 		return policies
 	}
+	return isolateRest(policies, strict)
+}
+
+// isolateRest adds policies for the directions in which none of a pod's policies isolates it.
+func isolateRest(policies []*policy.Policy, defaults [2]*policy.Policy) []*policy.Policy {
 	isolated := [2]bool{}
 	for _, p := range policies {
 		for _, d := range policy.Directions {
@@ -58,7 +68,7 @@ func (m Mode) withDefaults(policies []*policy.Policy) []*policy.Policy {
 	}
 	for _, d := range policy.Directions {
 		if !isolated[d] {
-			policies = append(policies, strict[d])
+			policies = append(policies, defaults[d])
 		}
 	}
 	return policies

@@ -12,6 +12,10 @@ type namespace struct {
 	pods      map[types.NamespacedName]*corev1.Pod // as last seen; also those without an address yet
 	synced    bool                                 // all of its policies and groups are here
 	idleSince time.Time                            // when its last pod left
+	// terminating is true from the deletion of the namespace on. Its policies are deleted in any order then, while its pods still run.
+	terminating bool
+	// bereft is true if it was terminating when its policies arrived: some may have been deleted before, so its pods are isolated.
+	bereft bool
 	// enforcement is the value of its LabelEnforcement.
 	enforcement string
 }
@@ -83,7 +87,7 @@ func (n *Node) ForgetNamespace(now time.Time, name string) {
 	n.begin(now)
 	delete(n.namespaces, name)
 	for key := range n.byNamespace[name] {
-		n.deletePolicyEndpoint(key)
+		n.move(key, removed, nil)
 	}
 	n.forgetSlices(name)
 }

@@ -44,6 +44,12 @@ func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 	s.SetPod(start, pod)
 }
 
+// endpointGone deletes a PolicyEndpoint of a live namespace, and waits until its last version is removed.
+func (s story) endpointGone(name string) {
+	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: name})
+	s.RemoveDeleted(start.Add(DeletionPatience))
+}
+
 func (s story) endpoint(name string, selector map[string]string, rules ...v1alpha1.Rule) {
 	s.Helper()
 	for i := range rules {
@@ -234,7 +240,7 @@ func TestAGroupIsOfTheNamespaceOrShared(t *testing.T) {
 	s.allowed("10.0.0.3", "10.0.0.5", 80)
 	s.denied("10.0.0.2", "10.0.0.5", 80)
 	for _, name := range []string{"a", "b"} {
-		s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: name})
+		s.endpointGone(name)
 	}
 	if len(s.groupUsers)+len(s.waiting) > 0 {
 		t.Errorf("users are left: %v, waiting: %v", s.groupUsers, s.waiting)
@@ -348,7 +354,7 @@ func TestNothingStaysWhenAllIsGone(t *testing.T) {
 	s.pod("web", "10.0.0.1")
 	s.endpoint("allow", everyPod, fromGroup("g"))
 	s.sliceGone("shop", "g", 0)
-	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.endpointGone("allow")
 	s.allowed("10.0.0.9", "10.0.0.1", 80)
 	s.forgetPod(types.NamespacedName{Namespace: "shop", Name: "web"})
 	if n := len(s.pods) + len(s.owners) + len(s.policies) + len(s.byNamespace) + len(s.waiting) + len(s.groups) + len(s.groupUsers); n > 0 {
@@ -495,11 +501,11 @@ func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 		s := newStory(t)
 		s.opts.Audit = tc.node
 		s.pod("web", "10.0.0.1")
-		s.SetNamespace(start, "shop", map[string]string{LabelEnforcement: tc.label})
+		s.SetNamespace(start, "shop", map[string]string{LabelEnforcement: tc.label}, false)
 		if audited(s) != tc.want {
 			t.Errorf("node %v, label %q: audited %v", tc.node, tc.label, !tc.want)
 		}
-		s.SetNamespace(start, "shop", nil)
+		s.SetNamespace(start, "shop", nil, false)
 		if audited(s) != tc.node {
 			t.Errorf("node %v, label taken away: audited %v", tc.node, !tc.node)
 		}

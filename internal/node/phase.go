@@ -21,6 +21,9 @@ const (
 	// IsolatedLate: the groups of the first version did not arrive in time. Its pods are isolated with the addresses that are known so far,
 	// and the version still waits for the rest.
 	IsolatedLate
+	// Retained: the PolicyEndpoint is gone, and the version that was in force stays in force. In a terminating namespace it does until the
+	// namespace's pods are gone. In any other it does for DeletionPatience: the deletion of a namespace may be seen after that of its policies.
+	Retained
 	phases
 )
 
@@ -38,6 +41,10 @@ const (
 	late
 	// deleted: the PolicyEndpoint is gone.
 	deleted
+	// orphaned: the PolicyEndpoint is gone, and its namespace is terminating.
+	orphaned
+	// removed: the time for which a version is retained has ended.
+	removed
 	events
 )
 
@@ -50,6 +57,8 @@ var transitions = [phases][events]Phase{
 		unreadable: IsolatedUnreadable,
 		late:       Unknown,
 		deleted:    Unknown,
+		orphaned:   Unknown,
+		removed:    Unknown,
 	},
 	Waiting: {
 		incomplete: Waiting,
@@ -57,41 +66,62 @@ var transitions = [phases][events]Phase{
 		unreadable: IsolatedUnreadableAndWaiting,
 		late:       IsolatedLate,
 		deleted:    Unknown,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 	InForce: {
 		incomplete: InForceAndWaiting,
 		complete:   InForce,
 		unreadable: InForce,
 		late:       InForce,
-		deleted:    Unknown,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 	InForceAndWaiting: {
 		incomplete: InForceAndWaiting,
 		complete:   InForce,
 		unreadable: InForceAndWaiting,
 		late:       InForceAndWaiting,
-		deleted:    Unknown,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 	IsolatedUnreadable: {
 		incomplete: IsolatedUnreadableAndWaiting,
 		complete:   InForce,
 		unreadable: IsolatedUnreadable,
 		late:       IsolatedUnreadable,
-		deleted:    Unknown,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 	IsolatedUnreadableAndWaiting: {
 		incomplete: IsolatedUnreadableAndWaiting,
 		complete:   InForce,
 		unreadable: IsolatedUnreadableAndWaiting,
 		late:       IsolatedLate,
-		deleted:    Unknown,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 	IsolatedLate: {
 		incomplete: IsolatedLate,
 		complete:   InForce,
 		unreadable: IsolatedLate,
 		late:       IsolatedLate,
-		deleted:    Unknown,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
+	},
+	Retained: {
+		incomplete: InForceAndWaiting,
+		complete:   InForce,
+		unreadable: Retained,
+		late:       Retained,
+		deleted:    Retained,
+		orphaned:   Retained,
+		removed:    Unknown,
 	},
 }
 
@@ -100,7 +130,7 @@ func (p Phase) waits() bool {
 	switch p {
 	case Waiting, InForceAndWaiting, IsolatedUnreadableAndWaiting, IsolatedLate:
 		return true
-	case Unknown, InForce, IsolatedUnreadable, phases:
+	case Unknown, InForce, IsolatedUnreadable, Retained, phases:
 	}
 	return false
 }
@@ -108,7 +138,7 @@ func (p Phase) waits() bool {
 // isolates reports whether the compiler has a version of the policy in this phase.
 func (p Phase) isolates() bool {
 	switch p {
-	case InForce, InForceAndWaiting, IsolatedUnreadable, IsolatedUnreadableAndWaiting, IsolatedLate:
+	case InForce, InForceAndWaiting, IsolatedUnreadable, IsolatedUnreadableAndWaiting, IsolatedLate, Retained:
 		return true
 	case Unknown, Waiting, phases:
 	}
@@ -119,6 +149,7 @@ func (p Phase) String() string {
 	return [...]string{
 		Unknown: "Unknown", Waiting: "Waiting", InForce: "InForce", InForceAndWaiting: "InForceAndWaiting",
 		IsolatedUnreadable: "IsolatedUnreadable", IsolatedUnreadableAndWaiting: "IsolatedUnreadableAndWaiting", IsolatedLate: "IsolatedLate",
-		phases: "",
+		Retained: "Retained",
+		phases:   "",
 	}[p]
 }

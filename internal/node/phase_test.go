@@ -21,9 +21,10 @@ var paths = map[Phase][]event{
 	IsolatedUnreadable:           {unreadable},
 	IsolatedUnreadableAndWaiting: {unreadable, incomplete},
 	IsolatedLate:                 {incomplete, late},
+	Retained:                     {complete, deleted},
 }
 
-var eventNames = [events]string{incomplete: "incomplete", complete: "complete", unreadable: "unreadable", late: "late", deleted: "deleted"}
+var eventNames = [events]string{incomplete: "incomplete", complete: "complete", unreadable: "unreadable", late: "late", deleted: "deleted", orphaned: "orphaned", removed: "removed"}
 
 // happen makes an event happen to the PolicyEndpoint shop/p by what a watch reports.
 func (s story) happen(ev event) {
@@ -45,8 +46,17 @@ func (s story) happen(ev event) {
 		}
 	case late:
 		s.IsolateLate(start.Add(GroupPatience), GroupPatience)
-	case deleted:
+	case deleted, orphaned:
+		s.SetNamespace(start, "shop", nil, ev == orphaned)
 		s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "p"})
+	case removed:
+		if s.phase() != Retained { // RemoveDeleted leaves the others alone
+			s.ForgetNamespace(start, "shop")
+			s.namespaces["shop"] = newNamespace()
+			s.NamespaceSynced(start, "shop")
+			break
+		}
+		s.RemoveDeleted(start.Add(DeletionPatience))
 	case events:
 	}
 	if err != nil {
@@ -100,11 +110,11 @@ func TestTransitions(t *testing.T) {
 				switch {
 				case ev == complete && to != InForce:
 					t.Errorf("to %v: a complete version does not come into force", to)
-				case ev == deleted && to != Unknown:
-					t.Errorf("to %v: a deleted policy stays", to)
-				case ev != deleted && from.isolates() && !to.isolates():
+				case ev == removed && to != Unknown:
+					t.Errorf("to %v: a removed policy stays", to)
+				case ev != removed && from.isolates() && !to.isolates():
 					t.Errorf("to %v: isolated pods become open", to)
-				case (from == InForce || from == InForceAndWaiting) && ev != deleted && s.decide("10.0.0.2", "10.0.0.1", 80) != allowed:
+				case (from == InForce || from == InForceAndWaiting) && ev != removed && s.decide("10.0.0.2", "10.0.0.1", 80) != allowed:
 					t.Errorf("to %v: the version in force changes", to)
 				}
 			})

@@ -130,7 +130,7 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	p.endpoints = n.endpointsOf(key, p)
 	at := n.locate(key)
-	spec := compiler.PodSpec{Interfaces: at.interfaces, Policies: n.policiesOf(p, p.endpoints)}
+	spec := compiler.PodSpec{Interfaces: at.interfaces, Policies: n.policiesOf(key, p, p.endpoints)}
 	if n.audits(key.Namespace) {
 		spec.Flags |= compiler.Audit
 	}
@@ -158,11 +158,15 @@ func (n *Node) endpointsOf(key types.NamespacedName, p *pod) []*endpoint {
 	return out
 }
 
-// policiesOf returns the policies of the endpoints that select a pod, and those that the mode adds, in the order of evaluation.
-func (n *Node) policiesOf(p *pod, selecting []*endpoint) []*policy.Policy {
+// policiesOf returns the policies of the endpoints that select a pod, and those that the mode or the end of its namespace adds, in the order of
+// evaluation.
+func (n *Node) policiesOf(key types.NamespacedName, p *pod, selecting []*endpoint) []*policy.Policy {
 	var out []*policy.Policy
 	for _, e := range selecting {
 		out = append(out, e.active.policy.ForPod(p.ports))
+	}
+	if ns := n.namespaces[key.Namespace]; ns != nil && ns.bereft {
+		out = isolateRest(out, terminating)
 	}
 	out = n.opts.Mode.withDefaults(out)
 	slices.SortFunc(out, policy.Compare)

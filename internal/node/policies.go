@@ -20,6 +20,7 @@ type endpoint struct {
 	waiting *v1alpha1.PolicyEndpoint // nil unless phase.waits()
 	first   time.Time                // when the first version was seen
 	seen    time.Time                // when the newest was
+	gone    time.Time                // when the PolicyEndpoint was deleted, while the phase is Retained
 }
 
 // version is one version of a PolicyEndpoint, as it was read.
@@ -39,6 +40,10 @@ const (
 	GroupPatience = time.Minute
 	StartPatience = 10 * time.Second
 )
+
+// DeletionPatience is how long the last version of a deleted PolicyEndpoint stays in force, so that the deletion of its namespace may be seen
+// first: both come by different watches.
+const DeletionPatience = 500 * time.Millisecond
 
 // SetPolicyEndpoint takes in a PolicyEndpoint. On an error the version that is in force stays in force; if there is none, the policy isolates
 // its pods and allows nothing.
@@ -68,15 +73,34 @@ func (v *version) sameAs(pe *v1alpha1.PolicyEndpoint) bool {
 	return v.source.UID == pe.UID && v.source.Generation == pe.Generation && equality.Semantic.DeepEqual(&v.source.Spec, &pe.Spec)
 }
 
-// DeletePolicyEndpoint takes in that a PolicyEndpoint is gone.
+// DeletePolicyEndpoint takes in that a PolicyEndpoint is gone. The version that was in force goes with RemoveDeleted.
 func (n *Node) DeletePolicyEndpoint(now time.Time, key types.NamespacedName) {
 	n.begin(now)
-	n.deletePolicyEndpoint(key)
+	switch e := n.policies[key]; {
+	case e == nil:
+	case !n.terminates(key.Namespace):
+		n.move(key, deleted, nil)
+	case e.phase == Waiting:
+		if v, err := n.read(e.waiting); err == nil {
+			n.move(key, orphaned, v)
+		}
+	default:
+		n.move(key, orphaned, nil)
+	}
 }
 
-func (n *Node) deletePolicyEndpoint(key types.NamespacedName) {
-	if n.policies[key] != nil {
-		n.move(key, deleted, nil)
+// RemoveDeleted removes the versions of deleted PolicyEndpoints that were retained for DeletionPatience, except in terminating namespaces.
+func (n *Node) RemoveDeleted(now time.Time) {
+	begun := false
+	for key, e := range n.policies {
+		if e.phase != Retained || n.terminates(key.Namespace) || now.Sub(e.gone) < DeletionPatience {
+			continue
+		}
+		if !begun {
+			n.begin(now)
+			begun = true
+		}
+		n.move(key, removed, nil)
 	}
 }
 
@@ -102,25 +126,37 @@ func (n *Node) move(key types.NamespacedName, ev event, v *version) {
 		n.replace(key.Namespace, e, v)
 		e.waiting = nil
 	case unreadable, late:
-		if e.phase == before {
-			break
+		if e.phase != before {
+			n.isolate(key.Namespace, e, v)
 		}
-		n.replace(key.Namespace, e, v)
-		for _, g := range v.groups {
-			if n.groups[g] != nil {
-				n.updateGroup(g, n.groups[g])
-			}
-		}
-	case deleted:
-		n.removeEndpoint(key)
-		n.replace(key.Namespace, e, nil)
+	case deleted, orphaned, removed:
 		e.waiting = nil
+		switch {
+		case e.phase == Unknown:
+			n.removeEndpoint(key)
+			n.replace(key.Namespace, e, nil)
+		case before == Waiting:
+			n.isolate(key.Namespace, e, v)
+			fallthrough
+		case before != Retained:
+			e.gone = n.now
+		}
 	case events:
 	}
 	if e.phase.waits() {
 		n.waiting[key] = struct{}{}
 	} else {
 		delete(n.waiting, key)
+	}
+}
+
+// isolate puts a version in force whose groups may not be complete: it allows the addresses that are known so far.
+func (n *Node) isolate(namespace string, e *endpoint, v *version) {
+	n.replace(namespace, e, v)
+	for _, g := range v.groups {
+		if n.groups[g] != nil {
+			n.updateGroup(g, n.groups[g])
+		}
 	}
 }
 

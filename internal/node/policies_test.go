@@ -5,7 +5,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
@@ -43,7 +42,7 @@ func TestAPolicyWhoseGroupsDoNotCome(t *testing.T) {
 	if len(s.waiting) > 0 {
 		t.Error("it waits for nothing")
 	}
-	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.endpointGone("allow")
 	s.allowed("10.0.0.9", "10.0.0.1", 80)
 	for _, index := range []int{0, 1, 2} {
 		s.sliceGone("shop", "half", index)

@@ -40,7 +40,7 @@ func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
 		}
 		for _, e := range p.endpoints {
 			name := types.NamespacedName{Namespace: key.Namespace, Name: e.active.source.Name}
-			if _, ok := out[name]; !ok {
+			if _, ok := out[name]; !ok && e.phase != Retained {
 				out[name] = e.report(overBudget[e.active.policy.ID])
 			}
 		}
@@ -69,7 +69,7 @@ func (e *endpoint) report(overBudget bool) PolicyReport {
 		}
 	case IsolatedUnreadable, IsolatedUnreadableAndWaiting:
 		r.Reason = ReasonUnreadable
-	case IsolatedLate, Waiting, Unknown, phases:
+	case IsolatedLate, Waiting, Unknown, Retained, phases:
 		r.Reason = ReasonWaitingForGroups
 	}
 	return r
