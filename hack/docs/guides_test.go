@@ -58,7 +58,7 @@ func filesWith(t *testing.T, pattern string) []string {
 		t.Fatal(err)
 	}
 	like := regexp.MustCompile(pattern)
-	generated := regexp.MustCompile(`(_test\.go|_bpfel\.(go|o)|/zz_generated\..*)$|/testdata/`)
+	generated := regexp.MustCompile(`(_test\.go|_bpfel\.(go|o)|\.pb\.go|/zz_generated\..*)$|/testdata/`)
 	var files []string
 	for file := range strings.SplitSeq(strings.Trim(string(out), "\x00"), "\x00") {
 		if !generated.MatchString(file) && path.Ext(file) != ".o" && like.MatchString(read(t, file)) {
