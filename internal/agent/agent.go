@@ -140,6 +140,8 @@ func (a *Agent) Start(ctx context.Context) error {
 	running.Go(func() { a.sweeper.run(ctx) })
 	running.Go(func() { a.housekeep(ctx) })
 	go a.interfaces.run(ctx)
+	unseen := &unseenFollower{kernel: a.kernel, state: a.state, metrics: a.metrics, log: a.opts.Log}
+	running.Go(func() { unseen.run(ctx) })
 	running.Go(func() { a.tunnels.run(ctx) })
 	if a.opts.Taint != nil {
 		go a.removeTaint(ctx)

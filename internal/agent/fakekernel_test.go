@@ -38,6 +38,7 @@ type fakeKernel struct {
 	own            map[netip.Addr]bool
 	hits           map[dataplane.Hit]uint64
 	interfaces     node.Interfaces
+	unseen         map[node.NetNS][]node.Link
 	changed        func() // of WatchInterfaces
 	tunnels        inspect.Tunnels
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
@@ -286,6 +287,12 @@ func (k *fakeKernel) ReadInterfaces() (node.Interfaces, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.interfaces, k.call("ReadInterfaces")
+}
+
+func (k *fakeKernel) ReadUnseen() (map[node.NetNS][]node.Link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.unseen, k.call("ReadUnseen")
 }
 
 func (k *fakeKernel) WatchInterfaces(ctx context.Context, changed func()) error {

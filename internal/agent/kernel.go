@@ -72,6 +72,8 @@ type Counts interface {
 // Interfaces are the node's links and routes, and its settings.
 type Interfaces interface {
 	ReadInterfaces() (node.Interfaces, error)
+	// ReadUnseen reads the interfaces of pods whose traffic the program does not see, by the network namespace that they are in.
+	ReadUnseen() (map[node.NetNS][]node.Link, error)
 	// WatchInterfaces calls changed after links or routes changed, until the context is done.
 	WatchInterfaces(ctx context.Context, changed func()) error
 	// ReadTunnels reads what the node decapsulates.

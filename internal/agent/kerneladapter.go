@@ -49,6 +49,8 @@ func (kernel) ReadInterfaces() (node.Interfaces, error) {
 	return inspect.ReadInterfaces()
 }
 
+func (kernel) ReadUnseen() (map[node.NetNS][]node.Link, error) { return inspect.ReadUnseen() }
+
 func (kernel) WatchInterfaces(ctx context.Context, changed func()) error {
 	return inspect.WatchInterfaces(ctx, changed)
 }

@@ -32,6 +32,7 @@ type metrics struct {
 	rejected    *prometheus.CounterVec // by kind
 	drift       *prometheus.CounterVec // by map, difference
 	warnings    prometheus.Gauge
+	unseen      *prometheus.GaugeVec // by kind
 }
 
 func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
@@ -84,11 +85,14 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		warnings: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kidoban_agent_warnings", Help: "Number of conditions under which some traffic on this node bypasses enforcement; the log names them."}),
 	}
+	m.unseen = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kidoban_agent_unseen_interfaces", Help: "Interfaces of pods that policies do not apply to, because their traffic does not pass the node's network stack, by kind."},
+		[]string{"kind"})
 	buildInfo := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, &usage{kernel}, buildInfo)
 	return m
 }
 
@@ -100,6 +104,14 @@ func (m *metrics) observe(n *node.Node) {
 	m.policies.WithLabelValues("enforced").Set(float64(c.Policies - c.WaitingPolicies))
 	m.policies.WithLabelValues("waiting").Set(float64(c.WaitingPolicies))
 	m.groups.Set(float64(c.Groups))
+}
+
+// observeUnseen counts the interfaces that policies do not apply to.
+func (m *metrics) observeUnseen(links []node.UnseenLink) {
+	m.unseen.Reset()
+	for _, l := range links {
+		m.unseen.WithLabelValues(l.Kind).Inc()
+	}
 }
 
 // observeProblems counts the policies that cost too much.

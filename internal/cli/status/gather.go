@@ -32,8 +32,17 @@ type Status struct {
 	Policies   []Policy `json:"policies"`
 	// Attention are the problems that need action.
 	Attention []string `json:"attention,omitempty"`
+	// Unseen are interfaces of pods that policies do not apply to.
+	Unseen []UnseenInterface `json:"unseen,omitempty"`
 	// Denied counts the connections denied in the last DeniedWithin that agents remember; -1: the agents were not queried.
 	Denied int `json:"denied"`
+}
+
+// UnseenInterface is an interface of a pod whose traffic the agent does not see.
+type UnseenInterface struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	agentapi.Interface
 }
 
 // DeniedWithin is the period for which denied connections are counted.
@@ -219,6 +228,9 @@ func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 		s.usage(&n, &r.node)
 		n.Pods = len(r.pods)
 		for _, p := range r.pods {
+			for _, i := range p.Unseen {
+				s.Unseen = append(s.Unseen, UnseenInterface{p.Namespace, p.Name, i})
+			}
 			if p.Mode == agentapi.ModeAudit {
 				n.Audit++
 			}

@@ -47,6 +47,12 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		fmt.Fprintln(out)
 		writePolicies(out, p, s.Policies)
 	}
+	if len(s.Unseen) > 0 {
+		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Interfaces that policies do not apply to:"))
+		for _, u := range s.Unseen {
+			fmt.Fprintf(out, "  pod %s/%s: %s (%s)\n", u.Namespace, u.Pod, u.Name, u.Kind)
+		}
+	}
 	if len(s.Attention) > 0 {
 		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Needs action:"))
 		for _, a := range s.Attention {

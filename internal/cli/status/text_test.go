@@ -13,6 +13,7 @@ func example() *Status {
 	n := Node{Name: "n1", Agent: "agent-a", Ready: true, Pods: 5, Kernel: "6.12.0"}
 	s.usage(&n, &agentapi.Node{Version: "v1.2.3", Drift: 2, FailClosedAddresses: 1, Maps: []agentapi.MapUse{{Map: "pods", Entries: 81, Max: 100}, {Map: "rules", Entries: 80, Max: 100}, {Map: "none"}}})
 	s.Nodes = append(s.Nodes, n, Node{Name: "n2", Kernel: "6.12.0", Error: "no agent runs there"})
+	s.Unseen = []UnseenInterface{{"shop", "web", agentapi.Interface{Name: "net1", Kind: "macvlan"}}}
 	return s
 }
 
@@ -27,6 +28,9 @@ n2     -         no      -         0          0      0       0       6.12.0
 
 NAMESPACE   POLICY         GENERATION   RESOLVED   GROUPS   NODES
 shop        default-deny   3            True       1        1/2 in force, slowest 140 ms
+
+Interfaces that policies do not apply to:
+  pod shop/web: net1 (macvlan)
 
 Needs action:
   node n1: 1 addresses of pods are denied all traffic: their policies could not be written into the kernel's maps

@@ -156,11 +156,8 @@ func (n *Namespace) AddPodAt(index int, v4, v6 string) *Pod {
 // egress plugin do. The pod sends by it what is for these destinations. It returns the router's end.
 func (n *Namespace) AddInterface(p *Pod, name string, addr, gateway netip.Addr, to ...netip.Addr) netlink.Link {
 	n.t.Helper()
-	hostName := fmt.Sprintf("eni%d", veths.Add(1))
-	must(n.t, n.Link.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: hostName, MTU: 1500}, PeerName: name, PeerNamespace: netlink.NsFd(p.handle),
-	}))
-	link := n.link(hostName)
+	link := n.addEnd(p, name)
+	hostName := link.Attrs().Name
 	n.Sysctl("ipv6/conf/"+hostName+"/accept_dad", "0")
 	p.Sysctl("ipv6/conf/"+name+"/accept_dad", "0")
 	must(n.t, n.Link.LinkSetUp(link))
@@ -176,6 +173,30 @@ func (n *Namespace) AddInterface(p *Pod, name string, addr, gateway netip.Addr, 
 		must(n.t, p.Link.RouteAdd(&netlink.Route{LinkIndex: inside.Attrs().Index, Dst: host(destination), Gw: gateway.AsSlice(), Src: addr.AsSlice()}))
 	}
 	return link
+}
+
+// AddPort gives a pod one more veth, whose other end is a port of a bridge. It returns that end.
+func (n *Namespace) AddPort(p *Pod, bridge netlink.Link, name string) netlink.Link {
+	n.t.Helper()
+	link := n.addEnd(p, name)
+	must(n.t, n.Link.LinkSetMaster(link, bridge))
+	return link
+}
+
+func (n *Namespace) addEnd(p *Pod, name string) netlink.Link {
+	n.t.Helper()
+	hostName := fmt.Sprintf("eni%d", veths.Add(1))
+	must(n.t, n.Link.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: hostName, MTU: 1500}, PeerName: name, PeerNamespace: netlink.NsFd(p.handle),
+	}))
+	return n.link(hostName)
+}
+
+// MoveTo makes a link and moves it into a pod.
+func (n *Namespace) MoveTo(p *Pod, l netlink.Link) {
+	n.t.Helper()
+	must(n.t, n.Link.LinkAdd(l))
+	must(n.t, n.Link.LinkSetNsFd(n.link(l.Attrs().Name), int(p.handle)))
 }
 
 // AddBridge makes a bridge for AddBridgedPod.
