@@ -121,6 +121,9 @@ func (a *Agent) Start(ctx context.Context) error {
 
 	a.writer.warn()
 	a.interfaces.refresh(ctx)
+	if a.rejectsEarlyPods() {
+		a.followRuntimeIfAny(ctx) // also while the API server does not answer
+	}
 	running.Go(func() { a.followNamespaces(ctx) })
 	if err := a.watchPods(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -151,8 +154,8 @@ func (a *Agent) Start(ctx context.Context) error {
 		running.Go(func() { a.opts.Stream.Run(ctx, a.announcer) })
 		running.Go(func() { a.reportPolicies(ctx) })
 	}
-	if a.opts.NRISocket != "" {
-		go a.followRuntime(ctx)
+	if !a.rejectsEarlyPods() {
+		a.followRuntimeIfAny(ctx)
 	}
 	return a.writer.run(ctx, a.opts.CheckInterval)
 }

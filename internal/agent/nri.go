@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -37,6 +39,22 @@ type Plugin struct {
 
 // Plugin returns the Agent's plugin, which the Agent connects to the runtime at Options.NRISocket.
 func (a *Agent) Plugin() *Plugin { return &Plugin{a: a} }
+
+// followRuntimeIfAny connects the plugin to the runtime, if there is a socket for it.
+func (a *Agent) followRuntimeIfAny(ctx context.Context) {
+	if a.opts.NRISocket != "" {
+		go a.followRuntime(ctx)
+	}
+}
+
+// rejectsEarlyPods reports whether the plugin lets no pod start before this agent's policies are in force, as guarded and strict promise.
+// Nothing else denies the traffic of a pod while no program is attached: after the node's boot.
+func (a *Agent) rejectsEarlyPods() bool {
+	return GuardOf(a.opts.Mode, a.opts.Audit) == dataplane.GuardOn
+}
+
+// errEarlyPod ends the start of a sandbox. It does not wait instead: the runtime disconnects a plugin that takes 2 s.
+var errEarlyPod = errors.New("this node's network policies are not in force yet; the kubelet retries")
 
 // followRuntime keeps the plugin connected until the context is done. Without a runtime that calls it, pods are known by the watch alone.
 func (a *Agent) followRuntime(ctx context.Context) {
@@ -90,6 +108,9 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 		return nil
 	}
 	a := p.a
+	if a.rejectsEarlyPods() && !a.applied.isInForce() {
+		return errEarlyPod
+	}
 	a.announceSandbox(pod, s, false)
 	waiting, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
