@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -31,6 +32,7 @@ import (
 type options struct {
 	namespace    string
 	servers      startup.Servers
+	stream       string
 	memoryLimit  int64
 	leaderElect  bool
 	maxAddresses int
@@ -63,6 +65,7 @@ func main() {
 func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Namespace of kidoban, for groups that cross namespaces and for the lease. Default: environment POD_NAMESPACE.")
 	o.servers.Bind(fs, ":8080", ":8081")
+	fs.StringVar(&o.stream, streamFlag[2:], ":8443", "Address on which agents connect, to announce the addresses of new pods and to report what is in force; 0: agents cannot connect.")
 	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Write only while holding the lease. Needed with more than one replica.")
 	fs.IntVar(&o.maxAddresses, "max-addresses-per-slice", 100, fmt.Sprintf("Maximum number of addresses in a PolicyEndpointSlice, from 1 to %d. With fewer, a change writes fewer bytes; with more, there are fewer objects. Existing slices with more addresses stay, and get no more.", v1alpha1.MaxAddressesPerSlice))
@@ -74,6 +77,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.log.BindFlags(fs)
 }
+
+const streamFlag = "--stream-bind-address"
 
 func run(o options) error {
 	if err := o.check(); err != nil {
@@ -95,11 +100,12 @@ func run(o options) error {
 		MapperProvider: startup.Mapper(
 			[]schema.GroupVersionKind{
 				corev1.SchemeGroupVersion.WithKind("Pod"),
+				corev1.SchemeGroupVersion.WithKind("Service"),
 				networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
 			},
-			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
+			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace"), corev1.SchemeGroupVersion.WithKind("Node")}),
 		Cache:                         controller.CacheOptions(),
 		Client:                        controller.ClientOptions(),
 		Metrics:                       metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
@@ -114,10 +120,15 @@ func run(o options) error {
 	}
 	ctx := ctrl.SetupSignalHandler()
 	progress := &controller.Progress{}
+	agents, err := o.agents(mgr)
+	if err != nil {
+		return err
+	}
 	if err := controller.Add(mgr, controller.Options{
 		Resolver:    resolver.Options{SharedNamespace: o.namespace, MaxAddresses: o.maxAddresses, Budget: o.budget},
 		BatchWindow: o.batchWindow,
 		Progress:    progress,
+		Stream:      agents,
 	}); err != nil {
 		return err
 	}
@@ -131,6 +142,18 @@ func run(o options) error {
 	}
 	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace)
 	return mgr.Start(ctx)
+}
+
+// agents returns where agents connect; nil: nowhere.
+func (o *options) agents(mgr ctrl.Manager) (*controller.StreamOptions, error) {
+	if o.stream == "0" || o.stream == "" {
+		return nil, nil
+	}
+	client, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, err
+	}
+	return &controller.StreamOptions{Flag: streamFlag, Address: o.stream, Client: client}, nil
 }
 
 // check validates the flags before anything starts.
@@ -147,5 +170,5 @@ func (o *options) check() error {
 	if o.qps <= 0 || o.burst < 1 {
 		return fmt.Errorf("--kube-api-qps=%v and --kube-api-burst=%d must be positive", o.qps, o.burst)
 	}
-	return errors.Join(startup.LimitMemory(o.memoryLimit, 0), o.servers.Check())
+	return errors.Join(startup.LimitMemory(o.memoryLimit, 0), o.servers.Check(), startup.CheckFree(streamFlag, o.stream))
 }

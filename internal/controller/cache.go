@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -11,15 +12,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/stream"
 )
 
 // watched are the kinds in the controller's cache.
 func watched() []client.Object {
-	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
+	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
 }
 
-// CacheOptions limits the manager's cache to what the controller uses: pods and namespaces without the fields
-// that it does not read, and only the PolicyEndpoints and slices with the controller's label.
+// CacheOptions limits the manager's cache to what the controller uses: objects without the fields that it
+// does not read, and only the PolicyEndpoints and slices with the controller's label.
 func CacheOptions() cache.Options {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedByController})}
 	return cache.Options{
@@ -27,6 +29,8 @@ func CacheOptions() cache.Options {
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                   {Transform: stripPod},
 			&corev1.Namespace{}:             {Transform: stripNamespace},
+			&corev1.Node{}:                  {Transform: stripNode},
+			&corev1.Service{}:               {Transform: stripService},
 			&v1alpha1.PolicyEndpoint{}:      ours,
 			&v1alpha1.PolicyEndpointSlice{}: ours,
 		},
@@ -48,10 +52,38 @@ func stripPod(in any) (any, error) {
 	}
 	out := &corev1.Pod{ObjectMeta: identity(&pod.ObjectMeta)}
 	out.Spec.HostNetwork = pod.Spec.HostNetwork
+	out.Spec.NodeName = unique.Make(pod.Spec.NodeName).Value() // one copy of each name
+	if pod.Spec.ServiceAccountName == stream.AgentServiceAccount {
+		out.Spec.ServiceAccountName = stream.AgentServiceAccount
+	}
 	out.Spec.Containers = stripContainers(pod.Spec.Containers)
 	out.Spec.InitContainers = stripContainers(pod.Spec.InitContainers)
 	out.Status.Phase = pod.Status.Phase
 	out.Status.PodIPs = pod.Status.PodIPs
+	return out, nil
+}
+
+func stripNode(in any) (any, error) {
+	node, ok := in.(*corev1.Node)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a Node", in)
+	}
+	out := &corev1.Node{ObjectMeta: identity(&node.ObjectMeta)}
+	out.Labels = nil
+	out.Status.Addresses = node.Status.Addresses
+	return out, nil
+}
+
+func stripService(in any) (any, error) {
+	s, ok := in.(*corev1.Service)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a Service", in)
+	}
+	out := &corev1.Service{ObjectMeta: identity(&s.ObjectMeta)}
+	out.Labels = nil
+	out.Spec.ClusterIPs = s.Spec.ClusterIPs
+	out.Spec.ExternalIPs = s.Spec.ExternalIPs
+	out.Status.LoadBalancer.Ingress = s.Status.LoadBalancer.Ingress
 	return out, nil
 }
 

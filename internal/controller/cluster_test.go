@@ -258,6 +258,12 @@ func eventually(t *testing.T, check func() error) {
 // startController runs a controller as the service account may, until stop is called or the test ends.
 func startController(t *testing.T, leaderElect bool, change ...func(*ctrl.Options)) (stop func()) {
 	t.Helper()
+	return runController(t, leaderElect, nil, change...)
+}
+
+// runController is startController, with or without a stream.
+func runController(t *testing.T, leaderElect bool, agents *StreamOptions, change ...func(*ctrl.Options)) (stop func()) {
+	t.Helper()
 	options := ctrl.Options{
 		Scheme:                        scheme,
 		Cache:                         CacheOptions(),
@@ -279,7 +285,7 @@ func startController(t *testing.T, leaderElect bool, change ...func(*ctrl.Option
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Add(mgr, Options{Resolver: resolver.Options{SharedNamespace: shared, MaxAddresses: maxAddresses}, BatchWindow: 20 * time.Millisecond}); err != nil {
+	if err := Add(mgr, Options{Resolver: resolver.Options{SharedNamespace: shared, MaxAddresses: maxAddresses}, BatchWindow: 20 * time.Millisecond, Stream: agents}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -303,12 +309,12 @@ func membersOf(byName map[string]*v1alpha1.PolicyEndpointSlice, key policy.Group
 	parts := map[string]policy.GroupPart{}
 	listed := map[string]bool{}
 	for _, pes := range byName {
-		all, err := policy.FromSlice(&pes.Spec)
+		all, err := policy.FromSlice(pes, shared)
 		if err != nil || pes.Namespace != key.Namespace {
 			continue
 		}
 		for _, part := range all {
-			if part.Group == key.Name {
+			if part.Group == key {
 				parts[pes.Name] = part
 				for _, name := range part.Slices {
 					listed[name] = true

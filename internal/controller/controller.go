@@ -26,9 +26,11 @@ import (
 	"github.com/kidoban/kidoban/internal/httpserver"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
+	"github.com/kidoban/kidoban/internal/streamserver"
 )
 
-// +kubebuilder:rbac:groups="",resources=namespaces;pods,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods;services,verbs=list;watch
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints/status,verbs=update
@@ -54,6 +56,8 @@ type Options struct {
 	BatchWindow time.Duration
 	// Progress, if set, records the work of the controller.
 	Progress *Progress
+	// Stream is where agents connect; nil: nowhere.
+	Stream *StreamOptions
 }
 
 // request names what to reconcile: a PolicyEndpoint, its status, a namespace's slices, or a slice without a
@@ -94,6 +98,9 @@ type Controller struct {
 
 	// writing are held while slices of a namespace are written; see namespaceLocks for the order of locks.
 	writing namespaceLocks
+	known   *known
+	agents  *Agents
+	server  *streamserver.Server // nil: agents cannot connect
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
 	// while it is held, except those inside the queue and the metrics.
@@ -115,6 +122,13 @@ func Add(mgr manager.Manager, o Options) error {
 		resolver:   resolver.New(o.Resolver),
 		slices:     plan.NewSlices(o.BatchWindow),
 		unresolved: unresolved{},
+		known:      newKnown(),
+	}
+	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
+	if o.Stream != nil {
+		if err := c.serve(mgr, o.Stream); err != nil {
+			return err
+		}
 	}
 	c.progress = cmp.Or(o.Progress, &Progress{})
 	c.progress.state = &c.mu
@@ -134,6 +148,8 @@ func Add(mgr manager.Manager, o Options) error {
 		source.TypedFunc[request](c.begin),
 		source.TypedKind(caches, &corev1.Namespace{}, c.namespaces()),
 		source.TypedKind(caches, &corev1.Pod{}, c.pods()),
+		source.TypedKind(caches, &corev1.Node{}, c.known.watchNodes(func(string) {})),
+		source.TypedKind(caches, &corev1.Service{}, c.known.watchServices()),
 		source.TypedKind(caches, &networkingv1.NetworkPolicy{}, c.policies()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpoint{}, c.endpoints()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpointSlice{}, c.watchSlices()),
@@ -190,6 +206,9 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	defer c.progress.begin(time.Now())()
 	if err := c.startResolver(ctx); err != nil {
 		return reconcile.Result{}, err
+	}
+	if r.kind == start {
+		c.agents.lead()
 	}
 	var err error
 	switch r.kind {

@@ -55,6 +55,7 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 			}
 			return c.resolver.SetPod(resolver.PodOf(*now))
 		})
+		c.followAgents(old, now)
 	})
 }
 

@@ -77,6 +77,8 @@ func setUp() error {
 		"role_binding.yaml":                 &rbacv1.ClusterRoleBinding{},
 		"leader_election_role.yaml":         &rbacv1.Role{},
 		"leader_election_role_binding.yaml": &rbacv1.RoleBinding{},
+		"certificates_role.yaml":            &rbacv1.Role{},
+		"certificates_role_binding.yaml":    &rbacv1.RoleBinding{},
 	} {
 		data, err := os.ReadFile(filepath.Join(apitest.Root(), "config", "rbac", file))
 		if err != nil {

@@ -36,6 +36,15 @@ var (
 		Help:    "Time from the event with a pod's new address until the address is written to a slice.",
 		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
 	})
+	announcements = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kidoban_controller_announcements_total",
+		Help: "Announcements of new pods' addresses by agents, by result: Accepted, or why the controller refused it.",
+	}, []string{"result"})
+	publishSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "kidoban_controller_announcement_to_write_duration_seconds",
+		Help:    "Time from an agent's announcement of a pod's addresses until its slices are written.",
+		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
+	})
 )
 
 func init() {
@@ -43,7 +52,7 @@ func init() {
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
 	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, unresolvedGauge,
-		resolveSeconds, writeSeconds, podToWriteSeconds)
+		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds)
 }
 
 func gauge(name, help string) prometheus.Gauge {

@@ -1,0 +1,270 @@
+//go:build envtest
+
+package controller
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/stream"
+)
+
+// agentStream is an agent's end of a stream to the test's controller.
+type agentStream struct {
+	t *testing.T
+	grpc.BidiStreamingClient[stream.AgentMessage, stream.ControllerMessage]
+}
+
+// node creates a node and a pod of the agents on it, and returns the agent's token.
+func (c *cluster) node(name, ip string) (token string) {
+	c.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	c.create(node)
+	c.t.Cleanup(func() { _ = c.Delete(context.Background(), node) })
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}}
+	if err := c.Status().Update(ctx, node); err != nil {
+		c.t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "agent-" + name}, Spec: corev1.PodSpec{
+		NodeName: name, ServiceAccountName: stream.AgentServiceAccount, AutomountServiceAccountToken: new(false), HostNetwork: true,
+		Containers: []corev1.Container{{Name: "c", Image: "none"}},
+	}}
+	c.create(pod)
+	api, err := kubernetes.NewForConfig(admin)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences:      []string{stream.Audience},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
+	}}
+	out, err := api.CoreV1().ServiceAccounts(shared).CreateToken(ctx, stream.AgentServiceAccount, request, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out.Status.Token
+}
+
+// bound creates a pod on a node, without a status.
+func (c *cluster) bound(ns, name, node string, labels map[string]string) *corev1.Pod {
+	c.t.Helper()
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns(ns), Name: name, Labels: labels}, Spec: corev1.PodSpec{
+		NodeName: node, AutomountServiceAccountToken: new(false), Containers: []corev1.Container{{Name: "c", Image: "none"}},
+	}}
+	c.create(p)
+	return p
+}
+
+// startWithStream runs a controller with a stream, and returns its address.
+func startWithStream(t *testing.T) (address string) {
+	t.Helper()
+	api, err := kubernetes.NewForConfig(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = l.Addr().String()
+	_ = l.Close()
+	runController(t, false, &StreamOptions{Flag: "--stream-bind-address", Address: address, Client: api})
+	return address
+}
+
+// connect opens a stream as an agent, when the controller has published its authority.
+func (c *cluster) connect(address, token string) *agentStream {
+	c.t.Helper()
+	var out *agentStream
+	eventually(c.t, func() error {
+		ca := &corev1.ConfigMap{}
+		if err := c.Get(ctx, client.ObjectKey{Namespace: shared, Name: stream.CAConfigMap}, ca); err != nil {
+			return err
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(ca.Data[stream.CAKey])) {
+			return errors.New("no authority is published")
+		}
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: stream.ServerName})))
+		if err != nil {
+			return err
+		}
+		opened, err := stream.NewStreamClient(conn).Connect(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+token))
+		if err == nil {
+			err = opened.Send(&stream.AgentMessage{Message: &stream.AgentMessage_Hello{Hello: &stream.Hello{}}})
+		}
+		if err != nil {
+			_ = conn.Close()
+			return err
+		}
+		m, err := opened.Recv()
+		if err != nil {
+			_ = conn.Close()
+			return err
+		}
+		if m.GetRole() == nil {
+			return fmt.Errorf("the first message is %v", m)
+		}
+		c.t.Cleanup(func() { _ = conn.Close() })
+		out = &agentStream{c.t, opened}
+		return nil
+	})
+	return out
+}
+
+func (s *agentStream) announce(p *corev1.Pod, addresses ...string) {
+	s.t.Helper()
+	m := &stream.SandboxAdded{Uid: string(p.UID), Namespace: p.Namespace, Name: p.Name}
+	for _, a := range addresses {
+		m.Addresses = append(m.Addresses, netip.MustParseAddr(a).AsSlice())
+	}
+	if err := s.Send(&stream.AgentMessage{Message: &stream.AgentMessage_SandboxAdded{SandboxAdded: m}}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// answer waits for Published or Refused.
+func (s *agentStream) answer() *stream.ControllerMessage {
+	s.t.Helper()
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if m.GetPublished() != nil || m.GetRefused() != nil {
+			return m
+		}
+	}
+}
+
+func (s *agentStream) expectRefused(p *corev1.Pod, want stream.Refused_Reason, addresses ...string) {
+	s.t.Helper()
+	s.announce(p, addresses...)
+	if m := s.answer(); m.GetRefused() == nil || m.GetRefused().GetReason() != want || m.GetRefused().GetUid() != string(p.UID) {
+		s.t.Errorf("%s with %v: %v, want %s", p.Name, addresses, m, want)
+	}
+}
+
+// An announced pod is in its groups before its status has an address, and the answer says that they are written.
+func TestAnnouncements(t *testing.T) {
+	c := newCluster(t, "shop")
+	for _, obj := range []client.Object{
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.AgentServiceAccount}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CertificateSecret}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CAConfigMap}},
+	} {
+		c.create(obj)
+	}
+	first, second := c.node("early-1", "192.0.2.1"), c.node("early-2", "192.0.2.2")
+	np := c.policy("shop", "db", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
+	web := map[string]string{"app": "web"}
+	former := c.bound("shop", "former", "early-1", web)
+	former.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.9.0.1", PodIPs: []corev1.PodIP{{IP: "10.9.0.1"}}}
+	if err := c.Status().Update(ctx, former); err != nil {
+		t.Fatal(err)
+	}
+	address := startWithStream(t)
+	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.0.1")
+	s := c.connect(address, first)
+
+	p := c.bound("shop", "web", "early-1", web)
+	s.announce(p, "10.9.0.2")
+	m := s.answer().GetPublished()
+	if m == nil || m.GetUid() != string(p.UID) || len(m.GetGroups()) != 1 || len(m.GetLeft()) != 0 {
+		t.Fatalf("answered %v", m)
+	}
+	// Written means written: there is no need to wait.
+	if got, err := c.peers(np, v1alpha1.PolicyTypeIngress); err != nil || got != "10.9.0.1 10.9.0.2" {
+		t.Errorf("when it is published, the peers are %q, %v", got, err)
+	}
+
+	// The address of a pod of the node that is gone, for a pod that no policy selects as a peer.
+	other := c.bound("shop", "other", "early-1", map[string]string{"app": "other"})
+	s.announce(other, "10.9.0.1")
+	if m := s.answer().GetPublished(); m == nil || len(m.GetGroups()) != 0 || len(m.GetLeft()) != 1 {
+		t.Errorf("a reused address: %v", m)
+	}
+	if got, err := c.peers(np, v1alpha1.PolicyTypeIngress); err != nil || got != "10.9.0.2" {
+		t.Errorf("when it is withdrawn, the peers are %q, %v", got, err)
+	}
+
+	// What a node must not announce.
+	elsewhere := c.bound("shop", "elsewhere", "early-2", web)
+	elsewhere.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.9.0.3", PodIPs: []corev1.PodIP{{IP: "10.9.0.3"}}}
+	if err := c.Status().Update(ctx, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.0.2 10.9.0.3")
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "db"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	c.create(service)
+	newcomer := c.bound("shop", "newcomer", "early-1", web)
+	eventually(t, func() error { // the watch of Services may be late
+		s.announce(newcomer, service.Spec.ClusterIP)
+		if m := s.answer(); m.GetRefused().GetReason() != stream.Refused_ADDRESS_IN_USE {
+			return fmt.Errorf("a Service's address: %v", m)
+		}
+		return nil
+	})
+	s.expectRefused(elsewhere, stream.Refused_OTHER_NODE, "10.9.0.4")
+	s.expectRefused(newcomer, stream.Refused_ADDRESS_IN_USE, "10.9.0.4", "10.9.0.3")
+	s.expectRefused(newcomer, stream.Refused_ADDRESS_IN_USE, "192.0.2.2")
+	s.expectRefused(newcomer, stream.Refused_INVALID, "127.0.0.1")
+	s.expectRefused(newcomer, stream.Refused_INVALID, "fe80::1")
+	s.expectRefused(newcomer, stream.Refused_INVALID)
+	wrong := newcomer.DeepCopy()
+	wrong.UID = "other"
+	s.expectRefused(wrong, stream.Refused_POD_UNKNOWN, "10.9.0.4")
+
+	// A withdrawn announcement ends at once.
+	s.announce(newcomer, "10.9.0.5")
+	if m := s.answer().GetPublished(); m == nil {
+		t.Fatal("it is refused")
+	}
+	if err := s.Send(&stream.AgentMessage{Message: &stream.AgentMessage_SandboxEnded{SandboxEnded: &stream.SandboxEnded{Uid: string(newcomer.UID)}}}); err != nil {
+		t.Fatal(err)
+	}
+	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.0.2 10.9.0.3")
+
+	// A burst, while another node announces.
+	burst := make([]*corev1.Pod, 20)
+	for i := range burst {
+		burst[i] = c.bound("shop", fmt.Sprint("burst-", i), "early-1", web)
+	}
+	begin := time.Now()
+	for i, p := range burst {
+		s.announce(p, fmt.Sprint("10.9.1.", i))
+	}
+	s2 := c.connect(address, second)
+	q := c.bound("shop", "quiet", "early-2", web)
+	s2.announce(q, "10.9.2.1")
+	if m := s2.answer().GetPublished(); m == nil {
+		t.Error("the other node is refused")
+	}
+	answered := []string{}
+	for range burst {
+		answered = append(answered, s.answer().GetPublished().GetUid())
+	}
+	t.Logf("20 pods and one of another node were published in %s", time.Since(begin))
+	slices.Sort(answered)
+	if len(slices.Compact(answered)) != len(burst) || answered[0] == "" {
+		t.Errorf("published are %v", answered)
+	}
+}
