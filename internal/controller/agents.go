@@ -128,6 +128,11 @@ func (a *Agents) Connected(s *streamserver.Session) {
 
 // Ended forgets a stream. What its node announced stays until it expires.
 func (a *Agents) Ended(s *streamserver.Session) {
+	if a.c.server.Session(s.Node) == nil { // else a newer stream has begun a full report, or will
+		a.c.reports.mu.Lock()
+		a.c.reports.tracker.Ended(s.Node)
+		a.c.reports.mu.Unlock()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.sessions, s)
@@ -145,6 +150,8 @@ func (a *Agents) Received(s *streamserver.Session, m *stream.AgentMessage) {
 		a.added(s, m.GetSandboxAdded())
 	case m.GetSandboxEnded() != nil:
 		a.withdrawn(s, types.UID(m.GetSandboxEnded().GetUid()))
+	case m.GetInForce() != nil:
+		a.inForce(s, m.GetInForce())
 	case m.GetUnseen() != nil:
 		a.unseen(s, m.GetUnseen())
 	}

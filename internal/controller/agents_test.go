@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -267,4 +270,48 @@ func TestAnnouncements(t *testing.T) {
 	if len(slices.Compact(answered)) != len(burst) || answered[0] == "" {
 		t.Errorf("published are %v", answered)
 	}
+
+	// The status says on how many nodes the policy is in force, at first on none of those without pods.
+	pe, err := c.endpointOf(np)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.reportInForce(pe)
+	s2.reportInForce()
+	c.expectInForce(np, metav1.ConditionTrue, "all 0 nodes")
+	db := map[string]string{"app": "db"}
+	c.bound("shop", "db-1", "early-1", db)
+	c.bound("shop", "db-2", "early-2", db)
+	c.expectInForce(np, metav1.ConditionFalse, "on 1 of 2 nodes")
+	s2.reportInForce(pe)
+	c.expectInForce(np, metav1.ConditionTrue, "all 2 nodes")
+}
+
+// reportInForce reports the versions of these policies and no others.
+func (s *agentStream) reportInForce(policies ...*v1alpha1.PolicyEndpoint) {
+	s.t.Helper()
+	m := &stream.InForce{Full: true}
+	for _, pe := range policies {
+		m.Policies = append(m.Policies, &stream.PolicyState{
+			Kind: stream.PolicyState_POLICY_ENDPOINT, Namespace: pe.Namespace, Name: pe.Name, Uid: string(pe.UID), Generation: pe.Generation,
+		})
+	}
+	if err := s.Send(&stream.AgentMessage{Message: &stream.AgentMessage_InForce{InForce: m}}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (c *cluster) expectInForce(np *networkingv1.NetworkPolicy, want metav1.ConditionStatus, message string) {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		pe, err := c.endpointOf(np)
+		if err != nil {
+			return err
+		}
+		condition := meta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionInForce)
+		if condition == nil || condition.Status != want || !strings.Contains(condition.Message, message) || condition.ObservedGeneration != pe.Generation {
+			return fmt.Errorf("the condition is %+v", condition)
+		}
+		return nil
+	})
 }

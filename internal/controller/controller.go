@@ -100,6 +100,7 @@ type Controller struct {
 	writing namespaceLocks
 	known   *known
 	agents  *Agents
+	reports *reports
 	server  *streamserver.Server // nil: agents cannot connect
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
@@ -123,6 +124,7 @@ func Add(mgr manager.Manager, o Options) error {
 		slices:     plan.NewSlices(o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
+		reports:    newReports(),
 	}
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if o.Stream != nil {
@@ -148,7 +150,7 @@ func Add(mgr manager.Manager, o Options) error {
 		source.TypedFunc[request](c.begin),
 		source.TypedKind(caches, &corev1.Namespace{}, c.namespaces()),
 		source.TypedKind(caches, &corev1.Pod{}, c.pods()),
-		source.TypedKind(caches, &corev1.Node{}, c.known.watchNodes(func(string) {})),
+		source.TypedKind(caches, &corev1.Node{}, c.known.watchNodes(c.nodeChanged)),
 		source.TypedKind(caches, &corev1.Service{}, c.known.watchServices()),
 		source.TypedKind(caches, &networkingv1.NetworkPolicy{}, c.policies()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpoint{}, c.endpoints()),
@@ -196,7 +198,9 @@ func Synced(ctx context.Context, caches cache.Cache) (func() error, error) {
 // begin enqueues the first reconciliation, which happens when this instance leads and every watch has
 // delivered.
 func (c *Controller) begin(_ context.Context, q queue) error {
+	c.mu.Lock()
 	c.queue = q
+	c.mu.Unlock()
 	q.Add(request{kind: start})
 	return nil
 }
@@ -209,6 +213,7 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	}
 	if r.kind == start {
 		c.agents.lead()
+		c.countNodes()
 	}
 	var err error
 	switch r.kind {

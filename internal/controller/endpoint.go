@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -168,15 +169,19 @@ func (c *Controller) report(ctx context.Context, want *resolver.Endpoint, pe *v1
 	}
 	condition := plan.Condition(want.Problems)
 	isNew := plan.NeedsNotes(&pe.Status, condition)
-	if !plan.SetStatus(pe, condition) {
-		return nil
+	late, note := c.setInForce(pe, time.Now()) // before observedGeneration changes
+	if changed := plan.SetStatus(pe, condition); !changed && !late {
+		return c.noteLate(ctx, want, note)
 	}
 	pe.ManagedFields = untracked
 	err := timed("PolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, pe) })
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // the event of what happened to it enqueues it again
 		return nil
 	}
-	if err != nil || !isNew {
+	if err != nil {
+		return err
+	}
+	if err := c.noteLate(ctx, want, note); err != nil || !isNew {
 		return err
 	}
 	return c.writeEvents(ctx, want, pe)

@@ -56,6 +56,7 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 			return c.resolver.SetPod(resolver.PodOf(*now))
 		})
 		c.followAgents(old, now)
+		c.trackPod(old, now)
 	})
 }
 
@@ -73,6 +74,7 @@ func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkP
 // endpoints enqueues a PolicyEndpoint that any client wrote, this controller included, to be compared.
 func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpoint, request] {
 	return changed(func(q queue, old, now **v1alpha1.PolicyEndpoint) {
+		c.trackEndpoint(old, now)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.resolver.Started() {

@@ -27,7 +27,7 @@ func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 	key := policy.GroupKey{Namespace: "shop", Name: spec.Groups[0].Name}
 	q := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[request]())
 	defer q.ShutDown()
-	c := &Controller{resolver: r, slices: plan.NewSlices(0), queue: q}
+	c := &Controller{resolver: r, slices: plan.NewSlices(0), queue: q, reports: newReports()}
 	written := func() {
 		batch, _ := c.slices.Take("shop", r, true, time.Time{})
 		c.slices.Done(&batch, map[string]bool{change.Name.Name: true})

@@ -1,0 +1,93 @@
+package inforce
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+var (
+	epoch = time.Unix(1_800_000_000, 0)
+	key   = types.NamespacedName{Namespace: "shop", Name: "db"}
+)
+
+func name(pod string) types.NamespacedName {
+	return types.NamespacedName{Namespace: "shop", Name: pod}
+}
+
+func expect(t *testing.T, tr *Tracker, when string, generation int64, want string, gone ...string) {
+	t.Helper()
+	s, ok := tr.State(key, "uid", generation, func(node string) bool { return len(gone) == 0 || node != gone[0] })
+	if got := fmt.Sprint(s.InForce, " of ", s.Total, " ", s.Missing, " ", s.Reason); !ok || got != want {
+		t.Errorf("%s: %q, %t, want %q", when, got, ok, want)
+	}
+}
+
+func TestState(t *testing.T) {
+	tr := New()
+	db := map[string]string{"app": "db"}
+	tr.SetPod(name("a"), db, "n1")
+	tr.SetPod(name("web"), map[string]string{"app": "web"}, "n3")
+	tr.SetPolicy(key, "uid", 1, labels.SelectorFromSet(db), epoch)
+	expect(t, tr, "one pod", 1, "0 of 1 n1 ")
+	if changed := tr.SetPod(name("b"), db, "n2"); len(changed) != 1 {
+		t.Errorf("another node: %v", changed)
+	}
+	if changed := tr.SetPod(name("c"), db, "n2"); len(changed) != 0 {
+		t.Errorf("another pod of a node: %v", changed)
+	}
+	tr.BeginFull("n2")
+	tr.Report("n2", key, Report{UID: "uid", Generation: 1}, false)
+	expect(t, tr, "a full report that has not ended", 1, "0 of 2 n1 ")
+	if concerned := tr.EndFull("n2"); len(concerned) != 1 {
+		t.Errorf("the full report is about %v", concerned)
+	}
+	expect(t, tr, "n2 reports", 1, "1 of 2 n1 ")
+	tr.Report("n1", key, Report{UID: "uid", Reason: "Waiting"}, false)
+	expect(t, tr, "n1 waits", 1, "1 of 2 n1 Waiting")
+	tr.Report("n1", key, Report{UID: "former", Generation: 5}, false)
+	expect(t, tr, "n1 has an object that was deleted", 1, "1 of 2 n1 ")
+	tr.Report("n1", key, Report{UID: "uid", Generation: 1}, false)
+	expect(t, tr, "n1 reports", 1, "2 of 2  ")
+	tr.SetPolicy(key, "uid", 2, labels.SelectorFromSet(db), epoch)
+	expect(t, tr, "a new version", 2, "0 of 2 n1 ")
+	if _, ok := tr.State(key, "uid", 1, func(string) bool { return true }); ok {
+		t.Error("the former version has a state")
+	}
+	tr.Report("n2", key, Report{UID: "uid", Generation: 2}, false)
+	expect(t, tr, "n1 is gone", 2, "1 of 1  ", "n1")
+	if concerned := tr.DeleteNode("n1"); len(concerned) != 1 {
+		t.Errorf("its policies are %v", concerned)
+	}
+	tr.SetPod(name("a"), nil, "")
+	tr.SetPod(name("b"), map[string]string{"app": "web"}, "n2")
+	expect(t, tr, "one pod left", 2, "1 of 1  ")
+	tr.BeginFull("n2")
+	tr.Ended("n2")
+	expect(t, tr, "the stream ended in its full report", 2, "1 of 1  ")
+	tr.BeginFull("n2")
+	tr.EndFull("n2")
+	expect(t, tr, "an empty full report", 2, "0 of 1 n2 ")
+	tr.SetPod(name("c"), nil, "")
+	expect(t, tr, "no pods", 2, "0 of 0  ")
+	tr.DeletePolicy(key)
+	tr.SetPod(name("b"), nil, "")
+	tr.SetPod(name("web"), nil, "")
+	if len(tr.namespaces) > 0 {
+		t.Errorf("left behind: %v", tr.namespaces)
+	}
+}
+
+// A node cannot fill the controller's memory.
+func TestReportsAreBounded(t *testing.T) {
+	tr := New()
+	for i := range maxReported + 10 {
+		tr.Report("n1", name(fmt.Sprint(i)), Report{Generation: 1}, false)
+	}
+	if n := len(tr.reports["n1"]); n != maxReported {
+		t.Errorf("%d reports", n)
+	}
+}

@@ -1,0 +1,190 @@
+package controller
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/inforce"
+	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/resolver"
+	"github.com/kidoban/kidoban/internal/stream"
+	"github.com/kidoban/kidoban/internal/streamserver"
+)
+
+const (
+	// reportsWait is how long changes of where a policy is in force are collected before its status is written.
+	reportsWait = time.Second
+	// reportsGrace is how long a replica that begins to lead waits for the agents' full reports.
+	reportsGrace = 10 * time.Second
+)
+
+// reports are what agents report about policies, and the pods that these select. Only the leader writes them to
+// the status of PolicyEndpoints.
+type reports struct {
+	mu      sync.Mutex // guards what follows; no other lock is taken while it is held
+	tracker *inforce.Tracker
+	times   map[types.NamespacedName]*plan.InForceTimes
+	began   time.Time // when this replica began to lead; zero: it does not
+	any     bool      // an agent has reported
+}
+
+func newReports() *reports {
+	return &reports{tracker: inforce.New(), times: map[types.NamespacedName]*plan.InForceTimes{}}
+}
+
+// queueStatus enqueues the status of policies whose state may have changed.
+func (c *Controller) queueStatus(names []types.NamespacedName) {
+	if len(names) == 0 || c.server == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.resolver.Started() {
+		return // the first reconciliation looks at every policy
+	}
+	for _, name := range names {
+		c.queue.AddAfter(request{status, name}, reportsWait)
+	}
+}
+
+// trackPod records a pod for the counts of nodes.
+func (c *Controller) trackPod(old, now **corev1.Pod) {
+	p := old
+	node := ""
+	if now != nil {
+		p = now
+		if phase := (*now).Status.Phase; !(*now).Spec.HostNetwork && phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+			node = (*now).Spec.NodeName
+		}
+	}
+	c.reports.mu.Lock()
+	changed := c.reports.tracker.SetPod(client.ObjectKeyFromObject(*p), (*p).Labels, node)
+	c.reports.mu.Unlock()
+	c.queueStatus(changed)
+}
+
+// trackEndpoint records a version of a PolicyEndpoint.
+func (c *Controller) trackEndpoint(old, now **v1alpha1.PolicyEndpoint) {
+	c.reports.mu.Lock()
+	if now == nil || old != nil && (*old).UID != (*now).UID {
+		name := client.ObjectKeyFromObject(*old)
+		c.reports.tracker.DeletePolicy(name)
+		delete(c.reports.times, name)
+	}
+	if now == nil {
+		c.reports.mu.Unlock()
+		return
+	}
+	selector, err := metav1.LabelSelectorAsSelector(&(*now).Spec.PodSelector)
+	if err != nil { // the resolver writes valid ones only; another client's stays until it is replaced
+		selector = labels.Nothing()
+	}
+	name := client.ObjectKeyFromObject(*now)
+	isNew := c.reports.tracker.SetPolicy(name, (*now).UID, (*now).Generation, selector, time.Now())
+	c.reports.mu.Unlock()
+	if isNew {
+		c.queueStatus([]types.NamespacedName{name})
+	}
+}
+
+// countNodes makes this replica, which leads, write where policies are in force.
+func (c *Controller) countNodes() {
+	c.reports.mu.Lock()
+	c.reports.began = time.Now()
+	var all []types.NamespacedName
+	if c.reports.any {
+		all = c.reports.tracker.Policies()
+	}
+	c.reports.mu.Unlock()
+	c.queueStatus(all)
+}
+
+// nodeChanged looks again at the policies of a node that appeared or disappeared.
+func (c *Controller) nodeChanged(node string) {
+	c.reports.mu.Lock()
+	var concerned []types.NamespacedName
+	if !c.known.hasNode(node) {
+		concerned = c.reports.tracker.DeleteNode(node)
+	}
+	c.reports.mu.Unlock()
+	c.queueStatus(concerned)
+}
+
+// inForce takes an agent's report.
+func (a *Agents) inForce(s *streamserver.Session, m *stream.InForce) {
+	r := a.c.reports
+	r.mu.Lock()
+	var concerned []types.NamespacedName
+	if !r.any {
+		r.any = true
+		concerned = r.tracker.Policies()
+	}
+	if m.GetFull() {
+		r.tracker.BeginFull(s.Node)
+	}
+	for _, p := range m.GetPolicies() {
+		if p.GetKind() != stream.PolicyState_POLICY_ENDPOINT {
+			continue
+		}
+		name := types.NamespacedName{Namespace: p.GetNamespace(), Name: p.GetName()}
+		r.tracker.Report(s.Node, name, inforce.Report{UID: types.UID(p.GetUid()), Generation: p.GetGeneration(), Reason: p.GetReason()}, p.GetGone())
+		concerned = append(concerned, name)
+	}
+	if !m.GetMore() {
+		concerned = append(concerned, r.tracker.EndFull(s.Node)...)
+	}
+	r.mu.Unlock()
+	a.c.queueStatus(concerned)
+}
+
+// setInForce sets the condition InForce of a PolicyEndpoint and reports whether that changed its status. Without
+// a stream, and until an agent has reported, the controller leaves it as it is.
+func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (changed bool, note string) {
+	r := c.reports
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := client.ObjectKeyFromObject(pe)
+	if c.server == nil || !r.any || r.began.IsZero() {
+		return false, ""
+	}
+	state, ok := r.tracker.State(name, pe.UID, pe.Generation, c.known.hasNode)
+	if !ok {
+		return false, "" // the watch of the newer version enqueues it
+	}
+	if wait := reportsGrace - now.Sub(r.began); wait > 0 && state.InForce < state.Total && pe.Status.ObservedGeneration == pe.Generation && pe.Status.Nodes != nil {
+		c.queue.AddAfter(request{status, name}, wait)
+		return false, ""
+	}
+	times, ok := r.times[name]
+	if !ok {
+		times = &plan.InForceTimes{}
+		r.times[name] = times
+	}
+	changed, again, note := plan.SetInForce(&pe.Status, pe.Generation, state, times, now)
+	if again > 0 {
+		c.queue.AddAfter(request{status, name}, again)
+	}
+	return changed, note
+}
+
+// noteLate writes an Event on a policy that takes long until it is in force; no text: none.
+func (c *Controller) noteLate(ctx context.Context, want *resolver.Endpoint, text string) error {
+	if text == "" {
+		return nil
+	}
+	np := &networkingv1.NetworkPolicy{}
+	if found, err := c.get(ctx, want.Policy, np); !found || np.UID != want.UID {
+		return err
+	}
+	c.recorder.Eventf(np, nil, corev1.EventTypeWarning, v1alpha1.ReasonNotOnAllNodes, "Enforce", "%s", text)
+	return nil
+}
