@@ -152,7 +152,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if a.announcer != nil {
 		defer a.announcer.stop()
 		running.Go(func() { a.opts.Stream.Run(ctx, a.announcer) })
-		running.Go(func() { a.reportPolicies(ctx) })
+		running.Go(func() { a.report(ctx) })
 	}
 	if !a.rejectsEarlyPods() {
 		a.followRuntimeIfAny(ctx)

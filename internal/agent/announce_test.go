@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/stream"
 	streamclient "github.com/kidoban/kidoban/internal/stream/client"
 )
@@ -26,6 +27,7 @@ type fakeStream struct {
 	ended     []string
 	policies  map[streamclient.PolicyKey]*stream.PolicyState
 	reports   int
+	unseen    []*stream.Unseen
 	answer    func(added *stream.SandboxAdded, h streamclient.Handler) // in a goroutine of its own, for each announcement
 }
 
@@ -56,6 +58,12 @@ func (s *fakeStream) SetPolicies(now map[streamclient.PolicyKey]*stream.PolicySt
 	defer s.mu.Unlock()
 	s.policies = now
 	s.reports++
+}
+
+func (s *fakeStream) SetUnseen(now []*stream.Unseen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unseen = now
 }
 
 func (s *fakeStream) HasLeader() bool {
@@ -419,6 +427,24 @@ func TestReportsOfWhatIsInForce(t *testing.T) {
 		defer s.mu.Unlock()
 		if n := s.reports - before; n > 12 {
 			t.Errorf("%d reports in a second", n)
+		}
+	})
+}
+
+func TestInterfacesThatCannotBePolicedAreReported(t *testing.T) {
+	s := &fakeStream{}
+	with(t, s, func(r *running) {
+		r.agent.state.update(r.Context(), func(now time.Time, n *node.Node) {
+			n.SetInterfaces(now, node.Interfaces{
+				Routed: map[uint32][]netip.Addr{5: {netip.MustParseAddr("10.0.0.9")}}, Namespaces: map[uint32]node.NetNS{5: 0},
+			})
+			n.SetUnseen(map[node.NetNS][]node.Link{0: {{Name: "net1", Kind: "macvlan"}}})
+		})
+		r.sleep(unseenInterval)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.unseen) != 1 || s.unseen[0].GetName() != "other" || s.unseen[0].GetInterface() != "net1" || s.unseen[0].GetKind() != "macvlan" {
+			t.Errorf("reported are %v", s.unseen)
 		}
 	})
 }

@@ -15,10 +15,12 @@ import (
 const (
 	reportInterval = 100 * time.Millisecond
 	reportShare    = 20
+	// unseenInterval is how often interfaces are reported that no event of a policy or pod comes with.
+	unseenInterval = 10 * time.Second
 )
 
-// reportPolicies reports which policies are in force until the context is done.
-func (a *Agent) reportPolicies(ctx context.Context) {
+// report reports which policies are in force, and which interfaces cannot be policed, until the context is done.
+func (a *Agent) report(ctx context.Context) {
 	type object struct {
 		types.NamespacedName
 		uid types.UID
@@ -28,7 +30,8 @@ func (a *Agent) reportPolicies(ctx context.Context) {
 		_, changed := a.applied.has(0)
 		begin := time.Now()
 		var reports map[types.NamespacedName]node.PolicyReport
-		a.state.read(func(n *node.Node) { reports = n.PolicyReports() })
+		var unseen []node.UnseenLink
+		a.state.read(func(n *node.Node) { reports, unseen = n.PolicyReports(), n.Unseen() })
 		took := time.Since(begin)
 		states := make(map[client.PolicyKey]*stream.PolicyState, len(reports))
 		reported := make(map[object]int64, len(reports))
@@ -44,16 +47,29 @@ func (a *Agent) reportPolicies(ctx context.Context) {
 		}
 		generations = reported
 		a.opts.Stream.SetPolicies(states)
+		a.opts.Stream.SetUnseen(unseenMessages(unseen))
 		pace := time.NewTimer(max(reportInterval, reportShare*took))
 		select {
 		case <-ctx.Done():
 		case <-pace.C:
 		}
 		pace.Stop()
+		again := time.NewTimer(unseenInterval)
 		select {
 		case <-ctx.Done():
+			again.Stop()
 			return
 		case <-changed:
+		case <-again.C:
 		}
+		again.Stop()
 	}
+}
+
+func unseenMessages(links []node.UnseenLink) []*stream.Unseen {
+	out := make([]*stream.Unseen, len(links))
+	for i, l := range links {
+		out[i] = &stream.Unseen{Uid: string(l.UID), Namespace: l.Pod.Namespace, Name: l.Pod.Name, Interface: l.Name, Kind: l.Kind}
+	}
+	return out
 }

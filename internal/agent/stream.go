@@ -14,6 +14,7 @@ type Stream interface {
 	AddSandbox(*stream.SandboxAdded)
 	EndSandbox(uid string)
 	SetPolicies(map[client.PolicyKey]*stream.PolicyState)
+	SetUnseen([]*stream.Unseen)
 	// HasLeader reports whether a replica that leads is connected.
 	HasLeader() bool
 }
