@@ -174,7 +174,7 @@ soak: bin/cluster ## Keep changing objects and measure growth, results into docs
 
 .PHONY: conformance
 conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own (PROXY_MODE=nftables CNI=ptp IP_FAMILIES=IPv4,IPv6 FOCUS=Netpol PROCS=4; 5 minutes; needs root)
-	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE), CNI $(CNI) and $(families))
+	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE) and CNI $(CNI) and $(families))
 	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --cni=$(CNI) --ip-families=$(families) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
 
 .PHONY: conformance-all
