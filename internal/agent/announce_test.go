@@ -440,7 +440,7 @@ func TestInterfacesThatCannotBePolicedAreReported(t *testing.T) {
 			})
 			n.SetUnseen(map[node.NetNS][]node.Link{0: {{Name: "net1", Kind: "macvlan"}}})
 		})
-		r.sleep(unseenInterval)
+		r.sleep(unseenReportInterval)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if len(s.unseen) != 1 || s.unseen[0].GetName() != "other" || s.unseen[0].GetInterface() != "net1" || s.unseen[0].GetKind() != "macvlan" {

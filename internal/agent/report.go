@@ -15,8 +15,8 @@ import (
 const (
 	reportInterval = 100 * time.Millisecond
 	reportShare    = 20
-	// unseenInterval is how often interfaces are reported that no event of a policy or pod comes with.
-	unseenInterval = 10 * time.Second
+	// unseenReportInterval is how often interfaces are reported that no event of a policy or pod comes with.
+	unseenReportInterval = 10 * time.Second
 )
 
 // report reports which policies are in force, and which interfaces cannot be policed, until the context is done.
@@ -54,7 +54,7 @@ func (a *Agent) report(ctx context.Context) {
 		case <-pace.C:
 		}
 		pace.Stop()
-		again := time.NewTimer(unseenInterval)
+		again := time.NewTimer(unseenReportInterval)
 		select {
 		case <-ctx.Done():
 			again.Stop()
