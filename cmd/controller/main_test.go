@@ -79,7 +79,7 @@ type process struct {
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, append([]string{"--kubeconfig=" + kubeconfig, "--namespace=default"}, args...)...), done: make(chan error, 1)}
+	p := &process{cmd: exec.Command(binary, append([]string{"--kubeconfig=" + kubeconfig, "--namespace=default", "--stream-bind-address=0"}, args...)...), done: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -56,6 +56,7 @@ func runFloor(ctx context.Context, args []string) error {
 	kubeconfig := flags.String("kubeconfig", "", "Of the API server.")
 	probe := flags.String("health-probe-bind-address", "", "Where /readyz is.")
 	_ = flags.String("metrics-bind-address", "", "Nothing is there.")
+	_ = flags.String("stream-bind-address", "", "Nothing is there.")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

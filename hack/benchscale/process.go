@@ -52,7 +52,7 @@ func startProbed(name string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(name, append(args, "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probe)...)
+	p, err := start(name, append(args, "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probe, "--stream-bind-address=0")...)
 	if err != nil {
 		return nil, err
 	}
