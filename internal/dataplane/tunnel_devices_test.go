@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
@@ -27,12 +29,17 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 		device  func(*testing.T, *node) netlink.Link
 		network string // that the outer packet is sent by
 		header  []byte // before the inner packet
+		// A device of Ethernet that takes packets with any key. Each packet brings its end, so the kernel has none.
+		isEndless bool
 	}{
-		"ipip": {ipip, "ip4:4", nil},
-		"gre": {func(*testing.T, *node) netlink.Link {
+		"ipip": {device: ipip, network: "ip4:4"},
+		"sit": {device: func(*testing.T, *node) netlink.Link {
+			return &netlink.Sittun{LinkAttrs: netlink.LinkAttrs{Name: "tunnel9"}, Local: own, Remote: net.IPv4zero}
+		}, network: "ip4:4"},
+		"gre": {device: func(*testing.T, *node) netlink.Link {
 			return &netlink.Gretun{LinkAttrs: netlink.LinkAttrs{Name: "tunnel9"}, Local: own, Remote: net.IPv4zero}
-		}, "ip4:47", []byte{0, 0, 8, 0}},
-		"fou": {func(t *testing.T, n *node) netlink.Link {
+		}, network: "ip4:47", header: []byte{0, 0, 8, 0}},
+		"fou": {device: func(t *testing.T, n *node) netlink.Link {
 			if out, err := exec.Command("/sbin/modprobe", "-q", "--", "fou").CombinedOutput(); err != nil { // the kernel does not ask for it
 				t.Fatalf("%v: %s", err, out)
 			}
@@ -40,7 +47,14 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 				return netlink.FouAdd(netlink.Fou{Family: unix.AF_INET, Port: 5555, Protocol: 4, EncapType: netlink.FOU_ENCAP_DIRECT})
 			})
 			return ipip(t, n)
-		}, "udp", nil},
+		}, network: "udp"},
+		"geneve": {device: func(*testing.T, *node) netlink.Link {
+			return &netlink.Geneve{LinkAttrs: netlink.LinkAttrs{Name: "tunnel9"}, Dport: 5555, FlowBased: true}
+		}, network: "udp", header: []byte{0, 0, 0x65, 0x58, 0, 0, 9, 0}, isEndless: true},
+		"erspan": {device: func(t *testing.T, n *node) netlink.Link {
+			n.Do(func() error { return addERSPAN("tunnel9") })
+			return nil
+		}, network: "ip4:47", header: []byte{0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 9, 0, 0, 0, 0}, isEndless: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, dataplane.Options{})
@@ -49,7 +63,9 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 			n.ownAddress("192.0.2.1/32")
 			a, v := layouts["routed veths"](n)
 			end, stranger := n.uplink("192.0.2.2", "2001:db8::2"), n.uplink("192.0.2.3", "2001:db8::3")
-			check(t, n.Link.LinkAdd(test.device(t, n)))
+			if device := test.device(t, n); device != nil {
+				check(t, n.Link.LinkAdd(device))
+			}
 			device, err := n.Link.LinkByName("tunnel9")
 			check(t, err)
 			check(t, n.Link.LinkSetUp(device))
@@ -58,7 +74,11 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 			n.set(a)
 			n.set(v)
 			in := inbox(t, v, 53)
-			payload := append(append([]byte{}, test.header...), udpIPv4(remote, netip.AddrPortFrom(v.V4, 53), "hello")...)
+			header := slices.Clone(test.header)
+			if test.isEndless {
+				header = append(append(header, device.Attrs().HardwareAddr...), 2, 2, 2, 2, 2, 2, 8, 0)
+			}
+			payload := append(header, udpIPv4(remote, netip.AddrPortFrom(v.V4, 53), "hello")...)
 			send := func(from *netnstest.Pod) {
 				from.Do(func() error {
 					to := "192.0.2.1"
@@ -78,12 +98,17 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 				t.Fatal("without the dataplane's tunnels there is nothing to deny")
 			}
 			n.readTunnels()
-			for who, from := range map[string]*netnstest.Pod{"a pod": a, "a host that is no end": stranger} {
-				before := denied(t, n.d)[events.ReasonEncapsulated]
+			denied := func() uint64 { return denied(t, n.d)[events.ReasonEncapsulated] }
+			senders := map[string]*netnstest.Pod{"a pod": a}
+			if !test.isEndless {
+				senders["a host that is no end"] = stranger
+			}
+			for who, from := range senders {
+				before := denied()
 				if send(from); arrives(t, in, remote.Addr(), netnstest.Silence) {
 					t.Errorf("the inner packet of %s arrives", who)
 				}
-				if got := denied(t, n.d)[events.ReasonEncapsulated] - before; got != 1 {
+				if got := denied() - before; got != 1 {
 					t.Errorf("%d packets of %s were counted, want 1", got, who)
 				}
 			}
@@ -92,4 +117,17 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// addERSPAN makes a device of a kind that the netlink package lacks.
+func addERSPAN(name string) error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	request.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("erspan"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_GRE_COLLECT_METADATA, nil)
+	request.AddData(info)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
