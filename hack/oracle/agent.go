@@ -183,7 +183,7 @@ func (a *agent) take(d delivery) error {
 		a.node.DeleteSlice(began, types.NamespacedName{Namespace: d.slice.Namespace, Name: d.slice.Name})
 		a.received.deleteSlice(d.slice)
 	case d.slice != nil:
-		got, want := a.node.SetSlice(began, d.slice), a.received.setSlice(d.slice)
+		got, want := a.node.SetSlice(began, policy.ReadSlice(d.slice)), a.received.setSlice(d.slice)
 		switch {
 		case (got == nil) != (want == nil):
 			return fmt.Errorf("slice %s/%s: the node's error is %v; by what has arrived it is %v", d.slice.Namespace, d.slice.Name, got, want)

@@ -201,11 +201,13 @@ func (r *received) late() {
 	r.updateGroups()
 }
 
-// updateGroups applies the rules for groups and policies until nothing changes any more.
+// updateGroups applies the rules for groups and policies until nothing changes any more. What is in force of a group begins when a policy uses
+// it or waits for it, and ends with the last of these.
 func (r *received) updateGroups() {
+	r.forgetGroups()
 	for _, slice := range r.slices {
 		for key := range slice {
-			if r.groups[key] == nil {
+			if r.groups[key] == nil && r.wants(key) {
 				r.groups[key] = &receivedGroup{inForce: map[types.NamespacedName][]netip.Prefix{}}
 			}
 		}
@@ -228,8 +230,12 @@ func (r *received) updateGroups() {
 			p.active, p.waiting = p.waiting, nil
 		}
 	}
+	r.forgetGroups()
+}
+
+func (r *received) forgetGroups() {
 	for key := range r.groups {
-		if len(r.parts(key)) == 0 && !r.uses(key) {
+		if !r.wants(key) || len(r.parts(key)) == 0 && !r.uses(key) {
 			delete(r.groups, key)
 		}
 	}
@@ -284,6 +290,16 @@ func (r *received) uses(key policy.GroupKey) bool {
 		}
 	}
 	return false
+}
+
+// wants reports whether a policy that is in force or waits refers to a group.
+func (r *received) wants(key policy.GroupKey) bool {
+	for _, p := range r.policies {
+		if p.waiting != nil && slices.Contains(groupsOf(p.waiting), key) {
+			return true
+		}
+	}
+	return r.uses(key)
 }
 
 // Contains makes it a policy.Groups.

@@ -1,9 +1,6 @@
 package agent
 
 import (
-	"slices"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -12,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // CacheOptions are those of the cache that an Agent is given: the node's pods, and of them only what is used.
@@ -45,41 +43,16 @@ func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, e
 	}
 }
 
-// strip keeps of an object what is used. It is for objects of all kinds: a transform for one kind would make a cache look the kind up
-// at the API server, which may be away.
+// strip keeps of an object what is used; of a slice, a policy.Slice, which is what onSlice receives. It is for objects of all kinds: a transform
+// for one kind would make a cache look the kind up at the API server, which may be away. An object may come here twice.
 func strip(obj any) (any, error) {
 	switch in := obj.(type) {
 	case *v1alpha1.PolicyEndpointSlice:
-		return stripSlice(in), nil
+		return policy.ReadSlice(in), nil
 	case client.Object:
 		in.SetManagedFields(nil)
 	}
 	return obj, nil
-}
-
-// stripSlice keeps what internal/node reads of a slice, in as few allocations as possible: a large cluster has millions of addresses.
-func stripSlice(in *v1alpha1.PolicyEndpointSlice) *v1alpha1.PolicyEndpointSlice {
-	out := &v1alpha1.PolicyEndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: in.Namespace, Name: in.Name, UID: in.UID, ResourceVersion: in.ResourceVersion},
-		Spec: v1alpha1.PolicyEndpointSliceSpec{
-			Groups:    make([]v1alpha1.GroupPart, len(in.Spec.Groups)),
-			Addresses: make([]v1alpha1.CIDR, len(in.Spec.Addresses)),
-			Classes:   slices.Clone(in.Spec.Classes),
-		},
-	}
-	for i := range in.Spec.Groups {
-		out.Spec.Groups[i] = in.Spec.Groups[i]
-		out.Spec.Groups[i].Selector = nil
-	}
-	var all strings.Builder
-	for _, a := range in.Spec.Addresses {
-		all.WriteString(string(a))
-	}
-	rest := all.String()
-	for i, a := range in.Spec.Addresses {
-		out.Spec.Addresses[i], rest = v1alpha1.CIDR(rest[:len(a)]), rest[len(a):]
-	}
-	return out
 }
 
 func stripPod(obj any) (any, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // watchPods feeds the state with this node's pods. It returns when they are in the state, with everything in their namespaces that is there
@@ -113,20 +115,20 @@ func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 }
 
 func (a *Agent) onSlice(ctx context.Context, _, obj any) {
-	pes := obj.(*v1alpha1.PolicyEndpointSlice)
+	slice := obj.(*policy.Slice)
 	var err error
-	a.state.update(ctx, func(now time.Time, n *node.Node) { err = n.SetSlice(now, pes) })
-	a.reject("PolicyEndpointSlice", pes, err)
+	a.state.update(ctx, func(now time.Time, n *node.Node) { err = n.SetSlice(now, slice) })
+	a.reject("PolicyEndpointSlice", slice, err)
 }
 
 func (a *Agent) onSliceGone(ctx context.Context, obj any) {
-	pes := last[*v1alpha1.PolicyEndpointSlice](obj)
-	key := types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}
+	slice := last[*policy.Slice](obj)
+	key := types.NamespacedName{Namespace: slice.Namespace, Name: slice.Name}
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeleteSlice(now, key) })
 }
 
 // reject logs an object that cannot be read. Its previous version stays in force.
-func (a *Agent) reject(kind string, obj client.Object, err error) {
+func (a *Agent) reject(kind string, obj metav1.Object, err error) {
 	if err == nil {
 		return
 	}

@@ -163,14 +163,14 @@ func (n *Node) PodStates() map[[2]string]int {
 	return out
 }
 
-// Counts are the sizes of a Node.
+// Counts are the sizes of a Node. Groups are those that policies use.
 type Counts struct {
 	Pods, Policies, WaitingPolicies, Groups int
 }
 
 // Counts returns the sizes of the Node.
 func (n *Node) Counts() Counts {
-	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: len(n.groups)}
+	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: len(n.wanted)}
 }
 
 // PoliciesInForce are the policies that the compiler has a version of, and those of the mode and of terminating namespaces.

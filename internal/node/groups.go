@@ -1,33 +1,35 @@
 package node
 
 import (
-	"maps"
+	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// group is the parts of a group that are here, and those that the compiler has; both by the slice's name.
+// group is a group that slices have, or that a policy uses. A group that no policy uses has no parts: its addresses stay in the slices.
 type group struct {
+	key       policy.GroupKey
+	in        []*policy.Slice // that have it, by namespace and name
 	parts     map[types.NamespacedName]*policy.GroupPart
-	compiled  map[types.NamespacedName]*policy.GroupPart
-	complete  bool // all slices that are listed are here
-	completed bool // it has been complete at one time
+	compiled  map[types.NamespacedName]*policy.GroupPart // of the parts, what the compiler has
+	complete  bool                                       // all slices that are listed are here
+	completed bool                                       // it has been complete at one time since a policy uses it
 }
 
 // SetSlice takes in a slice. On an error its previous version stays in force.
-func (n *Node) SetSlice(now time.Time, pes *v1alpha1.PolicyEndpointSlice) error {
+func (n *Node) SetSlice(now time.Time, s *policy.Slice) error {
 	n.begin(now)
-	parts, err := policy.FromSlice(pes, n.opts.SharedNamespace)
+	groups, err := s.Groups(n.opts.SharedNamespace)
 	if err != nil {
 		return err
 	}
-	n.setParts(types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name}, parts)
+	n.replaceSlice(nameOf(s), s, groups)
 	return nil
 }
 
@@ -35,23 +37,123 @@ func (n *Node) SetSlice(now time.Time, pes *v1alpha1.PolicyEndpointSlice) error 
 // policy.
 func (n *Node) DeleteSlice(now time.Time, slice types.NamespacedName) {
 	n.begin(now)
-	n.setParts(slice, nil)
+	n.replaceSlice(slice, nil, nil)
 }
 
-// setParts replaces what a slice has of its groups.
-func (n *Node) setParts(slice types.NamespacedName, parts []policy.GroupPart) {
-	before := n.slices[slice]
-	if n.slices[slice] = parts; len(parts) == 0 {
-		delete(n.slices, slice)
+func nameOf(s *policy.Slice) types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+}
+
+// replaceSlice replaces a slice, by one that has these groups; nil for none.
+func (n *Node) replaceSlice(name types.NamespacedName, s *policy.Slice, groups []policy.GroupKey) {
+	before := n.slices[name]
+	if n.slices[name] = s; s == nil {
+		delete(n.slices, name)
 	}
+	has := make(map[policy.GroupKey]bool, len(groups))
+	for _, key := range groups {
+		has[key] = true
+		n.groupOf(key).addSlice(name, s)
+	}
+	if s != nil {
+		parts := s.Parts(n.isWanted)
+		for i := range parts {
+			if n.isWanted(parts[i].Group) { // also after a policy has been activated that waited for one of the others
+				n.setPart(name, &parts[i])
+			}
+		}
+	}
+	if before == nil {
+		return
+	}
+	had, err := before.Groups(n.opts.SharedNamespace)
+	if err != nil {
+		return // SetSlice has read it before without an error
+	}
+	for _, key := range had {
+		if !has[key] {
+			n.removePart(key, name)
+		}
+	}
+}
+
+func (n *Node) isWanted(key policy.GroupKey) bool { return n.wanted[key] > 0 }
+
+// groupOf returns a group, also one that nothing was known of.
+func (n *Node) groupOf(key policy.GroupKey) *group {
+	g := n.groups[key]
+	if g == nil {
+		g = &group{key: policy.GroupKey{Namespace: strings.Clone(key.Namespace), Name: strings.Clone(key.Name)}}
+		n.groups[g.key] = g
+	}
+	if n.isWanted(key) && g.parts == nil {
+		g.parts, g.compiled = map[types.NamespacedName]*policy.GroupPart{}, map[types.NamespacedName]*policy.GroupPart{}
+	}
+	return g
+}
+
+func (g *group) find(name types.NamespacedName) (int, bool) {
+	return slices.BinarySearchFunc(g.in, name, func(s *policy.Slice, name types.NamespacedName) int {
+		return cmp.Or(strings.Compare(s.Namespace, name.Namespace), strings.Compare(s.Name, name.Name))
+	})
+}
+
+// addSlice records that a slice has the group, in place of its previous version.
+func (g *group) addSlice(name types.NamespacedName, s *policy.Slice) {
+	if i, has := g.find(name); has {
+		g.in[i] = s
+	} else {
+		g.in = slices.Insert(g.in, i, s)
+	}
+}
+
+// want counts further references to groups, from a version that is in force or waits. The parts of groups that had none are read.
+func (n *Node) want(groups []policy.GroupKey) {
+	var added []*group
+	for _, key := range groups {
+		if n.wanted[key]++; n.wanted[key] == 1 && n.groups[key] != nil {
+			added = append(added, n.groupOf(key))
+		}
+	}
+	read := map[*policy.Slice]bool{}
+	for _, g := range added {
+		for _, s := range g.in {
+			if !read[s] {
+				read[s] = true
+				n.readParts(s)
+			}
+		}
+	}
+	for _, g := range added {
+		n.compileGroup(g.key, g) // no policy waits for it yet
+	}
+}
+
+// readParts reads all wanted parts of a slice, also those that were read before: together they share the addresses.
+func (n *Node) readParts(s *policy.Slice) {
+	name := nameOf(s)
+	parts := s.Parts(n.isWanted)
 	for i := range parts {
-		n.setPart(slice, &parts[i])
+		part := &parts[i]
+		g := n.groups[part.Group]
+		part.Group = g.key
+		if before := g.parts[name]; before != nil && g.compiled[name] == before {
+			g.compiled[name] = part
+		}
+		g.parts[name] = part
 	}
-	for i := range before {
-		key := before[i].Group
-		if g := n.groups[key]; g.parts[slice] == &before[i] { // the slice has no other part of the group now
-			delete(g.parts, slice)
-			n.updateGroup(key, g)
+}
+
+// release takes references to groups back. Those that have none any more keep no parts.
+func (n *Node) release(groups []policy.GroupKey) {
+	for _, key := range groups {
+		if n.wanted[key]--; n.wanted[key] > 0 {
+			continue
+		}
+		delete(n.wanted, key)
+		if g := n.groups[key]; g != nil {
+			n.withdrawGroup(key, g)
+			g.parts, g.compiled = nil, nil
 			n.dropUnused(key)
 		}
 	}
@@ -59,12 +161,9 @@ func (n *Node) setParts(slice types.NamespacedName, parts []policy.GroupPart) {
 
 // setPart replaces the part of a group that a slice has.
 func (n *Node) setPart(slice types.NamespacedName, part *policy.GroupPart) {
-	key := part.Group
-	g := n.groups[key]
-	if g == nil {
-		g = &group{parts: map[types.NamespacedName]*policy.GroupPart{}, compiled: map[types.NamespacedName]*policy.GroupPart{}}
-		n.groups[key] = g
-	}
+	g := n.groups[part.Group]
+	key := g.key
+	part.Group = key // which does not keep the slice in memory
 	before := g.parts[slice]
 	g.parts[slice] = part
 	if g.complete && before != nil && g.compiled[slice] == before && before.ListsLike(part) {
@@ -74,11 +173,32 @@ func (n *Node) setPart(slice types.NamespacedName, part *policy.GroupPart) {
 	n.updateGroup(key, g)
 }
 
-// updateGroup gives the compiler a group's members if the group is complete, or if a policy that could not wait for that uses it.
+// removePart records that a slice does not have a group any more.
+func (n *Node) removePart(key policy.GroupKey, slice types.NamespacedName) {
+	g := n.groups[key]
+	if i, has := g.find(slice); has {
+		g.in = slices.Delete(g.in, i, i+1)
+	}
+	if g.parts[slice] != nil {
+		delete(g.parts, slice)
+		n.updateGroup(key, g)
+	}
+	n.dropUnused(key)
+}
+
+// updateGroup compiles a group and activates the policies that waited for it.
 func (n *Node) updateGroup(key policy.GroupKey, g *group) {
+	if n.compileGroup(key, g) {
+		n.groupCompleted(key)
+	}
+}
+
+// compileGroup gives the compiler a group's members if the group is complete, or if a policy that could not wait for that uses it. It reports
+// whether the group is complete for the first time.
+func (n *Node) compileGroup(key policy.GroupKey, g *group) (completed bool) {
 	g.complete = g.hasAllListed(n.opts.SharedNamespace)
 	if !g.complete && (g.completed || n.groupUsers[key] == 0) {
-		return
+		return false
 	}
 	for name, part := range g.parts {
 		n.compilePart(key, g, name, part)
@@ -89,10 +209,9 @@ func (n *Node) updateGroup(key policy.GroupKey, g *group) {
 			delete(g.compiled, name)
 		}
 	}
-	if g.complete && !g.completed {
-		g.completed = true
-		n.groupCompleted(key)
-	}
+	completed = g.complete && !g.completed
+	g.completed = g.completed || g.complete
+	return completed
 }
 
 // compilePart gives the compiler a part in place of the one that it has of the same slice.
@@ -147,7 +266,7 @@ func (g *group) members() int {
 // dropUnused forgets a group that has no slice and that no version in force refers to.
 func (n *Node) dropUnused(key policy.GroupKey) {
 	g := n.groups[key]
-	if g == nil || len(g.parts) > 0 || n.groupUsers[key] > 0 {
+	if g == nil || len(g.in) > 0 || n.groupUsers[key] > 0 {
 		return
 	}
 	n.withdrawGroup(key, g)
@@ -163,15 +282,11 @@ func (n *Node) withdrawGroup(key policy.GroupKey, g *group) {
 	g.complete, g.completed = false, false
 }
 
-// forgetSlices drops the slices of a namespace. What the shared namespace has of its local groups stays.
+// forgetSlices drops the slices of a namespace. The shared namespace's slices may still have its groups.
 func (n *Node) forgetSlices(namespace string) {
-	isOf := func(slice types.NamespacedName) bool { return slice.Namespace == namespace }
-	maps.DeleteFunc(n.slices, func(slice types.NamespacedName, _ []policy.GroupPart) bool { return isOf(slice) })
-	for key, g := range n.groups {
-		if key.Namespace == namespace {
-			maps.DeleteFunc(g.parts, func(slice types.NamespacedName, _ *policy.GroupPart) bool { return isOf(slice) })
-			n.withdrawGroup(key, g)
-			n.dropUnused(key)
+	for name := range n.slices {
+		if name.Namespace == namespace {
+			n.replaceSlice(name, nil, nil)
 		}
 	}
 }

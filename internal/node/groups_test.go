@@ -63,7 +63,7 @@ func (s story) arrive(lines ...string) {
 			s.DeleteSlice(start, types.NamespacedName{Namespace: pes.Namespace, Name: pes.Name})
 			continue
 		}
-		if err := s.SetSlice(start, pes); err != nil {
+		if err := s.SetSlice(start, policy.ReadSlice(pes)); err != nil {
 			s.Fatal(err)
 		}
 	}
@@ -236,13 +236,59 @@ func TestSlicesOfANamespaceAddMembersToItsOwnGroupsOnly(t *testing.T) {
 	for _, line := range []string{"s2 x=s2 | 9:x", "s2 kidoban-system/x=s2 | 9:kidoban-system/x", "s2 shop/g | 9:shop/g", "t1 bank/g=t1 | 9:bank/g"} {
 		pes, _ := parseSlice(t, line)
 		for _, pes.Namespace = range []string{pes.Namespace, "bank"} {
-			if err := s.SetSlice(start, pes); (err == nil) != (pes.Spec.Groups[0].Namespace == "") {
+			if err := s.SetSlice(start, policy.ReadSlice(pes)); (err == nil) != (pes.Spec.Groups[0].Namespace == "") {
 				t.Errorf("%s in namespace %s: error %v", line, pes.Namespace, err)
 			}
 		}
 		if got := s.members(); !slices.Equal(got, want) {
 			t.Errorf("%s: members %v, want %v", line, got, want)
 		}
+	}
+}
+
+// What is read of slices follows what policies use: nothing of a group that none uses, and all of it as soon as one does.
+func TestOnlyGroupsInUseAreRead(t *testing.T) {
+	s := newStory(t)
+	g, h := policy.GroupKey{Namespace: "shop", Name: "g"}, policy.GroupKey{Namespace: "shop", Name: "h"}
+	web := map[string]string{"app": "web"}
+	expect := func(when string, want ...policy.GroupKey) {
+		t.Helper()
+		for key, group := range s.groups {
+			if isRead := group.parts != nil; isRead != slices.Contains(want, key) {
+				t.Errorf("%s: group %s is read: %v", when, key, isRead)
+			}
+		}
+	}
+	s.pod("web", "10.0.0.100")
+	s.arrive("s1 g=s1+t1 h | 1:g,h 2:h", "t1 shop/g shop/h x=t1 | 3:shop/g,x 4:shop/h")
+	expect("without a policy")
+	s.endpoint("allow", web, fromGroup("g"))
+	expect("a policy", g)
+	s.allowed("10.0.0.1", "10.0.0.100", 80)
+	s.denied("10.0.0.2", "10.0.0.100", 80)
+	s.allowed("10.0.0.3", "10.0.0.100", 80)
+	s.endpoint("allow", web, fromGroup("h"))
+	expect("a version that waits for another group", g, h)
+	s.allowed("10.0.0.3", "10.0.0.100", 80)
+	s.arrive("s1 h=s1+t1 g=s1+t1 | 1:g,h 2:h") // which completes h and releases g
+	expect("the version is in force", h)
+	s.denied("10.0.0.3", "10.0.0.100", 80)
+	s.allowed("10.0.0.4", "10.0.0.100", 80)
+	s.arrive("s1 h=s1+t1 g=s1+t1 | 5:g 6:h")
+	s.endpoint("allow", web, fromGroup("g"), fromGroup("h"))
+	expect("a version with both", g, h)
+	s.allowed("10.0.0.5", "10.0.0.100", 80)
+	s.allowed("10.0.0.6", "10.0.0.100", 80)
+	s.denied("10.0.0.1", "10.0.0.100", 80)
+	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
+	s.RemoveDeleted(start.Add(DeletionPatience))
+	expect("the policy is gone")
+	if len(s.wanted)+len(s.groupUsers) > 0 {
+		t.Errorf("references %v, %v", s.wanted, s.groupUsers)
+	}
+	s.arrive("s1", "t1")
+	if len(s.groups)+len(s.slices) > 0 {
+		t.Errorf("groups %v and slices %v are left", s.groups, s.slices)
 	}
 }
 
@@ -275,7 +321,7 @@ func TestAnUnreadableSliceKeepsItsPreviousVersion(t *testing.T) {
 	} {
 		pes, _ := parseSlice(t, "s1 g=s1 h=s1 | 3:g 4:h")
 		edit(&pes.Spec)
-		err := s.SetSlice(start, pes)
+		err := s.SetSlice(start, policy.ReadSlice(pes))
 		if err == nil || !strings.HasPrefix(err.Error(), field+":") {
 			t.Errorf("error %v, want one about %s", err, field)
 		}

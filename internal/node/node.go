@@ -63,8 +63,9 @@ type Node struct {
 	waiting     map[types.NamespacedName]struct{} // policies with a version that waits for its groups
 
 	groups     map[policy.GroupKey]*group
-	slices     map[types.NamespacedName][]policy.GroupPart // by the slice's name
-	groupUsers map[policy.GroupKey]int                     // references from versions that are in force
+	slices     map[types.NamespacedName]*policy.Slice
+	wanted     map[policy.GroupKey]int // references from versions that are in force or wait
+	groupUsers map[policy.GroupKey]int // of these, those from versions that are in force
 }
 
 // Revision counts the events that a Node has taken in.
@@ -87,7 +88,8 @@ func New(opts Options) *Node {
 		byNamespace: map[string]map[types.NamespacedName]*endpoint{},
 		waiting:     map[types.NamespacedName]struct{}{},
 		groups:      map[policy.GroupKey]*group{},
-		slices:      map[types.NamespacedName][]policy.GroupPart{},
+		slices:      map[types.NamespacedName]*policy.Slice{},
+		wanted:      map[policy.GroupKey]int{},
 		groupUsers:  map[policy.GroupKey]int{},
 	}
 }

@@ -77,7 +77,7 @@ func (s story) slice(namespace, group string, number, count int32, addresses ...
 		list = append(list, fmt.Sprint(group, "-", i))
 	}
 	pes := oneGroup(namespace, fmt.Sprint(group, "-", number), group, list, addresses...)
-	if err := s.SetSlice(start, pes); err != nil {
+	if err := s.SetSlice(start, policy.ReadSlice(pes)); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -183,7 +183,7 @@ func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
 	s.slice("shop", "h", 0, 1, "10.0.0.3/32")
 	s.endpoint("allow", everyPod, fromGroup("g"), fromGroup("h"))
 	replaced := func(group string, addresses ...v1alpha1.CIDR) error {
-		return s.SetSlice(start, oneGroup("shop", "g-0", group, []string{"g-0"}, addresses...))
+		return s.SetSlice(start, policy.ReadSlice(oneGroup("shop", "g-0", group, []string{"g-0"}, addresses...)))
 	}
 	if err := replaced("other", "ten"); err == nil {
 		t.Fatal("an unreadable slice is no error")
@@ -193,7 +193,7 @@ func TestASliceThatIsReplacedUnderItsNameLeavesItsGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.allowed("10.0.0.2", "10.0.0.1", 80) // its group is incomplete and keeps its members
-	if err := s.SetSlice(start, oneGroup("shop", "g-again", "g", []string{"g-again"}, "10.0.0.4/32")); err != nil {
+	if err := s.SetSlice(start, policy.ReadSlice(oneGroup("shop", "g-again", "g", []string{"g-again"}, "10.0.0.4/32"))); err != nil {
 		t.Fatal(err)
 	}
 	s.denied("10.0.0.2", "10.0.0.1", 80)
@@ -341,7 +341,7 @@ func TestABrokenObjectLeavesWhatWasInForce(t *testing.T) {
 	if err := s.SetPolicyEndpoint(start, broken); err == nil {
 		t.Error("10.0.0.0/33 is taken for a CIDR")
 	}
-	if err := s.SetSlice(start, oneGroup("shop", "g-0", "g", []string{"g-0"}, "ten")); err == nil {
+	if err := s.SetSlice(start, policy.ReadSlice(oneGroup("shop", "g-0", "g", []string{"g-0"}, "ten"))); err == nil {
 		t.Error("ten is taken for a CIDR")
 	}
 	s.allowed("10.0.0.2", "10.0.0.1", 80)

@@ -18,6 +18,7 @@ type endpoint struct {
 	phase   Phase
 	active  *version                 // nil unless phase.isolates()
 	waiting *v1alpha1.PolicyEndpoint // nil unless phase.waits()
+	wants   []policy.GroupKey        // the groups of both
 	first   time.Time                // when the first version was seen
 	seen    time.Time                // when the newest was
 	gone    time.Time                // when the PolicyEndpoint was deleted, while the phase is Retained
@@ -60,6 +61,8 @@ func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) err
 	if e := n.policies[key]; e != nil && e.phase == InForce && e.active.sameAs(pe) {
 		return nil
 	}
+	n.want(v.groups) // before the groups of the versions that it replaces are released
+	defer n.release(v.groups)
 	if n.complete(v) {
 		n.move(key, complete, v)
 	} else {
@@ -143,6 +146,7 @@ func (n *Node) move(key types.NamespacedName, ev event, v *version) {
 		}
 	case events:
 	}
+	n.updateWants(e)
 	if e.phase.waits() {
 		n.waiting[key] = struct{}{}
 	} else {
@@ -158,6 +162,20 @@ func (n *Node) isolate(namespace string, e *endpoint, v *version) {
 			n.updateGroup(g, n.groups[g])
 		}
 	}
+}
+
+// updateWants counts the references to groups from the versions of a PolicyEndpoint that it now has.
+func (n *Node) updateWants(e *endpoint) {
+	before := e.wants
+	e.wants = nil
+	if e.active != nil {
+		e.wants = append(e.wants, e.active.groups...)
+	}
+	if e.waiting != nil {
+		e.wants = append(e.wants, n.groupsOf(e.waiting)...)
+	}
+	n.want(e.wants)
+	n.release(before)
 }
 
 func (n *Node) addEndpoint(key types.NamespacedName, e *endpoint) {

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // A policy that was never in force, and whose groups do not arrive, isolates its pods at last and allows the addresses that are known.
@@ -101,7 +102,7 @@ func TestSlicesThatContradictEachOther(t *testing.T) {
 	s.endpoint("allow", everyPod, fromGroup("g"))
 
 	second := oneGroup("shop", "another", "g", []string{"another", "g-1", "g-2"}, "10.0.0.3/32")
-	if err := s.SetSlice(start, second); err != nil {
+	if err := s.SetSlice(start, policy.ReadSlice(second)); err != nil {
 		t.Fatal(err)
 	}
 	s.denied("10.0.0.3", "10.0.0.1", 80) // two slices of the second list are missing

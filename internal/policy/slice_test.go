@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,10 +16,19 @@ func inNamespace(namespace string, spec v1alpha1.PolicyEndpointSliceSpec) *v1alp
 	return &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "s1"}, Spec: spec}
 }
 
-func TestFromSlice(t *testing.T) {
-	parts, err := FromSlice(inNamespace("shop", v1alpha1.PolicyEndpointSliceSpec{
-		Groups:    []v1alpha1.GroupPart{{Name: "a", Slices: []string{"1", "2"}}, {Name: "empty"}, {Name: "c"}},
-		Addresses: []v1alpha1.CIDR{"10.0.0.1/32", "10.0.0.2/32", "2001:db8::1/128", "10.0.0.3/32"},
+// readParts reads all parts of a slice.
+func readParts(pes *v1alpha1.PolicyEndpointSlice, shared string) ([]GroupPart, error) {
+	s := ReadSlice(pes)
+	if _, err := s.Groups(shared); err != nil {
+		return nil, err
+	}
+	return s.Parts(func(GroupKey) bool { return true }), nil
+}
+
+func TestReadSlice(t *testing.T) {
+	parts, err := readParts(inNamespace("shop", v1alpha1.PolicyEndpointSliceSpec{
+		Groups:    []v1alpha1.GroupPart{{Name: "a", Slices: []string{"1", "2"}, SharedSlices: []string{"3"}}, {Name: "empty"}, {Name: "c"}},
+		Addresses: []v1alpha1.CIDR{"10.0.0.1/32", "0.0.0.0/0", "2001:db8::/64", "10.0.0.3/32"},
 		Classes:   []v1alpha1.AddressClass{{Groups: []int32{0, 2}, Count: 1}, {Groups: []int32{0}, Count: 2}, {Groups: []int32{2}, Count: 1}},
 	}), "kidoban-system")
 	if err != nil {
@@ -33,16 +43,47 @@ func TestFromSlice(t *testing.T) {
 			}
 		}
 	}
-	want := map[string][]string{"a": {"10.0.0.1/32", "10.0.0.2/32", "2001:db8::1/128"}, "empty": {}, "c": {"10.0.0.1/32", "10.0.0.3/32"}}
+	want := map[string][]string{"a": {"10.0.0.1/32", "0.0.0.0/0", "2001:db8::/64"}, "empty": {}, "c": {"10.0.0.1/32", "10.0.0.3/32"}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("members %v, want %v", got, want)
 	}
-	if !slices.Equal(parts[0].Slices, []string{"1", "2"}) || parts[1].Slices != nil {
-		t.Errorf("lists of slices: %v and %v", parts[0].Slices, parts[1].Slices)
+	if !slices.Equal(parts[0].Slices, []string{"1", "2"}) || !slices.Equal(parts[0].SharedSlices, []string{"3"}) || parts[1].Lists() {
+		t.Errorf("lists of slices: %+v and %+v", parts[0], parts[1])
 	}
 }
 
-func TestFromSliceErrors(t *testing.T) {
+// A part is the same, whichever other parts are read with it.
+func TestPartsOfSomeGroups(t *testing.T) {
+	pes := inNamespace("shop", v1alpha1.PolicyEndpointSliceSpec{Groups: []v1alpha1.GroupPart{
+		{Name: "a", Slices: []string{"s1", "s2"}, SharedSlices: []string{"t1"}}, {Name: "b"}, {Name: "c", Slices: []string{"s1"}}, {Name: "d"},
+	}})
+	for i := range 300 {
+		class := v1alpha1.AddressClass{Count: 1}
+		for g := range int32(3) {
+			if i%8>>g&1 == 0 {
+				class.Groups = append(class.Groups, g)
+			}
+		}
+		pes.Spec.Addresses = append(pes.Spec.Addresses, v1alpha1.CIDR(fmt.Sprintf("10.0.%d.%d/32", i>>8, i&255)))
+		pes.Spec.Classes = append(pes.Spec.Classes, class)
+	}
+	s := ReadSlice(pes)
+	all := s.Parts(func(GroupKey) bool { return true })
+	if len(all) != 4 {
+		t.Fatalf("%d parts", len(all))
+	}
+	for i := range all {
+		one := s.Parts(func(key GroupKey) bool { return key == all[i].Group })
+		if len(one) != 1 || !reflect.DeepEqual(one[0], all[i]) {
+			t.Errorf("group %s alone is %+v, and with the others %+v", all[i].Group, one, all[i])
+		}
+	}
+	if none := s.Parts(func(GroupKey) bool { return false }); none != nil {
+		t.Errorf("parts %+v", none)
+	}
+}
+
+func TestReadSliceErrors(t *testing.T) {
 	for want, edit := range map[string]func(*v1alpha1.PolicyEndpointSliceSpec){
 		"spec.addresses[1]: \"ten\" is not a CIDR":                          func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Addresses[1] = "ten" },
 		"spec.groups[1]: a second entry for group shop/a":                   func(s *v1alpha1.PolicyEndpointSliceSpec) { s.Groups[1].Name = "a" },
@@ -61,14 +102,14 @@ func TestFromSliceErrors(t *testing.T) {
 			Classes:   []v1alpha1.AddressClass{{Groups: []int32{0, 1}, Count: 1}, {Groups: []int32{1}, Count: 1}},
 		}
 		edit(spec)
-		if _, err := FromSlice(inNamespace("shop", *spec), "kidoban-system"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readParts(inNamespace("shop", *spec), "kidoban-system"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
 }
 
 // A slice of kidoban's own namespace has shared groups and groups of all namespaces; any other has only those of its own.
-func TestFromSliceNamespaces(t *testing.T) {
+func TestReadSliceNamespaces(t *testing.T) {
 	part := func(namespace, name string, lists ...string) v1alpha1.GroupPart {
 		return v1alpha1.GroupPart{Namespace: namespace, Name: name, Slices: lists}
 	}
@@ -120,7 +161,7 @@ func TestFromSliceNamespaces(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			parts, err := FromSlice(inNamespace(c.namespace, v1alpha1.PolicyEndpointSliceSpec{Groups: c.groups}), "kidoban-system")
+			parts, err := readParts(inNamespace(c.namespace, v1alpha1.PolicyEndpointSliceSpec{Groups: c.groups}), "kidoban-system")
 			if c.err != "" {
 				if err == nil || !strings.HasPrefix(err.Error(), c.err) {
 					t.Errorf("error %v, want %q", err, c.err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // BenchmarkPodHook is how long the container runtime waits for a new pod's policies, with 500,000 addresses in the maps: while the agent is
@@ -26,7 +27,7 @@ func BenchmarkPodHook(b *testing.B) {
 		for i := range addresses {
 			slice.Spec.Addresses = append(slice.Spec.Addresses, v1alpha1.CIDR(fmt.Sprintf("11.%d.%d.%d/32", i>>16, i>>8&255, i&255)))
 		}
-		informer(b, n.watches, slice).Add(slice)
+		informer(b, n.watches, slice).Add(policy.ReadSlice(slice))
 		n.policy(policyFor("all", metav1.LabelSelector{}, v1alpha1.Peer{Group: &v1alpha1.GroupReference{Name: "all"}}))
 		pods := n.inKernel("pods")
 		n.await("the policy is in force", func() bool { return n.isolated(pods, 0) != 0 && n.ready() })

@@ -12,6 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -63,7 +64,7 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	for _, s := range changes.Slices {
 		spec, _ := r.Slice(s.Name)
 		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.Name.Namespace, Name: s.Name.Name}, Spec: spec}
-		if err := n.SetSlice(now, slice); err != nil {
+		if err := n.SetSlice(now, policy.ReadSlice(slice)); err != nil {
 			return nil, fmt.Errorf("slice %s: %w", s.Name, err)
 		}
 	}
