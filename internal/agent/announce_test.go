@@ -78,12 +78,6 @@ func (s *fakeStream) setLeader(leads bool) {
 	s.hasLeader = leads
 }
 
-func (s *fakeStream) announced() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.added)
-}
-
 // published answers each announcement after a while.
 func published(after time.Duration, m *stream.Published) func(*stream.SandboxAdded, streamclient.Handler) {
 	return func(added *stream.SandboxAdded, h streamclient.Handler) {
