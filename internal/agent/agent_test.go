@@ -145,7 +145,11 @@ func (r *running) add(obj client.Object) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	i.Add(obj.(metav1.Object))
+	stripped, err := strip(obj) // as the caches do
+	if err != nil {
+		r.Fatal(err)
+	}
+	i.Add(stripped.(metav1.Object))
 	synctest.Wait()
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/stream"
 	streamclient "github.com/kidoban/kidoban/internal/stream/client"
 )
@@ -151,7 +152,7 @@ func TestAPodWaitsUntilItsGroupsAreInForce(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			i.Update(slice("g", "10.0.0.7/32"), slice("g", "10.0.0.7/32", "10.0.0.1/32"))
+			i.Update(policy.ReadSlice(slice("g", "10.0.0.7/32")), policy.ReadSlice(slice("g", "10.0.0.7/32", "10.0.0.1/32")))
 		}()
 		r.starts("web", "10.0.0.1", 70*time.Millisecond)
 	})
