@@ -257,7 +257,7 @@ func TestAnAddressThatIsReused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		i.Update(slice("g", "10.0.0.1/32"), slice("g", "10.0.0.7/32"))
+		i.Update(policy.ReadSlice(slice("g", "10.0.0.1/32")), policy.ReadSlice(slice("g", "10.0.0.7/32")))
 		r.sleep(time.Millisecond)
 		r.starts("web", "10.0.0.1", 0)
 		if n := r.metric("kidoban_agent_reused_address_failures_total"); n != 2 || r.metric("kidoban_agent_unknown_pod_starts_total") != 0 {
@@ -376,7 +376,11 @@ func (r *running) change(obj client.Object) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	i.Update(obj.(metav1.Object), obj.(metav1.Object))
+	stripped, err := strip(obj) // as the caches do
+	if err != nil {
+		r.Fatal(err)
+	}
+	i.Update(stripped.(metav1.Object), stripped.(metav1.Object))
 	r.sleep(0)
 }
 
