@@ -309,16 +309,14 @@ func membersOf(byName map[string]*v1alpha1.PolicyEndpointSlice, key policy.Group
 	parts := map[string]policy.GroupPart{}
 	listed := map[string]bool{}
 	for _, pes := range byName {
-		all, err := policy.FromSlice(pes, shared)
-		if err != nil || pes.Namespace != key.Namespace {
+		slice := policy.ReadSlice(pes)
+		if _, err := slice.Groups(shared); err != nil || pes.Namespace != key.Namespace {
 			continue
 		}
-		for _, part := range all {
-			if part.Group == key {
-				parts[pes.Name] = part
-				for _, name := range part.Slices {
-					listed[name] = true
-				}
+		for _, part := range slice.Parts(func(g policy.GroupKey) bool { return g == key }) {
+			parts[pes.Name] = part
+			for _, name := range part.Slices {
+				listed[name] = true
 			}
 		}
 	}
