@@ -38,8 +38,8 @@ func TestAControllerWithoutProgressIsNotLive(t *testing.T) {
 	checked := make(chan error, 1)
 	go func() { checked <- live["state"](nil) }()
 	select {
-	case <-checked:
-		t.Error("the check of the state does not wait for its lock")
+	case err := <-checked:
+		t.Errorf("the check of the state does not wait for its lock: %v", err)
 	case <-time.After(10 * time.Millisecond):
 	}
 

@@ -151,9 +151,10 @@ func (n *Node) ownerOf(ns *netns) owner {
 		if len(n.owners[addr]) == 0 {
 			continue
 		}
-		switch key := n.owner(addr); {
-		case out.pod == key:
-		case out.pod == types.NamespacedName{}:
+		key := n.owner(addr)
+		switch out.pod {
+		case key:
+		case types.NamespacedName{}:
 			out.pod = key
 		default: // a pod's status describes a former sandbox, or a pod forwards for another
 			out.shared = true

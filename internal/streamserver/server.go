@@ -94,7 +94,7 @@ func (s *Server) Start(ctx context.Context) error {
 		grpc.MaxRecvMsgSize(stream.MaxMessageSize),
 		grpc.MaxConcurrentStreams(2),
 		grpc.MaxHeaderListSize(2*maxToken),
-		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize),
 		grpc.ConnectionTimeout(helloTime),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloTime, Time: pingTime, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),

@@ -117,7 +117,7 @@ func interfacesOf(links []netlink.Link, routes []netlink.Route, addrs []netlink.
 // isOfLink reports whether a destination is local to a link, so that routes to it lead nowhere else. An address of IPv4 is not: CNI plugins
 // give pods such addresses and forward for them.
 func isOfLink(dst netip.Prefix) bool {
-	return dst.Addr().IsLinkLocalUnicast() && !(dst.Addr().Is4() && dst.IsSingleIP())
+	return dst.Addr().IsLinkLocalUnicast() && (!dst.Addr().Is4() || !dst.IsSingleIP())
 }
 
 // isVethOfPod reports whether a link may be a pod's own.
