@@ -251,6 +251,7 @@ func eventually(t *testing.T, check func() error) {
 
 func TestRefusals(t *testing.T) {
 	f := newFixture(t, map[string]string{"uid-1": "n1"})
+	conn := f.dial(grpc.WithMaxHeaderListSize(1 << 20)) // one for all: an address may have perSource of them
 	kubernetes := func(key string, value any) func(map[string]any) {
 		return func(c map[string]any) { c["kubernetes.io"].(map[string]any)[key] = value }
 	}
@@ -273,7 +274,7 @@ func TestRefusals(t *testing.T) {
 		"forged":           {fakeToken("n1", "uid-1", "bad"), Rejected, 1},
 	} {
 		before, refused := f.reviews.count.Load(), testutil.ToFloat64(f.server.metrics.refused.WithLabelValues(string(tc.want)))
-		_, err := f.open(f.dial(grpc.WithMaxHeaderListSize(1<<20)), tc.token)
+		_, err := f.open(conn, tc.token)
 		if err == nil || !strings.Contains(err.Error(), string(tc.want)) {
 			t.Errorf("%s: %v, want %s", name, err, tc.want)
 		}
