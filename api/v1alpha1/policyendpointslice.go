@@ -5,9 +5,9 @@ import (
 )
 
 // PolicyEndpointSlice holds addresses of some groups. A group is what one peer selector resolves to, once for all the policies
-// that use it. A local group contains pods of its own namespace only; any other group is shared. An address is in one slice,
-// together with the list of all its groups: in a slice of kidoban's own namespace if one of them is shared, and in a slice of
-// its pod's namespace otherwise.
+// that use it. A local group contains pods of its own namespace only; any other group is shared. An address is once in a slice,
+// together with the list of its groups. Addresses of shared groups are in slices of kidoban's own namespace only, which may have
+// those of local groups, too.
 //
 // One slice of a group lists the names of all its slices: for a local group a slice of the group's namespace, for a shared one
 // a slice of kidoban's own namespace. A group is complete when that slice exists, and each slice in the list exists and has the

@@ -23,6 +23,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/stream/client"
+	"github.com/kidoban/kidoban/internal/streamserver"
 )
 
 const root = "../../"
@@ -85,6 +86,9 @@ func TestTheTableListsWhatThereIs(t *testing.T) {
 		documented[string(m[1])] = true
 	}
 	there := agentMetrics()
+	if _, err := streamserver.New(streamserver.Options{Address: "127.0.0.1:0", Registry: described{names: there}}); err != nil {
+		t.Fatal(err)
+	}
 	gathered, err := metrics.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
