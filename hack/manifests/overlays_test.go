@@ -18,6 +18,8 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 const repo = "../.."
@@ -135,6 +137,22 @@ func TestEveryObjectHasItsNamespace(t *testing.T) {
 			if !slices.Contains(clusterScoped, obj.Kind) && obj.Namespace != "kidoban-system" {
 				t.Errorf("%s: %s is in namespace %q", dir, id, obj.Namespace)
 			}
+		}
+	}
+}
+
+// In mode strict the controller is reached at every port that others than its own node's kubelet connect to.
+func TestStrictAllowsTheControllersPorts(t *testing.T) {
+	r := render(t, "config/overlays/strict")
+	allowed := map[int32]bool{}
+	for _, rule := range decode[v1alpha1.PolicyEndpoint](t, r, "PolicyEndpoint/kidoban-controller").Spec.Ingress {
+		for _, port := range rule.Ports {
+			allowed[port.Port] = true
+		}
+	}
+	for _, port := range controllerOf(t, r).Spec.Template.Spec.Containers[0].Ports {
+		if port.Name != "health" && !allowed[port.ContainerPort] {
+			t.Errorf("port %s, %d, is not allowed", port.Name, port.ContainerPort)
 		}
 	}
 }
