@@ -149,7 +149,7 @@ func (f Finding) namespace() string {
 }
 
 func object(np *networkingv1.NetworkPolicy) string {
-	return "NetworkPolicy " + np.Namespace + "/" + np.Name
+	return model.Describe("NetworkPolicy", np)
 }
 
 // eachPolicy yields the policies that the API server accepts.

@@ -24,7 +24,7 @@ func (t *Table) list(out io.Writer, p command.Paint) {
 		if c.Measured != "" {
 			verdict.Text += ", measured " + c.Measured
 		}
-		table.Add(command.Cell{Text: name(c.From)}, command.Cell{Text: name(c.To)}, command.Cell{Text: c.port().String()}, verdict)
+		table.Add(command.Cell{Text: name(c.From)}, command.Cell{Text: name(c.To)}, command.Cell{Text: c.port.String()}, verdict)
 	}
 	table.Write(out)
 }

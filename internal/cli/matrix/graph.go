@@ -51,7 +51,7 @@ func (t *Table) graph() *graph {
 			edges[k] = &edge{from: from, to: to, verdict: c.Verdict}
 			g.edges = append(g.edges, edges[k])
 		}
-		edges[k].ports = append(edges[k].ports, c.port().String())
+		edges[k].ports = append(edges[k].ports, c.port.String())
 	}
 	return g
 }
@@ -74,67 +74,74 @@ func (g *graph) byNamespace() (namespaces []string, nodes map[string][]int) {
 	return namespaces, nodes
 }
 
-// mermaid writes a flowchart for https://mermaid.js.org, which Markdown on code forges shows as a picture.
-func (g *graph) mermaid(out io.Writer) {
-	fmt.Fprintln(out, "flowchart LR")
+// syntax is how a language of graphs is written.
+type syntax struct {
+	begin, end string
+	// namespace begins a group with an index and a name, and endNamespace ends it. node is a node with its index and its name.
+	namespace, endNamespace, node string
+	// edge writes an edge with its label.
+	edge func(e *edge, label string) string
+	// quoted is a text between quotation marks, without what the language takes for its own.
+	quoted func(string) string
+}
+
+// mermaid is a flowchart for https://mermaid.js.org, which Markdown on code forges shows as a picture. Names of Kubernetes have none of
+// the characters that are replaced; manifests may.
+var mermaid = syntax{
+	begin: "flowchart LR\n", namespace: "subgraph ns%d[%s]\n", endNamespace: "end\n", node: "n%d[%s]\n",
+	edge: func(e *edge, label string) string {
+		return fmt.Sprintf("n%d %s|%s| n%d\n", e.from, e.style("-->", "--x", "-.->"), label, e.to)
+	},
+	quoted: func(s string) string {
+		return `"` + strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "\n", " ").Replace(s) + `"`
+	},
+}
+
+// dot is a graph for Graphviz.
+var dot = syntax{
+	begin: "digraph matrix {\n  rankdir=LR;\n  node [shape=box];\n", end: "}\n",
+	namespace: "subgraph cluster_%d {\n    label=%s;\n", endNamespace: "}\n", node: "n%d [label=%s];\n",
+	edge: func(e *edge, label string) string {
+		return fmt.Sprintf("n%d -> n%d [label=%s, %s];\n", e.from, e.to, label, e.style("color=darkgreen", "color=red, arrowhead=tee", "style=dashed"))
+	},
+	quoted: func(s string) string {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ").Replace(s) + `"`
+	},
+}
+
+// write the graph: the nodes of each namespace together, then the edges.
+func (g *graph) write(out io.Writer, in syntax) {
+	fmt.Fprint(out, in.begin)
 	namespaces, nodes := g.byNamespace()
 	for i, ns := range namespaces {
 		by := "  "
 		if ns != "" {
-			fmt.Fprintf(out, "  subgraph ns%d[\"%s\"]\n", i, mermaidText(ns))
+			fmt.Fprintf(out, by+in.namespace, i, in.quoted(ns))
 			by = "    "
 		}
 		for _, n := range nodes[ns] {
-			fmt.Fprintf(out, "%sn%d[\"%s\"]\n", by, n, mermaidText(g.nodes[n].Name))
+			fmt.Fprintf(out, by+in.node, n, in.quoted(g.nodes[n].Name))
 		}
 		if ns != "" {
-			fmt.Fprintln(out, "  end")
+			fmt.Fprint(out, "  "+in.endNamespace)
 		}
 	}
 	for _, e := range g.edges {
-		arrow := map[model.Verdict]string{model.Allowed: "-->", model.Denied: "--x"}[e.verdict]
-		if arrow == "" {
-			arrow = "-.->"
-		}
-		fmt.Fprintf(out, "  n%d %s|\"%s\"| n%d\n", e.from, arrow, mermaidText(e.label()), e.to)
+		fmt.Fprint(out, "  "+in.edge(e, in.quoted(e.label())))
 	}
+	fmt.Fprint(out, in.end)
 }
 
-// mermaidText is a text between quotation marks. Names of Kubernetes have none of these characters; manifests may.
-func mermaidText(s string) string {
-	return strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "\n", " ").Replace(s)
-}
-
-// dot writes a graph for Graphviz.
-func (g *graph) dot(out io.Writer) {
-	fmt.Fprintln(out, "digraph matrix {\n  rankdir=LR;\n  node [shape=box];")
-	namespaces, nodes := g.byNamespace()
-	for i, ns := range namespaces {
-		by := "  "
-		if ns != "" {
-			fmt.Fprintf(out, "  subgraph cluster_%d {\n    label=%s;\n", i, dotText(ns))
-			by = "    "
-		}
-		for _, n := range nodes[ns] {
-			fmt.Fprintf(out, "%sn%d [label=%s];\n", by, n, dotText(g.nodes[n].Name))
-		}
-		if ns != "" {
-			fmt.Fprintln(out, "  }")
-		}
+// style chooses by the verdict of an edge.
+func (e *edge) style(allowed, denied, other string) string {
+	switch e.verdict {
+	case model.Allowed:
+		return allowed
+	case model.Denied:
+		return denied
+	case model.NotAsked, model.Partial, model.Depends:
 	}
-	for _, e := range g.edges {
-		style := map[model.Verdict]string{model.Allowed: "color=darkgreen", model.Denied: "color=red, arrowhead=tee"}[e.verdict]
-		if style == "" {
-			style = "style=dashed"
-		}
-		fmt.Fprintf(out, "  n%d -> n%d [label=%s, %s];\n", e.from, e.to, dotText(e.label()), style)
-	}
-	fmt.Fprintln(out, "}")
-}
-
-// dotText is a quoted string of Graphviz's language.
-func dotText(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ").Replace(s) + `"`
+	return other
 }
 
 // label has the ports and, where it is neither allowed nor denied, the verdict.

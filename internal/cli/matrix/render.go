@@ -38,11 +38,8 @@ type Cell struct {
 	Assumed bool `json:"assumed,omitempty"`
 	// AssumesPrivate: the verdict is only right if pods whose addresses are not known have private ones.
 	AssumesPrivate bool `json:"assumesPrivate,omitempty"`
-}
 
-func (c *Cell) port() model.Port {
-	protocol, _ := model.ParseProtocol(c.Protocol)
-	return model.Port{Protocol: protocol, Number: c.Port}
+	port model.Port // as Protocol and Port have it
 }
 
 // Cells in the order of rows and columns, without those that there is nothing to ask about.
@@ -53,7 +50,7 @@ func (t *Table) cells() []Cell {
 			if t.Cells[i][j] == model.NotAsked {
 				continue
 			}
-			c := Cell{From: row, To: column.Workload, Protocol: column.Port.Protocol.String(), Port: column.Port.Number, Verdict: t.Cells[i][j]}
+			c := Cell{From: row, To: column.Workload, Protocol: column.Port.Protocol.String(), Port: column.Port.Number, Verdict: t.Cells[i][j], port: column.Port}
 			if t.Measured != nil {
 				c.Measured = t.Measured[i][j].String()
 			}
@@ -95,10 +92,10 @@ func (t *Table) Print(env *command.Env, output *command.Output, width int) error
 	case output.Is("html"):
 		return t.html(env.Out)
 	case output.Is("mermaid"):
-		t.graph().mermaid(env.Out)
+		t.graph().write(env.Out, mermaid)
 		return nil
 	case output.Is("dot"):
-		t.graph().dot(env.Out)
+		t.graph().write(env.Out, dot)
 		return nil
 	}
 	return output.Print(env.Out, struct {
