@@ -210,12 +210,17 @@ func reset(c *net.TCPConn) {
 	_ = c.Close()
 }
 
-// sourceOf returns the source that a connection counts for. One machine may use all addresses of an IPv6 /64.
+// sourceOf returns the source that a connection counts for.
 func sourceOf(remote net.Addr) netip.Prefix {
 	addr, ok := netip.AddrFromSlice(remote.(*net.TCPAddr).IP)
 	if !ok {
 		return netip.Prefix{}
 	}
+	return SourceOf(addr)
+}
+
+// SourceOf returns the source that limits count for an address. One machine may use all addresses of an IPv6 /64.
+func SourceOf(addr netip.Addr) netip.Prefix {
 	bits := 64
 	if addr = addr.Unmap(); addr.Is4() {
 		bits = 32

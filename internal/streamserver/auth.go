@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 
+	"github.com/kidoban/kidoban/internal/httpserver"
 	"github.com/kidoban/kidoban/internal/stream"
 )
 
@@ -83,14 +84,14 @@ type Authenticator struct {
 	node, others *rate.Limiter
 
 	mu       sync.Mutex // guards what follows
-	sources  map[netip.Addr]*rate.Limiter
+	sources  map[netip.Prefix]*rate.Limiter
 	accepted map[[sha256.Size]byte]Identity
 }
 
 func (a *Authenticator) init() {
 	a.once.Do(func() {
 		a.node, a.others = rate.NewLimiter(nodeReviews, nodeBurst), rate.NewLimiter(otherReviews, otherBurst)
-		a.sources, a.accepted = map[netip.Addr]*rate.Limiter{}, map[[sha256.Size]byte]Identity{}
+		a.sources, a.accepted = map[netip.Prefix]*rate.Limiter{}, map[[sha256.Size]byte]Identity{}
 	})
 }
 
@@ -163,20 +164,16 @@ func (a *Authenticator) review(ctx context.Context, token string) (Identity, Ref
 
 // source returns the limiter of a source's reviews.
 func (a *Authenticator) source(from netip.Addr) *rate.Limiter {
-	if from.Is6() { // one machine may use all addresses of a /64
-		if prefix, err := from.Prefix(64); err == nil {
-			from = prefix.Addr()
-		}
-	}
+	source := httpserver.SourceOf(from)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l, ok := a.sources[from]
+	l, ok := a.sources[source]
 	if !ok {
 		if len(a.sources) >= maxSources {
 			clear(a.sources)
 		}
 		l = rate.NewLimiter(sourceReviews, sourceBurst)
-		a.sources[from] = l
+		a.sources[source] = l
 	}
 	return l
 }
