@@ -19,11 +19,12 @@ import (
 
 func nothing() error { return nil }
 
-// strange puts entries among the contents that no Tables could express.
+// strange puts entries among the contents that no Tables could express. Like the kernel's tries, it has one entry only
+// of those whose keys differ behind the prefix alone.
 func strange(r *rand.Rand, c *dataplane.Contents) {
-	c.Networks[bpf.FilterNetworkKey{Prefixlen: uint32(r.IntN(96)), Addr: mapped("10.0.0.1")}] = 1
-	c.Ports[bpf.FilterPortKey{Prefixlen: uint32(r.IntN(48)), PortList: 1}] = bpf.FilterDecision{Action: 7}
-	c.Ports[bpf.FilterPortKey{Prefixlen: 64, PortList: 1, Pad: 9}] = bpf.FilterDecision{}
+	c.PutNetwork(bpf.FilterNetworkKey{Prefixlen: uint32(r.IntN(96)), Addr: mapped("10.0.0.1")}, 1)
+	c.PutPort(bpf.FilterPortKey{Prefixlen: uint32(r.IntN(48)), PortList: 1}, bpf.FilterDecision{Action: 7})
+	c.PutPort(bpf.FilterPortKey{Prefixlen: 64, PortList: 1, Pad: 9}, bpf.FilterDecision{})
 	c.Rows[bpf.FilterRowKey{Set: 1}] = bpf.FilterRow{DefaultDecision: bpf.FilterDecision{Pad: [2]uint8{1, 2}}}
 	c.Interfaces[uint32(r.IntN(3))] = bpf.FilterInterface{Kind: 1 << 20}
 }

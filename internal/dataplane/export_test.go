@@ -53,15 +53,35 @@ func NewContents() *Contents {
 	}
 }
 
+// PutNetwork puts an entry as the kernel's trie does.
+func (c *Contents) PutNetwork(k bpf.FilterNetworkKey, class uint32) {
+	_ = c.networks(nothing).put(k, class)
+}
+
+// PutPort puts an entry as the kernel's trie does.
+func (c *Contents) PutPort(k bpf.FilterPortKey, d bpf.FilterDecision) {
+	_ = c.ports(nothing).put(k, d)
+}
+
+func nothing() error { return nil }
+
+func (c *Contents) networks(after func() error) plain[bpf.FilterNetworkKey, uint32] {
+	return plain[bpf.FilterNetworkKey, uint32]{c.Networks, canonicalNetwork, after}
+}
+
+func (c *Contents) ports(after func() error) plain[bpf.FilterPortKey, bpf.FilterDecision] {
+	return plain[bpf.FilterPortKey, bpf.FilterDecision]{c.Ports, canonicalPort, after}
+}
+
 // Write makes the changes on contents as on the kernel's maps, and calls after behind each write. An error of
 // its ends it.
 func (c *Contents) Write(changes Changes, after func() error) error {
 	return changes.write(target{
 		pods:       plain[bpf.FilterAddress, bpf.FilterPod]{c.Pods, nil, after},
 		addresses:  plain[bpf.FilterAddress, uint32]{c.Addresses, nil, after},
-		networks:   plain[bpf.FilterNetworkKey, uint32]{c.Networks, canonicalNetwork, after},
+		networks:   c.networks(after),
 		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, nil, after},
-		ports:      plain[bpf.FilterPortKey, bpf.FilterDecision]{c.Ports, canonicalPort, after},
+		ports:      c.ports(after),
 		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, nil, after},
 	})
 }
