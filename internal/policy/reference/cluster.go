@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	netutils "k8s.io/utils/net"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -114,7 +116,7 @@ func (c *Cluster) first(tier policy.Tier, d policy.Direction, pod *corev1.Pod, f
 	})
 	for _, p := range selecting {
 		for i, r := range clusterRulesOf(d, p) {
-			if out, ok := c.matchClusterRule(&r, f, f.Peer(d)); ok {
+			if out, ok := c.matchClusterRule(tier, &r, f, f.Peer(d)); ok {
 				out.Policy, out.Index = p, i
 				return out
 			}
@@ -132,7 +134,7 @@ func (c *Cluster) isSubject(s *cnp.ClusterNetworkPolicySubject, pod *corev1.Pod)
 	case s.Pods != nil:
 		return c.selectsNamespace(&s.Pods.NamespaceSelector, pod.Namespace) && selects(&s.Pods.PodSelector, pod.Labels)
 	}
-	return true // a kind of subject that is not known might be any pod
+	return false // a kind of subject that is not known: no pod, rather than every pod of the cluster
 }
 
 // clusterRule is a rule of either direction.
@@ -161,7 +163,7 @@ func clusterRulesOf(d policy.Direction, p *cnp.ClusterNetworkPolicy) (out []clus
 
 // matchClusterRule reports whether a rule matches a flow. "In that case it should fail closed. For Accept rules, 'fail closed'
 // means: treat the rule as matching no traffic. For Deny and Pass rules: treat the rule as a 'Deny all' rule."
-func (c *Cluster) matchClusterRule(r *clusterRule, f policy.Flow, peer netip.Addr) (*ClusterRule, bool) {
+func (c *Cluster) matchClusterRule(tier policy.Tier, r *clusterRule, f policy.Flow, peer netip.Addr) (*ClusterRule, bool) {
 	var action policy.Action
 	switch r.action {
 	case cnp.ClusterNetworkPolicyRuleActionAccept:
@@ -173,7 +175,7 @@ func (c *Cluster) matchClusterRule(r *clusterRule, f policy.Flow, peer netip.Add
 	default: // not known: as closed as can be
 		return &ClusterRule{Action: policy.Deny, Unreadable: true}, true
 	}
-	if r.isUnreadable(action) {
+	if r.isUnreadable(tier, action) {
 		return &ClusterRule{Action: policy.Deny, Unreadable: true}, action != policy.Allow
 	}
 	matches := slices.ContainsFunc(r.peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool { return c.isClusterPeer(&p, peer) }) &&
@@ -181,22 +183,34 @@ func (c *Cluster) matchClusterRule(r *clusterRule, f policy.Flow, peer netip.Add
 	return &ClusterRule{Action: action}, matches
 }
 
-// isUnreadable reports whether a rule has a peer or a protocol without a field that is known, or domain names in a rule that is
-// not Accept: "DomainNames is only supported for Accept rules."
-func (r *clusterRule) isUnreadable(action policy.Action) bool {
+// isUnreadable reports whether a rule has a peer or a protocol without a field that is known, a selector or a block that cannot
+// be read, or domain names where they are not supported: "DomainNames is only supported for Accept rules", of the Admin tier.
+func (r *clusterRule) isUnreadable(tier policy.Tier, action policy.Action) bool {
 	for _, p := range r.peers {
-		switch {
-		case len(p.DomainNames) > 0 && action != policy.Allow:
+		if p.Namespaces == nil && p.Pods == nil && p.Nodes == nil && len(p.Networks) == 0 && len(p.DomainNames) == 0 {
 			return true
-		case p.Namespaces == nil && p.Pods == nil && p.Nodes == nil && len(p.Networks) == 0 && len(p.DomainNames) == 0:
+		}
+		if len(p.DomainNames) > 0 && (action != policy.Allow || tier != policy.TierAdmin) {
 			return true
+		}
+		selectors := []*metav1.LabelSelector{p.Namespaces, p.Nodes}
+		if p.Pods != nil {
+			selectors = append(selectors, &p.Pods.NamespaceSelector, &p.Pods.PodSelector)
+		}
+		if slices.ContainsFunc(selectors, isInvalid) {
+			return true
+		}
+		for _, n := range p.Networks {
+			if _, _, err := netutils.ParseCIDRSloppy(string(n)); err != nil {
+				return true
+			}
 		}
 	}
 	for _, p := range r.protocols {
 		if p.TCP == nil && p.UDP == nil && p.SCTP == nil && p.DestinationNamedPort == "" {
 			return true
 		}
-		if _, port := protocolAndPort(&p); port != nil && port.Number == 0 && port.Range == nil {
+		if _, port := protocolAndPort(&p); port != nil && port.Number == 0 && (port.Range == nil || port.Range.Start > port.Range.End) {
 			return true
 		}
 	}

@@ -128,6 +128,16 @@ ingress:
 			admin + onlyBack + "egress: [{action: Deny, to: [{domainNames: [example.com]}]}]",
 			admin + "subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: frontend}}}}\negress: [{action: Accept, to: [{domainNames: [example.com]}, {networks: [192.0.2.0/24]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]",
 		}, []flow{{backend, outside, policy.TCP, 443, false}, {frontend, outside, policy.TCP, 443, false}, {frontend, nodeTwo, policy.TCP, 443, true}}},
+		{"a selector that cannot be read is like a peer that is not known", false, []string{
+			admin + shop + "ingress: [{action: Deny, from: [{namespaces: {matchExpressions: [{key: team, operator: Near}]}}]}]",
+		}, []flow{{outside, backend, policy.TCP, 80, false}}},
+		{"a subject that cannot be read selects no pod", false, []string{
+			admin + "subject: {namespaces: {matchExpressions: [{key: team, operator: Near}]}}\ningress: [{action: Deny, from: [{namespaces: {}}]}]",
+			admin + "subject: {}\ningress: [{action: Deny, from: [{namespaces: {}}]}]",
+		}, []flow{{frontend, backend, policy.TCP, 80, true}}},
+		{"names in Accept rules of the Baseline tier: the rule matches nothing", false, []string{
+			baseline + shop + "egress: [{action: Accept, to: [{domainNames: [example.com]}, {networks: [192.0.2.0/24]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]",
+		}, []flow{{frontend, nodeTwo, policy.TCP, 443, false}}},
 		{"families are judged alike", false, []string{admin + all + "ingress: [{action: Deny, from: [{namespaces: {}}]}]"}, []flow{{"fd00::1", "fd00::2", policy.TCP, 80, false}, {"fd00::9", "fd00::2", policy.TCP, 80, true}}},
 		{"no rules in a direction: not affected", false, []string{admin + shop + "ingress: []"}, []flow{{outside, backend, policy.TCP, 80, true}}},
 		{"a pod reaches its own address", false, []string{admin + all + "ingress: [{action: Deny, from: [{namespaces: {}}]}]"}, []flow{{backend, backend, policy.TCP, 80, true}}},

@@ -33,3 +33,9 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	return err == nil && s.Matches(labels.Set(set))
 }
+
+// isInvalid reports whether a selector cannot be read.
+func isInvalid(selector *metav1.LabelSelector) bool {
+	_, err := metav1.LabelSelectorAsSelector(selector)
+	return err != nil
+}
