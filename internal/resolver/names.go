@@ -25,10 +25,11 @@ func endpointName(kind string, name types.NamespacedName, uid types.UID) string 
 	return stem + suffix
 }
 
-// Kinds of groups, by where their pods are. Slices of shared groups are in the shared namespace.
+// Kinds of groups, by where their pods are. Slices of shared groups and of groups of nodes are in the shared namespace.
 const (
 	localGroup  = "local"  // of one namespace
 	sharedGroup = "shared" // of several namespaces
+	nodesGroup  = "nodes"  // of nodes
 )
 
 // groupDigits are 128 bits: an attacker who looks for selectors with the name of another group does not find any.

@@ -45,8 +45,9 @@ type peer struct {
 }
 
 // podSet is the set of pods that a peer selects, in the policy's own namespace if namespaces is nil. If
-// within is set, only addresses in it count.
+// within is set, only addresses in it count. If nodes is set, it is a set of nodes that pods selects instead.
 type podSet struct {
+	nodes      bool
 	namespaces *selector
 	pods       selector
 	within     *block
@@ -71,11 +72,17 @@ func (p *peer) key() string {
 }
 
 func (s *podSet) key() string {
+	if s.nodes {
+		return digest(64, "nodes", s.pods.key())
+	}
 	if s.namespaces == nil {
 		return digest(64, "local", s.pods.key())
 	}
 	return digest(64, append([]string{"shared", s.namespaces.key(), s.pods.key()}, s.within.keys()...)...)
 }
+
+// isShared reports whether the set's group is a shared one: it may have addresses of several namespaces.
+func (s *podSet) isShared() bool { return s.nodes || s.namespaces != nil }
 
 // withinKey is the key of the block that narrows the set, or empty.
 func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }

@@ -182,12 +182,15 @@ func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v
 		return nil
 	}
 	out.groups = append(out.groups, ref)
-	return []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: ref.key.Name, Shared: set.namespaces != nil}}}
+	return []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: ref.key.Name, Shared: set.isShared()}}}
 }
 
 func (r *renderer) ref(set *podSet, port *policy.NamedPort) groupRef {
 	namespace, kind := r.namespace, localGroup
-	if set.namespaces != nil {
+	switch {
+	case set.nodes:
+		namespace, kind = r.shared, nodesGroup
+	case set.namespaces != nil:
 		namespace, kind = r.shared, sharedGroup
 	}
 	return groupRef{policy.GroupKey{Namespace: namespace, Name: groupName(kind, set, port)}, set, port}
