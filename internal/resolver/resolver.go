@@ -34,6 +34,7 @@ type Resolver struct {
 	scopeIndex index[*scope]
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
+	cluster    clusterPolicies
 	groups     map[policy.GroupKey]*group
 	spaces     map[string]*space // of the slices, by namespace
 	announced  announced
@@ -58,6 +59,8 @@ type Resolver struct {
 type Changes struct {
 	// Endpoints are names of PolicyEndpoints, sorted.
 	Endpoints []types.NamespacedName
+	// ClusterEndpoints are names of ClusterPolicyEndpoints, sorted.
+	ClusterEndpoints []string
 	// Slices are sorted by name. A slice may be among them that changed back, when many addresses were placed at
 	// once.
 	Slices []SliceChange
@@ -86,6 +89,7 @@ func New(o Options) *Resolver {
 		scopeIndex:       newIndex[*scope](),
 		policies:         map[types.NamespacedName]*policyState{},
 		endpoints:        map[types.NamespacedName]*policyState{},
+		cluster:          newClusterPolicies(),
 		groups:           map[policy.GroupKey]*group{},
 		spaces:           map[string]*space{},
 		announced:        newAnnounced(),
@@ -105,6 +109,7 @@ func (r *Resolver) Start(existing Existing) Changes {
 	r.adopt(existing)
 	r.setUnresolved()
 	r.unresolved = nil
+	r.setUnresolvedCluster()
 	r.acquireReferred()
 	r.started = true
 	for _, name := range slices.Sorted(maps.Keys(r.namespaces)) {
@@ -220,7 +225,7 @@ func (r *Resolver) Forget(group policy.GroupKey) Changes {
 // Stats counts the content of the Resolver.
 func (r *Resolver) Stats() Stats {
 	s := r.stats
-	s.Policies, s.Groups = len(r.policies), len(r.groups)
+	s.Policies, s.Groups = len(r.policies)+len(r.cluster.policies), len(r.groups)
 	return s
 }
 
@@ -230,7 +235,7 @@ func (r *Resolver) takeChanges() Changes {
 		return Changes{}
 	}
 	r.renderStale()
-	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames)}
+	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames), ClusterEndpoints: r.cluster.takeChanged()}
 	for _, namespace := range slices.Sorted(maps.Keys(r.changedSpaces)) {
 		c.Slices = append(c.Slices, r.flush(namespace)...)
 	}
