@@ -39,6 +39,7 @@ type options struct {
 	memoryLimit         int64
 	audit               bool
 	mode                string
+	guardBoot           bool
 	sizes               dataplane.Sizes
 	budget              compiler.Cost
 	guaranteed          int
@@ -84,6 +85,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.apiAddr, "api-bind-address", fmt.Sprintf("127.0.0.1:%d", agentapi.DefaultPort), "Address to serve the read-only API on; kubectl kidoban reaches it by port-forwarding. 0 serves none.")
 	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies deny, and let it pass. The label kidoban.dev/enforcement=audit or =enforce of a namespace overrides this.")
 	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "How pods are treated that no policy selects. standard: all their traffic is allowed. guarded: like standard, but a pod's traffic is denied until the agent knows the pod. strict: like guarded, and a pod that no policy isolates in a direction is isolated in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
+	fs.BoolVar(&o.guardBoot, "guard-boot", false, "Let no pod start on the node before the agent's policies are in force, also in mode standard and with --audit; the modes guarded and strict always do so. Pods on the host network start. Needs NRI; config/components/boot-guard sets it.")
 	fs.Var(mapSizes{&o.sizes}, "map-entries", "Maximum entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
 	o.budget = compiler.DefaultBudget
 	fs.Var(policyBudget{&o.budget}, "policy-budget", "What the policies on one pod may come to in one direction, such as rows=65536,ports=500000. The most expensive ones beyond it isolate the pod and allow nothing. prefixes (default 131072): addresses and blocks; rows (32768): kinds of peers; ports (262144): entries of port lists; steps (2097152) of the compiler.")
@@ -178,6 +180,7 @@ func run(o options) error {
 		SharedNamespace: o.namespace,
 		Audit:           o.audit,
 		Mode:            mode,
+		GuardBoot:       o.guardBoot,
 		Budget:          o.budget,
 
 		GuaranteedNamespaces: o.guaranteed,

@@ -26,6 +26,8 @@ type Options struct {
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default; the kernel's Dataplane must have been made with its GuardOf.
 	Mode node.Mode
+	// GuardBoot lets no pod start before the node's policies are in force, also in mode standard and while auditing.
+	GuardBoot bool
 	// Budget is what the policies on one pod may cost in one direction; compiler.DefaultBudget by default.
 	Budget compiler.Cost
 	// GuaranteedNamespaces have an equal share of the kernel's maps each; compiler.DefaultNamespaces by default.
@@ -121,7 +123,7 @@ func (a *Agent) Start(ctx context.Context) error {
 
 	a.writer.warn()
 	a.interfaces.refresh(ctx)
-	if a.rejectsEarlyPods() {
+	if a.guardsBoot() {
 		a.followRuntimeIfAny(ctx) // also while the API server does not answer
 	}
 	running.Go(func() { a.followNamespaces(ctx) })
@@ -154,7 +156,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		running.Go(func() { a.opts.Stream.Run(ctx, a.announcer) })
 		running.Go(func() { a.report(ctx) })
 	}
-	if !a.rejectsEarlyPods() {
+	if !a.guardsBoot() {
 		a.followRuntimeIfAny(ctx)
 	}
 	return a.writer.run(ctx, a.opts.CheckInterval)

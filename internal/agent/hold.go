@@ -25,6 +25,9 @@ func (a *Agent) announceSandbox(pod *api.PodSandbox, s node.Sandbox, started boo
 
 // StartContainer holds the first container of a pod until the pod's addresses are known.
 func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, _ *api.Container) error {
+	if err := p.checkNewSandbox(ctx, pod); err != nil { // the container may have been made while the plugin was not connected
+		return err
+	}
 	if p.a.announcer == nil {
 		return nil
 	}

@@ -33,6 +33,7 @@ type metrics struct {
 	drift       *prometheus.CounterVec // by map, difference
 	warnings    prometheus.Gauge
 	unseen      *prometheus.GaugeVec // by kind
+	bootGap     *prometheus.GaugeVec // by runtime, version
 }
 
 func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
@@ -88,11 +89,14 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 	m.unseen = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "kidoban_agent_unseen_interfaces", Help: "Interfaces of pods that policies do not apply to, because their traffic does not pass the node's network stack, by kind."},
 		[]string{"kind"})
+	m.bootGap = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kidoban_agent_boot_gap", Help: "1 if the agent lets no pod start before policies are in force, and the container runtime cannot be made to wait for the agent after the node's boot."},
+		[]string{"runtime", "version"})
 	buildInfo := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, m.bootGap, &usage{kernel}, buildInfo)
 	return m
 }
 

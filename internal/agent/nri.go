@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -33,8 +31,9 @@ const (
 // Plugin is an Agent's plugin of the container runtime (https://github.com/containerd/nri). The runtime calls it when a pod has its
 // addresses and no container yet, and waits: so a pod's policies are in force before its first instruction.
 type Plugin struct {
-	a      *Agent
-	logged bool // that there is no connection
+	a            *Agent
+	newSandboxes newSandboxes
+	logged       bool // that there is no connection
 }
 
 // Plugin returns the Agent's plugin, which the Agent connects to the runtime at Options.NRISocket.
@@ -42,19 +41,12 @@ func (a *Agent) Plugin() *Plugin { return &Plugin{a: a} }
 
 // followRuntimeIfAny connects the plugin to the runtime, if there is a socket for it.
 func (a *Agent) followRuntimeIfAny(ctx context.Context) {
-	if a.opts.NRISocket != "" {
-		go a.followRuntime(ctx)
+	if a.opts.NRISocket == "" {
+		a.reportRuntime("", "")
+		return
 	}
+	go a.followRuntime(ctx)
 }
-
-// rejectsEarlyPods reports whether the plugin lets no pod start before this agent's policies are in force, as guarded and strict promise.
-// Nothing else denies the traffic of a pod while no program is attached: after the node's boot.
-func (a *Agent) rejectsEarlyPods() bool {
-	return GuardOf(a.opts.Mode, a.opts.Audit) == dataplane.GuardOn
-}
-
-// errEarlyPod ends the start of a sandbox. It does not wait instead: the runtime disconnects a plugin that takes 2 s.
-var errEarlyPod = errors.New("this node's network policies are not in force yet; the kubelet retries")
 
 // followRuntime keeps the plugin connected until the context is done. Without a runtime that calls it, pods are known by the watch alone.
 func (a *Agent) followRuntime(ctx context.Context) {
@@ -62,6 +54,7 @@ func (a *Agent) followRuntime(ctx context.Context) {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		err := p.serve(ctx)
 		a.state.update(ctx, func(now time.Time, n *node.Node) { n.RuntimeGone(now) })
+		a.reportRuntime("", "")
 		if ctx.Err() == nil && !p.logged {
 			p.logged = true
 			a.opts.Log.Info("No connection to the container runtime's NRI: a pod's policies are in force a moment after its start, not before",
@@ -81,9 +74,11 @@ func (p *Plugin) serve(ctx context.Context) error {
 }
 
 // Configure is the runtime's welcome.
-func (p *Plugin) Configure(context.Context, string, string, string) (stub.EventMask, error) {
+func (p *Plugin) Configure(_ context.Context, _, name, version string) (stub.EventMask, error) {
 	p.logged = false
-	p.a.opts.Log.Info("Connected to the container runtime: a pod's policies are in force before its containers start", "socket", p.a.opts.NRISocket)
+	p.a.reportRuntime(name, version)
+	p.a.opts.Log.Info("Connected to the container runtime: a pod's policies are in force before its containers start", "socket", p.a.opts.NRISocket,
+		"runtime", name, "version", version)
 	return 0, nil // the events that there are methods for
 }
 
@@ -96,6 +91,7 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, contai
 			p.a.announceSandbox(s, all[i], hasStarted(s.GetId(), containers))
 		}
 	}
+	p.newSandboxes.set(pods, containers)
 	p.a.interfaces.refresh(ctx)
 	p.a.state.update(ctx, func(now time.Time, n *node.Node) { n.SyncSandboxes(now, all) })
 	return nil, nil
@@ -108,7 +104,7 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 		return nil
 	}
 	a := p.a
-	if a.rejectsEarlyPods() && !a.applied.isInForce() {
+	if a.guardsBoot() && !a.applied.isInForce() {
 		return errEarlyPod
 	}
 	a.announceSandbox(pod, s, false)
@@ -117,22 +113,29 @@ func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	defer a.state.awaitPod(s.Pod)()
 	a.interfaces.refresh(ctx)
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.RunSandbox(now, s) })
-	if err := a.waitForPod(waiting, s.Pod); err != nil {
+	p.awaitPolicies(waiting, s)
+	return nil
+}
+
+// awaitPolicies waits until a pod's policies are in force, or the context is done.
+func (p *Plugin) awaitPolicies(ctx context.Context, s node.Sandbox) {
+	a := p.a
+	if err := a.waitForPod(ctx, s.Pod); err != nil {
 		a.opts.Log.Info("A pod starts before its policies are in force", "pod", s.Pod, "waited", hookTimeout)
 		a.metrics.late.Inc()
-		return nil
+		return
 	}
 	// conntrack may have flows of the pod that had the address before.
-	if err := a.sweeper.sweepNow(waiting, s.Addresses); err != nil {
+	if err := a.sweeper.sweepNow(ctx, s.Addresses); err != nil {
 		a.opts.Log.Error(err, "A pod starts before the flows that its address had earlier are cut", "pod", s.Pod)
 		a.metrics.late.Inc()
 	}
-	return nil
 }
 
 // StopPodSandbox takes in that a sandbox has stopped.
 func (p *Plugin) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s := sandboxOf(pod)
+	p.newSandboxes.remove(s.ID)
 	if p.a.announcer != nil {
 		p.a.announcer.end(s.ID)
 	}

@@ -18,6 +18,9 @@ type Node struct {
 	FailClosedAddresses uint64 `json:"failClosedAddresses"`
 	// UnlistedPackets are those that no line of the flow log counts.
 	UnlistedPackets uint64 `json:"unlistedPackets"`
+	// BootGap is the container runtime ("containerd 2.1.4", or "none" without NRI) if the agent lets no pod start before policies are in force,
+	// and this runtime cannot be made to wait for the agent after the node's boot.
+	BootGap string `json:"bootGap,omitempty"`
 	// Maps of the kernel, by name.
 	Maps []MapUse `json:"maps"`
 }

@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -39,6 +40,8 @@ func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
 				out.FailClosedAddresses = n
 			case "kidoban_agent_unlisted_packets_total":
 				out.UnlistedPackets = n
+			case "kidoban_agent_boot_gap":
+				out.BootGap = strings.TrimSpace(label(m, "runtime") + " " + label(m, "version"))
 			case "kidoban_agent_map_entries":
 				of(m).Entries = n
 			case "kidoban_agent_map_max_entries":

@@ -61,6 +61,8 @@ type Node struct {
 	Drift   uint64 `json:"drift"`
 	Pods    int    `json:"pods"` // with policies in force
 	Audit   int    `json:"audit"`
+	// BootGap is the container runtime, if pods may start there after a boot before the agent does.
+	BootGap string `json:"bootGap,omitempty"`
 	Error   string `json:"error,omitempty"`
 }
 

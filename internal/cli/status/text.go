@@ -53,11 +53,26 @@ func write(out io.Writer, p command.Paint, s *Status) {
 			fmt.Fprintf(out, "  pod %s/%s: %s (%s)\n", u.Namespace, u.Pod, u.Name, u.Kind)
 		}
 	}
+	writeBootGaps(out, p, s.Nodes)
 	if len(s.Attention) > 0 {
 		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Needs action:"))
 		for _, a := range s.Attention {
 			fmt.Fprintf(out, "  %s\n", a)
 		}
+	}
+}
+
+func writeBootGaps(out io.Writer, p command.Paint, nodes []Node) {
+	isFirst := true
+	for _, n := range nodes {
+		if n.BootGap == "" {
+			continue
+		}
+		if isFirst {
+			fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Nodes where pods may start after a boot before the agent does, with their container runtimes:"))
+		}
+		isFirst = false
+		fmt.Fprintf(out, "  %s: %s\n", n.Name, n.BootGap)
 	}
 }
 

@@ -11,7 +11,7 @@ func example() *Status {
 	s := &Status{Controller: "2/2 ready", Denied: 7, Policies: []Policy{{Namespace: "shop", Name: "default-deny", Generation: 3, Resolved: "True", Groups: 1, InForce: 1, SlowestSeconds: 0.14,
 		Nodes: []NodePolicy{{Node: "n1", State: agentapi.StateInForce, Generation: 3, Pods: 2, LatencySeconds: 0.14}, {Node: "n2", State: agentapi.StatePending, WaitingFor: []string{"shop/g-1"}}}}}}
 	n := Node{Name: "n1", Agent: "agent-a", Ready: true, Pods: 5, Kernel: "6.12.0"}
-	s.usage(&n, &agentapi.Node{Version: "v1.2.3", Drift: 2, FailClosedAddresses: 1, Maps: []agentapi.MapUse{{Map: "pods", Entries: 81, Max: 100}, {Map: "rules", Entries: 80, Max: 100}, {Map: "none"}}})
+	s.usage(&n, &agentapi.Node{Version: "v1.2.3", Drift: 2, BootGap: "containerd 2.1.4", FailClosedAddresses: 1, Maps: []agentapi.MapUse{{Map: "pods", Entries: 81, Max: 100}, {Map: "rules", Entries: 80, Max: 100}, {Map: "none"}}})
 	s.Nodes = append(s.Nodes, n, Node{Name: "n2", Kernel: "6.12.0", Error: "no agent runs there"})
 	s.Unseen = []UnseenInterface{{"shop", "web", agentapi.Interface{Name: "net1", Kind: "macvlan"}}}
 	return s
@@ -31,6 +31,9 @@ shop        default-deny   3            True       1        1/2 in force, slowes
 
 Interfaces that policies do not apply to:
   pod shop/web: net1 (macvlan)
+
+Nodes where pods may start after a boot before the agent does, with their container runtimes:
+  n1: containerd 2.1.4
 
 Needs action:
   node n1: 1 addresses of pods are denied all traffic: their policies could not be written into the kernel's maps

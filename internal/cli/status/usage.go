@@ -9,7 +9,7 @@ const nearlyFull = 80
 
 // usage adds the report of a node's agent. Repaired drift is shown and needs no action; policies that are not in force do.
 func (s *Status) usage(n *Node, agent *agentapi.Node) {
-	n.Version, n.Drift = agent.Version, agent.Drift
+	n.Version, n.Drift, n.BootGap = agent.Version, agent.Drift, agent.BootGap
 	if agent.FailClosedAddresses > 0 {
 		s.attend("node %s: %d addresses of pods are denied all traffic: their policies could not be written into the kernel's maps", n.Name, agent.FailClosedAddresses)
 	}
