@@ -185,7 +185,8 @@ conformance-all: ## … under both proxies, with each family and both (30 minute
 conformance-short: ## … a part of it
 	$(MAKE) conformance FOCUS='Netpol.*(default-deny|named port|except clause|updated|after they are deleted|Netpol API)'
 
-# Each layout's flags, and the tests that run on it. The last one's pods get their network from a plugin that waits for policies.
+# Each layout's flags, and the tests that run on it. Of the last two, one's pods get their network from a plugin that waits for policies, and
+# the other's container runtime waits for the agent.
 cni-tests = Shop|Policies|Modes|Revocation|Changes
 vpc-tests = VPCRules|$(cni-tests)
 define cni-layouts
@@ -196,6 +197,7 @@ define cni-layouts
 --cni=vpc --ip-families=IPv4 --vpc-egress;$(vpc-tests)|SecondInterface
 --cni=vpc --ip-families=IPv6 --vpc-egress;$(vpc-tests)|SecondInterface
 --cni=vpc --ip-families=IPv4 --vpc-policy-mode=standard;$(vpc-tests)|Reboot
+--nri-required=kidoban;Boot
 endef
 export cni-layouts
 

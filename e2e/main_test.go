@@ -75,6 +75,9 @@ func setUp(ctx context.Context) error {
 	if networkWaits() {
 		components = append(components, "vpc-cni")
 	}
+	if bootIsGuarded() {
+		components = append(components, "boot-guard")
+	}
 	if err := engine.Install(ctx, test, build, components...); err != nil {
 		return err
 	}
@@ -94,6 +97,9 @@ func layout() []string { return strings.Fields(os.Getenv("CLUSTER_FLAGS")) }
 func networkWaits() bool {
 	return slices.ContainsFunc(layout(), func(flag string) bool { return strings.HasPrefix(flag, "--vpc-policy-mode=") })
 }
+
+// bootIsGuarded reports whether the container runtime starts no container before the agent is connected.
+func bootIsGuarded() bool { return slices.Contains(layout(), "--nri-required=kidoban") }
 
 func tearDown() error {
 	var err error

@@ -11,14 +11,10 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/e2e/cluster"
-	"github.com/kidoban/kidoban/e2e/matrix"
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
@@ -72,70 +68,11 @@ func TestReboot(t *testing.T) {
 	if !networkWaits() {
 		t.Fatal("the CNI plugin does not wait for policies: add --vpc-policy-mode=standard to CLUSTER_FLAGS")
 	}
-	create(t, partnerOnly("booted"))
-	awaitInForce(t)
 	setAgents(t, `{"name":"KIDOBAN_NRI_SOCKET","value":"/run/nri/none.sock"}`)
 	t.Cleanup(func() { setAgents(t, `{"name":"KIDOBAN_NRI_SOCKET","$patch":"delete"}`) })
-	addr := partner[0]
-	if netip.MustParseAddr(pods(t, "frontend")[0].Status.PodIP).Is6() {
-		addr = partner[1]
-	}
-	allowed, denied := partnerPort(addr, 443), partnerPort(addr, 8443)
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "booted", Labels: map[string]string{matrix.WorkloadLabel: "booted"}},
-		Spec: corev1.PodSpec{
-			NodeName: nodes[0], TerminationGracePeriodSeconds: ptr.To[int64](0), AutomountServiceAccountToken: ptr.To(false),
-			Containers: []corev1.Container{{
-				Name: "booted", Image: pods(t, "frontend")[0].Spec.Containers[0].Image, Stdin: true,
-				Args: []string{"watch", "--interval=5ms", "--timeout=500ms", allowed.String(), denied.String()},
-			}},
-		},
-	}
-	create(t, pod)
-	attempts := func(restarts int32) {
-		t.Helper()
-		leaks := 0
-		eventually(t, fmt.Sprintf("the pod gets through after %d restarts, and is denied", restarts), func(ctx context.Context) error {
-			if err := store.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-				return err
-			}
-			if s := pod.Status.ContainerStatuses; len(s) == 0 || s[0].RestartCount < restarts || s[0].State.Running == nil {
-				return fmt.Errorf("containers %+v", s)
-			}
-			results, err := logged(ctx, pod)
-			if err != nil {
-				return err
-			}
-			through, after := false, 0
-			leaks = 0
-			for _, r := range results {
-				through = through || r.Target == allowed && r.Outcome == reach.Open
-				if r.Target == denied && r.Outcome == reach.Open {
-					leaks++
-				}
-				if through && r.Target == denied && r.Outcome == reach.TimedOut {
-					after++
-				}
-			}
-			if after < 50 {
-				return fmt.Errorf("through: %t, %d attempts denied after, of %d", through, after, len(results))
-			}
-			return nil
-		})
-		t.Logf("after %d restarts: %d connections passed that the policy denies", restarts, leaks)
-		if leaks > 0 {
-			t.Errorf("%d connections passed that the policy denies", leaks)
-		}
-	}
-	attempts(0)
-	for restart := range int32(2) {
-		if err := test.Stop(t.Context(), nodes[0]); err != nil {
-			t.Fatal(err)
-		}
-		if err := test.Start(t.Context(), nodes[0]); err != nil {
-			t.Fatal(err)
-		}
-		attempts(restart + 1)
+	x := startEager(t, 1)
+	for range 2 {
+		x.reboot(t, func() {})
 	}
 	if err := store.AwaitReady(t.Context()); err != nil {
 		t.Fatal(err)
