@@ -125,8 +125,10 @@ func TestNoRoleIsAggregated(t *testing.T) {
 
 // Without a namespace kubectl would make an object where its context happens to be, and monitors look for pods in their own.
 func TestEveryObjectHasItsNamespace(t *testing.T) {
-	clusterScoped := []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
-	for _, dir := range append(installs(t), "hack/manifests/testdata") {
+	clusterScoped := []string{
+		"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+	}
+	for _, dir := range append(installs(t), "hack/manifests/testdata", "hack/manifests/testdata/boot-guard") {
 		for id, text := range render(t, dir) {
 			var obj metav1.PartialObjectMetadata
 			if err := yaml.Unmarshal(text, &obj); err != nil {
@@ -275,7 +277,7 @@ func TestAgentsStayOffNodesOfOtherEngines(t *testing.T) {
 // TestSettingsSurvivePruning covers ConfigMaps whose name changes with their content: until a rollout is through, pods refer to the
 // previous one, and a container that starts again needs it. `kubectl apply` leaves it, and Argo CD and Flux must leave it too.
 func TestSettingsSurvivePruning(t *testing.T) {
-	for _, dir := range append(installs(t), "hack/manifests/testdata") {
+	for _, dir := range append(installs(t), "hack/manifests/testdata", "hack/manifests/testdata/boot-guard") {
 		r := render(t, dir)
 		for _, half := range []string{"kidoban-controller", "kidoban-agent"} {
 			have := decode[corev1.ConfigMap](t, r, "ConfigMap/"+half+"-settings-").Annotations
