@@ -14,7 +14,11 @@ func New(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Move to kidoban from another engine",
-		Long: `Move to kidoban from another engine. migrate calico:
+		Long: `Move to kidoban from another engine. migrate anp:
+
+  convert  AdminNetworkPolicies as ClusterNetworkPolicies, proven to mean the same
+
+migrate calico:
 
   check    what is installed, what blocks the move, what is left on a node
   convert  Calico's policies as NetworkPolicies, proven to mean the same
@@ -22,14 +26,16 @@ func New(env *command.Env) *cobra.Command {
   clean    remove what Calico left on a node
 
 docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
-		Example: `  kubectl kidoban migrate calico check
+		Example: `  kubectl kidoban migrate anp convert -f policies/ > clusternetworkpolicies.yaml
+
+  kubectl kidoban migrate calico check
   kubectl kidoban migrate calico convert -f calico/ > networkpolicies.yaml
   kubectl kidoban migrate calico compare --for 10m
   sudo kubectl-kidoban migrate calico clean`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCalico(env))
+	cmd.AddCommand(newANP(env), newCalico(env))
 	return cmd
 }
 

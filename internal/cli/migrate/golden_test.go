@@ -71,6 +71,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestGoldenANP(t *testing.T) {
+	for name, args := range map[string][]string{
+		"anp-convert":         {"convert", "-f", "testdata/anp.yaml"},
+		"anp-convert-json":    {"convert", "-f", "testdata/anp.yaml", "-o", "json"},
+		"anp-convert-invalid": {"convert", "-f", "testdata/anp-invalid.yaml"},
+		"anp-convert-nothing": {"convert", "-f", "../../../examples/shop"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, runMigrate(append([]string{"anp"}, args...)...))
+		})
+	}
+}
+
 // runMigrate returns what a command line of migrate prints, and its exit code.
 func runMigrate(args ...string) string {
 	var out bytes.Buffer

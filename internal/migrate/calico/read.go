@@ -76,9 +76,6 @@ func problemsOf(object string, err error) []Problem {
 	return []Problem{{Object: object, Problem: err.Error(), Fix: "correct the object"}}
 }
 
-// Error makes a Problem an error.
-func (p *Problem) Error() string { return p.String() }
-
 func (s *Set) add(o *object, raw []byte, stored bool) error {
 	switch o.Kind {
 	case KindNetworkPolicy, KindGlobalNetworkPolicy:

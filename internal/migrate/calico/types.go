@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kidoban/kidoban/internal/migrate"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -239,29 +240,7 @@ type IPPool struct {
 }
 
 // Problem is something about an object that stands in the way.
-type Problem struct {
-	// Object is "Kind namespace/name".
-	Object string `json:"object"`
-	// Field is its path, as spec.ingress[0].source.serviceAccounts; empty where the whole object is meant.
-	Field   string `json:"field,omitempty"`
-	Problem string `json:"problem"`
-	// Fix is what could be done.
-	Fix string `json:"fix,omitempty"`
-	// HeldBackBy is the object that has a problem of its own, where this one has none.
-	HeldBackBy string `json:"heldBackBy,omitempty"`
-}
-
-func (p Problem) String() string {
-	out := p.Object
-	if p.Field != "" {
-		out += ": " + p.Field
-	}
-	out += ": " + p.Problem
-	if p.Fix != "" {
-		out += " (" + p.Fix + ")"
-	}
-	return out
-}
+type Problem = migrate.Problem
 
 // object of the API, as far as every kind has it.
 type object struct {
