@@ -6,10 +6,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -19,8 +21,8 @@ import (
 // writtenGroup is a group on the API server.
 type writtenGroup struct {
 	selector  groupSelector
-	listed    []string
-	slices    map[string]bool
+	listed    []types.NamespacedName
+	slices    map[types.NamespacedName]bool
 	addresses []netip.Addr
 }
 
@@ -42,6 +44,8 @@ func (c *cluster) expectRight(ctx context.Context) error {
 	return c.expectEndpoints(ctx, api, groups)
 }
 
+func compareNames(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) }
+
 func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[policy.GroupKey]*writtenGroup, error) {
 	var list v1alpha1.PolicyEndpointSliceList
 	if err := api.List(ctx, &list); err != nil {
@@ -56,10 +60,10 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 		for key, part := range partsOf(v) {
 			g := groups[key]
 			if g == nil {
-				g = &writtenGroup{slices: map[string]bool{}}
+				g = &writtenGroup{slices: map[types.NamespacedName]bool{}}
 				groups[key] = g
 			}
-			g.slices[pes.Name] = true
+			g.slices[client.ObjectKeyFromObject(pes)] = true
 			if part.slices != nil {
 				g.listed = append(g.listed, part.slices...)
 				var err error
@@ -77,8 +81,8 @@ func (c *cluster) expectGroups(ctx context.Context, api client.Reader) (map[poli
 		byNamespace[c.pods[i].namespace] = append(byNamespace[c.pods[i].namespace], &c.pods[i])
 	}
 	for key, g := range groups {
-		slices.Sort(g.listed)
-		if has := slices.Sorted(maps.Keys(g.slices)); !slices.Equal(has, g.listed) {
+		slices.SortFunc(g.listed, compareNames)
+		if has := slices.SortedFunc(maps.Keys(g.slices), compareNames); !slices.Equal(has, g.listed) {
 			return nil, fmt.Errorf("group %s has the slices %v and lists %v", key, has, g.listed)
 		}
 		var want []netip.Addr

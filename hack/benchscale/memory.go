@@ -133,12 +133,12 @@ func (r *resolved) change(before, after *pod) written {
 	if either == nil {
 		either = before
 	}
-	perNamespace := map[string]int{}
+	plain := 0
 	for _, c := range changes.Slices {
 		if c.Structure {
 			w.structure++
-		} else if perNamespace[c.Name.Namespace]++; perNamespace[c.Name.Namespace] > 1 {
-			w.mistaken = fmt.Errorf("the addresses of %d slices of namespace %s changed with one pod", perNamespace[c.Name.Namespace], c.Name.Namespace)
+		} else if plain++; plain > 1 {
+			w.mistaken = fmt.Errorf("the addresses of %d slices changed with one pod", plain)
 		}
 		if ns := c.Name.Namespace; ns != sharedNamespace && ns != namespaceName(either.namespace) {
 			w.mistaken = fmt.Errorf("a slice of namespace %s changed with a pod of %s", ns, namespaceName(either.namespace))
@@ -218,7 +218,7 @@ func caseResolver(ctx context.Context, o options, out *report) error {
 	for _, what := range []string{"added", "relabelled", "deleted"} {
 		out.add(changeRow("one pod "+what, c.took[what], c.cpu[what]))
 	}
-	out.note("The %s changes wrote %s slices: one of the pod's namespace and one of the shared groups, if it enters or leaves a group there. In %s of them the groups or the lists of slices changed.",
+	out.note("The %s changes wrote %s slices: one for a pod that enters or leaves groups, and others with lists of slices. In %s of them the groups or the lists of slices changed.",
 		thousands(c.changes), thousands(c.slices), thousands(c.structure))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -91,7 +92,7 @@ func (o *observer) seeSlice(old, now *view) {
 
 // groupPart is what a slice has of a group.
 type groupPart struct {
-	slices    []string
+	slices    []types.NamespacedName
 	selector  *v1alpha1.GroupSelector
 	addresses []v1alpha1.CIDR
 }
@@ -110,7 +111,18 @@ func partsOf(v *view) map[policy.GroupKey]groupPart {
 		rest = rest[c.Count:]
 	}
 	for i, g := range v.Spec.Groups {
-		out[policy.GroupKey{Namespace: v.Metadata.Namespace, Name: g.Name}] = groupPart{g.Slices, g.Selector, addresses[i]}
+		key := policy.GroupKey{Namespace: v.Metadata.Namespace, Name: g.Name}
+		if g.Namespace != "" {
+			key.Namespace = g.Namespace
+		}
+		part := groupPart{selector: g.Selector, addresses: addresses[i]}
+		for _, name := range g.Slices {
+			part.slices = append(part.slices, types.NamespacedName{Namespace: v.Metadata.Namespace, Name: name})
+		}
+		for _, name := range g.SharedSlices {
+			part.slices = append(part.slices, types.NamespacedName{Namespace: sharedNamespace, Name: name})
+		}
+		out[key] = part
 	}
 	return out
 }

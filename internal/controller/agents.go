@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +51,9 @@ type announcement struct {
 	resolver.Announcement
 	session *streamserver.Session
 	at      time.Time
-	// left are the groups that the addresses left, and namespaces those of the slices that changed.
-	left       []*stream.Group
-	namespaces map[string]struct{}
+	// left are the groups that the addresses left, and slices those that changed.
+	left   []*stream.Group
+	slices []types.NamespacedName
 }
 
 func newAgents(c *Controller, log logr.Logger) *Agents {
@@ -79,7 +80,7 @@ func (a *Agents) run(ctx context.Context) {
 func (a *Agents) expire(now time.Time) {
 	a.c.mu.Lock()
 	_, changes := a.c.resolver.Expire(now)
-	a.c.enqueue(a.c.queue, changes, time.Time{})
+	a.c.enqueue(a.c.queue, changes, "", time.Time{})
 	a.c.mu.Unlock()
 
 	a.mu.Lock()
@@ -221,7 +222,7 @@ var refusals = map[resolver.Verdict]stream.Refused_Reason{
 	resolver.Ended:        stream.Refused_ENDED,
 }
 
-// resolve gives an announcement to the resolver, and enqueues the slices that change, without their windows.
+// resolve gives an announcement to the resolver, and enqueues the slices that change.
 func (a *Agents) resolve(n *announcement) resolver.Verdict {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
@@ -231,12 +232,10 @@ func (a *Agents) resolve(n *announcement) resolver.Verdict {
 		verdict, left, changes = a.c.resolver.Announce(n.Announcement)
 		return changes
 	})
-	n.namespaces = map[string]struct{}{}
 	for _, change := range changes.Slices {
-		a.c.slices.Urgent(change.Name)
-		n.namespaces[change.Name.Namespace] = struct{}{}
+		n.slices = append(n.slices, change.Name)
 	}
-	a.c.enqueue(a.c.queue, changes, n.at)
+	a.c.enqueue(a.c.queue, changes, n.Pod.Namespace, n.at)
 	n.left = groupsOf(left)
 	if verdict == resolver.Accepted {
 		announcements.WithLabelValues("Accepted").Inc()
@@ -255,10 +254,10 @@ func groupsOf(keys []policy.GroupKey) (out []*stream.Group) {
 func (a *Agents) publish(n announcement) {
 	ctx := log.IntoContext(a.ctx, a.log)
 	for range publishTries {
-		groups, namespaces := a.concerned(&n)
+		groups, names := a.concerned(&n)
 		var failed error
-		for namespace := range namespaces {
-			if err := a.c.writeSlices(ctx, namespace, true); err != nil {
+		for _, name := range names {
+			if err := a.c.writeNow(ctx, name); err != nil {
 				failed = err
 			}
 		}
@@ -280,23 +279,18 @@ func (a *Agents) publish(n announcement) {
 	}
 }
 
-// concerned returns the groups of an announced pod, and the namespaces of the slices that may have to be written
-// for it. An announcement that changes nothing may be about slices that are being written: the writer of a
-// namespace is waited for.
-func (a *Agents) concerned(n *announcement) (groups []*stream.Group, namespaces map[string]struct{}) {
-	namespaces = map[string]struct{}{}
-	for namespace := range n.namespaces {
-		namespaces[namespace] = struct{}{}
-	}
+// concerned returns the groups of an announced pod, and the slices that may have to be written for it. An announcement
+// that changes nothing may be about slices that are being written.
+func (a *Agents) concerned(n *announcement) (groups []*stream.Group, names []types.NamespacedName) {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
-	keys := a.c.resolver.GroupsOf(n.Pod)
-	for _, g := range keys {
-		for _, name := range a.c.resolver.Slices(g) {
-			namespaces[name.Namespace] = struct{}{}
+	names = slices.Clone(n.slices)
+	for _, name := range a.c.resolver.SlicesOf(n.Pod) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return groupsOf(keys), namespaces
+	return groupsOf(a.c.resolver.GroupsOf(n.Pod)), names
 }
 
 // withdrawn ends what a node announced for a pod.
@@ -311,7 +305,7 @@ func (a *Agents) withdrawn(s *streamserver.Session, uid types.UID) {
 	a.mu.Unlock()
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
-	a.c.enqueue(a.c.queue, a.c.resolver.Withdraw(s.Node, uid), time.Time{})
+	a.c.enqueue(a.c.queue, a.c.resolver.Withdraw(s.Node, uid), "", time.Time{})
 }
 
 // sawPod announces again what waited for a pod. The resolver has the pod.

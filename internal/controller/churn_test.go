@@ -140,8 +140,8 @@ func (c *cluster) expectRight() {
 func groupsIn(byName map[string]*v1alpha1.PolicyEndpointSlice) map[policy.GroupKey]bool {
 	out := map[policy.GroupKey]bool{}
 	for _, pes := range byName {
-		for _, p := range pes.Spec.Groups {
-			out[policy.GroupKey{Namespace: pes.Namespace, Name: p.Name}] = true
+		for i := range pes.Spec.Groups {
+			out[resolver.GroupOf(pes.Namespace, &pes.Spec.Groups[i])] = true
 		}
 	}
 	return out
@@ -305,11 +305,11 @@ func TestARevertedEditHidesNoAddress(t *testing.T) {
 	}
 	parts := map[string]*v1alpha1.PolicyEndpointSlice{}
 	var list v1alpha1.PolicyEndpointSliceList
-	if err := c.List(ctx, &list, client.InNamespace(key.Namespace)); err != nil {
+	if err := c.List(ctx, &list); err != nil {
 		t.Fatal(err)
 	}
 	for i := range list.Items {
-		parts[key.Namespace+"/"+list.Items[i].Name] = &list.Items[i]
+		parts[list.Items[i].Namespace+"/"+list.Items[i].Name] = &list.Items[i]
 	}
 	stop := c.record()
 	c.policy("a", "edited", fmt.Sprintf("{podSelector: {}, ingress: [{from: [%s]}]}", strings.Join(peers, ", ")))
@@ -320,11 +320,11 @@ func TestARevertedEditHidesNoAddress(t *testing.T) {
 		switch {
 		case w.pe != nil && w.pe.Name == pe.Name:
 			refers = slices.Contains(policy.GroupKeys(w.pe.Namespace, shared, w.pe.Spec.Ingress, w.pe.Spec.Egress), key)
-		case w.pes == nil || w.pes.Namespace != key.Namespace:
+		case w.pes == nil:
 		case w.gone:
-			delete(parts, key.Namespace+"/"+w.pes.Name)
+			delete(parts, w.pes.Namespace+"/"+w.pes.Name)
 		default:
-			parts[key.Namespace+"/"+w.pes.Name] = w.pes
+			parts[w.pes.Namespace+"/"+w.pes.Name] = w.pes
 		}
 		held, complete := membersSet(parts, key)
 		for _, a := range all {

@@ -160,7 +160,7 @@ func (c *cluster) endpointOf(np *networkingv1.NetworkPolicy) (*v1alpha1.PolicyEn
 // addresses returns the addresses of a group, which must be complete; sorted, each once.
 func (c *cluster) addresses(namespace, group string) (string, error) {
 	var list v1alpha1.PolicyEndpointSliceList
-	if err := c.List(context.Background(), &list, client.InNamespace(namespace)); err != nil {
+	if err := c.List(context.Background(), &list); err != nil {
 		return "", err
 	}
 	byName := map[string]*v1alpha1.PolicyEndpointSlice{}
@@ -310,13 +310,16 @@ func membersOf(byName map[string]*v1alpha1.PolicyEndpointSlice, key policy.Group
 	listed := map[string]bool{}
 	for _, pes := range byName {
 		slice := policy.ReadSlice(pes)
-		if _, err := slice.Groups(shared); err != nil || pes.Namespace != key.Namespace {
+		if _, err := slice.Groups(shared); err != nil {
 			continue
 		}
 		for _, part := range slice.Parts(func(g policy.GroupKey) bool { return g == key }) {
-			parts[pes.Name] = part
+			parts[pes.Namespace+"/"+pes.Name] = part
 			for _, name := range part.Slices {
-				listed[name] = true
+				listed[pes.Namespace+"/"+name] = true
+			}
+			for _, name := range part.SharedSlices {
+				listed[shared+"/"+name] = true
 			}
 		}
 	}

@@ -60,8 +60,8 @@ type Options struct {
 	Stream *StreamOptions
 }
 
-// request names what to reconcile: a PolicyEndpoint, its status, a namespace's slices, or a slice without a
-// name that the controller gives. start names nothing: any request starts the resolver first.
+// request names what to reconcile: a PolicyEndpoint, its status, a slice, or one without a name that the controller
+// gives. start names nothing: any request starts the resolver first.
 //
 // The queue holds each request once and gives it to one worker at a time. A request that is added while it is
 // reconciled is reconciled once more afterwards. So handlers add a request after they changed what it reads,
@@ -69,7 +69,12 @@ type Options struct {
 type request struct {
 	kind requestKind
 	name types.NamespacedName
+	// cause is the namespace of the object whose change made a slice dirty. Empty: the object's own namespace.
+	cause string
 }
+
+// causedBy is the namespace that causes the request.
+func (r request) causedBy() string { return cmp.Or(r.cause, r.name.Namespace) }
 
 type requestKind string
 
@@ -77,7 +82,7 @@ const (
 	start    requestKind = "start"
 	endpoint requestKind = "endpoint"
 	status   requestKind = "status"
-	sliceSet requestKind = "slices"
+	sliceSet requestKind = "slice"
 	stray    requestKind = "stray"
 )
 
@@ -96,8 +101,6 @@ type Controller struct {
 	queue    queue
 	progress *Progress
 
-	// writing are held while slices of a namespace are written; see namespaceLocks for the order of locks.
-	writing namespaceLocks
 	known   *known
 	agents  *Agents
 	reports *reports
@@ -109,6 +112,10 @@ type Controller struct {
 	resolver   *resolver.Resolver
 	slices     *plan.Slices
 	unresolved unresolved
+	// waiting are the requests to be added when a slice is not being written any more.
+	waiting map[types.NamespacedName]map[request]struct{}
+	// ends are closed when a slice is not being written any more.
+	ends map[types.NamespacedName]chan struct{}
 }
 
 // Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and
@@ -119,12 +126,13 @@ func Add(mgr manager.Manager, o Options) error {
 		live:       mgr.GetAPIReader(),
 		recorder:   mgr.GetEventRecorder(Name),
 		shared:     o.Resolver.SharedNamespace,
-		writing:    namespaceLocks{locks: map[string]*namespaceLock{}},
 		resolver:   resolver.New(o.Resolver),
-		slices:     plan.NewSlices(o.BatchWindow),
+		slices:     plan.NewSlices(o.Resolver.SharedNamespace, o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
 		reports:    newReports(),
+		waiting:    map[types.NamespacedName]map[request]struct{}{},
+		ends:       map[types.NamespacedName]chan struct{}{},
 	}
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if o.Stream != nil {
@@ -138,6 +146,7 @@ func Add(mgr manager.Manager, o Options) error {
 		Reconciler:              c,
 		MaxConcurrentReconciles: workers,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[request](10*time.Millisecond, maxPause),
+		NewQueue:                newQueue,
 		EnableWarmup:            new(true), // a follower watches, so that it can lead at once
 		ReconciliationTimeout:   reconcileTimeout,
 		LogConstructor:          func(r *request) logr.Logger { return describe(mgr.GetLogger(), r) },
@@ -205,7 +214,7 @@ func (c *Controller) begin(_ context.Context, q queue) error {
 	return nil
 }
 
-// Reconcile makes one object, or one namespace's slices, what the resolver says they should be.
+// Reconcile makes one object, or a slice and those that its write depends on, what the resolver says they should be.
 func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result, error) {
 	defer c.progress.begin(time.Now())()
 	if err := c.startResolver(ctx); err != nil {
@@ -222,7 +231,7 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	case status:
 		err = c.reconcileStatus(ctx, r.name)
 	case sliceSet:
-		err = c.writeSlices(ctx, r.name.Name, false)
+		err = c.writeSlices(ctx, r)
 	case stray:
 		err = c.delete(ctx, r.name, &v1alpha1.PolicyEndpointSlice{})
 	case start:
@@ -259,10 +268,10 @@ func (c *Controller) startResolver(ctx context.Context) error {
 		name := client.ObjectKeyFromObject(pe)
 		existing.Endpoints[name] = &pe.Spec
 		c.slices.References.Set(name, c.groupsOf(pe))
-		c.queue.Add(request{endpoint, name})
+		c.queue.Add(request{kind: endpoint, name: name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })
-	c.enqueue(c.queue, changes, time.Time{})
+	c.enqueue(c.queue, changes, "", time.Time{})
 	return nil
 }
 
@@ -275,49 +284,45 @@ func (c *Controller) resolve(input string, change func() resolver.Changes) resol
 	return changes
 }
 
-// enqueue enqueues changed objects: a PolicyEndpoint at once, a slice at once or at the end of its window.
-// seen is when the controller saw the pod's new address that is among the changes, or zero. The caller holds
-// mu.
-func (c *Controller) enqueue(q queue, changes resolver.Changes, seen time.Time) {
+// enqueue enqueues changed objects: a PolicyEndpoint at once, a slice at once or at the end of its window. cause is
+// the namespace of the object whose change this is, or empty. seen is when the controller saw the pod's new address
+// that is among the changes, or zero. The caller holds mu.
+func (c *Controller) enqueue(q queue, changes resolver.Changes, cause string, seen time.Time) {
 	for _, name := range changes.Endpoints {
-		q.Add(request{endpoint, name})
+		q.Add(request{kind: endpoint, name: name})
 	}
+	c.slices.Touch(changes.Slices, seen)
 	for _, s := range changes.Slices {
-		c.touch(q, s, seen)
+		c.enqueueSlice(q, s.Name, cause)
 	}
 	for _, g := range changes.Unused {
 		if !c.slices.References.Has(g) {
-			c.forget(q, g)
+			c.forget(q, g, cause)
 		}
 	}
 }
 
 // forget removes a group to which no PolicyEndpoint refers from all slices, unless a policy uses it. The caller
 // holds mu.
-func (c *Controller) forget(q queue, group policy.GroupKey) {
+func (c *Controller) forget(q queue, group policy.GroupKey, cause string) {
 	changes := c.resolver.Forget(group)
 	c.slices.Forgotten(group)
-	c.enqueue(q, changes, time.Time{})
+	c.enqueue(q, changes, cause, time.Time{})
 }
 
 // compare enqueues a slice that is not what it should be. The caller holds mu.
 func (c *Controller) compare(q queue, pes *v1alpha1.PolicyEndpointSlice) {
 	name := client.ObjectKeyFromObject(pes)
 	if !resolver.IsSliceName(name.Name) {
-		q.Add(request{stray, name})
+		q.Add(request{kind: stray, name: name})
 		return
 	}
-	if want, ok := c.resolver.Slice(name); !ok || !plan.IsSlice(pes, &want) {
-		c.touch(q, resolver.SliceChange{Name: name, Structure: true}, time.Time{})
+	if want, ok := c.resolver.Slice(name); (!ok || !plan.IsSlice(pes, &want)) && c.slices.Differs(name) {
+		c.enqueueSlice(q, name, "")
 	}
 }
 
-// touch enqueues a slice, at once or at the end of its window. The caller holds mu.
-func (c *Controller) touch(q queue, s resolver.SliceChange, seen time.Time) {
-	q.AddAfter(slicesOf(s.Name.Namespace), c.slices.Touch(s, seen, time.Now()))
-}
-
-// slicesOf is the request to write a namespace's slices.
-func slicesOf(namespace string) request {
-	return request{sliceSet, types.NamespacedName{Name: namespace}}
+// enqueueSlice enqueues a dirty slice, at once or at the end of its window. The caller holds mu.
+func (c *Controller) enqueueSlice(q queue, name types.NamespacedName, cause string) {
+	q.AddAfter(request{sliceSet, name, cause}, c.slices.Wait(name, time.Now()))
 }

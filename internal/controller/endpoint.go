@@ -38,16 +38,15 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		log.FromContext(ctx).V(1).Info("Reconciling a PolicyEndpoint", "step", step.Action, "group", step.Group, "reason", step.Reason)
 		switch step.Action {
 		case plan.WriteGroup:
-			err := c.writeSlices(ctx, step.Group.Namespace, true)
-			if err != nil {
-				c.queue.AddRateLimited(slicesOf(step.Group.Namespace))
-			}
+			waits, err := c.writeGroup(ctx, step.Group, request{kind: endpoint, name: name})
 			switch {
+			case waits:
+				return nil
 			case c.isPresent(step.Group): // an error is about another slice
 			case err != nil:
 				return c.rejected(ctx, want, isolates, err)
 			default: // the policy was edited in the meantime, or another client deleted a slice
-				c.queue.Add(request{endpoint, name})
+				c.queue.Add(request{kind: endpoint, name: name})
 				return nil
 			}
 		case plan.WriteEndpoint:
@@ -61,7 +60,7 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 			}
 		case plan.QueueStatus:
 			if pe.UID != "" { // else its namespace is terminating
-				c.queue.Add(request{status, name})
+				c.queue.Add(request{kind: status, name: name})
 			}
 		}
 	}
@@ -94,7 +93,7 @@ func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, isol
 	}
 	if !isFailure {
 		err = nil
-		c.queue.AddAfter(request{endpoint, want.Name}, maxPause)
+		c.queue.AddAfter(request{kind: endpoint, name: want.Name}, maxPause)
 	}
 	reported := *want
 	reported.Problems = []resolver.Problem{problem}
@@ -151,7 +150,7 @@ func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
 	defer c.mu.Unlock()
 	c.unresolved.set(name, reason)
 	for _, g := range c.slices.References.Set(name, groups) {
-		c.forget(c.queue, g)
+		c.forget(c.queue, g, name.Namespace)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -25,16 +26,25 @@ func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventH
 	}
 }
 
-// feed gives a change to the resolver and enqueues the objects that become different.
-func (c *Controller) feed(q queue, input string, seen time.Time, change func() resolver.Changes) {
+// feed gives a change to the resolver and enqueues the objects that become different. cause is the namespace of the
+// object that changed.
+func (c *Controller) feed(q queue, input, cause string, seen time.Time, change func() resolver.Changes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.enqueue(q, c.resolve(input, change), seen)
+	c.enqueue(q, c.resolve(input, change), cause, seen)
+}
+
+// nameOf is the name of an object that appeared, changed or disappeared.
+func nameOf[T client.Object](old, now *T) types.NamespacedName {
+	if now == nil {
+		now = old
+	}
+	return client.ObjectKeyFromObject(*now)
 }
 
 func (c *Controller) namespaces() handler.TypedEventHandler[*corev1.Namespace, request] {
 	return changed(func(q queue, old, now **corev1.Namespace) {
-		c.feed(q, "namespace", time.Time{}, func() resolver.Changes {
+		c.feed(q, "namespace", nameOf(old, now).Name, time.Time{}, func() resolver.Changes {
 			if now == nil {
 				return c.resolver.DeleteNamespace((*old).Name)
 			}
@@ -49,7 +59,7 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 		if now != nil && len((*now).Status.PodIPs) > 0 && (old == nil || len((*old).Status.PodIPs) == 0) {
 			seen = time.Now()
 		}
-		c.feed(q, "pod", seen, func() resolver.Changes {
+		c.feed(q, "pod", nameOf(old, now).Namespace, seen, func() resolver.Changes {
 			if now == nil {
 				return c.resolver.DeletePod(client.ObjectKeyFromObject(*old))
 			}
@@ -62,7 +72,7 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 
 func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkPolicy, request] {
 	return changed(func(q queue, old, now **networkingv1.NetworkPolicy) {
-		c.feed(q, "networkpolicy", time.Time{}, func() resolver.Changes {
+		c.feed(q, "networkpolicy", nameOf(old, now).Namespace, time.Time{}, func() resolver.Changes {
 			if now == nil {
 				return c.resolver.DeletePolicy(client.ObjectKeyFromObject(*old))
 			}
@@ -80,10 +90,7 @@ func (c *Controller) endpoints() handler.TypedEventHandler[*v1alpha1.PolicyEndpo
 		if !c.resolver.Started() {
 			return
 		}
-		if now == nil {
-			now = old
-		}
-		q.Add(request{endpoint, client.ObjectKeyFromObject(*now)})
+		q.Add(request{kind: endpoint, name: nameOf(old, now)})
 	})
 }
 
@@ -98,7 +105,8 @@ func (c *Controller) watchSlices() handler.TypedEventHandler[*v1alpha1.PolicyEnd
 		if old != nil && (now == nil || (*now).UID != (*old).UID) { // deleted, or replaced while the watch was down
 			name := client.ObjectKeyFromObject(*old)
 			if resolver.IsSliceName(name.Name) {
-				q.AddAfter(slicesOf(name.Namespace), c.slices.Gone(name, &(*old).Spec, time.Now()))
+				c.slices.Gone(name, &(*old).Spec)
+				c.enqueueSlice(q, name, "")
 			}
 		}
 		if now != nil {

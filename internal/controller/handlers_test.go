@@ -27,12 +27,12 @@ func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 	key := policy.GroupKey{Namespace: "shop", Name: spec.Groups[0].Name}
 	q := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[request]())
 	defer q.ShutDown()
-	c := &Controller{resolver: r, slices: plan.NewSlices(0), queue: q, reports: newReports()}
+	c := &Controller{resolver: r, slices: plan.NewSlices("kidoban-system", 0), queue: q, reports: newReports()}
 	written := func() {
-		batch, _ := c.slices.Take("shop", r, true, time.Time{})
-		c.slices.Done(&batch, map[string]bool{change.Name.Name: true})
+		batch, _, _ := c.slices.Take(change.Name, r, time.Time{})
+		c.slices.Written(batch, change.Name)
 	}
-	c.slices.Touch(change, time.Time{}, time.Time{})
+	c.slices.Touch([]resolver.SliceChange{change}, time.Time{})
 	written()
 	if !c.slices.Present(key, r) {
 		t.Fatal("the group is not complete at first")
@@ -53,7 +53,7 @@ func TestASliceThatIsReplacedUnderItsNameIsWrittenAgain(t *testing.T) {
 		}
 		got, _ := q.Get()
 		q.Done(got)
-		if got != slicesOf("shop") {
+		if got != (request{kind: sliceSet, name: change.Name}) {
 			t.Errorf("requested is %+v", got)
 		}
 	}

@@ -52,7 +52,7 @@ func (c *Controller) queueStatus(names []types.NamespacedName) {
 		return // the first reconciliation looks at every policy
 	}
 	for _, name := range names {
-		c.queue.AddAfter(request{status, name}, reportsWait)
+		c.queue.AddAfter(request{kind: status, name: name}, reportsWait)
 	}
 }
 
@@ -161,7 +161,7 @@ func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (cha
 		return false, "" // the watch of the newer version enqueues it
 	}
 	if wait := reportsGrace - now.Sub(r.began); wait > 0 && state.InForce < state.Total && pe.Status.ObservedGeneration == pe.Generation && pe.Status.Nodes != nil {
-		c.queue.AddAfter(request{status, name}, wait)
+		c.queue.AddAfter(request{kind: status, name: name}, wait)
 		return false, ""
 	}
 	times, ok := r.times[name]
@@ -171,7 +171,7 @@ func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (cha
 	}
 	changed, again, note := plan.SetInForce(&pe.Status, pe.Generation, state, times, now)
 	if again > 0 {
-		c.queue.AddAfter(request{status, name}, again)
+		c.queue.AddAfter(request{kind: status, name: name}, again)
 	}
 	return changed, note
 }

@@ -161,6 +161,22 @@ func (r *Resolver) GroupsOf(key types.NamespacedName) []policy.GroupKey {
 	return out
 }
 
+// SlicesOf returns the names of the slices that contain a pod's addresses.
+func (r *Resolver) SlicesOf(key types.NamespacedName) (out []types.NamespacedName) {
+	ns, ok := r.namespaces[key.Namespace]
+	if !ok || ns.pods[key.Name] == nil {
+		return nil
+	}
+	for _, a := range r.addressesOf(&ns.pods[key.Name].Pod) {
+		for _, at := range r.space.seatsOf(a) {
+			if name := r.space.slices[at.slice].name(); !slices.Contains(out, name) {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
 // collectGroups adds the groups that contain an address of a pod.
 func (r *Resolver) collectGroups(key types.NamespacedName, a address, out map[policy.GroupKey]struct{}) {
 	ns, ok := r.namespaces[key.Namespace]

@@ -185,7 +185,7 @@ func overBudget(format string, args ...any) *Problem {
 func (r *Resolver) size(from string, key demandKey, set *podSet, most int) (n int) {
 	if r.started {
 		if m := r.lookUp(from, set); m != nil {
-			if n, ok := m.size(key.name, set); ok {
+			if n, ok := r.demandSize(m, key.name, set); ok {
 				return n
 			}
 		}
@@ -237,18 +237,18 @@ func (r *Resolver) lookUp(from string, set *podSet) *matcher {
 	return s.matchers[set.pods.key()]
 }
 
-// size is the number of addresses of the groups of a demand, or false if there are none.
-func (m *matcher) size(name portName, set *podSet) (n int, ok bool) {
+// demandSize is the number of addresses of the groups of a demand, or false if there are none.
+func (r *Resolver) demandSize(m *matcher, name portName, set *podSet) (n int, ok bool) {
 	if name == (portName{}) {
 		if m.group == nil {
 			return 0, false
 		}
-		return m.group.size(), true
+		return r.groupSize(m.group), true
 	}
 	for port, groups := range m.byPort {
 		for _, g := range groups {
 			if port.Name == name.name && port.Protocol == name.protocol && slices.Equal(g.within.keys(), set.within.keys()) {
-				n, ok = n+g.size(), true
+				n, ok = n+r.groupSize(g), true
 			}
 		}
 	}

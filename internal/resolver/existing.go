@@ -12,8 +12,6 @@ import (
 // Existing contains the objects of earlier resolvers when one starts. It must not be changed afterwards.
 type Existing struct {
 	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
-	// ClusterEndpoints are by the names of the ClusterPolicyEndpoints.
-	ClusterEndpoints map[string]*v1alpha1.ClusterPolicyEndpointSpec
 	// Slices with other names than those of a resolver are ignored.
 	Slices map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec
 }
@@ -25,28 +23,21 @@ type existing struct {
 	sizes     map[demandKey]int // of demands that were counted
 }
 
-// adopt gives the existing slices to the spaces.
+// adopt gives the existing slices to the space.
 func (r *Resolver) adopt(in Existing) {
 	r.existing = &existing{in, map[policy.GroupKey]*v1alpha1.GroupSelector{}, map[demandKey]int{}}
-	byNamespace := map[string]map[int32]*v1alpha1.PolicyEndpointSliceSpec{}
 	for name, spec := range in.Slices {
-		number, ok := sliceNumber(name.Name)
-		if !ok {
+		if !IsSliceName(name.Name) {
 			continue
 		}
-		if byNamespace[name.Namespace] == nil {
-			byNamespace[name.Namespace] = map[int32]*v1alpha1.PolicyEndpointSliceSpec{}
-		}
-		byNamespace[name.Namespace][number] = spec
-		for _, part := range spec.Groups {
-			if part.Selector != nil {
-				r.existing.selectors[policy.GroupKey{Namespace: name.Namespace, Name: part.Name}] = part.Selector
+		for i := range spec.Groups {
+			p := &spec.Groups[i]
+			if key, _, ok := r.space.groupOf(name.Namespace, p); ok && p.Selector != nil {
+				r.existing.selectors[key] = p.Selector
 			}
 		}
 	}
-	for namespace, slices := range byNamespace {
-		r.space(namespace).adopt(slices)
-	}
+	r.space.adopt(in.Slices)
 }
 
 // group returns one of the groups of an existing PolicyEndpoint, or false if its selector was not found.
@@ -85,22 +76,15 @@ func (e *existing) demands(r *Resolver, p *policyState) demands {
 // caller forgets them.
 func (r *Resolver) acquireReferred() {
 	for name, spec := range r.existing.Endpoints {
-		r.acquireExisting(name.Namespace, spec.Ingress, spec.Egress)
-	}
-	for _, spec := range r.existing.ClusterEndpoints {
-		r.acquireExisting("", spec.Ingress, spec.Egress)
-	}
-}
-
-func (r *Resolver) acquireExisting(namespace string, rules ...[]v1alpha1.Rule) {
-	names := r.names(namespace)
-	for _, key := range policy.GroupKeys(namespace, r.options.SharedNamespace, rules...) {
-		if _, ok := r.groups[key]; ok {
-			continue
-		}
-		if ref, ok := r.existing.group(key, names); ok {
-			r.acquire(namespace, ref)
-			r.release(key)
+		renderer := renderer{namespace: name.Namespace, shared: r.options.SharedNamespace}
+		for _, key := range policy.GroupKeys(name.Namespace, r.options.SharedNamespace, spec.Ingress, spec.Egress) {
+			if _, ok := r.groups[key]; ok {
+				continue
+			}
+			if ref, ok := r.existing.group(key, &renderer); ok {
+				r.acquire(name.Namespace, ref)
+				r.release(key)
+			}
 		}
 	}
 }
@@ -112,11 +96,6 @@ func parseGroup(s *v1alpha1.GroupSelector) (set *podSet, port *policy.NamedPort,
 	}
 	set = &podSet{}
 	var err error
-	if s.NodeSelector != nil {
-		set.nodes = true
-		set.pods, err = parseSelector(s.NodeSelector)
-		return set, nil, err == nil
-	}
 	if set.pods, err = parseSelector(s.PodSelector); err != nil {
 		return nil, nil, false
 	}

@@ -12,8 +12,7 @@ type group struct {
 	matcher *matcher
 	port    *policy.NamedPort
 	within  *block
-	users   int // number of policies that use it
-	space   *space
+	users   int   // number of policies that use it
 	id      int32 // in the space
 }
 
@@ -24,14 +23,14 @@ func (r *Resolver) acquire(from string, ref groupRef) *group {
 		return g
 	}
 	m := r.matcher(from, ref.set)
-	g := &group{key: ref.key, matcher: m, port: ref.port, within: ref.set.within, users: 1, space: r.space(ref.key.Namespace)}
+	g := &group{key: ref.key, matcher: m, port: ref.port, within: ref.set.within, users: 1}
 	r.groups[g.key] = g
 	if g.port == nil {
 		m.group = g
 	} else {
 		m.byPort[*g.port] = append(m.byPort[*g.port], g)
 	}
-	g.id = g.space.use(g.key.Name, g.selector())
+	g.id = r.space.use(g.key, m.scope.selector != nil, g.selector())
 	for _, p := range r.pods(m) {
 		if g.holds(p) {
 			r.place(g, nil, g.of(p), p)
@@ -57,37 +56,22 @@ func (r *Resolver) forget(g *group) {
 	} else {
 		g.matcher.dropGroup(g)
 	}
-	r.space(g.key.Namespace).drop(g.id)
+	r.space.drop(g.id)
 	r.dropMatcher(g.matcher)
-}
-
-// space returns the space of a namespace's groups, which is about to change, and makes one if there is none.
-func (r *Resolver) space(namespace string) *space {
-	s, ok := r.spaces[namespace]
-	if !ok {
-		s = newSpace(limits{r.options.MaxAddresses, v1alpha1.MaxGroupsPerSlice, v1alpha1.MaxGroupsOfClasses, maxLists})
-		r.spaces[namespace] = s
-	}
-	r.changedSpaces[namespace] = struct{}{}
-	return s
 }
 
 // place removes and adds addresses of a pod; the added ones are of next.
 func (r *Resolver) place(g *group, remove, add []address, next *pod) {
-	if len(remove)+len(add) == 0 {
-		return
-	}
-	r.changedSpaces[g.key.Namespace] = struct{}{}
 	for _, a := range remove {
-		g.space.remove(g.id, a)
+		r.space.remove(g.id, a)
 	}
 	for _, a := range add {
-		g.space.add(g.id, a, next.addresses[0])
+		r.space.add(g.id, a, next.addresses[0])
 	}
 }
 
-// size is the number of addresses in the group.
-func (g *group) size() int { return g.space.groups[g.id].size }
+// groupSize is the number of addresses in a group.
+func (r *Resolver) groupSize(g *group) int { return r.space.groups[g.id].size }
 
 // holds reports whether a pod that the matcher selects is in the group.
 func (g *group) holds(p *pod) bool {
@@ -107,9 +91,6 @@ func (g *group) of(p *pod) []address { return g.within.of(p) }
 
 // selector is what the group is resolved from, in the form of the API.
 func (g *group) selector() *v1alpha1.GroupSelector {
-	if g.matcher.scope.isNodes() {
-		return &v1alpha1.GroupSelector{NodeSelector: g.matcher.selector.labelSelector()}
-	}
 	out := &v1alpha1.GroupSelector{PodSelector: g.matcher.selector.labelSelector()}
 	if s := g.matcher.scope.selector; s != nil {
 		out.NamespaceSelector = s.labelSelector()

@@ -31,8 +31,6 @@ type policyState struct {
 	source     *networkingv1.NetworkPolicy
 	normalized *normalized
 	endpoint   Endpoint
-	// cluster is set for a ClusterNetworkPolicy. Of the other fields, it then has names, and of endpoint the names.
-	cluster *clusterPolicy
 	names      []nameUse
 	// demands are those of the policy, charged those of its version in force. over is set if the policy is over the budget.
 	demands, charged demands
@@ -131,7 +129,9 @@ func (r *Resolver) render(p, old *policyState) {
 		before, had = old.endpoint, old.charged
 	}
 	from := p.source.Namespace
-	renderer := r.renderer(from)
+	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
+		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
+	}}
 	var out rendered
 	if p.over == nil {
 		out = renderer.render(p.source, p.normalized)
@@ -175,28 +175,17 @@ func (r *Resolver) render(p, old *policyState) {
 	}
 }
 
-// renderer returns a renderer of the policies of a namespace.
-func (r *Resolver) renderer(from string) renderer {
-	return renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
-		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
-	}}
-}
-
 // renderStale renders the policies with a named port whose numbers changed.
 func (r *Resolver) renderStale() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
-		if p.cluster != nil {
-			r.renderClusterPolicy(p, p)
-		} else {
-			r.render(p, p)
-		}
+		r.render(p, p)
 	}
 	clear(r.stale)
 }
 
 // watch makes a policy depend on the numbers of a named port.
 func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
-	m := r.matcher(p.endpoint.Policy.Namespace, set)
+	m := r.matcher(p.source.Namespace, set)
 	u := nameUse{m, name, set.withinKey()}
 	c, ok := m.names[name][u.within]
 	if !ok {

@@ -34,12 +34,10 @@ type Resolver struct {
 	scopeIndex index[*scope]
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
-	cluster    clusterPolicies
 	groups     map[policy.GroupKey]*group
-	spaces     map[string]*space // of the slices, by namespace
+	space      *space
 	announced  announced
 	tenants    map[string]*tenant // by namespace
-	stats      Stats
 	// podAddresses is the number of addresses of all pods that can be peers.
 	podAddresses int
 
@@ -50,7 +48,6 @@ type Resolver struct {
 
 	// What the current change has made different so far.
 	changedEndpoints map[types.NamespacedName]struct{}
-	changedSpaces    map[string]struct{}          // by namespace
 	unused           map[policy.GroupKey]struct{} // groups that lost their last user
 	stale            map[*policyState]struct{}    // policies with a named port whose numbers changed
 }
@@ -59,8 +56,6 @@ type Resolver struct {
 type Changes struct {
 	// Endpoints are names of PolicyEndpoints, sorted.
 	Endpoints []types.NamespacedName
-	// ClusterEndpoints are names of ClusterPolicyEndpoints, sorted.
-	ClusterEndpoints []string
 	// Slices are sorted by name. A slice may be among them that changed back, when many addresses were placed at
 	// once.
 	Slices []SliceChange
@@ -72,9 +67,11 @@ type Changes struct {
 type SliceChange struct {
 	Name types.NamespacedName
 	// Structure is true if the slice appeared or disappeared, if its groups or its lists of slices changed, or if
-	// another slice was merged into it. The order of the writes of such slices of one namespace matters; see
-	// package plan.
+	// an address moved from or to another slice.
 	Structure bool
+	// Set is the same number for slices whose writes depend on each other, so that their order matters (see package
+	// plan); 0 for a slice whose write depends on no other.
+	Set int
 }
 
 // Stats counts the content of a Resolver.
@@ -89,14 +86,12 @@ func New(o Options) *Resolver {
 		scopeIndex:       newIndex[*scope](),
 		policies:         map[types.NamespacedName]*policyState{},
 		endpoints:        map[types.NamespacedName]*policyState{},
-		cluster:          newClusterPolicies(),
 		groups:           map[policy.GroupKey]*group{},
-		spaces:           map[string]*space{},
+		space:            newSpace(o.SharedNamespace, limits{o.MaxAddresses, v1alpha1.MaxGroupsPerSlice, v1alpha1.MaxGroupsOfClasses, maxLists}),
 		announced:        newAnnounced(),
 		tenants:          map[string]*tenant{},
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
-		changedSpaces:    map[string]struct{}{},
 		unused:           map[policy.GroupKey]struct{}{},
 		stale:            map[*policyState]struct{}{},
 	}
@@ -109,7 +104,6 @@ func (r *Resolver) Start(existing Existing) Changes {
 	r.adopt(existing)
 	r.setUnresolved()
 	r.unresolved = nil
-	r.setUnresolvedCluster()
 	r.acquireReferred()
 	r.started = true
 	for _, name := range slices.Sorted(maps.Keys(r.namespaces)) {
@@ -189,28 +183,26 @@ func (r *Resolver) EndpointName(np types.NamespacedName) (types.NamespacedName, 
 	return p.endpoint.Name, true
 }
 
-// Slices returns the names of the slices of a group, in the order of their numbers; none if there is no such
-// group.
+// Slices returns the names of the slices of a group; none if there is no such group.
 func (r *Resolver) Slices(group policy.GroupKey) []types.NamespacedName {
 	g, ok := r.groups[group]
 	if !ok {
 		return nil
 	}
 	var out []types.NamespacedName
-	for _, number := range g.space.groups[g.id].slices {
-		out = append(out, types.NamespacedName{Namespace: group.Namespace, Name: sliceName(number)})
+	for _, id := range r.space.groups[g.id].slices {
+		out = append(out, r.space.slices[id].name())
 	}
 	return out
 }
 
 // Slice returns what a slice should be, or false if it should not be.
 func (r *Resolver) Slice(name types.NamespacedName) (v1alpha1.PolicyEndpointSliceSpec, bool) {
-	s, ok := r.spaces[name.Namespace]
-	number, is := sliceNumber(name.Name)
-	if !ok || !is {
+	id, ok := r.space.find(name)
+	if !ok {
 		return v1alpha1.PolicyEndpointSliceSpec{}, false
 	}
-	return s.spec(number)
+	return r.space.spec(id), true
 }
 
 // Forget removes a group from all slices, unless a policy uses it. The caller forgets unused groups when no
@@ -224,9 +216,7 @@ func (r *Resolver) Forget(group policy.GroupKey) Changes {
 
 // Stats counts the content of the Resolver.
 func (r *Resolver) Stats() Stats {
-	s := r.stats
-	s.Policies, s.Groups = len(r.policies)+len(r.cluster.policies), len(r.groups)
-	return s
+	return Stats{Policies: len(r.policies), Groups: len(r.groups), Slices: len(r.space.slices), Addresses: r.space.places}
 }
 
 // takeChanges ends a change and returns the objects that it made different.
@@ -235,39 +225,16 @@ func (r *Resolver) takeChanges() Changes {
 		return Changes{}
 	}
 	r.renderStale()
-	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames), ClusterEndpoints: r.cluster.takeChanged()}
-	for _, namespace := range slices.Sorted(maps.Keys(r.changedSpaces)) {
-		c.Slices = append(c.Slices, r.flush(namespace)...)
-	}
+	r.space.flush()
+	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames), Slices: r.space.takeChanges()}
 	for _, key := range slices.SortedFunc(maps.Keys(r.unused), compareGroups) {
 		if g, ok := r.groups[key]; ok && g.users == 0 {
 			c.Unused = append(c.Unused, key)
 		}
 	}
 	clear(r.changedEndpoints)
-	clear(r.changedSpaces)
 	clear(r.unused)
 	return c
-}
-
-// flush applies the changes of one namespace's groups to its slices.
-func (r *Resolver) flush(namespace string) (changed []SliceChange) {
-	s := r.spaces[namespace]
-	was := Stats{Slices: len(s.slices), Addresses: s.places}
-	if s.adopting {
-		was = Stats{}
-	}
-	s.flush()
-	r.stats.Slices += len(s.slices) - was.Slices
-	r.stats.Addresses += s.places - was.Addresses
-	for _, number := range slices.Sorted(maps.Keys(s.dirty)) {
-		changed = append(changed, SliceChange{types.NamespacedName{Namespace: namespace, Name: sliceName(number)}, s.dirty[number]})
-	}
-	clear(s.dirty)
-	if len(s.groups)+len(s.slices) == 0 {
-		delete(r.spaces, namespace)
-	}
-	return changed
 }
 
 func compareNames(a, b types.NamespacedName) int {

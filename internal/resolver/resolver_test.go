@@ -92,8 +92,8 @@ func TestAGroupWithoutPodsHasOneSlice(t *testing.T) {
 	if len(c.Slices) != 0 || len(c.Endpoints) != 1 || len(c.Unused) != 1 {
 		t.Errorf("deleting the policy changed %s", c)
 	}
-	if more := r.forgetUnused(c); len(more) != 1 || len(r.spaces) != 0 {
-		t.Errorf("forgetting its group changed %v and left %d namespaces of slices", more, len(r.spaces))
+	if more := r.forgetUnused(c); len(more) != 1 || len(r.space.homes) != 0 {
+		t.Errorf("forgetting its group changed %v and left %d namespaces of slices", more, len(r.space.homes))
 	}
 	if got := r.Stats(); got != (Stats{}) {
 		t.Errorf("left are %+v", got)
@@ -221,7 +221,7 @@ func TestTheVersionInForceStaysThroughARestart(t *testing.T) {
 		if diff := cmp.Diff(r.endpointOf(t, "shop", "policy").Spec, e.Spec); diff != "" || len(e.Problems) != 1 {
 			t.Errorf("problems %v, spec (-before +after):\n%s", e.Problems, diff)
 		}
-		if c := next.SetPod(web(2)); len(c.Slices) != 2 {
+		if c := next.SetPod(web(2)); len(c.Slices) != 1 {
 			t.Errorf("its groups are not updated: a pod changed %s", c)
 		}
 		if next.forgetUnused(next.DeletePolicy(types.NamespacedName{Namespace: "shop", Name: "policy"})); next.Stats() != (Stats{}) {

@@ -4,38 +4,41 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// space contains the slices of one namespace: the addresses of its groups, each address once with all its
+// space contains the slices of all namespaces: the addresses of the groups, each address once with all its
 // groups. A class is a set of groups that addresses have in common.
 //
+// A slice is in a home: the namespace of the local groups of its addresses, or kidoban's own namespace. An
+// address that enters a shared group is from then on in kidoban's own namespace, until it leaves its last
+// group. It does not go back before, so that a shared group that comes and goes moves it once at most.
+//
 // Changes of memberships are collected (add, remove) and applied together (flush), so that a pod that leaves
-// one group and enters another changes its slice once. An address stays in its slice while it is in any group
-// of the space; only a merge of two slices moves it. An address with more groups than a slice may have is in
-// several slices, with some of its groups in each.
+// one group and enters another changes its slice once. An address stays in its slice while it is in any group;
+// only its first shared group and a merge of two slices move it. It is in several slices while it has more
+// groups than a slice may have, with some of its groups in each, and while pods of two namespaces have it.
 //
 // There may be hundreds of thousands of addresses, so nothing that exists once per address contains a
 // pointer.
 type space struct {
 	limits limits
-	groups map[int32]*part
-	ids    map[string]int32 // of groups, by name
-	spare  []int32          // ids that are free again
+	shared string                    // kidoban's own namespace
+	groups map[int32]*part           // by id
+	ids    map[policy.GroupKey]int32 // of groups
+	spare  []int32                   // ids that are free again
 	nextID int32
 
 	classes   map[int32]*class
 	byGroups  map[string]int32 // ids of classes, by their key
 	nextClass int32
 
-	slices  map[int32]*slice // by number
-	numbers []int32          // of the slices, sorted
-	// next is the number of the next slice. Numbers are not used again: a reader may still have the old slice
-	// of that name.
-	next int32
-	// last is the slice that the last new address went to, listing the one that the last list went to.
-	last, listing int32
+	slices     map[int32]*slice // by number, of all homes
+	nextNumber int32
+	homes      map[string]*home // by namespace
 
 	// seats are where the addresses are; further are the other seats of those that are in several slices.
 	seats   map[address]seat
@@ -49,14 +52,33 @@ type space struct {
 	doomed  []int32   // groups that flush removes
 	// unlisted are groups that need a slice with their list; grown are slices whose lists got longer.
 	unlisted, grown map[int32]struct{}
+	// widened are slices that got a part of another group.
+	widened map[int32]struct{}
 	// adopting is true from adopt to the next flush: until then, pending has all memberships, and the seats are
 	// those of the existing slices.
 	adopting bool
 
-	// dirty are the slices that became different; for the value see SliceChange.Structure.
+	// dirty are the slices that became different; for the value see SliceChange.Structure. gone are those of
+	// them that were deleted. links are pairs of them whose writes depend on each other.
 	dirty map[int32]bool
+	gone  map[int32]*slice
+	links [][2]int32
 
 	places int // seats of all addresses
+}
+
+// home is a namespace with slices, or with groups whose lists belong there.
+type home struct {
+	namespace string
+	slices    []int32         // numbers, sorted
+	named     map[int32]int32 // numbers of slices, by the suffix of their names
+	// next is the suffix of the next slice's name. Suffixes are not used again: a reader may still have the old
+	// slice of that name.
+	next int32
+	// last is the slice that the last new address went to, listing the one that the last list went to.
+	last, listing int32
+	groups        int // whose lists belong here
+	places        int // seats in the slices
 }
 
 // limits of a slice. They bound its size, whatever the policies and pods are.
@@ -75,7 +97,9 @@ const listTarget = 6 << 10
 
 // part is a group, with the slices that have a part of it.
 type part struct {
-	name     string
+	key      policy.GroupKey
+	shared   bool
+	home     *home // where the list belongs
 	selector *v1alpha1.GroupSelector
 	weight   int // bytes of the selector
 	slices   []int32
@@ -93,6 +117,8 @@ type class struct {
 
 // slice is one slice. Each group of lists has a part in it.
 type slice struct {
+	home      *home
+	suffix    int32     // of its name
 	addresses []address // sorted
 	classes   map[int32]int32
 	parts     map[int32]int32 // number of addresses by group
@@ -115,17 +141,34 @@ type pending struct {
 	root           address
 }
 
-func newSpace(l limits) *space {
+func newSpace(shared string, l limits) *space {
 	return &space{
-		limits: l, groups: map[int32]*part{}, ids: map[string]int32{}, classes: map[int32]*class{}, byGroups: map[string]int32{},
-		slices: map[int32]*slice{}, last: none, listing: none, seats: map[address]seat{}, further: map[address][]seat{}, extra: map[membership]int32{},
-		pending: map[address]pending{}, unlisted: map[int32]struct{}{}, grown: map[int32]struct{}{}, dirty: map[int32]bool{},
+		limits: l, shared: shared, groups: map[int32]*part{}, ids: map[policy.GroupKey]int32{}, classes: map[int32]*class{}, byGroups: map[string]int32{},
+		slices: map[int32]*slice{}, homes: map[string]*home{}, seats: map[address]seat{}, further: map[address][]seat{}, extra: map[membership]int32{},
+		pending: map[address]pending{}, unlisted: map[int32]struct{}{}, grown: map[int32]struct{}{}, widened: map[int32]struct{}{}, dirty: map[int32]bool{}, gone: map[int32]*slice{},
+	}
+}
+
+// home returns the home of a namespace, and adds it if the space does not have it.
+func (s *space) home(namespace string) *home {
+	h, ok := s.homes[namespace]
+	if !ok {
+		h = &home{namespace: namespace, named: map[int32]int32{}, last: none, listing: none}
+		s.homes[namespace] = h
+	}
+	return h
+}
+
+// leave drops a home that has nothing any more.
+func (s *space) leave(h *home) {
+	if len(h.slices) == 0 && h.groups == 0 {
+		delete(s.homes, h.namespace)
 	}
 }
 
 // group returns the id of a group, and adds the group if the space does not have it.
-func (s *space) group(name string) int32 {
-	if id, ok := s.ids[name]; ok {
+func (s *space) group(key policy.GroupKey, shared bool) int32 {
+	if id, ok := s.ids[key]; ok {
 		return id
 	}
 	id := s.nextID
@@ -134,18 +177,20 @@ func (s *space) group(name string) int32 {
 	} else {
 		s.nextID++
 	}
-	s.ids[name] = id
-	s.groups[id] = &part{name: name, lister: none}
+	s.ids[key] = id
+	h := s.home(key.Namespace)
+	h.groups++
+	s.groups[id] = &part{key: key, shared: shared, home: h, lister: none}
 	s.unlisted[id] = struct{}{}
 	return id
 }
 
 // use adds a group, or confirms one that was adopted.
-func (s *space) use(name string, selector *v1alpha1.GroupSelector) int32 {
-	id := s.group(name)
+func (s *space) use(key policy.GroupKey, shared bool, selector *v1alpha1.GroupSelector) int32 {
+	id := s.group(key, shared)
 	text, _ := json.Marshal(selector) // these types can be marshalled
 	g := s.groups[id]
-	g.selector, g.weight, g.used = selector, len(text), true
+	g.shared, g.selector, g.weight, g.used = shared, selector, len(text), true
 	return id
 }
 
@@ -225,34 +270,44 @@ func (s *space) changing(a address) pending {
 
 // flush applies the pending changes.
 func (s *space) flush() {
-	next := s.next
-	if s.adopting {
+	if len(s.arrived)+len(s.doomed)+len(s.unlisted) == 0 && !s.adopting {
+		return
+	}
+	next, adopted := s.nextNumber, s.adopting
+	if adopted {
 		s.compareAdopted()
 	}
 	s.expel()
-	var fresh []arrival
+	fresh := map[*home][]arrival{}
 	for _, a := range s.arrived {
-		p := s.pending[a]
-		if rest := s.change(a, p); len(rest) > 0 {
-			fresh = append(fresh, arrival{a, p.root, rest})
-		}
+		s.change(a, s.pending[a], fresh)
 	}
 	clear(s.pending)
 	s.arrived = s.arrived[:0]
 	if cap(s.arrived) > 4096 {
 		s.pending, s.arrived = map[address]pending{}, nil // not as large as at the start
 	}
-	s.seatAll(fresh)
+	for _, h := range slices.SortedFunc(maps.Keys(fresh), compareHomes) {
+		s.seatAll(h, fresh[h])
+	}
 	s.forget()
 	s.listAll()
 	s.merge()
 	s.tidy()
-	for number := next; number < s.next; number++ { // some of the new slices may have been merged at once
+	clear(s.widened)
+	for number := next; number < s.nextNumber; number++ { // some of the new slices may have been merged at once
 		if _, ok := s.slices[number]; !ok {
 			delete(s.dirty, number)
 		}
 	}
+	if adopted {
+		for number := range s.slices { // which may have had something besides what was adopted
+			s.touch(number, true)
+		}
+	}
 }
+
+func compareHomes(a, b *home) int { return strings.Compare(a.namespace, b.namespace) }
 
 // expel makes the addresses of the groups that are removed leave them.
 func (s *space) expel() {
@@ -290,30 +345,75 @@ func (s *space) forget() {
 			s.dropPart(n, id)
 		}
 		delete(s.groups, id)
-		delete(s.ids, g.name)
+		delete(s.ids, g.key)
 		s.spare = append(s.spare, id)
+		g.home.groups--
+		s.leave(g.home)
 	}
 	s.doomed = s.doomed[:0]
 }
 
-// change moves an address between classes in the slices that it is in, and returns the groups for which it
-// needs another slice.
-func (s *space) change(a address, p pending) (rest []int32) {
-	if len(p.enters)+len(p.leaves) == 0 {
-		return nil
+// change moves an address between classes in the slices that it is in, and adds it to those that need another
+// slice, for the groups that have no place there.
+func (s *space) change(a address, p pending, fresh map[*home][]arrival) {
+	if len(p.enters)+len(p.leaves) == 0 && len(s.further[a]) == 0 {
+		return
 	}
-	rest = p.enters
-	for _, at := range s.seatsOf(a) {
-		was := s.classes[at.class].groups
+	seats := s.seatsOf(a)
+	isShared := func(at seat) bool { return s.slices[at.slice].home.namespace == s.shared }
+	shares := slices.ContainsFunc(seats, isShared) ||
+		slices.ContainsFunc(p.enters, func(id int32) bool { return s.groups[id].home.namespace == s.shared })
+	slices.SortStableFunc(seats, func(x, y seat) int { return compareBools(isShared(x), isShared(y)) }) // those that it leaves first
+	rest := p.enters
+	var from []int32 // slices that the address leaves for one of kidoban's own namespace
+	for _, at := range seats {
+		x, was := s.slices[at.slice], s.classes[at.class].groups
 		now := slices.DeleteFunc(slices.Clone(was), func(id int32) bool { return hasID(p.leaves, id) })
+		if shares && x.home.namespace != s.shared {
+			rest = join(rest, now)
+			s.seat(a, at.slice, nil)
+			from = append(from, at.slice)
+			continue
+		}
+		var others []int32 // groups with another home
+		if !shares {
+			here := make([]int32, 0, len(rest))
+			for _, id := range rest {
+				if s.groups[id].home == x.home {
+					here = append(here, id)
+				} else {
+					others = append(others, id)
+				}
+			}
+			rest = here
+		}
 		var more []int32
-		more, rest = s.split(s.slices[at.slice], rest, len(was)-len(now))
-		now = join(now, more)
-		if !slices.Equal(was, now) {
+		more, rest = s.split(x, rest, len(was)-len(now))
+		rest = join(rest, others)
+		if now = join(now, more); !slices.Equal(was, now) {
 			s.seat(a, at.slice, now)
+			for _, left := range from {
+				s.link(left, at.slice)
+			}
 		}
 	}
-	return rest
+	if shares && len(rest) > 0 {
+		h := s.home(s.shared)
+		fresh[h] = append(fresh[h], arrival{a, p.root, rest, from})
+		return
+	}
+	for len(rest) > 0 {
+		h := s.groups[rest[0]].home
+		var here, others []int32
+		for _, id := range rest {
+			if s.groups[id].home == h {
+				here = append(here, id)
+			} else {
+				others = append(others, id)
+			}
+		}
+		fresh[h], rest = append(fresh[h], arrival{a, p.root, here, nil}), others
+	}
 }
 
 // split divides groups into those that a slice has room for and the others; freed is the number of
@@ -346,19 +446,19 @@ func (s *space) seatsOf(a address) []seat {
 }
 
 // seat puts an address into a class in a slice, or removes it from the slice if there are no groups.
-func (s *space) seat(a address, number int32, groups []int32) {
+func (s *space) seat(a address, into int32, groups []int32) {
 	all := s.seatsOf(a)
-	i := slices.IndexFunc(all, func(at seat) bool { return at.slice == number })
-	x := s.slices[number]
+	i := slices.IndexFunc(all, func(at seat) bool { return at.slice == into })
+	x := s.slices[into]
 	var was []int32
 	if i >= 0 {
 		was = s.classes[all[i].class].groups
-		s.leaveClass(number, all[i].class)
+		s.leaveClass(into, all[i].class)
 	}
 	for _, existing := range []bool{true, false} { // those first, so that they are not dropped to make room
 		for _, id := range groups {
 			if _, ok := x.parts[id]; ok == existing && !hasID(was, id) {
-				s.addPart(number, id)
+				s.addPart(into, id)
 				if x.parts[id]++; x.parts[id] == 1 {
 					x.empty--
 				}
@@ -379,16 +479,19 @@ func (s *space) seat(a address, number int32, groups []int32) {
 		x.addresses = slices.Delete(x.addresses, at, at+1)
 		all = slices.Delete(all, i, i+1)
 		s.places--
+		x.home.places--
 	case i >= 0:
-		all[i].class = s.enterClass(number, groups)
+		all[i].class = s.enterClass(into, groups)
 	default:
 		x.addresses = slices.Insert(x.addresses, at, a)
-		all = append(all, seat{number, s.enterClass(number, groups)})
+		all = append(all, seat{into, s.enterClass(into, groups)})
 		s.places++
+		x.home.places++
 	}
 	switch len(all) {
 	case 0:
 		delete(s.seats, a)
+		delete(s.further, a)
 	case 1:
 		s.seats[a] = all[0]
 		delete(s.further, a)
@@ -396,10 +499,19 @@ func (s *space) seat(a address, number int32, groups []int32) {
 		s.seats[a] = all[0]
 		s.further[a] = all[1:]
 	}
-	s.touch(number, false)
+	s.touch(into, false)
 }
 
 func (s *space) touch(number int32, structure bool) { s.dirty[number] = s.dirty[number] || structure }
+
+// link records that the writes of two slices depend on each other.
+func (s *space) link(a, b int32) {
+	s.touch(a, true)
+	s.touch(b, true)
+	if a != b {
+		s.links = append(s.links, [2]int32{a, b})
+	}
+}
 
 // enterClass counts an address in a class of a slice.
 func (s *space) enterClass(number int32, groups []int32) int32 {
@@ -441,9 +553,9 @@ func (s *space) addPart(number, id int32) {
 	}
 	x.parts[id] = 0
 	x.empty++
+	s.widened[number] = struct{}{}
 	g.slices = insert(g.slices, number)
-	s.touch(number, true)
-	s.touchList(g)
+	s.touchList(number, g)
 	if g.lister != none {
 		s.grown[g.lister] = struct{}{}
 	}
@@ -454,14 +566,14 @@ func (s *space) dropPart(number, id int32) {
 	delete(x.parts, id)
 	x.empty--
 	g.slices = withoutID(g.slices, number)
-	s.touch(number, true)
-	s.touchList(g)
+	s.touchList(number, g)
 }
 
-// touchList records that the list of a group's slices changed.
-func (s *space) touchList(g *part) {
+// touchList records that the list of a group's slices changed, because of one of them.
+func (s *space) touchList(number int32, g *part) {
+	s.touch(number, true)
 	if g.lister != none {
-		s.touch(g.lister, true)
+		s.link(number, g.lister)
 	}
 }
 

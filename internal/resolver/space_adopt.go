@@ -1,55 +1,81 @@
 package resolver
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // sliceStem begins the names of slices.
 const sliceStem = "ips-"
 
-// maxNumber bounds the numbers of adopted slices, so that enough numbers are left above them.
-const maxNumber = 1 << 30
+// maxSuffix bounds the suffixes of adopted slices, so that enough are left above them.
+const maxSuffix = 1 << 30
 
-// sliceName is the name of the slice with this number.
-func sliceName(number int32) string { return sliceStem + strconv.Itoa(int(number)) }
+// sliceName is the name of the slice with this suffix.
+func sliceName(suffix int32) string { return sliceStem + strconv.Itoa(int(suffix)) }
 
-// sliceNumber is the number of the slice with this name, or false if it is not the name of a slice.
-func sliceNumber(name string) (int32, bool) {
+// sliceSuffix is the suffix of the name of a slice, or false if it is not the name of a slice.
+func sliceSuffix(name string) (int32, bool) {
 	n, err := strconv.ParseInt(strings.TrimPrefix(name, sliceStem), 10, 32)
-	return int32(n), err == nil && n >= 0 && n <= maxNumber && name == sliceName(int32(n))
+	return int32(n), err == nil && n >= 0 && n <= maxSuffix && name == sliceName(int32(n))
 }
 
 // IsSliceName reports whether a resolver may want a slice with this name.
 func IsSliceName(name string) bool {
-	_, ok := sliceNumber(name)
+	_, ok := sliceSuffix(name)
 	return ok
 }
 
-// spec returns a slice in the form of the API, or false if there is none with this number.
-func (s *space) spec(number int32) (v1alpha1.PolicyEndpointSliceSpec, bool) {
-	x, ok := s.slices[number]
-	if !ok {
-		return v1alpha1.PolicyEndpointSliceSpec{}, false
+// find returns the number of the slice with this name, or false if there is none.
+func (s *space) find(name types.NamespacedName) (int32, bool) {
+	h, ok := s.homes[name.Namespace]
+	suffix, is := sliceSuffix(name.Name)
+	if !ok || !is {
+		return 0, false
 	}
+	number, ok := h.named[suffix]
+	return number, ok
+}
+
+func (x *slice) name() types.NamespacedName {
+	return types.NamespacedName{Namespace: x.home.namespace, Name: sliceName(x.suffix)}
+}
+
+// spec returns a slice in the form of the API.
+func (s *space) spec(number int32) v1alpha1.PolicyEndpointSliceSpec {
+	x := s.slices[number]
 	out := v1alpha1.PolicyEndpointSliceSpec{Count: int32(len(x.addresses))}
-	ids := slices.SortedFunc(maps.Keys(x.parts), func(a, b int32) int { return strings.Compare(s.groups[a].name, s.groups[b].name) })
+	ids := slices.SortedFunc(maps.Keys(x.parts), func(a, b int32) int {
+		return cmp.Or(compareBools(s.groups[b].shared, s.groups[a].shared), compareGroups(s.groups[a].key, s.groups[b].key))
+	})
 	index := make(map[int32]int32, len(ids))
 	for i, id := range ids {
 		g := s.groups[id]
 		index[id] = int32(i)
-		p := v1alpha1.GroupPart{Name: g.name}
+		p := v1alpha1.GroupPart{Name: g.key.Name}
+		if !g.shared && x.home.namespace == s.shared {
+			p.Namespace = g.key.Namespace
+		}
 		if _, ok := x.lists[id]; ok {
 			p.Selector = g.selector.DeepCopy()
 			for _, n := range g.slices {
-				p.Slices = append(p.Slices, sliceName(n))
+				if y := s.slices[n]; y.home == x.home {
+					p.Slices = append(p.Slices, sliceName(y.suffix))
+				} else {
+					p.SharedSlices = append(p.SharedSlices, sliceName(y.suffix))
+				}
 			}
 			slices.Sort(p.Slices)
+			slices.Sort(p.SharedSlices)
 		}
 		out.Groups = append(out.Groups, p)
 	}
@@ -80,41 +106,78 @@ func (s *space) spec(number int32) (v1alpha1.PolicyEndpointSliceSpec, bool) {
 			out.Addresses = append(out.Addresses, v1alpha1.CIDR(netip.PrefixFrom(ip, ip.BitLen()).String()))
 		}
 	}
-	return out, true
+	return out
+}
+
+// GroupOf returns the group that a slice in this namespace has a part of.
+func GroupOf(namespace string, p *v1alpha1.GroupPart) policy.GroupKey {
+	if p.Namespace != "" {
+		namespace = p.Namespace
+	}
+	return policy.GroupKey{Namespace: namespace, Name: p.Name}
+}
+
+// groupOf returns the group that a slice in this namespace has a part of, and whether it is a shared one. It
+// returns false if only slices in kidoban's own namespace may have such a part.
+func (s *space) groupOf(namespace string, p *v1alpha1.GroupPart) (key policy.GroupKey, shared, ok bool) {
+	isShared := namespace == s.shared
+	return GroupOf(namespace, p), isShared && p.Namespace == "", isShared || p.Namespace == ""
 }
 
 // adopt gives the space the existing slices. Until the next flush, their addresses keep their places. Any
 // client may have written a slice, so nothing of its content is certain. A slice with more addresses than the
 // limit, from a time when that was larger, gets no more, and none of its addresses moves.
-func (s *space) adopt(existing map[int32]*v1alpha1.PolicyEndpointSliceSpec) {
+func (s *space) adopt(existing map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec) {
 	s.adopting = true
-	numbers := slices.Sorted(maps.Keys(existing))
-	listed := map[int32]map[int32]bool{} // by the group's id and the slice's number
-	for _, number := range numbers {
-		s.next = number
-		s.newSlice()
+	type adopted struct {
+		name   types.NamespacedName
+		suffix int32
 	}
-	for _, number := range numbers {
-		for _, p := range existing[number].Groups {
-			id := s.group(p.Name)
-			s.addPart(number, id)
-			if len(p.Slices) == 0 || s.groups[id].lister != none {
+	var all []adopted
+	for name := range existing {
+		if suffix, ok := sliceSuffix(name.Name); ok {
+			all = append(all, adopted{name, suffix})
+		}
+	}
+	slices.SortFunc(all, func(a, b adopted) int {
+		return cmp.Or(strings.Compare(a.name.Namespace, b.name.Namespace), cmp.Compare(a.suffix, b.suffix))
+	})
+	numbers := make([]int32, len(all))
+	for i, x := range all {
+		h := s.home(x.name.Namespace)
+		h.next = x.suffix
+		numbers[i] = s.newSlice(h)
+	}
+	listed := map[int32]map[int32]bool{} // by the group's id and the slice's number
+	for i, x := range all {
+		for j := range existing[x.name].Groups {
+			p := &existing[x.name].Groups[j]
+			key, shared, ok := s.groupOf(x.name.Namespace, p)
+			if !ok {
 				continue
 			}
-			s.groups[id].lister = number
-			s.slices[number].lists[id] = struct{}{}
+			id := s.group(key, shared)
+			s.addPart(numbers[i], id)
+			g := s.groups[id]
+			if len(p.Slices) == 0 || g.lister != none || g.home.namespace != x.name.Namespace {
+				continue
+			}
+			g.lister = numbers[i]
+			s.slices[numbers[i]].lists[id] = struct{}{}
 			listed[id] = map[int32]bool{}
-			for _, name := range p.Slices {
-				if n, ok := sliceNumber(name); ok {
-					listed[id][n] = true
+			for namespace, names := range map[string][]string{s.shared: p.SharedSlices, x.name.Namespace: p.Slices} {
+				for _, name := range names {
+					if n, ok := s.find(types.NamespacedName{Namespace: namespace, Name: name}); ok {
+						listed[id][n] = true
+					}
 				}
 			}
 		}
 	}
 	// While slices are merged, an address may be in two of them. The one that readers use now keeps it.
 	for _, counted := range []bool{true, false} {
-		for _, number := range numbers {
-			s.adoptSlice(number, existing[number], func(id int32) bool { return listed[id][number] == counted })
+		for i, x := range all {
+			s.adoptSlice(numbers[i], existing[x.name], func(id int32) bool { return listed[id][numbers[i]] == counted })
 		}
 	}
 	for id, g := range s.groups {
@@ -125,6 +188,9 @@ func (s *space) adopt(existing map[int32]*v1alpha1.PolicyEndpointSliceSpec) {
 		}
 	}
 	clear(s.grown)
+	clear(s.widened)
+	clear(s.dirty) // nothing changed; see flush
+	s.links = nil
 }
 
 // adoptSlice seats the addresses of an existing slice in those of its groups that are counted, unless another
@@ -138,7 +204,11 @@ func (s *space) adoptSlice(number int32, spec *v1alpha1.PolicyEndpointSliceSpec,
 			if i < 0 || int(i) >= len(spec.Groups) {
 				continue
 			}
-			if id := s.group(spec.Groups[i].Name); counted(id) {
+			key, shared, ok := s.groupOf(s.slices[number].home.namespace, &spec.Groups[i])
+			if !ok {
+				continue
+			}
+			if id := s.group(key, shared); counted(id) {
 				groups = insert(groups, id)
 			}
 		}

@@ -5,12 +5,25 @@ import (
 	"slices"
 )
 
-// merge merges the two slices with the fewest addresses, while at most half of all places are taken and a
-// quarter stays free afterwards. So the next pods do not undo it.
+// merge merges slices in the homes that changed.
 func (s *space) merge() {
-	for n := len(s.slices); n > 1 && 2*s.places <= n*s.limits.addresses && 4*s.places <= 3*(n-1)*s.limits.addresses; n-- {
+	homes := map[*home]struct{}{}
+	for number := range s.dirty {
+		if x, ok := s.slices[number]; ok {
+			homes[x.home] = struct{}{}
+		}
+	}
+	for _, h := range slices.SortedFunc(maps.Keys(homes), compareHomes) {
+		s.mergeIn(h)
+	}
+}
+
+// mergeIn merges the two slices of a home with the fewest addresses, while at most half of all places are taken
+// and a quarter stays free afterwards. So the next pods do not undo it.
+func (s *space) mergeIn(h *home) {
+	for n := len(h.slices); n > 1 && 2*h.places <= n*s.limits.addresses && 4*h.places <= 3*(n-1)*s.limits.addresses; n-- {
 		from, into := int32(none), int32(none)
-		for _, number := range s.numbers {
+		for _, number := range h.slices {
 			size := len(s.slices[number].addresses)
 			switch {
 			case from == none || size < len(s.slices[from].addresses):
@@ -53,7 +66,7 @@ func (s *space) mergeInto(from, into int32) {
 		s.seat(a, into, join(there, moved))
 		s.seat(a, from, nil)
 	}
-	s.touch(into, true)
+	s.link(from, into)
 	for _, id := range slices.Sorted(maps.Keys(x.lists)) {
 		s.list(id, into)
 	}
@@ -65,14 +78,15 @@ func (s *space) mergeInto(from, into int32) {
 
 // tidy drops parts without addresses: those of which both the slice and the group's list are written anyway,
 // and those beyond a number. Others stay, because the next pod of the group would bring them back; a part that
-// comes or goes costs a write of the list. A slice without any part is deleted.
+// comes or goes costs a write of the list. A slice that got a part keeps them too, because it has to be written
+// before the lists, and a slice that loses one afterwards. A slice without any part is deleted.
 func (s *space) tidy() {
 	for _, number := range slices.Sorted(maps.Keys(s.dirty)) {
 		x, ok := s.slices[number]
 		if !ok {
 			continue
 		}
-		if x.empty > 0 {
+		if _, got := s.widened[number]; x.empty > 0 && !got {
 			for _, id := range slices.Sorted(maps.Keys(x.parts)) {
 				if l := s.groups[id].lister; x.parts[id] == 0 && l != number {
 					if _, written := s.dirty[l]; written {
@@ -80,8 +94,8 @@ func (s *space) tidy() {
 					}
 				}
 			}
-			s.dropEmpty(number, x.droppable()-maxEmpty)
 		}
+		s.dropEmpty(number, x.droppable()-maxEmpty)
 		if len(x.parts) == 0 {
 			s.deleteSlice(number)
 		}

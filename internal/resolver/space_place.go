@@ -4,20 +4,23 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 )
 
-// arrival is an address that needs a place for some groups; root is the first address of its pod.
+// arrival is an address that needs a place for some groups; root is the first address of its pod, and from are
+// the slices that it leaves for that.
 type arrival struct {
 	a, root address
 	groups  []int32
+	from    []int32
 }
 
 // tried is the number of slices that are considered for one address, of each way to find some.
 const tried = 64
 
-// seatAll places new addresses. Many at a time are placed with classes next to each other that have large
-// groups in common, and a tenth of each slice stays free for the pods to come.
-func (s *space) seatAll(fresh []arrival) {
+// seatAll places new addresses in a home. Many at a time are placed with classes next to each other that have
+// large groups in common, and a tenth of each slice stays free for the pods to come.
+func (s *space) seatAll(h *home, fresh []arrival) {
 	limit := s.limits.addresses
 	many := len(fresh) > limit/2
 	if many {
@@ -33,16 +36,27 @@ func (s *space) seatAll(fresh []arrival) {
 			n := min(len(rest), s.limits.groups, s.limits.members)
 			groups := rest[:n:n]
 			rest = rest[n:]
-			s.seat(f.a, s.place(f, groups, together[f.root], limit, many), groups)
+			into := s.place(h, f, groups, together[f.root], limit, many)
+			s.seat(f.a, into, groups)
+			for _, from := range f.from {
+				s.link(from, into)
+			}
 		}
 		together[f.root]--
 	}
 }
 
-// sortByLargeGroups sorts addresses by their groups, the largest group first.
+// sortByLargeGroups sorts addresses by their groups, the largest group first. Addresses with local groups are next
+// to others of their namespace, whose lists are then the shortest.
 func (s *space) sortByLargeGroups(fresh []arrival) {
 	bySize := slices.SortedFunc(maps.Keys(s.groups), func(x, y int32) int {
-		return cmp.Or(cmp.Compare(s.groups[y].size, s.groups[x].size), cmp.Compare(s.groups[x].name, s.groups[y].name))
+		return cmp.Or(cmp.Compare(s.groups[y].size, s.groups[x].size), compareGroups(s.groups[x].key, s.groups[y].key))
+	})
+	slices.SortStableFunc(bySize, func(x, y int32) int { // local groups first
+		if s.groups[x].shared || s.groups[y].shared {
+			return compareBools(s.groups[x].shared, s.groups[y].shared)
+		}
+		return strings.Compare(s.groups[x].key.Namespace, s.groups[y].key.Namespace)
 	})
 	rank := map[int32]int32{}
 	for i, id := range bySize {
@@ -76,12 +90,12 @@ func (s *space) sortByLargeGroups(fresh []arrival) {
 
 // place finds the slice for a new address in which it causes the fewest writes, with room for as many
 // addresses as its pod needs. It makes a new one if there is none.
-func (s *space) place(f arrival, groups []int32, need, limit int, many bool) int32 {
+func (s *space) place(h *home, f arrival, groups []int32, need, limit int, many bool) int32 {
 	except := s.seatsOf(f.a)
 	best, least := int32(none), 0
 	consider := func(number int32, room int) (perfect bool) {
 		x, ok := s.slices[number]
-		if !ok || len(x.addresses)+room > limit || !s.fits(x, groups) ||
+		if !ok || x.home != h || len(x.addresses)+room > limit || !s.fits(x, groups) ||
 			slices.ContainsFunc(except, func(at seat) bool { return at.slice == number }) {
 			return false
 		}
@@ -93,7 +107,7 @@ func (s *space) place(f arrival, groups []int32, need, limit int, many bool) int
 	if at, ok := s.seats[f.root]; ok && f.root != f.a && consider(at.slice, 1) || best != none {
 		return best
 	}
-	if many && consider(s.last, need) {
+	if many && consider(h.last, need) {
 		return best
 	}
 	if len(s.dirty) < tried {
@@ -109,7 +123,7 @@ func (s *space) place(f arrival, groups []int32, need, limit int, many bool) int
 					return
 				}
 			}
-			if len(s.slices[number].addresses) < limit {
+			if x := s.slices[number]; x.home == h && len(x.addresses) < limit {
 				consider(number, need)
 				found++
 			}
@@ -124,13 +138,13 @@ func (s *space) place(f arrival, groups []int32, need, limit int, many bool) int
 	for _, id := range rare[:min(len(rare), 4)] {
 		search(s.groups[id].slices)
 	}
-	for i := 0; i < len(s.numbers) && best == none && !many; i++ {
-		consider(s.numbers[i], need)
+	for i := 0; i < len(h.slices) && best == none && !many; i++ {
+		consider(h.slices[i], need)
 	}
 	if best == none {
-		best = s.newSlice()
+		best = s.newSlice(h)
 	}
-	s.last = best
+	h.last = best
 	return best
 }
 
@@ -178,19 +192,25 @@ func (s *space) cost(number int32, groups []int32) int {
 	return cost
 }
 
-func (s *space) newSlice() int32 {
-	n := s.next
-	s.next++
-	s.slices[n] = &slice{classes: map[int32]int32{}, parts: map[int32]int32{}, lists: map[int32]struct{}{}}
-	s.numbers = append(s.numbers, n)
-	s.touch(n, true)
-	return n
+func (s *space) newSlice(h *home) int32 {
+	number := s.nextNumber
+	s.nextNumber++
+	s.slices[number] = &slice{home: h, suffix: h.next, classes: map[int32]int32{}, parts: map[int32]int32{}, lists: map[int32]struct{}{}}
+	h.named[h.next] = number
+	h.next++
+	h.slices = append(h.slices, number)
+	s.touch(number, true)
+	return number
 }
 
 func (s *space) deleteSlice(number int32) {
+	x := s.slices[number]
 	delete(s.slices, number)
-	s.numbers = withoutID(s.numbers, number)
+	delete(x.home.named, x.suffix)
+	x.home.slices = withoutID(x.home.slices, number)
+	s.leave(x.home)
 	s.touch(number, true)
+	s.gone[number] = x
 }
 
 // nameBytes is about the size of one slice's name in a list.
@@ -232,7 +252,7 @@ func (s *space) list(id, number int32) {
 	g := s.groups[id]
 	if g.lister != none {
 		delete(s.slices[g.lister].lists, id)
-		s.touch(g.lister, true)
+		s.link(g.lister, number)
 	}
 	g.lister = number
 	s.slices[number].lists[id] = struct{}{}
@@ -240,7 +260,7 @@ func (s *space) list(id, number int32) {
 	s.touch(number, true)
 }
 
-// listerFor chooses the slice that gets the list of a group's slices. Lists are together in as few slices as
+// listerFor chooses the slice in the group's home that gets the list of its slices. Lists are together in as few slices as
 // listTarget allows, so that a pod that enters several groups changes the lists of one slice. Such a slice may
 // have no addresses of the group.
 func (s *space) listerFor(id int32) int32 {
@@ -249,7 +269,7 @@ func (s *space) listerFor(id int32) int32 {
 	consider := func(number int32, limit int) {
 		x := s.slices[number]
 		bytes := s.listBytes(x)
-		if number == g.lister || len(x.lists) > 0 && bytes+g.listBytes() > limit || !s.hasRoomForPart(x, id) {
+		if x.home != g.home || number == g.lister || len(x.lists) > 0 && bytes+g.listBytes() > limit || !s.hasRoomForPart(x, id) {
 			return
 		}
 		if bytes > most {
@@ -257,20 +277,20 @@ func (s *space) listerFor(id int32) int32 {
 		}
 	}
 	target := min(listTarget, s.limits.lists)
-	if _, ok := s.slices[s.listing]; ok {
-		consider(s.listing, target)
+	if _, ok := s.slices[g.home.listing]; ok {
+		consider(g.home.listing, target)
 	}
 	for _, limit := range []int{target, s.limits.lists} {
-		for _, numbers := range [][]int32{g.slices, s.numbers} {
+		for _, numbers := range [][]int32{g.slices, g.home.slices} {
 			for i := 0; i < len(numbers) && best == none; i++ {
 				consider(numbers[i], limit)
 			}
 		}
 	}
 	if best == none {
-		best = s.newSlice()
+		best = s.newSlice(g.home)
 	}
-	s.listing = best
+	g.home.listing = best
 	return best
 }
 

@@ -1,18 +1,22 @@
 package plan
 
 import (
+	"cmp"
 	"maps"
 	"slices"
-	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// Batch are slices of one namespace that are written together. If the structure of one of them changed, all
-// such slices of the namespace are in the batch.
+// Batch are slices whose writes depend on each other, or a single slice.
 type Batch struct {
-	Namespace string
-	slices    map[string]batchSlice
+	shared string
+	slices map[types.NamespacedName]batchSlice
+	later  map[types.NamespacedName]bool // see SliceWrite.Later
 }
 
 type batchSlice struct {
@@ -21,152 +25,414 @@ type batchSlice struct {
 }
 
 // Names are the names of the batch's slices, sorted.
-func (b *Batch) Names() []string { return slices.Sorted(maps.Keys(b.slices)) }
+func (b *Batch) Names() []types.NamespacedName {
+	return slices.SortedFunc(maps.Keys(b.slices), compareNames)
+}
 
 // SliceWrite is one write of a batch: of a slice's content, or, where Spec is nil, its deletion.
 type SliceWrite struct {
-	Name   string
+	Name   types.NamespacedName
 	Spec   *v1alpha1.PolicyEndpointSliceSpec
 	Reason Reason
+	// After are the indexes of the writes that must have succeeded before this one.
+	After []int
+	// AfterTry are the indexes of the writes that must have succeeded or failed before this one. They are in other
+	// namespaces, where tenants may have a say in what the API server accepts.
+	AfterTry []int
 	// Last is false if the batch writes the slice once more afterwards.
 	Last bool
+	// Later is true if the write is for a later batch: the slice only loses addresses to slices in kidoban's own
+	// namespace, which this batch writes. A reader that watches the two namespaces is to see the gain first.
+	Later bool
+
+	seen bool // it has the address of a new pod
+	rank int
 }
 
-// Phases returns the batch's writes in the order of the package's promises. The writes of one phase may go out
-// in any order; if one fails, those of later phases must not go out. have are the slices on the API server.
+// Ranks of writes. A write may only depend on those of lower ranks, and on some of its own.
+const (
+	rankGains = iota
+	rankGainsAndLists
+	rankLists
+	rankLoses
+	rankGone
+)
+
+// Writes returns the batch's writes. have are the slices on the API server. Writes that depend on no other come
+// first, and among those of one rank the ones with addresses of new pods.
 //
-// Only a merge moves addresses: those of the slice that is deleted are then in another slice. A reader of
-// the list of a group must not miss these addresses: no list drops the deleted slice before the other one is
-// written.
-func (b *Batch) Phases(have map[string]*v1alpha1.PolicyEndpointSliceSpec) [][]SliceWrite {
-	var first, both, lists, rest, gone []SliceWrite
-	moving := b.moving(have)
-	var targets []string // slices of both that get addresses of deleted slices
-	for _, name := range b.Names() {
-		c := compare(have[name], b.slices[name].want)
-		w := SliceWrite{name, b.slices[name].want, AddressesChanged, true}
-		moved := slices.ContainsFunc(c.changed, func(a v1alpha1.CIDR) bool { return moving[a] })
-		switch {
-		case w.Spec == nil:
-			w.Reason = NotWanted
-			gone = append(gone, w)
-		case c.lists && (c.parts || moved):
-			w.Reason = PartsAndListsChanged
-			both = append(both, w)
-			if moved {
-				targets = append(targets, name)
-			}
-		case c.lists:
-			w.Reason = ListsChanged
-			lists = append(lists, w)
-		case c.drops && !c.parts && !moved:
-			w.Reason = PartsDropped
-			rest = append(rest, w)
-		default:
-			first = append(first, w)
+// Addresses move in two cases: those of a slice that is deleted, after a merge, and those that enter their first
+// shared group, from a slice of another namespace to one of kidoban's own. So moves have no cycles.
+func (b *Batch) Writes(have map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec) []SliceWrite {
+	names := b.Names()
+	found := make([]comparison, len(names))
+	var m moves
+	for i, name := range names {
+		want := b.slices[name].want
+		found[i] = compare(name.Namespace, have[name], want)
+		if have[name] != nil && (name.Namespace != b.shared || want == nil) {
+			eachMembership(name.Namespace, want, have[name], func(l membership) { m.lose(i, l) })
 		}
 	}
-	for i, w := range both {
-		others := slices.ContainsFunc(targets, func(name string) bool { return name != w.Name })
-		if others && have[w.Name] != nil {
-			lists = append(lists, w)
-			both[i] = SliceWrite{w.Name, withListsOf(w.Spec, have[w.Name]), ListsStay, false}
+	for i, name := range names {
+		if want := b.slices[name].want; want != nil && len(m.from) > 0 {
+			eachMembership(name.Namespace, have[name], want, func(g membership) { m.gain(i, g) })
 		}
 	}
-	return slices.DeleteFunc([][]SliceWrite{first, both, lists, rest, gone}, func(phase []SliceWrite) bool { return len(phase) == 0 })
+	writes := make([]SliceWrite, len(names))
+	for i, name := range names {
+		s := b.slices[name]
+		movesAway := slices.ContainsFunc(m.to[i], func(to int) bool { return names[to].Namespace == b.shared }) && name.Namespace != b.shared
+		w := SliceWrite{Name: name, Spec: s.want, Last: true, seen: !s.seen.IsZero()}
+		w.Reason, w.rank = found[i].kind(s.want == nil, movesAway, m.into[i])
+		if w.Later = movesAway && m.onlyMoves(i); w.Later {
+			b.later[name] = true
+		}
+		writes[i] = w
+	}
+	after, lists := b.dependencies(writes, found, &m)
+	for i, name := range names {
+		if writes[i].rank > rankGainsAndLists || have[name] == nil {
+			continue
+		}
+		stay, listers := found[i].staying(i, lists)
+		if len(stay) == 0 || len(writes[i].Spec.Groups)+len(stay) > v1alpha1.MaxGroupsPerSlice {
+			continue
+		}
+		listers[i] = struct{}{}
+		writes, after = append(writes, SliceWrite{Name: name, Spec: writes[i].Spec, Reason: PartsDropped, Last: true, rank: rankLoses}), append(after, listers)
+		writes[i].Spec, writes[i].Reason, writes[i].Last = withParts(name.Namespace, writes[i].Spec, have[name], stay), PartsStay, false
+	}
+	return inOrder(writes, after)
 }
 
-// moving are the addresses of the slices that are deleted.
-func (b *Batch) moving(have map[string]*v1alpha1.PolicyEndpointSliceSpec) map[v1alpha1.CIDR]bool {
-	out := map[v1alpha1.CIDR]bool{}
-	for name, s := range b.slices {
-		if s.want == nil && have[name] != nil {
-			for _, a := range have[name].Addresses {
-				out[a] = true
+// staying returns the groups that slice i loses a part of, although their lists in other slices have to change
+// before that, and those slices.
+func (c *comparison) staying(i int, lists map[policy.GroupKey][]int) (stay map[policy.GroupKey]bool, listers map[int]struct{}) {
+	stay, listers = map[policy.GroupKey]bool{}, map[int]struct{}{}
+	for _, key := range c.drops {
+		for _, on := range lists[key] {
+			if on != i {
+				stay[key] = true
+				listers[on] = struct{}{}
 			}
 		}
+	}
+	return stay, listers
+}
+
+// withParts is a version of a slice with the parts of some groups of another version, without their addresses.
+func withParts(namespace string, spec, other *v1alpha1.PolicyEndpointSliceSpec, groups map[policy.GroupKey]bool) *v1alpha1.PolicyEndpointSliceSpec {
+	out := *spec
+	out.Groups = slices.Clone(spec.Groups)
+	for i := range other.Groups {
+		if groups[resolver.GroupOf(namespace, &other.Groups[i])] {
+			out.Groups = append(out.Groups, other.Groups[i])
+		}
+	}
+	return &out
+}
+
+// kind says what a write does, and its rank.
+func (c *comparison) kind(gone, movesAway, movesHere bool) (Reason, int) {
+	gains := len(c.parts) > 0 || movesHere
+	switch {
+	case gone:
+		return NotWanted, rankGone
+	case movesAway && len(c.lists) > 0, len(c.lists) > 0 && !gains:
+		return ListsChanged, rankLists
+	case movesAway:
+		return AddressesMoved, rankLoses
+	case len(c.lists) > 0:
+		return PartsAndListsChanged, rankGainsAndLists
+	case len(c.drops) > 0 && !gains:
+		return PartsDropped, rankLoses
+	}
+	return AddressesChanged, rankGains
+}
+
+// dependencies returns the writes that each write comes after, and those with changes of groups' lists.
+func (b *Batch) dependencies(writes []SliceWrite, found []comparison, m *moves) (after []map[int]struct{}, lists map[policy.GroupKey][]int) {
+	after = make([]map[int]struct{}, len(writes))
+	depend := func(i, on int) {
+		if writes[on].rank >= writes[i].rank {
+			return
+		}
+		if after[i] == nil {
+			after[i] = map[int]struct{}{}
+		}
+		after[i][on] = struct{}{}
+	}
+	lists = map[policy.GroupKey][]int{}
+	gains := map[policy.GroupKey][]int{}
+	for i := range found {
+		for _, key := range found[i].parts {
+			gains[key] = append(gains[key], i)
+		}
+		for _, key := range found[i].lists {
+			lists[key] = append(lists[key], i)
+		}
+	}
+	named := make([]map[int]struct{}, len(writes)) // slices with lists that get parts of groups in them
+	for key, listers := range lists {
+		for _, i := range listers {
+			for _, on := range gains[key] {
+				depend(i, on)
+				if i != on && writes[i].rank == writes[on].rank {
+					if named[i] == nil {
+						named[i] = map[int]struct{}{}
+					}
+					named[i][on] = struct{}{}
+				}
+			}
+		}
+	}
+	dependWithoutCycles(after, named)
+	for i := range found {
+		for _, key := range found[i].drops {
+			for _, on := range lists[key] {
+				depend(i, on)
+			}
+		}
+		for _, on := range m.to[i] {
+			depend(i, on)
+		}
+		for key := range m.groups[i] {
+			for _, on := range lists[key] {
+				depend(i, on)
+			}
+		}
+	}
+	return after, lists
+}
+
+// dependWithoutCycles makes writes come after others of their rank, except where that would be a cycle.
+func dependWithoutCycles(after, on []map[int]struct{}) {
+	const unseen, open, closed = 0, 1, 2
+	state := make([]int, len(on))
+	var visit func(i int)
+	visit = func(i int) {
+		state[i] = open
+		for _, other := range slices.Sorted(maps.Keys(on[i])) {
+			if state[other] == unseen {
+				visit(other)
+			}
+			if state[other] == open {
+				continue // it comes after this one
+			}
+			if after[i] == nil {
+				after[i] = map[int]struct{}{}
+			}
+			after[i][other] = struct{}{}
+		}
+		state[i] = closed
+	}
+	for i := range on {
+		if state[i] == unseen {
+			visit(i)
+		}
+	}
+}
+
+// inOrder sorts writes by rank, and sets the indexes of those that each comes after.
+func inOrder(writes []SliceWrite, after []map[int]struct{}) []SliceWrite {
+	depth := make([]int, len(writes)) // inside the rank
+	var depthOf func(i int) int
+	depthOf = func(i int) int {
+		if depth[i] == 0 {
+			depth[i] = 1
+			for on := range after[i] {
+				if writes[on].rank == writes[i].rank {
+					depth[i] = max(depth[i], 1+depthOf(on))
+				}
+			}
+		}
+		return depth[i]
+	}
+	order := make([]int, len(writes))
+	for i := range order {
+		order[i] = i
+		depthOf(i)
+	}
+	slices.SortStableFunc(order, func(x, y int) int {
+		a, b := &writes[x], &writes[y]
+		if d := cmp.Or(a.rank-b.rank, depth[x]-depth[y]); d != 0 || a.seen == b.seen {
+			return d
+		}
+		if a.seen {
+			return -1
+		}
+		return 1
+	})
+	at := make([]int, len(writes))
+	for i, x := range order {
+		at[x] = i
+	}
+	out := make([]SliceWrite, len(writes))
+	for i, x := range order {
+		w := writes[x]
+		for on := range after[x] {
+			if writes[on].Name.Namespace == w.Name.Namespace || writes[on].rank <= rankGainsAndLists {
+				w.After = append(w.After, at[on])
+			} else {
+				w.AfterTry = append(w.AfterTry, at[on])
+			}
+		}
+		slices.Sort(w.After)
+		slices.Sort(w.AfterTry)
+		out[i] = w
 	}
 	return out
 }
 
 // comparison is the difference of two versions of a slice.
 type comparison struct {
-	parts, drops bool            // it gets or loses a part of a group
-	lists        bool            // a list changes
-	changed      []v1alpha1.CIDR // addresses that it gets, or that are in other groups
+	parts, drops []policy.GroupKey // groups that it gets or loses a part of
+	lists        []policy.GroupKey // groups whose list changes
 }
 
-func compare(have, want *v1alpha1.PolicyEndpointSliceSpec) (c comparison) {
-	if want == nil {
-		return c
-	}
-	if have == nil {
-		have = &v1alpha1.PolicyEndpointSliceSpec{}
-	}
-	before := map[string][]string{}
+// membership is an address in a group.
+type membership struct {
+	address v1alpha1.CIDR
+	group   policy.GroupKey
+}
+
+var nothing = &v1alpha1.PolicyEndpointSliceSpec{}
+
+// compare compares two versions of a slice, nil if there is none.
+func compare(namespace string, have, want *v1alpha1.PolicyEndpointSliceSpec) (c comparison) {
+	have, want = cmp.Or(have, nothing), cmp.Or(want, nothing)
+	before := make(map[policy.GroupKey]*v1alpha1.GroupPart, len(have.Groups))
 	for i := range have.Groups {
-		before[have.Groups[i].Name] = have.Groups[i].Slices
+		before[resolver.GroupOf(namespace, &have.Groups[i])] = &have.Groups[i]
 	}
 	for i := range want.Groups {
 		g := &want.Groups[i]
-		list, had := before[g.Name]
-		c.parts = c.parts || !had
-		c.lists = c.lists || !slices.Equal(list, g.Slices)
-		delete(before, g.Name)
+		key := resolver.GroupOf(namespace, g)
+		old, had := before[key]
+		if !had {
+			c.parts = append(c.parts, key)
+			old = &v1alpha1.GroupPart{}
+		}
+		if !slices.Equal(old.Slices, g.Slices) || !slices.Equal(old.SharedSlices, g.SharedSlices) {
+			c.lists = append(c.lists, key)
+		}
+		delete(before, key)
 	}
-	for _, list := range before {
-		c.drops = true
-		c.lists = c.lists || len(list) > 0
-	}
-	was := groupsByAddress(have)
-	for a, groups := range groupsByAddress(want) {
-		if was[a] != groups {
-			c.changed = append(c.changed, a)
+	for key, old := range before {
+		c.drops = append(c.drops, key)
+		if len(old.Slices) > 0 {
+			c.lists = append(c.lists, key)
 		}
 	}
 	return c
 }
 
-// groupsByAddress returns the names of the groups of each address. Any client may have written the slice, so
-// nothing of its content is certain.
-func groupsByAddress(spec *v1alpha1.PolicyEndpointSliceSpec) map[v1alpha1.CIDR]string {
-	out := make(map[v1alpha1.CIDR]string, len(spec.Addresses))
+// eachMembership yields the memberships of a version of a slice that another version does not have. Any client may
+// have written the slice, so nothing of its content is certain.
+func eachMembership(namespace string, without, of *v1alpha1.PolicyEndpointSliceSpec, yield func(membership)) {
+	without, of = cmp.Or(without, nothing), cmp.Or(of, nothing)
+	type pair struct{ without, of int }
+	differences := map[pair][]policy.GroupKey{}
+	others := classes(without)
+	for a, class := range classes(of) {
+		other, ok := others[a]
+		if !ok {
+			other = noClass
+		}
+		p := pair{other, class}
+		groups, ok := differences[p]
+		if !ok {
+			has := groupsOfClass(namespace, without, other)
+			for key := range groupsOfClass(namespace, of, class) {
+				if !has[key] {
+					groups = append(groups, key)
+				}
+			}
+			differences[p] = groups
+		}
+		for _, key := range groups {
+			yield(membership{a, key})
+		}
+	}
+}
+
+const noClass = -1
+
+// classes returns the index of each address's class.
+func classes(spec *v1alpha1.PolicyEndpointSliceSpec) map[v1alpha1.CIDR]int {
+	out := make(map[v1alpha1.CIDR]int, len(spec.Addresses))
 	rest := spec.Addresses
 	for i := range spec.Classes {
-		c := &spec.Classes[i]
-		var names []string
-		for _, g := range c.Groups {
-			if g >= 0 && int(g) < len(spec.Groups) {
-				names = append(names, spec.Groups[g].Name)
-			}
-		}
-		n := min(max(0, int(c.Count)), len(rest))
-		groups := strings.Join(names, " ")
+		n := min(max(0, int(spec.Classes[i].Count)), len(rest))
 		for _, a := range rest[:n] {
-			out[a] = groups
+			out[a] = i
 		}
 		rest = rest[n:]
 	}
 	return out
 }
 
-// withListsOf is a version of a slice with the lists of another version.
-func withListsOf(spec, lists *v1alpha1.PolicyEndpointSliceSpec) *v1alpha1.PolicyEndpointSliceSpec {
-	out := *spec
-	out.Groups = slices.Clone(spec.Groups)
-	listed := map[string]v1alpha1.GroupPart{}
-	for _, g := range lists.Groups {
-		if len(g.Slices) > 0 {
-			listed[g.Name] = g
+func groupsOfClass(namespace string, spec *v1alpha1.PolicyEndpointSliceSpec, class int) map[policy.GroupKey]bool {
+	out := map[policy.GroupKey]bool{}
+	if class == noClass {
+		return out
+	}
+	for _, g := range spec.Classes[class].Groups {
+		if g >= 0 && int(g) < len(spec.Groups) {
+			out[resolver.GroupOf(namespace, &spec.Groups[g])] = true
 		}
 	}
-	for i := range out.Groups {
-		g := &out.Groups[i]
-		g.Slices, g.Selector = listed[g.Name].Slices, listed[g.Name].Selector
-		delete(listed, g.Name)
+	return out
+}
+
+// moves are the memberships that leave one slice of a batch for another.
+type moves struct {
+	from   map[membership][]int
+	to     map[int][]int                        // slices that get memberships, by the one that has them now
+	groups map[int]map[policy.GroupKey]struct{} // of the memberships that leave a slice
+	into   map[int]bool                         // slices that get memberships of others
+	gained map[membership]bool                  // of those in from
+	gains  map[int]bool                         // slices that get memberships
+}
+
+func (m *moves) lose(i int, l membership) {
+	if m.from == nil {
+		*m = moves{
+			from: map[membership][]int{}, to: map[int][]int{}, groups: map[int]map[policy.GroupKey]struct{}{}, into: map[int]bool{},
+			gained: map[membership]bool{}, gains: map[int]bool{},
+		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(listed)) {
-		out.Groups = append(out.Groups, listed[name])
+	m.from[l] = append(m.from[l], i)
+}
+
+func (m *moves) gain(to int, g membership) {
+	m.gains[to] = true
+	for _, from := range m.from[g] {
+		m.gained[g] = m.gained[g] || from != to
+		if from == to {
+			continue
+		}
+		m.into[to] = true
+		if !slices.Contains(m.to[from], to) {
+			m.to[from] = append(m.to[from], to)
+		}
+		if m.groups[from] == nil {
+			m.groups[from] = map[policy.GroupKey]struct{}{}
+		}
+		m.groups[from][g.group] = struct{}{}
 	}
-	return &out
+}
+
+// onlyMoves reports whether a slice gets no memberships, and other slices of the batch get all that it loses.
+func (m *moves) onlyMoves(i int) bool {
+	if m.gains[i] {
+		return false
+	}
+	for l, from := range m.from {
+		if !m.gained[l] && slices.Contains(from, i) {
+			return false
+		}
+	}
+	return true
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +29,42 @@ type history struct {
 	slices   *Slices
 	now      time.Time
 	api      map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec
+	seen     map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec // by a reader that gets shared slices later
+	late     []lateWrite
 	unused   []policy.GroupKey
 	groups   map[policy.GroupKey]*watchedGroup
 	// incomplete counts writes after which some group was not complete that had been.
 	writes, incomplete int
+	// hidden counts members that stay, and were missing for the reader that gets shared slices later.
+	hidden int
+}
+
+// lateWrite is one of a shared slice that a reader has not seen yet; spec is nil if it was deleted.
+type lateWrite struct {
+	name types.NamespacedName
+	spec *v1alpha1.PolicyEndpointSliceSpec
+	at   time.Time
+}
+
+// see puts a write in front of the reader that gets shared slices later, by less than moveTime.
+func (h *history) see(w lateWrite) {
+	if w.name.Namespace == "kidoban" {
+		h.late = append(h.late, w)
+	} else {
+		put(h.seen, w)
+	}
+	for len(h.late) > 0 && h.now.Sub(h.late[0].at) >= moveTime-time.Millisecond {
+		put(h.seen, h.late[0])
+		h.late = h.late[1:]
+	}
+}
+
+func put(specs map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec, w lateWrite) {
+	if w.spec == nil {
+		delete(specs, w.name)
+	} else {
+		specs[w.name] = w.spec.DeepCopy()
+	}
 }
 
 // watchedGroup is what is certain about the members of a group that a reader sees.
@@ -45,25 +78,19 @@ type watchedGroup struct {
 
 // read returns what a reader finds of a group, by the definition in the API.
 func read(specs map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec, key policy.GroupKey) (members map[v1alpha1.CIDR]bool, complete bool) {
-	listed := map[string]bool{}
+	has, listed := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}
+	members = map[v1alpha1.CIDR]bool{}
 	for name, spec := range specs {
-		for _, p := range spec.Groups {
-			if name.Namespace == key.Namespace && p.Name == key.Name {
-				for _, s := range p.Slices {
-					listed[s] = true
-				}
-			}
-		}
-	}
-	members, complete = map[v1alpha1.CIDR]bool{}, len(listed) > 0
-	for name := range listed {
-		spec := specs[nameOf(key.Namespace, name)]
-		if spec == nil {
-			return nil, false
-		}
-		at := slices.IndexFunc(spec.Groups, func(p v1alpha1.GroupPart) bool { return p.Name == key.Name })
+		at := slices.IndexFunc(spec.Groups, func(p v1alpha1.GroupPart) bool { return resolver.GroupOf(name.Namespace, &p) == key })
 		if at < 0 {
-			return nil, false
+			continue
+		}
+		has[name] = true
+		for _, s := range spec.Groups[at].Slices {
+			listed[nameOf(name.Namespace, s)] = true
+		}
+		for _, s := range spec.Groups[at].SharedSlices {
+			listed[nameOf("kidoban", s)] = true
 		}
 		rest := spec.Addresses
 		for _, c := range spec.Classes {
@@ -75,7 +102,12 @@ func read(specs map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec, key 
 			rest = rest[c.Count:]
 		}
 	}
-	return members, complete
+	for name := range listed {
+		if !has[name] {
+			return members, false
+		}
+	}
+	return members, len(listed) > 0
 }
 
 // desired are the slices that the resolver wants.
@@ -93,9 +125,7 @@ func (h *history) desired() map[types.NamespacedName]*v1alpha1.PolicyEndpointSli
 
 // changed records a change of the resolver's.
 func (h *history) changed(c resolver.Changes) {
-	for _, s := range c.Slices {
-		h.slices.Touch(s, time.Time{}, h.now)
-	}
+	h.slices.Touch(c.Slices, time.Time{})
 	h.unused = append(h.unused, c.Unused...)
 	for _, name := range c.Endpoints {
 		e, _ := h.resolver.Endpoint(name)
@@ -152,51 +182,74 @@ func (h *history) event(pods int) {
 	}
 }
 
-// write writes the slices of one namespace, and fails now and then.
-func (h *history) write(namespace string, reliable bool) {
-	b, _ := h.slices.Take(namespace, h.resolver, reliable || h.rng.IntN(3) == 0, h.now)
-	have := map[string]*v1alpha1.PolicyEndpointSliceSpec{}
+// write writes some dirty slice and those that its write depends on, and fails now and then.
+func (h *history) write(reliable bool) {
+	names := slices.SortedFunc(maps.Keys(h.slices.states), compareNames)
+	if len(names) == 0 {
+		return
+	}
+	b, _, _ := h.slices.Take(names[h.rng.IntN(len(names))], h.resolver, h.now)
+	if !reliable && h.rng.IntN(3) == 0 && len(h.groups) > 0 && b == nil {
+		keys := slices.SortedFunc(maps.Keys(h.groups), func(a, b policy.GroupKey) int { return strings.Compare(a.String(), b.String()) })
+		b, _ = h.slices.TakeGroup(keys[h.rng.IntN(len(keys))], h.resolver, h.now)
+	}
+	if b != nil {
+		h.carryOut(b, reliable)
+	}
+}
+
+// carryOut writes a batch in an order that the plan allows, and other slices in the meantime.
+func (h *history) carryOut(b *Batch, reliable bool) {
+	have := map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}
 	for _, name := range b.Names() {
-		if spec, ok := h.api[nameOf(namespace, name)]; ok {
+		if spec, ok := h.api[name]; ok {
 			have[name] = spec
 		}
 	}
-	written := map[string]bool{}
-	for _, phase := range b.Phases(have) {
-		h.rng.Shuffle(len(phase), func(i, j int) { phase[i], phase[j] = phase[j], phase[i] })
-		failed := false
-		for _, w := range phase {
-			if !reliable && h.rng.IntN(12) == 0 {
-				failed = true
-				continue
-			}
-			if name := nameOf(namespace, w.Name); w.Spec == nil {
-				delete(h.api, name)
-			} else {
-				h.api[name] = w.Spec.DeepCopy()
-			}
-			written[w.Name] = w.Last
-			h.writes++
-			h.check(namespace, w)
-			if !reliable && h.rng.IntN(20) == 0 { // in the meantime
-				h.event(50)
+	writes := b.Writes(have)
+	ended, written := make([]bool, len(writes)), make([]bool, len(writes))
+	for range writes {
+		var ready []int
+		for i, w := range writes {
+			waits := func(on int) bool { return !ended[on] }
+			if !ended[i] && !slices.ContainsFunc(w.After, waits) && !slices.ContainsFunc(w.AfterTry, waits) {
+				ready = append(ready, i)
 			}
 		}
-		if failed {
-			break
+		i := ready[h.rng.IntN(len(ready))]
+		w := writes[i]
+		ended[i] = true
+		held := slices.ContainsFunc(w.After, func(on int) bool { return !written[on] })
+		if held || w.Later || !reliable && h.rng.IntN(12) == 0 {
+			continue
+		}
+		put(h.api, lateWrite{w.Name, w.Spec, h.now})
+		h.see(lateWrite{w.Name, w.Spec, h.now})
+		written[i] = true
+		if w.Last {
+			h.slices.Written(b, w.Name)
+		}
+		h.writes++
+		h.check(w)
+		if !reliable && h.rng.IntN(20) == 0 { // in the meantime
+			h.event(50)
+		}
+		if !reliable && h.rng.IntN(8) == 0 {
+			h.write(false)
 		}
 	}
-	h.slices.Done(&b, written)
+	done := map[types.NamespacedName]bool{}
+	for i, w := range writes {
+		done[w.Name] = done[w.Name] || w.Last && written[i]
+	}
+	h.slices.Done(b, done, h.now)
 }
 
 // check compares what the reader sees after a write with what is certain.
-func (h *history) check(namespace string, w SliceWrite) {
+func (h *history) check(w SliceWrite) {
 	h.t.Helper()
 	broken := false
 	for key, g := range h.groups {
-		if key.Namespace != namespace {
-			continue
-		}
 		members, complete := read(h.api, key)
 		broken = broken || g.seen && !complete
 		if !complete {
@@ -206,6 +259,13 @@ func (h *history) check(namespace string, w SliceWrite) {
 		for a := range g.stay {
 			if !members[a] {
 				h.t.Fatalf("after write %d (%s: %s), %s stays in %s and is missing", h.writes, w.Name, w.Reason, a, key)
+			}
+		}
+		if seen, complete := read(h.seen, key); complete {
+			for a := range g.stay {
+				if !seen[a] {
+					h.hidden++
+				}
 			}
 		}
 		for a := range members {
@@ -227,12 +287,11 @@ func (h *history) sync() {
 		h.changed(h.resolver.Forget(g))
 	}
 	h.unused = nil
-	for _, namespace := range []string{"a", "b", "kidoban"} {
-		h.write(namespace, true)
-		if n := h.slices.namespaces[namespace]; n != nil && len(n.dirty) > 0 {
-			h.now = h.now.Add(time.Hour)
-			h.write(namespace, true)
-		}
+	h.now = h.now.Add(time.Hour)
+	for len(h.slices.states) > 0 {
+		h.write(true)
+		h.now = h.now.Add(time.Hour)
+		h.slices.forgetOld(h.now)
 	}
 	desired := h.desired()
 	if len(desired) != len(h.api) {
@@ -253,11 +312,11 @@ func (h *history) sync() {
 // A reader that sees every write never finds a complete group without a member that stays, nor with one that
 // left before.
 func TestNoPrefixOfTheWritesHidesAMember(t *testing.T) {
-	writes, incomplete := 0, 0
+	writes, incomplete, hidden := 0, 0, 0
 	for seed := range uint64(30) {
 		h := &history{
-			t: t, rng: rand.New(rand.NewPCG(seed, 5)), slices: NewSlices(time.Second), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-			api: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}, groups: map[policy.GroupKey]*watchedGroup{},
+			t: t, rng: rand.New(rand.NewPCG(seed, 5)), slices: NewSlices("kidoban", time.Second), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			api: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}, seen: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}, groups: map[policy.GroupKey]*watchedGroup{},
 			resolver: resolver.New(resolver.Options{SharedNamespace: "kidoban", MaxAddresses: 3}),
 		}
 		h.resolver.Start(resolver.Existing{})
@@ -271,15 +330,15 @@ func TestNoPrefixOfTheWritesHidesAMember(t *testing.T) {
 			}
 			h.event(pods)
 			h.now = h.now.Add(time.Duration(h.rng.IntN(1000)) * time.Millisecond)
-			if h.rng.IntN(3) == 0 {
-				h.write([]string{"a", "b", "kidoban"}[h.rng.IntN(3)], false)
+			if h.rng.IntN(2) == 0 {
+				h.write(false)
 			}
 			if h.rng.IntN(15) == 0 {
 				h.sync()
 			}
 		}
 		h.sync()
-		writes, incomplete = writes+h.writes, incomplete+h.incomplete
+		writes, incomplete, hidden = writes+h.writes, incomplete+h.incomplete, hidden+h.hidden
 	}
-	t.Logf("%d writes; a group was incomplete after %d of them", writes, incomplete)
+	t.Logf("%d writes; a group was incomplete after %d of them, and %d members were hidden", writes, incomplete, hidden)
 }

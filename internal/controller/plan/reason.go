@@ -8,7 +8,8 @@ const (
 	AddressesChanged     Reason = "slice differs"
 	PartsAndListsChanged Reason = "slice differs, also in its lists of slices"
 	ListsChanged         Reason = "lists of slices differ"
-	ListsStay            Reason = "slice differs; its lists keep slices that are about to be deleted"
+	PartsStay            Reason = "slice differs; parts of groups stay until the groups' lists are written"
+	AddressesMoved       Reason = "addresses are in a slice of kidoban's own namespace now"
 	PartsDropped         Reason = "slice has no addresses of a group any more"
 	NotWanted            Reason = "slice is in no list any more"
 

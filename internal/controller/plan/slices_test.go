@@ -17,29 +17,35 @@ import (
 
 var web = policy.GroupKey{Namespace: "shop", Name: "web"}
 
-// desired is what the slices of namespace shop should be, by name, in the form of parse.
+// desired is what the slices should be, by their names such as shop/0, in the form of parse.
 type desired map[string]string
 
 func (d desired) Slices(key policy.GroupKey) (out []types.NamespacedName) {
-	for name := range d {
-		spec, _ := d.Slice(nameOf(key.Namespace, name))
-		if slices.ContainsFunc(spec.Groups, func(p v1alpha1.GroupPart) bool { return p.Name == key.Name }) {
-			out = append(out, nameOf(key.Namespace, name))
+	for text := range d {
+		name := parseName(text)
+		spec, _ := d.Slice(name)
+		if slices.ContainsFunc(spec.Groups, func(p v1alpha1.GroupPart) bool { return resolver.GroupOf(name.Namespace, &p) == key }) {
+			out = append(out, name)
 		}
 	}
 	return out
 }
 
 func (d desired) Slice(name types.NamespacedName) (v1alpha1.PolicyEndpointSliceSpec, bool) {
-	text, ok := d[name.Name]
+	text, ok := d[name.String()]
 	if !ok {
 		return v1alpha1.PolicyEndpointSliceSpec{}, false
 	}
 	return *parse(text), true
 }
 
-// parse reads a slice such as "web=0,1 db: 10.0.0.1 10.0.0.2": the groups web, of which it lists the slices 0
-// and 1, and db; then the addresses, all in all groups.
+func parseName(text string) types.NamespacedName {
+	namespace, name, _ := strings.Cut(text, "/")
+	return nameOf(namespace, name)
+}
+
+// parse reads a slice such as "web=0,1+2 shop.db: 10.0.0.1 10.0.0.2": the groups web, of which it lists the slices 0
+// and 1 and the shared slice 2, and db of namespace shop; then the addresses, all in all groups.
 func parse(text string) *v1alpha1.PolicyEndpointSliceSpec {
 	spec := &v1alpha1.PolicyEndpointSliceSpec{}
 	groups, addresses, _ := strings.Cut(text, ":")
@@ -47,8 +53,15 @@ func parse(text string) *v1alpha1.PolicyEndpointSliceSpec {
 	for i, g := range strings.Fields(groups) {
 		name, list, lists := strings.Cut(g, "=")
 		p := v1alpha1.GroupPart{Name: name}
+		if namespace, local, ok := strings.Cut(name, "."); ok {
+			p = v1alpha1.GroupPart{Name: local, Namespace: namespace}
+		}
 		if lists {
+			list, shared, ok := strings.Cut(list, "+")
 			p.Slices = strings.Split(list, ",")
+			if ok {
+				p.SharedSlices = strings.Split(shared, ",")
+			}
 		}
 		spec.Groups = append(spec.Groups, p)
 		class.Groups = append(class.Groups, int32(i))
@@ -63,154 +76,203 @@ func parse(text string) *v1alpha1.PolicyEndpointSliceSpec {
 	return spec
 }
 
-// format writes a slice as parse reads it.
-func format(spec *v1alpha1.PolicyEndpointSliceSpec) string {
-	var groups, addresses []string
-	for _, p := range spec.Groups {
-		if len(p.Slices) > 0 {
-			p.Name += "=" + strings.Join(p.Slices, ",")
-		}
-		groups = append(groups, p.Name)
-	}
-	for _, a := range spec.Addresses {
-		addresses = append(addresses, string(a))
-	}
-	return strings.TrimSpace(strings.Join(groups, " ") + ": " + strings.Join(addresses, " "))
-}
-
 func TestOrderOfASlicesWrites(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		have, want desired
-		phases     []string
+		writes     string // with those that must come first
 	}{
-		{"a new group", nil, desired{"0": "web=0: a"}, []string{"write 0 web=0: a"}},
-		{"a new group in two slices: the one with the list last", nil, desired{"0": "web=0,1: a", "1": "web: b"},
-			[]string{"write 1 web: b", "write 0 web=0,1: a"}},
-		{"an address is added", desired{"0": "web=0: a"}, desired{"0": "web=0: a b"}, []string{"write 0 web=0: a b"}},
-		{"addresses of two slices change", desired{"0": "web=0,1: a", "1": "web: c"}, desired{"0": "web=0,1: a b", "1": "web: d"},
-			[]string{"write 0 web=0,1: a b, write 1 web: d"}},
-		{"a slice gets a part", desired{"0": "web=0: a", "1": "db=1: b"}, desired{"0": "web=0,1: a", "1": "db=1 web: b"},
-			[]string{"write 1 db=1 web: b", "write 0 web=0,1: a"}},
-		{"a slice loses a part", desired{"0": "web=0,1: a", "1": "db=1 web: b"}, desired{"0": "web=0: a", "1": "db=1: b"},
-			[]string{"write 0 web=0: a", "write 1 db=1: b"}},
-		{"a slice is merged into one without lists", desired{"0": "web=0,1,2: a", "1": "web: b", "2": "web: c"}, desired{"0": "web=0,1: a", "1": "web: b c"},
-			[]string{"write 1 web: b c", "write 0 web=0,1: a", "delete 2"}},
-		{"a slice is merged into the one with the list", desired{"0": "web=0,1: a", "1": "web: b"}, desired{"0": "web=0: a b"},
-			[]string{"write 0 web=0: a b", "delete 1"}},
-		{"the slice with the list is merged", desired{"0": "web=0,1: a", "1": "web: b"}, desired{"1": "web=1: a b"},
-			[]string{"write 1 web=1: a b", "delete 0"}},
+		{"a new group", nil, desired{"shop/0": "web=0: a"}, "shop/0"},
+		{"a new group in two slices: the one with the list last", nil, desired{"shop/0": "web=0,1: a", "shop/1": "web: b"},
+			"shop/1, shop/0 after shop/1"},
+		{"addresses of two slices change", desired{"shop/0": "web=0,1: a", "shop/1": "web: c"}, desired{"shop/0": "web=0,1: a b", "shop/1": "web: d"},
+			"shop/0, shop/1"},
+		{"a slice gets a part", desired{"shop/0": "web=0: a", "shop/1": "db=1: b"}, desired{"shop/0": "web=0,1: a", "shop/1": "db=1 web: b"},
+			"shop/1, shop/0 after shop/1"},
+		{"a slice loses a part", desired{"shop/0": "web=0,1: a", "shop/1": "db=1 web: b"}, desired{"shop/0": "web=0: a", "shop/1": "db=1: b"},
+			"shop/0, shop/1 after shop/0"},
+		{"a slice is merged into one without lists", desired{"shop/0": "web=0,1,2: a", "shop/1": "web: b", "shop/2": "web: c"}, desired{"shop/0": "web=0,1: a", "shop/1": "web: b c"},
+			"shop/1, shop/0, shop/2 after shop/0 shop/1"},
+		{"a slice is merged into the one with the list", desired{"shop/0": "web=0,1: a", "shop/1": "web: b"}, desired{"shop/0": "web=0: a b"},
+			"shop/0, shop/1 after shop/0"},
+		{"the slice with the list is merged", desired{"shop/0": "web=0,1: a", "shop/1": "web: b"}, desired{"shop/1": "web=1: a b"},
+			"shop/1, shop/0 after shop/1"},
 		{"two merges, and both targets have lists of the merged slices",
-			desired{"0": "web=0,2 db: a", "1": "db=0,1,2,3: b", "2": "web db: c", "3": "db: d"}, desired{"0": "web=0 db: a c", "1": "db=0,1: b d"},
-			[]string{"write 0 web=0,2 db: a c (lists stay), write 1 db=0,1,2,3: b d (lists stay)", "write 0 web=0 db: a c, write 1 db=0,1: b d", "delete 2, delete 3"}},
+			desired{"shop/0": "web=0,2 db: a", "shop/1": "db=0,1,2,3: b", "shop/2": "web db: c", "shop/3": "db: d"}, desired{"shop/0": "web=0 db: a c", "shop/1": "db=0,1: b d"},
+			"shop/0, shop/1, shop/2 after shop/0 shop/1, shop/3 after shop/1"},
 		{"an address that is in both slices of a merge with different groups",
-			desired{"0": "web=0,1,2: a", "1": "db=1: b", "2": "web: b"}, desired{"0": "web=0,1: a", "1": "db=1 web: b"},
-			[]string{"write 1 db=1 web: b", "write 0 web=0,1: a", "delete 2"}},
-		{"another slice lists the group", desired{"0": "web=0,1: a", "1": "web: b"}, desired{"0": "web: a", "1": "web=0,1: b"},
-			[]string{"write 0 web: a, write 1 web=0,1: b"}},
-		{"another client deleted the slice with the list", desired{"1": "web: b"}, desired{"0": "web=0,1: a", "1": "web: b"},
-			[]string{"write 1 web: b", "write 0 web=0,1: a"}},
+			desired{"shop/0": "web=0,1,2: a", "shop/1": "db=1: b", "shop/2": "web: b"}, desired{"shop/0": "web=0,1: a", "shop/1": "db=1 web: b"},
+			"shop/1, shop/0 after shop/1, shop/2 after shop/0 shop/1"},
+		{"another slice lists the group", desired{"shop/0": "web=0,1: a", "shop/1": "web: b"}, desired{"shop/0": "web: a", "shop/1": "web=0,1: b"},
+			"shop/0, shop/1"},
+		{"another client deleted the slice with the list", desired{"shop/1": "web: b"}, desired{"shop/0": "web=0,1: a", "shop/1": "web: b"},
+			"shop/1, shop/0"},
+		{"an address enters its first shared group",
+			desired{"shop/0": "web=0: a", "shop/1": "web: b", "kidoban/0": "all=0: c"}, desired{"shop/0": "web=0+0: a", "shop/1": "web:", "kidoban/0": "all=0 shop.web: b c"},
+			"kidoban/0, shop/0 after kidoban/0, shop/1 later after kidoban/0 shop/0"},
+		{"an address enters its first shared group, and another one leaves its last group",
+			desired{"shop/0": "web=0: a b", "kidoban/0": "all=0: c"}, desired{"shop/0": "web=0+0:", "kidoban/0": "all=0 shop.web: b c"},
+			"kidoban/0, shop/0 after kidoban/0"},
+		{"an address leaves the slice with the list for one that has the group",
+			desired{"shop/0": "web=0+0: a b", "kidoban/0": "all=0 shop.web: c"}, desired{"shop/0": "web=0+0: a", "kidoban/0": "all=0 shop.web: b c"},
+			"kidoban/0, shop/0 later after kidoban/0"},
+		{"the list of a group of a namespace changes before a shared slice loses its part, but is no condition",
+			desired{"shop/0": "web=0+0: a", "kidoban/0": "all=0 shop.web: c"}, desired{"shop/0": "web=0: a", "kidoban/0": "all=0: c"},
+			"shop/0, kidoban/0 after the try of shop/0"},
+		{"a slice gets addresses of a merged one and loses some to a shared one",
+			desired{"shop/0": "web=0,1: a", "shop/1": "web: b", "kidoban/0": "all=0: c"}, desired{"shop/0": "web=0+0: b", "kidoban/0": "all=0 shop.web: a c"},
+			"kidoban/0, shop/0 after kidoban/0, shop/1 after shop/0"},
+		{"a slice gets a part and loses one whose list is elsewhere: it is written twice",
+			desired{"shop/0": "web=0 db=0,1: a", "shop/1": "db: b"}, desired{"shop/0": "web=0,1 db=0: a", "shop/1": "web: b"},
+			"shop/1, shop/0 after shop/1, shop/1 after shop/0 shop/1"},
+		{"lists in two slices, of which one gets a part that the other one names",
+			desired{"shop/0": "web=0: a", "shop/1": "db=1: b", "shop/2": "dns=2: c"}, desired{"shop/0": "db web=0,2: a", "shop/1": "db=0,1: b", "shop/2": "dns=2 web: c"},
+			"shop/2, shop/0 after shop/2, shop/1 after shop/0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := NewSlices(0)
-			have := map[string]*v1alpha1.PolicyEndpointSliceSpec{}
-			for name, text := range c.have {
-				have[name] = parse(text)
-				s.Touch(resolver.SliceChange{Name: nameOf("shop", name), Structure: true}, time.Time{}, time.Time{})
+			s := NewSlices("kidoban", 0)
+			have := map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}
+			var changes []resolver.SliceChange
+			for text, spec := range c.have {
+				have[parseName(text)] = parse(spec)
+				changes = append(changes, resolver.SliceChange{Name: parseName(text), Structure: true, Set: 1})
 			}
-			for name := range c.want {
-				s.Touch(resolver.SliceChange{Name: nameOf("shop", name), Structure: true}, time.Time{}, time.Time{})
+			for text := range c.want {
+				changes = append(changes, resolver.SliceChange{Name: parseName(text), Structure: true, Set: 1})
 			}
-			b, _ := s.Take("shop", c.want, false, time.Time{})
-			var got []string
-			for _, phase := range b.Phases(have) {
-				var writes []string
-				for _, w := range phase {
-					writes = append(writes, describe(w))
-				}
-				got = append(got, strings.Join(writes, ", "))
-			}
-			if !slices.Equal(got, c.phases) {
-				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.phases, "\n"))
+			s.Touch(changes, time.Time{})
+			b, _, _ := s.Take(changes[0].Name, c.want, time.Time{})
+			if got := describe(b.Writes(have)); got != c.writes {
+				t.Errorf("got  %s\nwant %s", got, c.writes)
 			}
 		})
 	}
 }
 
-func describe(w SliceWrite) string {
-	switch {
-	case w.Spec == nil:
-		return "delete " + w.Name
-	case !w.Last:
-		return fmt.Sprintf("write %s %s (lists stay)", w.Name, format(w.Spec))
+func describe(writes []SliceWrite) string {
+	var out []string
+	for _, w := range writes {
+		names := func(of []int) string {
+			var out []string
+			for _, on := range of {
+				out = append(out, writes[on].Name.String())
+			}
+			slices.Sort(out)
+			return strings.Join(out, " ")
+		}
+		text := w.Name.String()
+		if w.Later {
+			text += " later"
+		}
+		if len(w.After) > 0 {
+			text += " after " + names(w.After)
+		}
+		if len(w.AfterTry) > 0 {
+			text += " after the try of " + names(w.AfterTry)
+		}
+		out = append(out, text)
 	}
-	return fmt.Sprintf("write %s %s", w.Name, format(w.Spec))
+	return strings.Join(out, ", ")
 }
 
-func change(name string, structure bool) resolver.SliceChange {
-	return resolver.SliceChange{Name: nameOf("shop", name), Structure: structure}
+func TestSlicesWithNewPodsComeFirst(t *testing.T) {
+	s := NewSlices("kidoban", 0)
+	d := desired{"shop/0": "web=0: a", "shop/1": "db=1: b"}
+	for i, seen := range []time.Time{{}, time.Unix(1, 0)} {
+		s.Touch([]resolver.SliceChange{change(fmt.Sprint(i), 1)}, seen)
+	}
+	s.Touch([]resolver.SliceChange{change("0", 1), change("1", 1)}, time.Time{})
+	b, _, _ := s.Take(nameOf("shop", "0"), d, time.Time{})
+	if got := describe(b.Writes(nil)); got != "shop/1, shop/0" {
+		t.Errorf("the order is %s", got)
+	}
 }
 
-func allWritten(b *Batch) map[string]bool {
-	out := map[string]bool{}
+// change is one of a slice of namespace shop, whose structure changed if it is in a set.
+func change(name string, set int) resolver.SliceChange {
+	return resolver.SliceChange{Name: nameOf("shop", name), Structure: set > 0, Set: set}
+}
+
+// finish ends a batch of which some slices, or all, were written.
+func finish(s *Slices, b *Batch, names ...string) (seen []time.Time) {
+	written := map[types.NamespacedName]bool{}
 	for _, name := range b.Names() {
-		out[name] = true
+		if len(names) == 0 || slices.Contains(names, name.Name) {
+			written[name] = true
+			if at := s.Written(b, name); !at.IsZero() {
+				seen = append(seen, at)
+			}
+		}
 	}
-	return out
+	s.Done(b, written, time.Time{})
+	return seen
+}
+
+// takes takes a slice of namespace shop and expects these slices in the batch.
+func takes(t *testing.T, s *Slices, d desired, name string, now time.Time, want string, wait time.Duration) *Batch {
+	t.Helper()
+	b, next, busy := s.Take(nameOf("shop", name), d, now)
+	var got []string
+	if b != nil {
+		for _, n := range b.Names() {
+			got = append(got, n.Name)
+		}
+	}
+	if busy != nil {
+		got = append(got, "waits for "+busy.Name)
+	}
+	if text := strings.Join(got, " "); text != want || next != wait {
+		t.Fatalf("%q are taken and the next ones in %s, want %q and %s", text, next, want, wait)
+	}
+	return b
 }
 
 func TestAGroupIsPresentWhenItsSlicesAreWritten(t *testing.T) {
 	now := time.Time{}
-	d := desired{"0": "web=0,1: a", "1": "web: b"}
-	s := NewSlices(0)
+	d := desired{"shop/0": "web=0,1: a", "shop/1": "web: b"}
+	s := NewSlices("kidoban", 0)
 	if s.Present(policy.GroupKey{Namespace: "shop", Name: "db"}, d) {
 		t.Error("a group without slices is present")
 	}
-	s.Touch(change("0", true), now, now)
-	s.Touch(change("1", true), now, now)
+	s.Touch([]resolver.SliceChange{change("0", 1), change("1", 1)}, now)
 	if s.Present(web, d) {
 		t.Error("present before it was written")
 	}
-	b, _ := s.Take("shop", d, false, now)
+	b := takes(t, s, d, "0", now, "0 1", 0)
 	if s.Present(web, d) {
 		t.Error("present while it is written")
 	}
-	s.Done(&b, map[string]bool{"0": true})
+	finish(s, b, "0")
 	if s.Present(web, d) {
 		t.Error("present when one write has failed")
 	}
-	if b, _ = s.Take("shop", d, false, now); !slices.Equal(b.Names(), []string{"1"}) {
-		t.Errorf("after a failure %v are written", b.Names())
-	}
-	s.Done(&b, allWritten(&b))
+	finish(s, takes(t, s, d, "1", now, "1", 0))
 	if !s.Present(web, d) {
 		t.Error("not present after it was written")
 	}
-	s.Touch(change("1", true), now, now) // another group's part
+	s.Touch([]resolver.SliceChange{change("1", 1)}, now) // another group's part
 	if !s.Present(web, d) {
 		t.Error("not present because of a later change")
 	}
 
-	s.Gone(nameOf("shop", "1"), parse(d["1"]), now)
+	s.Gone(nameOf("shop", "1"), parse(d["shop/1"]))
 	if s.Present(web, d) {
 		t.Error("present without one of its slices")
 	}
-	b, _ = s.Take("shop", d, false, now)
-	s.Done(&b, allWritten(&b))
+	finish(s, takes(t, s, d, "1", now, "1", 0))
 	if !s.Present(web, d) {
 		t.Error("not present after the slice was written again")
 	}
 	s.Forgotten(web)
-	delete(d, "0")
-	delete(d, "1")
-	s.Touch(change("0", true), now, now)
-	s.Touch(change("1", true), now, now)
+	delete(d, "shop/0")
+	delete(d, "shop/1")
+	s.Touch([]resolver.SliceChange{change("0", 1), change("1", 1)}, now)
 	if s.Present(web, d) {
 		t.Error("present after it was forgotten")
 	}
-	b, _ = s.Take("shop", d, false, now)
-	if s.Done(&b, allWritten(&b)); len(s.namespaces)+len(s.present) > 0 {
-		t.Errorf("%d namespaces and %d groups are remembered", len(s.namespaces), len(s.present))
+	finish(s, takes(t, s, d, "0", now, "0 1", 0))
+	if takes(t, s, d, "0", now.Add(time.Second), "", 0); len(s.states)+len(s.present)+len(s.recent) > 0 {
+		t.Errorf("%d slices and %d groups are remembered", len(s.states), len(s.present))
 	}
 }
 
@@ -231,54 +293,87 @@ func TestWritesOfASliceAreAWindowApart(t *testing.T) {
 	const window = 100 * time.Millisecond
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
-	d := desired{"0": "web=0: a", "1": "db=1: b", "2": "dns=2: c"}
-	s := NewSlices(window)
-	take := func(ms int, all bool, want string, next time.Duration) Batch {
-		t.Helper()
-		b, wait := s.Take("shop", d, all, at(ms))
-		if got := strings.Join(b.Names(), " "); got != want || wait != next {
-			t.Fatalf("after %d ms %q are taken and the next ones in %s, want %q and %s", ms, got, wait, want, next)
-		}
-		return b
+	d := desired{"shop/0": "web=0: a", "shop/1": "db=1: b", "shop/2": "dns=2: c"}
+	s := NewSlices("kidoban", window)
+	touch := func(ms int, seen time.Time, name string, set int) time.Duration {
+		s.Touch([]resolver.SliceChange{change(name, set)}, seen)
+		return s.Wait(nameOf("shop", name), at(ms))
 	}
-	if wait := s.Touch(change("0", false), start, start); wait > 0 {
+	if wait := touch(0, start, "0", 0); wait > 0 {
 		t.Errorf("the first change waits %s", wait)
 	}
-	b := take(0, false, "0", 0)
-	if seen := s.Done(&b, allWritten(&b)); len(seen) != 1 || !seen[0].Equal(start) {
+	if seen := finish(s, takes(t, s, d, "0", start, "0", 0)); len(seen) != 1 || !seen[0].Equal(start) {
 		t.Errorf("seen %s", seen)
 	}
-	if wait := s.Touch(change("0", false), time.Time{}, at(30)); wait != 70*time.Millisecond {
+	if wait := touch(30, time.Time{}, "0", 0); wait != 70*time.Millisecond {
 		t.Errorf("the second change waits %s", wait)
 	}
-	if wait := s.Touch(change("0", false), at(50), at(50)); wait != 50*time.Millisecond {
+	if wait := touch(50, at(50), "0", 0); wait != 50*time.Millisecond {
 		t.Errorf("the third change waits %s", wait)
 	}
-	if wait := s.Touch(change("1", false), time.Time{}, at(50)); wait > 0 {
+	if wait := touch(50, time.Time{}, "1", 0); wait > 0 {
 		t.Errorf("another slice waits %s", wait)
 	}
-	b = take(50, false, "1", 50*time.Millisecond)
-	s.Done(&b, allWritten(&b))
-	b = take(100, false, "0", 0)
-	s.Done(&b, nil)
-	b = take(200, false, "0", 0)
-	if seen := s.Done(&b, allWritten(&b)); len(seen) != 1 || !seen[0].Equal(at(50)) {
+	takes(t, s, d, "0", at(50), "", 50*time.Millisecond)
+	finish(s, takes(t, s, d, "1", at(50), "1", 0))
+	b := takes(t, s, d, "0", at(100), "0", 0)
+	s.Done(b, nil, at(200))
+	if seen := finish(s, takes(t, s, d, "0", at(200), "0", 0)); len(seen) != 1 || !seen[0].Equal(at(50)) {
 		t.Errorf("a failure loses when the address was seen: %s", seen)
 	}
 
-	// slices whose structure changed go out together
-	s.Touch(change("0", true), time.Time{}, at(210))
-	s.Touch(change("1", false), time.Time{}, at(210))
-	b = take(210, false, "1", 90*time.Millisecond)
-	s.Done(&b, allWritten(&b))
-	s.Touch(change("2", true), time.Time{}, at(220))
-	b = take(220, false, "0 2", 0)
-	s.Done(&b, allWritten(&b))
-	// and a PolicyEndpoint does not wait for them
-	s.Touch(change("0", true), time.Time{}, at(230))
-	s.Touch(change("2", false), time.Time{}, at(230))
-	b = take(230, true, "0", 90*time.Millisecond)
-	s.Done(&b, allWritten(&b))
+	// A set goes out together, at the earliest time of any of its slices.
+	touch(210, time.Time{}, "0", 0)
+	takes(t, s, d, "0", at(210), "", 90*time.Millisecond)
+	s.Touch([]resolver.SliceChange{change("0", 1), change("2", 1)}, time.Time{})
+	finish(s, takes(t, s, d, "0", at(220), "0 2", 0))
+	// A PolicyEndpoint does not wait for the windows of its groups' slices.
+	touch(230, time.Time{}, "0", 1)
+	takes(t, s, d, "0", at(230), "", 90*time.Millisecond)
+	if b, busy := s.TakeGroup(web, d, at(230)); busy != nil || len(b.Names()) != 1 {
+		t.Errorf("taken are %v, busy %v", b, busy)
+	}
+}
+
+// Only a slice whose write depends on one that is being written waits for that.
+func TestASliceIsWrittenByOneAtATime(t *testing.T) {
+	now := time.Time{}
+	d := desired{"shop/0": "web=0,1: a", "shop/1": "web: b", "shop/2": "db=2: c"}
+	s := NewSlices("kidoban", 0)
+	s.Touch([]resolver.SliceChange{change("0", 1), change("1", 1)}, now)
+	b := takes(t, s, d, "0", now, "0 1", 0)
+	s.Touch([]resolver.SliceChange{change("1", 0), change("2", 0)}, now)
+	takes(t, s, d, "1", now, "waits for 1", 0)
+	finish(s, takes(t, s, d, "2", now, "2", 0))
+	s.Written(b, nameOf("shop", "1")) // and the other one is not yet
+	finish(s, takes(t, s, d, "1", now, "1", 0))
+	s.Touch([]resolver.SliceChange{change("0", 7), change("2", 7)}, now)
+	takes(t, s, d, "2", now, "waits for 0", 0)
+	if b, busy := s.TakeGroup(web, d, now); b != nil || busy == nil || busy.Name != "0" {
+		t.Errorf("of the group, %v are taken, and %v is being written", b, busy)
+	}
+	s.Done(b, map[types.NamespacedName]bool{nameOf("shop", "1"): true}, now)
+	finish(s, takes(t, s, d, "2", now, "0 2", 0))
+}
+
+// The slice that an address leaves for a shared one is written when agents have seen that one, or with its next change.
+func TestASliceThatOnlyMovesAddressesWaits(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	have := map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{nameOf("shop", "0"): parse("web=0: a b")}
+	d := desired{"shop/0": "web=0+0: b", "kidoban/0": "all=0 shop.web: a"}
+	s := NewSlices("kidoban", 100*time.Millisecond)
+	s.Touch([]resolver.SliceChange{change("0", 1), {Name: nameOf("kidoban", "0"), Structure: true, Set: 1}}, now)
+	b := takes(t, s, d, "0", now, "0 0", 0)
+	if got := describe(b.Writes(have)); got != "kidoban/0, shop/0 later after kidoban/0" {
+		t.Fatalf("the writes are %s", got)
+	}
+	s.Written(b, nameOf("kidoban", "0"))
+	if again := s.Done(b, map[types.NamespacedName]bool{nameOf("kidoban", "0"): true}, now); len(again) != 1 || again[0].Namespace != "shop" {
+		t.Fatalf("to be written are %v", again)
+	}
+	takes(t, s, d, "0", now.Add(200*time.Millisecond), "", 800*time.Millisecond)
+	s.Touch([]resolver.SliceChange{change("0", 0)}, now)
+	finish(s, takes(t, s, d, "0", now.Add(200*time.Millisecond), "0", 0))
 }
 
 func TestASliceOfAnotherClientIsTakenOver(t *testing.T) {
