@@ -15,9 +15,9 @@ import (
 // PreviousTag is the tag of the images that MakePrevious packs.
 const PreviousTag = "previous"
 
-// beforeReleases stands for the previous release as long as there is none: the first commit whose slices have several groups. There is no upgrade from
+// beforeReleases stands for the previous release as long as there is none: the first commit that keeps an address in one slice. There is no upgrade from
 // earlier commits (docs/upgrade.md).
-const beforeReleases = "e474ecfe2e660a92fe09ec565ff358b090234116"
+const beforeReleases = "7d04a4f429172329b897d274e066173e13e668b5"
 
 // MakePrevious unpacks the last release, or PREVIOUS, into dir and builds its images. It returns their tars.
 func MakePrevious(ctx context.Context, repo, dir string, out io.Writer) (commit string, tars []string, err error) {
