@@ -94,7 +94,7 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 		onRound:    func() { now := time.Now(); a.round.Store(&now) },
 	}
 	if opts.Stream != nil {
-		a.announcer = newAnnouncer(opts.Stream, opts.HoldTimeout, a.waitForMembers, a.metrics)
+		a.announcer = newAnnouncer(opts.Stream, opts.HoldTimeout, a.waitForMembers, a.metrics, opts.Log)
 	}
 	if opts.RuleSeries > 0 {
 		opts.Registry.MustRegister(a.hits)

@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/stream"
@@ -31,6 +34,7 @@ type announcer struct {
 	timeout time.Duration // of a hold; 0: none is held
 	await   func(context.Context, membership) error
 	metrics *metrics
+	log     logr.Logger
 
 	running context.Context // until stop
 	stop    context.CancelFunc
@@ -51,6 +55,7 @@ type membership struct {
 
 // announcement is a sandbox that was announced.
 type announcement struct {
+	pod          types.NamespacedName
 	uid, sandbox string
 	addresses    []netip.Addr
 	since        time.Time
@@ -67,8 +72,8 @@ type announcement struct {
 
 var errReused = errors.New("another pod had the address of this one until lately, and may still be in force with it; the container can start when the controller has published the change")
 
-func newAnnouncer(s Stream, timeout time.Duration, await func(context.Context, membership) error, m *metrics) *announcer {
-	x := &announcer{stream: s, timeout: timeout, await: await, metrics: m, byUID: map[string]*announcement{}, bySandbox: map[string]*announcement{}}
+func newAnnouncer(s Stream, timeout time.Duration, await func(context.Context, membership) error, m *metrics, log logr.Logger) *announcer {
+	x := &announcer{stream: s, timeout: timeout, await: await, metrics: m, log: log, byUID: map[string]*announcement{}, bySandbox: map[string]*announcement{}}
 	x.running, x.stop = context.WithCancel(context.Background())
 	return x
 }
@@ -76,7 +81,7 @@ func newAnnouncer(s Stream, timeout time.Duration, await func(context.Context, m
 // announce announces a sandbox, without waiting. reused is whether another pod had one of its addresses lately, and started whether a container
 // of it has started.
 func (x *announcer) announce(uid string, s node.Sandbox, reused, started bool) {
-	a := &announcement{uid: uid, sandbox: s.ID, addresses: s.Addresses, since: time.Now(), reused: reused, started: started, done: make(chan struct{})}
+	a := &announcement{pod: s.Pod, uid: uid, sandbox: s.ID, addresses: s.Addresses, since: time.Now(), reused: reused, started: started, done: make(chan struct{})}
 	a.over, a.cancel = context.WithTimeout(x.running, announcementLife)
 	x.mu.Lock()
 	if before := x.byUID[uid]; before != nil {
@@ -249,6 +254,8 @@ func (x *announcer) hold(ctx context.Context, sandbox string) error {
 	}
 	if reason != "" {
 		x.metrics.unknown.WithLabelValues(reason).Inc()
+		x.log.Info("A pod starts before its addresses are known; its first packets may be denied", "pod", a.pod, "reason", reason,
+			"announced", time.Since(a.since).Round(time.Millisecond).String())
 	}
 	return nil
 }

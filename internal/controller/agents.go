@@ -44,6 +44,8 @@ type Agents struct {
 	sessions map[*streamserver.Session]chan struct{} // slots for announcements that are being written
 	unknown  map[types.UID]announcement              // the pod is not known yet
 	waiting  map[types.UID]announcement              // accepted by a follower
+
+	confirmations *confirmations
 }
 
 // announcement is one that was not answered yet.
@@ -59,7 +61,7 @@ type announcement struct {
 func newAgents(c *Controller, log logr.Logger) *Agents {
 	return &Agents{
 		c: c, log: log, ctx: context.Background(), sessions: map[*streamserver.Session]chan struct{}{},
-		unknown: map[types.UID]announcement{}, waiting: map[types.UID]announcement{},
+		unknown: map[types.UID]announcement{}, waiting: map[types.UID]announcement{}, confirmations: newConfirmations(),
 	}
 }
 
@@ -134,6 +136,7 @@ func (a *Agents) Ended(s *streamserver.Session) {
 		a.c.reports.tracker.Ended(s.Node)
 		a.c.reports.mu.Unlock()
 	}
+	a.confirmations.ended(s)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.sessions, s)
@@ -151,6 +154,8 @@ func (a *Agents) Received(s *streamserver.Session, m *stream.AgentMessage) {
 		a.added(s, m.GetSandboxAdded())
 	case m.GetSandboxEnded() != nil:
 		a.withdrawn(s, types.UID(m.GetSandboxEnded().GetUid()))
+	case m.GetGroupsInForce() != nil:
+		a.confirmations.answered(s, m.GetGroupsInForce().GetId())
 	case m.GetInForce() != nil:
 		a.inForce(s, m.GetInForce())
 	case m.GetUnseen() != nil:
@@ -253,8 +258,12 @@ func groupsOf(keys []policy.GroupKey) (out []*stream.Group) {
 // publish writes the slices of an announcement, and answers it.
 func (a *Agents) publish(n announcement) {
 	ctx := log.IntoContext(a.ctx, a.log)
+	var asked *question
 	for range publishTries {
 		groups, names := a.concerned(&n)
+		if asked == nil { // before the write: agents answer as soon as they have it
+			asked = a.ask(&n, groups)
+		}
 		var failed error
 		for _, name := range names {
 			if err := a.c.writeNow(ctx, name); err != nil {
@@ -263,9 +272,14 @@ func (a *Agents) publish(n announcement) {
 		}
 		if failed == nil {
 			publishSeconds.Observe(time.Since(n.at).Seconds())
-			n.session.Send(&stream.ControllerMessage{Message: &stream.ControllerMessage_Published{Published: &stream.Published{
-				Uid: string(n.UID), Groups: groups, Left: n.left,
-			}}})
+			asked.publish(func(confirms bool) {
+				n.session.Send(&stream.ControllerMessage{Message: &stream.ControllerMessage_Published{Published: &stream.Published{
+					Uid: string(n.UID), Groups: groups, Left: n.left, Confirms: confirms,
+				}}})
+			}, func() {
+				confirmSeconds.Observe(time.Since(n.at).Seconds())
+				n.session.Send(&stream.ControllerMessage{Message: &stream.ControllerMessage_Confirmed{Confirmed: &stream.Confirmed{Uid: string(n.UID)}}})
+			})
 			return
 		}
 		a.log.V(1).Info("Cannot write the slices of an announced pod", "pod", n.Pod, "reason", failed.Error())

@@ -285,6 +285,35 @@ func TestAnnouncements(t *testing.T) {
 	c.expectInForce(np, metav1.ConditionFalse, "on 1 of 2 nodes")
 	s2.reportInForce(pe)
 	c.expectInForce(np, metav1.ConditionTrue, "all 2 nodes")
+
+	// The other node holds the group, and is asked. No other agent can answer for it.
+	confirmed := c.bound("shop", "confirmed", "early-1", web)
+	s.announce(confirmed, "10.9.3.1")
+	if m := s.answer().GetPublished(); !m.GetConfirms() || m.GetUid() != string(confirmed.UID) {
+		t.Fatalf("answered %v", m)
+	}
+	asked := s2.receive().GetAskInForce()
+	if len(asked.GetGroups()) != 1 || len(asked.GetLeft()) != 0 || len(asked.GetAddresses()) != 1 {
+		t.Fatalf("asked %v", asked)
+	}
+	answer := &stream.AgentMessage{Message: &stream.AgentMessage_GroupsInForce{GroupsInForce: &stream.GroupsInForce{Id: asked.GetId()}}}
+	for _, from := range []*agentStream{s, s2} {
+		if err := from.Send(answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := s.receive().GetConfirmed(); m.GetUid() != string(confirmed.UID) {
+		t.Errorf("it is not confirmed: %v", m)
+	}
+}
+
+func (s *agentStream) receive() *stream.ControllerMessage {
+	s.t.Helper()
+	m, err := s.Recv()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return m
 }
 
 // reportInForce reports the versions of these policies and no others.

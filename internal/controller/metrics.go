@@ -45,6 +45,15 @@ var (
 		Help:    "Time from an agent's announcement of a pod's addresses until its slices are written.",
 		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
 	})
+	confirmSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "kidoban_controller_announcement_to_confirmation_duration_seconds",
+		Help:    "Time from an agent's announcement of a pod's addresses until the other nodes that were asked have them in force, of pods that waited for these.",
+		Buckets: prometheus.ExponentialBuckets(1e-3, 2, 14),
+	})
+	unconfirmed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "kidoban_controller_unanswered_questions_total",
+		Help: "Questions whether a new pod's addresses are in force that an agent did not answer within a second.",
+	})
 )
 
 func init() {
@@ -52,7 +61,7 @@ func init() {
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
 	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, unresolvedGauge,
-		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds)
+		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds, confirmSeconds, unconfirmed)
 }
 
 func gauge(name, help string) prometheus.Gauge {

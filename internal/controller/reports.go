@@ -90,6 +90,7 @@ func (c *Controller) trackEndpoint(old, now **v1alpha1.PolicyEndpoint) {
 	}
 	name := client.ObjectKeyFromObject(*now)
 	isNew := c.reports.tracker.SetPolicy(name, (*now).UID, (*now).Generation, selector, time.Now())
+	c.reports.tracker.SetGroups(name, c.groupsOf(*now))
 	c.reports.mu.Unlock()
 	if isNew {
 		c.queueStatus([]types.NamespacedName{name})

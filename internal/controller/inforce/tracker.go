@@ -27,6 +27,7 @@ type Tracker struct {
 	namespaces map[string]*namespace
 	reports    map[string]map[types.NamespacedName]Report // by node
 	partial    map[string]map[types.NamespacedName]Report // of full reports that have not ended
+	uses       uses
 }
 
 type namespace struct {
@@ -58,7 +59,7 @@ type State struct {
 
 // New returns an empty Tracker.
 func New() *Tracker {
-	return &Tracker{namespaces: map[string]*namespace{}, reports: map[string]map[types.NamespacedName]Report{}, partial: map[string]map[types.NamespacedName]Report{}}
+	return &Tracker{namespaces: map[string]*namespace{}, reports: map[string]map[types.NamespacedName]Report{}, partial: map[string]map[types.NamespacedName]Report{}, uses: newUses()}
 }
 
 func (t *Tracker) namespace(name string) *namespace {
@@ -147,6 +148,7 @@ func (t *Tracker) Policies() (out []types.NamespacedName) {
 
 // DeletePolicy forgets a policy.
 func (t *Tracker) DeletePolicy(key types.NamespacedName) {
+	t.SetGroups(key, nil)
 	delete(t.namespace(key.Namespace).policies, key.Name)
 	t.drop(key.Namespace)
 }

@@ -2,11 +2,15 @@ package inforce
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 var (
@@ -89,5 +93,37 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 	if n := len(tr.reports["n1"]); n != maxReported {
 		t.Errorf("%d reports", n)
+	}
+}
+
+func TestHolders(t *testing.T) {
+	tr := New()
+	db, web := map[string]string{"app": "db"}, map[string]string{"app": "web"}
+	a, b := policy.GroupKey{Namespace: "shop", Name: "a"}, policy.GroupKey{Namespace: "kidoban", Name: "b"}
+	other := types.NamespacedName{Namespace: "shop", Name: "web"}
+	tr.SetPod(name("db"), db, "n1")
+	tr.SetPod(name("web"), web, "n2")
+	tr.SetPolicy(key, "uid", 1, labels.SelectorFromSet(db), epoch)
+	tr.SetPolicy(other, "uid", 1, labels.SelectorFromSet(web), epoch)
+	tr.SetGroups(key, []policy.GroupKey{a, b, a})
+	tr.SetGroups(other, []policy.GroupKey{b})
+	expect := func(when string, want []string, groups ...policy.GroupKey) {
+		t.Helper()
+		if got := slices.Sorted(maps.Keys(tr.Holders(groups, nil))); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	expect("a group of one policy", []string{"n1"}, a)
+	expect("a group of two policies", []string{"n1", "n2"}, b)
+	expect("an unknown group", nil, policy.GroupKey{Namespace: "shop", Name: "c"})
+	tr.SetGroups(key, []policy.GroupKey{b})
+	expect("a group that is not used any more", nil, a)
+	tr.SetPod(name("web"), nil, "")
+	expect("a policy without pods", []string{"n1"}, b)
+	tr.DeletePolicy(key)
+	tr.DeletePolicy(other)
+	expect("no policy", nil, a, b)
+	if len(tr.uses.groups)+len(tr.uses.policies) > 0 {
+		t.Errorf("left are %v", tr.uses)
 	}
 }
