@@ -58,22 +58,26 @@ func agentsHung(t *testing.T, x *trial) {
 }
 
 func leaderKilled(t *testing.T, x *trial) {
-	var lease coordinationv1.Lease
-	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: engine.Namespace, Name: "kidoban-controller"}, &lease))
-	var leader []corev1.Pod
-	for _, pod := range engineNow(t, "controller") {
-		if strings.HasPrefix(*lease.Spec.HolderIdentity, pod.Name+"_") {
-			leader = append(leader, pod)
-		}
-	}
-	if len(leader) != 1 {
-		t.Fatalf("the lease is held by %s, which is no pod", *lease.Spec.HolderIdentity)
-	}
+	leader := leaderNow(t)
 	killed := time.Now()
-	killAll(t, leader)
+	killAll(t, []corev1.Pod{leader})
 	x.canary.toggle(t)
 	x.heal = x.canary.await(t, killed)
 	awaitEngine(t)
+}
+
+// leaderNow is the pod of the controller that leads.
+func leaderNow(t *testing.T) corev1.Pod {
+	t.Helper()
+	var lease coordinationv1.Lease
+	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: engine.Namespace, Name: "kidoban-controller"}, &lease))
+	for _, pod := range engineNow(t, "controller") {
+		if strings.HasPrefix(*lease.Spec.HolderIdentity, pod.Name+"_") {
+			return pod
+		}
+	}
+	t.Fatalf("the lease is held by %s, which is no pod", *lease.Spec.HolderIdentity)
+	return corev1.Pod{}
 }
 
 // bothGone takes kidoban's pods away. What they left in force is all there is.

@@ -3,11 +3,13 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httputil"
@@ -29,6 +31,8 @@ const (
 // trouble is what a proxy makes of requests.
 type trouble struct {
 	latency   time.Duration // of each request
+	write     time.Duration // of each request that writes, besides
+	event     time.Duration // of each event of a watch
 	failing   float64       // share of requests that are answered with 500 or 429
 	watchLife time.Duration // after which a watch is cut; 0: never
 	expired   bool          // running watches get the error that their resourceVersion is too old
@@ -57,12 +61,19 @@ func startProxy(t *testing.T) *proxy {
 		ForceAttemptHTTP2: true,
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	p := &proxy{forward: &httputil.ReverseProxy{
+	p := &proxy{}
+	p.forward = &httputil.ReverseProxy{
+		ModifyResponse: func(r *http.Response) error {
+			if event := p.now().event; event > 0 && r.Request.URL.Query().Get("watch") != "" {
+				r.Body = delay(r.Body, event)
+			}
+			return nil
+		},
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "https", Host: apiServer}) },
 		Transport:     transport,
 		FlushInterval: -1, // a watch
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-	}}
+	}
 	listener, err := test.ListenControlPlane("tcp", proxyAddress)
 	must(t, err)
 	served := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
@@ -80,6 +91,44 @@ func (p *proxy) set(trouble trouble) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trouble = trouble
+}
+
+func (p *proxy) now() trouble {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.trouble
+}
+
+// delay passes on what it reads after a while, in order.
+func delay(from io.ReadCloser, by time.Duration) io.ReadCloser {
+	type part struct {
+		data []byte
+		err  error
+		due  time.Time
+	}
+	parts := make(chan part, 1024)
+	reader, writer := io.Pipe()
+	go func() {
+		for {
+			data := make([]byte, 32<<10)
+			n, err := from.Read(data)
+			if parts <- (part{data[:n], err, time.Now().Add(by)}); err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		for p := range parts {
+			time.Sleep(time.Until(p.due))
+			_, err := writer.Write(p.data)
+			if err = cmp.Or(err, p.err); err != nil {
+				writer.CloseWithError(err)
+				_ = from.Close() // ends the other loop
+				return
+			}
+		}
+	}()
+	return reader
 }
 
 func (p *proxy) counts() (requests, failed int) {
@@ -102,8 +151,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A watch that begins with the whole list asks for no resourceVersion that could be too old.
 	goesOn := watch && query.Get("resourceVersion") != "" && query.Get("sendInitialEvents") == ""
 
+	latency := trouble.latency
+	if r.Method != http.MethodGet {
+		latency += trouble.write
+	}
 	select {
-	case <-time.After(trouble.latency):
+	case <-time.After(latency):
 	case <-r.Context().Done():
 		return
 	}
