@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -304,6 +305,48 @@ func TestAnnouncements(t *testing.T) {
 	}
 	if m := s.receive().GetConfirmed(); m.GetUid() != string(confirmed.UID) {
 		t.Errorf("it is not confirmed: %v", m)
+	}
+
+	// An agent that announces without end, unknown pods and one that exists, does not slow the other.
+	const flood = 10_000
+	var sent atomic.Int64
+	go func() {
+		for i := range flood {
+			m := &stream.SandboxAdded{Uid: fmt.Sprint("none-", i), Namespace: p.Namespace, Name: "none", Addresses: [][]byte{{10, 9, 4, 1}}}
+			if i%2 == 0 {
+				m.Uid, m.Name, m.Addresses = string(p.UID), p.Name, [][]byte{{10, 9, 4, byte(i)}}
+			}
+			if s.Send(&stream.AgentMessage{Message: &stream.AgentMessage_SandboxAdded{SandboxAdded: m}}) != nil {
+				return // the test has ended
+			}
+			sent.Add(1)
+		}
+	}()
+	go func() {
+		for {
+			if _, err := s.Recv(); err != nil {
+				return
+			}
+		}
+	}()
+	eventually(t, func() error {
+		if n := sent.Load(); n < flood/20 {
+			return fmt.Errorf("%d announcements were sent", n)
+		}
+		return nil
+	})
+	for i := range 5 {
+		p := c.bound("shop", fmt.Sprint("meanwhile-", i), "early-2", map[string]string{"app": "other"})
+		begin := time.Now()
+		s2.announce(p, fmt.Sprint("10.9.5.", i+1))
+		if m := s2.answer().GetPublished(); m.GetUid() != string(p.UID) {
+			t.Errorf("answered %v", m)
+		}
+		took := time.Since(begin)
+		t.Logf("with %d announcements of another node, one was answered after %s", sent.Load(), took)
+		if took > 2*time.Second {
+			t.Error("that is too late")
+		}
 	}
 }
 

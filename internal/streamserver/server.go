@@ -74,11 +74,15 @@ type Server struct {
 
 // New listens on the address.
 func New(o Options) (*Server, error) {
+	m, err := newMetrics(o.Registry)
+	if err != nil {
+		return nil, err
+	}
 	l, err := httpserver.Listen(o.Address, httpserver.Limits{Connections: maxStreams, PerSource: perSource})
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s=%s; set another address: %w", o.Flag, o.Address, err)
 	}
-	return &Server{options: o, listener: l, metrics: newMetrics(o.Registry), sessions: map[string]*Session{}}, nil
+	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}}, nil
 }
 
 // NeedLeaderElection is false: followers take announcements, too.

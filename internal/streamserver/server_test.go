@@ -139,6 +139,7 @@ type fixture struct {
 	reviews *fakeReviews
 	cluster *fakeCluster
 	roots   *x509.CertPool
+	address string // of the server
 }
 
 func newFixture(t testing.TB, agents map[string]string) *fixture {
@@ -157,7 +158,7 @@ func newFixture(t testing.TB, agents map[string]string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.server = server
+	f.server, f.address = server, server.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Start(ctx) }()
@@ -196,7 +197,7 @@ type client = grpc.BidiStreamingClient[stream.AgentMessage, stream.ControllerMes
 func (f *fixture) dial(options ...grpc.DialOption) *grpc.ClientConn {
 	f.t.Helper()
 	options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: f.roots, ServerName: stream.ServerName})))
-	conn, err := grpc.NewClient(f.server.Addr().String(), options...)
+	conn, err := grpc.NewClient(f.address, options...)
 	if err != nil {
 		f.t.Fatal(err)
 	}
