@@ -64,5 +64,6 @@ const (
 	// Reasons of ConditionInForce.
 	ReasonInForce       = "InForce"
 	ReasonNotOnAllNodes = "NotOnAllNodes" // some nodes have not put it in force yet, or do not report
+	ReasonNoAgent       = "NoAgent"       // no agent has reported from any of the nodes
 	ReasonUnsupported   = "Unsupported"   // some nodes run a version that cannot enforce it; they isolate its pods
 )

@@ -25,6 +25,8 @@ const (
 	reportsWait = time.Second
 	// reportsGrace is how long a replica that begins to lead waits for the agents' full reports.
 	reportsGrace = 10 * time.Second
+	// silence is after how long without a report from any agent the controller writes that policies are in force nowhere.
+	silence = time.Minute
 )
 
 // reports are what agents report about policies, and the pods that these select. Only the leader writes them to
@@ -133,8 +135,9 @@ func (a *Agents) inForce(s *streamserver.Session, m *stream.InForce) {
 		r.tracker.BeginFull(s.Node)
 	}
 	for _, p := range m.GetPolicies() {
-		if p.GetKind() != stream.PolicyState_POLICY_ENDPOINT {
-			continue
+		isCluster := p.GetKind() == stream.PolicyState_CLUSTER_POLICY_ENDPOINT
+		if p.GetKind() != stream.PolicyState_POLICY_ENDPOINT && !isCluster || isCluster != (p.GetNamespace() == "") {
+			continue // a kind of a newer version
 		}
 		name := types.NamespacedName{Namespace: p.GetNamespace(), Name: p.GetName()}
 		r.tracker.Report(s.Node, name, inforce.Report{UID: types.UID(p.GetUid()), Generation: p.GetGeneration(), Reason: p.GetReason()}, p.GetGone())
@@ -148,13 +151,17 @@ func (a *Agents) inForce(s *streamserver.Session, m *stream.InForce) {
 }
 
 // setInForce sets the condition InForce of a PolicyEndpoint and reports whether that changed its status. Without
-// a stream, and until an agent has reported, the controller leaves it as it is.
+// a stream the controller leaves it as it is, and also until an agent has reported or for as long as silence.
 func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (changed bool, note string) {
 	r := c.reports
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name := client.ObjectKeyFromObject(pe)
-	if c.server == nil || !r.any || r.began.IsZero() {
+	if c.server == nil || r.began.IsZero() {
+		return false, ""
+	}
+	if wait := silence - now.Sub(r.began); wait > 0 && !r.any {
+		c.queue.AddAfter(request{status, name}, wait)
 		return false, ""
 	}
 	state, ok := r.tracker.State(name, pe.UID, pe.Generation, c.known.hasNode)

@@ -33,7 +33,7 @@ func TestResolved(t *testing.T) {
 		"a problem of an older spec":   {3, &metav1.Condition{Status: "False", ObservedGeneration: 6, Reason: "R", Message: "m"}, "Behind", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Generation: 7}}
+			pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Generation: 7}, Status: v1alpha1.EndpointStatus{PolicyGeneration: tc.of}}
 			pe.Spec.PolicyRef.Generation = tc.of
 			if tc.condition != nil {
 				tc.condition.Type = v1alpha1.ConditionResolved
@@ -43,6 +43,21 @@ func TestResolved(t *testing.T) {
 				t.Errorf("%s, %q; want %s, %q", p.Resolved, p.Message, tc.want, tc.message)
 			}
 		})
+	}
+}
+
+// The status is about the policy's generation that it names, which may not be the newest although the spec is.
+func TestStatusOfAnotherGeneration(t *testing.T) {
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Generation: 3}}
+	for of, want := range map[int64]string{0: "True", 2: "Behind", 3: "True"} { // 0: the controller does not write it
+		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Generation: 7}, Status: v1alpha1.EndpointStatus{
+			PolicyGeneration: of,
+			Conditions:       []metav1.Condition{{Type: v1alpha1.ConditionResolved, Status: "True", ObservedGeneration: 7}},
+		}}
+		pe.Spec.PolicyRef.Generation = np.Generation
+		if p := newPolicy(np, pe); p.Resolved != want {
+			t.Errorf("a status of generation %d: %s, want %s", of, p.Resolved, want)
+		}
 	}
 }
 

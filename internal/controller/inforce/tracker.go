@@ -9,6 +9,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // maxReported is the number of policies that one node may report. A namespace of a node has far fewer.
@@ -53,6 +55,8 @@ type State struct {
 	Total, InForce int
 	// Since is when the policy's generation was first seen.
 	Since time.Time
+	// Silent are those of the other nodes from which no agent has ever reported.
+	Silent int
 	// Missing is the first node, by name, where it is not in force, and Reason what the node reports about it.
 	Missing, Reason string
 }
@@ -224,7 +228,11 @@ func (t *Tracker) State(key types.NamespacedName, uid types.UID, generation int6
 			continue
 		}
 		s.Total++
-		r, reported := t.reports[node][key]
+		all, speaks := t.reports[node]
+		if !speaks {
+			s.Silent++
+		}
+		r, reported := all[key]
 		switch {
 		case reported && r.UID == uid && r.Generation >= generation:
 			s.InForce++
@@ -232,6 +240,8 @@ func (t *Tracker) State(key types.NamespacedName, uid types.UID, generation int6
 			s.Missing, s.Reason = node, ""
 			if reported && r.UID == uid {
 				s.Reason = r.Reason
+			} else if !speaks {
+				s.Reason = v1alpha1.ReasonNoAgent
 			}
 		}
 	}

@@ -36,7 +36,13 @@ func TestState(t *testing.T) {
 	tr.SetPod(name("a"), db, "n1")
 	tr.SetPod(name("web"), map[string]string{"app": "web"}, "n3")
 	tr.SetPolicy(key, "uid", 1, labels.SelectorFromSet(db), epoch)
-	expect(t, tr, "one pod", 1, "0 of 1 n1 ")
+	expect(t, tr, "one pod on a node without an agent", 1, "0 of 1 n1 NoAgent")
+	if s, _ := tr.State(key, "uid", 1, func(string) bool { return true }); s.Silent != 1 {
+		t.Errorf("%d nodes are silent", s.Silent)
+	}
+	tr.BeginFull("n1")
+	tr.EndFull("n1")
+	expect(t, tr, "its agent has started", 1, "0 of 1 n1 ")
 	if changed := tr.SetPod(name("b"), db, "n2"); len(changed) != 1 {
 		t.Errorf("another node: %v", changed)
 	}

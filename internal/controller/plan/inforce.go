@@ -57,7 +57,13 @@ func SetInForce(status *v1alpha1.EndpointStatus, generation int64, s inforce.Sta
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.ReasonNotOnAllNodes
 		condition.Message = fmt.Sprintf("In force on %d of %d nodes that have its pods", s.InForce, s.Total)
 		again = lateAfter
-		if missing >= lateAfter {
+		switch {
+		case missing < lateAfter:
+		case s.Silent == s.Total:
+			again = noteAfter
+			condition.Reason = v1alpha1.ReasonNoAgent
+			condition.Message += ": no agent has reported from these nodes, the first is " + s.Missing
+		default:
 			again = noteAfter
 			condition.Message += "; not on node " + s.Missing
 			if s.Reason != "" {

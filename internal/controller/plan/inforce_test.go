@@ -88,3 +88,24 @@ func TestInForceWithoutPods(t *testing.T) {
 	l.see(1, inforce.State{Since: l.now})
 	l.expect("no pods", "True", "all 0 nodes", 1)
 }
+
+// A policy whose pods are all on nodes without an agent is in force nowhere, and says why.
+func TestInForceWithoutAgents(t *testing.T) {
+	l := &life{t: t, now: time.Unix(1_800_000_000, 0)}
+	without := inforce.State{Total: 2, Silent: 2, Since: l.now, Missing: "n1", Reason: "NoAgent"}
+	l.see(1, without)
+	l.expect("at first", "False", "on 0 of 2 nodes", 1)
+	l.seconds(30, 1, without)
+	l.expect("after a while", "False", "no agent has reported from these nodes, the first is n1", 1)
+	if c := meta.FindStatusCondition(l.status.Conditions, v1alpha1.ConditionInForce); c.Reason != v1alpha1.ReasonNoAgent {
+		t.Errorf("the reason is %s", c.Reason)
+	}
+	l.seconds(3600, 1, without)
+	l.expect("an hour later", "False", "no agent", 0)
+	if l.notes != 1 {
+		t.Errorf("%d Events", l.notes)
+	}
+	without.InForce, without.Silent, without.Total = 2, 1, 3
+	l.seconds(10, 1, without)
+	l.expect("two agents have started", "False", "on 2 of 3 nodes that have its pods; not on node n1 (NoAgent)", 1)
+}
