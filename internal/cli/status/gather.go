@@ -321,7 +321,7 @@ func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Poli
 	}
 	p.Groups = len(groups)
 	if cond != nil {
-		of := pe.Status.PolicyGeneration // 0: a version of the controller that does not write it
+		of := pe.Status.PolicyGeneration                                                // 0: a version of the controller that does not write it
 		if cond.ObservedGeneration != pe.Generation || of != 0 && of != np.Generation { // it is about what was there before
 			p.Resolved = "Behind"
 			return p
