@@ -161,7 +161,7 @@ func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (cha
 		return false, ""
 	}
 	if wait := silence - now.Sub(r.began); wait > 0 && !r.any {
-		c.queue.AddAfter(request{status, name}, wait)
+		c.queue.AddAfter(request{kind: status, name: name}, wait)
 		return false, ""
 	}
 	state, ok := r.tracker.State(name, pe.UID, pe.Generation, c.known.hasNode)
