@@ -31,11 +31,13 @@ type ClusterConversion struct {
 	// Complete is true where every policy was converted.
 	Complete bool                 `json:"complete"`
 	Proof    *clusterproof.Report `json:"proof"`
+	// Narrower are flows to domain names that are allowed today and denied by the new policies.
+	Narrower []*clusterproof.Difference `json:"narrower,omitempty"`
 }
 
 // finish the conversion: nothing is written that is not proven.
 func (c *ClusterConversion) finish() {
-	c.Complete = len(c.NotConverted) == 0 && len(c.Refused) == 0
+	c.Complete = len(c.NotConverted) == 0 && len(c.Refused) == 0 && len(c.Narrower) == 0
 	if c.Proof.Differing > 0 {
 		c.ClusterPolicies, c.NetworkPolicies, c.Complete = nil, nil, false
 	}
@@ -121,6 +123,10 @@ func (c *ClusterConversion) write(out io.Writer, p command.Paint, source string)
 		fmt.Fprintf(out, ".\nProven: %d classes of flows are judged the same", c.Proof.Flows)
 	}
 	fmt.Fprintln(out, ".")
+	if len(c.Narrower) > 0 {
+		fmt.Fprintf(out, "%s: these flows to domain names become denied, as\n", p.Text(command.Red, "NARROWER"))
+		writeClusterDifferences(out, p, source, "the new policies", c.Narrower)
+	}
 	if len(c.NotConverted) > 0 {
 		fmt.Fprintf(out, "%s: %d policies are not converted, and nothing stands for them. The proof is about the others alone.\n", p.Text(command.Red, "NOT COMPLETE"), len(c.NotConverted))
 	}
@@ -135,6 +141,9 @@ func hasNames(p cnp.ClusterNetworkPolicy) bool {
 	})
 }
 
+// maxShown differences in text.
+const maxShown = 20
+
 func writeClusterDifferences(out io.Writer, p command.Paint, before, after string, list []*clusterproof.Difference) {
 	verdict := func(v clusterproof.Verdict) string {
 		sgr := command.Red
@@ -143,7 +152,11 @@ func writeClusterDifferences(out io.Writer, p command.Paint, before, after strin
 		}
 		return p.Text(sgr, v.Outcome) + " by " + v.By
 	}
-	for _, d := range list {
+	for i, d := range list {
+		if i == maxShown {
+			fmt.Fprintf(out, "  and %d more, which -o json lists\n", len(list)-i)
+			break
+		}
 		fmt.Fprintf(out, "  %s, from %s to %s, %s\n    %s: %s\n    %s: %s\n", d.Direction, d.From, d.To, d.Traffic, before, verdict(d.Before), after, verdict(d.After))
 	}
 }

@@ -18,6 +18,11 @@ func New(env *command.Env) *cobra.Command {
 
   convert  AdminNetworkPolicies as ClusterNetworkPolicies, proven to mean the same
 
+migrate aws:
+
+  check    flows that Amazon's engine decides otherwise than the policies read
+  convert  Amazon's own kinds as upstream's, proven to mean the same
+
 migrate calico:
 
   check    what is installed, what blocks the move, what is left on a node
@@ -28,6 +33,9 @@ migrate calico:
 docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
 		Example: `  kubectl kidoban migrate anp convert -f policies/ > clusternetworkpolicies.yaml
 
+  kubectl kidoban migrate aws check
+  kubectl kidoban migrate aws convert --order=aws > policies.yaml
+
   kubectl kidoban migrate calico check
   kubectl kidoban migrate calico convert -f calico/ > networkpolicies.yaml
   kubectl kidoban migrate calico compare --for 10m
@@ -35,7 +43,7 @@ docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newANP(env), newCalico(env))
+	cmd.AddCommand(newANP(env), newAWS(env), newCalico(env))
 	return cmd
 }
 

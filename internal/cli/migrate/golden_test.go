@@ -84,6 +84,24 @@ func TestGoldenANP(t *testing.T) {
 	}
 }
 
+func TestGoldenAWS(t *testing.T) {
+	for name, args := range map[string][]string{
+		"aws-check":           {"check", "-f", "testdata/aws.yaml"},
+		"aws-check-same":      {"check", "-f", "testdata/aws-same.yaml"},
+		"aws-check-services":  {"check", "-f", "testdata/aws.yaml", "-f", "testdata/aws-cluster.yaml"},
+		"aws-convert":         {"convert", "-f", "testdata/aws.yaml"},
+		"aws-convert-aws":     {"convert", "-f", "testdata/aws.yaml", "--order=aws"},
+		"aws-convert-json":    {"convert", "-f", "testdata/aws-same.yaml", "-o", "json"},
+		"aws-convert-invalid": {"convert", "-f", "testdata/aws-invalid.yaml"},
+		"aws-convert-nothing": {"convert", "-f", "../../../examples/shop"},
+		"aws-convert-order":   {"convert", "-f", "testdata/aws.yaml", "--order=best"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, runMigrate(append([]string{"aws"}, args...)...))
+		})
+	}
+}
+
 // runMigrate returns what a command line of migrate prints, and its exit code.
 func runMigrate(args ...string) string {
 	var out bytes.Buffer

@@ -262,17 +262,19 @@ func TestTheProofFindsMistakes(t *testing.T) {
 		"  egress:", "  ingress: [{action: Deny, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {p: q}}}}], ports: [{namedPort: web}]}]\n  egress:", 1)
 	set := read(t, document)
 	for name, change := range map[string]func(*cnp.ClusterNetworkPolicy){
-		"rules in another order": func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[0], p.Spec.Egress[1] = p.Spec.Egress[1], p.Spec.Egress[0] },
-		"another action":         func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[4].Action = "Deny" },
-		"Pass and not Accept":    func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[5].Action = "Accept" },
-		"no ports":               func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[1].Protocols = nil },
-		"another network":        func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[3].To[0].Networks = []cnp.CIDR{"198.18.1.0/25"} },
-		"another port name":      func(p *cnp.ClusterNetworkPolicy) { p.Spec.Ingress[0].Protocols[0].DestinationNamedPort = "api" },
-		"another label":          func(p *cnp.ClusterNetworkPolicy) { p.Spec.Ingress[0].From[0].Pods.PodSelector.MatchLabels["p"] = "r" },
-		"another subject":        func(p *cnp.ClusterNetworkPolicy) { p.Spec.Subject.Namespaces.MatchLabels["team"] = "pay" },
-		"other nodes":            func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[5].To[1].Nodes.MatchLabels["n"] = "2" },
-		"another tier":           func(p *cnp.ClusterNetworkPolicy) { p.Spec.Tier = cnp.BaselineTier },
-		"another name":           func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[6].To[0].DomainNames[0] = "b.example.com" },
+		"rules in another order": func(p *cnp.ClusterNetworkPolicy) {
+			p.Spec.Egress[0], p.Spec.Egress[1] = p.Spec.Egress[1], p.Spec.Egress[0]
+		},
+		"another action":      func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[4].Action = "Deny" },
+		"Pass and not Accept": func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[5].Action = "Accept" },
+		"no ports":            func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[1].Protocols = nil },
+		"another network":     func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[3].To[0].Networks = []cnp.CIDR{"198.18.1.0/25"} },
+		"another port name":   func(p *cnp.ClusterNetworkPolicy) { p.Spec.Ingress[0].Protocols[0].DestinationNamedPort = "api" },
+		"another label":       func(p *cnp.ClusterNetworkPolicy) { p.Spec.Ingress[0].From[0].Pods.PodSelector.MatchLabels["p"] = "r" },
+		"another subject":     func(p *cnp.ClusterNetworkPolicy) { p.Spec.Subject.Namespaces.MatchLabels["team"] = "pay" },
+		"other nodes":         func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[5].To[1].Nodes.MatchLabels["n"] = "2" },
+		"another tier":        func(p *cnp.ClusterNetworkPolicy) { p.Spec.Tier = cnp.BaselineTier },
+		"another name":        func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[6].To[0].DomainNames[0] = "b.example.com" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := convert(t, set)

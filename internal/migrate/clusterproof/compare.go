@@ -3,6 +3,7 @@ package clusterproof
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -22,7 +23,7 @@ type Judge interface {
 	Judge(d policy.Direction, f *Flow) Verdict
 }
 
-// Difference is a flow that is judged differently, of those which the same two rules decide.
+// Difference is a flow that is judged differently, of those to or from one class of other ends which the same two rules decide.
 type Difference struct {
 	Direction string  `json:"direction"`
 	From      string  `json:"from"`
@@ -32,11 +33,14 @@ type Difference struct {
 	After     Verdict `json:"after"`
 	// Flows is the number of classes of flows.
 	Flows int `json:"flows"`
+	// Names is true where the destination is an address of a domain name.
+	Names bool `json:"names,omitempty"`
 }
 
 // Report of a comparison.
 type Report struct {
-	// Flows is the number of classes of flows, Differing that of those which differ. Differences has one of each two rules.
+	// Flows is the number of classes of flows, Differing that of those which differ. Differences has one of each two rules and each
+	// other end.
 	Flows       int           `json:"flows"`
 	Differing   int           `json:"differing"`
 	Differences []*Difference `json:"differences,omitempty"`
@@ -131,12 +135,12 @@ func (c *comparison) one(d policy.Direction, f *Flow) error {
 		return nil
 	}
 	c.report.Differing++
-	key := d.String() + "\x00" + before.Outcome + before.By + "\x00" + after.Outcome + after.By
+	key := fmt.Sprint(d, f.Peer) + "\x00" + before.Outcome + before.By + "\x00" + after.Outcome + after.By
 	if known := c.found[key]; known != nil {
 		known.Flows++
 		return nil
 	}
-	found := &Difference{Direction: d.String(), From: f.Self.String(), To: f.Peer.String(), Traffic: f.Traffic(), Before: before, After: after, Flows: 1}
+	found := &Difference{Direction: d.String(), From: f.Self.String(), To: f.Peer.String(), Traffic: f.Traffic(), Before: before, After: after, Flows: 1, Names: len(f.Peer.names) > 0}
 	if d == policy.Ingress {
 		found.From, found.To = found.To, found.From
 	}
@@ -147,11 +151,13 @@ func (c *comparison) one(d policy.Direction, f *Flow) error {
 
 // peersOf are one other end of each class: pods and nodes at addresses of each class, and these addresses alone.
 func peersOf(t *Terms) ([]*peer, error) {
-	pods, err := objects(t.Pods)
-	if err != nil {
-		return nil, err
+	var pods, nodes []*object
+	var err error
+	if len(t.Pods) > 0 || slices.ContainsFunc(t.Ports, func(p Port) bool { return p.Name != "" }) { // else a pod is what its address is
+		if pods, err = objects(t.Pods); err != nil {
+			return nil, err
+		}
 	}
-	var nodes []*object
 	if len(t.Nodes) > 0 {
 		if nodes, err = objects(t.Nodes); err != nil {
 			return nil, err

@@ -20,6 +20,9 @@ type Policy struct {
 	Annotations map[string]string
 	Subject     anp.AdminNetworkPolicySubject
 	Rules       [2][]Rule
+	// Source is the object that the policy is made of, if that is another one: it goes behind others of its priority, and becomes an
+	// annotation.
+	Source string
 }
 
 // Rule of either direction. Peers of ingress have pods and namespaces only.
@@ -38,10 +41,13 @@ func (p *Policy) String() string { return p.Kind + " " + p.Name }
 func Sorted(policies []Policy) []Policy {
 	out := slices.Clone(policies)
 	slices.SortStableFunc(out, func(a, b Policy) int {
-		return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Priority, b.Priority), cmp.Compare(min(len(a.Source), 1), min(len(b.Source), 1)), cmp.Compare(a.Name, b.Name))
 	})
 	return out
 }
+
+// SourceAnnotation of a ClusterNetworkPolicy is the object that it was converted from.
+const SourceAnnotation = "networking.kidoban.dev/converted-from"
 
 // DenyFirst returns the policies with the rules of each direction in another order: Deny, then Allow, then Pass. This is how AWS's
 // agent evaluates the rules of one policy.

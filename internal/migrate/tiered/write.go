@@ -80,7 +80,7 @@ func (w *writer) tier(policies []Policy) {
 			w.note(p, "spec", "", "its rules are more than the %d that v1alpha2 admits: they become %d ClusterNetworkPolicies, %s to %s, with priorities %d to %d", maxItems, n, parts[i][0].Name, parts[i][n-1].Name,
 				first, parts[i][n-1].Spec.Priority)
 		}
-		if first != p.Priority && p.Kind != "BaselineAdminNetworkPolicy" {
+		if first != p.Priority && p.Kind != "BaselineAdminNetworkPolicy" && p.Source == "" {
 			w.note(p, "spec.priority", "", "%d becomes %d: policies keep their order, and parts of others need priorities of their own", p.Priority, first)
 		}
 		if parts[i][0].Name != p.Name {
@@ -88,7 +88,7 @@ func (w *writer) tier(policies []Policy) {
 		}
 	}
 	for i := 1; i < len(policies); i++ {
-		if a, b := &policies[i-1], &policies[i]; a.Priority == b.Priority {
+		if a, b := &policies[i-1], &policies[i]; a.Priority == b.Priority && a.Source == "" && b.Source == "" {
 			w.note(b, "spec.priority", "give them different priorities, if one flow can match rules of both", "%s has the same priority: which of them is evaluated first is not defined; kidoban goes by the name, and so does the proof", a)
 		}
 	}
@@ -101,7 +101,7 @@ func (w *writer) prioritise(policies []Policy, parts [][]cnp.ClusterNetworkPolic
 	for i := range policies {
 		for j := range parts[i] {
 			want := policies[i].Priority
-			same := i > 0 && j == 0 && policies[i-1].Priority == want && len(parts[i-1]) == 1 && !w.taken[policies[i].Name] && !w.taken[policies[i-1].Name]
+			same := i > 0 && j == 0 && (policies[i-1].Source == "") == (policies[i].Source == "") && policies[i-1].Priority == want && len(parts[i-1]) == 1 && !w.taken[policies[i].Name] && !w.taken[policies[i-1].Name]
 			if n := len(out); n > 0 {
 				least := out[n-1] + 1
 				if same {
@@ -174,6 +174,9 @@ func (w *writer) parts(p *Policy) []cnp.ClusterNetworkPolicy {
 			TypeMeta:   metav1.TypeMeta{APIVersion: cnp.SchemeGroupVersion.String(), Kind: "ClusterNetworkPolicy"},
 			ObjectMeta: metav1.ObjectMeta{Labels: p.Labels},
 			Spec:       cnp.ClusterNetworkPolicySpec{Tier: p.Tier, Subject: cnp.ClusterNetworkPolicySubject{Namespaces: p.Subject.Namespaces, Pods: pods(p.Subject.Pods)}},
+		}
+		if p.Source != "" {
+			part.Annotations = map[string]string{SourceAnnotation: p.Source}
 		}
 		if i < len(ins) {
 			part.Spec.Ingress = ins[i]
