@@ -84,10 +84,15 @@ generate: ## Regenerate Go code: deep copies, the protocol of the stream, and th
 	$(tool) controller-gen object paths=./api/...
 	go generate ./...
 
+upstream_crds = $$(go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)/config/crd
+upstream_crd = policy.networking.k8s.io_clusternetworkpolicies.yaml
+
 .PHONY: manifests
-manifests: ## Regenerate the CRDs and the controller's role from the code's markers
+manifests: ## Regenerate the CRDs and the controller's role from the code's markers, and copy upstream's CRD
 	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=kidoban-controller paths=./internal/controller/... output:rbac:dir=config/rbac
+	install -m 644 $(upstream_crds)/standard/$(upstream_crd) config/components/cluster-network-policy/
+	install -m 644 $(upstream_crds)/experimental/$(upstream_crd) config/components/cluster-network-policy-experimental/
 
 .PHONY: clean
 clean: ## Remove bin and dist (the test cluster's binaries stay in the user's cache directory)

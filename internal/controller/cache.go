@@ -17,7 +17,7 @@ import (
 
 // watched are the kinds in the controller's cache.
 func watched() []client.Object {
-	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
+	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.ClusterPolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
 }
 
 // CacheOptions limits the manager's cache to what the controller uses: objects without the fields that it
@@ -27,12 +27,13 @@ func CacheOptions() cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                   {Transform: stripPod},
-			&corev1.Namespace{}:             {Transform: stripNamespace},
-			&corev1.Node{}:                  {Transform: stripNode},
-			&corev1.Service{}:               {Transform: stripService},
-			&v1alpha1.PolicyEndpoint{}:      ours,
-			&v1alpha1.PolicyEndpointSlice{}: ours,
+			&corev1.Pod{}:                     {Transform: stripPod},
+			&corev1.Namespace{}:               {Transform: stripNamespace},
+			&corev1.Node{}:                    {Transform: stripNode},
+			&corev1.Service{}:                 {Transform: stripService},
+			&v1alpha1.PolicyEndpoint{}:        ours,
+			&v1alpha1.ClusterPolicyEndpoint{}: ours,
+			&v1alpha1.PolicyEndpointSlice{}:   ours,
 		},
 	}
 }
@@ -69,7 +70,6 @@ func stripNode(in any) (any, error) {
 		return nil, fmt.Errorf("%T is not a Node", in)
 	}
 	out := &corev1.Node{ObjectMeta: identity(&node.ObjectMeta)}
-	out.Labels = nil
 	out.Status.Addresses = node.Status.Addresses
 	return out, nil
 }

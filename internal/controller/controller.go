@@ -32,8 +32,10 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods;services,verbs=list;watch
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
-// +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
-// +kubebuilder:rbac:groups=networking.kidoban.dev,resources=policyendpoints/status,verbs=update
+// +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints;policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints/status;policyendpoints/status,verbs=update
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies/status,verbs=patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Name of the controller: of its lease, its events and its log lines.
@@ -79,11 +81,12 @@ func (r request) causedBy() string { return cmp.Or(r.cause, r.name.Namespace) }
 type requestKind string
 
 const (
-	start    requestKind = "start"
-	endpoint requestKind = "endpoint"
-	status   requestKind = "status"
-	sliceSet requestKind = "slice"
-	stray    requestKind = "stray"
+	start           requestKind = "start"
+	endpoint        requestKind = "endpoint"
+	clusterEndpoint requestKind = "cluster endpoint"
+	status          requestKind = "status"
+	sliceSet        requestKind = "slice"
+	stray           requestKind = "stray"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[request]
@@ -105,6 +108,7 @@ type Controller struct {
 	agents  *Agents
 	reports *reports
 	server  *streamserver.Server // nil: agents cannot connect
+	cluster *clusterPolicies
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
 	// while it is held, except those inside the queue and the metrics.
@@ -135,6 +139,9 @@ func Add(mgr manager.Manager, o Options) error {
 		ends:       map[types.NamespacedName]chan struct{}{},
 	}
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
+	if err := c.watchClusterPolicies(mgr); err != nil {
+		return err
+	}
 	if o.Stream != nil {
 		if err := c.serve(mgr, o.Stream); err != nil {
 			return err
@@ -160,9 +167,11 @@ func Add(mgr manager.Manager, o Options) error {
 		source.TypedKind(caches, &corev1.Namespace{}, c.namespaces()),
 		source.TypedKind(caches, &corev1.Pod{}, c.pods()),
 		source.TypedKind(caches, &corev1.Node{}, c.known.watchNodes(c.nodeChanged)),
+		source.TypedKind(caches, &corev1.Node{}, c.resolveNodes()),
 		source.TypedKind(caches, &corev1.Service{}, c.known.watchServices()),
 		source.TypedKind(caches, &networkingv1.NetworkPolicy{}, c.policies()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpoint{}, c.endpoints()),
+		source.TypedKind(caches, &v1alpha1.ClusterPolicyEndpoint{}, c.clusterEndpoints()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpointSlice{}, c.watchSlices()),
 	} {
 		if err := ctrl.Watch(s); err != nil {
@@ -228,6 +237,8 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 	switch r.kind {
 	case endpoint:
 		err = c.reconcileEndpoint(ctx, r.name)
+	case clusterEndpoint:
+		err = c.reconcileClusterEndpoint(ctx, r.name.Name)
 	case status:
 		err = c.reconcileStatus(ctx, r.name)
 	case sliceSet:
@@ -249,14 +260,16 @@ func (c *Controller) startResolver(ctx context.Context) error {
 	}
 	var list v1alpha1.PolicyEndpointSliceList
 	var endpoints v1alpha1.PolicyEndpointList
-	for _, list := range []client.ObjectList{&list, &endpoints} {
+	var clusterEndpoints v1alpha1.ClusterPolicyEndpointList
+	for _, list := range []client.ObjectList{&list, &endpoints, &clusterEndpoints} {
 		if err := c.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return err
 		}
 	}
 	existing := resolver.Existing{
-		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
+		Endpoints:        map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
+		ClusterEndpoints: map[string]*v1alpha1.ClusterPolicyEndpointSpec{},
+		Slices:           map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
 	}
 	for i := range list.Items {
 		pes := &list.Items[i]
@@ -269,6 +282,13 @@ func (c *Controller) startResolver(ctx context.Context) error {
 		existing.Endpoints[name] = &pe.Spec
 		c.slices.References.Set(name, c.groupsOf(pe))
 		c.queue.Add(request{kind: endpoint, name: name})
+	}
+	for i := range clusterEndpoints.Items {
+		cpe := &clusterEndpoints.Items[i]
+		name := client.ObjectKeyFromObject(cpe)
+		existing.ClusterEndpoints[name.Name] = &cpe.Spec
+		c.slices.References.Set(name, policy.GroupKeys("", c.shared, cpe.Spec.Ingress, cpe.Spec.Egress))
+		c.queue.Add(request{kind: clusterEndpoint, name: name})
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })
 	c.enqueue(c.queue, changes, "", time.Time{})
@@ -290,6 +310,9 @@ func (c *Controller) resolve(input string, change func() resolver.Changes) resol
 func (c *Controller) enqueue(q queue, changes resolver.Changes, cause string, seen time.Time) {
 	for _, name := range changes.Endpoints {
 		q.Add(request{kind: endpoint, name: name})
+	}
+	for _, name := range changes.ClusterEndpoints {
+		q.Add(request{kind: clusterEndpoint, name: types.NamespacedName{Name: name}})
 	}
 	c.slices.Touch(changes.Slices, seen)
 	for _, s := range changes.Slices {

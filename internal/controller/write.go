@@ -85,6 +85,8 @@ func kindOf(obj client.Object) string {
 	switch obj.(type) {
 	case *v1alpha1.PolicyEndpoint:
 		return "PolicyEndpoint"
+	case *v1alpha1.ClusterPolicyEndpoint:
+		return "ClusterPolicyEndpoint"
 	case *v1alpha1.PolicyEndpointSlice:
 		return "PolicyEndpointSlice"
 	}

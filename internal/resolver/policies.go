@@ -31,7 +31,9 @@ type policyState struct {
 	source     *networkingv1.NetworkPolicy
 	normalized *normalized
 	endpoint   Endpoint
-	names      []nameUse
+	// cluster is set for a ClusterNetworkPolicy. Of the other fields, it then has names, and of endpoint the names.
+	cluster *clusterPolicy
+	names   []nameUse
 	// demands are those of the policy, charged those of its version in force. over is set if the policy is over the budget.
 	demands, charged demands
 	over             *Problem

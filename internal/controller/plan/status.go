@@ -26,16 +26,20 @@ func Condition(problems []resolver.Problem) metav1.Condition {
 
 // SetStatus sets a PolicyEndpoint's status and reports whether that changed anything.
 func SetStatus(pe *v1alpha1.PolicyEndpoint, condition metav1.Condition) bool {
-	condition.ObservedGeneration = pe.Generation
-	changed := meta.SetStatusCondition(&pe.Status.Conditions, condition)
+	return setStatus(&pe.Status, pe.Generation, pe.Spec.PolicyRef.Generation, condition, pe.Spec.Ingress, pe.Spec.Egress)
+}
+
+func setStatus(s *v1alpha1.EndpointStatus, generation, policyGeneration int64, condition metav1.Condition, all ...[]v1alpha1.Rule) bool {
+	condition.ObservedGeneration = generation
+	changed := meta.SetStatusCondition(&s.Conditions, condition)
 	var peers int32
-	for _, rules := range [][]v1alpha1.Rule{pe.Spec.Ingress, pe.Spec.Egress} {
+	for _, rules := range all {
 		for _, r := range rules {
 			peers += int32(len(r.Peers))
 		}
 	}
-	if s := &pe.Status; s.Peers != peers || s.ObservedGeneration != pe.Generation || s.PolicyGeneration != pe.Spec.PolicyRef.Generation {
-		s.Peers, s.ObservedGeneration, s.PolicyGeneration = peers, pe.Generation, pe.Spec.PolicyRef.Generation
+	if s.Peers != peers || s.ObservedGeneration != generation || s.PolicyGeneration != policyGeneration {
+		s.Peers, s.ObservedGeneration, s.PolicyGeneration = peers, generation, policyGeneration
 		changed = true
 	}
 	return changed

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// resolveNodes gives nodes to the resolver.
+func (c *Controller) resolveNodes() handler.TypedEventHandler[*corev1.Node, request] {
+	return changed(func(q queue, old, now **corev1.Node) {
+		c.feed(q, "node", time.Time{}, func() resolver.Changes {
+			if now == nil {
+				return c.resolver.DeleteNode((*old).Name)
+			}
+			return c.resolver.SetNode(resolver.NodeOf(*now))
+		})
+	})
+}
+
+// clusterEndpoints enqueues a ClusterPolicyEndpoint that any client wrote, this controller included, to be compared.
+func (c *Controller) clusterEndpoints() handler.TypedEventHandler[*v1alpha1.ClusterPolicyEndpoint, request] {
+	return changed(func(q queue, old, now **v1alpha1.ClusterPolicyEndpoint) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.resolver.Started() {
+			return
+		}
+		if now == nil {
+			now = old
+		}
+		q.Add(request{kind: clusterEndpoint, name: client.ObjectKeyFromObject(*now)})
+	})
+}
+
+// reconcileClusterEndpoint makes one ClusterPolicyEndpoint, its status and its policy's what they should be.
+func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) error {
+	key := types.NamespacedName{Name: name}
+	c.mu.Lock()
+	want, isWanted := c.resolver.ClusterEndpoint(name)
+	synced := c.cluster.synced
+	if isWanted {
+		c.slices.References.Add(key, want.Groups) // from here on these groups are not forgotten
+	}
+	c.mu.Unlock()
+	cpe := &v1alpha1.ClusterPolicyEndpoint{}
+	switch {
+	case !isWanted && !synced:
+		return nil // its policy may come yet
+	case !isWanted:
+		if err := c.delete(ctx, key, cpe); err != nil {
+			return err
+		}
+		c.referCluster(key, nil, nil)
+		return nil
+	}
+	for _, g := range want.Groups {
+		if c.isPresent(g) {
+			continue
+		}
+		waits, err := c.writeGroup(ctx, g, request{kind: clusterEndpoint, name: key})
+		switch {
+		case c.isPresent(g): // an error is about another slice
+		case err != nil:
+			return c.clusterRejected(ctx, &want, err)
+		case waits:
+			return nil
+		default: // the policy was edited in the meantime, or another client deleted a slice
+			c.queue.Add(request{kind: clusterEndpoint, name: key})
+			return nil
+		}
+	}
+	cpe.Name = name
+	if _, err := c.put(ctx, cpe, func() bool { return plan.SetClusterEndpoint(cpe, &want) }); err != nil {
+		return c.clusterRejected(ctx, &want, err)
+	}
+	c.referCluster(key, &want, want.Problems)
+	return c.reportCluster(ctx, &want, want.Problems, cpe)
+}
+
+// clusterRejected reports that the API server rejects a policy's objects, and schedules another try. The version before stays in
+// force.
+func (c *Controller) clusterRejected(ctx context.Context, want *resolver.ClusterEndpoint, err error) error {
+	problem, isFailure, ok := plan.Rejection(err)
+	if !ok {
+		return err
+	}
+	if !isFailure {
+		err = nil
+		c.queue.AddAfter(request{kind: clusterEndpoint, name: types.NamespacedName{Name: want.Name}}, maxPause)
+	}
+	cpe := &v1alpha1.ClusterPolicyEndpoint{}
+	found, failed := c.get(ctx, types.NamespacedName{Name: want.Name}, cpe)
+	if !found {
+		cpe = nil
+	}
+	return errors.Join(err, failed, c.reportCluster(ctx, want, []resolver.Problem{problem}, cpe))
+}
+
+// referCluster records the groups that a ClusterPolicyEndpoint refers to on the API server now, nil: none, and its problems. It
+// forgets the groups that nothing refers to any more.
+func (c *Controller) referCluster(key types.NamespacedName, want *resolver.ClusterEndpoint, problems []resolver.Problem) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reason := ""
+	if len(problems) > 0 {
+		reason = problems[0].Reason
+	}
+	c.unresolved.set(key, reason)
+	var groups []policy.GroupKey
+	if want != nil {
+		groups = want.Groups
+	}
+	for _, g := range c.slices.References.Set(key, groups) {
+		c.forget(c.queue, g, "")
+	}
+}
+
+// reportCluster writes to the status of a ClusterPolicyEndpoint, unless it is nil, and of its policy whether all of the policy is
+// enforced.
+func (c *Controller) reportCluster(ctx context.Context, want *resolver.ClusterEndpoint, problems []resolver.Problem, cpe *v1alpha1.ClusterPolicyEndpoint) error {
+	condition := plan.Condition(problems)
+	if cpe != nil && plan.SetClusterStatus(cpe, condition) {
+		cpe.ManagedFields = untracked
+		err := timed("ClusterPolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, cpe) })
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // the event of what happened to it enqueues it again
+			return err
+		}
+	}
+	return c.cluster.report(ctx, want, condition)
+}
+
+// report applies a condition to the status of a policy, as the only field of this manager's.
+func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndpoint, condition metav1.Condition) error {
+	p.c.mu.Lock()
+	np := p.policies[want.Policy]
+	p.c.mu.Unlock()
+	if np == nil || np.UID != want.UID {
+		return nil
+	}
+	condition, differs := plan.PolicyCondition(np.Status.Conditions, want.Spec.PolicyRef.Generation, condition)
+	if !differs {
+		return nil
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&condition)
+	if err != nil {
+		return err
+	}
+	obj := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{content}}}}
+	obj.SetGroupVersionKind(cnp.SchemeGroupVersion.WithKind(want.Spec.PolicyRef.Kind))
+	obj.SetName(want.Policy)
+	obj.SetUID(want.UID) // not one that was created again under the name
+	err = timed("ClusterNetworkPolicy", "apply-status", func() error {
+		_, err := p.client.ApplyStatus(ctx, want.Policy, obj, metav1.ApplyOptions{FieldManager: Name, Force: true})
+		return err
+	})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // the event of what happened to it enqueues it again
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,240 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	kjson "sigs.k8s.io/json"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// clusterPolicies are the ClusterNetworkPolicies of the cluster, which may not have the kind. A watch of the manager's would
+// have to have it from the start.
+type clusterPolicies struct {
+	c      *Controller
+	client dynamic.ResourceInterface
+	log    logr.Logger
+
+	// Guarded by the Controller's mu. Until synced is true, no ClusterPolicyEndpoint is deleted.
+	synced   bool
+	policies map[string]*cnp.ClusterNetworkPolicy
+}
+
+const (
+	// absentWait is how often the controller looks whether the cluster has the kind.
+	absentWait = 5 * time.Second
+	// watchSeconds and as many more at most are how long one watch lasts.
+	watchSeconds = 300
+)
+
+func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
+	client, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	c.cluster = &clusterPolicies{
+		c: c, log: mgr.GetLogger().WithName("clusternetworkpolicies"), policies: map[string]*cnp.ClusterNetworkPolicy{},
+		client: client.Resource(cnp.SchemeGroupVersion.WithResource("clusternetworkpolicies")),
+	}
+	return mgr.Add(c.cluster)
+}
+
+// NeedLeaderElection makes a follower watch, so that it can lead at once.
+func (*clusterPolicies) NeedLeaderElection() bool { return false }
+
+// Start watches until the context is done. The kind may appear and disappear.
+func (p *clusterPolicies) Start(ctx context.Context) error {
+	state := ""
+	for ctx.Err() == nil {
+		wait := time.Second
+		err := p.follow(ctx)
+		now := ""
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case apierrors.IsNotFound(err):
+			now, wait = "Watching no ClusterNetworkPolicies: the cluster does not have the kind", absentWait
+		case err != nil:
+			now, wait = "Cannot watch ClusterNetworkPolicies; retrying", maxPause
+		}
+		if now != state && now != "" {
+			p.log.Info(now, "reason", err.Error())
+		}
+		state = now
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// follow takes in all policies, and then their changes until the watch ends.
+func (p *clusterPolicies) follow(ctx context.Context) error {
+	list, err := p.client.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		if apierrors.IsNotFound(err) {
+			p.replace(nil)
+		}
+		return err
+	}
+	p.replace(list.Items)
+	seconds := int64(watchSeconds + rand.IntN(watchSeconds))
+	w, err := p.client.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		obj, ok := e.Object.(*unstructured.Unstructured)
+		switch {
+		case e.Type == watch.Error:
+			return nil // the next list has what this watch missed
+		case e.Type == watch.Bookmark || !ok:
+		case e.Type == watch.Deleted:
+			p.c.mu.Lock()
+			p.remove(obj.GetName())
+			p.c.mu.Unlock()
+		default:
+			p.c.mu.Lock()
+			p.set(obj)
+			p.c.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// replace takes in that these are all policies.
+func (p *clusterPolicies) replace(all []unstructured.Unstructured) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	names := map[string]bool{}
+	for i := range all {
+		names[all[i].GetName()] = true
+		p.set(&all[i])
+	}
+	for _, name := range slices.Collect(maps.Keys(p.policies)) {
+		if !names[name] {
+			p.remove(name)
+		}
+	}
+	if !p.synced {
+		p.synced = true
+		p.c.compareClusterEndpoints()
+	}
+}
+
+// set takes in a policy. The caller holds mu.
+func (p *clusterPolicies) set(obj *unstructured.Unstructured) {
+	np, err := readClusterPolicy(obj)
+	if err != nil {
+		p.log.Error(err, "Cannot read a ClusterNetworkPolicy; its previous version stays in force", "name", obj.GetName())
+		return
+	}
+	old := p.policies[np.Name]
+	p.policies[np.Name] = np
+	// A version with another spec may have the same generation: where the CRD's channel changes, fields disappear.
+	if old == nil || old.UID != np.UID || old.Generation != np.Generation || !equality.Semantic.DeepEqual(old.Spec, np.Spec) {
+		p.c.feedLocked("clusternetworkpolicy", func() resolver.Changes { return p.c.resolver.SetClusterPolicy(np) })
+	}
+	if name, ok := p.c.resolver.ClusterEndpointName(np.Name); ok && p.c.queue != nil {
+		p.c.queue.Add(request{kind: clusterEndpoint, name: types.NamespacedName{Name: name}}) // its status may differ
+	}
+}
+
+// remove takes in that a policy is gone. The caller holds mu.
+func (p *clusterPolicies) remove(name string) {
+	delete(p.policies, name)
+	p.c.feedLocked("clusternetworkpolicy", func() resolver.Changes { return p.c.resolver.DeleteClusterPolicy(name) })
+}
+
+// feedLocked gives a change to the resolver and enqueues the objects that become different. The caller holds mu. Before the
+// resolver's start nothing does.
+func (c *Controller) feedLocked(input string, change func() resolver.Changes) {
+	c.enqueue(c.queue, c.resolve(input, change), "", time.Time{})
+}
+
+// unknownField finds the paths of fields in the errors of a strict decoder.
+var unknownField = regexp.MustCompile(`^unknown field "spec\.([^"]*)"$`)
+
+// readClusterPolicy reads a policy. What has a field that this version does not know, from a newer CRD, may mean something
+// else than the rest of it says: such a rule becomes one with an unknown peer, which fails closed and is reported.
+func readClusterPolicy(obj *unstructured.Unstructured) (*cnp.ClusterNetworkPolicy, error) {
+	content := maps.Clone(obj.Object)
+	metadata := obj.DeepCopy()
+	metadata.SetManagedFields(nil)
+	content["metadata"] = metadata.Object["metadata"]
+	data, err := json.Marshal(content)
+	if err != nil {
+		return nil, err
+	}
+	np := &cnp.ClusterNetworkPolicy{}
+	strict, err := kjson.UnmarshalStrict(data, np, kjson.DisallowUnknownFields)
+	if err != nil {
+		return nil, fmt.Errorf("read ClusterNetworkPolicy %s: %w", obj.GetName(), err)
+	}
+	for _, unknown := range strict {
+		if m := unknownField.FindStringSubmatch(unknown.Error()); m != nil {
+			closeAt(&np.Spec, m[1])
+		}
+	}
+	return np, nil
+}
+
+// closeAt makes the part of a policy that has an unknown field one that cannot be read: a rule, the subject, or all rules.
+func closeAt(spec *cnp.ClusterNetworkPolicySpec, path string) {
+	ingress := func(i int) { spec.Ingress[i].From = []cnp.ClusterNetworkPolicyIngressPeer{{}} }
+	egress := func(i int) { spec.Egress[i].To = []cnp.ClusterNetworkPolicyEgressPeer{{}} }
+	field, rest, _ := strings.Cut(path, "[")
+	digits, _, _ := strings.Cut(rest, "]")
+	index, err := strconv.Atoi(digits)
+	switch {
+	case field == "ingress" && err == nil && index < len(spec.Ingress):
+		ingress(index)
+	case field == "egress" && err == nil && index < len(spec.Egress):
+		egress(index)
+	case strings.HasPrefix(path, "subject."):
+		spec.Subject = cnp.ClusterNetworkPolicySubject{}
+	default:
+		for i := range spec.Ingress {
+			ingress(i)
+		}
+		for i := range spec.Egress {
+			egress(i)
+		}
+	}
+}
+
+// compareClusterEndpoints enqueues all ClusterPolicyEndpoints to be compared. The caller holds mu.
+func (c *Controller) compareClusterEndpoints() {
+	if !c.resolver.Started() {
+		return // the start enqueues them
+	}
+	var list v1alpha1.ClusterPolicyEndpointList
+	if err := c.client.List(context.Background(), &list); err != nil { // from the cache, which is in sync since the start
+		c.cluster.log.Error(err, "Cannot list ClusterPolicyEndpoints")
+	}
+	for i := range list.Items {
+		c.queue.Add(request{kind: clusterEndpoint, name: types.NamespacedName{Name: list.Items[i].Name}})
+	}
+}
