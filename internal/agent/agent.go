@@ -75,7 +75,7 @@ type Agent struct {
 func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 	s := newState(node.Options{
 		SharedNamespace: opts.SharedNamespace, Audit: opts.Audit, Mode: opts.Mode,
-		Budget: opts.Budget, Capacity: capacityOf(kernel), Namespaces: opts.GuaranteedNamespaces,
+		Budget: opts.Budget, Capacity: capacityOf(kernel), Namespaces: opts.GuaranteedNamespaces, ClusterPolicies: true,
 	})
 	a := &Agent{
 		opts: opts, cache: c, kernel: kernel, state: s,
@@ -127,6 +127,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		a.followRuntimeIfAny(ctx) // also while the API server does not answer
 	}
 	running.Go(func() { a.followNamespaces(ctx) })
+	running.Go(func() { a.followClusterPolicies(ctx) })
 	if err := a.watchPods(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil

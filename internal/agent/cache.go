@@ -12,10 +12,11 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// CacheOptions are those of the cache that an Agent is given: the node's pods, and of them only what is used.
+// CacheOptions are those of the cache that an Agent is given: ClusterPolicyEndpoints and the node's pods, and of these only what is used.
 func CacheOptions(nodeName string) cache.Options {
 	return cache.Options{
 		DefaultWatchErrorHandler: watches.handle,
+		DefaultTransform:         cache.TransformStripManagedFields(), // see strip
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}: {
 				Field:     fields.OneTermEqualSelector("spec.nodeName", nodeName),

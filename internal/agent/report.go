@@ -40,7 +40,7 @@ func (a *Agent) report(ctx context.Context) {
 			if reported[o] = r.Generation; r.Pending { // the kernel has the version before
 				reported[o] = generations[o]
 			}
-			key := client.PolicyKey{Kind: stream.PolicyState_POLICY_ENDPOINT, Namespace: name.Namespace, Name: name.Name}
+			key := policyKey(name)
 			states[key] = &stream.PolicyState{
 				Kind: key.Kind, Namespace: name.Namespace, Name: name.Name, Uid: string(r.UID), Generation: reported[o], Reason: r.Reason,
 			}

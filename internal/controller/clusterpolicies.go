@@ -3,10 +3,10 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,9 +174,6 @@ func (c *Controller) feedLocked(input string, change func() resolver.Changes) {
 	c.enqueue(c.queue, c.resolve(input, change), "", time.Time{})
 }
 
-// unknownField finds the paths of fields in the errors of a strict decoder.
-var unknownField = regexp.MustCompile(`^unknown field "spec\.([^"]*)"$`)
-
 // readClusterPolicy reads a policy. What has a field that this version does not know, from a newer CRD, may mean something
 // else than the rest of it says: such a rule becomes one with an unknown peer, which fails closed and is reported.
 func readClusterPolicy(obj *unstructured.Unstructured) (*cnp.ClusterNetworkPolicy, error) {
@@ -194,8 +191,12 @@ func readClusterPolicy(obj *unstructured.Unstructured) (*cnp.ClusterNetworkPolic
 		return nil, fmt.Errorf("read ClusterNetworkPolicy %s: %w", obj.GetName(), err)
 	}
 	for _, unknown := range strict {
-		if m := unknownField.FindStringSubmatch(unknown.Error()); m != nil {
-			closeAt(&np.Spec, m[1])
+		var field kjson.FieldError
+		if !errors.As(unknown, &field) {
+			return nil, fmt.Errorf("read ClusterNetworkPolicy %s: %w", obj.GetName(), unknown)
+		}
+		if path, ok := strings.CutPrefix(field.FieldPath(), "spec."); ok {
+			closeAt(&np.Spec, path)
 		}
 	}
 	return np, nil

@@ -112,7 +112,7 @@ func (n *Node) describePolicy(key types.NamespacedName, e *endpoint) agentapi.Po
 		out.PolicyRef = PolicyRef(v.policy.ID)
 		out.Newest = agentapi.Version{UID: v.policy.ID.UID, Generation: v.policy.ID.Generation}
 		for podKey, p := range n.pods {
-			if podKey.Namespace == key.Namespace && v.selector.Matches(p.labels) {
+			if n.selects(v, podKey, p.labels) {
 				out.Pods++
 			}
 		}
@@ -121,12 +121,11 @@ func (n *Node) describePolicy(key types.NamespacedName, e *endpoint) agentapi.Po
 			out.State = agentapi.StateInForce
 		}
 	}
-	if pe := e.waiting; pe != nil {
-		ref := pe.Spec.PolicyRef
-		out.PolicyRef = agentapi.PolicyRef{Kind: ref.Kind, Namespace: key.Namespace, Name: ref.Name}
-		out.Newest = agentapi.Version{UID: string(ref.UID), Generation: ref.Generation}
+	if v := e.waiting; v != nil {
+		out.PolicyRef = PolicyRef(v.policy.ID)
+		out.Newest = agentapi.Version{UID: v.policy.ID.UID, Generation: v.policy.ID.Generation}
 		out.State = agentapi.StatePending
-		for _, g := range n.groupsOf(pe) {
+		for _, g := range v.groups {
 			if n.groups[g] == nil || !n.groups[g].completed {
 				out.WaitingFor = append(out.WaitingFor, g.String())
 			}

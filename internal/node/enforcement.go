@@ -1,6 +1,10 @@
 package node
 
-import "time"
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
 
 // LabelEnforcement on a namespace overrides Options.Audit for its pods.
 const LabelEnforcement = "kidoban.dev/enforcement"
@@ -25,15 +29,15 @@ func (n *Node) audits(name string) bool {
 }
 
 // SetNamespace takes in a namespace's labels, and whether it is terminating.
-func (n *Node) SetNamespace(now time.Time, name string, labels map[string]string, terminating bool) {
+func (n *Node) SetNamespace(now time.Time, name string, of map[string]string, terminating bool) {
 	n.begin(now)
 	ns := n.namespaces[name]
 	if ns == nil {
 		return
 	}
 	bereft := terminating && (ns.bereft || !ns.synced)
-	changed := ns.enforcement != labels[LabelEnforcement] || ns.bereft != bereft
-	ns.enforcement, ns.terminating, ns.bereft = labels[LabelEnforcement], terminating, bereft
+	changed := !labels.Equals(ns.labels, of) || ns.bereft != bereft
+	ns.enforcement, ns.labels, ns.terminating, ns.bereft = of[LabelEnforcement], of, terminating, bereft
 	if !terminating {
 		n.RemoveDeleted(now) // those of a namespace that had this name before
 	}

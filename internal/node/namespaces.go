@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -18,6 +19,7 @@ type namespace struct {
 	bereft bool
 	// enforcement is the value of its LabelEnforcement.
 	enforcement string
+	labels      labels.Set
 }
 
 // IdlePatience is how long a namespace without pods stays wanted: the next run of a job finds its policies in place.
@@ -56,8 +58,11 @@ func (n *Node) WantedNamespaces(now time.Time) map[string]bool {
 	return wanted
 }
 
-// Synced reports whether NamespaceSynced was called for every namespace.
+// Synced reports whether NamespaceSynced was called for every namespace, and ClusterSynced if it has to be.
 func (n *Node) Synced() bool {
+	if n.awaitsCluster {
+		return false
+	}
 	for _, ns := range n.namespaces {
 		if !ns.synced {
 			return false
@@ -68,7 +73,7 @@ func (n *Node) Synced() bool {
 
 func (n *Node) synced(name string) bool {
 	ns := n.namespaces[name]
-	return ns != nil && ns.synced
+	return ns != nil && ns.synced && !n.awaitsCluster
 }
 
 // NamespaceSynced takes in that all policies and groups of a namespace have arrived. Only then are its pods compiled.

@@ -26,6 +26,8 @@ type Options struct {
 	// an equal share of them; compiler.DefaultNamespaces by default.
 	Capacity   compiler.Usage
 	Namespaces int
+	// ClusterPolicies: no pod is compiled before ClusterSynced.
+	ClusterPolicies bool
 }
 
 // compilerOptions are those of the compiler among the Options.
@@ -46,11 +48,13 @@ type Node struct {
 
 	namespaces map[string]*namespace
 	sandboxes  map[types.NamespacedName]sandbox
-	runtime    bool // the container runtime reports when a sandbox stops
-	pods       map[types.NamespacedName]*pod
-	owners     map[netip.Addr][]types.NamespacedName // pods that claim an address; never empty
-	departed   map[netip.Addr]departed
-	unapplied  unapplied
+	// awaitsCluster: the ClusterPolicyEndpoints are not all here yet.
+	awaitsCluster bool
+	runtime       bool // the container runtime reports when a sandbox stops
+	pods          map[types.NamespacedName]*pod
+	owners        map[netip.Addr][]types.NamespacedName // pods that claim an address; never empty
+	departed      map[netip.Addr]departed
+	unapplied     unapplied
 
 	interfaces  Interfaces
 	netns       map[NetNS]*netns
@@ -75,7 +79,7 @@ type Revision uint64
 func New(opts Options) *Node {
 	opts.Mode = cmp.Or(opts.Mode, Standard)
 	return &Node{
-		opts:        opts,
+		opts: opts, awaitsCluster: opts.ClusterPolicies,
 		compiler:    compiler.New(opts.compilerOptions()...),
 		namespaces:  map[string]*namespace{opts.SharedNamespace: newNamespace()},
 		sandboxes:   map[types.NamespacedName]sandbox{},

@@ -150,9 +150,11 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 // endpointsOf returns the endpoints of which a version is active that selects a pod.
 func (n *Node) endpointsOf(key types.NamespacedName, p *pod) []*endpoint {
 	var out []*endpoint
-	for _, e := range n.byNamespace[key.Namespace] {
-		if e.active != nil && e.active.selector.Matches(p.labels) {
-			out = append(out, e)
+	for _, namespace := range [...]string{key.Namespace, clusterWide} {
+		for _, e := range n.byNamespace[namespace] {
+			if e.active != nil && n.selects(e.active, key, p.labels) {
+				out = append(out, e)
+			}
 		}
 	}
 	return out

@@ -13,26 +13,28 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// endpoint is a PolicyEndpoint: its phase, the version that the compiler has, and the one that waits for its groups.
+// endpoint is a PolicyEndpoint or a ClusterPolicyEndpoint: its phase, the version that the compiler has, and the one that waits for its groups.
 type endpoint struct {
 	phase   Phase
-	active  *version                 // nil unless phase.isolates()
-	waiting *v1alpha1.PolicyEndpoint // nil unless phase.waits()
-	wants   []policy.GroupKey        // the groups of both
-	first   time.Time                // when the first version was seen
-	seen    time.Time                // when the newest was
-	gone    time.Time                // when the PolicyEndpoint was deleted, while the phase is Retained
+	active  *version          // nil unless phase.isolates()
+	waiting *version          // nil unless phase.waits()
+	wants   []policy.GroupKey // the groups of both
+	first   time.Time         // when the first version was seen
+	seen    time.Time         // when the newest was
+	gone    time.Time         // when the PolicyEndpoint was deleted, while the phase is Retained
 }
 
-// version is one version of a PolicyEndpoint, as it was read.
+// version is one version of a PolicyEndpoint or a ClusterPolicyEndpoint, as it was read.
 type version struct {
-	selector labels.Selector
-	policy   *policy.Policy
-	groups   []policy.GroupKey
-	source   *v1alpha1.PolicyEndpoint
-	seen     time.Time
-	revision Revision  // at which the compiler received it
-	inForce  time.Time // zero: the kernel does not have it yet
+	selector   labels.Selector
+	namespaces labels.Selector // of a ClusterPolicyEndpoint
+	policy     *policy.Policy
+	groups     []policy.GroupKey
+	object     *metav1.ObjectMeta
+	spec       any // pointer to the spec, to be compared
+	seen       time.Time
+	revision   Revision  // at which the compiler received it
+	inForce    time.Time // zero: the kernel does not have it yet
 }
 
 // How long a PolicyEndpoint of which no version is in force waits for its groups. The controller writes thousands of slices in that time.
@@ -50,15 +52,22 @@ const DeletionPatience = 500 * time.Millisecond
 // its pods and allows nothing.
 func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) error {
 	n.begin(now)
-	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	v, err := n.read(pe)
 	if err != nil {
-		if v = n.readFailClosed(pe); v != nil {
+		v = n.readFailClosed(pe)
+	}
+	return n.setVersion(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}, v, err)
+}
+
+// setVersion takes in a version; on an error it is the one to enforce if there is no other, or nil.
+func (n *Node) setVersion(key types.NamespacedName, v *version, err error) error {
+	if err != nil {
+		if v != nil {
 			n.move(key, unreadable, v)
 		}
 		return err
 	}
-	if e := n.policies[key]; e != nil && e.phase == InForce && e.active.sameAs(pe) {
+	if e := n.policies[key]; e != nil && e.phase == InForce && e.active.sameAs(v) {
 		return nil
 	}
 	n.want(v.groups) // before the groups of the versions that it replaces are released
@@ -72,8 +81,24 @@ func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) err
 }
 
 // sameAs reports whether only what is not spec differs. A generation comes twice where etcd was restored.
-func (v *version) sameAs(pe *v1alpha1.PolicyEndpoint) bool {
-	return v.source.UID == pe.UID && v.source.Generation == pe.Generation && equality.Semantic.DeepEqual(&v.source.Spec, &pe.Spec)
+func (v *version) sameAs(w *version) bool {
+	return v.object.UID == w.object.UID && v.object.Generation == w.object.Generation && equality.Semantic.DeepEqual(v.spec, w.spec)
+}
+
+// again returns the version as if it had just been read.
+func (v *version) again() *version {
+	out := *v
+	out.seen, out.revision, out.inForce = time.Time{}, 0, time.Time{}
+	return &out
+}
+
+// selects reports whether a version selects a pod with these labels.
+func (n *Node) selects(v *version, key types.NamespacedName, podLabels labels.Set) bool {
+	if v.namespaces == nil {
+		return key.Namespace == v.object.Namespace && v.selector.Matches(podLabels)
+	}
+	ns := n.namespaces[key.Namespace]
+	return ns != nil && v.namespaces.Matches(ns.labels) && v.selector.Matches(podLabels)
 }
 
 // DeletePolicyEndpoint takes in that a PolicyEndpoint is gone. The version that was in force goes with RemoveDeleted.
@@ -84,9 +109,7 @@ func (n *Node) DeletePolicyEndpoint(now time.Time, key types.NamespacedName) {
 	case !n.terminates(key.Namespace):
 		n.move(key, deleted, nil)
 	case e.phase == Waiting:
-		if v, err := n.read(e.waiting); err == nil {
-			n.move(key, orphaned, v)
-		}
+		n.move(key, orphaned, e.waiting.again())
 	default:
 		n.move(key, orphaned, nil)
 	}
@@ -119,27 +142,28 @@ func (n *Node) move(key types.NamespacedName, ev event, v *version) {
 	e.phase = transitions[before][ev]
 	switch ev {
 	case incomplete:
-		e.waiting, e.seen = v.source, n.now
+		e.waiting, e.seen = v, n.now
 	case complete:
 		v.seen = n.now
-		if e.waiting == v.source {
+		if e.waiting == v {
+			v = v.again()
 			v.seen = e.seen
 		}
 		n.unapplied.versions = append(n.unapplied.versions, v)
-		n.replace(key.Namespace, e, v)
+		n.replace(e, v)
 		e.waiting = nil
 	case unreadable, late:
 		if e.phase != before {
-			n.isolate(key.Namespace, e, v)
+			n.isolate(e, v)
 		}
 	case deleted, orphaned, removed:
 		e.waiting = nil
 		switch {
 		case e.phase == Unknown:
 			n.removeEndpoint(key)
-			n.replace(key.Namespace, e, nil)
+			n.replace(e, nil)
 		case before == Waiting:
-			n.isolate(key.Namespace, e, v)
+			n.isolate(e, v)
 			fallthrough
 		case before != Retained:
 			e.gone = n.now
@@ -155,8 +179,8 @@ func (n *Node) move(key types.NamespacedName, ev event, v *version) {
 }
 
 // isolate puts a version in force whose groups may not be complete: it allows the addresses that are known so far.
-func (n *Node) isolate(namespace string, e *endpoint, v *version) {
-	n.replace(namespace, e, v)
+func (n *Node) isolate(e *endpoint, v *version) {
+	n.replace(e, v)
 	for _, g := range v.groups {
 		if n.groups[g] != nil {
 			n.updateGroup(g, n.groups[g])
@@ -172,7 +196,7 @@ func (n *Node) updateWants(e *endpoint) {
 		e.wants = append(e.wants, e.active.groups...)
 	}
 	if e.waiting != nil {
-		e.wants = append(e.wants, n.groupsOf(e.waiting)...)
+		e.wants = append(e.wants, e.waiting.groups...)
 	}
 	n.want(e.wants)
 	n.release(before)
@@ -202,11 +226,8 @@ func (n *Node) read(pe *v1alpha1.PolicyEndpoint) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &version{selector: selector, policy: p, groups: n.groupsOf(pe), source: pe}, nil
-}
-
-func (n *Node) groupsOf(pe *v1alpha1.PolicyEndpoint) []policy.GroupKey {
-	return policy.GroupKeys(pe.Namespace, n.opts.SharedNamespace, pe.Spec.Ingress, pe.Spec.Egress)
+	groups := policy.GroupKeys(pe.Namespace, n.opts.SharedNamespace, pe.Spec.Ingress, pe.Spec.Egress)
+	return &version{selector: selector, policy: p, groups: groups, object: &pe.ObjectMeta, spec: &pe.Spec}, nil
 }
 
 // readFailClosed returns the version that isolates the pods of a PolicyEndpoint that cannot be read and allows nothing; nil if not even its
@@ -216,7 +237,7 @@ func (n *Node) readFailClosed(pe *v1alpha1.PolicyEndpoint) *version {
 	if err != nil {
 		return nil
 	}
-	return &version{selector: selector, policy: policy.FailClosed(pe), source: pe}
+	return &version{selector: selector, policy: policy.FailClosed(pe), object: &pe.ObjectMeta, spec: &pe.Spec}
 }
 
 func (n *Node) complete(v *version) bool {
@@ -230,8 +251,7 @@ func (n *Node) complete(v *version) bool {
 
 // activate puts the waiting version of a PolicyEndpoint in force if its groups are complete.
 func (n *Node) activate(key types.NamespacedName) {
-	// SetPolicyEndpoint has read it before without an error.
-	if v, err := n.read(n.policies[key].waiting); err == nil && n.complete(v) {
+	if v := n.policies[key].waiting; n.complete(v) {
 		n.move(key, complete, v)
 	}
 }
@@ -244,15 +264,11 @@ func (n *Node) IsolateLate(now time.Time, patience time.Duration) (isolated []ty
 		if transitions[e.phase][late] == e.phase || now.Sub(e.first) < patience {
 			continue
 		}
-		v, err := n.read(e.waiting)
-		if err != nil {
-			continue
-		}
 		if len(isolated) == 0 {
 			n.begin(now)
 		}
 		isolated = append(isolated, key)
-		n.move(key, late, v)
+		n.move(key, late, e.waiting.again())
 	}
 	return isolated
 }
@@ -265,9 +281,8 @@ func (n *Node) AwaitsGroups(now time.Time, patience time.Duration) bool {
 		if e.phase != Waiting || now.Sub(e.first) >= patience {
 			continue
 		}
-		v, err := n.read(e.waiting)
 		for podKey, p := range n.pods {
-			if err == nil && podKey.Namespace == key.Namespace && v.selector.Matches(p.labels) {
+			if n.selects(e.waiting, podKey, p.labels) {
 				return true
 			}
 		}
@@ -276,7 +291,7 @@ func (n *Node) AwaitsGroups(now time.Time, patience time.Duration) bool {
 }
 
 // replace gives the compiler another version of a PolicyEndpoint; nil for none.
-func (n *Node) replace(namespace string, e *endpoint, v *version) {
+func (n *Node) replace(e *endpoint, v *version) {
 	old := e.active
 	e.active = v
 	if v != nil {
@@ -294,7 +309,7 @@ func (n *Node) replace(namespace string, e *endpoint, v *version) {
 		}
 	}
 	for key, p := range n.pods {
-		if key.Namespace == namespace && (old != nil && old.selector.Matches(p.labels) || v != nil && v.selector.Matches(p.labels)) {
+		if old != nil && n.selects(old, key, p.labels) || v != nil && n.selects(v, key, p.labels) {
 			n.compilePod(key, p)
 		}
 	}

@@ -1,14 +1,12 @@
 package node
 
 import (
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// PolicyReport is which version of a PolicyEndpoint is in force in the kernel.
+// PolicyReport is which version of a PolicyEndpoint or a ClusterPolicyEndpoint is in force in the kernel.
 type PolicyReport struct {
 	UID types.UID
 	// Generation of the PolicyEndpoint that is in force; 0: no version is. Of a report that is Pending it is the one that comes next.
@@ -27,7 +25,7 @@ const (
 	ReasonNotWritten       = "NotWritten"
 )
 
-// PolicyReports returns the report of each PolicyEndpoint that selects a pod of this node, by its name.
+// PolicyReports returns the report of each PolicyEndpoint and ClusterPolicyEndpoint that selects a pod of this node, by its name.
 func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
 	overBudget := map[policy.ID]bool{}
 	for _, p := range n.Problems() {
@@ -39,7 +37,7 @@ func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
 			continue
 		}
 		for _, e := range p.endpoints {
-			name := types.NamespacedName{Namespace: key.Namespace, Name: e.active.source.Name}
+			name := types.NamespacedName{Namespace: e.active.object.Namespace, Name: e.active.object.Name}
 			if _, ok := out[name]; !ok && e.phase != Retained {
 				out[name] = e.report(overBudget[e.active.policy.ID])
 			}
@@ -47,7 +45,7 @@ func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
 	}
 	for name := range n.waiting {
 		if e := n.policies[name]; e.active == nil && n.selectsPod(e.waiting) {
-			out[name] = PolicyReport{UID: e.waiting.UID, Reason: ReasonWaitingForGroups}
+			out[name] = PolicyReport{UID: e.waiting.object.UID, Reason: ReasonWaitingForGroups}
 		}
 	}
 	return out
@@ -55,10 +53,10 @@ func (n *Node) PolicyReports() map[types.NamespacedName]PolicyReport {
 
 // report is for an endpoint of which the compiler has a version.
 func (e *endpoint) report(overBudget bool) PolicyReport {
-	r := PolicyReport{UID: e.active.source.UID}
+	r := PolicyReport{UID: e.active.object.UID}
 	switch e.phase {
 	case InForce, InForceAndWaiting:
-		r.Generation = e.active.source.Generation
+		r.Generation = e.active.object.Generation
 		switch {
 		case overBudget:
 			r.Generation, r.Reason = 0, ReasonOverBudget
@@ -75,13 +73,9 @@ func (e *endpoint) report(overBudget bool) PolicyReport {
 	return r
 }
 
-func (n *Node) selectsPod(pe *v1alpha1.PolicyEndpoint) bool {
-	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
-	if err != nil || n.namespaces[pe.Namespace] == nil {
-		return false
-	}
-	for key := range n.namespaces[pe.Namespace].pods {
-		if p := n.pods[key]; p != nil && selector.Matches(p.labels) {
+func (n *Node) selectsPod(v *version) bool {
+	for key, p := range n.pods {
+		if n.selects(v, key, p.labels) {
 			return true
 		}
 	}

@@ -55,10 +55,13 @@ func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared strin
 		return nil, fmt.Errorf("spec.tier: unknown tier %q", cpe.Spec.Tier)
 	}
 	p.Isolates = [2]bool{Ingress: len(cpe.Spec.Ingress) > 0, Egress: len(cpe.Spec.Egress) > 0}
-	r := reader{shared: shared, actions: map[v1alpha1.Action]Action{
+	return clusterReader(shared).read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
+}
+
+func clusterReader(shared string) *reader {
+	return &reader{shared: shared, actions: map[v1alpha1.Action]Action{
 		v1alpha1.ActionAccept: Allow, v1alpha1.ActionDeny: Deny, v1alpha1.ActionPass: Pass,
 	}}
-	return r.read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
 }
 
 // GroupKeys returns the keys of the groups that rules of an object in this namespace refer to, each as often as they do.

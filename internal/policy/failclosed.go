@@ -1,0 +1,53 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+// ClusterFailClosed returns the policy to enforce in place of a ClusterPolicyEndpoint that FromClusterPolicyEndpoint cannot read.
+// A rule that cannot be read accepts nothing, or denies everything in place of a Deny or a Pass. An unknown field outside the rules may
+// change what all of them mean.
+func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) *Policy {
+	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
+	if cpe.Spec.Tier == v1alpha1.TierBaseline {
+		p.Tier = TierBaseline
+	}
+	all := cpe.Spec.Tier != v1alpha1.TierBaseline && cpe.Spec.Tier != v1alpha1.TierAdmin || enforceable(nil, cpe.Spec.Enforcement) != nil
+	all = all || slices.ContainsFunc(cpe.Spec.UnknownFields, func(f string) bool {
+		return !strings.HasPrefix(f, "ingress[") && !strings.HasPrefix(f, "egress[")
+	})
+	r := clusterReader(shared)
+	for d, rules := range [2][]v1alpha1.Rule{Ingress: cpe.Spec.Ingress, Egress: cpe.Spec.Egress} {
+		p.Isolates[d] = len(rules) > 0
+		for i := range rules {
+			path := fmt.Sprintf("%s[%d]", [...]string{"ingress", "egress"}[d], i)
+			read, err := r.rules("spec."+path, rules[i:i+1])
+			unknown := slices.ContainsFunc(cpe.Spec.UnknownFields, func(f string) bool { return strings.HasPrefix(f, path) })
+			switch {
+			case err == nil && !all && !unknown:
+				p.Rules[d] = append(p.Rules[d], read...)
+			case rules[i].Action != v1alpha1.ActionAccept:
+				p.Rules[d] = append(p.Rules[d], Rule{Name: rules[i].Name, Action: Deny, Origin: rules[i].RuleIndexes, Everyone: true, EveryPort: true})
+			}
+		}
+	}
+	return p
+}
+
+// Groups are those that the policy's rules refer to, each as often as they do.
+func (p *Policy) Groups() (out []GroupKey) {
+	for _, rules := range p.Rules {
+		for i := range rules {
+			for _, peer := range rules[i].Peers {
+				if !peer.CIDR.IsValid() {
+					out = append(out, peer.Group)
+				}
+			}
+		}
+	}
+	return out
+}
