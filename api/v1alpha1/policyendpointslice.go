@@ -130,8 +130,12 @@ type AddressClass struct {
 	Count int32 `json:"count"`
 }
 
-// GroupSelector selects pods.
+// GroupSelector selects pods or nodes.
+// +kubebuilder:validation:XValidation:rule="!has(self.nodeSelector) || !(has(self.namespaceSelector) || has(self.podSelector) || has(self.port) || has(self.ipBlock))",message="nodeSelector excludes the other fields"
 type GroupSelector struct {
+	// nodeSelector selects nodes, whose addresses the group has instead of those of pods. If it is empty, all are selected.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 	// namespaceSelector selects namespaces. If it is absent, only the slice's own namespace is selected; if it is empty, all.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`

@@ -24,7 +24,7 @@ import (
 // resolveNodes gives nodes to the resolver.
 func (c *Controller) resolveNodes() handler.TypedEventHandler[*corev1.Node, request] {
 	return changed(func(q queue, old, now **corev1.Node) {
-		c.feed(q, "node", time.Time{}, func() resolver.Changes {
+		c.feed(q, "node", "", time.Time{}, func() resolver.Changes {
 			if now == nil {
 				return c.resolver.DeleteNode((*old).Name)
 			}

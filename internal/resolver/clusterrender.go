@@ -49,6 +49,7 @@ func (r *renderer) renderCluster(np *cnp.ClusterNetworkPolicy, n *normalizedClus
 func (r *renderer) clusterRules(path string, rules []clusterRule, out *rendered) (list []v1alpha1.Rule) {
 	for i := range rules {
 		in := &rules[i]
+		first, collisions := len(list), out.collisions
 		rule := v1alpha1.Rule{Name: in.name, Action: in.action, RuleIndexes: []int32{in.index}, Ports: in.ports.api()}
 		switch {
 		case in.peers[0].everyone:
@@ -65,6 +66,9 @@ func (r *renderer) clusterRules(path string, rules []clusterRule, out *rendered)
 				rule.Ports = (&portSet{ranges: []policy.PortRange{{Protocol: n.protocol, First: n.number, Last: n.number}}}).api()
 				list = append(list, inChunks(rule, n.peers)...)
 			}
+		}
+		if out.collisions > collisions && in.action != v1alpha1.ActionAccept { // closed, because a part of it is missing
+			list = append(list[:first], v1alpha1.Rule{Name: in.name, Action: v1alpha1.ActionDeny, RuleIndexes: []int32{in.index}})
 		}
 	}
 	return list

@@ -12,6 +12,8 @@ import (
 // Existing contains the objects of earlier resolvers when one starts. It must not be changed afterwards.
 type Existing struct {
 	Endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec
+	// ClusterEndpoints are by the names of the ClusterPolicyEndpoints.
+	ClusterEndpoints map[string]*v1alpha1.ClusterPolicyEndpointSpec
 	// Slices with other names than those of a resolver are ignored.
 	Slices map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec
 }
@@ -76,15 +78,22 @@ func (e *existing) demands(r *Resolver, p *policyState) demands {
 // caller forgets them.
 func (r *Resolver) acquireReferred() {
 	for name, spec := range r.existing.Endpoints {
-		renderer := renderer{namespace: name.Namespace, shared: r.options.SharedNamespace}
-		for _, key := range policy.GroupKeys(name.Namespace, r.options.SharedNamespace, spec.Ingress, spec.Egress) {
-			if _, ok := r.groups[key]; ok {
-				continue
-			}
-			if ref, ok := r.existing.group(key, &renderer); ok {
-				r.acquire(name.Namespace, ref)
-				r.release(key)
-			}
+		r.acquireExisting(name.Namespace, spec.Ingress, spec.Egress)
+	}
+	for _, spec := range r.existing.ClusterEndpoints {
+		r.acquireExisting("", spec.Ingress, spec.Egress)
+	}
+}
+
+func (r *Resolver) acquireExisting(namespace string, rules ...[]v1alpha1.Rule) {
+	names := r.names(namespace)
+	for _, key := range policy.GroupKeys(namespace, r.options.SharedNamespace, rules...) {
+		if _, ok := r.groups[key]; ok {
+			continue
+		}
+		if ref, ok := r.existing.group(key, names); ok {
+			r.acquire(namespace, ref)
+			r.release(key)
 		}
 	}
 }
@@ -96,6 +105,11 @@ func parseGroup(s *v1alpha1.GroupSelector) (set *podSet, port *policy.NamedPort,
 	}
 	set = &podSet{}
 	var err error
+	if s.NodeSelector != nil {
+		set.nodes = true
+		set.pods, err = parseSelector(s.NodeSelector)
+		return set, nil, err == nil
+	}
 	if set.pods, err = parseSelector(s.PodSelector); err != nil {
 		return nil, nil, false
 	}

@@ -91,6 +91,9 @@ func (g *group) of(p *pod) []address { return g.within.of(p) }
 
 // selector is what the group is resolved from, in the form of the API.
 func (g *group) selector() *v1alpha1.GroupSelector {
+	if g.matcher.scope.isNodes() {
+		return &v1alpha1.GroupSelector{NodeSelector: g.matcher.selector.labelSelector()}
+	}
 	out := &v1alpha1.GroupSelector{PodSelector: g.matcher.selector.labelSelector()}
 	if s := g.matcher.scope.selector; s != nil {
 		out.NamespaceSelector = s.labelSelector()

@@ -72,6 +72,9 @@ func (ns *namespace) matchers(p *pod) []*matcher {
 // matcher returns the matcher of a set of pods that a policy of a namespace selects, and creates it if there
 // is none.
 func (r *Resolver) matcher(from string, set *podSet) *matcher {
+	if set.nodes {
+		from = nodesNamespace
+	}
 	s := r.scope(from, set.namespaces)
 	key := set.pods.key()
 	m, ok := s.matchers[key]

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -22,7 +23,9 @@ type model struct {
 	pods       map[types.NamespacedName]Pod
 	policies   map[types.NamespacedName]*networkingv1.NetworkPolicy
 	// broken are later versions of some of these policies, of which no part can be enforced.
-	broken map[types.NamespacedName]*networkingv1.NetworkPolicy
+	broken          map[types.NamespacedName]*networkingv1.NetworkPolicy
+	clusterPolicies map[string]*cnp.ClusterNetworkPolicy
+	nodes           map[string]Node
 }
 
 // flow is the part of a flow that rules of one direction look at: the peer's address and the destination

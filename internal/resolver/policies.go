@@ -131,9 +131,7 @@ func (r *Resolver) render(p, old *policyState) {
 		before, had = old.endpoint, old.charged
 	}
 	from := p.source.Namespace
-	renderer := renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
-		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
-	}}
+	renderer := r.renderer(from)
 	var out rendered
 	if p.over == nil {
 		out = renderer.render(p.source, p.normalized)
@@ -177,17 +175,28 @@ func (r *Resolver) render(p, old *policyState) {
 	}
 }
 
+// renderer returns a renderer of the policies of a namespace.
+func (r *Resolver) renderer(from string) renderer {
+	return renderer{namespace: from, shared: r.options.SharedNamespace, collides: r.collides, numbers: func(set *podSet, name portName) portNumbers {
+		return boundNumbers(r.matcher(from, set).names[name][set.withinKey()].numbers)
+	}}
+}
+
 // renderStale renders the policies with a named port whose numbers changed.
 func (r *Resolver) renderStale() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
-		r.render(p, p)
+		if p.cluster != nil {
+			r.renderClusterPolicy(p, p)
+		} else {
+			r.render(p, p)
+		}
 	}
 	clear(r.stale)
 }
 
 // watch makes a policy depend on the numbers of a named port.
 func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
-	m := r.matcher(p.source.Namespace, set)
+	m := r.matcher(p.endpoint.Policy.Namespace, set)
 	u := nameUse{m, name, set.withinKey()}
 	c, ok := m.names[name][u.within]
 	if !ok {

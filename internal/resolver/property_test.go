@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -21,13 +22,17 @@ import (
 // snapshot is every object that a resolver wants.
 type snapshot struct {
 	endpoints map[types.NamespacedName]Endpoint
+	cluster   map[string]ClusterEndpoint
 	slices    map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec
 }
 
 func snap(r *Resolver) snapshot {
-	s := snapshot{map[types.NamespacedName]Endpoint{}, map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec{}}
+	s := snapshot{map[types.NamespacedName]Endpoint{}, map[string]ClusterEndpoint{}, map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec{}}
 	for name := range r.endpoints {
 		s.endpoints[name], _ = r.Endpoint(name)
+	}
+	for name := range r.cluster.endpoints {
+		s.cluster[name], _ = r.ClusterEndpoint(name)
 	}
 	for _, x := range r.space.slices {
 		s.slices[x.name()], _ = r.Slice(x.name())
@@ -37,9 +42,12 @@ func snap(r *Resolver) snapshot {
 
 // existing is what a resolver finds that starts afterwards.
 func (s snapshot) existing() Existing {
-	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}}
+	out := Existing{map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{}, map[string]*v1alpha1.ClusterPolicyEndpointSpec{}, map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}}
 	for name, e := range s.endpoints {
 		out.Endpoints[name] = e.Spec
+	}
+	for name, e := range s.cluster {
+		out.ClusterEndpoints[name] = e.Spec
 	}
 	for name, slice := range s.slices {
 		out.Slices[name] = &slice
@@ -95,7 +103,7 @@ func TestIncrementalIsExact(t *testing.T) {
 			options := Options{SharedNamespace: "kidoban", MaxAddresses: propertyMax}
 			m := &model{
 				map[string]map[string]string{}, map[types.NamespacedName]Pod{}, map[types.NamespacedName]*networkingv1.NetworkPolicy{},
-				map[types.NamespacedName]*networkingv1.NetworkPolicy{},
+				map[types.NamespacedName]*networkingv1.NetworkPolicy{}, map[string]*cnp.ClusterNetworkPolicy{}, map[string]Node{},
 			}
 			r := New(options)
 			r.Start(Existing{})
@@ -122,6 +130,7 @@ func TestIncrementalIsExact(t *testing.T) {
 					}
 					checkMembers(t, m, after)
 					checkFlows(t, d, m, r, after)
+					checkClusterFlows(t, d, m, r, after)
 					checkStats(t, r, after)
 				}
 			}
@@ -135,7 +144,9 @@ type happening struct {
 }
 
 func event(d dice, m *model, r *Resolver, step int64) (happening, Changes) {
-	switch k := d.IntN(20); {
+	switch k := d.IntN(24); {
+	case k >= 20:
+		return clusterEvent(d, m, r, step)
 	case k < 2:
 		name, labels := d.namespace(), randomLabels(d.Rand)
 		m.namespaces[name] = labels
@@ -217,6 +228,15 @@ func checkChanges(t *testing.T, what happening, before, after snapshot, c Change
 			structure[name] = was != is || !reflect.DeepEqual(old.Groups, now.Groups)
 		}
 	}
+	for name := range union(before.cluster, after.cluster) {
+		if !reflect.DeepEqual(before.cluster[name], after.cluster[name]) {
+			want.ClusterEndpoints = append(want.ClusterEndpoints, name)
+		}
+	}
+	slices.Sort(want.ClusterEndpoints)
+	if diff := cmp.Diff(want.ClusterEndpoints, c.ClusterEndpoints); diff != "" {
+		t.Errorf("changed cluster endpoints (-want +got):\n%s", diff)
+	}
 	slices.SortFunc(want.Endpoints, compareNames)
 	if diff := cmp.Diff(want.Endpoints, c.Endpoints); diff != "" {
 		t.Errorf("changed endpoints (-want +got):\n%s", diff)
@@ -235,7 +255,7 @@ func checkChanges(t *testing.T, what happening, before, after snapshot, c Change
 	if extra := len(got) - len(wanted); extra > 2 {
 		t.Errorf("%d slices are among the changes and did not change", extra)
 	}
-	if what.noop && len(c.Endpoints)+len(c.Slices) > 0 {
+	if what.noop && len(c.Endpoints)+len(c.ClusterEndpoints)+len(c.Slices) > 0 {
 		t.Errorf("a change of nothing changed %v", c)
 	}
 }
@@ -260,6 +280,13 @@ func checkSlices(t *testing.T, s snapshot) {
 	}
 	members := s.members(t)
 	for name, e := range s.endpoints {
+		for _, g := range e.Groups {
+			if _, ok := members[g]; !ok {
+				t.Errorf("%s refers to %s, which is not there", name, g)
+			}
+		}
+	}
+	for name, e := range s.cluster {
 		for _, g := range e.Groups {
 			if _, ok := members[g]; !ok {
 				t.Errorf("%s refers to %s, which is not there", name, g)
@@ -303,6 +330,12 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Res
 			}
 			feeds = append(feeds, func() { r.SetPolicy(np) })
 		}
+		for _, np := range m.clusterPolicies {
+			feeds = append(feeds, func() { r.SetClusterPolicy(np) })
+		}
+		for _, n := range m.nodes {
+			feeds = append(feeds, func() { r.SetNode(n) })
+		}
 		d.Shuffle(len(feeds), func(i, j int) { feeds[i], feeds[j] = feeds[j], feeds[i] })
 		late := d.IntN(len(feeds)+1) * d.IntN(2) // some, or none, come after the start
 		for _, feed := range feeds[late:] {
@@ -328,6 +361,9 @@ func checkRebuilt(t *testing.T, d dice, m *model, o Options, want snapshot) *Res
 		if diff := cmp.Diff(want.endpoints, got.endpoints); diff != "" {
 			t.Fatalf("endpoints (-incremental +rebuilt):\n%s", diff)
 		}
+		if diff := cmp.Diff(want.cluster, got.cluster); diff != "" {
+			t.Fatalf("cluster endpoints (-incremental +rebuilt):\n%s", diff)
+		}
 		if diff := cmp.Diff(want.members(t), got.members(t)); diff != "" {
 			t.Fatalf("members (-incremental +rebuilt):\n%s", diff)
 		}
@@ -348,7 +384,17 @@ func checkMembers(t *testing.T, m *model, s snapshot) {
 	for group, got := range s.members(t) {
 		sel := selectors[group]
 		want := map[v1alpha1.CIDR]bool{}
+		for _, n := range m.nodes {
+			for _, a := range n.Addresses {
+				if sel.NodeSelector != nil && selects(sel.NodeSelector, n.Labels) {
+					want[v1alpha1.CIDR(netip.PrefixFrom(a, a.BitLen()).String())] = true
+				}
+			}
+		}
 		for _, p := range m.pods {
+			if sel.NodeSelector != nil {
+				break
+			}
 			for _, a := range p.Addresses {
 				at := slices.ContainsFunc(m.peersAt(a), func(q Pod) bool { return q.Key == p.Key })
 				if sel.Port != nil {
@@ -402,7 +448,7 @@ func checkFlows(t *testing.T, d dice, m *model, r *Resolver, s snapshot) {
 
 func checkStats(t *testing.T, r *Resolver, s snapshot) {
 	t.Helper()
-	want := Stats{Policies: len(s.endpoints), Groups: len(r.groups), Slices: len(s.slices)}
+	want := Stats{Policies: len(s.endpoints) + len(s.cluster), Groups: len(r.groups), Slices: len(s.slices)}
 	for _, slice := range s.slices {
 		want.Addresses += len(slice.Addresses)
 	}

@@ -32,6 +32,8 @@ type rendered struct {
 	isolating *v1alpha1.PolicyEndpointSpec
 	groups    []groupRef
 	problems  []Problem
+	// collisions counts groups that are left out because their name belongs to another group.
+	collisions int
 }
 
 // renderer contains the facts about the cluster that rendering needs.
@@ -178,6 +180,7 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 func (r *renderer) group(set *podSet, port *policy.NamedPort, out *rendered) []v1alpha1.Peer {
 	ref := r.ref(set, port)
 	if r.collides != nil && r.collides(ref) {
+		out.collisions++
 		out.problem(v1alpha1.ReasonInvalidPeer, "a peer's group would have the name of another group, %s, and is left out; change the peer's selectors", ref.key.Name)
 		return nil
 	}

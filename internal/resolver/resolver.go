@@ -34,6 +34,7 @@ type Resolver struct {
 	scopeIndex index[*scope]
 	policies   map[types.NamespacedName]*policyState
 	endpoints  map[types.NamespacedName]*policyState // by the name of the PolicyEndpoint
+	cluster    clusterPolicies
 	groups     map[policy.GroupKey]*group
 	space      *space
 	announced  announced
@@ -56,6 +57,8 @@ type Resolver struct {
 type Changes struct {
 	// Endpoints are names of PolicyEndpoints, sorted.
 	Endpoints []types.NamespacedName
+	// ClusterEndpoints are names of ClusterPolicyEndpoints, sorted.
+	ClusterEndpoints []string
 	// Slices are sorted by name. A slice may be among them that changed back, when many addresses were placed at
 	// once.
 	Slices []SliceChange
@@ -86,6 +89,7 @@ func New(o Options) *Resolver {
 		scopeIndex:       newIndex[*scope](),
 		policies:         map[types.NamespacedName]*policyState{},
 		endpoints:        map[types.NamespacedName]*policyState{},
+		cluster:          newClusterPolicies(),
 		groups:           map[policy.GroupKey]*group{},
 		space:            newSpace(o.SharedNamespace, limits{o.MaxAddresses, v1alpha1.MaxGroupsPerSlice, v1alpha1.MaxGroupsOfClasses, maxLists}),
 		announced:        newAnnounced(),
@@ -104,6 +108,7 @@ func (r *Resolver) Start(existing Existing) Changes {
 	r.adopt(existing)
 	r.setUnresolved()
 	r.unresolved = nil
+	r.setUnresolvedCluster()
 	r.acquireReferred()
 	r.started = true
 	for _, name := range slices.Sorted(maps.Keys(r.namespaces)) {
@@ -216,7 +221,7 @@ func (r *Resolver) Forget(group policy.GroupKey) Changes {
 
 // Stats counts the content of the Resolver.
 func (r *Resolver) Stats() Stats {
-	return Stats{Policies: len(r.policies), Groups: len(r.groups), Slices: len(r.space.slices), Addresses: r.space.places}
+	return Stats{Policies: len(r.policies) + len(r.cluster.policies), Groups: len(r.groups), Slices: len(r.space.slices), Addresses: r.space.places}
 }
 
 // takeChanges ends a change and returns the objects that it made different.
@@ -226,7 +231,10 @@ func (r *Resolver) takeChanges() Changes {
 	}
 	r.renderStale()
 	r.space.flush()
-	c := Changes{Endpoints: slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames), Slices: r.space.takeChanges()}
+	c := Changes{
+		Endpoints:        slices.SortedFunc(maps.Keys(r.changedEndpoints), compareNames),
+		ClusterEndpoints: r.cluster.takeChanged(), Slices: r.space.takeChanges(),
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(r.unused), compareGroups) {
 		if g, ok := r.groups[key]; ok && g.users == 0 {
 			c.Unused = append(c.Unused, key)
