@@ -70,6 +70,17 @@ func newOracle(c *model.Cluster, all ...*model.Cluster) *oracle {
 			}
 		}
 	}
+	for _, c := range all {
+		for i := range c.ClusterPolicies {
+			for _, r := range c.ClusterPolicies[i].Spec.Egress {
+				for _, p := range r.To {
+					for _, n := range p.Networks {
+						add(string(n))
+					}
+				}
+			}
+		}
+	}
 	for i := range c.Pods {
 		if !c.Pods[i].Invented {
 			for _, a := range policy.PodAddresses(&c.Pods[i].Pod) {
@@ -132,7 +143,8 @@ func (o *oracle) allows(from, to *model.Pod, is4 bool, port uint16, yield func(s
 			if s == d {
 				continue
 			}
-			c := &reference.NetworkPolicies{Namespaces: o.Namespaces, Policies: o.Policies, Pods: []corev1.Pod{at(from, s), at(to, d)}}
+			c := &reference.Cluster{ClusterPolicies: o.ClusterPolicies, NetworkPolicies: reference.NetworkPolicies{
+				Namespaces: o.Namespaces, Policies: o.Policies, Pods: []corev1.Pod{at(from, s), at(to, d)}}}
 			yield(s, d, c.Allows(policy.Flow{Source: s, Destination: d, Protocol: policy.TCP, Port: port}))
 		}
 	}
@@ -152,6 +164,9 @@ func TestCommandsAgreeWithEachOtherAndTheReference(t *testing.T) {
 	for seed := range uint64(24) {
 		m := drawn.New(seed)
 		before, after, a := m.Workloads+m.Before, m.Workloads+m.After, m.Addressing
+		if seed >= 8 { // the first have NetworkPolicies alone
+			before, after = before+m.ClusterBefore, after+m.ClusterAfter
+		}
 		was, is := mustCluster(t, before, a), mustCluster(t, after, a)
 		checkVerdicts(t, fmt.Sprintf("seed %d:\n%s", seed, after), is)
 		checkDifference(t, fmt.Sprintf("seed %d:\n%s\n=====\n%s", seed, before, after), was, is)

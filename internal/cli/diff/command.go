@@ -47,7 +47,7 @@ The exit code is 1 when something changes, so that a pipeline can stop for a rev
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
 	cmd.Flags().StringArrayVar(&base, "base", nil, "Compare with these manifests instead of the live cluster; may be repeated.")
-	cmd.Flags().BoolVar(&prune, "prune", false, "Count policies as removed that are in the manifests' namespaces and not in the manifests.")
+	cmd.Flags().BoolVar(&prune, "prune", false, "Count policies as removed that are in the manifests' namespaces and not in the manifests; ClusterNetworkPolicies, if the manifests have some.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster on its own, too; may be repeated.")
 	_ = cmd.MarkFlagRequired("filename")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -67,7 +67,7 @@ The exit code is 1 when something changes, so that a pipeline can stop for a rev
 			return err
 		}
 		if len(base) > 0 {
-			after.Policies = manifests.Policies
+			after.Policies, after.ClusterPolicies = manifests.Policies, manifests.ClusterPolicies
 		}
 		var addresses []netip.Addr
 		for _, text := range outside {
@@ -117,13 +117,13 @@ func write(out io.Writer, p command.Paint, d *Report) {
 		return
 	}
 	for _, name := range d.Added {
-		fmt.Fprintf(out, "%s NetworkPolicy %s\n", p.Text(command.Green, "+"), name)
+		fmt.Fprintf(out, "%s %s\n", p.Text(command.Green, "+"), described(name))
 	}
 	for _, name := range d.Changed {
-		fmt.Fprintf(out, "%s NetworkPolicy %s\n", p.Text(command.Yellow, "~"), name)
+		fmt.Fprintf(out, "%s %s\n", p.Text(command.Yellow, "~"), described(name))
 	}
 	for _, name := range d.Removed {
-		fmt.Fprintf(out, "%s NetworkPolicy %s\n", p.Text(command.Red, "-"), name)
+		fmt.Fprintf(out, "%s %s\n", p.Text(command.Red, "-"), described(name))
 	}
 	writePairs(out, p, d.Pairs)
 	if len(d.Pairs) == 0 {
@@ -139,6 +139,14 @@ func write(out io.Writer, p command.Paint, d *Report) {
 	if len(d.Pairs) > 0 {
 		fmt.Fprintf(out, "\nTotal: ports gained by %s, lost by %s\n", sum(&d.Total.Gained), sum(&d.Total.Lost))
 	}
+}
+
+// described is the name of a policy with its kind.
+func described(name string) string {
+	if strings.HasPrefix(name, model.ClusterPolicyKind+" ") {
+		return name
+	}
+	return "NetworkPolicy " + name
 }
 
 // writeAssumption notes where pairs rest on private addresses, and whether only others would.

@@ -37,7 +37,9 @@ func NetworkPolicy(namespace, name, spec string) string {
 // Manifests are workloads, running pods and Services of several namespaces, with the policies before and after a change.
 type Manifests struct {
 	Workloads, Before, After string
-	Addressing               model.Addressing
+	// ClusterBefore and ClusterAfter are ClusterNetworkPolicies, to be added to the others.
+	ClusterBefore, ClusterAfter string
+	Addressing                  model.Addressing
 }
 
 // New manifests, the same for each seed.
@@ -57,6 +59,7 @@ func New(seed uint64) Manifests {
 		m.Addressing.IPv4 = strings.Contains(m.Workloads, "podIP") // running pods have IPv4 addresses
 	}
 	m.Before, m.After = r.policies(), r.policies()
+	m.ClusterBefore, m.ClusterAfter = r.clusterPolicies(), r.clusterPolicies()
 	return m
 }
 
@@ -116,6 +119,35 @@ func (r random) policies() string {
 		selector := r.pick("", "matchLabels: {app: web}", "matchLabels: {app: db}")
 		types := r.pick("Ingress", "Egress", "Ingress, Egress")
 		b.WriteString(NetworkPolicy(r.pick("a", "b"), fmt.Sprint("p", i), fmt.Sprintf("podSelector: {%s}, policyTypes: [%s], ingress: %s, egress: %s", selector, types, r.rules("from"), r.rules("to"))))
+	}
+	return b.String()
+}
+
+func (r random) clusterPods() string {
+	if r.IntN(2) == 0 {
+		return "namespaces: {matchLabels: {team: " + r.pick("red", "blue") + "}}"
+	}
+	return "pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: " + r.pick("web", "db") + "}}}"
+}
+
+func (r random) clusterRules(field string) string {
+	var rules []string
+	for range r.IntN(3) {
+		peer := r.clusterPods()
+		if field == "to" && r.IntN(2) == 0 {
+			peer = "networks: [" + r.pick("10.0.0.0/8", "10.0.0.0/16, 192.168.0.0/16", "0.0.0.0/0", "\"::/0\"", "10.0.0.5/32") + "]"
+		}
+		ports := r.pick("", "", ", protocols: [{tcp: {destinationPort: {number: 80}}}]", ", protocols: [{tcp: {destinationPort: {range: {start: 70, end: 90}}}}]")
+		rules = append(rules, fmt.Sprintf("{action: %s, %s: [{%s}]%s}", r.pick("Accept", "Deny", "Pass"), field, peer, ports))
+	}
+	return "[" + strings.Join(rules, ", ") + "]"
+}
+
+func (r random) clusterPolicies() string {
+	var b strings.Builder
+	for i := range r.IntN(4) {
+		fmt.Fprintf(&b, "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c%d}\nspec: {tier: %s, priority: %d, subject: {%s}, ingress: %s, egress: %s}\n---\n",
+			i, r.pick("Admin", "Admin", "Baseline"), r.IntN(3), r.clusterPods(), r.clusterRules("from"), r.clusterRules("to"))
 	}
 	return b.String()
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -98,12 +96,16 @@ type Half struct {
 	Of      string  `json:"of"`
 	Allowed bool    `json:"allowed"`
 	Verdict Verdict `json:"verdict"`
-	// Reason is Rule, NotIsolated, NoPod, HostNetwork, DefaultDeny, Depends or, with --live, Strict.
+	// Reason is Rule, ClusterRule, NotIsolated, NoPod, HostNetwork, OwnNode, DefaultDeny, Depends or, with --live, Strict.
 	Reason string `json:"reason"`
 	// Isolating are the policies that select the pod in this direction.
 	Isolating []string `json:"isolating,omitempty"`
 	// Rule that decided.
 	Rule *Rule `json:"rule,omitempty"`
+	// Tiers are the steps of evaluation, where there are ClusterNetworkPolicies.
+	Tiers []Step `json:"tiers,omitempty"`
+	// ByName are the rules that would allow the connection if the pod had the address from a name.
+	ByName []ByName `json:"byName,omitempty"`
 	// Nearest are the rules that nearly match.
 	Nearest []Miss `json:"nearest,omitempty"`
 	// Depends are the decisions by the address of the other end, which is not known.
@@ -112,11 +114,15 @@ type Half struct {
 	Assumes string `json:"assumes,omitempty"`
 	// InForce is the report of the node's agent, with --live.
 	InForce *InForce `json:"inForce,omitempty"`
+
+	subjectOf []string // ClusterNetworkPolicies
 }
 
 // Reasons of a Half.
 const (
 	ReasonRule        = "Rule"
+	ReasonClusterRule = "ClusterRule" // of a ClusterNetworkPolicy, which allows or denies
+	ReasonOwnNode     = "OwnNode"     // NetworkPolicies do not apply between a pod and its own node
 	ReasonNotIsolated = "NotIsolated"
 	ReasonNoPod       = "NoPod"
 	ReasonHostNetwork = "HostNetwork"
@@ -134,10 +140,17 @@ type Dependence struct {
 
 // Rule is a rule, quoted from its policy.
 type Rule struct {
-	Policy string `json:"policy"` // namespace/name
-	Path   string `json:"path"`   // spec.ingress[0]
-	Quote  string `json:"quote"`  // YAML
-	short  string // of a rule with many peers
+	// Kind of the policy, if it is not NetworkPolicy.
+	Kind   string `json:"kind,omitempty"`
+	Policy string `json:"policy"` // namespace/name, or the name of a ClusterNetworkPolicy
+	// Priority of a ClusterNetworkPolicy, and the rule's name.
+	Priority *int32 `json:"priority,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Path     string `json:"path"`  // spec.ingress[0]
+	Quote    string `json:"quote"` // YAML
+	// Unreadable is why the rule cannot be honoured, so that it denies everything.
+	Unreadable string `json:"unreadable,omitempty"`
+	short      string // of a rule with many peers
 }
 
 // Miss is a rule that does not match, and why.
@@ -167,12 +180,19 @@ func newEnd(e end, addr netip.Addr) End {
 }
 
 // explain one flow.
-func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
-	out := Flow{Source: newEnd(from, f.Source), Destination: newEnd(to, f.Destination), Protocol: f.Protocol.String(), Port: f.Port}
+func explain(e *model.Evaluator, from, to end, f policy.Flow, service string) Flow {
+	out := Flow{Source: newEnd(from, f.Source), Destination: newEnd(to, f.Destination), Service: service, Protocol: f.Protocol.String(), Port: f.Port}
+	tiers := len(e.Cluster().ClusterPolicies) > 0
 	switch {
+	case f.Source == f.Destination && tiers && service != "":
+		out.Notes = append(out.Notes, "of a pod's connections to itself, ClusterNetworkPolicies judge those through a Service; NetworkPolicies judge none")
+		e = withoutNetworkPolicies(e)
 	case f.Source == f.Destination:
 		out.Always = "a pod always reaches itself"
-	case hostOf(from, f.Source, to) || hostOf(to, f.Destination, from):
+	case tiers && hostOf(e, from, f.Source, to):
+		out.Always = "a node always reaches the pods that run on it"
+	case tiers:
+	case hostOf(e, from, f.Source, to) || hostOf(e, to, f.Destination, from):
 		out.Always = "a pod and the node that it runs on always reach each other"
 	}
 	if out.Always != "" {
@@ -188,7 +208,7 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 	}
 	out.decide()
 	out.note(e, from, to, f)
-	if to.pod != nil && out.Verdict == Denied {
+	if to.pod != nil && out.Verdict == Denied && service == "" { // otherwise the port is the pod's already
 		if m := e.Cluster().Mistaken(to.pod, policy.PortRange{Protocol: f.Protocol, First: f.Port, Last: f.Port}); m != nil {
 			out.Hint = fmt.Sprintf("%s, which sends to the pods' port %d: ask about that, or --to svc/%s/%s:%d", m, m.Target, m.Service.Namespace, m.Service.Name, m.Port.Port)
 		}
@@ -198,6 +218,10 @@ func explain(e *model.Evaluator, from, to end, f policy.Flow) Flow {
 
 // note the conditions under which the verdict holds.
 func (f *Flow) note(e *model.Evaluator, from, to end, flow policy.Flow) {
+	unless := ""
+	if len(e.Cluster().ClusterPolicies) > 0 {
+		unless = ", unless a ClusterNetworkPolicy denies the pod's to the node"
+	}
 	for _, at := range []struct {
 		end
 		addr  netip.Addr
@@ -213,24 +237,20 @@ func (f *Flow) note(e *model.Evaluator, from, to end, flow policy.Flow) {
 				at.addr, strings.Join(names, ", "), e.PodAt(at.addr).Key()))
 		}
 		if at.pod != nil && at.pod.Spec.HostNetwork && at.pod.Invented && at.other.pod != nil {
-			f.Notes = append(f.Notes, fmt.Sprintf("%s is on the host network: between it and the pods of its own node every connection is allowed", at.pod.Key()))
+			f.Notes = append(f.Notes, fmt.Sprintf("%s is on the host network: between it and the pods of its own node every connection is allowed"+unless, at.pod.Key()))
 		}
 	}
 }
 
 // hostOf reports whether a, at this address, is on the network of the node that b runs on.
-func hostOf(a end, addr netip.Addr, b end) bool {
+func hostOf(e *model.Evaluator, a end, addr netip.Addr, b end) bool {
 	switch {
 	case b.pod == nil:
 		return false
 	case a.pod != nil:
 		return a.pod.Spec.HostNetwork && a.pod.Spec.NodeName != "" && a.pod.Spec.NodeName == b.pod.Spec.NodeName
 	}
-	isAddr := func(ip string) bool {
-		host, err := netip.ParseAddr(ip)
-		return err == nil && host.Unmap() == addr
-	}
-	return isAddr(b.pod.Status.HostIP) || slices.ContainsFunc(b.pod.Status.HostIPs, func(h corev1.HostIP) bool { return isAddr(h.IP) })
+	return e.IsNodeOf(b.pod, addr)
 }
 
 func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow) Half {
@@ -240,29 +260,43 @@ func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow)
 	}
 	out := Half{Direction: d.String(), Of: newEnd(self, addr).name}
 	alternatives := e.Judge(d, f)
-	v := alternatives[0].Decision
-	for _, np := range v.Isolating {
+	v := alternatives[0].ClusterDecision
+	isolating := e.Evaluate(d, f).Isolating
+	for _, np := range isolating {
 		out.Isolating = append(out.Isolating, np.Namespace+"/"+np.Name)
 	}
+	if e.PodAt(addr) != nil && len(e.Cluster().ClusterPolicies) > 0 {
+		out.subjectOf = selecting(e, addr)
+		out.Tiers = stepsOf(d, &v, len(isolating) > 0, f)
+	}
 	out.Verdict = Denied
+	if v.Allowed() {
+		out.Verdict = Allowed
+	}
 	switch {
 	case slices.ContainsFunc(alternatives, func(a model.Alternative) bool { return a.Action != v.Action }):
-		out.Reason, out.Verdict = ReasonDepends, Depends
+		out.Reason, out.Verdict, out.Tiers = ReasonDepends, Depends, nil
 		for _, a := range alternatives {
-			out.Depends = append(out.Depends, Dependence{Allowed: a.Allowed(), Addresses: a.Parts, Rule: ruleOf(d, &a.Decision, f)})
+			out.Depends = append(out.Depends, Dependence{Allowed: a.Allowed(), Addresses: a.Parts, Rule: ruleOf(d, &a.ClusterDecision, f)})
 		}
 	case e.PodAt(addr) == nil && self.pod != nil && self.pod.Spec.HostNetwork:
-		out.Reason, out.Verdict = ReasonHostNetwork, Allowed
+		out.Reason = ReasonHostNetwork
 	case e.PodAt(addr) == nil:
-		out.Reason, out.Verdict = ReasonNoPod, Allowed
-	case len(v.Isolating) == 0:
-		out.Reason, out.Verdict = ReasonNotIsolated, Allowed
+		out.Reason = ReasonNoPod
+	case clusterRuleOf(&v) != nil:
+		out.Reason, out.Rule = ReasonClusterRule, ruleOf(d, &v, f)
+	case len(isolating) > 0 && v.Allowed() && (v.NetworkPolicy == nil || v.NetworkPolicy.Policy == nil):
+		out.Reason = ReasonOwnNode
+	case len(isolating) == 0:
+		out.Reason = ReasonNotIsolated
 	case v.Allowed():
-		out.Reason, out.Verdict = ReasonRule, Allowed
-		out.Rule = ruleOf(d, &v, f)
+		out.Reason, out.Rule = ReasonRule, ruleOf(d, &v, f)
 	default:
 		out.Reason = ReasonDefaultDeny
-		out.Nearest = nearest(e, d, v.Isolating, f)
+		out.Nearest = nearest(e, d, isolating, f)
+	}
+	if d == policy.Egress && out.Verdict == Denied {
+		out.ByName = byName(e, &v, f)
 	}
 	out.Allowed = out.Verdict == Allowed
 	if out.Reason != ReasonDepends && e.AssumesPrivate(d, f, alternatives) {
@@ -271,11 +305,16 @@ func half(e *model.Evaluator, d policy.Direction, self, peer end, f policy.Flow)
 	return out
 }
 
-// ruleOf a verdict that one of the rules decided.
-func ruleOf(d policy.Direction, v *reference.Decision[networkingv1.NetworkPolicy], f policy.Flow) *Rule {
-	if v.Policy == nil {
+// ruleOf a decision that one of the rules made.
+func ruleOf(d policy.Direction, v *reference.ClusterDecision, f policy.Flow) *Rule {
+	var r Rule
+	switch cluster := clusterRuleOf(v); {
+	case cluster != nil:
+		r = quoteCluster(d, cluster)
+	case v.NetworkPolicy != nil && v.NetworkPolicy.Policy != nil:
+		r = quote(d, v.NetworkPolicy.Policy, v.NetworkPolicy.Rule, f.Peer(d))
+	default:
 		return nil
 	}
-	r := quote(d, v.Policy, v.Rule, f.Peer(d))
 	return &r
 }

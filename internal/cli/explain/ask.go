@@ -53,10 +53,7 @@ func (a *Answer) ask(e *model.Evaluator, source end, t *target, port model.Port)
 		if !ok || source.pod != nil && t.pod != nil && e.Cluster().AssumesIPv6(s) && e.Cluster().AssumesIPv6(d) {
 			continue
 		}
-		f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number})
-		if f.Service = t.service; f.Service != "" {
-			f.Hint = "" // the port is the pod's already
-		}
+		f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number}, t.service)
 		if t.caveat != "" {
 			f.Notes = append(f.Notes, t.caveat)
 		}
@@ -78,7 +75,7 @@ func distinct[T any](c *model.Cluster, list []T, of func(T) end) []T {
 	}
 	keep := map[string]bool{}
 	for range 2 {
-		rest := &model.Cluster{Policies: c.Policies}
+		rest := &model.Cluster{Policies: c.Policies, ClusterPolicies: c.ClusterPolicies}
 		for _, o := range list {
 			if p := of(o).pod; !keep[p.Key()] {
 				rest.Pods = append(rest.Pods, *p)

@@ -5,7 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -43,13 +44,24 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 		if !slices.Contains(h.Isolating, np.Namespace+"/"+np.Name) {
 			continue
 		}
-		if why := behind(np, there, s.policies); why != "" {
+		if why := behind(np, agentapi.KindNetworkPolicy, there, s.policies); why != "" {
 			differs("NetworkPolicy %s/%s is %s", np.Namespace, np.Name, why)
+		}
+	}
+	for i := range c.ClusterPolicies {
+		p := &c.ClusterPolicies[i]
+		if !slices.Contains(h.subjectOf, p.Name) || !hasRules(p, h.Direction) {
+			continue
+		}
+		if why := behind(p, model.ClusterPolicyKind, there, s.policies); why != "" {
+			differs("%s %s is %s", model.ClusterPolicyKind, p.Name, why)
 		}
 	}
 	for _, p := range there {
 		switch {
-		case p.Kind == agentapi.KindEnforcingMode:
+		case p.Kind == agentapi.KindEnforcingMode, p.Kind == model.ClusterPolicyKind && slices.Contains(h.subjectOf, p.Name):
+		case p.Kind == model.ClusterPolicyKind:
+			differs("%s is still in force there, and no longer selects the pod", p)
 		case p.Kind != agentapi.KindNetworkPolicy:
 			differs("%s is in force there too, and is not evaluated here", p)
 		case !slices.Contains(h.Isolating, p.Namespace+"/"+p.Name):
@@ -67,9 +79,17 @@ func isStrict(mode string, there []agentapi.PolicyRef) bool {
 	return slices.ContainsFunc(there, isMode) || mode == agentapi.ModeStrict && !slices.ContainsFunc(there, isOther)
 }
 
-// behind says what the node lacks of a policy that isolates a pod; there are those that isolate it on the node.
-func behind(np *networkingv1.NetworkPolicy, there []agentapi.PolicyRef, policies []agentapi.Policy) string {
-	ref := agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
+// hasRules reports whether a ClusterNetworkPolicy has rules of a direction.
+func hasRules(p *cnp.ClusterNetworkPolicy, direction string) bool {
+	if direction == policy.Egress.String() {
+		return len(p.Spec.Egress) > 0
+	}
+	return len(p.Spec.Ingress) > 0
+}
+
+// behind says what the node lacks of a policy that selects a pod; there are those that select it on the node.
+func behind(np metav1.Object, kind string, there []agentapi.PolicyRef, policies []agentapi.Policy) string {
+	ref := agentapi.PolicyRef{Kind: kind, Namespace: np.GetNamespace(), Name: np.GetName()}
 	p := agentapi.FindPolicy(policies, ref)
 	if p == nil {
 		return "not in force there yet"
@@ -78,10 +98,10 @@ func behind(np *networkingv1.NetworkPolicy, there []agentapi.PolicyRef, policies
 	switch r := p.Realised; {
 	case r == nil:
 		out = "not in force there yet"
-	case r.UID != string(np.UID):
+	case r.UID != string(np.GetUID()):
 		out = "not in force there: an older policy of that name is"
-	case r.Generation != np.Generation:
-		out = fmt.Sprintf("in force there at generation %d; its newest generation is %d", r.Generation, np.Generation)
+	case r.Generation != np.GetGeneration():
+		out = fmt.Sprintf("in force there at generation %d; its newest generation is %d", r.Generation, np.GetGeneration())
 	case p.State != agentapi.StateInForce:
 		out = "not in force there in its newest version"
 	case !slices.Contains(there, ref):

@@ -76,8 +76,20 @@ func writeHalf(out io.Writer, p command.Paint, h *Half) {
 		fmt.Fprintln(out, "allowed: not a pod's own address, so no policy applies to it")
 	case ReasonHostNetwork:
 		fmt.Fprintln(out, "allowed: a pod on the host network, so no policy applies to it")
+	case ReasonOwnNode:
+		fmt.Fprintln(out, "allowed: NetworkPolicies do not apply between a pod and its own node")
 	case ReasonNotIsolated:
+		if len(h.Tiers) > 0 {
+			fmt.Fprintf(out, "allowed: no rule of a ClusterNetworkPolicy decides, and no policy with policyType %s selects it\n", h.Direction)
+			break
+		}
 		fmt.Fprintf(out, "allowed: no policy with policyType %s selects it\n", h.Direction)
+	case ReasonClusterRule:
+		fmt.Fprintf(out, "%s by %s\n", h.Verdict, h.Rule.describe())
+		indent(out, p, h.Rule.short, "      ")
+		if h.Rule.Unreadable != "" {
+			fmt.Fprintf(out, "    %s the rule cannot be honoured, and denies everything: %s\n", p.Text(command.Yellow, "note:"), h.Rule.Unreadable)
+		}
 	case ReasonStrict:
 		fmt.Fprintf(out, "denied: no policy with policyType %s selects it, and its node's mode, strict, isolates such pods\n", h.Direction)
 	case ReasonRule:
@@ -88,11 +100,32 @@ func writeHalf(out io.Writer, p command.Paint, h *Half) {
 	case ReasonDefaultDeny:
 		writeDefaultDeny(out, p, h)
 	}
+	writeTiers(out, p, h)
+	for _, b := range h.ByName {
+		fmt.Fprintf(out, "    %s %s would allow it under the names %s\n", p.Text(command.Yellow, "note:"), b.Rule.describe(), strings.Join(b.Names, ", "))
+	}
 	if h.Assumes != "" {
 		fmt.Fprintf(out, "    %s %s\n", p.Text(command.Yellow, "note:"), h.Assumes)
 	}
 	if h.InForce != nil {
 		writeInForce(out, p, h.InForce)
+	}
+}
+
+// writeTiers prints the chain of tiers.
+func writeTiers(out io.Writer, p command.Paint, h *Half) {
+	for _, s := range h.Tiers {
+		text := map[string]string{
+			OutcomeDefaultDeny: "isolated, and no rule allows it", OutcomeNotIsolated: "not isolated", OutcomeNoMatch: "no rule matches",
+			OutcomeNotReached: "not reached", OutcomeOwnNode: "does not apply between a pod and its own node",
+		}[s.Outcome]
+		if text == "" {
+			text = s.Outcome + " by " + s.Rule.describe()
+		}
+		if s.Rule != nil && s.Rule.Priority != nil {
+			text += fmt.Sprintf(", priority %d", *s.Rule.Priority)
+		}
+		fmt.Fprintf(out, "    %s %s\n", p.Text(command.Bold, fmt.Sprintf("%-14s", s.Tier+":")), text)
 	}
 }
 
@@ -136,8 +169,13 @@ func writeDepends(out io.Writer, p command.Paint, h *Half) {
 			ranges = append(ranges, part.String())
 		}
 		what := "denied: no rule allows it"
-		if d.Rule != nil {
-			what = fmt.Sprintf("allowed by NetworkPolicy %s, %s", d.Rule.Policy, d.Rule.Path)
+		switch {
+		case d.Rule != nil && d.Allowed:
+			what = "allowed by " + d.Rule.describe()
+		case d.Rule != nil:
+			what = "denied by " + d.Rule.describe()
+		case d.Allowed:
+			what = "allowed: no rule decides"
 		}
 		fmt.Fprintf(out, "    at %s: %s\n", strings.Join(ranges, ", "), what)
 		if d.Rule != nil {

@@ -195,7 +195,7 @@ func (o *options) addOutside(in *input) error {
 	if in.cluster.Addressing.IPv6 {
 		defaults = append(defaults, netip.MustParseAddr("2001:db8::1"))
 	}
-	for _, a := range append(defaults, model.Blocks(in.cluster.Policies)...) {
+	for _, a := range append(defaults, in.cluster.Blocks()...) {
 		switch {
 		case pods.PodAt(a) != nil: // it is inside
 		case !canBeHost(a):

@@ -110,7 +110,7 @@ Columns are the ports that containers declare and Services send to; --port asks 
 			return err
 		}
 		if len(from)+len(to) > 0 && len(outside) == 0 {
-			for _, addr := range model.Blocks(cluster.Policies) {
+			for _, addr := range cluster.Blocks() {
 				if !slices.Contains(o.Outside, addr) && cluster.HasFamily(addr) {
 					o.Outside = append(o.Outside, addr)
 				}

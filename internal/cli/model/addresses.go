@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	netutils "k8s.io/utils/net"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -319,17 +318,29 @@ func union(parts []Part) []Part {
 	return out
 }
 
-// blocksOf policies: each ipBlock and except, once.
-func blocksOf(policies []networkingv1.NetworkPolicy) []netip.Prefix {
+// blocksOf clusters' policies: each ipBlock, except, network and address of a node that a peer selects, once.
+func blocksOf(clusters ...*Cluster) []netip.Prefix {
 	seen := map[netip.Prefix]bool{}
 	var out []netip.Prefix
-	for i := range policies {
+	add := func(blocks []netip.Prefix) {
+		for _, p := range blocks {
+			if !seen[p] {
+				seen[p] = true
+				out = append(out, p)
+			}
+		}
+	}
+	for _, c := range clusters {
 		for _, d := range policy.Directions {
-			for _, r := range policy.NetworkPolicyRules(d, &policies[i]) {
-				for _, p := range blocksOfRule(&r) {
-					if !seen[p] {
-						seen[p] = true
-						out = append(out, p)
+			for i := range c.Policies {
+				for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
+					add(blocksOfRule(&r))
+				}
+			}
+			for i := range c.ClusterPolicies {
+				for _, r := range ClusterRules(d, &c.ClusterPolicies[i]) {
+					for j := range r.Peers {
+						add(newClusterPeer(&r.Peers[j], c).blocks())
 					}
 				}
 			}

@@ -26,6 +26,43 @@ func (b bits) or(c bits, n int) bits {
 	return newBits(out, n)
 }
 
+// and is what is in both, where there are n parts.
+func (b bits) and(c bits, n int) bits {
+	switch {
+	case b.none() || c.all:
+		return b
+	case c.none() || b.all:
+		return c
+	}
+	out := make([]uint64, len(b.some))
+	for i := range out {
+		out[i] = b.some[i] & c.some[i]
+	}
+	return newBits(out, n)
+}
+
+// minus is what is in b and not in c, where there are n parts.
+func (b bits) minus(c bits, n int) bits {
+	switch {
+	case b.none() || c.none():
+		return b
+	case c.all:
+		return bits{}
+	}
+	out := make([]uint64, len(c.some))
+	for i := range out {
+		out[i] = ^uint64(0)
+		if b.some != nil {
+			out[i] = b.some[i]
+		}
+		out[i] &^= c.some[i]
+	}
+	if rest := n % 64; rest > 0 {
+		out[len(out)-1] &= 1<<rest - 1
+	}
+	return newBits(out, n)
+}
+
 // within reports whether all of b is in c.
 func (b bits) within(c bits) bool {
 	switch {

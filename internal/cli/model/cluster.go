@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -23,6 +24,10 @@ type Cluster struct {
 	EndpointSlices []discoveryv1.EndpointSlice
 	Nodes          []corev1.Node
 	Policies       []networkingv1.NetworkPolicy
+	// ClusterPolicies are those of policy.networking.k8s.io/v1alpha2.
+	ClusterPolicies []cnp.ClusterNetworkPolicy
+	// AdminPolicies are the AdminNetworkPolicies and BaselineAdminNetworkPolicies, as "Kind name". Nothing enforces them.
+	AdminPolicies []string
 	// Offline is set where the cluster was read from manifests: what is not in them may still be in the cluster.
 	Offline bool
 	// Addressing of the pods. After a cluster was read it has the families that they have.
@@ -108,6 +113,7 @@ func (c *Cluster) Complete() {
 	slices.SortFunc(c.Policies, func(a, b networkingv1.NetworkPolicy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	slices.SortFunc(c.ClusterPolicies, func(a, b cnp.ClusterNetworkPolicy) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(c.Services, func(a, b corev1.Service) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
@@ -153,10 +159,60 @@ func (c *Cluster) Workloads() []Workload {
 }
 
 // Reference is the cluster as the reference evaluator has it.
-func (c *Cluster) Reference() *reference.NetworkPolicies {
-	r := &reference.NetworkPolicies{Namespaces: c.Namespaces, Policies: c.Policies}
+func (c *Cluster) Reference() *reference.Cluster {
+	r := &reference.Cluster{ClusterPolicies: c.ClusterPolicies, Nodes: c.knownNodes()}
+	r.Namespaces, r.Policies = c.Namespaces, c.Policies
 	for i := range c.Pods {
 		r.Pods = append(r.Pods, c.Pods[i].Pod)
 	}
 	return r
+}
+
+// knownNodes are the nodes, with the addresses that pods on them show. Nodes that were not read have no labels.
+func (c *Cluster) knownNodes() []corev1.Node {
+	out := slices.Clone(c.Nodes)
+	at := map[string]int{}
+	for i := range out {
+		at[out[i].Name] = i
+	}
+	show := func(name string, addr netip.Addr) {
+		i, ok := at[name]
+		if !ok {
+			i = len(out)
+			at[name] = i
+			out = append(out, corev1.Node{})
+			out[i].Name = name
+		}
+		if n := &out[i]; !slices.Contains(allAddresses(n), addr) {
+			n.Status.Addresses = append(slices.Clip(n.Status.Addresses), corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: addr.String()})
+		}
+	}
+	for i := range c.Pods {
+		p := &c.Pods[i]
+		if p.Spec.NodeName == "" {
+			continue
+		}
+		addresses := hostAddresses(&p.Pod)
+		if p.Spec.HostNetwork && !p.Invented {
+			addresses = append(addresses, policy.PodAddresses(&p.Pod)...)
+		}
+		for _, addr := range addresses {
+			show(p.Spec.NodeName, addr)
+		}
+	}
+	return out
+}
+
+// hostAddresses are the addresses of a pod's node, by the pod's status.
+func hostAddresses(p *corev1.Pod) (out []netip.Addr) {
+	texts := []string{p.Status.HostIP}
+	for _, h := range p.Status.HostIPs {
+		texts = append(texts, h.IP)
+	}
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, addr.Unmap()) {
+			out = append(out, addr.Unmap())
+		}
+	}
+	return out
 }

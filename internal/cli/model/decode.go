@@ -109,11 +109,10 @@ func itemsWithin(raw []byte, list metav1.TypeMeta) ([]*item, int, error) {
 }
 
 // decode the object, if it is of a kind that is read.
-func (i *item) decode() {
-	if i.err = i.read(); i.err != nil {
-		i.err = fmt.Errorf("%s%s: %w", i.where, i.describe(), i.err)
-	}
-}
+func (i *item) decode() { i.err = i.read() }
+
+// path to the object in the text of its document.
+func (i *item) path() string { return strings.ReplaceAll(i.where, ": ", ".") }
 
 // describe is "Kind namespace/name".
 func (i *item) describe() string {
@@ -144,6 +143,11 @@ func (i *item) read() error {
 		}
 		return nil
 	}
+	if i.TypeMeta == clusterPolicyType {
+		if err := checkClusterPolicy(i.raw); err != nil {
+			return err
+		}
+	}
 	o := newObject()
 	strict, err := kjson.UnmarshalStrict(i.raw, o)
 	if err != nil {
@@ -155,7 +159,7 @@ func (i *item) read() error {
 	if isTemplate(o) {
 		return errTemplate
 	}
-	if err := errors.Join(serious(strict, o, i.Kind == "NetworkPolicy")...); err != nil {
+	if err := errors.Join(serious(strict, o, strings.HasSuffix(i.Kind, "NetworkPolicy"))...); err != nil {
 		return err
 	}
 	i.object = o
@@ -185,6 +189,8 @@ func (i *item) addTo(m *Manifests) error {
 		m.Add(i.object)
 	case m.Other != nil:
 		return m.Other(i.TypeMeta, i.raw)
+	case isAdminPolicy(i.TypeMeta):
+		return m.addAdminPolicy(i)
 	case isPolicyOfOthers(i.TypeMeta):
 		m.notEvaluated = append(m.notEvaluated, i.describeOther())
 	}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"math/big"
 	"net/netip"
 	"slices"
@@ -15,7 +16,7 @@ import (
 
 // Difference is what two clusters differ in.
 type Difference struct {
-	Added   []string `json:"added"` // policies, as namespace/name
+	Added   []string `json:"added"` // policies, as namespace/name or "ClusterNetworkPolicy name"
 	Changed []string `json:"changed"`
 	Removed []string `json:"removed"`
 	// Pairs of workloads that reach each other on other ports than before.
@@ -70,10 +71,10 @@ func (d *Difference) Empty() bool {
 // which the ipBlocks of both sides cut the address space and, each on its own, those of outside.
 func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 	d := &Difference{Added: []string{}, Changed: []string{}, Removed: []string{}, Pairs: []Pair{}}
-	changed := d.policies(before.Policies, after.Policies)
+	changed := d.policies(before, after)
 	e, f := NewEvaluator(before), NewEvaluator(after)
 	outside = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return e.PodAt(a) != nil || f.PodAt(a) != nil }) // listed as the pod
-	blocks := append(blocksOf(before.Policies), blocksOf(after.Policies)...)
+	blocks := blocksOf(before, after)
 	parts := either(f.possibleParts(blocks), e.possibleParts(blocks))
 	old, now := newReach(e, parts, outside), newReach(f, parts, outside)
 	var both []Workload
@@ -290,34 +291,49 @@ func describeParts(parts []Part) string {
 	return strings.Join(out, ", ")
 }
 
-// policies notes which were added, changed and removed, and returns the namespaces where any was.
-func (d *Difference) policies(before, after []networkingv1.NetworkPolicy) map[string]bool {
+// policies notes which were added, changed and removed, and returns the namespaces where any was, and the ClusterNetworkPolicies by Describe.
+func (d *Difference) policies(before, after *Cluster) map[string]bool {
 	changed := map[string]bool{}
-	was := map[string]*networkingv1.NetworkPolicy{}
-	for i := range before {
-		was[before[i].Namespace+"/"+before[i].Name] = &before[i]
-	}
-	for i := range after {
-		np := &after[i]
-		key := np.Namespace + "/" + np.Name
-		old := was[key]
-		delete(was, key)
+	was, is := specs(before), specs(after)
+	for _, key := range slices.Sorted(maps.Keys(is)) {
+		old, there := was[key]
 		switch {
-		case old == nil:
+		case !there:
 			d.Added = append(d.Added, key)
-		case !equalJSON(normal(old), normal(np)):
+		case !equalJSON(old.spec, is[key].spec):
 			d.Changed = append(d.Changed, key)
 		default:
 			continue
 		}
-		changed[np.Namespace] = true
+		changed[is[key].scope] = true
 	}
-	for key, np := range was {
-		d.Removed = append(d.Removed, key)
-		changed[np.Namespace] = true
+	for _, key := range slices.Sorted(maps.Keys(was)) {
+		if _, there := is[key]; !there {
+			d.Removed = append(d.Removed, key)
+			changed[was[key].scope] = true
+		}
 	}
-	slices.Sort(d.Removed)
 	return changed
+}
+
+// scoped is the spec of a policy, and the namespace where it counts; of a ClusterNetworkPolicy, which counts everywhere, itself.
+type scoped struct {
+	spec  any
+	scope string
+}
+
+// specs of all policies: of NetworkPolicies by namespace/name, of ClusterNetworkPolicies by Describe.
+func specs(c *Cluster) map[string]scoped {
+	out := map[string]scoped{}
+	for i := range c.Policies {
+		np := &c.Policies[i]
+		out[np.Namespace+"/"+np.Name] = scoped{normal(np), np.Namespace}
+	}
+	for i := range c.ClusterPolicies {
+		key := Describe(ClusterPolicyKind, &c.ClusterPolicies[i])
+		out[key] = scoped{c.ClusterPolicies[i].Spec, key}
+	}
+	return out
 }
 
 // normal is a spec with the API server's defaults, so that a manifest equals what became of it.

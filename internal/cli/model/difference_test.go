@@ -17,7 +17,7 @@ func TestDifferencesAreTheReferences(t *testing.T) {
 	for seed := range uint64(150) {
 		r := random{rand.New(rand.NewPCG(seed, 2))}
 		before := r.cluster()
-		after := &Cluster{Namespaces: before.Namespaces, Policies: slices.Clone(before.Policies)}
+		after := &Cluster{Namespaces: before.Namespaces, Policies: slices.Clone(before.Policies), ClusterPolicies: slices.Clone(before.ClusterPolicies), Nodes: before.Nodes}
 		for _, p := range before.Pods {
 			p.Pod = *p.DeepCopy()
 			if r.IntN(10) == 0 {
@@ -34,6 +34,12 @@ func TestDifferencesAreTheReferences(t *testing.T) {
 			after.Policies = slices.Delete(after.Policies, 0, 1)
 		default:
 			after.Policies = append(after.Policies, r.policy(100))
+		}
+		switch n := len(after.ClusterPolicies); {
+		case n > 0 && r.IntN(2) == 0:
+			after.ClusterPolicies = slices.Delete(after.ClusterPolicies, 0, 1)
+		case r.IntN(2) == 0:
+			after.ClusterPolicies = append(after.ClusterPolicies, r.clusterPolicy(100))
 		}
 		after.Complete()
 		was, is := before.Reference(), after.Reference()

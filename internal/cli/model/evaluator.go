@@ -11,7 +11,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
-// Evaluator finds at once what a question is about. The answers are reference.NetworkPolicies's, of a cluster that holds no more than that: a
+// Evaluator finds at once what a question is about. The answers are reference.Cluster's, of a cluster that holds no more than that: a
 // verdict depends on the pods at the two addresses, their namespaces and the policies there, and on nothing else.
 type Evaluator struct {
 	cluster    *Cluster
@@ -20,12 +20,13 @@ type Evaluator struct {
 	onHosts    map[netip.Addr]*Pod   // pods of the host network, by their nodes' addresses
 	namespaces map[string]*corev1.Namespace
 	policies   map[string][]networkingv1.NetworkPolicy
+	nodes      []corev1.Node
 }
 
 // NewEvaluator of a cluster that is not changed afterwards.
 func NewEvaluator(c *Cluster) *Evaluator {
 	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), shared: map[netip.Addr][]*Pod{}, onHosts: map[netip.Addr]*Pod{},
-		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}}
+		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}, nodes: c.knownNodes()}
 	for i := range c.Pods {
 		p := &c.Pods[i]
 		if p.Spec.HostNetwork && !hasEnded(&p.Pod) {
@@ -63,6 +64,12 @@ func (e *Evaluator) Others(addr netip.Addr) []*Pod { return e.shared[addr] }
 // OnHost is a pod of the host network at an address, or nil. No policy applies to it, and no selector selects it.
 func (e *Evaluator) OnHost(addr netip.Addr) *Pod { return e.onHosts[addr] }
 
+// IsNodeOf reports whether an address is one of the node that a pod runs on, by the node or by the pods there.
+func (e *Evaluator) IsNodeOf(p *Pod, addr netip.Addr) bool {
+	return p.Spec.NodeName == "" && slices.Contains(hostAddresses(&p.Pod), addr) ||
+		slices.ContainsFunc(e.nodes, func(n corev1.Node) bool { return n.Name == p.Spec.NodeName && slices.Contains(allAddresses(&n), addr) })
+}
+
 // PodAt is the pod at an address, or nil.
 func (e *Evaluator) PodAt(addr netip.Addr) *Pod { return e.byAddress[addr] }
 
@@ -77,17 +84,22 @@ func (e *Evaluator) Policies(namespace string) []networkingv1.NetworkPolicy {
 	return e.policies[namespace]
 }
 
-// Evaluate judges one direction of a flow, as reference.NetworkPolicies does.
+// Evaluate judges one direction of a flow by NetworkPolicies alone, as reference.NetworkPolicies does.
 func (e *Evaluator) Evaluate(d policy.Direction, f policy.Flow) reference.Decision[networkingv1.NetworkPolicy] {
+	return e.Narrow(f).NetworkPolicies.Evaluate(d, f)
+}
+
+// Decide judges one direction of a flow by the policies of all tiers, as reference.Cluster does.
+func (e *Evaluator) Decide(d policy.Direction, f policy.Flow) reference.ClusterDecision {
 	return e.Narrow(f).Evaluate(d, f)
 }
 
-// Allows reports whether a flow passes, as reference.NetworkPolicies does.
+// Allows reports whether a flow passes, as reference.Cluster does.
 func (e *Evaluator) Allows(f policy.Flow) bool { return e.Narrow(f).Allows(f) }
 
 // Narrow is the part of the cluster that a flow's verdict depends on.
-func (e *Evaluator) Narrow(f policy.Flow) *reference.NetworkPolicies {
-	out := &reference.NetworkPolicies{}
+func (e *Evaluator) Narrow(f policy.Flow) *reference.Cluster {
+	out := &reference.Cluster{Nodes: e.nodes, ClusterPolicies: e.cluster.ClusterPolicies}
 	for _, addr := range [...]netip.Addr{f.Source, f.Destination} {
 		p := e.byAddress[addr]
 		if p == nil || slices.ContainsFunc(out.Pods, func(q corev1.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {

@@ -12,11 +12,11 @@ import (
 
 // Alternative is the verdict for some of the addresses that a pod may have.
 type Alternative struct {
-	reference.Decision[networkingv1.NetworkPolicy]
+	reference.ClusterDecision
 	Parts []Part // empty where the address is known
 }
 
-// Judge evaluates one direction of a flow as Evaluate does, for all addresses that the peer may have if its own is not known. Alternatives are
+// Judge decides about one direction of a flow as Decide does, for all addresses that the peer may have if its own is not known. Alternatives are
 // by their verdicts: one, where the address does not matter.
 func (e *Evaluator) Judge(d policy.Direction, f policy.Flow) []Alternative {
 	addr := f.Peer(d)
@@ -33,54 +33,37 @@ func (e *Evaluator) AssumesPrivate(d policy.Direction, f policy.Flow, alternativ
 }
 
 func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefix, holes ...netip.Prefix) []Alternative {
-	v := e.Evaluate(d, f)
+	v := e.Decide(d, f)
 	addr := f.Peer(d)
-	peer := e.byAddress[addr]
-	if len(v.Isolating) == 0 || !e.isInvented(addr) {
-		return []Alternative{{Decision: v}}
+	if !e.isInvented(addr) {
+		return []Alternative{{ClusterDecision: v}}
 	}
-	var rules []ruleOf
-	var blocks []netip.Prefix
-	for _, np := range v.Isolating {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
-			rules = append(rules, ruleOf{newRule(np.Namespace, r, 1), reference.Decision[networkingv1.NetworkPolicy]{
-				Action: policy.Allow, Tier: v.Tier, Isolating: v.Isolating, Policy: np, Rule: i}})
-			blocks = append(blocks, blocksOfRule(&r)...)
-		}
+	isolating := e.Evaluate(d, f).Isolating
+	self, blocks := e.selfOf(d, f, isolating)
+	if self == nil {
+		return []Alternative{{ClusterDecision: v}}
 	}
-	p := &place{addr: addr}
-	if peer != nil {
+	p := &place{addr: addr, parts: e.partsOf(space, blocks, holes...)}
+	if peer := e.byAddress[addr]; peer != nil {
 		p.pod = &peer.Pod
 		if ns := e.namespaces[peer.Namespace]; ns != nil {
 			p.namespace = ns.Labels
 		}
 	}
-	p.parts = e.partsOf(space, blocks, holes...)
-	to := p
-	if d == policy.Ingress {
-		to = &place{addr: f.Destination}
-		if target := e.byAddress[f.Destination]; target != nil {
-			to.pod = &target.Pod
-		}
-	}
 	var out []Alternative
-	port := Port{f.Protocol, f.Port}
 	for i, part := range p.parts.list {
-		is := reference.Decision[networkingv1.NetworkPolicy]{Action: policy.Deny, Tier: v.Tier, Isolating: v.Isolating}
-		for _, r := range rules {
-			if r.matchesPeer(p).has(i) && r.matchesPort(to, port) {
-				is = r.verdict
-				break
-			}
-		}
-		k := slices.IndexFunc(out, func(a Alternative) bool { return a.Policy == is.Policy && a.Rule == is.Rule })
+		is := self.decide(d, p, i, Port{f.Protocol, f.Port}, isolating)
+		k := slices.IndexFunc(out, func(a Alternative) bool { return sameRules(&a.ClusterDecision, &is) })
 		if k < 0 {
 			k = len(out)
-			out = append(out, Alternative{Decision: is})
+			out = append(out, Alternative{ClusterDecision: is})
 		}
 		out[k].Parts = append(out[k].Parts, part)
 	}
-	if len(out) == 1 {
+	switch len(out) {
+	case 0:
+		return []Alternative{{ClusterDecision: v}}
+	case 1:
 		out[0].Parts = nil
 	}
 	for i := range out {
@@ -89,10 +72,88 @@ func (e *Evaluator) judge(d policy.Direction, f policy.Flow, space []netip.Prefi
 	return out
 }
 
-// ruleOf a policy, and the verdict where it is the first that allows.
-type ruleOf struct {
-	*rule
-	verdict reference.Decision[networkingv1.NetworkPolicy]
+// selfOf is the place of the pod whose policies decide, with their rules, and all blocks that these name; nil if no policy selects it.
+func (e *Evaluator) selfOf(d policy.Direction, f policy.Flow, isolating []*networkingv1.NetworkPolicy) (self *place, blocks []netip.Prefix) {
+	addr := f.Source
+	if d == policy.Ingress {
+		addr = f.Destination
+	}
+	pod := e.byAddress[addr]
+	if pod == nil {
+		return nil, nil
+	}
+	self = &place{index: 1, addr: addr, pod: &pod.Pod}
+	if ns := e.namespaces[pod.Namespace]; ns != nil {
+		self.namespace = ns.Labels
+	}
+	selected := len(isolating) > 0
+	self.isolated[d] = selected
+	for _, np := range isolating {
+		for i, r := range policy.NetworkPolicyRules(d, np) {
+			self.rules[d][policy.TierNetworkPolicy] = append(self.rules[d][policy.TierNetworkPolicy], newRule(np, i, r, 2))
+			blocks = append(blocks, blocksOfRule(&r)...)
+		}
+	}
+	for _, p := range inOrder(e.cluster.ClusterPolicies) {
+		c := newClusterPolicy(p, e.cluster, 2)
+		if !c.subject.Matches(netip.Addr{}, self.pod, self.namespace) {
+			continue
+		}
+		selected = true
+		self.rules[d][c.tier] = append(self.rules[d][c.tier], c.rules[d]...)
+		for _, r := range c.rules[d] {
+			for _, m := range r.blocks {
+				blocks = append(blocks, m.(*clusterPeer).blocks()...)
+			}
+		}
+	}
+	if !selected {
+		return nil, nil
+	}
+	return self, blocks
+}
+
+// decide about the i-th part of the peer's possible addresses, as reference.Cluster does about one address.
+func (p *place) decide(d policy.Direction, peer *place, i int, port Port, isolating []*networkingv1.NetworkPolicy) reference.ClusterDecision {
+	out := reference.ClusterDecision{Action: policy.Allow, Tier: policy.TierBaseline}
+	if r := p.first(policy.TierAdmin, d, peer, i, port); r != nil {
+		if out.Admin = r.cluster; r.action != policy.Pass {
+			out.Action, out.Tier = r.action, policy.TierAdmin
+			return out
+		}
+	}
+	np := &reference.Decision[networkingv1.NetworkPolicy]{Action: policy.Allow, Tier: policy.TierBaseline, Isolating: isolating}
+	out.NetworkPolicy = np
+	if p.isolated[d] {
+		np.Action, np.Tier = policy.Deny, policy.TierNetworkPolicy
+		if r := p.first(policy.TierNetworkPolicy, d, peer, i, port); r != nil {
+			np.Action, np.Policy, np.Rule = policy.Allow, r.policy, r.index
+		}
+		out.Action, out.Tier = np.Action, np.Tier
+		return out
+	}
+	if r := p.first(policy.TierBaseline, d, peer, i, port); r != nil {
+		if out.Baseline = r.cluster; r.action == policy.Deny {
+			out.Action = policy.Deny
+		}
+	}
+	return out
+}
+
+// sameRules reports whether the same rules decided.
+func sameRules(a, b *reference.ClusterDecision) bool {
+	cluster := func(a, b *reference.ClusterRule) bool {
+		return a == b || a != nil && b != nil && a.Policy == b.Policy && a.Index == b.Index
+	}
+	np := func(d *reference.ClusterDecision) (*networkingv1.NetworkPolicy, int) {
+		if d.NetworkPolicy == nil {
+			return nil, -1
+		}
+		return d.NetworkPolicy.Policy, d.NetworkPolicy.Rule
+	}
+	p, i := np(a)
+	q, j := np(b)
+	return a.Action == b.Action && cluster(a.Admin, b.Admin) && cluster(a.Baseline, b.Baseline) && p == q && i == j
 }
 
 // isInvented reports whether an address was given to a pod, or to one of the host's network, whose own is not known.

@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // kinds that are read.
@@ -24,6 +25,7 @@ var kinds = map[metav1.TypeMeta]func() metav1.Object{
 	{APIVersion: "v1", Kind: "ReplicationController"}:           func() metav1.Object { return &corev1.ReplicationController{} },
 	{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}:  func() metav1.Object { return &discoveryv1.EndpointSlice{} },
 	{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}: func() metav1.Object { return &networkingv1.NetworkPolicy{} },
+	clusterPolicyType:                                           func() metav1.Object { return &cnp.ClusterNetworkPolicy{} },
 	{APIVersion: "apps/v1", Kind: "Deployment"}:                 func() metav1.Object { return &appsv1.Deployment{} },
 	{APIVersion: "apps/v1", Kind: "ReplicaSet"}:                 func() metav1.Object { return &appsv1.ReplicaSet{} },
 	{APIVersion: "apps/v1", Kind: "StatefulSet"}:                func() metav1.Object { return &appsv1.StatefulSet{} },

@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Manifests collects the objects of a cluster, from documents or from the API server.
@@ -64,6 +65,8 @@ func (m *Manifests) Add(object metav1.Object) {
 		c.EndpointSlices = append(c.EndpointSlices, *o)
 	case *networkingv1.NetworkPolicy:
 		c.Policies = append(c.Policies, *o)
+	case *cnp.ClusterNetworkPolicy:
+		c.ClusterPolicies = append(c.ClusterPolicies, *o)
 	case *corev1.Pod:
 		c.Pods = append(c.Pods, Pod{Pod: *o})
 	default:
@@ -83,7 +86,7 @@ func (m *Manifests) Add(object metav1.Object) {
 // place an object into its namespace. An object with a generated name gets one that is its own.
 func (m *Manifests) place(o metav1.Object) {
 	switch o.(type) {
-	case *corev1.Namespace, *corev1.Node:
+	case *corev1.Namespace, *corev1.Node, *cnp.ClusterNetworkPolicy:
 	default:
 		if o.GetNamespace() == "" {
 			o.SetNamespace(m.Namespace)
@@ -111,7 +114,8 @@ func (m *Manifests) Cluster() (*Cluster, error) {
 	}{
 		{"not evaluated", m.notEvaluated},
 		{"read as workloads, by their pod templates alone", m.customs},
-		{"given more than once, with differences (the last one counts)", repeated(c.Policies)},
+		{"not evaluated, as nothing enforces them (" + HintAdminPolicy + ")", c.AdminPolicies},
+		{"given more than once, with differences (the last one counts)", repeated(c)},
 	} {
 		if len(note.names) > 0 {
 			c.Notes = append(c.Notes, note.about+": "+shorten(note.names))
@@ -122,6 +126,7 @@ func (m *Manifests) Cluster() (*Cluster, error) {
 	c.Services = last(c.Services)
 	c.EndpointSlices = last(c.EndpointSlices)
 	c.Policies = last(c.Policies)
+	c.ClusterPolicies = last(c.ClusterPolicies)
 	c.Pods = last(c.Pods)
 	m.addEndpoints(&c)
 	have := map[Workload]bool{}
@@ -160,16 +165,19 @@ func shorten(names []string) string {
 }
 
 // repeated are the policies of which there are several, with different specs.
-func repeated(policies []networkingv1.NetworkPolicy) (names []string) {
-	at := map[string]*networkingv1.NetworkPolicy{}
-	for i := range policies {
-		np := &policies[i]
-		key := np.Namespace + "/" + np.Name
-		name := "NetworkPolicy " + key
-		if old := at[key]; old != nil && !slices.Contains(names, name) && !equalJSON(normal(old), normal(np)) {
+func repeated(c Cluster) (names []string) {
+	at := map[string]any{}
+	add := func(name string, spec any) {
+		if old, ok := at[name]; ok && !slices.Contains(names, name) && !equalJSON(old, spec) {
 			names = append(names, name)
 		}
-		at[key] = np
+		at[name] = spec
+	}
+	for i := range c.Policies {
+		add(Describe("NetworkPolicy", &c.Policies[i]), normal(&c.Policies[i]))
+	}
+	for i := range c.ClusterPolicies {
+		add(Describe(ClusterPolicyKind, &c.ClusterPolicies[i]), c.ClusterPolicies[i].Spec)
 	}
 	return names
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -89,7 +90,7 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 	}
 	shown := func(row Workload, column Column) bool { return inside(row) || inside(column.Workload) }
 	m.Cells = m.cells(r, shown)
-	if wide := r.evaluator.wideParts(blocksOf(c.Policies)); wide != (bothParts{}) {
+	if wide := r.evaluator.wideParts(blocksOf(c)); wide != (bothParts{}) {
 		m.markAssumed(m.cells(newReach(r.evaluator, wide, c.ofFamilies(o.Outside)), shown))
 	}
 	return m
@@ -210,6 +211,22 @@ func (c *Cluster) egressPorts(addr netip.Addr) []Port {
 			}
 		}
 	}
+	for i := range c.ClusterPolicies {
+		for _, r := range ClusterRules(policy.Egress, &c.ClusterPolicies[i]) {
+			if !slices.ContainsFunc(r.Peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool { return newClusterPeer(&p, c).Matches(addr, nil, nil) }) {
+				continue
+			}
+			for j := range r.Protocols {
+				switch protocol, port := ProtocolAndPort(&r.Protocols[j]); {
+				case port == nil:
+				case port.Range != nil:
+					out = append(out, Port{protocol, uint16(port.Range.Start)})
+				default:
+					out = append(out, Port{protocol, uint16(port.Number)})
+				}
+			}
+		}
+	}
 	slices.SortFunc(out, Port.Compare)
 	return slices.Compact(out)
 }
@@ -241,9 +258,9 @@ func (c *Cluster) portsByWorkload() map[Workload][]Port {
 	return out
 }
 
-// Blocks are addresses to ask about outside the cluster: one in each ipBlock that policies have, and one in each of its
-// excepts. Blocks that hold a pod or are everything say nothing about one address.
-func Blocks(policies []networkingv1.NetworkPolicy) []netip.Addr {
+// Blocks are addresses to ask about outside the cluster: one in each ipBlock and network that policies have, and one in each
+// except. Blocks that hold a pod or are everything say nothing about one address.
+func (c *Cluster) Blocks() []netip.Addr {
 	var out []netip.Addr
 	add := func(cidr string) {
 		p, err := netip.ParsePrefix(cidr)
@@ -258,9 +275,9 @@ func Blocks(policies []networkingv1.NetworkPolicy) []netip.Addr {
 			out = append(out, addr)
 		}
 	}
-	for i := range policies {
+	for i := range c.Policies {
 		for _, d := range policy.Directions {
-			for _, r := range policy.NetworkPolicyRules(d, &policies[i]) {
+			for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
 				for _, peer := range r.Peers {
 					if peer.IPBlock != nil {
 						add(peer.IPBlock.CIDR)
@@ -268,6 +285,15 @@ func Blocks(policies []networkingv1.NetworkPolicy) []netip.Addr {
 							add(e)
 						}
 					}
+				}
+			}
+		}
+	}
+	for i := range c.ClusterPolicies {
+		for _, r := range c.ClusterPolicies[i].Spec.Egress {
+			for _, peer := range r.To {
+				for _, n := range peer.Networks {
+					add(string(n))
 				}
 			}
 		}

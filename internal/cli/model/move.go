@@ -39,7 +39,7 @@ func movesOf(old, now *Reach, w Workload, changed map[string]bool) []move {
 		}
 		m.moved = !sameLooks(m.old, m.now)
 		for _, d := range policy.Directions {
-			m.ruled[d] = m.moved || m.old.isolated[d] != m.now.isolated[d] || m.now.pod != nil && changed[m.now.pod.Namespace]
+			m.ruled[d] = m.moved || m.old.isolated[d] != m.now.isolated[d] || m.now.pod != nil && changed[m.now.pod.Namespace] || !sameTiers(m.old, m.now, d, changed)
 		}
 		out = append(out, m)
 	}
@@ -82,6 +82,19 @@ func sameLooks(a, b *place) bool {
 	}
 	return equalJSON(a.pod.Labels, b.pod.Labels) && equalJSON(a.namespace, b.namespace) &&
 		slices.Equal(policy.ContainerPorts(a.pod), policy.ContainerPorts(b.pod))
+}
+
+// sameTiers reports whether the same rules of ClusterNetworkPolicies apply to both, in the same order and about the same addresses.
+func sameTiers(a, b *place, d policy.Direction, changed map[string]bool) bool {
+	for _, tier := range [...]policy.Tier{policy.TierAdmin, policy.TierBaseline} {
+		if !slices.EqualFunc(a.rules[d][tier], b.rules[d][tier], func(r, s *rule) bool {
+			return r.cluster.Policy.Name == s.cluster.Policy.Name && r.index == s.index && !changed[Describe(ClusterPolicyKind, r.cluster.Policy)] &&
+				slices.EqualFunc(r.blocks, s.blocks, func(m, n matcher) bool { return m.(*clusterPeer).String() == n.(*clusterPeer).String() })
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 func equalJSON(a, b any) bool {

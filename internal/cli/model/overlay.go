@@ -14,7 +14,7 @@ import (
 
 // Apply is the cluster after these manifests were applied to it. Objects of one name are replaced; pods of a workload that is there
 // keep their names and addresses and get its new labels and ports. With prune, policies in the manifests' namespaces that are
-// not among them are removed.
+// not among them are removed, and ClusterNetworkPolicies if the manifests have some.
 func (c *Cluster) Apply(manifests *Cluster, prune bool) (*Cluster, error) {
 	out := &Cluster{Offline: c.Offline, Nodes: c.Nodes, EndpointSlices: c.EndpointSlices, Addressing: c.Addressing, assumed6: c.assumed6}
 	if len(c.Pods) == 0 {
@@ -30,6 +30,10 @@ func (c *Cluster) Apply(manifests *Cluster, prune bool) (*Cluster, error) {
 	}
 	kept := slices.DeleteFunc(slices.Clone(c.Policies), func(np networkingv1.NetworkPolicy) bool { return pruned[np.Namespace] })
 	out.Policies = last(slices.Concat(kept, manifests.Policies))
+	out.ClusterPolicies = manifests.ClusterPolicies
+	if !prune || len(manifests.ClusterPolicies) == 0 {
+		out.ClusterPolicies = last(slices.Concat(c.ClusterPolicies, manifests.ClusterPolicies))
+	}
 	out.Pods = applyPods(c.Pods, manifests.Pods)
 	out.Complete()
 	return out, out.addressPods(out.Addressing)

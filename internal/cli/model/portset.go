@@ -170,17 +170,13 @@ func intervals(pairs ...[2]*place) []interval {
 
 // edges of the ports that a place's rules name.
 func (p *place) edges(starts []int, d policy.Direction, protocol policy.Protocol) []int {
-	for _, r := range p.rules[d] {
-		for i := range r.Ports {
-			port := &r.Ports[i]
-			if policy.ProtocolOf(port.Protocol) != protocol || port.Port == nil || port.Port.StrVal != "" {
-				continue
+	for _, rules := range p.rules[d] {
+		for _, r := range rules {
+			for _, port := range r.numbered {
+				if port.Protocol == protocol {
+					starts = append(starts, int(port.First), int(port.Last)+1)
+				}
 			}
-			last := port.Port.IntVal
-			if port.EndPort != nil {
-				last = *port.EndPort
-			}
-			starts = append(starts, int(port.Port.IntVal), int(last)+1)
 		}
 	}
 	return starts

@@ -65,12 +65,12 @@ func Outside(addr netip.Addr) Workload { return Workload{Kind: "Address", Name: 
 // NewReach of a cluster, and of addresses outside it.
 func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
 	e := NewEvaluator(c)
-	return newReach(e, e.possibleParts(blocksOf(c.Policies)), outside)
+	return newReach(e, e.possibleParts(blocksOf(c)), outside)
 }
 
 func newReach(e *Evaluator, parts bothParts, outside []netip.Addr) *Reach {
 	c := e.Cluster()
-	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c.Policies), parts: parts}
+	r := &Reach{evaluator: e, places: map[string]*place{}, groups: map[Workload]*group{}, looks: newLooks(c), parts: parts}
 	for i := range c.Pods {
 		pod := &c.Pods[i]
 		if !policy.IsPeer(&pod.Pod) {
@@ -123,6 +123,7 @@ func (r *Reach) place(addr netip.Addr, pod *Pod) *place {
 // judge finds the policies that select each place.
 func (r *Reach) judge(e *Evaluator) {
 	shared := map[string][2][][]*rule{} // by namespace, the rules of each of its policies
+	cluster := r.clusterRules(e.Cluster())
 	for _, p := range r.places {
 		pod := p.pod
 		if pod == nil {
@@ -137,8 +138,8 @@ func (r *Reach) judge(e *Evaluator) {
 			for i := range policies {
 				for _, d := range policy.Directions {
 					var rules []*rule
-					for _, cr := range policy.NetworkPolicyRules(d, &policies[i]) {
-						rules = append(rules, newRule(pod.Namespace, cr, len(r.places)))
+					for n, cr := range policy.NetworkPolicyRules(d, &policies[i]) {
+						rules = append(rules, newRule(&policies[i], n, cr, len(r.places)))
 					}
 					all[d] = append(all[d], rules)
 				}
@@ -149,7 +150,14 @@ func (r *Reach) judge(e *Evaluator) {
 			for _, d := range policy.Directions {
 				if policy.Selects(d, &policies[i], pod) {
 					p.isolated[d] = true
-					p.rules[d] = append(p.rules[d], all[d][i]...)
+					p.rules[d][policy.TierNetworkPolicy] = append(p.rules[d][policy.TierNetworkPolicy], all[d][i]...)
+				}
+			}
+		}
+		for _, c := range cluster {
+			if c.subject.Matches(netip.Addr{}, pod, p.namespace) {
+				for _, d := range policy.Directions {
+					p.rules[d][c.tier] = append(p.rules[d][c.tier], c.rules[d]...)
 				}
 			}
 		}
@@ -213,12 +221,12 @@ func (g *group) eachPair(to *group, yield func(a, b *place) bool) {
 	}
 }
 
-// Isolated says in which directions all, some or none of a workload's pods are isolated.
+// Isolated says in which directions all, some or none of a workload's pods are isolated, or denied something by a ClusterNetworkPolicy.
 func (r *Reach) Isolated(w Workload) (out [2]Verdict) {
 	for _, d := range policy.Directions {
 		for _, p := range r.groups[w].places {
 			v := Denied
-			if p.isolated[d] {
+			if p.isolated[d] || p.denies(d) {
 				v = Allowed
 			}
 			if out[d] != NotAsked && out[d] != v {
@@ -251,7 +259,7 @@ func (r *Reach) Workloads() []Workload {
 // Distinct are the pods less those that nothing tells apart from another of the same workload: one of each kind. Pods on the host's
 // network are among them; those that have ended are not.
 func (c *Cluster) Distinct() []*Pod {
-	looks := newLooks(c.Policies)
+	looks := newLooks(c)
 	seen := map[string]bool{}
 	var out []*Pod
 	for i := range c.Pods {

@@ -246,12 +246,12 @@ func toJSON(text []byte) ([]byte, error) {
 func (d *document) addTo(m *Manifests, f *file) error {
 	for _, i := range d.items {
 		if i.err != nil {
-			return i.err
+			return d.failed(i, f)
 		}
 		if err := i.addTo(m); err != nil {
 			return err
 		}
-		if i.object != nil && !f.built {
+		if !f.built {
 			m.cluster.remember(i, d, f.name)
 		}
 	}

@@ -3,6 +3,7 @@ package model
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -129,15 +130,18 @@ func TestPoliciesOfOtherEnginesAreNoted(t *testing.T) {
 	} {
 		foreign += "---\n" + o + "\n"
 	}
-	want := "not evaluated: CiliumNetworkPolicy acme/x, AdminNetworkPolicy yy, NetworkPolicy.projectcalico.org b/z, ClusterNetworkPolicy w, AuthorizationPolicy b/v"
+	want := []string{
+		"not evaluated: CiliumNetworkPolicy acme/x, NetworkPolicy.projectcalico.org b/z, ClusterNetworkPolicy.crd.antrea.io w, AuthorizationPolicy b/v",
+		"not evaluated, as nothing enforces them (" + HintAdminPolicy + "): AdminNetworkPolicy yy",
+	}
 	c := mustRead(t, deny+foreign)
-	if len(c.Policies) != 1 || len(c.Notes) != 1 || c.Notes[0] != want {
+	if len(c.Policies) != 1 || len(c.ClusterPolicies) != 0 || !slices.Equal(c.Notes, want) {
 		t.Errorf("%d policies, %q", len(c.Policies), c.Notes)
 	}
 	// a name that YAML takes for a boolean or a number
-	c = mustRead(t, deny+"---\n{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: y}}\n"+
+	c = mustRead(t, deny+"---\n{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: y}}\n"+
 		"---\n{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: 10, namespace: b}}\n")
-	if len(c.Notes) != 1 || c.Notes[0] != "not evaluated: AdminNetworkPolicy true, CiliumNetworkPolicy b/10" {
+	if len(c.Notes) != 1 || c.Notes[0] != "not evaluated: GlobalNetworkPolicy true, CiliumNetworkPolicy b/10" {
 		t.Errorf("%q", c.Notes)
 	}
 	// in the style of files, whose kind stands in plain sight

@@ -5,19 +5,18 @@ import (
 	"strconv"
 	"strings"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	yamlv3 "go.yaml.in/yaml/v3"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // source is where an object was read from.
 type source struct {
-	file string
-	line int // of the first byte of text in the file, from 1
-	text []byte
-	path string // to the object in the Lists of the text
+	file     string
+	document *document
+	path     string // to the object in the Lists of the document
 }
 
 // Position is a line of a file, from 1.
@@ -33,19 +32,19 @@ func Describe(kind string, o metav1.Object) string {
 
 // remember where a policy or a namespace was read from.
 func (c *Cluster) remember(i *item, d *document, file string) {
+	object := i.describe()
 	switch i.object.(type) {
-	case *networkingv1.NetworkPolicy, *corev1.Namespace:
+	case *networkingv1.NetworkPolicy, *cnp.ClusterNetworkPolicy, *corev1.Namespace:
+		object = Describe(i.Kind, i.object)
 	default:
-		return
+		if !isAdminPolicy(i.TypeMeta) {
+			return
+		}
 	}
 	if c.sources == nil {
 		c.sources = map[string]source{}
 	}
-	text := d.text
-	if text == nil {
-		text = d.json
-	}
-	c.sources[Describe(i.Kind, i.object)] = source{file, d.line, text, strings.ReplaceAll(i.where, ": ", ".")}
+	c.sources[object] = source{file, d, i.path()}
 }
 
 // Position of a field of an object, which Describe describes; of the next field above it where the object does not have that one. False
@@ -55,11 +54,20 @@ func (c *Cluster) Position(object, path string) (Position, bool) {
 	if !ok {
 		return Position{}, false
 	}
-	var document yamlv3.Node
-	if err := yamlv3.Unmarshal(s.text, &document); err != nil || len(document.Content) == 0 {
-		return Position{s.file, s.line}, true
+	return Position{s.file, s.document.lineOf(s.path + path)}, true
+}
+
+// lineOf a path in the document, from 1 in its file.
+func (d *document) lineOf(path string) int {
+	text := d.text
+	if text == nil {
+		text = d.json
 	}
-	return Position{s.file, s.line + lineOf(document.Content[0], s.path+path) - 1}, true
+	var document yamlv3.Node
+	if err := yamlv3.Unmarshal(text, &document); err != nil || len(document.Content) == 0 {
+		return d.line
+	}
+	return d.line + lineOf(document.Content[0], path) - 1
 }
 
 var step = regexp.MustCompile(`^\.?(?:\[(\d+)\]|([^.\[]+))`)

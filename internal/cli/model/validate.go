@@ -16,6 +16,7 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -94,6 +95,12 @@ func (c *Cluster) InvalidPolicies() error {
 // checkMeta reports what the API server would reject of an object's name, namespace and labels. Policies are validated as a whole, later.
 func checkMeta(o metav1.Object) error {
 	if _, ok := o.(*networkingv1.NetworkPolicy); ok {
+		return nil
+	}
+	if p, ok := o.(*cnp.ClusterNetworkPolicy); ok {
+		if errs := validateClusterPolicy(p); len(errs) > 0 {
+			return errs.ToAggregate()
+		}
 		return nil
 	}
 	_, global := o.(*corev1.Namespace)
@@ -244,6 +251,9 @@ func isTemplate(o metav1.Object) bool {
 	}
 	switch o := o.(type) {
 	case *networkingv1.NetworkPolicy:
+		spec, _ := json.Marshal(o.Spec)
+		return marked(string(spec))
+	case *cnp.ClusterNetworkPolicy:
 		spec, _ := json.Marshal(o.Spec)
 		return marked(string(spec))
 	case *corev1.Service:
