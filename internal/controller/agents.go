@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -264,12 +265,13 @@ func (a *Agents) publish(n announcement) {
 		if asked == nil { // before the write: agents answer as soon as they have it
 			asked = a.ask(&n, groups)
 		}
-		var failed error
-		for _, name := range names {
-			if err := a.c.writeNow(ctx, name); err != nil {
-				failed = err
-			}
+		failures := make([]error, len(names))
+		var wg sync.WaitGroup
+		for i, name := range names {
+			wg.Go(func() { failures[i] = a.c.writeNow(ctx, name) })
 		}
+		wg.Wait()
+		failed := errors.Join(failures...)
 		if failed == nil {
 			publishSeconds.Observe(time.Since(n.at).Seconds())
 			asked.publish(func(confirms bool) {

@@ -42,8 +42,8 @@ func (t *Tracker) Holders(groups ...[]policy.GroupKey) map[string]struct{} {
 	for _, list := range groups {
 		for _, g := range list {
 			for key := range t.uses.policies[g] {
-				if ns := t.namespaces[key.Namespace]; ns != nil && ns.policies[key.Name] != nil {
-					for node := range ns.policies[key.Name].nodes {
+				if p := t.policy(key); p != nil {
+					for node := range p.nodes {
 						out[node] = struct{}{}
 					}
 				}

@@ -3,6 +3,7 @@
 package inforce
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -25,8 +26,12 @@ type Report struct {
 }
 
 // Tracker is not safe for concurrent use.
+//
+// The keys of policies without a namespace are ClusterPolicyEndpoints.
 type Tracker struct {
 	namespaces map[string]*namespace
+	labels     map[string]map[string]string // of namespaces
+	cluster    map[string]*tracked
 	reports    map[string]map[types.NamespacedName]Report // by node
 	partial    map[string]map[types.NamespacedName]Report // of full reports that have not ended
 	uses       uses
@@ -44,6 +49,7 @@ type pod struct {
 
 type tracked struct {
 	selector   labels.Selector
+	namespaces labels.Selector // only of a ClusterPolicyEndpoint
 	uid        types.UID
 	generation int64
 	since      time.Time
@@ -63,7 +69,10 @@ type State struct {
 
 // New returns an empty Tracker.
 func New() *Tracker {
-	return &Tracker{namespaces: map[string]*namespace{}, reports: map[string]map[types.NamespacedName]Report{}, partial: map[string]map[types.NamespacedName]Report{}, uses: newUses()}
+	return &Tracker{
+		namespaces: map[string]*namespace{}, labels: map[string]map[string]string{}, cluster: map[string]*tracked{},
+		reports: map[string]map[types.NamespacedName]Report{}, partial: map[string]map[types.NamespacedName]Report{}, uses: newUses(),
+	}
 }
 
 func (t *Tracker) namespace(name string) *namespace {
@@ -90,7 +99,7 @@ func (t *Tracker) SetPod(key types.NamespacedName, podLabels map[string]string, 
 	if old.node == node && (node == "" || maps.Equal(old.labels, podLabels)) {
 		return nil
 	}
-	for name, p := range ns.policies {
+	for name, p := range t.selecting(key.Namespace) {
 		was := old.node != "" && p.selector.Matches(labels.Set(old.labels))
 		is := node != "" && p.selector.Matches(labels.Set(podLabels))
 		if was && is && old.node == node {
@@ -106,7 +115,7 @@ func (t *Tracker) SetPod(key types.NamespacedName, podLabels map[string]string, 
 			p.leave(old.node)
 		}
 		if joined || len(p.nodes) != before {
-			changed = append(changed, types.NamespacedName{Namespace: key.Namespace, Name: name})
+			changed = append(changed, name)
 		}
 	}
 	if node == "" {
@@ -123,29 +132,127 @@ func (p *tracked) leave(node string) {
 	}
 }
 
-// SetPolicy records a version of a policy's object, and reports whether it is another one.
+// SetPolicy records a version of a PolicyEndpoint, and reports whether it is another one.
 func (t *Tracker) SetPolicy(key types.NamespacedName, uid types.UID, generation int64, selector labels.Selector, now time.Time) bool {
 	ns := t.namespace(key.Namespace)
-	old := ns.policies[key.Name]
-	if old != nil && old.uid == uid && old.generation == generation {
+	if ns.policies[key.Name].is(uid, generation) {
 		return false
 	}
 	p := &tracked{selector: selector, uid: uid, generation: generation, since: now, nodes: map[string]int{}}
-	for _, pod := range ns.pods {
-		if selector.Matches(labels.Set(pod.labels)) {
-			p.nodes[pod.node]++
-		}
-	}
+	p.join(ns)
 	ns.policies[key.Name] = p
 	return true
 }
 
+// SetClusterPolicy is SetPolicy for a ClusterPolicyEndpoint, which selects namespaces and pods in them.
+func (t *Tracker) SetClusterPolicy(name string, uid types.UID, generation int64, namespaces, pods labels.Selector, now time.Time) bool {
+	if t.cluster[name].is(uid, generation) {
+		return false
+	}
+	p := &tracked{selector: pods, namespaces: namespaces, uid: uid, generation: generation, since: now, nodes: map[string]int{}}
+	for name, ns := range t.namespaces {
+		if namespaces.Matches(labels.Set(t.labels[name])) {
+			p.join(ns)
+		}
+	}
+	t.cluster[name] = p
+	return true
+}
+
+// SetNamespace records the labels of a namespace; none: it is gone. It returns the policies whose nodes change.
+func (t *Tracker) SetNamespace(name string, now map[string]string) (changed []types.NamespacedName) {
+	old := t.labels[name]
+	if len(now) == 0 {
+		delete(t.labels, name)
+	} else {
+		t.labels[name] = now
+	}
+	ns := t.namespaces[name]
+	if ns == nil || maps.Equal(old, now) {
+		return nil
+	}
+	for policy, p := range t.cluster {
+		was, is := p.namespaces.Matches(labels.Set(old)), p.namespaces.Matches(labels.Set(now))
+		if was == is {
+			continue
+		}
+		if is {
+			p.join(ns)
+		} else {
+			for _, pod := range ns.pods {
+				if p.selector.Matches(labels.Set(pod.labels)) {
+					p.leave(pod.node)
+				}
+			}
+		}
+		changed = append(changed, types.NamespacedName{Name: policy})
+	}
+	return changed
+}
+
+func (p *tracked) is(uid types.UID, generation int64) bool {
+	return p != nil && p.uid == uid && p.generation == generation
+}
+
+// join adds the pods of a namespace.
+func (p *tracked) join(ns *namespace) {
+	for _, pod := range ns.pods {
+		if p.selector.Matches(labels.Set(pod.labels)) {
+			p.nodes[pod.node]++
+		}
+	}
+}
+
+// selecting are the policies that may select pods of a namespace.
+func (t *Tracker) selecting(namespace string) iter.Seq2[types.NamespacedName, *tracked] {
+	return func(yield func(types.NamespacedName, *tracked) bool) {
+		if ns := t.namespaces[namespace]; ns != nil {
+			for name, p := range ns.policies {
+				if !yield(types.NamespacedName{Namespace: namespace, Name: name}, p) {
+					return
+				}
+			}
+		}
+		for name, p := range t.cluster {
+			if p.namespaces.Matches(labels.Set(t.labels[namespace])) && !yield(types.NamespacedName{Name: name}, p) {
+				return
+			}
+		}
+	}
+}
+
+// all are all policies.
+func (t *Tracker) all() iter.Seq2[types.NamespacedName, *tracked] {
+	return func(yield func(types.NamespacedName, *tracked) bool) {
+		for namespace, ns := range t.namespaces {
+			for name, p := range ns.policies {
+				if !yield(types.NamespacedName{Namespace: namespace, Name: name}, p) {
+					return
+				}
+			}
+		}
+		for name, p := range t.cluster {
+			if !yield(types.NamespacedName{Name: name}, p) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Tracker) policy(key types.NamespacedName) *tracked {
+	if key.Namespace == "" {
+		return t.cluster[key.Name]
+	}
+	if ns := t.namespaces[key.Namespace]; ns != nil {
+		return ns.policies[key.Name]
+	}
+	return nil
+}
+
 // Policies returns all policies.
 func (t *Tracker) Policies() (out []types.NamespacedName) {
-	for namespace, ns := range t.namespaces {
-		for name := range ns.policies {
-			out = append(out, types.NamespacedName{Namespace: namespace, Name: name})
-		}
+	for key := range t.all() {
+		out = append(out, key)
 	}
 	return out
 }
@@ -153,6 +260,10 @@ func (t *Tracker) Policies() (out []types.NamespacedName) {
 // DeletePolicy forgets a policy.
 func (t *Tracker) DeletePolicy(key types.NamespacedName) {
 	t.SetGroups(key, nil)
+	if key.Namespace == "" {
+		delete(t.cluster, key.Name)
+		return
+	}
 	delete(t.namespace(key.Namespace).policies, key.Name)
 	t.drop(key.Namespace)
 }
@@ -201,11 +312,9 @@ func (t *Tracker) Ended(node string) { delete(t.partial, node) }
 func (t *Tracker) DeleteNode(node string) (concerned []types.NamespacedName) {
 	delete(t.reports, node)
 	delete(t.partial, node)
-	for namespace, ns := range t.namespaces {
-		for name, p := range ns.policies {
-			if p.nodes[node] > 0 {
-				concerned = append(concerned, types.NamespacedName{Namespace: namespace, Name: name})
-			}
+	for key, p := range t.all() {
+		if p.nodes[node] > 0 {
+			concerned = append(concerned, key)
 		}
 	}
 	return concerned
@@ -214,12 +323,8 @@ func (t *Tracker) DeleteNode(node string) (concerned []types.NamespacedName) {
 // State returns the state of a version of a policy; false if the Tracker has another version. exists reports
 // whether a node exists.
 func (t *Tracker) State(key types.NamespacedName, uid types.UID, generation int64, exists func(node string) bool) (State, bool) {
-	ns, ok := t.namespaces[key.Namespace]
-	if !ok {
-		return State{}, false
-	}
-	p, ok := ns.policies[key.Name]
-	if !ok || p.uid != uid || p.generation != generation {
+	p := t.policy(key)
+	if !p.is(uid, generation) {
 		return State{}, false
 	}
 	s := State{Since: p.since}

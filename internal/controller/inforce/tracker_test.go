@@ -133,3 +133,45 @@ func TestHolders(t *testing.T) {
 		t.Errorf("left are %v", tr.uses)
 	}
 }
+
+func TestClusterPolicies(t *testing.T) {
+	tr := New()
+	shop := labels.SelectorFromSet(labels.Set{"team": "shop"})
+	cluster := types.NamespacedName{Name: "deny"}
+	state := func(when, want string) {
+		t.Helper()
+		s, ok := tr.State(cluster, "uid", 1, func(string) bool { return true })
+		if got := fmt.Sprint(s.InForce, " of ", s.Total); !ok || got != want {
+			t.Errorf("%s: %q, %t, want %q", when, got, ok, want)
+		}
+	}
+	db := map[string]string{"app": "db"}
+	tr.SetPod(name("before"), db, "n1")
+	tr.SetNamespace("shop", map[string]string{"team": "shop"})
+	if !tr.SetClusterPolicy("deny", "uid", 1, shop, labels.SelectorFromSet(db), epoch) || tr.SetClusterPolicy("deny", "uid", 1, shop, shop, epoch) {
+		t.Error("a version is new once")
+	}
+	state("a pod that was there", "0 of 1")
+	if changed := tr.SetPod(name("after"), db, "n2"); !slices.Equal(changed, []types.NamespacedName{cluster}) {
+		t.Errorf("a new pod changes %v", changed)
+	}
+	tr.SetPod(name("web"), map[string]string{"app": "web"}, "n3")
+	tr.SetPod(types.NamespacedName{Namespace: "other", Name: "db"}, db, "n4")
+	state("pods that it does not select", "0 of 2")
+	tr.Report("n1", cluster, Report{UID: "uid", Generation: 1}, false)
+	tr.Report("n1", key, Report{UID: "uid", Generation: 1}, false) // a PolicyEndpoint
+	state("a report", "1 of 2")
+	if changed := tr.SetNamespace("other", map[string]string{"team": "shop"}); !slices.Equal(changed, []types.NamespacedName{cluster}) {
+		t.Errorf("a namespace's label changes %v", changed)
+	}
+	state("another namespace", "1 of 3")
+	tr.SetNamespace("shop", nil)
+	state("a namespace without the label", "0 of 1")
+	if concerned := tr.DeleteNode("n4"); !slices.Equal(concerned, []types.NamespacedName{cluster}) {
+		t.Errorf("a node that is gone concerns %v", concerned)
+	}
+	tr.DeletePolicy(cluster)
+	if len(tr.Policies()) > 0 {
+		t.Errorf("left are %v", tr.Policies())
+	}
+}
