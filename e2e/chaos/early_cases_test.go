@@ -159,7 +159,7 @@ func newServers(t *testing.T) {
 		must(t, err)
 		for _, r := range results {
 			sum.count(friend+"-"+steady[i], r, true)
-			if r.Outcome == reach.Open && r.Took > firstPacketLost["tcp"] {
+			if r.Outcome == reach.Open && lostFirst(r) {
 				late++
 			}
 		}

@@ -116,9 +116,13 @@ func earlyLeader(t *testing.T) {
 	rows.report(t, "leader")
 }
 
-// firstPacketLost is after how long an answer shows that the first packet was lost. TCP sends its SYN again after a second; the probe repeats its
-// datagram after reach.Resend.
-var firstPacketLost = map[string]time.Duration{"tcp": 900 * time.Millisecond, "udp": reach.Resend}
+// lostFirst reports whether an attempt lost its first packet. TCP sends its SYN again after a second; the probe numbers its datagrams.
+func lostFirst(r reach.Result) bool {
+	if r.Target.Protocol == "udp" {
+		return r.Outcome != reach.Open || r.Answered > 1
+	}
+	return r.Outcome != reach.Open || r.Took > 900*time.Millisecond
+}
 
 // earlyRow is what became of some new pods.
 type earlyRow struct {
@@ -159,7 +163,7 @@ func (r *earlyRow) judge(t *testing.T, p *corev1.Pod, printed string) (start tim
 		if start.IsZero() || result.Start.Before(start) {
 			start = result.Start
 		}
-		if result.Outcome != reach.Open || result.Took > firstPacketLost[result.Target.Protocol] {
+		if lostFirst(result) {
 			lost[result.Target.Protocol] = true
 			t.Logf("%s on %s: %s %s after %s", p.Name, p.Spec.NodeName, result.Target, result.Outcome, result.Took.Round(time.Millisecond))
 		}

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,12 +24,15 @@ func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
 	defer cancel()
 	var server string
 	var err error
+	answered := 0
 	if target.Protocol == "udp" {
-		server, err = dialUDP(ctx, target)
+		server, answered, err = dialUDP(ctx, target)
 	} else {
 		server, err = dialTCP(ctx, target)
 	}
-	return newResult(target, start, server, err)
+	r := newResult(target, start, server, err)
+	r.Answered = answered
+	return r
 }
 
 // DialAll dials the targets at the same time. The results are in the order of the targets.
@@ -51,17 +56,18 @@ func dialTCP(ctx context.Context, target Target) (server string, err error) {
 	return strings.TrimSpace(line), err
 }
 
-func dialUDP(ctx context.Context, target Target) (server string, err error) {
+// dialUDP numbers its requests, and returns which of them was answered.
+func dialUDP(ctx context.Context, target Target) (server string, answered int, err error) {
 	conn, err := open(ctx, target)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	buffer := make([]byte, 1024)
-	for {
-		if _, err := conn.Write([]byte("who\n")); err != nil {
-			return "", err
+	for i := 1; ; i++ {
+		if _, err := fmt.Fprintf(conn, "who %d\n", i); err != nil {
+			return "", 0, err
 		}
 		next := time.Now().Add(Resend)
 		last := !next.Before(deadline)
@@ -69,14 +75,16 @@ func dialUDP(ctx context.Context, target Target) (server string, err error) {
 			next = deadline
 		}
 		if err := conn.SetReadDeadline(next); err != nil {
-			return "", err
+			return "", 0, err
 		}
 		n, err := conn.Read(buffer)
 		if err == nil {
-			return strings.TrimSpace(string(buffer[:n])), nil
+			server, number, _ := strings.Cut(strings.TrimSpace(string(buffer[:n])), " ")
+			answered, _ := strconv.Atoi(number)
+			return server, answered, nil
 		}
 		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return "", err
+			return "", 0, err
 		}
 	}
 }

@@ -61,8 +61,10 @@ type Result struct {
 	// Start of the attempt.
 	Start   time.Time `json:"start"`
 	Outcome Outcome   `json:"outcome"`
-	// Took is the time until the answer, in nanoseconds. An answer that takes longer than Resend was not to the first packet.
+	// Took is the time until the answer, in nanoseconds.
 	Took time.Duration `json:"took,omitempty"`
+	// Answered is the number of the datagram that was answered; 1 is the first.
+	Answered int `json:"answered,omitempty"`
 	// Server is the host name of who answered.
 	Server string `json:"server,omitempty"`
 	// Error is what the kernel said where the outcome is not Open.

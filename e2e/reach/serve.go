@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 )
 
@@ -69,12 +70,13 @@ func (s *Server) acceptTCP(ctx context.Context, listener net.Listener) {
 func (s *Server) answerUDP(conn net.PacketConn) {
 	buffer := make([]byte, 1024)
 	for {
-		_, from, err := conn.ReadFrom(buffer)
+		n, from, err := conn.ReadFrom(buffer)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err == nil {
-			_, _ = conn.WriteTo([]byte(s.Name), from)
+			_, number, _ := strings.Cut(strings.TrimSpace(string(buffer[:n])), " ")
+			_, _ = conn.WriteTo([]byte(strings.TrimSpace(s.Name+" "+number)), from)
 		}
 	}
 }
