@@ -111,6 +111,8 @@ func (r PolicyRef) String() string {
 // RuleRef names a rule.
 type RuleRef struct {
 	PolicyRef
+	// RuleName is the name that a ClusterNetworkPolicy gives its rule, if it does.
+	RuleName string `json:"ruleName,omitempty"`
 	// Rules are indexes, from 0, of the policy's own spec.ingress or spec.egress: those that the deciding rule comes from.
 	Rules []int32 `json:"rules,omitempty"`
 }

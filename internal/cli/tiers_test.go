@@ -74,7 +74,7 @@ func TestEveryCommandReadsClusterPoliciesStrictly(t *testing.T) {
 	text := []byte("apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: wide}\nspec:\n  tier: Admin\n  priority: 1\n" +
 		"  subject: {namespaces: {}}\n  egress:\n  - action: Accept\n    to: [{networks: [0.0.0.0/0]}]\n    ports: [{portNumber: {protocol: TCP, port: 443}}]\n")
 	for _, args := range [][]string{
-		{"lint"}, {"explain", "crawl/crawler", "shop/cart:8080"}, {"matrix"}, {"diff", "--base", "testdata/tiers/world.yaml"}, {"lab"},
+		{"lint"}, {"explain", "crawl/crawler", "shop/cart:8080"}, {"matrix"}, {"diff", "--base", "testdata/tiers/world.yaml"},
 	} {
 		got := run(text, append(args, "-f", "testdata/tiers/world.yaml", "-f", "-")...)
 		for _, want := range []string{"stdin: document 1: ClusterNetworkPolicy wide: line 11: spec.egress[0].ports", "protocols[].tcp.destinationPort.number"} {

@@ -17,7 +17,7 @@ type Format string
 
 // The formats. docs/flow-log.md describes both.
 const (
-	Text Format = "text" // Node: …;SIP: …;PolicyVerdict: DENY;Time: … as users of Amazon's agent know it, and more
+	Text Format = "text" // Node: …;SIP: …;PolicyVerdict: DENY;Tier: … as users of Amazon's agent know it, and more
 	JSON Format = "json" // an agentapi.Event
 )
 
@@ -28,6 +28,11 @@ func ParseFormat(s string) (Format, error) {
 		return f, nil
 	}
 	return "", fmt.Errorf("%q is no format: text or json", s)
+}
+
+// tiers are the names of tiers in the text format, as users of Amazon's agent know them, by agentapi's. DEFAULT: no policy decided.
+var tiers = map[string]string{
+	"Admin": "ADMIN", "NetworkPolicy": "NETWORK_POLICY", "Baseline": "BASELINE", "": "DEFAULT",
 }
 
 // Line writes an event as one line, with its line feed.
@@ -44,13 +49,14 @@ func (f Format) Line(e *agentapi.Event) ([]byte, error) {
 	t.field("DPORT", strconv.Itoa(int(e.Destination.Port)))
 	t.field("PROTOCOL", e.Protocol)
 	t.field("PolicyVerdict", e.Verdict)
+	t.field("Tier", tiers[e.Tier])
 	// From here on the keys are ours.
 	t.field("Time", e.Time.UTC().Format(time.RFC3339Nano))
 	t.field("Direction", e.Direction)
 	t.field("Reason", e.Reason)
-	t.known("Tier", e.Tier)
 	if e.Policy != nil {
 		t.field("Policy", e.Policy.String())
+		t.known("RuleName", e.Policy.RuleName)
 		t.known("Rules", join(e.Policy.Rules, func(i int32) string { return strconv.Itoa(int(i)) }))
 	}
 	t.known("IsolatedBy", join(e.IsolatedBy, agentapi.PolicyRef.String))

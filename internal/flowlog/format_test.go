@@ -34,7 +34,10 @@ func (d directory) Pod(addr netip.Addr) (Pod, bool) {
 
 func (d directory) Rule(id compiler.RuleID) (agentapi.RuleRef, bool) {
 	ref := agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: "frontend"}, Rules: []int32{0, 2}}
-	return ref, id == 7 && !d.gone
+	if id == 8 {
+		ref = agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: "ClusterNetworkPolicy", Name: "tenants"}, RuleName: "no metadata", Rules: []int32{4}}
+	}
+	return ref, (id == 7 || id == 8) && !d.gone
 }
 
 func (d directory) Isolating(set compiler.SetID) []agentapi.PolicyRef {
@@ -90,6 +93,14 @@ var samples = map[string]events.Event{
 		Source: addrPort("[::]:0"), Destination: addrPort("10.0.1.7:0"),
 		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy, Set: 3,
 	},
+	"denied-by-cluster-policy": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("169.254.169.254:80"), Protocol: policy.TCP,
+		Verdict: events.Deny, Reason: events.ReasonRule, Tier: policy.TierAdmin, Rule: 8, Set: 3,
+	},
+	"denied-by-baseline": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:41234"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Verdict: events.Deny, Reason: events.ReasonRule, Tier: policy.TierBaseline, Rule: 8, Set: 3,
+	},
 	"names-are-gone": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
 		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,
@@ -141,7 +152,7 @@ func TestANameCannotForgeFieldsOrLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "Node: ;SIP: ;SPORT: 0;DIP: ;DPORT: 0;PROTOCOL: ;PolicyVerdict: ;Time: 0001-01-01T00:00:00Z;Direction: ;Reason: ;" +
+	const want = "Node: ;SIP: ;SPORT: 0;DIP: ;DPORT: 0;PROTOCOL: ;PolicyVerdict: ;Tier: DEFAULT;Time: 0001-01-01T00:00:00Z;Direction: ;Reason: ;" +
 		"Policy: K_PolicyVerdict: ACCEPT a_Node: b;Count: 0;Bytes: 0\n"
 	if string(got) != want {
 		t.Errorf("got\n%swant\n%s", got, want)

@@ -98,7 +98,7 @@ func TestWhyIsTheMonitoringRefused(t *testing.T) {
 	for key, want := range map[string]string{
 		"Node": "ip-10-0-1-1", "SIP": "10.0.1.30", "SrcPod": "monitoring/otel-agent-8k2vd", "SrcWorkload": "DaemonSet otel-agent", // who
 		"DIP": "10.0.7.4", "DPORT": "14317", "PROTOCOL": "TCP", "OriginalDst": "10.100.3.3:4317", // where to
-		"Direction": "Egress", "PolicyVerdict": "DENY", "Reason": "default-deny", "Tier": "NetworkPolicy", // why
+		"Direction": "Egress", "PolicyVerdict": "DENY", "Reason": "default-deny", "Tier": "NETWORK_POLICY", // why
 		"IsolatedBy": "NetworkPolicy monitoring/allow-scrape,NetworkPolicy monitoring/default-deny",            // by which policies
 		"Count":      "3", "First": "2026-11-22T10:29:30.123456789Z", "Time": "2026-11-22T10:30:00.123456789Z", // how often, since when
 	} {

@@ -23,7 +23,7 @@ func (hostileDirectory) Pod(netip.Addr) (Pod, bool) {
 }
 
 func (hostileDirectory) Rule(compiler.RuleID) (agentapi.RuleRef, bool) {
-	return agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: hostile, Namespace: hostile, Name: hostile}}, true
+	return agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: hostile, Namespace: hostile, Name: hostile}, RuleName: hostile}, true
 }
 
 func (hostileDirectory) Isolating(compiler.SetID) []agentapi.PolicyRef {

@@ -144,7 +144,7 @@ func (r *recorder) rule(id compiler.RuleID) *agentapi.RuleRef {
 	if !ok {
 		return nil
 	}
-	ref.PolicyRef = plainRef(ref.PolicyRef)
+	ref.PolicyRef, ref.RuleName = plainRef(ref.PolicyRef), plain.Line(ref.RuleName)
 	r.rules.Add(id, &ref)
 	return &ref
 }

@@ -198,5 +198,5 @@ func PolicyRef(id policy.ID) agentapi.PolicyRef {
 
 // RuleRef is a rule's name in the agent's API.
 func RuleRef(p *policy.Policy, r *policy.Rule) agentapi.RuleRef {
-	return agentapi.RuleRef{PolicyRef: PolicyRef(p.ID), Rules: slices.Clone(r.Origin)}
+	return agentapi.RuleRef{PolicyRef: PolicyRef(p.ID), RuleName: r.Name, Rules: slices.Clone(r.Origin)}
 }

@@ -12,12 +12,14 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -31,6 +33,7 @@ var scheme = runtime.NewScheme()
 func init() {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	utilruntime.Must(cnp.AddToScheme(scheme))
 }
 
 // Client of the cluster that kubeconfig's flags name.
@@ -60,10 +63,12 @@ func Load(ctx context.Context, c client.Client) (*model.Cluster, error) {
 func load(ctx context.Context, c client.Client, m *model.Manifests) error {
 	m.Live = true
 	m.Notes = append(m.Notes, otherEngines(ctx, c)...)
+	adminPolicies(ctx, c, m)
 	return errors.Join(
 		list(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { add(m, l.Items) }),
 		list(ctx, c, &corev1.NamespaceList{}, func(l *corev1.NamespaceList) { add(m, l.Items) }),
 		list(ctx, c, &networkingv1.NetworkPolicyList{}, func(l *networkingv1.NetworkPolicyList) { add(m, l.Items) }),
+		clusterPolicies(ctx, c, m),
 		list(ctx, c, &corev1.ServiceList{}, func(l *corev1.ServiceList) { add(m, l.Items) }),
 		optional(m, "EndpointSlices", list(ctx, c, &discoveryv1.EndpointSliceList{}, func(l *discoveryv1.EndpointSliceList) { add(m, l.Items) })),
 		optional(m, "Nodes", list(ctx, c, &corev1.NodeList{}, func(l *corev1.NodeList) { add(m, l.Items) })),
@@ -78,9 +83,6 @@ func load(ctx context.Context, c client.Client, m *model.Manifests) error {
 
 // otherKinds are the policies of other engines that are looked for in a live cluster.
 var otherKinds = []schema.GroupKind{
-	{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
-	{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
-	{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
 	{Group: "networking.k8s.aws", Kind: "ClusterNetworkPolicy"},
 	{Group: "networking.k8s.aws", Kind: "ApplicationNetworkPolicy"},
 	{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
@@ -89,6 +91,35 @@ var otherKinds = []schema.GroupKind{
 	{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
 	{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
 	{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
+}
+
+// clusterPolicies lists the ClusterNetworkPolicies, if the cluster has the kind. One that may not be listed could change every answer, so that
+// is a note.
+func clusterPolicies(ctx context.Context, c client.Client, m *model.Manifests) error {
+	err := list(ctx, c, &cnp.ClusterNetworkPolicyList{}, func(l *cnp.ClusterNetworkPolicyList) { add(m, l.Items) })
+	if apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return optional(m, model.ClusterPolicyResource, err)
+}
+
+// adminPolicies notes the AdminNetworkPolicies of a cluster: nothing enforces them.
+func adminPolicies(ctx context.Context, c client.Client, m *model.Manifests) {
+	for _, kind := range []string{"AdminNetworkPolicy", "BaselineAdminNetworkPolicy"} {
+		mapping, err := c.RESTMapper().RESTMapping(schema.GroupKind{Group: cnp.GroupVersion.Group, Kind: kind})
+		if err != nil {
+			continue
+		}
+		found := &metav1.PartialObjectMetadataList{}
+		found.SetGroupVersionKind(mapping.GroupVersionKind.GroupVersion().WithKind(kind + "List"))
+		if err := list(ctx, c, found, func(l *metav1.PartialObjectMetadataList) {
+			for i := range l.Items {
+				m.AddAdminPolicy(kind + " " + l.Items[i].Name)
+			}
+		}); err != nil {
+			m.Notes = append(m.Notes, "not read: "+err.Error())
+		}
+	}
 }
 
 // otherEngines notes which kinds of policies a live cluster has besides NetworkPolicy. Kinds that the cluster does not have, or that may not be

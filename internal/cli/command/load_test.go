@@ -1,13 +1,18 @@
 package command
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // A live cluster has the workloads that no pod runs of.
@@ -26,5 +31,25 @@ func TestLiveWorkloadsWithoutPods(t *testing.T) {
 	}
 	if text := strings.Join(got, ", "); text != "CronJob a/backup, Pod a/db" || c.Offline || len(c.Notes) > 0 {
 		t.Errorf("%s; offline %v, %q", text, c.Offline, c.Notes)
+	}
+}
+
+// A live cluster's ClusterNetworkPolicies are read, and one without the kind is no error.
+func TestLoadClusterPolicies(t *testing.T) {
+	p := &cnp.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "tenants"}}
+	c, err := Load(t.Context(), fake.NewClientBuilder().WithScheme(scheme).WithObjects(p).Build())
+	if err != nil || len(c.ClusterPolicies) != 1 || c.ClusterPolicies[0].Name != "tenants" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	without := interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme).Build(), interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if _, ok := list.(*cnp.ClusterNetworkPolicyList); ok {
+				return &apimeta.NoKindMatchError{}
+			}
+			return c.List(ctx, list, opts...)
+		},
+	})
+	if c, err := Load(t.Context(), without); err != nil || len(c.ClusterPolicies) != 0 || len(c.Notes) != 0 {
+		t.Errorf("%+v, %v", c, err)
 	}
 }

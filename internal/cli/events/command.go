@@ -50,7 +50,7 @@ flow log has all of them.`,
 	output := command.AddOutput(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Continue with new events as they happen.")
 	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f the last minute.")
-	cmd.Flags().StringVar(&f.policy, "policy", "", "Show decisions of this policy, also those by which it isolates: namespace/name.")
+	cmd.Flags().StringVar(&f.policy, "policy", "", "Show decisions of this policy, also those by which it isolates: namespace/name, or the name of a ClusterNetworkPolicy.")
 	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or a prefix of it.")
 	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY or AUDIT-DENY.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")

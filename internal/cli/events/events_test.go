@@ -128,3 +128,20 @@ func TestALine(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// A rule of a ClusterNetworkPolicy is named, with its tier.
+func TestALineOfAClusterPolicy(t *testing.T) {
+	e := event(0, agentapi.VerdictDeny, "backend-5d9c")
+	e.IsolatedBy, e.Tier = nil, "Admin"
+	e.Policy = &agentapi.RuleRef{PolicyRef: agentapi.PolicyRef{Kind: "ClusterNetworkPolicy", Name: "tenants"}, RuleName: "others", Rules: []int32{2}}
+	p := printer{env: &command.Env{}}
+	if got := p.line(&e); !strings.Contains(got, "by ClusterNetworkPolicy tenants, rule others (Admin tier)") {
+		t.Errorf("%s", got)
+	}
+	if e.Policy.RuleName = ""; !strings.Contains(p.line(&e), "by ClusterNetworkPolicy tenants, rules [2] (Admin tier)") {
+		t.Errorf("%s", p.line(&e))
+	}
+	if f := (filter{policy: "tenants"}); !f.wants(&e.Event) {
+		t.Error("not found by its name")
+	}
+}

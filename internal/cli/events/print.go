@@ -84,6 +84,10 @@ func (p *printer) line(e *agentapi.StreamedEvent) string {
 
 func because(e *agentapi.Event) string {
 	switch {
+	case e.Policy != nil && e.Policy.RuleName != "":
+		return fmt.Sprintf("by %s, rule %s (%s tier)", e.Policy.PolicyRef, e.Policy.RuleName, e.Tier)
+	case e.Policy != nil && e.Policy.Kind != agentapi.KindNetworkPolicy && e.Tier != "":
+		return fmt.Sprintf("by %s, rules %v (%s tier)", e.Policy.PolicyRef, e.Policy.Rules, e.Tier)
 	case e.Policy != nil:
 		return fmt.Sprintf("by %s, rules %v", e.Policy.PolicyRef, e.Policy.Rules)
 	case len(e.IsolatedBy) > 0:
