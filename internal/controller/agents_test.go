@@ -77,6 +77,20 @@ func (c *cluster) bound(ns, name, node string, labels map[string]string) *corev1
 	return p
 }
 
+// streamObjects creates what the stream needs of the manifests.
+func (c *cluster) streamObjects() {
+	c.t.Helper()
+	for _, obj := range []client.Object{
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.AgentServiceAccount}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CertificateSecret}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CAConfigMap}},
+	} {
+		if err := client.IgnoreAlreadyExists(c.Create(ctx, obj)); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 // startWithStream runs a controller with a stream, and returns its address.
 func startWithStream(t *testing.T) (address string) {
 	t.Helper()
@@ -170,13 +184,7 @@ func (s *agentStream) expectRefused(p *corev1.Pod, want stream.Refused_Reason, a
 // An announced pod is in its groups before its status has an address, and the answer says that they are written.
 func TestAnnouncements(t *testing.T) {
 	c := newCluster(t, "shop")
-	for _, obj := range []client.Object{
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.AgentServiceAccount}},
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CertificateSecret}},
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CAConfigMap}},
-	} {
-		c.create(obj)
-	}
+	c.streamObjects()
 	first, second := c.node("early-1", "192.0.2.1"), c.node("early-2", "192.0.2.2")
 	np := c.policy("shop", "db", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
 	web := map[string]string{"app": "web"}
@@ -233,6 +241,16 @@ func TestAnnouncements(t *testing.T) {
 	s.expectRefused(newcomer, stream.Refused_INVALID, "127.0.0.1")
 	s.expectRefused(newcomer, stream.Refused_INVALID, "fe80::1")
 	s.expectRefused(newcomer, stream.Refused_INVALID)
+	hostNetwork := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "host", Labels: web}, Spec: *newcomer.Spec.DeepCopy()}
+	hostNetwork.Spec.HostNetwork = true
+	c.create(hostNetwork)
+	eventually(t, func() error { // the watch of pods may be late
+		s.announce(hostNetwork, "10.9.0.4")
+		if m := s.answer(); m.GetRefused().GetReason() != stream.Refused_HOST_NETWORK {
+			return fmt.Errorf("a pod on the host's network: %v", m)
+		}
+		return nil
+	})
 	wrong := newcomer.DeepCopy()
 	wrong.UID = "other"
 	s.expectRefused(wrong, stream.Refused_POD_UNKNOWN, "10.9.0.4")

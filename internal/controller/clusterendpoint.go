@@ -36,6 +36,7 @@ func (c *Controller) resolveNodes() handler.TypedEventHandler[*corev1.Node, requ
 // clusterEndpoints enqueues a ClusterPolicyEndpoint that any client wrote, this controller included, to be compared.
 func (c *Controller) clusterEndpoints() handler.TypedEventHandler[*v1alpha1.ClusterPolicyEndpoint, request] {
 	return changed(func(q queue, old, now **v1alpha1.ClusterPolicyEndpoint) {
+		c.trackClusterEndpoint(old, now)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.resolver.Started() {
@@ -135,12 +136,16 @@ func (c *Controller) referCluster(key types.NamespacedName, want *resolver.Clust
 // enforced.
 func (c *Controller) reportCluster(ctx context.Context, want *resolver.ClusterEndpoint, problems []resolver.Problem, cpe *v1alpha1.ClusterPolicyEndpoint) error {
 	condition := plan.Condition(problems)
-	if cpe != nil && plan.SetClusterStatus(cpe, condition) {
-		cpe.ManagedFields = untracked
-		err := timed("ClusterPolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, cpe) })
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // the event of what happened to it enqueues it again
-			return err
+	if cpe != nil {
+		changed, note := c.setInForce(cpe, &cpe.Status, time.Now()) // before observedGeneration changes
+		if plan.SetClusterStatus(cpe, condition) || changed {
+			cpe.ManagedFields = untracked
+			err := timed("ClusterPolicyEndpoint", "update-status", func() error { return c.client.Status().Update(ctx, cpe) })
+			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // the event of what happened to it enqueues it again
+				return err
+			}
 		}
+		c.cluster.noteLate(want, note)
 	}
 	return c.cluster.report(ctx, want, condition)
 }

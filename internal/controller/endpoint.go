@@ -168,7 +168,7 @@ func (c *Controller) report(ctx context.Context, want *resolver.Endpoint, pe *v1
 	}
 	condition := plan.Condition(want.Problems)
 	isNew := plan.NeedsNotes(&pe.Status, condition)
-	late, note := c.setInForce(pe, time.Now()) // before observedGeneration changes
+	late, note := c.setInForce(pe, &pe.Status, time.Now()) // before observedGeneration changes
 	if changed := plan.SetStatus(pe, condition); !changed && !late {
 		return c.noteLate(ctx, want, note)
 	}

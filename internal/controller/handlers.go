@@ -44,6 +44,11 @@ func nameOf[T client.Object](old, now *T) types.NamespacedName {
 
 func (c *Controller) namespaces() handler.TypedEventHandler[*corev1.Namespace, request] {
 	return changed(func(q queue, old, now **corev1.Namespace) {
+		if now == nil {
+			c.trackNamespace((*old).Name, nil)
+		} else {
+			c.trackNamespace((*now).Name, (*now).Labels)
+		}
 		c.feed(q, "namespace", nameOf(old, now).Name, time.Time{}, func() resolver.Changes {
 			if now == nil {
 				return c.resolver.DeleteNamespace((*old).Name)

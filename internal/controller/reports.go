@@ -15,6 +15,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller/inforce"
 	"github.com/kidoban/kidoban/internal/controller/plan"
+	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 	"github.com/kidoban/kidoban/internal/stream"
 	"github.com/kidoban/kidoban/internal/streamserver"
@@ -54,8 +55,16 @@ func (c *Controller) queueStatus(names []types.NamespacedName) {
 		return // the first reconciliation looks at every policy
 	}
 	for _, name := range names {
-		c.queue.AddAfter(request{kind: status, name: name}, reportsWait)
+		c.queue.AddAfter(statusOf(name), reportsWait)
 	}
+}
+
+// statusOf is the request that writes the status of a PolicyEndpoint or, without a namespace, of a ClusterPolicyEndpoint.
+func statusOf(name types.NamespacedName) request {
+	if name.Namespace == "" {
+		return request{kind: clusterEndpoint, name: name}
+	}
+	return request{kind: status, name: name}
 }
 
 // trackPod records a pod for the counts of nodes.
@@ -74,29 +83,54 @@ func (c *Controller) trackPod(old, now **corev1.Pod) {
 	c.queueStatus(changed)
 }
 
+// trackNamespace records a namespace's labels, by which ClusterPolicyEndpoints select it.
+func (c *Controller) trackNamespace(name string, now map[string]string) {
+	c.reports.mu.Lock()
+	changed := c.reports.tracker.SetNamespace(name, now)
+	c.reports.mu.Unlock()
+	c.queueStatus(changed)
+}
+
 // trackEndpoint records a version of a PolicyEndpoint.
 func (c *Controller) trackEndpoint(old, now **v1alpha1.PolicyEndpoint) {
+	track(c, old, now, func(pe *v1alpha1.PolicyEndpoint, name types.NamespacedName) bool {
+		c.reports.tracker.SetGroups(name, c.groupsOf(pe))
+		return c.reports.tracker.SetPolicy(name, pe.UID, pe.Generation, selectorOf(&pe.Spec.PodSelector), time.Now())
+	})
+}
+
+// trackClusterEndpoint records a version of a ClusterPolicyEndpoint.
+func (c *Controller) trackClusterEndpoint(old, now **v1alpha1.ClusterPolicyEndpoint) {
+	track(c, old, now, func(cpe *v1alpha1.ClusterPolicyEndpoint, name types.NamespacedName) bool {
+		c.reports.tracker.SetGroups(name, policy.GroupKeys("", c.shared, cpe.Spec.Ingress, cpe.Spec.Egress))
+		subject := &cpe.Spec.Subject
+		return c.reports.tracker.SetClusterPolicy(name.Name, cpe.UID, cpe.Generation, selectorOf(&subject.NamespaceSelector),
+			selectorOf(&subject.PodSelector), time.Now())
+	})
+}
+
+// track calls set, which reports whether the version is a new one.
+func track[T client.Object](c *Controller, old, now *T, set func(T, types.NamespacedName) bool) {
+	name := nameOf(old, now)
 	c.reports.mu.Lock()
-	if now == nil || old != nil && (*old).UID != (*now).UID {
-		name := client.ObjectKeyFromObject(*old)
+	if now == nil || old != nil && (*old).GetUID() != (*now).GetUID() {
 		c.reports.tracker.DeletePolicy(name)
 		delete(c.reports.times, name)
 	}
-	if now == nil {
-		c.reports.mu.Unlock()
-		return
-	}
-	selector, err := metav1.LabelSelectorAsSelector(&(*now).Spec.PodSelector)
-	if err != nil { // the resolver writes valid ones only; another client's stays until it is replaced
-		selector = labels.Nothing()
-	}
-	name := client.ObjectKeyFromObject(*now)
-	isNew := c.reports.tracker.SetPolicy(name, (*now).UID, (*now).Generation, selector, time.Now())
-	c.reports.tracker.SetGroups(name, c.groupsOf(*now))
+	isNew := now != nil && set(*now, name)
 	c.reports.mu.Unlock()
 	if isNew {
 		c.queueStatus([]types.NamespacedName{name})
 	}
+}
+
+// selectorOf reads a selector. The resolver writes valid ones only; another client's stays until it is replaced.
+func selectorOf(s *metav1.LabelSelector) labels.Selector {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return selector
 }
 
 // countNodes makes this replica, which leads, write where policies are in force.
@@ -150,9 +184,9 @@ func (a *Agents) inForce(s *streamserver.Session, m *stream.InForce) {
 	a.c.queueStatus(concerned)
 }
 
-// setInForce sets the condition InForce of a PolicyEndpoint and reports whether that changed its status. Without
+// setInForce sets the condition InForce of a PolicyEndpoint or a ClusterPolicyEndpoint and reports whether that changed its status. Without
 // a stream the controller leaves it as it is, and also until an agent has reported or for as long as silence.
-func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (changed bool, note string) {
+func (c *Controller) setInForce(pe client.Object, endpoint *v1alpha1.EndpointStatus, now time.Time) (changed bool, note string) {
 	r := c.reports
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,15 +195,15 @@ func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (cha
 		return false, ""
 	}
 	if wait := silence - now.Sub(r.began); wait > 0 && !r.any {
-		c.queue.AddAfter(request{kind: status, name: name}, wait)
+		c.queue.AddAfter(statusOf(name), wait)
 		return false, ""
 	}
-	state, ok := r.tracker.State(name, pe.UID, pe.Generation, c.known.hasNode)
+	state, ok := r.tracker.State(name, pe.GetUID(), pe.GetGeneration(), c.known.hasNode)
 	if !ok {
 		return false, "" // the watch of the newer version enqueues it
 	}
-	if wait := reportsGrace - now.Sub(r.began); wait > 0 && state.InForce < state.Total && pe.Status.ObservedGeneration == pe.Generation && pe.Status.Nodes != nil {
-		c.queue.AddAfter(request{kind: status, name: name}, wait)
+	if wait := reportsGrace - now.Sub(r.began); wait > 0 && state.InForce < state.Total && endpoint.ObservedGeneration == pe.GetGeneration() && endpoint.Nodes != nil {
+		c.queue.AddAfter(statusOf(name), wait)
 		return false, ""
 	}
 	times, ok := r.times[name]
@@ -177,9 +211,9 @@ func (c *Controller) setInForce(pe *v1alpha1.PolicyEndpoint, now time.Time) (cha
 		times = &plan.InForceTimes{}
 		r.times[name] = times
 	}
-	changed, again, note := plan.SetInForce(&pe.Status, pe.Generation, state, times, now)
+	changed, again, note := plan.SetInForce(endpoint, pe.GetGeneration(), state, times, now)
 	if again > 0 {
-		c.queue.AddAfter(request{kind: status, name: name}, again)
+		c.queue.AddAfter(statusOf(name), again)
 	}
 	return changed, note
 }
@@ -195,4 +229,17 @@ func (c *Controller) noteLate(ctx context.Context, want *resolver.Endpoint, text
 	}
 	c.recorder.Eventf(np, nil, corev1.EventTypeWarning, v1alpha1.ReasonNotOnAllNodes, "Enforce", "%s", text)
 	return nil
+}
+
+// noteLate is the same for a ClusterNetworkPolicy.
+func (p *clusterPolicies) noteLate(want *resolver.ClusterEndpoint, text string) {
+	if text == "" {
+		return
+	}
+	p.c.mu.Lock()
+	np := p.policies[want.Policy]
+	p.c.mu.Unlock()
+	if np != nil && np.UID == want.UID {
+		p.c.recorder.Eventf(np, nil, corev1.EventTypeWarning, v1alpha1.ReasonNotOnAllNodes, "Enforce", "%s", text)
+	}
 }

@@ -1,0 +1,74 @@
+//go:build envtest
+
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/stream"
+)
+
+// A ClusterPolicyEndpoint's status says on how many nodes of all selected namespaces it is in force.
+func TestInForceOfClusterPolicies(t *testing.T) {
+	c := newCluster(t, "shop", "tools")
+	c.streamObjects()
+	first, second := c.node("cluster-1", "192.0.2.11"), c.node("cluster-2", "192.0.2.12")
+	db := map[string]string{"app": "db"}
+	c.bound("shop", "db", "cluster-1", db)
+	c.bound("tools", "db", "cluster-2", db)
+	address := startWithStream(t)
+	s, s2 := c.connect(address, first), c.connect(address, second)
+	s2.reportInForce()
+
+	crd := c.installClusterKind("cluster-network-policy")
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(c.Delete(ctx, crd)); err != nil {
+			t.Error(err)
+		}
+		c.expectNoClusterEndpoints()
+	})
+	np := c.clusterPolicy("in-force", `
+tier: Admin
+priority: 7
+subject: {pods: {namespaceSelector: {matchLabels: {test: TEST}}, podSelector: {matchLabels: {app: db}}}}
+ingress:
+- {action: Deny, from: [{namespaces: {}}]}`)
+	expect := func(want metav1.ConditionStatus, message string) *v1alpha1.ClusterPolicyEndpoint {
+		t.Helper()
+		var out *v1alpha1.ClusterPolicyEndpoint
+		eventually(t, func() error {
+			cpe, err := c.clusterEndpointOf(np)
+			if err != nil {
+				return err
+			}
+			out = cpe
+			condition := meta.FindStatusCondition(cpe.Status.Conditions, v1alpha1.ConditionInForce)
+			if condition == nil {
+				return errors.New("no condition")
+			}
+			if condition.Status != want || !strings.Contains(condition.Message, message) || condition.ObservedGeneration != cpe.Generation {
+				return fmt.Errorf("the condition is %+v", condition)
+			}
+			return nil
+		})
+		return out
+	}
+	cpe := expect(metav1.ConditionFalse, "on 0 of 2 nodes")
+	for _, from := range []*agentStream{s, s2} {
+		m := &stream.InForce{Full: true, Policies: []*stream.PolicyState{{
+			Kind: stream.PolicyState_CLUSTER_POLICY_ENDPOINT, Name: cpe.Name, Uid: string(cpe.UID), Generation: cpe.Generation,
+		}}}
+		if err := from.Send(&stream.AgentMessage{Message: &stream.AgentMessage_InForce{InForce: m}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(metav1.ConditionTrue, "all 2 nodes")
+}
