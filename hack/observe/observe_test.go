@@ -38,13 +38,18 @@ var name = regexp.MustCompile(`fqName: "([^"]+)"`)
 
 func (d described) MustRegister(collectors ...prometheus.Collector) {
 	for _, c := range collectors {
-		ch := make(chan *prometheus.Desc, 100)
-		c.Describe(ch)
-		close(ch)
-		for desc := range ch {
-			d.names[name.FindStringSubmatch(desc.String())[1]] = true
-		}
+		_ = d.Register(c)
 	}
+}
+
+func (d described) Register(c prometheus.Collector) error {
+	ch := make(chan *prometheus.Desc, 100)
+	c.Describe(ch)
+	close(ch)
+	for desc := range ch {
+		d.names[name.FindStringSubmatch(desc.String())[1]] = true
+	}
+	return nil
 }
 
 // noKernel is of an agent that never starts.
