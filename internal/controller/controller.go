@@ -105,6 +105,7 @@ type Controller struct {
 	progress *Progress
 
 	known   *known
+	edits   *edits
 	agents  *Agents
 	reports *reports
 	server  *streamserver.Server // nil: agents cannot connect
@@ -134,6 +135,7 @@ func Add(mgr manager.Manager, o Options) error {
 		slices:     plan.NewSlices(o.Resolver.SharedNamespace, o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
+		edits:      newEdits(),
 		reports:    newReports(),
 		waiting:    map[types.NamespacedName]map[request]struct{}{},
 		ends:       map[types.NamespacedName]chan struct{}{},
@@ -159,6 +161,9 @@ func Add(mgr manager.Manager, o Options) error {
 		LogConstructor:          func(r *request) logr.Logger { return describe(mgr.GetLogger(), r) },
 	})
 	if err != nil {
+		return err
+	}
+	if err := mgr.Add(manager.RunnableFunc(c.resolvePolicies)); err != nil {
 		return err
 	}
 	caches := mgr.GetCache()
@@ -289,6 +294,13 @@ func (c *Controller) startResolver(ctx context.Context) error {
 		existing.ClusterEndpoints[name.Name] = &cpe.Spec
 		c.slices.References.Set(name, policy.GroupKeys("", c.shared, cpe.Spec.Ingress, cpe.Spec.Egress))
 		c.queue.Add(request{kind: clusterEndpoint, name: name})
+	}
+	for name, np := range c.edits.begin() {
+		if np == nil {
+			c.resolver.DeletePolicy(name)
+		} else {
+			c.resolver.SetPolicy(np)
+		}
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })
 	c.enqueue(c.queue, changes, "", time.Time{})

@@ -27,11 +27,13 @@ func changed[T client.Object](do func(q queue, old, now *T)) handler.TypedEventH
 }
 
 // feed gives a change to the resolver and enqueues the objects that become different. cause is the namespace of the
-// object that changed.
-func (c *Controller) feed(q queue, input, cause string, seen time.Time, change func() resolver.Changes) {
+// object that changed. busy is how long the resolver was busy with it.
+func (c *Controller) feed(q queue, input, cause string, seen time.Time, change func() resolver.Changes) (busy time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	begin := time.Now()
 	c.enqueue(q, c.resolve(input, change), cause, seen)
+	return time.Since(begin)
 }
 
 // nameOf is the name of an object that appeared, changed or disappeared.
@@ -76,13 +78,13 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 }
 
 func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkPolicy, request] {
-	return changed(func(q queue, old, now **networkingv1.NetworkPolicy) {
-		c.feed(q, "networkpolicy", nameOf(old, now).Namespace, time.Time{}, func() resolver.Changes {
-			if now == nil {
-				return c.resolver.DeletePolicy(client.ObjectKeyFromObject(*old))
-			}
-			return c.resolver.SetPolicy(*now)
-		})
+	return changed(func(_ queue, old, now **networkingv1.NetworkPolicy) {
+		name := nameOf(old, now)
+		var np *networkingv1.NetworkPolicy
+		if now != nil {
+			np = *now
+		}
+		c.edits.add(name, np)
 	})
 }
 

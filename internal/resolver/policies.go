@@ -53,9 +53,9 @@ func (r *Resolver) newPolicy(np *networkingv1.NetworkPolicy, n *normalized) *pol
 	return &policyState{source: np, normalized: n, demands: r.demandsOf(np.Namespace, n), endpoint: Endpoint{Name: name, Policy: key, UID: np.UID}}
 }
 
-func (r *Resolver) setPolicy(np *networkingv1.NetworkPolicy) {
-	r.putPolicy(r.newPolicy(np, normalize(np)))
-	r.admitWaiting(np.Namespace)
+func (r *Resolver) setPolicy(p PreparedPolicy) {
+	r.putPolicy(r.newPolicy(p.policy, p.normalized))
+	r.admitWaiting(p.policy.Namespace)
 }
 
 // putPolicy puts a policy in the place of the one of the same name, if any.

@@ -158,7 +158,21 @@ func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes {
 		r.unresolved[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
 		return Changes{}
 	}
-	r.setPolicy(np)
+	return r.SetPreparedPolicy(Prepare(np))
+}
+
+// PreparedPolicy is a policy with all that does not depend on a Resolver.
+type PreparedPolicy struct {
+	policy     *networkingv1.NetworkPolicy
+	normalized *normalized
+}
+
+// Prepare does the part of SetPolicy that needs no Resolver, for SetPreparedPolicy.
+func Prepare(np *networkingv1.NetworkPolicy) PreparedPolicy { return PreparedPolicy{np, normalize(np)} }
+
+// SetPreparedPolicy is SetPolicy. The Resolver has started.
+func (r *Resolver) SetPreparedPolicy(p PreparedPolicy) Changes {
+	r.setPolicy(p)
 	return r.takeChanges()
 }
 

@@ -1,0 +1,142 @@
+package controller
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/resolver"
+)
+
+// shortEdit is how long the resolver may be busy with a policy without a pause afterwards.
+const shortEdit = 5 * time.Millisecond
+
+// edits are NetworkPolicies that changed and were not resolved yet. One policy is resolved at a time, and only its last
+// version. The namespaces take turns by the time that their policies took: one whose policies take long, or change all the
+// time, delays those of others by one policy at a time.
+type edits struct {
+	mu         sync.Mutex // guards what follows; no other lock is taken while it is held
+	namespaces map[string]*edited
+	// now is the begin of the turn that is going on, in the time that turns took.
+	now   time.Duration
+	added chan struct{} // has an element after an edit was added
+	begun chan struct{} // closed by begin
+}
+
+// edited are the edits of one namespace.
+type edited struct {
+	policies map[types.NamespacedName]*networkingv1.NetworkPolicy // nil: deleted
+	order    []types.NamespacedName
+	// next is when the namespace's next turn may begin, in the time that turns took.
+	next time.Duration
+}
+
+func newEdits() *edits {
+	return &edits{namespaces: map[string]*edited{}, added: make(chan struct{}, 1), begun: make(chan struct{})}
+}
+
+// add takes a version of a policy in the place of an earlier one; np is nil if it was deleted.
+func (e *edits) add(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
+	e.mu.Lock()
+	n, ok := e.namespaces[name.Namespace]
+	if !ok {
+		n = &edited{policies: map[types.NamespacedName]*networkingv1.NetworkPolicy{}}
+		e.namespaces[name.Namespace] = n
+	}
+	if _, ok := n.policies[name]; !ok {
+		n.order = append(n.order, name)
+	}
+	n.policies[name] = np
+	e.mu.Unlock()
+	select {
+	case e.added <- struct{}{}:
+	default:
+	}
+}
+
+// begin returns what was added before the resolver starts, in no order. It is called once.
+func (e *edits) begin() map[types.NamespacedName]*networkingv1.NetworkPolicy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[types.NamespacedName]*networkingv1.NetworkPolicy{}
+	for _, n := range e.namespaces {
+		maps.Copy(out, n.policies)
+	}
+	clear(e.namespaces)
+	close(e.begun)
+	return out
+}
+
+// take returns the next policy, or false if there is none.
+func (e *edits) take() (name types.NamespacedName, np *networkingv1.NetworkPolicy, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var first *edited
+	for namespace, n := range e.namespaces {
+		switch {
+		case len(n.order) == 0 && n.next <= e.now: // it owes nothing any more
+			delete(e.namespaces, namespace)
+		case len(n.order) > 0 && (first == nil || max(n.next, e.now) < max(first.next, e.now)):
+			first = n
+		}
+	}
+	if first == nil {
+		return name, nil, false
+	}
+	e.now = max(e.now, first.next)
+	name = first.order[0]
+	first.order = first.order[1:]
+	np = first.policies[name]
+	delete(first.policies, name)
+	return name, np, true
+}
+
+// took records how long a policy took.
+func (e *edits) took(namespace string, d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n, ok := e.namespaces[namespace]; ok {
+		n.next = e.now + d
+	}
+}
+
+// resolvePolicies resolves edits from the resolver's start until the context is done. What does not need the resolver is done without mu, and
+// after a policy that kept the resolver busy, mu is free for as long, so that pods of others are resolved meanwhile.
+func (c *Controller) resolvePolicies(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.edits.begun:
+	}
+	for {
+		name, np, ok := c.edits.take()
+		if !ok {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-c.edits.added:
+			}
+			continue
+		}
+		begin := time.Now()
+		change := func() resolver.Changes { return c.resolver.DeletePolicy(name) }
+		if np != nil {
+			prepared := resolver.Prepare(np)
+			change = func() resolver.Changes { return c.resolver.SetPreparedPolicy(prepared) }
+		}
+		busy := c.feed(c.queue, "networkpolicy", name.Namespace, time.Time{}, change)
+		c.edits.took(name.Namespace, time.Since(begin))
+		if busy < shortEdit {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(busy):
+		}
+	}
+}
