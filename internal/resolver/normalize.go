@@ -120,6 +120,7 @@ func normalize(np *networkingv1.NetworkPolicy) *normalized {
 		for i := range out.peers[d] {
 			out.peers[d][i].ports.canonical()
 		}
+		out.peers[d] = uniteBlocks(out.peers[d])
 	}
 	return out
 }
