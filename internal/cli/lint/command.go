@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/model"
 )
 
 // New is the command.
@@ -18,12 +19,12 @@ func New(env *command.Env) *cobra.Command {
 	var listChecks bool
 	var about strings.Builder
 	for _, c := range checks {
-		fmt.Fprintf(&about, "\n  %-22s %s", c.name, c.about)
+		fmt.Fprintf(&about, "\n  %-24s %s", c.name, c.about)
 	}
 	cmd := &cobra.Command{
 		Use:   "lint",
-		Short: "Find likely mistakes in NetworkPolicies and suggest fixes",
-		Long: `Find likely mistakes in NetworkPolicies and suggest fixes, in the live cluster or in manifests. Checks that compare policies with pods need
+		Short: "Find likely mistakes in policies and suggest fixes",
+		Long: `Find likely mistakes in NetworkPolicies and ClusterNetworkPolicies and suggest fixes, in the live cluster or in manifests. Checks that compare policies with pods need
 the pods: give the workloads' manifests too.
 
 Checks:` + about.String() + `
@@ -87,6 +88,12 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
 				report.objects = append(report.objects, object(np))
 			}
 		}
+		for i := range cluster.ClusterPolicies {
+			if len(namespaces) == 0 {
+				report.Policies++
+				report.objects = append(report.objects, model.Describe(model.ClusterPolicyKind, &cluster.ClusterPolicies[i]))
+			}
+		}
 		fails := func(f Finding) bool { return slices.Index(severities, f.Severity) <= limit }
 		switch {
 		case output.Is("sarif"):
@@ -107,7 +114,7 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
 // Report is the result of lint.
 type Report struct {
 	Findings []Finding `json:"findings"`
-	// Policies is the number of NetworkPolicies that were checked.
+	// Policies is the number of NetworkPolicies and ClusterNetworkPolicies that were checked.
 	Policies int `json:"policies"`
 	// Suppressed is the number of findings that annotations leave out.
 	Suppressed int `json:"suppressed,omitempty"`

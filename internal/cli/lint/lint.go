@@ -31,7 +31,7 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	// Check is the name of the check that found it.
 	Check string `json:"check"`
-	// Object is "NetworkPolicy namespace/name" or "Namespace name".
+	// Object is "NetworkPolicy namespace/name", "ClusterNetworkPolicy name" or "Namespace name".
 	Object string `json:"object"`
 	// Path of the field in the object.
 	Path string `json:"path,omitempty"`
@@ -68,6 +68,24 @@ var checks = []check{
 	{"dns-forgotten", "pods whose egress is isolated and that may not ask DNS", (*linter).dnsForgotten},
 	{"shadowed-rule", "a rule that allows nothing which another does not", (*linter).shadowedRule},
 	{"no-default-deny", "a namespace with pods that no policy isolates", (*linter).noDefaultDeny},
+	{"cluster-unreadable", "a rule of a ClusterNetworkPolicy that cannot be honoured, and fails closed", (*linter).clusterUnreadable},
+	{"cluster-shadowed-rule", "a rule of a ClusterNetworkPolicy that never matches, as one before it matches all that it does", (*linter).clusterShadowedRule},
+	{"cluster-pass", "a Pass rule that is no exception of a rule behind it", (*linter).clusterPass},
+	{"cluster-equal-priority", "rules with different actions that overlap, of ClusterNetworkPolicies of equal priority", (*linter).clusterPriorities},
+	{"cluster-shared-priority", "ClusterNetworkPolicies for the same pods that share a tier and a priority", (*linter).clusterSharedPriority},
+	{"cluster-empty-rules", "an empty list of rules of a ClusterNetworkPolicy, which denies nothing", (*linter).clusterEmptyRules},
+	{"cluster-named-port", "a named port beside networks, nodes or domain names, which have none", (*linter).clusterNamedPort},
+	{"cluster-blocks", "networks with bits of a host, or that are the same after masking", (*linter).clusterBlocks},
+	{"cluster-one-family", "a rule for all addresses of one family, where pods have both", (*linter).clusterOneFamily},
+	{"cluster-denies-pods", "a Deny rule for networks that also denies connections between pods", (*linter).clusterDenyTakesPods},
+	{"cluster-matches-nothing", "a subject or a peer of a ClusterNetworkPolicy that matches no pod", (*linter).clusterPeerMatchesNothing},
+	{"cluster-dns-ports", "a rule for DNS that accepts every port", (*linter).clusterDNSAllPorts},
+	{"cluster-baseline-open", "a Baseline ingress Deny, which leaves traffic from outside and from nodes open", (*linter).clusterBaselineOutside},
+	{"cluster-denies-dns", "a rule of a ClusterNetworkPolicy that denies pods DNS", (*linter).clusterDeniesDNS},
+	{"cluster-denies-system", "a rule of a ClusterNetworkPolicy that denies something to kube-system", (*linter).clusterDeniesSystem},
+	{"cluster-denies-apiserver", "a rule of a ClusterNetworkPolicy that denies pods the API server", (*linter).clusterDeniesAPIServer},
+	{"cluster-denies-webhooks", "a rule of a ClusterNetworkPolicy that keeps the API server from webhooks", (*linter).clusterDeniesWebhooks},
+	{"admin-network-policy", "an AdminNetworkPolicy or BaselineAdminNetworkPolicy, which nothing enforces", (*linter).adminNetworkPolicies},
 	{"unknown-check", "an annotation that names a check which does not exist", (*linter).unknownCheck},
 }
 
@@ -144,7 +162,10 @@ func (l *linter) found(s Severity, object, path, fix, format string, args ...any
 // namespace of the object, which may be a namespace.
 func (f Finding) namespace() string {
 	_, name, _ := strings.Cut(f.Object, " ")
-	namespace, _, _ := strings.Cut(name, "/")
+	namespace, _, namespaced := strings.Cut(name, "/")
+	if !namespaced && !strings.HasPrefix(f.Object, "Namespace ") {
+		return "" // of a kind without one, such as ClusterNetworkPolicy
+	}
 	return namespace
 }
 

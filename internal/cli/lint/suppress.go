@@ -27,6 +27,9 @@ func (l *linter) annotated(yield func(object string, o metav1.Object)) {
 	for i := range l.cluster.Policies {
 		yield(object(&l.cluster.Policies[i]), &l.cluster.Policies[i])
 	}
+	for i := range l.cluster.ClusterPolicies {
+		yield(model.Describe(model.ClusterPolicyKind, &l.cluster.ClusterPolicies[i]), &l.cluster.ClusterPolicies[i])
+	}
 	for i := range l.cluster.Namespaces {
 		yield(model.Describe("Namespace", &l.cluster.Namespaces[i]), &l.cluster.Namespaces[i])
 	}

@@ -94,7 +94,7 @@ func (e *Evaluator) selfOf(d policy.Direction, f policy.Flow, isolating []*netwo
 			blocks = append(blocks, blocksOfRule(&r)...)
 		}
 	}
-	for _, p := range inOrder(e.cluster.ClusterPolicies) {
+	for _, p := range InOrder(e.cluster.ClusterPolicies) {
 		c := newClusterPolicy(p, e.cluster, 2)
 		if !c.subject.Matches(netip.Addr{}, self.pod, self.namespace) {
 			continue

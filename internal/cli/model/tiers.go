@@ -170,6 +170,26 @@ func newClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, c *Cluster) *clusterP
 	return m
 }
 
+// ClusterPeer parses a peer of a ClusterNetworkPolicy in a cluster.
+func ClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, c *Cluster) interface {
+	Matches(addr netip.Addr, pod *corev1.Pod, namespaceLabels map[string]string) bool
+} {
+	return newClusterPeer(p, c)
+}
+
+// DenyingRule is the rule of a ClusterNetworkPolicy that denies, or nil.
+func DenyingRule(d reference.ClusterDecision) *reference.ClusterRule {
+	switch {
+	case d.Allowed():
+		return nil
+	case d.Tier == policy.TierAdmin:
+		return d.Admin
+	case d.Tier == policy.TierBaseline:
+		return d.Baseline
+	}
+	return nil
+}
+
 // allAddresses of a node that are IP addresses, also those outside the cluster.
 func allAddresses(n *corev1.Node) (out []netip.Addr) {
 	for _, a := range n.Status.Addresses {
@@ -223,8 +243,8 @@ type clusterPolicy struct {
 	rules   [2][]*rule
 }
 
-// inOrder are the ClusterNetworkPolicies in the order of evaluation: by priority and, where that is equal, by name.
-func inOrder(policies []cnp.ClusterNetworkPolicy) (out []*cnp.ClusterNetworkPolicy) {
+// InOrder returns ClusterNetworkPolicies in the order of evaluation: by priority and, where that is equal, by name.
+func InOrder(policies []cnp.ClusterNetworkPolicy) (out []*cnp.ClusterNetworkPolicy) {
 	for i := range policies {
 		out = append(out, &policies[i])
 	}
@@ -243,7 +263,7 @@ func (e *Evaluator) ClusterPoliciesOf(pod *Pod) (out []*cnp.ClusterNetworkPolicy
 	if ns == nil || !policy.IsPeer(&pod.Pod) {
 		return nil
 	}
-	for _, p := range inOrder(e.cluster.ClusterPolicies) {
+	for _, p := range InOrder(e.cluster.ClusterPolicies) {
 		if subjectOf(p, e.cluster).Matches(netip.Addr{}, &pod.Pod, ns.Labels) {
 			out = append(out, p)
 		}
@@ -253,7 +273,7 @@ func (e *Evaluator) ClusterPoliciesOf(pod *Pod) (out []*cnp.ClusterNetworkPolicy
 
 // clusterRules of a cluster, in the order of evaluation.
 func (r *Reach) clusterRules(c *Cluster) (out []*clusterPolicy) {
-	for _, p := range inOrder(c.ClusterPolicies) {
+	for _, p := range InOrder(c.ClusterPolicies) {
 		out = append(out, newClusterPolicy(p, c, len(r.places)))
 	}
 	return out
