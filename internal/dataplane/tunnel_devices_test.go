@@ -40,14 +40,13 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 			return &netlink.Gretun{LinkAttrs: netlink.LinkAttrs{Name: "tunnel9"}, Local: own, Remote: net.IPv4zero}
 		}, network: "ip4:47", header: []byte{0, 0, 8, 0}},
 		"fou": {device: func(t *testing.T, n *node) netlink.Link {
-			if out, err := exec.Command("/sbin/modprobe", "-q", "--", "fou").CombinedOutput(); err != nil { // the kernel does not ask for it
-				t.Fatalf("%v: %s", err, out)
-			}
-			n.Do(func() error {
-				return netlink.FouAdd(netlink.Fou{Family: unix.AF_INET, Port: 5555, Protocol: 4, EncapType: netlink.FOU_ENCAP_DIRECT})
-			})
+			addFOU(t, n, netlink.FOU_ENCAP_DIRECT)
 			return ipip(t, n)
 		}, network: "udp"},
+		"gue": {device: func(t *testing.T, n *node) netlink.Link {
+			addFOU(t, n, netlink.FOU_ENCAP_GUE)
+			return ipip(t, n)
+		}, network: "udp", header: []byte{0, 4, 0, 0}},
 		"geneve": {device: func(*testing.T, *node) netlink.Link {
 			return &netlink.Geneve{LinkAttrs: netlink.LinkAttrs{Name: "tunnel9"}, Dport: 5555, FlowBased: true}
 		}, network: "udp", header: []byte{0, 0, 0x65, 0x58, 0, 0, 9, 0}, isEndless: true},
@@ -117,6 +116,16 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// addFOU makes the kernel take IPv4 packets out of UDP packets to port 5555.
+func addFOU(t *testing.T, n *node, encapsulation int) {
+	if out, err := exec.Command("/sbin/modprobe", "-q", "--", "fou").CombinedOutput(); err != nil { // the kernel does not ask for it
+		t.Fatalf("%v: %s", err, out)
+	}
+	n.Do(func() error {
+		return netlink.FouAdd(netlink.Fou{Family: unix.AF_INET, Port: 5555, Protocol: 4, EncapType: encapsulation})
+	})
 }
 
 // addERSPAN makes a device of a kind that the netlink package lacks.
