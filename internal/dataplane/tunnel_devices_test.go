@@ -4,6 +4,7 @@
 package dataplane_test
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -119,12 +120,24 @@ func TestEncapsulatedPacketsToOtherTunnels(t *testing.T) {
 }
 
 // addFOU makes the kernel take IPv4 packets out of UDP packets to port 5555.
-func addFOU(t *testing.T, n *node, encapsulation int) {
+func addFOU(t *testing.T, n *node, encapsulation uint8) {
 	if out, err := exec.Command("/sbin/modprobe", "-q", "--", "fou").CombinedOutput(); err != nil { // the kernel does not ask for it
 		t.Fatalf("%v: %s", err, out)
 	}
 	n.Do(func() error {
-		return netlink.FouAdd(netlink.Fou{Family: unix.AF_INET, Port: 5555, Protocol: 4, EncapType: encapsulation})
+		family, err := netlink.GenlFamilyGet("fou")
+		if err != nil {
+			return err
+		}
+		request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
+		request.AddData(&nl.Genlmsg{Command: 1, Version: 1})                       // FOU_CMD_ADD of linux/fou.h
+		request.AddData(nl.NewRtAttr(1, binary.BigEndian.AppendUint16(nil, 5555))) // FOU_ATTR_PORT
+		request.AddData(nl.NewRtAttr(4, []byte{encapsulation}))                    // FOU_ATTR_TYPE
+		if encapsulation == netlink.FOU_ENCAP_DIRECT {
+			request.AddData(nl.NewRtAttr(3, []byte{4})) // FOU_ATTR_IPPROTO; the netlink package has it always, and GUE not
+		}
+		_, err = request.Execute(unix.NETLINK_GENERIC, 0)
+		return err
 	})
 }
 
