@@ -168,9 +168,9 @@ churn: bin/cluster ## Pods, Jobs, ports and policies that come and go, results i
 churn-focus = $(if $(filter file,$(origin FOCUS)),,/($(subst $() ,_,$(FOCUS))))
 
 .PHONY: early
-early: bin/cluster ## First packets of new pods: with the hold, announced, without the stream; results into docs/chaos.md (PODS=200 KEEP=1; an hour; needs root)
+early: bin/cluster ## First packets of new pods: with the hold, announced, without the stream, with a far API server; results into docs/chaos.md (PODS=200 FOCUS='leader|kinds' KEEP=1; 90 minutes; needs root)
 	$(call heading,First packets of new pods)
-	EARLY_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=3h -tags=e2e -run='^TestEarly$$' ./chaos
+	EARLY_REPORT=$(CURDIR)/docs/chaos.md go -C e2e test -count=1 -v -timeout=4h -tags=e2e -run='^TestEarly$$$(churn-focus)' ./chaos
 
 .PHONY: soak
 soak: bin/cluster ## Keep changing objects and measure growth, results into docs/chaos.md (MINUTES=30 RACE=1; needs root)
