@@ -155,7 +155,7 @@ func run(o options) error {
 				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
 			},
-			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace")}),
+			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace"), v1alpha1.GroupVersion.WithKind("ClusterPolicyEndpoint")}),
 		Cache:   agent.CacheOptions(o.nodeName),
 		Metrics: metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
 	})

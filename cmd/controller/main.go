@@ -105,7 +105,11 @@ func run(o options) error {
 				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
 			},
-			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace"), corev1.SchemeGroupVersion.WithKind("Node")}),
+			[]schema.GroupVersionKind{
+				corev1.SchemeGroupVersion.WithKind("Namespace"),
+				corev1.SchemeGroupVersion.WithKind("Node"),
+				v1alpha1.GroupVersion.WithKind("ClusterPolicyEndpoint"),
+			}),
 		Cache:                         controller.CacheOptions(),
 		Client:                        controller.ClientOptions(),
 		Metrics:                       metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
