@@ -195,8 +195,14 @@ func TestAgentRefusesToStart(t *testing.T) {
 // eventually polls until f returns no error.
 func eventually(t *testing.T, what string, f func(ctx context.Context) error) {
 	t.Helper()
+	within(t, inForceTimeout, what, f)
+}
+
+// within is eventually with a limit of its own.
+func within(t *testing.T, limit time.Duration, what string, f func(ctx context.Context) error) {
+	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, inForceTimeout, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
 		last = f(ctx)
 		return last == nil, nil
 	})

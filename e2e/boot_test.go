@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,9 @@ import (
 	"github.com/kidoban/kidoban/e2e/matrix"
 	"github.com/kidoban/kidoban/e2e/reach"
 )
+
+// bootTimeout is how long a pod may take to run again after its node's boot. The kubelet waits longer after each failed start.
+const bootTimeout = 5 * time.Minute
 
 // TestBoot reboots a node under traffic, in mode standard with config/components/boot-guard: pods that connect from their first instruction make
 // no connection that their policy denies. Agents reach the API server by its ClusterIP.
@@ -94,7 +98,7 @@ func (x *eager) check(t *testing.T) {
 	t.Helper()
 	for _, pod := range x.pods {
 		leaks := 0
-		eventually(t, fmt.Sprintf("pod %s gets through after %d boots, and is denied", pod.Name, x.restarts), func(ctx context.Context) error {
+		within(t, bootTimeout, fmt.Sprintf("pod %s gets through after %d boots, and is denied", pod.Name, x.restarts), func(ctx context.Context) error {
 			if err := store.Client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
 				return err
 			}

@@ -101,15 +101,16 @@ func copyFiles(from, to string, names ...string) error {
 	return nil
 }
 
-// removeCgroups removes the cluster's cgroups. Their processes must have been
-// killed; the kernel takes a moment to let go of the cgroups after that.
-func (c *Cluster) removeCgroups() error {
+// removeCgroups removes a cgroup with those in it from each hierarchy: the cluster's, or
+// a node's. Their processes must have been killed; the kernel takes a moment to let go of
+// the cgroups after that.
+func removeCgroups(path string) error {
 	all, err := hierarchies()
 	if err != nil {
 		return err
 	}
 	for _, h := range all {
-		dir := filepath.Join(h.dir, c.id())
+		dir := filepath.Join(h.dir, path)
 		deadline := time.Now().Add(10 * time.Second)
 		for e := removeTree(dir); e != nil; e = removeTree(dir) {
 			if time.Now().After(deadline) {

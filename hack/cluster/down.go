@@ -42,7 +42,7 @@ func (c *Cluster) tearDown(out io.Writer) error {
 	for _, w := range warnings {
 		fmt.Fprintf(out, "warning: %s\n", w)
 	}
-	if err := errors.Join(err, c.removeCgroups()); err != nil {
+	if err := errors.Join(err, removeCgroups(c.id())); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.dir()); err != nil {

@@ -22,7 +22,8 @@ func (c *Cluster) stopComponent(name string) error {
 		return err
 	}
 	if n, err := c.parseNode(name); err == nil {
-		return n.unplug()
+		// A node that boots has no cgroups of before; the kubelet would watch each for seconds.
+		return errors.Join(n.unplug(), removeCgroups(n.cgroup()))
 	}
 	return nil
 }
