@@ -53,7 +53,11 @@ func (c *ClusterConversion) print(env *command.Env, format, source string) error
 	}
 	c.write(env.ErrOut, env.Paint(), source)
 	for i := range c.ClusterPolicies {
-		if err := writeObject(env.Out, &c.ClusterPolicies[i]); err != nil {
+		o, err := withoutStatus(&c.ClusterPolicies[i])
+		if err == nil {
+			err = writeObject(env.Out, o)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -83,11 +87,7 @@ func withoutStatus(p *cnp.ClusterNetworkPolicy) (map[string]any, error) {
 	return o, err
 }
 
-func writeObject(out io.Writer, p *cnp.ClusterNetworkPolicy) error {
-	o, err := withoutStatus(p)
-	if err != nil {
-		return err
-	}
+func writeObject(out io.Writer, o map[string]any) error {
 	text, err := yaml.Marshal(o)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ migrate aws:
 migrate calico:
 
   check    what is installed, what blocks the move, what is left on a node
-  convert  Calico's policies as NetworkPolicies, proven to mean the same
+  convert  Calico's policies as ClusterNetworkPolicies and NetworkPolicies, proven to mean the same
   compare  flows that Calico allows and kidoban would deny, and the reverse
   clean    remove what Calico left on a node
 
@@ -37,7 +37,7 @@ docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
   kubectl kidoban migrate aws convert --order=aws > policies.yaml
 
   kubectl kidoban migrate calico check
-  kubectl kidoban migrate calico convert -f calico/ > networkpolicies.yaml
+  kubectl kidoban migrate calico convert -f calico/ > policies.yaml
   kubectl kidoban migrate calico compare --for 10m
   sudo kubectl-kidoban migrate calico clean`,
 		Args: cobra.NoArgs,

@@ -57,7 +57,7 @@ func newCompare(env *command.Env) *cobra.Command {
 		Short: "Compare with a running Calico: policies, and flows as they happen",
 		Long: `Compare kidoban, in audit mode, with the Calico that runs beside it, in two ways.
 
-Policies: Calico's verdicts by its policies and by Kubernetes' NetworkPolicies, against kidoban's by the NetworkPolicies alone, over
+Policies: Calico's verdicts by its policies and by Kubernetes' NetworkPolicies, against kidoban's by the NetworkPolicies and the ClusterNetworkPolicies that convert wrote alone, over
 every class of pods, addresses and ports that their terms tell apart. Both directions are compared: flows that kidoban would deny, and flows that
 it would allow.
 
@@ -158,12 +158,12 @@ func (w *watcher) policies(ctx context.Context, in *input) error {
 	w.in = in
 	namespaces := in.namespaces()
 	w.before = calico.NewJudge(in.set, namespaces)
-	w.after = calico.NewJudge(&calico.Set{Kubernetes: in.set.Kubernetes}, namespaces)
+	w.after = calico.NewJudge(&calico.Set{Kubernetes: in.set.Kubernetes, Cluster: in.set.Cluster}, namespaces)
 	w.report.NotCompared = append(slices.Clone(w.before.Problems), in.notOf(w.before.Problems)...)
 	before := in.set.Without(func(p *calico.Policy) bool {
 		return slices.ContainsFunc(w.before.Problems, func(q calico.Problem) bool { return q.Object == p.String() })
 	}, in.set.Kubernetes)
-	report, err := proof.Compare(ctx, before, &calico.Set{Kubernetes: in.set.Kubernetes}, proof.Options{Namespaces: namespaces})
+	report, err := proof.Compare(ctx, before, &calico.Set{Kubernetes: in.set.Kubernetes, Cluster: in.set.Cluster}, proof.Options{Namespaces: namespaces})
 	if err != nil && ctx.Err() == nil { // traffic can be compared all the same
 		w.unseen("the policies are not compared: %v", err)
 		return nil

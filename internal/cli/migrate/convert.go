@@ -10,55 +10,68 @@ import (
 
 	"github.com/spf13/cobra"
 	networkingv1 "k8s.io/api/networking/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
 	"github.com/kidoban/kidoban/internal/migrate/calico/proof"
+	"github.com/kidoban/kidoban/internal/migrate/tiered"
 )
 
 // Conversion is what convert says.
 type Conversion struct {
 	// Policies are empty where the proof failed.
-	Policies     []networkingv1.NetworkPolicy `json:"policies"`
-	Converted    []string                     `json:"converted"`
-	NotConverted []string                     `json:"notConverted"`
+	Policies        []networkingv1.NetworkPolicy `json:"policies"`
+	ClusterPolicies []map[string]any             `json:"clusterPolicies,omitempty"`
+	Converted       []string                     `json:"converted"`
+	NotConverted    []string                     `json:"notConverted"`
 	// Refused is why.
 	Refused []calico.Problem `json:"refused,omitempty"`
+	// Warnings are findings about the policies as they are written, and what is lost.
+	Warnings []calico.Problem `json:"warnings,omitempty"`
 	// Notes are what was left out without a change of meaning.
 	Notes []calico.Problem `json:"notes,omitempty"`
 	// MissingNamespaces are those that policies name and that are not in the input: nothing is written for them, or proven of them.
 	MissingNamespaces []calico.Problem `json:"missingNamespaces,omitempty"`
 	Proof             *proof.Report    `json:"proof"`
+	// Lost is the number of domain names that no policy can have.
+	Lost int `json:"lost,omitempty"`
 }
 
 func newConvert(env *command.Env) *cobra.Command {
 	var files, cidrs []string
 	var format string
+	var networkOnly bool
 	o := convert.Options{}
 	cmd := &cobra.Command{
 		Use:   "convert [-f DIR]",
-		Short: "Write Calico's policies as NetworkPolicies, where these can say the same",
-		Long: `Write Calico's NetworkPolicies and GlobalNetworkPolicies as networking.k8s.io/v1 NetworkPolicies where these can say the same: NetworkPolicies
-go to standard output, the report to standard error. Tiers, order, and rules that refuse or pass are taken into account; NetworkSets become
-ipBlocks, as they are now.
+		Short: "Write Calico's policies as ClusterNetworkPolicies and NetworkPolicies",
+		Long: `Write Calico's GlobalNetworkPolicies as ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2) where these can say the same, and all others,
+with the NetworkPolicies, as networking.k8s.io/v1 NetworkPolicies: the policies go to standard output, the report to standard error. Tiers, order,
+and rules that deny or pass are taken into account; NetworkSets become networks, as they are now. Domain names of Calico Enterprise become
+domainNames.
 
-What has no equivalent is refused, with the field and what could be done; nothing is left out or widened. What was written is then proven: both sets
-of policies are evaluated over every class of pods, addresses and ports that their terms tell apart. Where they differ, nothing is written.
+A ClusterNetworkPolicy is evaluated before all NetworkPolicies, and its rules of ingress are about pods only. What cannot be one becomes
+NetworkPolicies of each namespace that it names; --network-policies-only writes nothing else.
+
+What has no equivalent is refused, with the field and a remedy; nothing is left out or widened. What was written is then proven: both sets
+of policies are evaluated over every class of pods, addresses, ports and names that their terms tell apart. Where they differ, nothing is written.
 
 Without -f the live cluster is read. With -f give the Namespaces too, and NetworkPolicies of Kubernetes' that stay beside the new ones.`,
 		Example: `  # Manifests
-  kubectl kidoban migrate calico convert -f calico/ -f namespaces.yaml > networkpolicies.yaml
+  kubectl kidoban migrate calico convert -f calico/ -f namespaces.yaml > policies.yaml
 
-  # The live cluster, its GlobalNetworkPolicies in each of its namespaces
-  kubectl kidoban migrate calico convert --expand-global --pod-cidr 10.0.0.0/16 > networkpolicies.yaml`,
+  # The live cluster; what cannot be a ClusterNetworkPolicy in each of its namespaces
+  kubectl kidoban migrate calico convert --expand-global --pod-cidr 10.0.0.0/16 > policies.yaml`,
 		Args: cobra.NoArgs,
 	}
 	command.Files(cmd, &files)
-	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "Format: yaml (NetworkPolicies alone; the report goes to standard error) or json (everything).")
+	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "Format: yaml (the policies alone; the report goes to standard error) or json (everything).")
 	cmd.Flags().StringArrayVar(&cidrs, "pod-cidr", nil, "All pods' addresses are in this network; may be repeated. Rules about other networks are then not about pods.")
-	cmd.Flags().BoolVar(&o.ExpandGlobal, "expand-global", false, "Write a GlobalNetworkPolicy into each namespace that there is. Namespaces that come later do not have it.")
+	cmd.Flags().BoolVar(&o.ExpandGlobal, "expand-global", false, "Write a GlobalNetworkPolicy that cannot be a ClusterNetworkPolicy into each namespace that there is. Namespaces that come later do not have it.")
+	cmd.Flags().BoolVar(&networkOnly, "network-policies-only", false, "Write no ClusterNetworkPolicies.")
 	cmd.Flags().BoolVar(&o.WithoutLog, "without-log", false, "Leave out rules whose action is Log.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if format != "yaml" && format != "json" {
@@ -75,7 +88,7 @@ Without -f the live cluster is read. With -f give the Namespaces too, and Networ
 		if len(in.set.Policies) == 0 && len(in.set.Invalid) == 0 {
 			return fmt.Errorf("no NetworkPolicy or GlobalNetworkPolicy of Calico's (%s) is there to convert", calico.Group)
 		}
-		o.Namespaces = in.namespaces()
+		o.Namespaces, o.Cluster = in.namespaces(), !networkOnly
 		c, err := in.convert(cmd.Context(), o)
 		if err != nil {
 			return err
@@ -87,12 +100,19 @@ Without -f the live cluster is read. With -f give the Namespaces too, and Networ
 			err = encoder.Encode(c)
 		} else {
 			c.write(env.ErrOut, env.Paint(), o.PodCIDRs, in.set.IPPools)
-			err = writePolicies(env.Out, c.Policies)
+			for _, p := range c.ClusterPolicies {
+				if err == nil {
+					err = writeObject(env.Out, p)
+				}
+			}
+			if err == nil {
+				err = writePolicies(env.Out, c.Policies)
+			}
 		}
 		if err != nil {
 			return err
 		}
-		return command.Yes(len(c.NotConverted) == 0 && c.Proof.Differing == 0 && len(c.Refused) == 0)
+		return command.Yes(len(c.NotConverted) == 0 && c.Proof.Differing == 0 && len(c.Refused) == 0 && c.Lost == 0)
 	}
 	return cmd
 }
@@ -132,24 +152,58 @@ func (in *input) outlived(r *convert.Result) (out []calico.Problem) {
 			Fix: fmt.Sprintf("kubectl -n %s delete networkpolicies.networking.k8s.io %s", np.Namespace, np.Name),
 		})
 	}
+	for i := range in.set.Cluster {
+		p := &in.set.Cluster[i]
+		if !slices.Contains(r.Converted, p.Annotations[convert.Annotation]) || slices.ContainsFunc(r.Cluster, func(o cnp.ClusterNetworkPolicy) bool { return o.Name == p.Name }) {
+			continue
+		}
+		out = append(out, calico.Problem{
+			Object: "ClusterNetworkPolicy " + p.Name, Problem: "an earlier conversion wrote it, and this one does not: as long as it is there, its rules decide first",
+			Fix: "kubectl delete clusternetworkpolicies.policy.networking.k8s.io " + p.Name,
+		})
+	}
 	return out
 }
 
 // convert, and prove it.
 func (in *input) convert(ctx context.Context, o convert.Options) (*Conversion, error) {
+	var lost []calico.Problem
+	if o.Cluster {
+		in.set, lost = in.set.WithoutNames(func(n string) bool { return !tiered.IsDomainName(n) })
+	}
 	r := convert.Convert(in.set, o)
-	c := &Conversion{Policies: r.Policies, Converted: r.Converted, NotConverted: r.NotConverted, Refused: r.Refused, Notes: slices.Concat(in.set.Inert, r.Notes)}
+	c := &Conversion{
+		Policies: r.Policies, Converted: r.Converted, NotConverted: r.NotConverted, Refused: r.Refused, Warnings: slices.Concat(lost, r.Warnings), Notes: slices.Concat(in.set.Inert, r.Notes), Lost: len(lost),
+	}
+	for i := range r.Cluster {
+		p, err := withoutStatus(&r.Cluster[i])
+		if err != nil {
+			return nil, err
+		}
+		c.ClusterPolicies = append(c.ClusterPolicies, p)
+	}
+	if slices.ContainsFunc(r.Cluster, hasNames) {
+		c.Notes = append(c.Notes, calico.Problem{
+			Object:  "domain names",
+			Problem: "they need the experimental channel of the ClusterNetworkPolicy CRD; of Calico's settings, DNSTrustedServers is the agents' --trusted-resolvers, DNSExtraTTL their minimum TTL, and DNSPolicyMode has no counterpart",
+		})
+	}
 	c.Refused = slices.Concat(c.Refused, in.notOf(c.Refused), in.outlived(r))
 	before := in.set.Without(func(p *calico.Policy) bool { return slices.Contains(r.NotConverted, p.String()) }, in.set.Kubernetes)
-	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies)}
+	before.Cluster = nil // of an earlier conversion
+	after := &calico.Set{Kubernetes: slices.Concat(in.set.Kubernetes, r.Policies), Cluster: r.Cluster}
+	known := o.Namespaces
+	if len(known) == 0 && len(r.Cluster) > 0 {
+		known = map[string]map[string]string{"default": {}} // they are about namespaces that come later, too
+	}
 	var missing []string
 	missing, c.MissingNamespaces = missingNamespaces(before, r.Namespaces)
 	var err error
-	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs, Without: missing}); err != nil {
+	if c.Proof, err = proof.Compare(ctx, before, after, proof.Options{Namespaces: known, PodCIDRs: o.PodCIDRs, Without: missing}); err != nil {
 		return nil, err
 	}
 	if c.Proof.Differing > 0 {
-		c.Policies = nil
+		c.Policies, c.ClusterPolicies = nil, nil
 	}
 	return c, nil
 }
@@ -195,6 +249,10 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Held back until those are seen to: what they come to depends on them"))
 		writeHeldBack(out, p, c.Refused)
 	}
+	if len(c.Warnings) > 0 {
+		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Warnings"))
+		writeProblems(out, p, command.Yellow, c.Warnings)
+	}
 	if len(c.Notes) > 0 {
 		fmt.Fprintf(out, "%s\n", p.Text(command.Bold, "Notes: these do not change the meaning"))
 		writeProblems(out, p, command.Dim, c.Notes)
@@ -205,15 +263,22 @@ func (c *Conversion) write(out io.Writer, p command.Paint, cidrs []netip.Prefix,
 	}
 	all := len(c.Converted) + len(c.NotConverted)
 	if c.Proof.Differing > 0 {
-		fmt.Fprintf(out, "%s: the NetworkPolicies do not mean the same, in %d of %d classes of flows. Nothing is written. This is a bug in kidoban: please report it.\n", p.Text(command.Alarm, "NOT PROVEN"), c.Proof.Differing, c.Proof.Flows)
-		writeDifferences(out, p, "Calico", "the NetworkPolicies", c.Proof.Differences)
+		fmt.Fprintf(out, "%s: the new policies do not mean the same, in %d of %d classes of flows. Nothing is written. This is a bug in kidoban: please report it.\n", p.Text(command.Alarm, "NOT PROVEN"), c.Proof.Differing, c.Proof.Flows)
+		writeDifferences(out, p, "Calico", "the new policies", c.Proof.Differences)
 		return
 	}
-	fmt.Fprintf(out, "%d of %d policies are converted, into %d NetworkPolicies", len(c.Converted), all, len(c.Policies))
+	fmt.Fprintf(out, "%d of %d policies are converted, into ", len(c.Converted), all)
+	if len(c.ClusterPolicies) > 0 {
+		fmt.Fprintf(out, "%d ClusterNetworkPolicies and ", len(c.ClusterPolicies))
+	}
+	fmt.Fprintf(out, "%d NetworkPolicies", len(c.Policies))
 	if len(c.Converted) > 0 {
 		fmt.Fprintf(out, ".\nProven: %d classes of flows in %d namespaces are judged the same", c.Proof.Flows, c.Proof.Namespaces)
 	}
 	fmt.Fprintln(out, ".")
+	if c.Lost > 0 {
+		fmt.Fprintf(out, "%s: %d domain names are lost. The proof is about the policies without them.\n", p.Text(command.Red, "NOT COMPLETE"), c.Lost)
+	}
 	if len(c.NotConverted) > 0 {
 		fmt.Fprintf(out, "Policies that are not converted stay Calico's. Without them, the pods that they select are open, or lack what they allow: convert them before you remove Calico.\n")
 	}

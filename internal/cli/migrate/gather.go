@@ -263,7 +263,7 @@ func (g *gatherer) policies() error {
 		g.check.Kinds["Tier"] = n
 	}
 	in.kubernetes(isNotConverted)
-	result := convert.Convert(in.set, convert.Options{Namespaces: in.namespaces(), ExpandGlobal: true})
+	result := convert.Convert(in.set, convert.Options{Namespaces: in.namespaces(), Cluster: true, ExpandGlobal: true})
 	all := len(result.Converted) + len(result.NotConverted)
 	g.check.find(Tells, "policies", "", "%s", kinds(g.check.Kinds))
 	for _, p := range in.notOf(result.Refused) {
@@ -275,7 +275,7 @@ func (g *gatherer) policies() error {
 	case len(result.NotConverted) > 0:
 		g.check.find(Blocks, "conversion", "kubectl kidoban migrate calico convert says why, and what could be done", "%d of %d policies cannot be converted as they are", len(result.NotConverted), all)
 	default:
-		g.check.find(Tells, "conversion", "", "all %d policies can be converted, GlobalNetworkPolicies into each namespace", all)
+		g.check.find(Tells, "conversion", "", "all %d policies can be converted, as ClusterNetworkPolicies or into each namespace", all)
 	}
 	return nil
 }

@@ -56,6 +56,8 @@ func TestGolden(t *testing.T) {
 		"convert":                  {"convert", "-f", examples + "/namespaces.yaml", "-f", examples + "/policies.yaml"},
 		"convert-some":             {"convert", "-f", examples, "--expand-global", "--pod-cidr", "10.1.0.0/16"},
 		"convert-refused-json":     {"convert", "-f", examples + "/refused.yaml", "-f", examples + "/global.yaml", "-o", "json"},
+		"convert-cluster":          {"convert", "-f", "testdata/calico-cluster.yaml"},
+		"convert-network-only":     {"convert", "-f", examples + "/namespaces.yaml", "-f", examples + "/policies.yaml", "--network-policies-only"},
 		"convert-unknown":          {"convert", "-f", "testdata/unknown.yaml"},
 		"convert-beside":           {"convert", "-f", "testdata/beside.yaml"},
 		"convert-again":            {"convert", "-f", "testdata/again.yaml"},

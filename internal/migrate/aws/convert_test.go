@@ -52,7 +52,9 @@ func several(r *rand.Rand, part func() string) string {
 }
 
 func randomCluster(r *rand.Rand, i int) string {
-	namespaces := func() string { return pick(r, "{}", "{matchLabels: {team: a}}", "{matchExpressions: [{key: team, operator: NotIn, values: [b]}]}") }
+	namespaces := func() string {
+		return pick(r, "{}", "{matchLabels: {team: a}}", "{matchExpressions: [{key: team, operator: NotIn, values: [b]}]}")
+	}
 	pods := func() string {
 		return pick(r, "{namespaces: "+namespaces()+"}", "{pods: {namespaceSelector: "+namespaces()+", podSelector: {matchLabels: {app: x}}}}")
 	}
@@ -66,14 +68,18 @@ func randomCluster(r *rand.Rand, i int) string {
 		tier, actions = "Baseline", actions[:2]
 	}
 	rules := func(peers string, peer func() string) string {
-		return several(r, func() string { return fmt.Sprintf("{action: %s, %s: %s%s}", pick(r, actions...), peers, several(r, peer), ports()) })
+		return several(r, func() string {
+			return fmt.Sprintf("{action: %s, %s: %s%s}", pick(r, actions...), peers, several(r, peer), ports())
+		})
 	}
 	return fmt.Sprintf(`
 apiVersion: networking.k8s.aws/v1alpha1
 kind: ClusterNetworkPolicy
 metadata: {name: p%d}
 spec: {tier: %s, priority: %d, subject: %s, ingress: %s, egress: %s}
-`, i, tier, r.IntN(4), pods(), rules("from", pods), rules("to", func() string { return pick(r, pods(), "{networks: [10.0.0.0/8]}", "{networks: [10.1.0.0/16, 10.2.0.0/16]}") }))
+`, i, tier, r.IntN(4), pods(), rules("from", pods), rules("to", func() string {
+		return pick(r, pods(), "{networks: [10.0.0.0/8]}", "{networks: [10.1.0.0/16, 10.2.0.0/16]}")
+	}))
 }
 
 func randomApplication(r *rand.Rand, i int) string {

@@ -74,11 +74,12 @@ func (c *compiler) rule(p *Policy, d policy.Direction, i int) (*JudgedRule, erro
 	}
 	out := &JudgedRule{Action: r.Action, Path: path, traffic: r.matchesTraffic}
 	for _, end := range []struct {
-		of  func(policy.Direction) (string, *EntityRule)
-		set *func(*Endpoint) bool
-	}{{r.Self, &out.self}, {r.Peer, &out.peer}} {
+		of    func(policy.Direction) (string, *EntityRule)
+		set   *func(*Endpoint) bool
+		names bool // domain names are those of egress' destinations
+	}{{r.Self, &out.self, false}, {r.Peer, &out.peer, d == policy.Egress}} {
 		field, entity := end.of(d)
-		match, err := c.entity(entity, p.Namespace)
+		match, err := c.entity(entity, p.Namespace, end.names)
 		if err != nil {
 			return nil, fail(field, "%v", err)
 		}
@@ -117,12 +118,13 @@ func (t Traffic) hasPort(ports []Port) bool {
 	})
 }
 
-func (c *compiler) entity(e *EntityRule, namespace string) (func(*Endpoint) bool, error) {
-	switch {
-	case e.Services != nil:
+func (c *compiler) entity(e *EntityRule, namespace string, withNames bool) (func(*Endpoint) bool, error) {
+	if e.Services != nil {
 		return nil, errors.New("services: the endpoints of Services are not looked at")
-	case len(e.Domains) > 0:
-		return nil, errors.New("domains: names are not looked at")
+	}
+	domains := e.Domains
+	if len(domains) > 0 && !withNames {
+		return nil, errors.New("domains: names are for destinations of egress")
 	}
 	nets, err := ParseNets(e.Nets)
 	if err != nil {
@@ -136,17 +138,21 @@ func (c *compiler) entity(e *EntityRule, namespace string) (func(*Endpoint) bool
 	if err != nil {
 		return nil, err
 	}
-	selected, err := c.selected(positive)
+	selected, err := c.selected(positive, withNames)
 	if err != nil {
 		return nil, err
 	}
-	excluded, err := c.selected(negative)
+	excluded, err := c.selected(negative, withNames)
 	if err != nil {
 		return nil, err
 	}
 	return func(e *Endpoint) bool {
-		return (len(nets) == 0 || inside(e.Addr, nets)) && !inside(e.Addr, notNets) && (selected == nil || selected(e)) && (excluded == nil || !excluded(e))
+		return (len(domains) == 0 || hasName(e, domains)) && (len(nets) == 0 || inside(e.Addr, nets)) && !inside(e.Addr, notNets) && (selected == nil || selected(e)) && (excluded == nil || !excluded(e))
 	}, nil
+}
+
+func hasName(e *Endpoint, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return e.Names[n] })
 }
 
 func inside(a netip.Addr, nets []netip.Prefix) bool {
@@ -154,45 +160,45 @@ func inside(a netip.Addr, nets []netip.Prefix) bool {
 }
 
 // selected by a selector of a rule are pods by their labels, and the addresses of NetworkSets by those of the sets.
-func (c *compiler) selected(s *Selector) (func(*Endpoint) bool, error) {
+func (c *compiler) selected(s *Selector, withNames bool) (func(*Endpoint) bool, error) {
 	if s == nil {
 		return nil, nil
 	}
-	nets, err := c.set.NetsOf(s, c.namespaces)
+	nets, names, err := c.set.NetsOf(s, c.namespaces)
 	if err != nil {
 		return nil, err
 	}
+	if !withNames {
+		names = nil
+	}
 	return func(e *Endpoint) bool {
-		return e.Pod != nil && s.Matches(e.label) || inside(e.Addr, nets)
+		return e.Pod != nil && s.Matches(e.label) || inside(e.Addr, nets) || hasName(e, names)
 	}, nil
 }
 
-// NetsOf are the networks of the NetworkSets that a selector of a rule selects.
-func (s *Set) NetsOf(selector *Selector, namespaces map[string]map[string]string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
+// NetsOf are the networks and the domain names of the NetworkSets that a selector of a rule selects.
+func (s *Set) NetsOf(selector *Selector, namespaces map[string]map[string]string) (out []netip.Prefix, names []string, err error) {
 	for i := range s.NetworkSets {
 		n := &s.NetworkSets[i]
 		if !n.Matches(selector, namespaces[n.Namespace]) {
 			continue
 		}
 		if n.Invalid {
-			return nil, fmt.Errorf("it selects %s, which cannot be read", n)
+			return nil, nil, fmt.Errorf("it selects %s, which cannot be read", n)
 		}
-		if len(n.Domains) > 0 {
-			return nil, fmt.Errorf("it selects %s, whose allowedEgressDomains are not looked at", n)
-		}
+		names = append(names, n.Domains...)
 		nets, err := ParseNets(n.Nets)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out = append(out, nets...)
 	}
 	for i := range s.HostEndpoints {
 		if h := &s.HostEndpoints[i]; h.Matches(selector) {
-			return nil, fmt.Errorf("it selects HostEndpoint %s, whose addresses are not looked at", h.Name)
+			return nil, nil, fmt.Errorf("it selects HostEndpoint %s, whose addresses are not looked at", h.Name)
 		}
 	}
-	return out, nil
+	return out, names, nil
 }
 
 // String is "Kind namespace/name" or "Kind name".

@@ -25,6 +25,8 @@ type Endpoint struct {
 	Pod *corev1.Pod
 	// NamespaceLabels and AccountLabels are those of the pod's namespace and service account, as far as they are known.
 	NamespaceLabels, AccountLabels map[string]string
+	// Names are the domain names that the address belongs to.
+	Names map[string]bool
 }
 
 // label of the endpoint by the key that selectors use.

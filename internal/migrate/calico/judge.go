@@ -105,12 +105,19 @@ func NewJudge(s *Set, namespaces map[string]map[string]string) *Judge {
 	for i := range s.Kubernetes {
 		byTier[DefaultTier] = append(byTier[DefaultTier], kubernetes(&s.Kubernetes[i]))
 	}
+	admin, baseline := clusterTiers(s.Cluster)
+	if len(s.Cluster) > 0 {
+		j.Tiers = append(j.Tiers, admin)
+	}
 	for _, t := range s.TierOrder() {
 		policies := byTier[t.Name]
 		slices.SortStableFunc(policies, func(a, b *JudgedPolicy) int {
 			return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.name, b.name), cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.Name, b.Name))
 		})
 		j.Tiers = append(j.Tiers, JudgedTier{Tier: t, Policies: policies})
+	}
+	if len(s.Cluster) > 0 {
+		j.Tiers = append(j.Tiers, baseline)
 	}
 	return j
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Read takes in one object of Calico's API, as JSON; namespace is that of a namespaced object which does not say its own. It reports
@@ -25,7 +26,7 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 	o.TypeMeta = t
 	gv, err := schema.ParseGroupVersion(o.APIVersion)
 	if err == nil && gv.Group == "policy.networking.k8s.io" {
-		s.addClusterPolicy(&o)
+		s.addClusterPolicy(&o, raw)
 		return true, nil
 	}
 	if err != nil || gv.Group != Group && gv.Group != GroupStored {
@@ -45,7 +46,16 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 }
 
 // addClusterPolicy notes a policy of network-policy-api, which Calico enforces in tiers before and after its default one.
-func (s *Set) addClusterPolicy(o *object) {
+//
+// One that an earlier conversion wrote goes to Cluster.
+func (s *Set) addClusterPolicy(o *object, raw []byte) {
+	if o.Metadata.Annotations[Annotation] != "" {
+		p := cnp.ClusterNetworkPolicy{}
+		if unknown, err := kjson.UnmarshalStrict(raw, &p); err == nil && len(unknown) == 0 {
+			s.Cluster = replace(s.Cluster, p, func(q *cnp.ClusterNetworkPolicy) bool { return q.Name == p.Name })
+			return
+		}
+	}
 	problem := Problem{Object: name(o), Problem: "Calico enforces it, and it is not looked at here", Fix: "see whether what follows it is meant without it"}
 	s.Invalid = append(s.Invalid, problem)
 	if o.Kind != "BaselineAdminNetworkPolicy" { // which is asked last, about pods that nothing else selects

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/migrate"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -38,6 +40,8 @@ type Set struct {
 	IPPools       []IPPool
 	// Kubernetes are the networking.k8s.io NetworkPolicies, which Calico judges by too: in its default tier, at order 1000.
 	Kubernetes []networkingv1.NetworkPolicy
+	// Cluster are ClusterNetworkPolicies that were converted from Calico's policies. Their tiers are around all of Calico's.
+	Cluster []cnp.ClusterNetworkPolicy
 	// Invalid is what could not be read of objects; policies have it too.
 	Invalid []Problem
 	// Inert are objects that change no verdict, as staged policies, and why.
@@ -246,4 +250,38 @@ type Problem = migrate.Problem
 type object struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        metav1.ObjectMeta `json:"metadata"`
+}
+
+// WithoutNames returns the set without those domain names that no policy can have, and what was taken out. A rule whose names are all of
+// them keeps them: without names it would be about every address.
+func (s *Set) WithoutNames(isLost func(string) bool) (*Set, []Problem) {
+	var lost []Problem
+	take := func(object, field string, names []string) []string {
+		out := slices.DeleteFunc(slices.Clone(names), isLost)
+		if len(out) == 0 || len(out) == len(names) {
+			return names
+		}
+		for _, n := range names {
+			if isLost(n) {
+				lost = append(lost, Problem{Object: object, Field: field, Problem: fmt.Sprintf("%s is lost: * can only be the first label of a name", n), Fix: "name the hosts, or *. and what follows the last *"})
+			}
+		}
+		return out
+	}
+	out := *s
+	out.NetworkSets = slices.Clone(s.NetworkSets)
+	for i := range out.NetworkSets {
+		n := &out.NetworkSets[i]
+		n.Domains = take(n.String(), "spec.allowedEgressDomains", n.Domains)
+	}
+	out.Policies = slices.Clone(s.Policies)
+	for i := range out.Policies {
+		p := &out.Policies[i]
+		p.Spec.Egress = slices.Clone(p.Spec.Egress)
+		for j := range p.Spec.Egress {
+			e := &p.Spec.Egress[j].Destination
+			e.Domains = take(p.String(), RulePath(policy.Egress, j)+".destination.domains", e.Domains)
+		}
+	}
+	return &out, lost
 }

@@ -22,6 +22,8 @@ type candidate struct {
 	selects  pods
 	// opaque: what it selects cannot be said here, so that it may be anything.
 	opaque bool
+	// cluster: a direction of it is a ClusterNetworkPolicy, and no longer among what it isolates.
+	cluster bool
 	// invalid: it cannot be read at all, and may say anything.
 	invalid bool
 	rules   [2][]rule
@@ -35,6 +37,9 @@ type rule struct {
 	self  pods
 	path  string
 	index int // in the policy
+	// names are domain names that the rule is about beside the flow, namesField is where they are.
+	names      []string
+	namesField string
 }
 
 func (c *candidate) passes(d policy.Direction) bool {

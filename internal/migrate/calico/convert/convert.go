@@ -9,13 +9,14 @@ import (
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// Annotation of a NetworkPolicy that was converted: the policy that it comes from.
-const Annotation = "networking.kidoban.dev/converted-from"
+// Annotation of a policy that was converted: the policy that it comes from.
+const Annotation = calico.Annotation
 
 // Options of a conversion.
 type Options struct {
@@ -23,6 +24,8 @@ type Options struct {
 	Namespaces map[string]map[string]string
 	// PodCIDRs have all pods' addresses; none: pods may be anywhere.
 	PodCIDRs []netip.Prefix
+	// Cluster writes GlobalNetworkPolicies as ClusterNetworkPolicies where these can say the same.
+	Cluster bool
 	// ExpandGlobal writes a GlobalNetworkPolicy into each namespace that there is, where it is about namespaces that come later too.
 	ExpandGlobal bool
 	// WithoutLog leaves rules out that log.
@@ -33,8 +36,12 @@ type Options struct {
 type Result struct {
 	// Policies in order of namespace and name.
 	Policies []networkingv1.NetworkPolicy
+	// Cluster are ClusterNetworkPolicies, in the order of evaluation.
+	Cluster []cnp.ClusterNetworkPolicy
 	// Refused are the policies that are not converted, each with all that stands in the way.
 	Refused []calico.Problem
+	// Warnings are findings about policies that may not say what was meant.
+	Warnings []calico.Problem
 	// Notes are what was left out without a change of meaning.
 	Notes []calico.Problem
 	// Converted are the policies of Calico's that the NetworkPolicies stand for, and the others.
@@ -43,13 +50,35 @@ type Result struct {
 	Namespaces []string
 }
 
-// Convert the policies of a set.
+// Convert the policies of a set. A policy of which one direction can be a ClusterNetworkPolicy while the other cannot be converted is left to
+// NetworkPolicies from the start, so that what depends on it is held back.
 func Convert(set *calico.Set, options Options) *Result {
-	c := &conversion{
-		reader:  reader{set: set, options: &options, space: space{calico.PodSpace(options.PodCIDRs)}},
-		refused: map[*calico.Policy][]calico.Problem{}, local: map[string][]local{},
+	only := map[*calico.Policy]bool{}
+	for {
+		c := newConversion(set, &options, only)
+		result := c.convert()
+		again := false
+		for _, u := range c.units {
+			if p := u.who.policy; c.refused[p] != nil && !only[p] {
+				only[p], again = true, true
+			}
+		}
+		if !again {
+			return result
+		}
 	}
+}
+
+func newConversion(set *calico.Set, options *Options, only map[*calico.Policy]bool) *conversion {
+	return &conversion{
+		reader:  reader{set: set, options: options, space: space{calico.PodSpace(options.PodCIDRs)}},
+		refused: map[*calico.Policy][]calico.Problem{}, local: map[string][]local{}, onlyNetwork: only,
+	}
+}
+
+func (c *conversion) convert() *Result {
 	c.read()
+	c.choose()
 	c.findNamespaces()
 	c.place()
 	// A policy that is refused takes those with it whose meaning depends on it, and so on.
@@ -68,6 +97,9 @@ type conversion struct {
 	candidates []*candidate
 	// refused are policies with why. Those of Kubernetes' are never among them.
 	refused map[*calico.Policy][]calico.Problem
+	// onlyNetwork are policies that do not become ClusterNetworkPolicies, units those of which at least a direction does.
+	onlyNetwork map[*calico.Policy]bool
+	units       []*unit
 	// namespaces that a policy about all namespaces is written into.
 	namespaces []string
 	// local are the candidates of each namespace, in the order of evaluation.
@@ -116,6 +148,9 @@ func (c *candidate) shortName() string {
 // place finds the namespaces that each candidate is about.
 func (c *conversion) place() {
 	for _, who := range c.candidates {
+		if who.cluster && !who.isolates[policy.Ingress] && !who.isolates[policy.Egress] {
+			continue // nothing is left of it
+		}
 		names, selects := c.namespacesOf(who), who.selects
 		if who.opaque {
 			selects = everyPod

@@ -1,7 +1,9 @@
 package convert_test
 
 import (
+	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +56,7 @@ func prove(t testing.TB, s *calico.Set, r *convert.Result, o convert.Options) *p
 		refused[name] = true
 	}
 	before := s.Without(func(p *calico.Policy) bool { return refused[p.String()] }, s.Kubernetes)
-	after := &calico.Set{Kubernetes: append(append([]networkingv1.NetworkPolicy{}, s.Kubernetes...), r.Policies...)}
+	after := &calico.Set{Kubernetes: append(append([]networkingv1.NetworkPolicy{}, s.Kubernetes...), r.Policies...), Cluster: r.Cluster}
 	report, err := proof.Compare(t.Context(), before, after, proof.Options{Namespaces: o.Namespaces, PodCIDRs: o.PodCIDRs})
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +88,13 @@ func specs(t *testing.T, r *convert.Result) string {
 			t.Fatal(err)
 		}
 		b.WriteString(r.Policies[i].Namespace + "/" + r.Policies[i].Name + " " + string(js) + "\n")
+	}
+	for i := range r.Cluster {
+		raw, err := json.Marshal(r.Cluster[i].Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString(r.Cluster[i].Name + " " + string(raw) + "\n")
 	}
 	return b.String()
 }
@@ -189,7 +198,7 @@ func TestRefuses(t *testing.T) {
 		{"service accounts as a label", np("a", `ingress: [{action: Allow, source: {selector: projectcalico.org/serviceaccount == 'x'}}]`), "spec.ingress[0].source.selector", "service accounts"},
 		{"pods by service account", np("a", `serviceAccountSelector: has(x)`), "spec.serviceAccountSelector", "service accounts"},
 		{"Services", np("a", `types: [Egress], egress: [{action: Allow, destination: {services: {name: x}}}]`), "spec.egress[0].destination.services", "Services"},
-		{"domains", np("a", `types: [Egress], egress: [{action: Allow, destination: {domains: [x.example]}}]`), "spec.egress[0].destination.domains", "no names"},
+		{"domains", np("a", `types: [Egress], egress: [{action: Allow, destination: {domains: [x.example]}}]`), "spec.egress[0].destination.domains", "only rules of ClusterNetworkPolicies"},
 		{"HTTP", np("a", `ingress: [{action: Allow, http: {methods: [GET]}}]`), "spec.ingress[0].http", "requests"},
 		{"ICMP", np("a", `ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8}}]`), "spec.ingress[0].icmp", "kinds of ICMP"},
 		{"a protocol without ports", np("a", `ingress: [{action: Allow, protocol: ICMP}]`), "spec.ingress[0].protocol", "TCP, UDP and SCTP"},
@@ -318,8 +327,8 @@ func TestEmptyListsAreNoted(t *testing.T) {
 		s := read(t, np("a", spec))
 		r := convert.Convert(s, convert.Options{Namespaces: namespaces})
 		noted := ""
-		for _, n := range r.Notes {
-			if strings.Contains(n.Problem, "the list is empty") {
+		for _, n := range slices.Concat(r.Notes, r.Warnings) {
+			if strings.Contains(n.Problem, "is empty") {
 				noted += n.Field
 			}
 		}

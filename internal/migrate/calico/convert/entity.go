@@ -1,19 +1,26 @@
 package convert
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/migrate/tiered"
 )
 
 // noteEmpty notes empty lists of an end, as programs write them: for Calico they are no condition.
 func (r *reader) noteEmpty(path string, e *calico.EntityRule) {
+	if e.Nets != nil && len(e.Nets) == 0 {
+		r.warnings = append(r.warnings, calico.Problem{
+			Object: r.object, Field: path + ".nets", Problem: "nets is empty: Calico allows or denies every address, if no other field says which", Fix: "if none was meant, remove the rule",
+		})
+	}
 	for _, f := range []struct {
 		name, of string
 		empty    bool
 	}{
-		{"nets", "address", e.Nets != nil && len(e.Nets) == 0}, {"ports", "port", e.Ports != nil && len(e.Ports) == 0}, {"domains", "address", e.Domains != nil && len(e.Domains) == 0},
+		{"ports", "port", e.Ports != nil && len(e.Ports) == 0}, {"domains", "address", e.Domains != nil && len(e.Domains) == 0},
 	} {
 		if f.empty {
 			r.note(path+"."+f.name, "the list is empty, so that the rule is about every %s, as for Calico; if none was meant, remove the rule", f.of)
@@ -75,7 +82,11 @@ func (r *reader) entity(path string, e *calico.EntityRule, namespace string) pee
 		r.problem(path+".serviceAccounts", "label the pods, and select them by the label", "NetworkPolicies know nothing of service accounts")
 	}
 	if len(e.Domains) > 0 {
-		r.problem(path+".domains", "name the networks, or let such traffic go by a proxy", "NetworkPolicies know no names")
+		others := len(e.Nets) > 0 || len(e.NotNets) > 0 || e.NotSelector != "" || e.Selector != "" || e.NamespaceSelector != "" || e.ServiceAccounts != nil || e.Services != nil
+		if others || !r.named(path+".domains", e.Domains) {
+			r.problem(path+".domains", "name the networks, or let such traffic go by a proxy", "only rules of ClusterNetworkPolicies that allow egress have names, without other conditions, and * as the first label only")
+		}
+		return noPeers
 	}
 	nets, err := calico.ParseNets(e.Nets)
 	if err != nil {
@@ -105,6 +116,7 @@ func (r *reader) entity(path string, e *calico.EntityRule, namespace string) pee
 		out = result
 	}
 	if positive != nil {
+		r.onlySelector = len(e.Nets) == 0 && len(e.NotNets) == 0 && negative == nil
 		step(fieldOf(e), r.space.intersect, r.selected(path+"."+fieldOf(e), positive))
 	}
 	if len(nets) > 0 {
@@ -144,7 +156,10 @@ func (r *reader) selected(path string, s *calico.Selector) peers {
 			return everyone
 		}
 	}
-	nets, err := r.set.NetsOf(s, r.options.Namespaces)
+	nets, names, err := r.set.NetsOf(s, r.options.Namespaces)
+	if err == nil && len(names) > 0 && r.hasNames && (!r.onlySelector || !r.named(path, names)) {
+		err = errors.New("it selects NetworkSets with allowedEgressDomains: only rules of ClusterNetworkPolicies that allow egress have names, without other conditions, and * as the first label only")
+	}
 	if err != nil {
 		r.problem(path, "name the networks", "%v", err)
 		return everyone
@@ -155,6 +170,16 @@ func (r *reader) selected(path string, s *calico.Selector) peers {
 		return everyone
 	}
 	return peers{pods: selected, nets: setOf(nets)}
+}
+
+// named adds domain names to the rule that is being read, if it can have them.
+func (r *reader) named(path string, names []string) bool {
+	if !r.takesNames || slices.ContainsFunc(names, func(n string) bool { return !tiered.IsDomainName(n) }) {
+		return false
+	}
+	r.names = append(r.names, names...)
+	r.namesField = path
+	return true
 }
 
 // asksForNamespace reports whether a selector asks for labels of namespaces but their name.

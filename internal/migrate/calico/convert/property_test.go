@@ -7,6 +7,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/migrate/calico/convert"
@@ -32,7 +33,7 @@ func endpoint(c *reference.NetworkPolicies, a netip.Addr) *calico.Endpoint {
 }
 
 // differs asks Calico's judge about one side, and the reference evaluator about what was written, on flows of random clusters.
-func differs(r random, before *calico.Set, after []networkingv1.NetworkPolicy, cidrs []netip.Prefix, flows int) (policy.Direction, policy.Flow, bool) {
+func differs(r random, before *calico.Set, after []networkingv1.NetworkPolicy, cluster []cnp.ClusterNetworkPolicy, cidrs []netip.Prefix, flows int) (policy.Direction, policy.Flow, bool) {
 	judge := calico.NewJudge(before, known)
 	for range flows / 50 {
 		c := r.cluster(known)
@@ -49,6 +50,7 @@ func differs(r random, before *calico.Set, after []networkingv1.NetworkPolicy, c
 			continue
 		}
 		c.Policies = after
+		all := reference.Cluster{NetworkPolicies: *c, ClusterPolicies: cluster}
 		for range 50 {
 			d, f := r.flow(c)
 			self, peer := endpoint(c, f.Destination), endpoint(c, f.Source)
@@ -56,7 +58,7 @@ func differs(r random, before *calico.Set, after []networkingv1.NetworkPolicy, c
 				self, peer = peer, self
 			}
 			want := judge.Evaluate(d, self, peer, calico.Traffic{Protocol: f.Protocol, Port: f.Port, Target: endpoint(c, f.Destination).Pod})
-			if got := c.Evaluate(d, f); got.Allowed() != want.Allowed {
+			if got := all.Evaluate(d, f); got.Allowed() != want.Allowed {
 				return d, f, true
 			}
 		}
@@ -84,12 +86,46 @@ func TestConversionsMeanTheSame(t *testing.T) {
 			t.Fatalf("seed %d: the proof says %+v\nof %+v\nwritten:\n%s", seed, report.Differences[0], s.Policies, specs(t, result))
 		}
 		before, after := sides(s, result)
-		if d, f, found := differs(r, before, after, o.PodCIDRs, 200); found {
+		if d, f, found := differs(r, before, after, nil, o.PodCIDRs, 200); found {
 			t.Fatalf("seed %d: %v of %+v differs, which the proof did not see\nof %+v\nwritten:\n%s", seed, d, f, s.Policies, specs(t, result))
 		}
 	}
 	if converted < 600 || refused < 300 || split < 30 {
 		t.Errorf("%d policies converted, %d refused, %d sets split: the test does not look at enough of each", converted, refused, split)
+	}
+}
+
+// TestClusterConversionsMeanTheSame is TestConversionsMeanTheSame with ClusterNetworkPolicies.
+func TestClusterConversionsMeanTheSame(t *testing.T) {
+	converted, written, both := 0, 0, 0
+	for seed := range uint64(1000) {
+		r := random{rand.New(rand.NewPCG(seed, 3))}
+		s := r.set()
+		for i := range s.Policies { // more of those that can become ClusterNetworkPolicies
+			if p := &s.Policies[i]; r.sometimes(2) {
+				p.Kind, p.Namespace = calico.KindGlobalNetworkPolicy, ""
+			}
+		}
+		o := convert.Options{Namespaces: known, ExpandGlobal: true, WithoutLog: true, Cluster: true}
+		if r.sometimes(2) {
+			o.PodCIDRs = podCIDRs
+		}
+		result := convert.Convert(s, o)
+		converted += len(result.Converted)
+		written += len(result.Cluster)
+		if len(result.Cluster) > 0 && len(result.Policies) > 0 {
+			both++
+		}
+		if report := prove(t, s, result, o); report.Differing > 0 {
+			t.Fatalf("seed %d: the proof says %+v\nof %+v\nwritten:\n%s", seed, report.Differences[0], s.Policies, specs(t, result))
+		}
+		before, after := sides(s, result)
+		if d, f, found := differs(r, before, after, result.Cluster, o.PodCIDRs, 200); found {
+			t.Fatalf("seed %d: %v of %+v differs, which the proof did not see\nof %+v\nwritten:\n%s", seed, d, f, s.Policies, specs(t, result))
+		}
+	}
+	if converted < 600 || written < 300 || both < 30 {
+		t.Errorf("%d policies converted, %d ClusterNetworkPolicies, in %d sets beside NetworkPolicies: the test does not look at enough of each", converted, written, both)
 	}
 }
 
@@ -122,7 +158,7 @@ func TestProofFindsSabotage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, f, differ := differs(r, before, after, nil, 1000)
+		d, f, differ := differs(r, before, after, nil, nil, 1000)
 		switch {
 		case differ && report.Differing == 0:
 			t.Fatalf("seed %d: %s: %v of %+v differs, which the proof did not find\n%s", seed, what, d, f, specs(t, result))

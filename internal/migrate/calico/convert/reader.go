@@ -18,7 +18,13 @@ type reader struct {
 	// problems of the policy that is being read.
 	problems []calico.Problem
 	notes    []calico.Problem
+	warnings []calico.Problem
 	object   string
+	// names are the domain names of the rule that is being read, namesField is where they are. hasNames: the end that is being read is the
+	// destination of egress, where names count; takesNames: the rule can have them; onlySelector: the selector is the end's only condition.
+	names                              []string
+	namesField                         string
+	hasNames, takesNames, onlySelector bool
 }
 
 func (r *reader) problem(field, fix, format string, args ...any) {
@@ -158,13 +164,18 @@ func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int)
 		p1 = everything
 	}
 	out.flow.ports = p1
+	r.names, r.namesField, r.hasNames, r.takesNames, r.onlySelector = nil, "", false, false, false
 	selfField, self := in.Self(d)
 	out.self = r.self(path+"."+selfField, self, p.Namespace)
 	peerField, peer := in.Peer(d)
 	if d == policy.Ingress && len(peer.Ports)+len(peer.NotPorts) > 0 || d == policy.Egress && len(self.Ports)+len(self.NotPorts) > 0 {
 		r.problem(path+".source.ports", "leave it out, if the other end may choose its port, as clients do", "NetworkPolicies know destination ports only")
 	}
+	r.hasNames = d == policy.Egress
+	r.takesNames = r.options.Cluster && d == policy.Egress && in.Action == calico.Allow && in.IPVersion == nil
 	out.flow.peers = r.entity(path+"."+peerField, peer, p.Namespace)
+	out.names, out.namesField = r.names, r.namesField
+	r.takesNames = false
 	if in.IPVersion != nil {
 		out.flow.peers = r.version(path+".ipVersion", *in.IPVersion, out.flow.peers)
 	}

@@ -18,7 +18,7 @@ import (
 
 // result writes the grants as NetworkPolicies.
 func (c *conversion) result(grants map[string][2][]grant) *Result {
-	r := &Result{Notes: c.notes, Namespaces: c.namespaces}
+	r := &Result{Warnings: c.warnings, Notes: c.notes, Namespaces: c.namespaces, Cluster: c.writeCluster()}
 	for ns, both := range grants {
 		r.Policies = append(r.Policies, c.write(ns, both)...)
 	}
@@ -40,7 +40,7 @@ func (c *conversion) result(grants map[string][2][]grant) *Result {
 			r.NotConverted = append(r.NotConverted, who.name)
 		default:
 			r.Converted = append(r.Converted, who.name)
-			if !placed[p] {
+			if !placed[p] && !who.cluster {
 				r.Notes = append(r.Notes, calico.Problem{Object: who.name, Field: selectorField(who), Problem: "it selects no pods of the namespaces that there are: nothing is written for it"})
 			}
 		}

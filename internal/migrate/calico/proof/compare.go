@@ -32,11 +32,16 @@ type End struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 	NamespaceLabels map[string]string `json:"namespaceLabels,omitempty"`
 	ServiceAccount  string            `json:"serviceAccount,omitempty"`
+	// Names are domain names that the address belongs to.
+	Names []string `json:"names,omitempty"`
 }
 
 // String is as "pod a=b in namespace ns" or "10.0.0.1".
 func (e End) String() string {
 	if e.Namespace == "" {
+		if len(e.Names) > 0 {
+			return e.Address + " (an address of " + strings.Join(e.Names, ", ") + ")"
+		}
 		return e.Address
 	}
 	out := "a pod without labels"
@@ -62,7 +67,7 @@ func write(labels map[string]string) string {
 }
 
 func endOf(e *calico.Endpoint) End {
-	out := End{Address: e.Addr.String()}
+	out := End{Address: e.Addr.String(), Names: slices.Sorted(maps.Keys(e.Names))}
 	if e.Pod != nil {
 		out.Namespace, out.Labels, out.ServiceAccount = e.Pod.Namespace, e.Pod.Labels, e.Pod.Spec.ServiceAccountName
 		out.NamespaceLabels = maps.Clone(e.NamespaceLabels)

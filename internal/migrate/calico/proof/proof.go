@@ -227,7 +227,9 @@ func (c *comparison) classifyPeers(t *terms, addresses []address) {
 		}
 	}
 	for _, a := range addresses {
-		add(&calico.Endpoint{Addr: a.Addr})
+		for _, names := range t.scenarios() {
+			add(&calico.Endpoint{Addr: a.Addr, Names: names})
+		}
 	}
 	t.peer.each(c.namespace, nil, func(e *calico.Endpoint) {
 		for _, a := range addresses {
@@ -238,6 +240,17 @@ func (c *comparison) classifyPeers(t *terms, addresses []address) {
 			}
 		}
 	})
+}
+
+// scenarios of domain names: an address that belongs to none of them, to each alone, and to all.
+func (t *terms) scenarios() []map[string]bool {
+	out := []map[string]bool{nil}
+	all := map[string]bool{}
+	for _, n := range slices.Compact(slices.Sorted(slices.Values(t.names))) {
+		out = append(out, map[string]bool{n: true})
+		all[n] = true
+	}
+	return append(out, all)
 }
 
 func (c *comparison) classifyTraffic(t *terms) {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -38,6 +39,7 @@ type terms struct {
 	ports      []uint16 // each the first of a range, or the one after its last
 	portNames  []string
 	protocols  []policy.Protocol
+	names      []string // domain names
 }
 
 // add the terms of a set, for a direction of flows of a namespace's pods.
@@ -56,6 +58,10 @@ func (t *terms) add(s *calico.Set, namespace string, d policy.Direction) {
 	}
 	for i := range s.NetworkSets {
 		t.networks(s.NetworkSets[i].Nets)
+		t.names = append(t.names, s.NetworkSets[i].Domains...)
+	}
+	for i := range s.Cluster {
+		t.cluster(&s.Cluster[i], d)
 	}
 	for i := range s.Kubernetes {
 		if np := &s.Kubernetes[i]; np.Namespace == namespace && policy.PolicyTypes(np)[d] {
@@ -83,6 +89,7 @@ func (t *terms) rule(r *calico.Rule, namespace string, d policy.Direction) {
 	}{{self, t.self}, {peer, t.peer}} {
 		t.networks(end.entity.Nets)
 		t.networks(end.entity.NotNets)
+		t.names = append(t.names, end.entity.Domains...)
 		for _, p := range slices.Concat(end.entity.Ports, end.entity.NotPorts) {
 			t.port(p.Name, int(p.First), int(p.Last))
 		}
@@ -185,5 +192,64 @@ func (t *terms) kubernetesPort(p *networkingv1.NetworkPolicyPort) {
 		t.port("", p.Port.IntValue(), int(*p.EndPort))
 	default:
 		t.port(p.Port.StrVal, int(p.Port.IntVal), int(p.Port.IntVal))
+	}
+}
+
+// cluster adds the terms of a ClusterNetworkPolicy.
+func (t *terms) cluster(p *cnp.ClusterNetworkPolicy, d policy.Direction) {
+	selected := func(l labels, namespaces *metav1.LabelSelector, pods *cnp.NamespacedPod) {
+		l.labelSelector(ofNamespace, namespaces)
+		if pods != nil {
+			l.labelSelector(ofNamespace, &pods.NamespaceSelector)
+			l.labelSelector(ofPod, &pods.PodSelector)
+		}
+	}
+	protocols := func(list []cnp.ClusterNetworkPolicyProtocol) {
+		for _, p := range list {
+			t.clusterPort(&p)
+		}
+	}
+	selected(t.self, p.Spec.Subject.Namespaces, p.Spec.Subject.Pods)
+	if d == policy.Ingress {
+		for _, r := range p.Spec.Ingress {
+			for _, peer := range r.From {
+				selected(t.peer, peer.Namespaces, peer.Pods)
+			}
+			protocols(r.Protocols)
+		}
+		return
+	}
+	for _, r := range p.Spec.Egress {
+		for _, peer := range r.To {
+			selected(t.peer, peer.Namespaces, peer.Pods)
+			for _, n := range peer.Networks {
+				t.networks([]string{string(n)})
+			}
+			for _, n := range peer.DomainNames {
+				t.names = append(t.names, string(n))
+			}
+		}
+		protocols(r.Protocols)
+	}
+}
+
+func (t *terms) clusterPort(p *cnp.ClusterNetworkPolicyProtocol) {
+	var port *cnp.Port
+	switch {
+	case p.TCP != nil:
+		port = p.TCP.DestinationPort
+	case p.UDP != nil:
+		port = p.UDP.DestinationPort
+	case p.SCTP != nil:
+		port = p.SCTP.DestinationPort
+	default:
+		t.port(p.DestinationNamedPort, 0, 0)
+	}
+	switch {
+	case port == nil:
+	case port.Range != nil:
+		t.port("", int(port.Range.Start), int(port.Range.End))
+	default:
+		t.port("", int(port.Number), int(port.Number))
 	}
 }
