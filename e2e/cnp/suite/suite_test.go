@@ -1,0 +1,82 @@
+//go:build e2e
+
+// Package suite runs upstream's conformance suite of ClusterNetworkPolicy. It is a module of its own, because the suite needs
+// other versions of Kubernetes' modules. The command in the directory above makes the cluster.
+package suite
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/network-policy-api/apis/v1beta1"
+	"sigs.k8s.io/network-policy-api/conformance/apis/v1alpha1"
+	"sigs.k8s.io/network-policy-api/conformance/tests"
+	"sigs.k8s.io/network-policy-api/conformance/utils/suite"
+	"sigs.k8s.io/yaml"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+)
+
+// TestConformance runs the suite with all features against the cluster of KUBECONFIG. SKIP has the names of tests to leave out,
+// separated by commas; REPORT is the file for the report, and VERSION kidoban's.
+func TestConformance(t *testing.T) {
+	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v1beta1.Install(c.Scheme()); err != nil {
+		t.Fatal(err)
+	}
+	clientSet, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := suite.NewConformanceProfileTestSuite(suite.ConformanceProfileOptions{
+		Options: suite.Options{
+			Client: c, ClientSet: clientSet, KubeConfig: *config,
+			SupportedFeatures: suite.AllFeatures.Clone(),
+			SkipTests:         strings.FieldsFunc(os.Getenv("SKIP"), func(r rune) bool { return r == ',' }),
+		},
+		Implementation: v1alpha1.Implementation{
+			Organization: "kidoban", Project: "kidoban", URL: "https://github.com/kidoban/kidoban", Version: os.Getenv("VERSION"),
+			Contact: []string{"https://github.com/kidoban/kidoban/issues"},
+		},
+		ConformanceProfiles: sets.New(suite.CNPConformanceProfileName),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Setup(t)
+	all := tests.ConformanceTests
+	if only := os.Getenv("ONLY"); only != "" {
+		all = nil
+		for _, test := range tests.ConformanceTests {
+			if strings.Contains(","+only+",", ","+test.ShortName+",") {
+				all = append(all, test)
+			}
+		}
+	}
+	if err := s.Run(t, all); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.Report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := yaml.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(os.Getenv("REPORT"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
