@@ -41,6 +41,7 @@ type fakeKernel struct {
 	unseen         map[node.NetNS][]node.Link
 	changed        func() // of WatchInterfaces
 	tunnels        inspect.Tunnels
+	judgesLocal    bool
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
 	tunnelsChanged func()            // of WatchTunnels
 	warnings       []inspect.Warning
@@ -323,6 +324,16 @@ func (k *fakeKernel) WatchTunnels(ctx context.Context, changed func()) error {
 		return err
 	}
 	<-ctx.Done()
+	return nil
+}
+
+func (k *fakeKernel) SetJudgesLocal(judges bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.call("SetJudgesLocal"); err != nil {
+		return err
+	}
+	k.judgesLocal = judges
 	return nil
 }
 

@@ -82,6 +82,8 @@ type Interfaces interface {
 	WatchTunnels(ctx context.Context, changed func()) error
 	// SetTunnels makes the program deny what comes from no end of a tunnel. It may be called again after an error.
 	SetTunnels(*inspect.Tunnels) error
+	// SetJudgesLocal makes the program judge traffic from pods to the node itself, or not. It may be called again after an error.
+	SetJudgesLocal(bool) error
 	// Warnings are the conditions under which some traffic on this node bypasses enforcement.
 	Warnings() []inspect.Warning
 }

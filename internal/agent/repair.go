@@ -14,6 +14,9 @@ import (
 // heal attaches again what was detached. It does not look at the maps.
 func (w *writer) heal() error {
 	detached, err := w.kernel.Heal()
+	if err == nil {
+		err = w.followLocal()
+	}
 	w.unhealed = err
 	if detached > 0 {
 		w.log.Info("The program was detached by another process, and packets passed unchecked; attached it again", "links", detached)

@@ -244,19 +244,20 @@ func isSmuggled(t *compiler.Maps, f *conntrack.Flow, tunnels *inspect.Tunnels) b
 	return isPod && tunnels.Takes(uint8(opened.Protocol), netip.AddrPortFrom(opened.Destination, opened.Port))
 }
 
-// denied reports whether a flow would not be allowed to begin now. A pod's traffic with its own node is always allowed, and with itself.
+// denied reports whether a flow would not be allowed to begin now. The node's traffic to its pods is always allowed. A pod's traffic to its own
+// node, and to itself, is judged by cluster policies only.
 func denied(t *compiler.Maps, f policy.Flow, own map[netip.Addr]bool) bool {
-	if own[f.Source] || own[f.Destination] || f.Source == f.Destination {
+	judge := func(d policy.Direction, lookUp func(policy.Direction, policy.Flow) (compiler.Decision, bool)) bool {
+		v, _ := lookUp(d, f)
+		return v.Action == policy.Deny && t.Pods[f.Self(d)].Flags&compiler.Audit == 0
+	}
+	switch {
+	case own[f.Source]:
 		return false
+	case own[f.Destination]:
+		return judge(policy.Egress, t.LookupOwn)
+	case f.Source == f.Destination:
+		return judge(policy.Egress, t.LookupOwn) || judge(policy.Ingress, t.LookupOwn)
 	}
-	for _, d := range policy.Directions {
-		self := f.Source
-		if d == policy.Ingress {
-			self = f.Destination
-		}
-		if v, _ := t.Lookup(d, f); v.Action == policy.Deny && t.Pods[self].Flags&compiler.Audit == 0 {
-			return true
-		}
-	}
-	return false
+	return judge(policy.Egress, t.Lookup) || judge(policy.Ingress, t.Lookup)
 }

@@ -33,6 +33,7 @@ type writer struct {
 	attempts  int           // that failed in a row
 	warnings  []inspect.Warning
 	problems  []compiler.Problem
+	local     bool // the program judges traffic to the node itself
 
 	collectDue chan struct{} // capacity 1
 	onRound    func()
@@ -51,6 +52,9 @@ func (w *writer) takeOver() error {
 		}
 		w.behind = true
 		w.failClosed()
+	}
+	if err := w.followLocal(); err != nil {
+		return err
 	}
 	if err := w.kernel.Attach(); err != nil {
 		return err
@@ -158,7 +162,24 @@ func (w *writer) written(all bool) {
 	} else {
 		w.applied.wake()
 	}
+	if err := w.followLocal(); err != nil {
+		w.log.Error(err, "Cannot judge traffic to the node itself; the agent retries")
+	}
 	w.sweep()
+}
+
+// followLocal makes the program judge traffic to the node itself while some pod has an entry for it.
+func (w *writer) followLocal() error {
+	var judges bool
+	w.state.read(func(n *node.Node) { judges = n.JudgesOwn() })
+	if judges == w.local {
+		return nil
+	}
+	if err := w.kernel.SetJudgesLocal(judges); err != nil {
+		return err
+	}
+	w.local = judges
+	return nil
 }
 
 // sweep hands what the kernel has narrowed to the sweeper: not before, or a flow that is cut begins anew.

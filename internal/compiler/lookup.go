@@ -9,16 +9,15 @@ import (
 // Lookup decides one direction of a flow as the BPF program does, in plain Go: isolated is false where the pod at that end, if there is
 // one, is not isolated in that direction.
 func (t *Maps) Lookup(d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
-	self := f.Source
-	if d == policy.Ingress {
-		self = f.Destination
-	}
-	pod, ok := t.Pods[self]
-	if !ok || pod.Sets[d] == 0 {
+	return t.lookup(t.Pods[f.Self(d)].Sets[d], d, f)
+}
+
+func (t *Maps) lookup(set SetID, d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
+	if set == 0 {
 		return Decision{Action: policy.Allow, Tier: policy.TierBaseline}, false
 	}
 	peer := f.Peer(d)
-	row, ok := t.Row(pod.Sets[d], t.Class(netip.PrefixFrom(peer, peer.BitLen())))
+	row, ok := t.Row(set, t.Class(netip.PrefixFrom(peer, peer.BitLen())))
 	if !ok {
 		return DefaultDeny, true
 	}

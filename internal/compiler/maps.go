@@ -87,6 +87,8 @@ type PortKey struct {
 // Maps is what a node's dataplane looks flows up in, as plain data. A flow's new packet is decided twice, for the
 // source's Egress and for the destination's Ingress; both must accept:
 //
+// A pod's traffic to its own node, and to itself through a Service, is decided by the pod's entry under OwnAddress instead.
+//
 //	Interfaces[the packet's] is a pod's         and Pods[source].IfIndex is not its Pod: spoofed, deny
 //	pod := Pods[own address]                    no entry: accept;  pod.Sets[direction] == 0: accept
 //	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0

@@ -35,6 +35,8 @@ type Dataplane struct {
 	dir        string               // of its pins; empty before Attach
 	links      map[string]link.Link // by the name of the pin
 	hasTunnels bool
+	// judgesLocal is what the program has about traffic to the node itself.
+	judgesLocal bool
 }
 
 // New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. Without

@@ -33,16 +33,16 @@ type hook struct {
 	hook    link.NetfilterInetHook
 	family  link.NetfilterProtocolFamily
 	program func(*bpf.FilterObjects) *ebpf.Program
-	// forTunnels: it is attached only while the node has tunnels.
-	forTunnels bool
+	// local: it is attached only while the node has tunnels, or the program judges traffic to the node itself.
+	local bool
 }
 
 // hooks are all of them, by the name of the link's pin.
 var hooks = map[string]hook{
 	"link_ipv4":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv4, program: forward},
 	"link_ipv6":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv6, program: forward},
-	"link_local_in_ipv4": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv4, program: localIn, forTunnels: true},
-	"link_local_in_ipv6": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv6, program: localIn, forTunnels: true},
+	"link_local_in_ipv4": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv4, program: localIn, local: true},
+	"link_local_in_ipv6": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv6, program: localIn, local: true},
 }
 
 func forward(objs *bpf.FilterObjects) *ebpf.Program { return objs.Kidoban }
@@ -92,7 +92,7 @@ func (d *Dataplane) Heal() (detached int, err error) {
 		if detached, err = d.reattach(); err != nil {
 			return detached, errors.Join(untracked, err)
 		}
-		if err := d.followTunnels(); err != nil {
+		if err := d.followLocal(); err != nil {
 			return detached, errors.Join(untracked, err)
 		}
 	}
@@ -122,7 +122,7 @@ func (d *Dataplane) checkLatest() error {
 func (d *Dataplane) attach() error {
 	links := map[string]link.Link{}
 	for name, h := range hooks {
-		if h.forTunnels && !d.hasTunnels {
+		if h.local && !d.needsLocal() {
 			continue
 		}
 		l, err := d.attachFirstFree(h)
@@ -138,12 +138,12 @@ func (d *Dataplane) attach() error {
 	return nil
 }
 
-// followTunnels attaches the hooks for tunnels while the node has any, and detaches them afterwards.
-func (d *Dataplane) followTunnels() error {
+// followLocal attaches the hooks of packets to the node itself while they are needed, and detaches them afterwards.
+func (d *Dataplane) followLocal() error {
 	for name, h := range hooks {
 		l, attached := d.links[name]
 		switch {
-		case !h.forTunnels || attached == d.hasTunnels:
+		case !h.local || attached == d.needsLocal():
 		case attached:
 			if err := errors.Join(l.Unpin(), l.Detach(), l.Close()); err != nil {
 				return fmt.Errorf("detach %s: %w", name, err)

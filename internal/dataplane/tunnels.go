@@ -17,20 +17,10 @@ import (
 func (d *Dataplane) SetTunnels(t *inspect.Tunnels) error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
-	if err := d.writeTunnels(t); err != nil || d.links == nil {
+	if err := d.writeTunnels(t); err != nil {
 		return err
 	}
-	others, err := generations(d.opts.BPFFS)
-	if err != nil {
-		return err
-	}
-	if d.isSuperseded(others) {
-		return ErrSuperseded
-	}
-	if err := d.followTunnels(); err != nil {
-		return err
-	}
-	return d.pin()
+	return d.updateLocal()
 }
 
 // writeTunnels writes the ends before what they may send, and takes them out after.

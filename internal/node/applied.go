@@ -26,7 +26,7 @@ func (n *Node) Applied(now time.Time, revision Revision, all bool) (started []ti
 	})
 	for key, isNew := range n.unapplied.pods {
 		p := n.pods[key]
-		if !n.synced(key.Namespace) || p.revision > revision || !all && n.compiler.Pending(key.String()) {
+		if !n.synced(key.Namespace) || p.revision > revision || !all && (n.compiler.Pending(key.String()) || n.compiler.Pending(ownKey(key))) {
 			continue
 		}
 		p.applied = p.revision

@@ -55,6 +55,7 @@ type Node struct {
 	owners        map[netip.Addr][]types.NamespacedName // pods that claim an address; never empty
 	departed      map[netip.Addr]departed
 	unapplied     unapplied
+	own           map[types.NamespacedName]struct{} // pods with a second entry: see compileOwn
 
 	interfaces  Interfaces
 	netns       map[NetNS]*netns
@@ -84,6 +85,7 @@ func New(opts Options) *Node {
 		namespaces:  map[string]*namespace{opts.SharedNamespace: newNamespace()},
 		sandboxes:   map[types.NamespacedName]sandbox{},
 		pods:        map[types.NamespacedName]*pod{},
+		own:         map[types.NamespacedName]struct{}{},
 		owners:      map[netip.Addr][]types.NamespacedName{},
 		departed:    map[netip.Addr]departed{},
 		owned:       map[types.NamespacedName][]*netns{},

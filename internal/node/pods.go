@@ -121,6 +121,7 @@ func (n *Node) forgetPod(key types.NamespacedName) {
 	}
 	n.depart(key, old)
 	n.compiler.DeletePod(key.String())
+	n.deleteOwn(key)
 }
 
 // compilePod gives the compiler a pod with its addresses and policies, once its namespace is synced.
@@ -141,6 +142,7 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	spec.Addresses = append(spec.Addresses, at.unlisted...)
 	n.compiler.SetPod(key.String(), spec)
+	n.compileOwn(key, spec, p.endpoints)
 	p.revision = n.revision
 	if _, ok := n.unapplied.pods[key]; !ok {
 		n.unapplied.pods[key] = false // until Applied

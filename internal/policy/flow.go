@@ -12,6 +12,14 @@ type Flow struct {
 	Port uint16
 }
 
+// Self returns the address of the pod whose rules of direction d match: the destination for Ingress, the source for Egress.
+func (f Flow) Self(d Direction) netip.Addr {
+	if d == Ingress {
+		return f.Destination
+	}
+	return f.Source
+}
+
 // Peer returns the address that rules of direction d match: the source for Ingress, the destination for Egress.
 func (f Flow) Peer(d Direction) netip.Addr {
 	if d == Ingress {

@@ -400,8 +400,8 @@ static __always_inline bool is_link_local_traffic(const struct packet *p)
 }
 
 /*
- * A pod that reaches itself through its own Service is always allowed. Where the pod's interface is known the
- * packet must have come out of it: any sender can write another's address into both fields.
+ * A pod that reaches itself through its own Service: NetworkPolicies always allow that. Where the pod's interface
+ * is known the packet must have come out of it: any sender can write another's address into both fields.
  */
 static __always_inline bool is_hairpin(const struct packet *p, const struct pod *pod)
 {
@@ -510,6 +510,49 @@ static __always_inline bool is_sender(const struct packet *p, const struct pod *
 	return source && p->port == p->ifindex && (!source->ifindex || is_behind(p->ifindex, source));
 }
 
+/*
+ * A pod's second entry, if it has one: for its traffic to its own node and to itself, which only the cluster's
+ * policies judge. See compiler.OwnAddress.
+ */
+static __always_inline const struct pod *find_own(const struct address *a, struct pod *pod)
+{
+	struct address key = *a;
+
+	key.word[0] ^= bpf_htonl(0xff000000);
+	return find_pod(&key, pod);
+}
+
+/* Judges a pod's connection to itself through a Service. */
+static __noinline int judge_hairpin(const struct packet *p)
+{
+	struct pod entry;
+	const struct pod *own = find_own(&p->src, &entry);
+
+	if (own && (judge(p, own, EGRESS) == VERDICT_DENY || judge(p, own, INGRESS) == VERDICT_DENY))
+		return NF_DROP;
+	return NF_ACCEPT;
+}
+
+/* Judges a new packet to the node itself. What the node opens towards its pods does not come here. */
+static __noinline int judge_local(const struct packet *p, enum parsed parsed, unsigned long nfct)
+{
+	struct pod entry;
+	const struct pod *own;
+	enum verdict verdict;
+
+	if (parsed == UNPARSABLE_ADDRESSES || is_related(nfct))
+		return NF_ACCEPT;
+	if (p->neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
+		return NF_ACCEPT;
+	if (is_link_local(&p->dst) || is_multicast(&p->dst))
+		return NF_ACCEPT;
+	own = find_own(&p->src, &entry);
+	if (!own)
+		return NF_ACCEPT;
+	verdict = parsed == UNPARSABLE ? judge_unparsable(p, own, EGRESS) : judge(p, own, EGRESS);
+	return verdict == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
+}
+
 /* Judges a packet that has no entry in conntrack, or a new one. */
 static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
@@ -561,7 +604,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		return NF_ACCEPT;
 	}
 	if (is_hairpin(&p, source))
-		return NF_ACCEPT;
+		return judge_hairpin(&p);
 	if (source && judge(&p, source, EGRESS) == VERDICT_DENY)
 		return NF_DROP;
 	if (destination && judge(&p, destination, INGRESS) == VERDICT_DENY)
@@ -571,9 +614,13 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	return NF_ACCEPT;
 }
 
+/* Some pod has an entry for its traffic to this node. */
+volatile bool judges_local = false;
+
 /*
- * Runs on the hook of packets to the node itself, only while the node decapsulates anything. It judges every
- * packet: conntrack may have an entry from before this program was attached.
+ * Runs on the hook of packets to the node itself, only while the node decapsulates anything or some pod has an
+ * entry for it. It judges every packet that may be encapsulated: conntrack may have an entry from before this
+ * program was attached.
  */
 SEC("netfilter")
 int kidoban_local_in(struct bpf_nf_ctx *ctx)
@@ -590,15 +637,16 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 	const struct pod *source;
 	struct pod sender;
 
-	if (p.ifindex == LOOPBACK_IFINDEX)
+	if (p.ifindex == LOOPBACK_IFINDEX || (!has_tunnels && passed_before(nfct)))
 		return NF_ACCEPT;
 	p.port = port_of(ctx->skb, p.ifindex);
 	parsed = parse(&p, ctx->skb);
 	source = find_pod(&p.src, &sender);
 	p.from_pod = is_sender(&p, source);
-	if (!is_smuggled(&p, parsed, source || is_workload_interface(in)))
-		return NF_ACCEPT;
-	return deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
+	if (has_tunnels && is_smuggled(&p, parsed, source || is_workload_interface(in)) &&
+	    deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY)
+		return NF_DROP;
+	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct);
 }
 
 /* Nearly every packet ends here, so passed_before comes first: no map, no stack. */

@@ -227,6 +227,7 @@ const (
 	FilterVarHasTunnels      = "has_tunnels"
 	FilterVarHeldUpOneIn     = "held_up_one_in"
 	FilterVarHitsWanted      = "hits_wanted"
+	FilterVarJudgesLocal     = "judges_local"
 	FilterVarPodsFull        = "pods_full"
 	FilterVarReordersLoads   = "reorders_loads"
 	FilterVarRevokedKinds    = "revoked_kinds"
@@ -313,6 +314,7 @@ type FilterVariableSpecs struct {
 	HasTunnels    *ebpf.VariableSpec `ebpf:"has_tunnels"`
 	HeldUpOneIn   *ebpf.VariableSpec `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
+	JudgesLocal   *ebpf.VariableSpec `ebpf:"judges_local"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
@@ -389,6 +391,7 @@ type FilterVariables struct {
 	HasTunnels    *ebpf.Variable `ebpf:"has_tunnels"`
 	HeldUpOneIn   *ebpf.Variable `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
+	JudgesLocal   *ebpf.Variable `ebpf:"judges_local"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
