@@ -171,8 +171,8 @@ egress:
 	if err := c.Status().Update(ctx, np); err != nil {
 		t.Fatal(err)
 	}
-	np = c.clusterPolicy("a", strings.Replace(spec, "egress:", "egress:\n- {action: Deny, to: [{nodes: {matchLabels: {test: TEST}}}], protocols: [{destinationNamedPort: http}]}", 1))
-	c.expectPolicyCondition(np, metav1.ConditionFalse, "only pods name ports")
+	np = c.clusterPolicy("a", strings.Replace(spec, "egress:", "egress:\n- {action: Deny, to: [{namespaces: {matchLabels: {test: TEST}}}], protocols: [{destinationNamedPort: nosuch}]}", 1))
+	c.expectPolicyCondition(np, metav1.ConditionFalse, "no pod among the peers has a port")
 	if meta.FindStatusCondition(np.Status.Conditions, "example.com/Ready") == nil {
 		t.Errorf("conditions %+v", np.Status.Conditions)
 	}
