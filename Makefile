@@ -182,6 +182,11 @@ conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own
 	$(call heading,Conformance: $(FOCUS) with kube-proxy $(PROXY_MODE) and CNI $(CNI) and $(families))
 	go -C e2e run ./conformance --proxy-mode=$(PROXY_MODE) --cni=$(CNI) --ip-families=$(families) --focus='$(FOCUS)' --procs=$(PROCS) --write=$(CURDIR)/docs/conformance.md
 
+.PHONY: conformance-cnp
+conformance-cnp: bin/cluster ## Upstream's conformance suite of ClusterNetworkPolicy on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6; needs root)
+	$(call heading,Conformance: ClusterNetworkPolicy with kube-proxy $(PROXY_MODE) and $(families))
+	go -C e2e run ./cnp --proxy-mode=$(PROXY_MODE) --ip-families=$(families) --write=$(CURDIR)/docs/conformance/clusternetworkpolicy.yaml
+
 .PHONY: conformance-all
 conformance-all: ## … under both proxies, with each family and both (30 minutes)
 	for p in nftables iptables; do for f in IPv4 IPv6 IPv4,IPv6; do $(MAKE) conformance PROXY_MODE=$$p IP_FAMILIES=$$f || exit 1; done; done
