@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"

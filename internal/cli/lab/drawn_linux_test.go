@@ -40,6 +40,9 @@ func TestPacketsAgreeWithExplainAndDiff(t *testing.T) {
 	for seed := range *manifests {
 		m := drawn.New(seed)
 		before, after := m.Workloads+m.Before, m.Workloads+m.After
+		if seed%2 == 1 {
+			before, after = before+m.ClusterBefore, after+m.ClusterAfter
+		}
 		was, is := connect(t, program, before, m.Addressing), connect(t, program, after, m.Addressing)
 		if !checkExplain(t, cluster(t, before, m.Addressing), was) {
 			t.Fatalf("seed %d:\n%s", seed, before)

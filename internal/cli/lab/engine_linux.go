@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -51,6 +52,12 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	for i := range c.Policies {
 		r.SetPolicy(&c.Policies[i])
 	}
+	for _, n := range c.KnownNodes() {
+		r.SetNode(resolver.NodeOf(&n))
+	}
+	for i := range c.ClusterPolicies {
+		r.SetClusterPolicy(&c.ClusterPolicies[i])
+	}
 	changes := r.Start(resolver.Existing{})
 
 	now := time.Now()
@@ -61,6 +68,11 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 		interfaces.Routed[uint32(h.index)] = h.addresses
 	}
 	n.SetInterfaces(now, interfaces)
+	for i := range c.Namespaces { // known since their pods are
+		labels := maps.Clone(c.Namespaces[i].Labels)
+		delete(labels, node.LabelEnforcement) // in audit mode all packets would pass
+		n.SetNamespace(now, c.Namespaces[i].Name, labels, false)
+	}
 	for _, s := range changes.Slices {
 		spec, _ := r.Slice(s.Name)
 		slice := &v1alpha1.PolicyEndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.Name.Namespace, Name: s.Name.Name}, Spec: spec}
@@ -78,6 +90,17 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 			return nil, fmt.Errorf("NetworkPolicy %s: %w", e.Policy, err)
 		}
 	}
+	for _, name := range changes.ClusterEndpoints {
+		e, ok := r.ClusterEndpoint(name)
+		if !ok {
+			continue // its policy is gone
+		}
+		cpe := &v1alpha1.ClusterPolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: *e.Spec}
+		if err := n.SetClusterPolicyEndpoint(now, cpe); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", model.ClusterPolicyKind, e.Policy, err)
+		}
+	}
+	n.ClusterSynced(now)
 	for namespace := range n.WantedNamespaces(now) {
 		n.NamespaceSynced(now, namespace)
 	}

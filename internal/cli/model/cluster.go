@@ -160,7 +160,7 @@ func (c *Cluster) Workloads() []Workload {
 
 // Reference is the cluster as the reference evaluator has it.
 func (c *Cluster) Reference() *reference.Cluster {
-	r := &reference.Cluster{ClusterPolicies: c.ClusterPolicies, Nodes: c.knownNodes()}
+	r := &reference.Cluster{ClusterPolicies: c.ClusterPolicies, Nodes: c.KnownNodes()}
 	r.Namespaces, r.Policies = c.Namespaces, c.Policies
 	for i := range c.Pods {
 		r.Pods = append(r.Pods, c.Pods[i].Pod)
@@ -168,8 +168,8 @@ func (c *Cluster) Reference() *reference.Cluster {
 	return r
 }
 
-// knownNodes are the nodes, with the addresses that pods on them show. Nodes that were not read have no labels.
-func (c *Cluster) knownNodes() []corev1.Node {
+// KnownNodes are the nodes, with the addresses that pods on them show. Nodes that were not read have no labels.
+func (c *Cluster) KnownNodes() []corev1.Node {
 	out := slices.Clone(c.Nodes)
 	at := map[string]int{}
 	for i := range out {

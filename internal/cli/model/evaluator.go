@@ -26,7 +26,7 @@ type Evaluator struct {
 // NewEvaluator of a cluster that is not changed afterwards.
 func NewEvaluator(c *Cluster) *Evaluator {
 	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), shared: map[netip.Addr][]*Pod{}, onHosts: map[netip.Addr]*Pod{},
-		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}, nodes: c.knownNodes()}
+		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}, nodes: c.KnownNodes()}
 	for i := range c.Pods {
 		p := &c.Pods[i]
 		if p.Spec.HostNetwork && !hasEnded(&p.Pod) {

@@ -156,7 +156,7 @@ func newClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, c *Cluster) *clusterP
 		m.namespaces, m.pods = read(&p.Pods.NamespaceSelector), read(&p.Pods.PodSelector)
 	case p.Nodes != nil:
 		s := read(p.Nodes)
-		for _, n := range c.knownNodes() {
+		for _, n := range c.KnownNodes() {
 			if s.Matches(labels.Set(n.Labels)) {
 				m.nodes = append(m.nodes, allAddresses(&n)...)
 			}

@@ -36,7 +36,7 @@ func New(env *command.Env) *cobra.Command {
 		Long: `Show whether kidoban works: its controller, the agent of each node, each policy with the number of nodes where its newest generation is in
 force, problems that need action, and the number of connections denied in the last ten minutes.
 
-A policy counts on the nodes that have pods in its namespace. The exit code is 1 if there is a problem; with --wait the command first waits
+A policy counts on the nodes that have pods in its namespace, and a ClusterNetworkPolicy on all that have pods. The exit code is 1 if there is a problem; with --wait the command first waits
 for it to end.`,
 		Example: `  kubectl kidoban status
 
@@ -50,10 +50,11 @@ for it to end.`,
 	o.output = command.AddOutput(cmd)
 	o.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		only := types.NamespacedName{}
+		only := selection{}
 		if n := env.Config.Namespace; n != nil {
 			only.Namespace = *n
 		}
+		only.cluster = only.Namespace == ""
 		return o.run(cmd.Context(), only, func(out io.Writer, s *Status) { write(out, env.Paint(), s) })
 	}
 	cmd.AddCommand(newPolicyCommand(env))
@@ -65,6 +66,8 @@ func newPolicyCommand(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy [NAMESPACE/]NAME",
 		Short: "Show on which nodes a policy is in force",
+		Long: `Show on which nodes a policy is in force. A name without a namespace is that of a NetworkPolicy in the namespace of -n, and of a
+ClusterNetworkPolicy (clusternetworkpolicies.policy.networking.k8s.io).`,
 		Example: `  kubectl kidoban status policy shop/default-deny
   kubectl kidoban status policy -n shop default-deny --wait`,
 		Args: cobra.ExactArgs(1),
@@ -76,8 +79,10 @@ func newPolicyCommand(env *command.Env) *cobra.Command {
 		if !ok {
 			namespace, name = env.Namespace(), args[0]
 		}
-		return o.run(cmd.Context(), types.NamespacedName{Namespace: namespace, Name: name}, func(out io.Writer, s *Status) {
-			writePolicy(out, env.Paint(), &s.Policies[0], s.Attention)
+		return o.run(cmd.Context(), selection{types.NamespacedName{Namespace: namespace, Name: name}, !ok}, func(out io.Writer, s *Status) {
+			for i := range s.Policies {
+				writePolicy(out, env.Paint(), &s.Policies[i], s.Attention)
+			}
 		})
 	}
 	return cmd
@@ -89,7 +94,7 @@ func (o *options) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 }
 
-func (o *options) run(ctx context.Context, only types.NamespacedName, table func(io.Writer, *Status)) error {
+func (o *options) run(ctx context.Context, only selection, table func(io.Writer, *Status)) error {
 	if err := o.output.Check(); err != nil {
 		return err
 	}
@@ -108,7 +113,7 @@ func (o *options) run(ctx context.Context, only types.NamespacedName, table func
 }
 
 // until waits, if it should, and returns the last status.
-func (o *options) until(ctx context.Context, c client.Client, only types.NamespacedName) (*Status, error) {
+func (o *options) until(ctx context.Context, c client.Client, only selection) (*Status, error) {
 	s, err := gather(ctx, o.env, c, o.namespace, only)
 	if !o.wait || err == nil && s.Healthy {
 		return s, err
@@ -144,7 +149,7 @@ func waiting(s *Status) string {
 	var names []string
 	for i := range s.Policies {
 		if !s.Policies[i].Everywhere() {
-			names = append(names, s.Policies[i].Namespace+"/"+s.Policies[i].Name+" "+inForce(&s.Policies[i]))
+			names = append(names, s.Policies[i].describe()+" "+inForce(&s.Policies[i]))
 		}
 	}
 	return strings.Join(append(names, s.Attention...), "; ")

@@ -21,6 +21,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -68,6 +69,8 @@ type Node struct {
 
 // Policy and how far it is in force.
 type Policy struct {
+	// Kind is ClusterNetworkPolicy, or empty for a NetworkPolicy.
+	Kind       string `json:"kind,omitempty"`
 	Namespace  string `json:"namespace"`
 	Name       string `json:"name"`
 	Generation int64  `json:"generation"`
@@ -101,8 +104,14 @@ func (p *Policy) Everywhere() bool {
 	return p.InForce == len(p.Nodes) && p.Resolved == string(metav1.ConditionTrue)
 }
 
-// gather asks the API server and all agents. only, if it names one, is the policy to tell about.
-func gather(ctx context.Context, env *command.Env, c client.Client, namespace string, only types.NamespacedName) (*Status, error) {
+// selection is which policies are shown: those of a namespace, or one if it has a name. None: all.
+type selection struct {
+	types.NamespacedName
+	cluster bool // ClusterNetworkPolicies, too
+}
+
+// gather asks the API server and all agents.
+func gather(ctx context.Context, env *command.Env, c client.Client, namespace string, only selection) (*Status, error) {
 	s := &Status{Denied: -1, Nodes: []Node{}, Policies: []Policy{}}
 	if err := s.controller(ctx, c, namespace); err != nil {
 		return nil, err
@@ -129,6 +138,16 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 	s.unjudged(pods.Items, reports)
 	if err := s.policies(ctx, c, pods.Items, reports, only); err != nil {
 		return nil, err
+	}
+	if err := s.clusterPolicies(ctx, c, pods.Items, reports, only); err != nil {
+		return nil, err
+	}
+	switch {
+	case only.Name == "" || len(s.Policies) > 0:
+	case only.cluster:
+		return nil, fmt.Errorf("no NetworkPolicy %s, and no %s %s", only.NamespacedName, model.ClusterPolicyResource, only.Name)
+	default:
+		return nil, fmt.Errorf("no NetworkPolicy %s", only.NamespacedName)
 	}
 	if err == nil && reports != nil {
 		s.Denied = 0
@@ -247,7 +266,7 @@ func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {
 	s.Nodes = append(s.Nodes, n)
 }
 
-func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Pod, reports map[string]*report, only types.NamespacedName) error {
+func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Pod, reports map[string]*report, only selection) error {
 	where := []client.ListOption{client.InNamespace(only.Namespace)}
 	var nps networkingv1.NetworkPolicyList
 	var pes v1alpha1.PolicyEndpointList
@@ -275,28 +294,38 @@ func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Po
 			continue
 		}
 		p := newPolicy(np, endpoints[np.UID])
-		for node := range nodes[np.Namespace] {
-			p.Nodes = append(p.Nodes, onNode(np, node, reports[node]))
-		}
-		slices.SortFunc(p.Nodes, func(a, b NodePolicy) int { return cmp.Compare(a.Node, b.Node) })
-		for _, n := range p.Nodes {
-			if n.State == agentapi.StateInForce {
-				p.InForce++
-				p.SlowestSeconds = max(p.SlowestSeconds, n.LatencySeconds)
-			}
-		}
-		switch {
-		case p.Resolved == string(metav1.ConditionFalse):
-			s.attend("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, p.Message)
-		case p.Message != "":
-			s.attend("NetworkPolicy %s/%s: an older version stays in force: %s", p.Namespace, p.Name, p.Message)
-		}
-		s.Policies = append(s.Policies, p)
-	}
-	if only.Name != "" && len(s.Policies) == 0 {
-		return fmt.Errorf("no NetworkPolicy %s", only)
+		s.add(&p, np, agentapi.KindNetworkPolicy, nodes[np.Namespace], reports)
 	}
 	return nil
+}
+
+// add a policy with what the agents of some nodes report of it.
+func (s *Status) add(p *Policy, object metav1.Object, kind string, nodes map[string]bool, reports map[string]*report) {
+	for node := range nodes {
+		p.Nodes = append(p.Nodes, onNode(object, kind, node, reports[node]))
+	}
+	slices.SortFunc(p.Nodes, func(a, b NodePolicy) int { return cmp.Compare(a.Node, b.Node) })
+	for _, n := range p.Nodes {
+		if n.State == agentapi.StateInForce {
+			p.InForce++
+			p.SlowestSeconds = max(p.SlowestSeconds, n.LatencySeconds)
+		}
+	}
+	switch {
+	case p.Resolved == string(metav1.ConditionFalse):
+		s.attend("%s: %s", p.describe(), p.Message)
+	case p.Message != "":
+		s.attend("%s: an older version stays in force: %s", p.describe(), p.Message)
+	}
+	s.Policies = append(s.Policies, *p)
+}
+
+// describe is "NetworkPolicy namespace/name" or "ClusterNetworkPolicy name".
+func (p *Policy) describe() string {
+	if p.Kind != "" {
+		return p.Kind + " " + p.Name
+	}
+	return agentapi.KindNetworkPolicy + " " + p.Namespace + "/" + p.Name
 }
 
 // unwritten are the reasons for which a version is not written, so that the PolicyEndpoint still has the one before.
@@ -307,47 +336,53 @@ func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Poli
 	if pe == nil {
 		return p
 	}
-	cond := apimeta.FindStatusCondition(pe.Status.Conditions, v1alpha1.ConditionResolved)
-	if pe.Spec.PolicyRef.Generation != np.Generation {
+	p.resolved(pe.Spec.PolicyRef.Generation, pe.Generation, &pe.Status, policy.GroupKeys(pe.Namespace, "", pe.Spec.Ingress, pe.Spec.Egress))
+	return p
+}
+
+// resolved reads the status of the policy's object, which is made of a generation of the policy and refers to groups.
+func (p *Policy) resolved(madeOf, generation int64, status *v1alpha1.EndpointStatus, keys []policy.GroupKey) {
+	cond := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionResolved)
+	if madeOf != p.Generation {
 		p.Resolved = "Behind" // the controller has not come to this generation yet, or could not write it
 		if cond != nil && cond.Status == metav1.ConditionFalse && slices.Contains(unwritten, cond.Reason) {
 			p.Message = cond.Reason + ": " + cond.Message
 		}
-		return p
+		return
 	}
 	groups := map[policy.GroupKey]bool{}
-	for _, g := range policy.GroupKeys(pe.Namespace, "", pe.Spec.Ingress, pe.Spec.Egress) {
+	for _, g := range keys {
 		groups[g] = true
 	}
 	p.Groups = len(groups)
-	if cond != nil {
-		of := pe.Status.PolicyGeneration                                                // 0: a version of the controller that does not write it
-		if cond.ObservedGeneration != pe.Generation || of != 0 && of != np.Generation { // it is about what was there before
-			p.Resolved = "Behind"
-			return p
-		}
-		p.Resolved = string(cond.Status)
-		if cond.Status != metav1.ConditionTrue {
-			p.Message = cond.Reason + ": " + cond.Message
-		}
+	if cond == nil {
+		return
 	}
-	return p
+	of := status.PolicyGeneration                                               // 0: a version of the controller that does not write it
+	if cond.ObservedGeneration != generation || of != 0 && of != p.Generation { // it is about what was there before
+		p.Resolved = "Behind"
+		return
+	}
+	p.Resolved = string(cond.Status)
+	if cond.Status != metav1.ConditionTrue {
+		p.Message = cond.Reason + ": " + cond.Message
+	}
 }
 
-func onNode(np *networkingv1.NetworkPolicy, node string, r *report) NodePolicy {
+func onNode(np metav1.Object, kind, node string, r *report) NodePolicy {
 	out := NodePolicy{Node: node, State: "Unknown"}
 	if r == nil || r.err != nil {
 		return out
 	}
 	out.State = agentapi.StatePending
-	p := agentapi.FindPolicy(r.policies, agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name})
+	p := agentapi.FindPolicy(r.policies, agentapi.PolicyRef{Kind: kind, Namespace: np.GetNamespace(), Name: np.GetName()})
 	if p == nil {
 		return out
 	}
 	out.Pods, out.WaitingFor, out.Problem = p.Pods, p.WaitingFor, p.Problem
 	if p.Realised != nil {
 		out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
-		if p.State == agentapi.StateInForce && p.Realised.Generation == np.Generation && p.Realised.UID == string(np.UID) {
+		if p.State == agentapi.StateInForce && p.Realised.Generation == np.GetGeneration() && p.Realised.UID == string(np.GetUID()) {
 			out.State = agentapi.StateInForce
 		}
 	}

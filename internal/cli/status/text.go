@@ -85,7 +85,7 @@ func writePolicies(out io.Writer, p command.Paint, policies []Policy) {
 		if !pol.Everywhere() {
 			sgr = command.Red
 		}
-		t.Add(append(command.Plain(pol.Namespace, pol.Name, fmt.Sprint(pol.Generation), pol.Resolved, fmt.Sprint(pol.Groups)), command.Cell{SGR: sgr, Text: inForce(pol)})...)
+		t.Add(append(command.Plain(dash(pol.Namespace), pol.Name, fmt.Sprint(pol.Generation), pol.Resolved, fmt.Sprint(pol.Groups)), command.Cell{SGR: sgr, Text: inForce(pol)})...)
 	}
 	t.Write(out)
 }
@@ -118,7 +118,7 @@ func dash(s string) string {
 }
 
 func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string) {
-	fmt.Fprintf(out, "NetworkPolicy %s/%s, generation %d: resolved %s, %d groups, %s\n", pol.Namespace, pol.Name, pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
+	fmt.Fprintf(out, "%s, generation %d: resolved %s, %d groups, %s\n", pol.describe(), pol.Generation, pol.Resolved, pol.Groups, inForce(pol))
 	if pol.Message != "" {
 		fmt.Fprintf(out, "  %s %s\n", p.Text(command.Yellow, "-"), pol.Message)
 	}
