@@ -7,6 +7,7 @@ import (
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Pods returns what is in force for each pod of the node.
@@ -52,7 +53,9 @@ func (d names) Isolating(set compiler.SetID) (policies []agentapi.PolicyRef) {
 	d.state.read(func(n *node.Node) {
 		all, _ := n.Set(set)
 		for _, p := range all {
-			policies = append(policies, node.PolicyRef(p.ID))
+			if p.Tier == policy.TierNetworkPolicy { // no other isolates
+				policies = append(policies, node.PolicyRef(p.ID))
+			}
 		}
 	})
 	return policies

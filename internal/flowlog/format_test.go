@@ -101,6 +101,10 @@ var samples = map[string]events.Event{
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:41234"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
 		Verdict: events.Deny, Reason: events.ReasonRule, Tier: policy.TierBaseline, Rule: 8, Set: 3,
 	},
+	"allowed-by-default": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: policy.TCP,
+		Verdict: events.Allow, Reason: events.ReasonDefault, Tier: policy.TierBaseline, Set: 3,
+	},
 	"names-are-gone": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.99:41234"), Destination: addrPort("10.0.9.9:443"), Protocol: 47,
 		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierBaseline, Rule: 1000, Set: 1000,

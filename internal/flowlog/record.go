@@ -110,6 +110,10 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 			out.Policy = r.rule(e.Rule)
 		}
 	case events.ReasonDefault:
+		if e.Verdict == events.Allow { // no tier decided
+			out.Reason = agentapi.ReasonDefaultAllow
+			break
+		}
 		out.Tier = e.Tier.String()
 		out.IsolatedBy = r.isolating(e.Set)
 		if e.Set == dataplane.DenyAll {
