@@ -107,6 +107,17 @@ func convertANP(ctx context.Context, set *anp.Set) (*ClusterConversion, error) {
 	return c, nil
 }
 
+// clusterNames are the names of upstream's ClusterNetworkPolicies that an earlier conversion did not write.
+func clusterNames(cluster *model.Cluster) map[string]bool {
+	out := map[string]bool{}
+	for i := range cluster.ClusterPolicies {
+		if p := &cluster.ClusterPolicies[i]; p.Annotations[tiered.SourceAnnotation] == "" {
+			out[p.Name] = true
+		}
+	}
+	return out
+}
+
 func readANP(ctx context.Context, env *command.Env, files []string) (*anp.Set, error) {
 	set := &anp.Set{}
 	take := func(t metav1.TypeMeta, raw []byte) error {
@@ -115,13 +126,26 @@ func readANP(ctx context.Context, env *command.Env, files []string) (*anp.Set, e
 	}
 	if len(files) > 0 {
 		m := &model.Manifests{Namespace: env.Namespace(), Other: take}
-		return set, m.ReadPaths(files, env.In)
+		if err := m.ReadPaths(files, env.In); err != nil {
+			return nil, err
+		}
+		cluster, err := m.Cluster()
+		if err != nil {
+			return nil, err
+		}
+		set.ClusterPolicies = clusterNames(cluster)
+		return set, nil
 	}
 	c, err := env.Client()
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{anp.KindAdmin, anp.KindBaseline, anp.KindCluster} {
+	cluster, err := command.Load(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	set.ClusterPolicies = clusterNames(cluster)
+	for _, kind := range []string{anp.KindAdmin, anp.KindBaseline} {
 		list, err := listKind(ctx, c, schema.GroupKind{Group: anp.Group, Kind: kind})
 		if err != nil {
 			return nil, err

@@ -213,7 +213,7 @@ func readAWS(ctx context.Context, env *command.Env, files []string) (*aws.Set, e
 		if cluster, err = command.Load(ctx, c); err != nil {
 			return nil, err
 		}
-		for _, kind := range []schema.GroupKind{{Group: aws.Group, Kind: aws.KindCluster}, {Group: aws.Group, Kind: aws.KindApplication}, {Group: "policy.networking.k8s.io", Kind: aws.KindCluster}} {
+		for _, kind := range []schema.GroupKind{{Group: aws.Group, Kind: aws.KindCluster}, {Group: aws.Group, Kind: aws.KindApplication}} {
 			list, err := listKind(ctx, c, kind)
 			if err != nil {
 				return nil, err
@@ -232,6 +232,7 @@ func readAWS(ctx context.Context, env *command.Env, files []string) (*aws.Set, e
 			set.NetworkPolicies = append(set.NetworkPolicies, *np)
 		}
 	}
+	set.ClusterPolicies = clusterNames(cluster)
 	set.Services, set.Nodes = cluster.Services, cluster.Nodes
 	if len(set.Policies) == 0 && len(set.Applications) == 0 && len(set.Refused) == 0 {
 		return nil, errors.New("no ClusterNetworkPolicy or ApplicationNetworkPolicy of networking.k8s.aws is there")

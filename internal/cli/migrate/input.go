@@ -17,6 +17,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/migrate/anp"
 	"github.com/kidoban/kidoban/internal/migrate/calico"
 )
 
@@ -41,6 +42,7 @@ func readFiles(env *command.Env, files []string) (*input, error) {
 	if in.cluster, err = m.Cluster(); err != nil {
 		return nil, err
 	}
+	in.clusterPolicies()
 	in.kubernetes(isNotConverted)
 	return in, nil
 }
@@ -52,6 +54,13 @@ func (in *input) kubernetes(wanted func(*networkingv1.NetworkPolicy) bool) {
 		if np := &in.cluster.Policies[i]; wanted(np) {
 			in.set.Kubernetes = append(in.set.Kubernetes, *np)
 		}
+	}
+}
+
+// clusterPolicies puts the ClusterNetworkPolicies into the set.
+func (in *input) clusterPolicies() {
+	for i := range in.cluster.ClusterPolicies {
+		in.set.AddCluster(&in.cluster.ClusterPolicies[i])
 	}
 }
 
@@ -68,6 +77,7 @@ func readLive(ctx context.Context, c client.Client) (*input, error) {
 		return nil, err
 	}
 	in := &input{cluster: cluster, set: &calico.Set{}}
+	in.clusterPolicies()
 	found := false
 	for _, kind := range policyKinds {
 		list, err := listCalico(ctx, c, kind)
@@ -82,8 +92,8 @@ func readLive(ctx context.Context, c client.Client) (*input, error) {
 	if !found {
 		return nil, errors.New("this cluster does not know Calico's kinds of objects: is Calico installed here?")
 	}
-	for _, kind := range []string{"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"} {
-		list, err := listKind(ctx, c, schema.GroupKind{Group: "policy.networking.k8s.io", Kind: kind})
+	for _, kind := range []string{anp.KindAdmin, anp.KindBaseline} {
+		list, err := listKind(ctx, c, schema.GroupKind{Group: anp.Group, Kind: kind})
 		if err != nil {
 			return nil, err
 		}

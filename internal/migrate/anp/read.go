@@ -21,7 +21,6 @@ const Group = "policy.networking.k8s.io"
 const (
 	KindAdmin    = "AdminNetworkPolicy"
 	KindBaseline = "BaselineAdminNetworkPolicy"
-	KindCluster  = "ClusterNetworkPolicy"
 )
 
 // What v1alpha1 admits: rules a direction, and peers and ports a rule.
@@ -37,7 +36,7 @@ type Set struct {
 	Refused []migrate.Problem
 	// Warnings are findings about the input.
 	Warnings []migrate.Problem
-	// ClusterPolicies are names of ClusterNetworkPolicies that are there already.
+	// ClusterPolicies are names that ClusterNetworkPolicies have already.
 	ClusterPolicies map[string]bool
 }
 
@@ -65,11 +64,6 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte) bool {
 		object += " " + o.Metadata.Name
 	}
 	switch {
-	case t.Kind == KindCluster:
-		if s.ClusterPolicies == nil {
-			s.ClusterPolicies = map[string]bool{}
-		}
-		s.ClusterPolicies[o.Metadata.Name] = true
 	case t.Kind != KindAdmin && t.Kind != KindBaseline:
 		s.refuse(migrate.Problem{Object: object, Problem: "kind " + t.Kind + " is not known", Fix: "correct the kind"})
 	case gv.Version != "v1alpha1":

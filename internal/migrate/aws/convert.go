@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -148,7 +149,7 @@ func (s *Set) prove(ctx context.Context, before []tiered.Policy, r *Result) erro
 
 // isOfApplication reports whether the policy stands for domain names of an ApplicationNetworkPolicy.
 func isOfApplication(p cnp.ClusterNetworkPolicy) bool {
-	return p.Annotations[tiered.SourceAnnotation] != ""
+	return strings.HasPrefix(p.Annotations[tiered.SourceAnnotation], KindApplication+" ")
 }
 
 // split the policy into a NetworkPolicy and, of its domain names, a policy of the Admin tier; names is nil if it has none.

@@ -112,11 +112,6 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) {
 	}
 	_ = json.Unmarshal(raw, &o) // decoding it into its type reports the error
 	switch {
-	case gv.Group == "policy.networking.k8s.io" && t.Kind == KindCluster:
-		if s.ClusterPolicies == nil {
-			s.ClusterPolicies = map[string]bool{}
-		}
-		s.ClusterPolicies[o.Metadata.Name] = true
 	case gv.Group != Group:
 	case t.Kind == KindCluster:
 		s.readCluster(Kind+" "+o.Metadata.Name, raw)

@@ -26,7 +26,7 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 	o.TypeMeta = t
 	gv, err := schema.ParseGroupVersion(o.APIVersion)
 	if err == nil && gv.Group == "policy.networking.k8s.io" {
-		s.addClusterPolicy(&o, raw)
+		s.addClusterPolicy(&o)
 		return true, nil
 	}
 	if err != nil || gv.Group != Group && gv.Group != GroupStored {
@@ -45,17 +45,18 @@ func (s *Set) Read(t metav1.TypeMeta, raw []byte, namespace string) (bool, error
 	return true, nil
 }
 
-// addClusterPolicy notes a policy of network-policy-api, which Calico enforces in tiers before and after its default one.
-//
-// One that an earlier conversion wrote goes to Cluster.
-func (s *Set) addClusterPolicy(o *object, raw []byte) {
-	if o.Metadata.Annotations[Annotation] != "" {
-		p := cnp.ClusterNetworkPolicy{}
-		if unknown, err := kjson.UnmarshalStrict(raw, &p); err == nil && len(unknown) == 0 {
-			s.Cluster = replace(s.Cluster, p, func(q *cnp.ClusterNetworkPolicy) bool { return q.Name == p.Name })
-			return
-		}
+// AddCluster takes in a ClusterNetworkPolicy. One that an earlier conversion wrote goes to Cluster; any other is noted as one that Calico
+// may enforce.
+func (s *Set) AddCluster(p *cnp.ClusterNetworkPolicy) {
+	if p.Annotations[Annotation] != "" {
+		s.Cluster = replace(s.Cluster, *p, func(q *cnp.ClusterNetworkPolicy) bool { return q.Name == p.Name })
+		return
 	}
+	s.addClusterPolicy(&object{TypeMeta: metav1.TypeMeta{Kind: "ClusterNetworkPolicy"}, Metadata: p.ObjectMeta})
+}
+
+// addClusterPolicy notes a policy of network-policy-api, which Calico enforces in tiers before and after its default one.
+func (s *Set) addClusterPolicy(o *object) {
 	problem := Problem{Object: name(o), Problem: "Calico enforces it, and it is not looked at here", Fix: "see whether what follows it is meant without it"}
 	s.Invalid = append(s.Invalid, problem)
 	if o.Kind != "BaselineAdminNetworkPolicy" { // which is asked last, about pods that nothing else selects

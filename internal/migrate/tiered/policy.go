@@ -20,8 +20,7 @@ type Policy struct {
 	Annotations map[string]string
 	Subject     anp.AdminNetworkPolicySubject
 	Rules       [2][]Rule
-	// Source is the object that the policy is made of, if that is another one: it goes behind others of its priority, and becomes an
-	// annotation.
+	// Source is the object that the policy is made of, if that is another one. The policy then goes behind others of its priority.
 	Source string
 }
 
@@ -46,7 +45,7 @@ func Sorted(policies []Policy) []Policy {
 	return out
 }
 
-// SourceAnnotation of a ClusterNetworkPolicy is the object that it was converted from.
+// SourceAnnotation of a policy is the object that it was converted from. A later conversion may write it anew.
 const SourceAnnotation = "networking.kidoban.dev/converted-from"
 
 // DenyFirst returns the policies with the rules of each direction in another order: Deny, then Allow, then Pass. This is how AWS's

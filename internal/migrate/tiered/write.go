@@ -1,6 +1,7 @@
 package tiered
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -172,11 +173,8 @@ func (w *writer) parts(p *Policy) []cnp.ClusterNetworkPolicy {
 	for i := range max(len(ins), len(outs), 1) {
 		part := cnp.ClusterNetworkPolicy{
 			TypeMeta:   metav1.TypeMeta{APIVersion: cnp.SchemeGroupVersion.String(), Kind: "ClusterNetworkPolicy"},
-			ObjectMeta: metav1.ObjectMeta{Labels: p.Labels},
+			ObjectMeta: metav1.ObjectMeta{Labels: p.Labels, Annotations: map[string]string{SourceAnnotation: cmp.Or(p.Source, p.String())}},
 			Spec:       cnp.ClusterNetworkPolicySpec{Tier: p.Tier, Subject: cnp.ClusterNetworkPolicySubject{Namespaces: p.Subject.Namespaces, Pods: pods(p.Subject.Pods)}},
-		}
-		if p.Source != "" {
-			part.Annotations = map[string]string{SourceAnnotation: p.Source}
 		}
 		if i < len(ins) {
 			part.Spec.Ingress = ins[i]
