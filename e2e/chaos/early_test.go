@@ -84,12 +84,12 @@ func earlyFar(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	p.set(trouble{write: 60 * time.Millisecond, event: 30 * time.Millisecond})
 	through(t, "=172.30.0.10", "=7443")
 	must(t, engine.AwaitReady(t.Context(), test))
-	p.set(trouble{write: 60 * time.Millisecond, event: 30 * time.Millisecond, watchLife: time.Minute})
 	var rows earlyRows
 	for _, mode := range earlyModes {
-		setAgents(t, mode) // their watches begin anew, with the delay
+		setAgents(t, mode)
 		for _, burst := range []int{1, 10} {
 			rows.measure(t, mode, ", API server far away", burst, earlyPods(t), nil)
 		}
