@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Resend is how often a UDP request is repeated until there is an answer: a lost datagram is no verdict.
@@ -28,7 +29,7 @@ func Dial(ctx context.Context, target Target, timeout time.Duration) Result {
 	if target.Protocol == "udp" {
 		server, answered, err = dialUDP(ctx, target)
 	} else {
-		server, err = dialTCP(ctx, target)
+		server, answered, err = dialTCP(ctx, target)
 	}
 	r := newResult(target, start, server, err)
 	r.Answered = answered
@@ -46,14 +47,42 @@ func DialAll(ctx context.Context, targets []Target, timeout time.Duration) []Res
 	return results
 }
 
-func dialTCP(ctx context.Context, target Target) (server string, err error) {
+// dialTCP returns also which SYN was answered.
+func dialTCP(ctx context.Context, target Target) (server string, answered int, err error) {
 	conn, err := open(ctx, target)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer conn.Close()
+	resent, err := retransmissions(conn)
+	if err != nil {
+		return "", 0, err
+	}
 	line, err := bufio.NewReader(conn).ReadString('\n')
-	return strings.TrimSpace(line), err
+	return strings.TrimSpace(line), resent + 1, err
+}
+
+// retransmissions is how many packets the kernel has sent again on a TCP connection.
+func retransmissions(conn net.Conn) (int, error) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return 0, errors.New("no TCP connection")
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var info syscall.TCPInfo
+	size := uint32(syscall.SizeofTCPInfo)
+	var failed syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, failed = syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err == nil && failed != 0 {
+		err = failed
+	}
+	return int(info.Total_retrans), err
 }
 
 // dialUDP numbers its requests, and returns which of them was answered.

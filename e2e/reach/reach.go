@@ -63,7 +63,7 @@ type Result struct {
 	Outcome Outcome   `json:"outcome"`
 	// Took is the time until the answer, in nanoseconds.
 	Took time.Duration `json:"took,omitempty"`
-	// Answered is the number of the datagram that was answered; 1 is the first.
+	// Answered is the number of the SYN or of the datagram that was answered; 1 is the first.
 	Answered int `json:"answered,omitempty"`
 	// Server is the host name of who answered.
 	Server string `json:"server,omitempty"`

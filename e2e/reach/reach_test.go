@@ -202,3 +202,47 @@ func freePort(t *testing.T) uint16 {
 	defer l.Close()
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
+
+// A SYN that finds the server's queue full is dropped, and the kernel sends it again.
+func TestDialCountsTheFirstPackets(t *testing.T) {
+	port := startServer(t, "database-0")
+	for _, protocol := range []string{"tcp", "udp"} {
+		r := reach.Dial(t.Context(), parse(t, protocol+"/127.0.0.1", port), time.Second)
+		if r.Answered != 1 {
+			t.Errorf("%s: packet %d was answered: %+v", protocol, r.Answered, r)
+		}
+	}
+
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := parse(t, "tcp/127.0.0.1", uint16(name.(*syscall.SockaddrInet4).Port))
+	first, err := net.Dial("tcp", full.Address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	results := make(chan reach.Result, 1)
+	go func() { results <- reach.Dial(t.Context(), full, 10*time.Second) }()
+	time.AfterFunc(500*time.Millisecond, func() { // the first SYN is gone by then
+		for range 2 {
+			accepted, _, err := syscall.Accept(fd)
+			if err != nil {
+				return
+			}
+			_, _ = syscall.Write(accepted, []byte("late\n"))
+		}
+	})
+	if r := <-results; r.Answered < 2 || r.Server != "late" {
+		t.Errorf("%+v", r)
+	}
+}
