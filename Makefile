@@ -227,7 +227,8 @@ dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/a
 test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
 	$(call heading,Tests on Linux 6.1 and $(KERNELS))
 	bin/vm --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
-	bin/vm --kernel=$(KERNELS) --tags=sctp,ownclock,tunnels --write=docs/compatibility.md $(dataplane-tests)
+	CGO_ENABLED=0 go -C hack/vpcenv build -o $(CURDIR)/bin/ github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
+	bin/vm --kernel=$(KERNELS) --tags=sctp,ownclock,tunnels,vlan --cni-plugin=bin/routed-eni-cni-plugin --write=docs/compatibility.md $(dataplane-tests)
 
 .PHONY: test-kernels-short
 test-kernels-short: bin/vm qemu ## … a part of it, on 6.12
@@ -282,7 +283,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it

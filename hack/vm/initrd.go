@@ -21,8 +21,8 @@ import (
 var tools = []string{"nft"}
 
 // writeInitrd packs the whole file system of the machine: our init, which is modprobe too, the kernel's modules, the tools
-// with their libraries, and the programs.
-func writeInitrd(ctx context.Context, file string, k kernel, programs []program) (err error) {
+// with their libraries, CNI plugins, and the programs.
+func writeInitrd(ctx context.Context, file string, k kernel, programs []program, plugins []string) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -41,6 +41,11 @@ func writeInitrd(ctx context.Context, file string, k kernel, programs []program)
 	}
 	for _, tool := range tools {
 		if err := a.addTool(ctx, tool); err != nil {
+			return err
+		}
+	}
+	for _, plugin := range plugins {
+		if err := a.file("opt/cni/bin/"+filepath.Base(plugin), plugin); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,7 @@ type options struct {
 	tags    string
 	run     string
 	skip    string
+	plugins []string
 	cpus    int
 	memory  int
 	timeout time.Duration
@@ -57,6 +58,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.tags, "tags", "", "build tags of the tests")
 	flags.StringVar(&o.run, "run", "", "tests to run, as go test has it")
 	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
+	flags.StringSliceVar(&o.plugins, "cni-plugin", nil, "static programs of this machine that tests find in /opt/cni/bin")
 	flags.IntVar(&o.cpus, "cpus", 2, "of the machine")
 	flags.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
 	flags.DurationVar(&o.timeout, "timeout", time.Hour, "for each kernel")
@@ -113,7 +115,7 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 		return err
 	}
 	m := machine{kernel: kernel, initrd: filepath.Join(work, "initrd"), cpus: o.cpus, memory: o.memory}
-	if err := writeInitrd(ctx, m.initrd, kernel, programs); err != nil {
+	if err := writeInitrd(ctx, m.initrd, kernel, programs, o.plugins); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done within %v", o.timeout))

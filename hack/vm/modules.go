@@ -23,7 +23,7 @@ import (
 // packed are the parts of a kernel's modules that a node of Kubernetes may use. What they need comes along.
 var packed = []string{
 	"net/8021q/", "net/802/", "net/bridge/", "net/core/", "net/ipv4/", "net/ipv6/", "net/llc/", "net/netfilter/", "net/sched/", "net/sctp/",
-	"drivers/net/dummy.ko", "drivers/net/geneve.ko", "drivers/net/macvlan.ko", "drivers/net/tun.ko", "drivers/net/veth.ko", "drivers/net/vxlan/",
+	"drivers/net/dummy.ko", "drivers/net/geneve.ko", "drivers/net/ipvlan/", "drivers/net/macvlan.ko", "drivers/net/tun.ko", "drivers/net/veth.ko", "drivers/net/vxlan/",
 	"crypto/crc32c", "lib/libcrc32c.ko", "lib/crypto/", // what modules ask for by name when they are used
 }
 

@@ -46,6 +46,9 @@ func New(t testing.TB) *Namespace {
 	return n
 }
 
+// Path is a path of the namespace for other processes, as long as the test runs.
+func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.handle)) }
+
 // onThread runs f on a thread that ends with it, so that changes that f makes to the thread affect no other test.
 func onThread(t testing.TB, f func() error) {
 	t.Helper()
