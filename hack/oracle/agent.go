@@ -172,7 +172,7 @@ func (a *agent) take(d delivery) error {
 		a.received.setPod(d.pod)
 	case d.endpoint != nil && d.deleted:
 		a.node.DeletePolicyEndpoint(began, types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
-		a.node.RemoveDeleted(began.Add(node.DeletionPatience))
+		a.node.RemoveDeleted(began, types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
 		a.received.deleteEndpoint(d.endpoint)
 	case d.endpoint != nil:
 		if err := a.node.SetPolicyEndpoint(began, d.endpoint); err != nil {

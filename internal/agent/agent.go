@@ -14,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Options of an Agent.
@@ -22,6 +23,8 @@ type Options struct {
 	NamespaceCache func(namespace string) (cache.Cache, error)
 	// SharedNamespace is kidoban's own: it holds the groups that cross namespaces.
 	SharedNamespace string
+	// PolicyExists says whether a policy whose PolicyEndpoint is gone still exists; see NewPolicyExists. nil: it does not.
+	PolicyExists func(ctx context.Context, id policy.ID) (bool, error)
 	// Audit counts and logs denials while the packets pass. A namespace's node.LabelEnforcement overrides it.
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default; the kernel's Dataplane must have been made with its GuardOf.
@@ -61,6 +64,7 @@ type Agent struct {
 	hits    *hitCounter
 
 	announcer *announcer // nil without a stream
+	deleted   *deletedPolicies
 
 	cache      cache.Cache // of the node's pods
 	interfaces *interfaceFollower
@@ -85,6 +89,7 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 	}
 	a.sweeper = &sweeper{kernel: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
 	a.hits = newHitCounter(kernel, s, opts.RuleSeries)
+	a.deleted = &deletedPolicies{state: s, exists: opts.PolicyExists, metrics: a.metrics, log: opts.Log, gone: make(chan struct{}, 1)}
 	a.interfaces = &interfaceFollower{kernel: kernel, state: s, log: opts.Log}
 	a.tunnels = &tunnelFollower{kernel: kernel, sweeper: a.sweeper, log: opts.Log}
 	a.sweeper.tunnels = a.tunnels.current
@@ -128,6 +133,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	running.Go(func() { a.followNamespaces(ctx) })
 	running.Go(func() { a.followClusterPolicies(ctx) })
+	running.Go(func() { a.deleted.run(ctx) })
 	if err := a.watchPods(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil

@@ -34,12 +34,7 @@ func (a *Agent) onClusterPolicyEndpoint(ctx context.Context, _, obj any) {
 func (a *Agent) onClusterPolicyEndpointGone(ctx context.Context, obj any) {
 	name := last[*v1alpha1.ClusterPolicyEndpoint](obj).Name
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeleteClusterPolicyEndpoint(now, name) })
-	a.removeDeletedLater(ctx)
-}
-
-// removeDeletedLater removes the deleted policies that are retained now.
-func (a *Agent) removeDeletedLater(ctx context.Context) {
-	time.AfterFunc(node.DeletionPatience, func() { a.state.update(ctx, func(now time.Time, n *node.Node) { n.RemoveDeleted(now) }) })
+	a.deleted.endpointGone()
 }
 
 // policyKey names a policy in reports to the controller; one without a namespace is cluster-wide.

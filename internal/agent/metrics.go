@@ -15,6 +15,7 @@ type metrics struct {
 	pods        *prometheus.GaugeVec // by mode, state
 	policies    *prometheus.GaugeVec // by state: in force, waiting for groups
 	overBudget  *prometheus.GaugeVec // by resource
+	lost        prometheus.Gauge
 	groups      prometheus.Gauge
 	programming prometheus.Histogram
 	podStart    prometheus.Histogram
@@ -41,6 +42,8 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_pods", Help: "Pods of this node that have addresses of their own, by mode (standard, guarded, strict, audit) and by state: isolated by a policy, open, or pending."},
 			[]string{"mode", "state"}),
+		lost: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_lost_policy_endpoints", Help: "Policies whose PolicyEndpoint is gone although they exist, or may exist. They stay in force as they were."}),
 		overBudget: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kidoban_agent_over_budget_policies", Help: "Policies that isolate their pods and allow nothing, because they need more than there is, by resource and direction."}, []string{"resource", "direction"}),
 		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -96,7 +99,7 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.overBudget, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, m.bootGap, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.lost, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, m.bootGap, &usage{kernel}, buildInfo)
 	return m
 }
 

@@ -111,7 +111,7 @@ func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
 	pe := last[*v1alpha1.PolicyEndpoint](obj)
 	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePolicyEndpoint(now, key) })
-	a.removeDeletedLater(ctx)
+	a.deleted.endpointGone()
 }
 
 func (a *Agent) onSlice(ctx context.Context, _, obj any) {

@@ -55,7 +55,7 @@ func TestAClusterPolicySelectsPodsByTheLabelsOfTheirNamespace(t *testing.T) {
 	s.SetNamespace(start, "shop", map[string]string{"team": "shop"}, false)
 	s.denied("10.0.0.9", "10.0.0.1", 80)
 	s.DeleteClusterPolicyEndpoint(start, "c")
-	s.RemoveDeleted(start.Add(DeletionPatience))
+	s.removeDeleted(start.Add(DeletionPatience))
 	s.allowed("10.0.0.9", "10.0.0.1", 80)
 }
 

@@ -36,10 +36,13 @@ func (n *Node) SetNamespace(now time.Time, name string, of map[string]string, te
 		return
 	}
 	bereft := terminating && (ns.bereft || !ns.synced)
+	another := ns.terminating && !terminating // of the same name
 	changed := !labels.Equals(ns.labels, of) || ns.bereft != bereft
 	ns.enforcement, ns.labels, ns.terminating, ns.bereft = of[LabelEnforcement], of, terminating, bereft
-	if !terminating {
-		n.RemoveDeleted(now) // those of a namespace that had this name before
+	for key := range n.byNamespace[name] {
+		if another {
+			n.RemoveDeleted(now, key)
+		}
 	}
 	if changed {
 		n.compileNamespace(name)

@@ -281,7 +281,7 @@ func TestOnlyGroupsInUseAreRead(t *testing.T) {
 	s.allowed("10.0.0.6", "10.0.0.100", 80)
 	s.denied("10.0.0.1", "10.0.0.100", 80)
 	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
-	s.RemoveDeleted(start.Add(DeletionPatience))
+	s.removeDeleted(start.Add(DeletionPatience))
 	expect("the policy is gone")
 	if len(s.wanted)+len(s.groupUsers) > 0 {
 		t.Errorf("references %v, %v", s.wanted, s.groupUsers)

@@ -26,6 +26,13 @@ type story struct {
 	*Node
 }
 
+// removeDeleted removes the policies that were deleted long enough before.
+func (s story) removeDeleted(now time.Time) {
+	for key := range s.Deleted(now) {
+		s.RemoveDeleted(now, key)
+	}
+}
+
 func newStory(t *testing.T) story {
 	s := story{t, New(Options{SharedNamespace: shared})}
 	s.namespaces["shop"] = newNamespace()
@@ -47,7 +54,7 @@ func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 // endpointGone deletes a PolicyEndpoint of a live namespace, and waits until its last version is removed.
 func (s story) endpointGone(name string) {
 	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: name})
-	s.RemoveDeleted(start.Add(DeletionPatience))
+	s.removeDeleted(start.Add(DeletionPatience))
 }
 
 func (s story) endpoint(name string, selector map[string]string, rules ...v1alpha1.Rule) {

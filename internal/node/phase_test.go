@@ -56,7 +56,7 @@ func (s story) happen(ev event) {
 			s.NamespaceSynced(start, "shop")
 			break
 		}
-		s.RemoveDeleted(start.Add(DeletionPatience))
+		s.removeDeleted(start.Add(DeletionPatience))
 	case events:
 	}
 	if err != nil {

@@ -44,8 +44,8 @@ const (
 	StartPatience = 10 * time.Second
 )
 
-// DeletionPatience is how long the last version of a deleted PolicyEndpoint stays in force, so that the deletion of its namespace may be seen
-// first: both come by different watches.
+// DeletionPatience is how long the last version of a deleted PolicyEndpoint stays in force at least, so that the deletion of its namespace may
+// be seen first: both come by different watches.
 const DeletionPatience = 500 * time.Millisecond
 
 // SetPolicyEndpoint takes in a PolicyEndpoint. On an error the version that is in force stays in force; if there is none, the policy isolates
@@ -115,17 +115,22 @@ func (n *Node) DeletePolicyEndpoint(now time.Time, key types.NamespacedName) {
 	}
 }
 
-// RemoveDeleted removes the versions of deleted PolicyEndpoints that were retained for DeletionPatience, except in terminating namespaces.
-func (n *Node) RemoveDeleted(now time.Time) {
-	begun := false
+// Deleted returns the deleted PolicyEndpoints whose versions were retained for DeletionPatience, with their policies, except those in
+// terminating namespaces.
+func (n *Node) Deleted(now time.Time) map[types.NamespacedName]policy.ID {
+	out := map[types.NamespacedName]policy.ID{}
 	for key, e := range n.policies {
-		if e.phase != Retained || n.terminates(key.Namespace) || now.Sub(e.gone) < DeletionPatience {
-			continue
+		if e.phase == Retained && !n.terminates(key.Namespace) && now.Sub(e.gone) >= DeletionPatience {
+			out[key] = e.active.policy.ID
 		}
-		if !begun {
-			n.begin(now)
-			begun = true
-		}
+	}
+	return out
+}
+
+// RemoveDeleted removes the version of one that Deleted returned, unless the PolicyEndpoint came back.
+func (n *Node) RemoveDeleted(now time.Time, key types.NamespacedName) {
+	if e := n.policies[key]; e != nil && e.phase == Retained && !n.terminates(key.Namespace) {
+		n.begin(now)
 		n.move(key, removed, nil)
 	}
 }

@@ -31,7 +31,7 @@ func TestATerminatingNamespaceKeepsItsPolicies(t *testing.T) {
 			order.first(s)
 			s.denied("10.0.0.9", "10.0.0.1", 80)
 			order.then(s)
-			s.RemoveDeleted(start.Add(time.Hour))
+			s.removeDeleted(start.Add(time.Hour))
 			s.allowed("10.0.0.2", "10.0.0.1", 80)
 			s.denied("10.0.0.9", "10.0.0.1", 80)
 			if len(s.PolicyReports()) != 0 {
@@ -52,9 +52,9 @@ func TestADeletedPolicyOfALiveNamespaceGoes(t *testing.T) {
 	s.pod("web", "10.0.0.1")
 	s.endpoint("allow", everyPod)
 	s.DeletePolicyEndpoint(start, types.NamespacedName{Namespace: "shop", Name: "allow"})
-	s.RemoveDeleted(start.Add(DeletionPatience - 1))
+	s.removeDeleted(start.Add(DeletionPatience - 1))
 	s.denied("10.0.0.9", "10.0.0.1", 80)
-	s.RemoveDeleted(start.Add(DeletionPatience))
+	s.removeDeleted(start.Add(DeletionPatience))
 	s.allowed("10.0.0.9", "10.0.0.1", 80)
 }
 

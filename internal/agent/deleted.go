@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// deletedPolicies removes policies whose PolicyEndpoints are gone. A client may delete these objects, or their kind, while the policies
+// exist. Those stay in force as they are until the PolicyEndpoint returns or the policy is deleted, too.
+type deletedPolicies struct {
+	state   *state
+	exists  func(context.Context, policy.ID) (bool, error)
+	metrics *metrics
+	log     logr.Logger
+	gone    chan struct{} // has an element after a PolicyEndpoint has gone
+}
+
+// The pauses between two questions about policies that lost their PolicyEndpoints: each second, and a node asks at most so often.
+const (
+	deletedPause    = time.Second
+	deletedInterval = 100 * time.Millisecond
+	deletedTimeout  = 2 * time.Second
+)
+
+func (d *deletedPolicies) endpointGone() {
+	select {
+	case d.gone <- struct{}{}:
+	default:
+	}
+}
+
+// run asks about policies until the context is done.
+func (d *deletedPolicies) run(ctx context.Context) {
+	lost := map[types.NamespacedName]bool{} // logged
+	for {
+		var wait <-chan time.Time
+		if n := len(lost); n > 0 {
+			wait = time.After(max(deletedPause, time.Duration(n)*deletedInterval))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait:
+		case <-d.gone:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(node.DeletionPatience):
+			}
+		}
+		lost = d.ask(ctx, lost)
+		d.metrics.lost.Set(float64(len(lost)))
+	}
+}
+
+// ask removes the policies that do not exist any more, and returns the PolicyEndpoints of the others. before are those of the last time.
+func (d *deletedPolicies) ask(ctx context.Context, before map[types.NamespacedName]bool) map[types.NamespacedName]bool {
+	lost := map[types.NamespacedName]bool{}
+	var deleted map[types.NamespacedName]policy.ID
+	d.state.read(func(n *node.Node) { deleted = n.Deleted(time.Now()) })
+	for key, id := range deleted {
+		exists, err := false, error(nil)
+		if d.exists != nil {
+			exists, err = d.exists(ctx, id)
+		}
+		if err == nil && !exists {
+			d.state.update(ctx, func(now time.Time, n *node.Node) { n.RemoveDeleted(now, key) })
+			continue
+		}
+		if lost[key] = true; before[key] {
+			continue
+		}
+		if err != nil {
+			d.log.Error(err, "Cannot find out whether a policy whose PolicyEndpoint is gone still exists; it stays in force", "kind", id.Kind, "namespace", id.Namespace, "name", id.Name)
+		} else {
+			d.log.Info("A policy's PolicyEndpoint is gone, and the policy still exists; it stays in force", "kind", id.Kind, "namespace", id.Namespace, "name", id.Name)
+		}
+	}
+	return lost
+}
+
+// policyKinds are those of which the controller writes PolicyEndpoints. Other clients write those of other kinds, and delete them with their policies.
+var policyKinds = map[string]schema.GroupVersionKind{
+	"NetworkPolicy":        {Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"},
+	"ClusterNetworkPolicy": {Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"},
+}
+
+// NewPolicyExists returns a function for Options that asks the API server.
+func NewPolicyExists(r client.Reader) func(context.Context, policy.ID) (bool, error) {
+	return func(ctx context.Context, id policy.ID) (bool, error) {
+		kind, ok := policyKinds[id.Kind]
+		if !ok {
+			return false, nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, deletedTimeout)
+		defer cancel()
+		obj := &metav1.PartialObjectMetadata{}
+		obj.SetGroupVersionKind(kind)
+		switch err := r.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, obj); {
+		case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)
+		}
+		return string(obj.UID) == id.UID, nil
+	}
+}
