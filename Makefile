@@ -37,9 +37,9 @@ bin/image --platform=linux/$(ARCH) --tag=kidoban.dev/$(1):$(TAG) --user=$(2) --e
 	dist/$(ARCH)/$(1):/$(1)
 endef
 
-modules = $(dir $(wildcard go.mod e2e/go.mod hack/go.mod hack/*/go.mod))
+modules = $(dir $(wildcard go.mod e2e/go.mod e2e/cnp/suite/go.mod hack/go.mod hack/*/go.mod))
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
-code = $(filter-out hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
+code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
 generated = api internal/stream config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 

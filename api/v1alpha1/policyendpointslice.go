@@ -131,7 +131,6 @@ type AddressClass struct {
 }
 
 // GroupSelector selects pods or nodes.
-// +kubebuilder:validation:XValidation:rule="!has(self.nodeSelector) || !(has(self.namespaceSelector) || has(self.podSelector) || has(self.port) || has(self.ipBlock))",message="nodeSelector excludes the other fields"
 type GroupSelector struct {
 	// nodeSelector selects nodes, whose addresses the group has instead of those of pods. If it is empty, all are selected.
 	// +optional
