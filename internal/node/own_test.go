@@ -48,7 +48,7 @@ func TestOnlyClusterPoliciesJudgeAPodsTrafficToItsOwnNode(t *testing.T) {
 	}
 	s.DeleteClusterPolicyEndpoint(start, "c")
 	s.DeleteClusterPolicyEndpoint(start, "b")
-	s.RemoveDeleted(start.Add(DeletionPatience))
+	s.removeDeleted(start.Add(DeletionPatience))
 	s.Commit()
 	if _, has := s.Maps().Pods[compiler.OwnAddress(netip.MustParseAddr("10.0.0.1"))]; has || s.JudgesOwn() {
 		t.Error("an entry is left")
