@@ -130,14 +130,14 @@ func (l *linter) clusterDenyTakesPods() {
 		if !r.isDeny() || len(networksOf(r.Peers)) == 0 {
 			return
 		}
-		for _, source := range l.subjects(r.of) {
-			for i := range l.pods {
-				target := &l.pods[i]
-				if !target.isPeer || target.Invented || target.Key() == source.Key() {
+		subjects, targets := l.subjects(r.of), l.clusterPods(cnp.ClusterNetworkPolicyEgressPeer{Networks: allNetworks(r.Peers)})
+		for _, source := range subjects[:min(len(subjects), mostSamples)] {
+			for _, target := range targets[:min(len(targets), mostSamples)] {
+				if target.Key() == source.Key() {
 					continue
 				}
 				for _, s := range policy.PodAddresses(&source.Pod) {
-					for _, to := range target.addresses {
+					for _, to := range policy.PodAddresses(&target.Pod) {
 						if s.Is4() == to.Is4() && l.deniedBy(r, policy.Flow{Source: s, Destination: to, Protocol: policy.TCP, Port: 65535}) {
 							l.found(Info, r.object(), r.path(), "If only addresses outside the cluster are meant, put a rule before it: {action: Pass, to: [{namespaces: {}}]}.",
 								"%s also denies connections between pods, such as from %s to %s: networks include them", r.Action, source.Key(), target.Key())
@@ -148,6 +148,16 @@ func (l *linter) clusterDenyTakesPods() {
 			}
 		}
 	})
+}
+
+// mostSamples is how many pods on each side are asked about for an example.
+const mostSamples = 10
+
+func allNetworks(peers []cnp.ClusterNetworkPolicyEgressPeer) (out []cnp.CIDR) {
+	for i := range peers {
+		out = append(out, peers[i].Networks...)
+	}
+	return out
 }
 
 // deniedBy reports whether this rule denies a flow.

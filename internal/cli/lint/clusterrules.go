@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -72,12 +73,21 @@ func (l *linter) subjects(p *cnp.ClusterNetworkPolicy) []*model.Pod {
 	return l.clusterPods(subjectPeer(p))
 }
 
-// clusterPods are the pods that a peer matches.
+// clusterPods are the pods that a peer matches. Many rules have the same peers, so the answers are kept.
 func (l *linter) clusterPods(peer cnp.ClusterNetworkPolicyEgressPeer) []*model.Pod {
+	text, _ := json.Marshal(peer)
+	if known, ok := l.matchedBy[string(text)]; ok {
+		return known
+	}
 	m := model.ClusterPeer(&peer, l.cluster)
-	return l.podsWhere(func(p *pod) bool {
+	out := l.podsWhere(func(p *pod) bool {
 		return p.isPeer && (m.Matches(netip.Addr{}, &p.Pod.Pod, p.namespace) || !p.Invented && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, &p.Pod.Pod, p.namespace) }))
 	})
+	if l.matchedBy == nil {
+		l.matchedBy = map[string][]*model.Pod{}
+	}
+	l.matchedBy[string(text)] = out
+	return out
 }
 
 // requirements of a selector, as texts. A selector that has all those of another selects no more than it.
@@ -196,8 +206,27 @@ func (l *linter) rulesMeet(a, b *clusterRule) bool {
 }
 
 func (l *linter) podsMeet(a, b cnp.ClusterNetworkPolicyEgressPeer) bool {
-	of := l.clusterPods(b)
-	return slices.ContainsFunc(l.clusterPods(a), func(p *model.Pod) bool { return slices.Contains(of, p) }) || peerCovers(&a, &b) || peerCovers(&b, &a)
+	if peerCovers(&a, &b) || peerCovers(&b, &a) {
+		return true
+	}
+	of, other := l.clusterPods(a), l.clusterPods(b) // both in the order of l.pods
+	at := 0
+	for i := range l.pods {
+		p := l.pods[i].Pod
+		in := len(of) > 0 && of[0] == p
+		if in {
+			of = of[1:]
+		}
+		if at < len(other) && other[at] == p {
+			if at++; in {
+				return true
+			}
+		}
+		if len(of) == 0 || at == len(other) {
+			break
+		}
+	}
+	return false
 }
 
 func (l *linter) peersMeet(a, b *clusterRule) bool {

@@ -104,6 +104,8 @@ type linter struct {
 	check    string  // that runs
 	findings []Finding
 	ignores  map[string][]string // checks by object, as annotations say
+	// matchedBy are the pods that peers of ClusterNetworkPolicies match, by the peers' JSON.
+	matchedBy map[string][]*model.Pod
 }
 
 // pod is one of those that no policy tells apart, with what is asked of it again and again.

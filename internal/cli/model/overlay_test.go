@@ -1,6 +1,11 @@
 package model
 
-import "testing"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
 
 // Whatever labels tell the pods of a workload apart, to apply what is there changes nothing.
 func TestWhatIsThereAppliedAgainChangesNothing(t *testing.T) {
@@ -67,6 +72,35 @@ status: {phase: Running, podIP: 10.0.0.3}
 		}
 		if d := NewDifference(before, after); !d.Empty() {
 			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// ClusterNetworkPolicies are replaced by their names; with prune, those that are not among the manifests' go, if these have any.
+func TestApplyClusterPolicies(t *testing.T) {
+	before := mustRead(t, clusterPolicyText+"---\n"+strings.Replace(clusterPolicyText, "tenants", "others", 1))
+	changed := mustRead(t, strings.Replace(clusterPolicyText, "priority: 7", "priority: 8", 1))
+	names := func(manifests *Cluster, prune bool) (out []string) {
+		c, err := before.Apply(manifests, prune)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range c.ClusterPolicies {
+			out = append(out, fmt.Sprint(c.ClusterPolicies[i].Name, c.ClusterPolicies[i].Spec.Priority))
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		manifests *Cluster
+		prune     bool
+		want      []string
+	}{
+		{changed, false, []string{"others7", "tenants8"}},
+		{changed, true, []string{"tenants8"}},
+		{mustRead(t, deny), true, []string{"others7", "tenants7"}},
+	} {
+		if got := names(tc.manifests, tc.prune); !slices.Equal(got, tc.want) {
+			t.Errorf("prune %v: %q, want %q", tc.prune, got, tc.want)
 		}
 	}
 }
