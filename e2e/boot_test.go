@@ -21,8 +21,8 @@ import (
 // bootTimeout is how long a pod may take to run again after its node's boot. The kubelet waits longer after each failed start.
 const bootTimeout = 5 * time.Minute
 
-// TestBoot reboots a node under traffic, in mode standard with config/components/boot-guard: pods that connect from their first instruction make
-// no connection that their policy denies. Agents reach the API server by its ClusterIP.
+// TestBoot reboots a node under traffic, in mode standard with config/components/boot-guard: pods that connect from
+// their first instruction make no connection that their policy denies. Agents reach the API server by its ClusterIP.
 func TestBoot(t *testing.T) {
 	if !bootIsGuarded() {
 		t.Fatal("the container runtime starts containers without the agent: add --nri-required=kidoban to CLUSTER_FLAGS")

@@ -14,8 +14,8 @@ import (
 	"github.com/kidoban/kidoban/internal/node"
 )
 
-// In guarded and strict, and where a flag says so, no pod starts on a node before its policies are in force, except those on the host's network:
-// kube-proxy, the CNI plugin and the agent itself are needed first.
+// In guarded and strict, and where a flag says so, no pod starts on a node before its policies are in force, except
+// those on the host's network: kube-proxy, the CNI plugin and the agent itself are needed first.
 func TestPodsOfANodeThatBoots(t *testing.T) {
 	for _, test := range []struct {
 		mode    node.Mode
@@ -28,7 +28,8 @@ func TestPodsOfANodeThatBoots(t *testing.T) {
 	} {
 		kernel := newFakeKernel()
 		a := New(nil, kernel, Options{
-			SharedNamespace: "kidoban-system", Mode: test.mode, Audit: test.audit, GuardBoot: test.flag, Log: testr.New(t), Registry: prometheus.NewRegistry(),
+			SharedNamespace: shared, Mode: test.mode, Audit: test.audit, GuardBoot: test.flag,
+			Log: testr.New(t), Registry: prometheus.NewRegistry(),
 		})
 		over, end := context.WithCancel(t.Context())
 		end() // so that the hook does not wait for the pod's namespace
@@ -47,8 +48,8 @@ func TestPodsOfANodeThatBoots(t *testing.T) {
 	}
 }
 
-// A sandbox that was made before the plugin was connected starts no container before the node's policies are in force. One whose containers run
-// already may start them again: it is judged by what an earlier agent left.
+// A sandbox that was made before the plugin was connected starts no container before the node's policies are in force.
+// One whose containers run already may start them again: it is judged by what an earlier agent left.
 func TestContainersOfANodeThatBoots(t *testing.T) {
 	kernel := newFakeKernel()
 	a := New(nil, kernel, Options{SharedNamespace: "kidoban-system", GuardBoot: true, Log: testr.New(t), Registry: prometheus.NewRegistry()})
@@ -56,7 +57,8 @@ func TestContainersOfANodeThatBoots(t *testing.T) {
 	early, old, host := sandbox("early", "10.0.0.1"), sandbox("old", "10.0.0.2"), sandbox("kube-proxy", "192.0.2.1")
 	host.Linux.Namespaces[0].Path = ""
 	containers := []*api.Container{
-		{PodSandboxId: early.Id, State: api.ContainerState_CONTAINER_CREATED}, {PodSandboxId: old.Id, State: api.ContainerState_CONTAINER_RUNNING},
+		{PodSandboxId: early.Id, State: api.ContainerState_CONTAINER_CREATED},
+		{PodSandboxId: old.Id, State: api.ContainerState_CONTAINER_RUNNING},
 	}
 	if _, err := p.Synchronize(t.Context(), []*api.PodSandbox{early, old, host}, containers); err != nil {
 		t.Fatal(err)
@@ -81,7 +83,8 @@ func TestContainersOfANodeThatBoots(t *testing.T) {
 	}
 }
 
-// The first container of a sandbox that was made before the plugin was connected waits for the pod's policies, as RunPodSandbox makes others wait.
+// The first container of a sandbox that was made before the plugin was connected waits for the pod's policies, as
+// RunPodSandbox makes others wait.
 func TestAContainerOfANewSandboxWaits(t *testing.T) {
 	run(t, nil, func(r *running) {
 		r.add(pod("other", "10.0.0.2"))
@@ -112,7 +115,9 @@ func TestRuntimesThatCannotWait(t *testing.T) {
 		{"cri-o", "1.34.0", false}, {"CRI-O", "1.33.5", true}, {"other", "9.9.9", true}, {"containerd", "unknown", true}, {"", "", true},
 	} {
 		for _, guards := range []bool{true, false} {
-			a := New(nil, newFakeKernel(), Options{SharedNamespace: "kidoban-system", Mode: node.Standard, GuardBoot: guards, Log: testr.New(t), Registry: prometheus.NewRegistry()})
+			a := New(nil, newFakeKernel(), Options{
+				SharedNamespace: shared, Mode: node.Standard, GuardBoot: guards, Log: testr.New(t), Registry: prometheus.NewRegistry(),
+			})
 			a.reportRuntime(test.name, test.version)
 			if n := testutil.CollectAndCount(a.metrics.bootGap); (n == 1) != (test.gap && guards) {
 				t.Errorf("%+v, boot guarded %t: %d series", test, guards, n)

@@ -64,7 +64,8 @@ func (s *newSandboxes) remove(id string) {
 	delete(s.ids, id)
 }
 
-// CreateContainer makes a sandbox's first container fail until the node is guarded, if the sandbox was made while the plugin was not connected.
+// CreateContainer makes a sandbox's first container fail until the node is guarded, if the sandbox was made while the
+// plugin was not connected.
 func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, _ *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
 	return nil, nil, p.checkNewSandbox(ctx, pod)
 }
@@ -100,8 +101,8 @@ func canRequirePlugins(name, ver string) bool {
 	return first != nil && err == nil && v.AtLeast(first)
 }
 
-// reportRuntime reports whether pods may start after the node's boot before the plugin is connected, by what the runtime can do. Whether it is
-// configured to wait is not known. name is empty if there is no connection.
+// reportRuntime reports whether pods may start after the node's boot before the plugin is connected, by what the
+// runtime can do. Whether it is configured to wait is not known. name is empty if there is no connection.
 func (a *Agent) reportRuntime(name, ver string) {
 	if !a.guardsBoot() {
 		return

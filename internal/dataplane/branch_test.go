@@ -97,6 +97,15 @@ func (s ipam) reply(pod string) ([]byte, error) {
 	return integer(out, 10, s.trunk), nil                       // ParentIfIndex
 }
 
+func (s ipam) handle(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	var request []byte
+	if err := decode(&request); err != nil {
+		return nil, err
+	}
+	out, err := s.addNetwork(request)
+	return &out, err
+}
+
 // serve answers on the socket until the test ends.
 func (s ipam) serve(t *testing.T) {
 	t.Helper()
@@ -106,14 +115,7 @@ func (s ipam) serve(t *testing.T) {
 	server := grpc.NewServer(grpc.ForceServerCodec(s))
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "rpc.CNIBackend", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "AddNetwork", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var request []byte
-			if err := decode(&request); err != nil {
-				return nil, err
-			}
-			out, err := s.addNetwork(request)
-			return &out, err
-		}}},
+		Methods: []grpc.MethodDesc{{MethodName: "AddNetwork", Handler: s.handle}},
 	}, nil)
 	go func() { _ = server.Serve(l) }() // ends with the test
 	t.Cleanup(server.Stop)
@@ -170,11 +172,13 @@ func (n *node) addBranch(mode string, fabric *netnstest.Pod, b *branch) {
 	}
 	check(n.t, fabric.Link.RouteAdd(&netlink.Route{LinkIndex: vlan.Index, Dst: prefix(single(b.pod.V4)), Scope: netlink.SCOPE_LINK}))
 	// A VPC knows which interface has an address.
-	check(n.t, fabric.Link.NeighSet(&netlink.Neigh{LinkIndex: vlan.Index, IP: b.pod.V4.AsSlice(), HardwareAddr: b.mac(), State: netlink.NUD_PERMANENT}))
+	check(n.t, fabric.Link.NeighSet(&netlink.Neigh{
+		LinkIndex: vlan.Index, IP: b.pod.V4.AsSlice(), HardwareAddr: b.mac(), State: netlink.NUD_PERMANENT,
+	}))
 }
 
-// The plugin of the Amazon VPC CNI itself gives pods with security groups their interfaces and VLAN devices, in both modes. Policies hold, also for
-// packets that leave the node by one pod's VLAN and come back by another's.
+// The plugin of the Amazon VPC CNI itself gives pods with security groups their interfaces and VLAN devices, in both
+// modes. Policies hold, also for packets that leave the node by one pod's VLAN and come back by another's.
 func TestBranchInterfacesOfTheVPCPlugin(t *testing.T) {
 	for _, mode := range []string{"standard", "strict"} {
 		t.Run(mode, func(t *testing.T) {
