@@ -235,7 +235,7 @@ func expectEnd(t *testing.T, c client, code codes.Code) {
 	}
 }
 
-func eventually(t *testing.T, check func() error) {
+func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
