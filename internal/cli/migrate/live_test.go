@@ -30,7 +30,7 @@ import (
 func cluster(t *testing.T, kinds []schema.GroupVersionKind, documents string) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cnp.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cnp.Install} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}

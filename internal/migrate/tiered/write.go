@@ -172,7 +172,7 @@ func (w *writer) parts(p *Policy) []cnp.ClusterNetworkPolicy {
 	var parts []cnp.ClusterNetworkPolicy
 	for i := range max(len(ins), len(outs), 1) {
 		part := cnp.ClusterNetworkPolicy{
-			TypeMeta:   metav1.TypeMeta{APIVersion: cnp.SchemeGroupVersion.String(), Kind: "ClusterNetworkPolicy"},
+			TypeMeta:   metav1.TypeMeta{APIVersion: cnp.GroupVersion.String(), Kind: "ClusterNetworkPolicy"},
 			ObjectMeta: metav1.ObjectMeta{Labels: p.Labels, Annotations: map[string]string{SourceAnnotation: cmp.Or(p.Source, p.String())}},
 			Spec:       cnp.ClusterNetworkPolicySpec{Tier: p.Tier, Subject: cnp.ClusterNetworkPolicySubject{Namespaces: p.Subject.Namespaces, Pods: pods(p.Subject.Pods)}},
 		}

@@ -130,7 +130,7 @@ func (w *clusterWriter) add(u *unit, base string, spec cnp.ClusterNetworkPolicyS
 			}
 			w.taken[name] = true
 			p := cnp.ClusterNetworkPolicy{
-				TypeMeta:   metav1.TypeMeta{APIVersion: cnp.SchemeGroupVersion.String(), Kind: "ClusterNetworkPolicy"},
+				TypeMeta:   metav1.TypeMeta{APIVersion: cnp.GroupVersion.String(), Kind: "ClusterNetworkPolicy"},
 				ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{Annotation: u.who.name}},
 				Spec:       *spec.DeepCopy(),
 			}
