@@ -137,3 +137,15 @@ func TestNoPodIsCompiledBeforeTheClusterPoliciesAreHere(t *testing.T) {
 		t.Error("the pod is not in the maps")
 	}
 }
+
+func TestAPassOfTheBaselineTierEndsIt(t *testing.T) {
+	s := newStory(t)
+	s.SetNamespace(start, "shop", map[string]string{"team": "shop"}, false)
+	s.pod("web", "10.0.0.1")
+	for name, action := range map[string]v1alpha1.Action{"a": v1alpha1.ActionPass, "b": v1alpha1.ActionDeny} {
+		cpe := clusterEndpoint(v1alpha1.Rule{Action: action})
+		cpe.Name, cpe.Spec.PolicyRef.Name, cpe.Spec.Tier = name, name, v1alpha1.TierBaseline
+		s.cluster(cpe)
+	}
+	s.allowed("10.0.0.9", "10.0.0.1", 80)
+}

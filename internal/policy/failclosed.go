@@ -20,7 +20,7 @@ func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) *Poli
 	all = all || slices.ContainsFunc(cpe.Spec.UnknownFields, func(f string) bool {
 		return !strings.HasPrefix(f, "ingress[") && !strings.HasPrefix(f, "egress[")
 	})
-	r := clusterReader(shared)
+	r := clusterReader(shared, p.Tier)
 	for d, rules := range [2][]v1alpha1.Rule{Ingress: cpe.Spec.Ingress, Egress: cpe.Spec.Egress} {
 		p.Isolates[d] = len(rules) > 0
 		for i := range rules {

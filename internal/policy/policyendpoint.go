@@ -55,13 +55,16 @@ func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared strin
 		return nil, fmt.Errorf("spec.tier: unknown tier %q", cpe.Spec.Tier)
 	}
 	p.Isolates = [2]bool{Ingress: len(cpe.Spec.Ingress) > 0, Egress: len(cpe.Spec.Egress) > 0}
-	return clusterReader(shared).read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
+	return clusterReader(shared, p.Tier).read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
 }
 
-func clusterReader(shared string) *reader {
-	return &reader{shared: shared, actions: map[v1alpha1.Action]Action{
-		v1alpha1.ActionAccept: Allow, v1alpha1.ActionDeny: Deny, v1alpha1.ActionPass: Pass,
-	}}
+// clusterReader reads rules of a tier. After Baseline nothing decides, so a Pass there is an Allow.
+func clusterReader(shared string, tier Tier) *reader {
+	actions := map[v1alpha1.Action]Action{v1alpha1.ActionAccept: Allow, v1alpha1.ActionDeny: Deny, v1alpha1.ActionPass: Pass}
+	if tier == TierBaseline {
+		actions[v1alpha1.ActionPass] = Allow
+	}
+	return &reader{shared: shared, actions: actions}
 }
 
 // GroupKeys returns the keys of the groups that rules of an object in this namespace refer to, each as often as they do.
