@@ -138,7 +138,9 @@ func (r *running) add(obj client.Object) {
 	r.Helper()
 	synctest.Wait()
 	in := r.pods
-	if _, ok := obj.(*corev1.Pod); !ok {
+	switch obj.(type) {
+	case *corev1.Pod, *v1alpha1.ClusterPolicyEndpoint:
+	default:
 		in = r.namespace(obj.GetNamespace())
 	}
 	i, err := in.FakeInformerFor(r.Context(), obj)
