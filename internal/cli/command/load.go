@@ -33,7 +33,7 @@ var scheme = runtime.NewScheme()
 func init() {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	utilruntime.Must(cnp.AddToScheme(scheme))
+	utilruntime.Must(cnp.Install(scheme))
 }
 
 // Client of the cluster that kubeconfig's flags name.

@@ -25,7 +25,6 @@ type clusterRule struct {
 func (r *clusterRule) object() string    { return model.Describe(model.ClusterPolicyKind, r.of) }
 func (r *clusterRule) path() string      { return rulePath(r.direction, r.index) }
 func (r *clusterRule) peersPath() string { return peersPath(r.direction, r.path()) }
-func (r *clusterRule) tier() policy.Tier { return model.TierOf(r.of) }
 
 // describe is "rule NAME" or the path, in its policy.
 func (r *clusterRule) describe() string {

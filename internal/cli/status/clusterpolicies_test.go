@@ -24,7 +24,7 @@ import (
 // A ClusterNetworkPolicy is in force on all nodes with pods, by its own kind and UID: a NetworkPolicy of the same name is another one.
 func TestClusterPolicies(t *testing.T) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, cnp.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, cnp.Install} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
