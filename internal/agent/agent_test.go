@@ -83,6 +83,11 @@ func runWith(t *testing.T, change func(*Options), prepare func(*fakeKernel), tes
 			pods: informers(t), ended: make(chan error, 1),
 		}
 		r.kernel.attached = false
+		for _, obj := range []client.Object{&corev1.Pod{}, &v1alpha1.ClusterPolicyEndpoint{}} {
+			if _, err := r.pods.GetInformer(t.Context(), obj); err != nil { // now: the agent asks from several goroutines
+				t.Fatal(err)
+			}
+		}
 		if prepare != nil {
 			prepare(r.kernel)
 		}
