@@ -38,7 +38,7 @@ func everyone(ports ...policy.PortRange) policy.Rule {
 var ownAddresses = map[bool]netip.Addr{false: netip.MustParseAddr("10.9.255.1"), true: netip.MustParseAddr("fd09:ffff::1")}
 
 func TestAPodsTrafficToItsOwnNodeIsJudgedByClusterPoliciesOnly(t *testing.T) {
-	n := newNode(t, dataplane.Options{})
+	n := newNode(t, dataplane.Options{Events: dataplane.EventsAll, CountHits: true})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	for _, addr := range ownAddresses {
 		n.ownAddress(netip.PrefixFrom(addr, addr.BitLen()).String())

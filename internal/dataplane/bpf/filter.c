@@ -514,29 +514,19 @@ static __always_inline bool is_sender(const struct packet *p, const struct pod *
  * A pod's second entry, if it has one: for its traffic to its own node and to itself, which only the cluster's
  * policies judge. See compiler.OwnAddress.
  */
-static __always_inline const struct pod *find_own(const struct address *a, struct pod *pod)
+static __always_inline const struct pod *find_own(struct packet *p, struct pod *pod)
 {
-	struct address key = *a;
+	const struct pod *own;
 
-	key.word[0] ^= bpf_htonl(0xff000000);
-	return find_pod(&key, pod);
-}
-
-/* Judges a pod's connection to itself through a Service. */
-static __noinline int judge_hairpin(const struct packet *p)
-{
-	struct pod entry;
-	const struct pod *own = find_own(&p->src, &entry);
-
-	if (own && (judge(p, own, EGRESS) == VERDICT_DENY || judge(p, own, INGRESS) == VERDICT_DENY))
-		return NF_DROP;
-	return NF_ACCEPT;
+	p->src.word[0] ^= bpf_htonl(0xff000000); /* in place: the stack is nearly full */
+	own = find_pod(&p->src, pod);
+	p->src.word[0] ^= bpf_htonl(0xff000000);
+	return own;
 }
 
 /* Judges a new packet to the node itself. What the node opens towards its pods does not come here. */
-static __noinline int judge_local(const struct packet *p, enum parsed parsed, unsigned long nfct)
+static __always_inline int judge_local(struct packet *p, enum parsed parsed, unsigned long nfct, struct pod *entry)
 {
-	struct pod entry;
 	const struct pod *own;
 	enum verdict verdict;
 
@@ -546,7 +536,7 @@ static __noinline int judge_local(const struct packet *p, enum parsed parsed, un
 		return NF_ACCEPT;
 	if (is_link_local(&p->dst) || is_multicast(&p->dst))
 		return NF_ACCEPT;
-	own = find_own(&p->src, &entry);
+	own = find_own(p, entry);
 	if (!own)
 		return NF_ACCEPT;
 	verdict = parsed == UNPARSABLE ? judge_unparsable(p, own, EGRESS) : judge(p, own, EGRESS);
@@ -604,7 +594,7 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		return NF_ACCEPT;
 	}
 	if (is_hairpin(&p, source))
-		return judge_hairpin(&p);
+		source = destination = find_own(&p, &sender);
 	if (source && judge(&p, source, EGRESS) == VERDICT_DENY)
 		return NF_DROP;
 	if (destination && judge(&p, destination, INGRESS) == VERDICT_DENY)
@@ -646,7 +636,7 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 	if (has_tunnels && is_smuggled(&p, parsed, source || is_workload_interface(in)) &&
 	    deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY)
 		return NF_DROP;
-	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct);
+	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct, &sender);
 }
 
 /* Nearly every packet ends here, so passed_before comes first: no map, no stack. */
