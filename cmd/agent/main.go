@@ -6,14 +6,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -148,16 +151,10 @@ func run(o options) error {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme,
-		MapperProvider: startup.Mapper(
-			[]schema.GroupVersionKind{
-				corev1.SchemeGroupVersion.WithKind("Pod"),
-				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
-				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
-			},
-			[]schema.GroupVersionKind{corev1.SchemeGroupVersion.WithKind("Namespace"), v1alpha1.GroupVersion.WithKind("ClusterPolicyEndpoint")}),
-		Cache:   agent.CacheOptions(o.nodeName),
-		Metrics: metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
+		Scheme:         scheme,
+		MapperProvider: mapper(),
+		Cache:          agent.CacheOptions(o.nodeName),
+		Metrics:        metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
 	})
 	if err != nil {
 		return err
@@ -210,6 +207,22 @@ func run(o options) error {
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctx)
+}
+
+// mapper knows the kinds that the agent reads, without a question to the API server, which may be away.
+func mapper() func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+	return startup.Mapper(
+		[]schema.GroupVersionKind{
+			corev1.SchemeGroupVersion.WithKind("Pod"),
+			v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
+			v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
+			agent.NetworkPolicyKind,
+		},
+		[]schema.GroupVersionKind{
+			corev1.SchemeGroupVersion.WithKind("Namespace"),
+			v1alpha1.GroupVersion.WithKind("ClusterPolicyEndpoint"),
+			agent.ClusterNetworkPolicyKind,
+		})
 }
 
 // addNPBackend serves the VPC CNI's network policy backend on a socket, if there is one.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,17 +90,23 @@ func (d *deletedPolicies) ask(ctx context.Context, before map[types.NamespacedNa
 	return lost
 }
 
-// policyKinds are those of which the controller writes PolicyEndpoints. Other clients write those of other kinds, and delete them with their policies.
-var policyKinds = map[string]schema.GroupVersionKind{
-	"NetworkPolicy":        {Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"},
-	"ClusterNetworkPolicy": {Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"},
-}
+// The kinds of policies of which the controller writes PolicyEndpoints and ClusterPolicyEndpoints. Other clients write those of other kinds, and
+// delete them with their policies.
+var (
+	NetworkPolicyKind        = schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"}
+	ClusterNetworkPolicyKind = schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"}
+)
 
-// NewPolicyExists returns a function for Options that asks the API server.
+// NewPolicyExists returns a function for Options that asks the API server. The reader must know both kinds.
 func NewPolicyExists(r client.Reader) func(context.Context, policy.ID) (bool, error) {
 	return func(ctx context.Context, id policy.ID) (bool, error) {
-		kind, ok := policyKinds[id.Kind]
-		if !ok {
+		var kind schema.GroupVersionKind
+		switch id.Kind {
+		case NetworkPolicyKind.Kind:
+			kind = NetworkPolicyKind
+		case ClusterNetworkPolicyKind.Kind:
+			kind = ClusterNetworkPolicyKind
+		default:
 			return false, nil
 		}
 		ctx, cancel := context.WithTimeout(ctx, deletedTimeout)
@@ -109,7 +114,7 @@ func NewPolicyExists(r client.Reader) func(context.Context, policy.ID) (bool, er
 		obj := &metav1.PartialObjectMetadata{}
 		obj.SetGroupVersionKind(kind)
 		switch err := r.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, obj); {
-		case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
+		case apierrors.IsNotFound(err): // of the policy, or of its kind
 			return false, nil
 		case err != nil:
 			return false, fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)

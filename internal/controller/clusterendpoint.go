@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -167,7 +168,7 @@ func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndp
 		return err
 	}
 	obj := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{content}}}}
-	obj.SetGroupVersionKind(cnp.SchemeGroupVersion.WithKind(want.Spec.PolicyRef.Kind))
+	obj.SetGroupVersionKind(schema.GroupVersion(cnp.GroupVersion).WithKind(want.Spec.PolicyRef.Kind))
 	obj.SetName(want.Policy)
 	obj.SetUID(want.UID) // not one that was created again under the name
 	err = timed("ClusterNetworkPolicy", "apply-status", func() error {

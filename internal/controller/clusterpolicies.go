@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -54,7 +55,7 @@ func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
 	}
 	c.cluster = &clusterPolicies{
 		c: c, log: mgr.GetLogger().WithName("clusternetworkpolicies"), policies: map[string]*cnp.ClusterNetworkPolicy{},
-		client: client.Resource(cnp.SchemeGroupVersion.WithResource("clusternetworkpolicies")),
+		client: client.Resource(schema.GroupVersion(cnp.GroupVersion).WithResource("clusternetworkpolicies")),
 	}
 	return mgr.Add(c.cluster)
 }

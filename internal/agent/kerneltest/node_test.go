@@ -60,6 +60,10 @@ func startEvery(t testing.TB, sizes dataplane.Sizes, interval time.Duration) *no
 		t: t, bpffs: netnstest.BPFFS(t), registry: prometheus.NewRegistry(),
 		pods: &informertest.FakeInformers{Scheme: scheme}, watches: &informertest.FakeInformers{Scheme: scheme},
 	}
+	for _, obj := range []client.Object{&corev1.Pod{}, &v1alpha1.ClusterPolicyEndpoint{}} {
+		_, err := n.pods.GetInformer(t.Context(), obj) // now: the agent asks from several goroutines
+		check(t, err)
+	}
 	dp, err := dataplane.New(dataplane.Options{BPFFS: n.bpffs, Sizes: sizes})
 	check(t, err)
 	n.dp = dp
