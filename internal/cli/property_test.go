@@ -161,10 +161,10 @@ func (s sum) verdict() explain.Verdict {
 
 // What explain, matrix and diff print of manifests is what the reference says for each address that the pods may have.
 func TestCommandsAgreeWithEachOtherAndTheReference(t *testing.T) {
-	for seed := range uint64(24) {
+	for seed := range uint64(9) {
 		m := drawn.New(seed)
 		before, after, a := m.Workloads+m.Before, m.Workloads+m.After, m.Addressing
-		if seed >= 8 { // the first have NetworkPolicies alone
+		if seed >= 4 { // the first have NetworkPolicies alone
 			before, after = before+m.ClusterBefore, after+m.ClusterAfter
 		}
 		was, is := mustCluster(t, before, a), mustCluster(t, after, a)

@@ -185,7 +185,7 @@ func (r random) cluster() *Cluster {
 // What is asked fast is what the reference says slowly.
 func TestFastAnswersAreTheReferences(t *testing.T) {
 	outside := netip.MustParseAddr("192.0.2.1")
-	for seed := range uint64(100) {
+	for seed := range uint64(25) {
 		r := random{rand.New(rand.NewPCG(seed, 1))}
 		c := r.cluster()
 		reference, evaluator := c.Reference(), NewEvaluator(c)

@@ -313,7 +313,7 @@ func (h *history) sync() {
 // left before.
 func TestNoPrefixOfTheWritesHidesAMember(t *testing.T) {
 	writes, incomplete, hidden := 0, 0, 0
-	for seed := range uint64(30) {
+	for seed := range uint64(15) {
 		h := &history{
 			t: t, rng: rand.New(rand.NewPCG(seed, 5)), slices: NewSlices("kidoban", time.Second), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 			api: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}, seen: map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{}, groups: map[policy.GroupKey]*watchedGroup{},
