@@ -95,9 +95,9 @@ func TestTenThousandAnnouncements(t *testing.T) {
 		t.Errorf("%d announcements were passed on, more than %d", n, most)
 	}
 	cancel()
-	_ = hostile.CloseSend()
 	f.server.EndPod("n1", "uid-1") // ends a Send that waits
 	wg.Wait()
+	_ = hostile.CloseSend()
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 
 	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -224,11 +225,11 @@ func (t *tunnelReader) forwardedTo(d *netlink.Vxlan) (ends []netip.Prefix, known
 // fouPorts are the ports of UDP whose packets the kernel takes for those of another protocol.
 func fouPorts() ([]uint16, error) {
 	// To ask for one family would load the module.
-	families, err := steady(netlink.GenlFamilyList)
+	families, err := steady(genericFamilies)
 	if err != nil {
 		return nil, fmt.Errorf("list families of generic netlink: %w", err)
 	}
-	if !slices.ContainsFunc(families, func(f *netlink.GenlFamily) bool { return f.Name == netlink.FOU_GENL_NAME }) {
+	if !slices.Contains(families, netlink.FOU_GENL_NAME) {
 		return nil, nil
 	}
 	list, err := steady(func() ([]netlink.Fou, error) { return netlink.FouList(unix.AF_UNSPEC) })
@@ -240,6 +241,38 @@ func fouPorts() ([]uint16, error) {
 		ports = append(ports, uint16(f.Port))
 	}
 	return ports, nil
+}
+
+// genericHeader is struct genlmsghdr of linux/genetlink.h. (Genlmsg of the netlink package has half of its size, and is sent with what is behind it in memory.)
+type genericHeader [4]byte
+
+// Len is the size of the header.
+func (h genericHeader) Len() int { return len(h) }
+
+// Serialize returns the bytes of the header.
+func (h genericHeader) Serialize() []byte { return h[:] }
+
+// genericFamilies are the names of the families of generic netlink.
+func genericFamilies() ([]string, error) {
+	request := vnl.NewNetlinkRequest(unix.GENL_ID_CTRL, unix.NLM_F_DUMP)
+	request.AddData(genericHeader{unix.CTRL_CMD_GETFAMILY, 2})
+	messages, err := request.Execute(unix.NETLINK_GENERIC, 0)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range messages {
+		attributes, err := vnl.ParseRouteAttr(m[min(len(m), genericHeader{}.Len()):])
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == unix.CTRL_ATTR_FAMILY_NAME {
+				names = append(names, unix.ByteSliceToString(a.Value))
+			}
+		}
+	}
+	return names, nil
 }
 
 // Takes reports whether the end of a tunnel may decapsulate what is sent to it so. Port is 0 for a protocol
