@@ -243,7 +243,8 @@ func fouPorts() ([]uint16, error) {
 	return ports, nil
 }
 
-// genericHeader is struct genlmsghdr of linux/genetlink.h. (Genlmsg of the netlink package has half of its size, and is sent with what is behind it in memory.)
+// genericHeader is struct genlmsghdr of linux/genetlink.h. (Genlmsg of the netlink package has half of its size, and is
+// sent with what is behind it in memory.)
 type genericHeader [4]byte
 
 // Len is the size of the header.
