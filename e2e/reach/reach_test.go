@@ -78,6 +78,7 @@ func TestWatchHoldsAConnectionUntilTheServerGoes(t *testing.T) {
 	var held []reach.Outcome
 	dialled := 0
 	enough, ended := make(chan struct{}), make(chan struct{})
+	hasEnough := sync.OnceFunc(func() { close(enough) })
 	w := reach.Watch{
 		Dial: []reach.Target{target}, Hold: []reach.Target{target},
 		Interval: time.Millisecond, Timeout: time.Minute,
@@ -89,12 +90,12 @@ func TestWatchHoldsAConnectionUntilTheServerGoes(t *testing.T) {
 				dialled++
 			case r.Held:
 				held = append(held, r.Outcome)
-				if len(held) == 5 {
-					close(enough)
-				}
 				if r.Outcome != reach.Open {
 					close(ended)
 				}
+			}
+			if len(held) >= 5 && dialled > 0 {
+				hasEnough()
 			}
 		},
 	}
@@ -108,9 +109,6 @@ func TestWatchHoldsAConnectionUntilTheServerGoes(t *testing.T) {
 	<-done
 	if i := slices.IndexFunc(held, func(o reach.Outcome) bool { return o != reach.Open }); i != len(held)-1 {
 		t.Errorf("held connection went on after it failed: %v", held)
-	}
-	if dialled == 0 {
-		t.Error("no new connection was reported")
 	}
 }
 
