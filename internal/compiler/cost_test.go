@@ -109,7 +109,7 @@ func entriesOf(m *Maps) int { return len(m.Addresses) + len(m.Networks) + len(m.
 // size of the policies and the map entries that they come to.
 const (
 	mostWork  = 4
-	mostBytes = 400
+	mostBytes = 450
 )
 
 type cost struct{ size, entries, work, bytes int }

@@ -5,10 +5,12 @@
 package suite
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,7 +35,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v1beta1.Install(c.Scheme()); err != nil {
+	if err := errors.Join(v1beta1.Install(c.Scheme()), apiextensionsv1.AddToScheme(c.Scheme())); err != nil {
 		t.Fatal(err)
 	}
 	clientSet, err := kubernetes.NewForConfig(config)
