@@ -108,8 +108,8 @@ func entriesOf(m *Maps) int { return len(m.Addresses) + len(m.Networks) + len(m.
 // mostWork and mostBytes are the steps, and the bytes allocated, that compiling may take for each of n log n, where n is the
 // size of the policies and the map entries that they come to.
 const (
-	mostWork  = 4
-	mostBytes = 450
+	mostWork  = 5
+	mostBytes = 400
 )
 
 type cost struct{ size, entries, work, bytes int }
