@@ -108,7 +108,7 @@ func entriesOf(m *Maps) int { return len(m.Addresses) + len(m.Networks) + len(m.
 // mostWork and mostBytes are the steps, and the bytes allocated, that compiling may take for each of n log n, where n is the
 // size of the policies and the map entries that they come to.
 const (
-	mostWork  = 5
+	mostWork  = 8
 	mostBytes = 400
 )
 
