@@ -12,13 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller/plan"
-	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -43,10 +41,7 @@ func (c *Controller) clusterEndpoints() handler.TypedEventHandler[*v1alpha1.Clus
 		if !c.resolver.Started() {
 			return
 		}
-		if now == nil {
-			now = old
-		}
-		q.Add(request{kind: clusterEndpoint, name: client.ObjectKeyFromObject(*now)})
+		q.Add(request{kind: clusterEndpoint, name: nameOf(old, now)})
 	})
 }
 
@@ -68,7 +63,7 @@ func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) 
 		if err := c.delete(ctx, key, cpe); err != nil {
 			return err
 		}
-		c.referCluster(key, nil, nil)
+		c.refer(key, nil, nil)
 		return nil
 	}
 	for _, g := range want.Groups {
@@ -91,7 +86,7 @@ func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) 
 	if _, err := c.put(ctx, cpe, func() bool { return plan.SetClusterEndpoint(cpe, &want) }); err != nil {
 		return c.clusterRejected(ctx, &want, err)
 	}
-	c.referCluster(key, &want, want.Problems)
+	c.refer(key, want.Groups, want.Problems)
 	return c.reportCluster(ctx, &want, want.Problems, cpe)
 }
 
@@ -112,25 +107,6 @@ func (c *Controller) clusterRejected(ctx context.Context, want *resolver.Cluster
 		cpe = nil
 	}
 	return errors.Join(err, failed, c.reportCluster(ctx, want, []resolver.Problem{problem}, cpe))
-}
-
-// referCluster records the groups that a ClusterPolicyEndpoint refers to on the API server now, nil: none, and its problems. It
-// forgets the groups that nothing refers to any more.
-func (c *Controller) referCluster(key types.NamespacedName, want *resolver.ClusterEndpoint, problems []resolver.Problem) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	reason := ""
-	if len(problems) > 0 {
-		reason = problems[0].Reason
-	}
-	c.unresolved.set(key, reason)
-	var groups []policy.GroupKey
-	if want != nil {
-		groups = want.Groups
-	}
-	for _, g := range c.slices.References.Set(key, groups) {
-		c.forget(c.queue, g, "")
-	}
 }
 
 // reportCluster writes to the status of a ClusterPolicyEndpoint, unless it is nil, and of its policy whether all of the policy is

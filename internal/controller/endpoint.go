@@ -64,7 +64,11 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 			}
 		}
 	}
-	c.refer(name, want)
+	if want == nil {
+		c.refer(name, nil, nil)
+	} else {
+		c.refer(name, want.Groups, want.Problems)
+	}
 	return nil
 }
 
@@ -127,28 +131,23 @@ func (c *Controller) isPresent(key policy.GroupKey) bool {
 func (c *Controller) setUnresolved(want *resolver.Endpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unresolved.set(want.Name, reasonOf(want))
+	c.unresolved.set(want.Name, reasonOf(want.Problems))
 }
 
 // reasonOf is the reason of the gravest problem of a policy; empty if there is none.
-func reasonOf(want *resolver.Endpoint) string {
-	if len(want.Problems) == 0 {
+func reasonOf(problems []resolver.Problem) string {
+	if len(problems) == 0 {
 		return ""
 	}
-	return want.Problems[0].Reason
+	return problems[0].Reason
 }
 
-// refer records the groups that a PolicyEndpoint refers to and its problems, as they are on the API server
-// now, and forgets the groups that no PolicyEndpoint refers to any more.
-func (c *Controller) refer(name types.NamespacedName, want *resolver.Endpoint) {
-	var groups []policy.GroupKey
-	reason := ""
-	if want != nil {
-		groups, reason = want.Groups, reasonOf(want)
-	}
+// refer records the groups that a PolicyEndpoint or a ClusterPolicyEndpoint refers to and its problems, as they are on the API
+// server now, and forgets the groups that no object refers to any more.
+func (c *Controller) refer(name types.NamespacedName, groups []policy.GroupKey, problems []resolver.Problem) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unresolved.set(name, reason)
+	c.unresolved.set(name, reasonOf(problems))
 	for _, g := range c.slices.References.Set(name, groups) {
 		c.forget(c.queue, g, name.Namespace)
 	}

@@ -17,14 +17,7 @@ import (
 )
 
 func newANP(env *command.Env) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "anp",
-		Short: "Move from AdminNetworkPolicies to ClusterNetworkPolicies",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newANPConvert(env))
-	return cmd
+	return group("anp", "Move from AdminNetworkPolicies to ClusterNetworkPolicies", newANPConvert(env))
 }
 
 func newANPConvert(env *command.Env) *cobra.Command {

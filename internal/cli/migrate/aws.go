@@ -21,14 +21,7 @@ import (
 )
 
 func newAWS(env *command.Env) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "aws",
-		Short: "Move to kidoban from Amazon's network policy engine",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newAWSCheck(env), newAWSConvert(env))
-	return cmd
+	return group("aws", "Move to kidoban from Amazon's network policy engine", newAWSCheck(env), newAWSConvert(env))
 }
 
 // AWSCheck is the result of check.

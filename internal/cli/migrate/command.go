@@ -48,13 +48,18 @@ docs/migrate-calico.md has the order of steps, and what can be undone at each.`,
 }
 
 func newCalico(env *command.Env) *cobra.Command {
+	return group("calico", "Move to kidoban from Calico", newCheck(env), newConvert(env), newCompare(env), newClean(env))
+}
+
+// group is a command that has others and does nothing itself.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "calico",
-		Short: "Move to kidoban from Calico",
+		Use:   name,
+		Short: short,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCheck(env), newConvert(env), newCompare(env), newClean(env))
+	cmd.AddCommand(commands...)
 	return cmd
 }
 

@@ -79,13 +79,14 @@ func (b *Batch) Writes(have map[types.NamespacedName]*v1alpha1.PolicyEndpointSli
 			eachMembership(name.Namespace, have[name], want, func(g membership) { m.gain(i, g) })
 		}
 	}
+	changeOtherwise := m.changeOtherwise()
 	writes := make([]SliceWrite, len(names))
 	for i, name := range names {
 		s := b.slices[name]
 		movesAway := slices.ContainsFunc(m.to[i], func(to int) bool { return names[to].Namespace == b.shared }) && name.Namespace != b.shared
 		w := SliceWrite{Name: name, Spec: s.want, Last: true, seen: !s.seen.IsZero()}
 		w.Reason, w.rank = found[i].kind(s.want == nil, movesAway, m.into[i])
-		if w.Later = movesAway && m.onlyMoves(i); w.Later {
+		if w.Later = movesAway && !changeOtherwise[i]; w.Later {
 			b.later[name] = true
 		}
 		writes[i] = w

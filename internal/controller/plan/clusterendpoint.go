@@ -13,20 +13,9 @@ import (
 // SetClusterEndpoint sets the parts of a ClusterPolicyEndpoint that the controller owns, and reports whether that changed
 // anything.
 func SetClusterEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, want *resolver.ClusterEndpoint) bool {
-	changed := setLabels(cpe, map[string]string{
-		v1alpha1.LabelManagedBy:  v1alpha1.ManagedByController,
-		v1alpha1.LabelPolicyKind: want.Spec.PolicyRef.Kind,
-		v1alpha1.LabelPolicyUID:  string(want.UID),
-	})
-	// The garbage collector deletes it with its policy; the policy's own deletion does not wait for it.
-	owner := metav1.OwnerReference{
+	changed := setOwner(cpe, metav1.OwnerReference{
 		APIVersion: cnp.GroupVersion.String(), Kind: want.Spec.PolicyRef.Kind, Name: want.Policy, UID: want.UID,
-		Controller: new(true), BlockOwnerDeletion: new(false),
-	}
-	if !equality.Semantic.DeepEqual(cpe.OwnerReferences, []metav1.OwnerReference{owner}) {
-		cpe.OwnerReferences = []metav1.OwnerReference{owner}
-		changed = true
-	}
+	})
 	if !equality.Semantic.DeepEqual(&cpe.Spec, want.Spec) {
 		cpe.Spec = *want.Spec.DeepCopy()
 		changed = true

@@ -64,22 +64,27 @@ func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present fu
 // SetEndpoint sets the parts of a PolicyEndpoint that the controller owns, and reports whether that changed
 // anything.
 func SetEndpoint(pe *v1alpha1.PolicyEndpoint, want *resolver.Endpoint) bool {
-	changed := setLabels(pe, map[string]string{
-		v1alpha1.LabelManagedBy:  v1alpha1.ManagedByController,
-		v1alpha1.LabelPolicyKind: want.Spec.PolicyRef.Kind,
-		v1alpha1.LabelPolicyUID:  string(want.UID),
-	})
-	// The garbage collector deletes it with its policy; the policy's own deletion does not wait for it.
-	owner := metav1.OwnerReference{
+	changed := setOwner(pe, metav1.OwnerReference{
 		APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: want.Spec.PolicyRef.Kind, Name: want.Policy.Name, UID: want.UID,
-		Controller: new(true), BlockOwnerDeletion: new(false),
-	}
-	if !equality.Semantic.DeepEqual(pe.OwnerReferences, []metav1.OwnerReference{owner}) {
-		pe.OwnerReferences = []metav1.OwnerReference{owner}
-		changed = true
-	}
+	})
 	if !equality.Semantic.DeepEqual(&pe.Spec, want.Spec) {
 		pe.Spec = *want.Spec.DeepCopy()
+		changed = true
+	}
+	return changed
+}
+
+// setOwner sets the labels and the owner of a policy's object, and reports whether that changed anything.
+func setOwner(obj metav1.Object, owner metav1.OwnerReference) bool {
+	changed := setLabels(obj, map[string]string{
+		v1alpha1.LabelManagedBy:  v1alpha1.ManagedByController,
+		v1alpha1.LabelPolicyKind: owner.Kind,
+		v1alpha1.LabelPolicyUID:  string(owner.UID),
+	})
+	// The garbage collector deletes it with its policy; the policy's own deletion does not wait for it.
+	owner.Controller, owner.BlockOwnerDeletion = new(true), new(false)
+	if !equality.Semantic.DeepEqual(obj.GetOwnerReferences(), []metav1.OwnerReference{owner}) {
+		obj.SetOwnerReferences([]metav1.OwnerReference{owner})
 		changed = true
 	}
 	return changed

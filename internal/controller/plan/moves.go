@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -44,15 +45,16 @@ func (m *moves) gain(to int, g membership) {
 	}
 }
 
-// onlyMoves reports whether a slice gets no memberships, and other slices of the batch get all that it loses.
-func (m *moves) onlyMoves(i int) bool {
-	if m.gains[i] {
-		return false
-	}
+// changeOtherwise are the slices that get memberships, or lose some that no other slice of the batch gets.
+func (m *moves) changeOtherwise() map[int]bool {
+	out := maps.Clone(m.gains)
 	for l, from := range m.from {
-		if !m.gained[l] && slices.Contains(from, i) {
-			return false
+		if m.gained[l] {
+			continue
+		}
+		for _, i := range from {
+			out[i] = true
 		}
 	}
-	return true
+	return out
 }
