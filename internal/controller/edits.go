@@ -8,11 +8,12 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// shortEdit is how long the resolver may be busy with a policy without a pause afterwards.
+// shortEdit is how long the resolver may be busy with a step of an edit without a pause afterwards.
 const shortEdit = 5 * time.Millisecond
 
 // edits are NetworkPolicies that changed and were not resolved yet. One policy is resolved at a time, and only its last
@@ -42,6 +43,31 @@ func newEdits() *edits {
 // add takes a version of a policy in the place of an earlier one; np is nil if it was deleted.
 func (e *edits) add(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
 	e.mu.Lock()
+	e.put(name, np)
+	e.mu.Unlock()
+	e.wake()
+}
+
+// addAgain takes versions that the resolver has, but of policies that changed since.
+func (e *edits) addAgain(policies []*networkingv1.NetworkPolicy) {
+	if len(policies) == 0 {
+		return
+	}
+	e.mu.Lock()
+	for _, np := range policies {
+		name := client.ObjectKeyFromObject(np)
+		if n, ok := e.namespaces[np.Namespace]; ok {
+			if _, ok := n.policies[name]; ok {
+				continue
+			}
+		}
+		e.put(name, np)
+	}
+	e.mu.Unlock()
+	e.wake()
+}
+
+func (e *edits) put(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
 	n, ok := e.namespaces[name.Namespace]
 	if !ok {
 		n = &edited{policies: map[types.NamespacedName]*networkingv1.NetworkPolicy{}}
@@ -51,7 +77,9 @@ func (e *edits) add(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
 		n.order = append(n.order, name)
 	}
 	n.policies[name] = np
-	e.mu.Unlock()
+}
+
+func (e *edits) wake() {
 	select {
 	case e.added <- struct{}{}:
 	default:
@@ -105,7 +133,7 @@ func (e *edits) took(namespace string, d time.Duration) {
 }
 
 // resolvePolicies resolves edits from the resolver's start until the context is done. What does not need the resolver is done without mu, and
-// after a policy that kept the resolver busy, mu is free for as long, so that pods of others are resolved meanwhile.
+// the rest in steps, between which pods of others are resolved.
 func (c *Controller) resolvePolicies(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -123,20 +151,34 @@ func (c *Controller) resolvePolicies(ctx context.Context) error {
 			continue
 		}
 		begin := time.Now()
-		change := func() resolver.Changes { return c.resolver.DeletePolicy(name) }
-		if np != nil {
+		if np == nil {
+			c.resolveEdit(ctx, name.Namespace, func() resolver.Changes { return c.resolver.DeletePolicy(name) })
+		} else {
 			prepared := resolver.Prepare(np)
-			change = func() resolver.Changes { return c.resolver.SetPreparedPolicy(prepared) }
+			for more := true; more && ctx.Err() == nil; {
+				c.resolveEdit(ctx, name.Namespace, func() (changes resolver.Changes) {
+					changes, more = c.resolver.Fill(prepared)
+					return changes
+				})
+			}
+			c.resolveEdit(ctx, name.Namespace, func() resolver.Changes { return c.resolver.SetPreparedPolicy(prepared) })
 		}
-		busy := c.feed(c.queue, "networkpolicy", name.Namespace, time.Time{}, change)
 		c.edits.took(name.Namespace, time.Since(begin))
-		if busy < shortEdit {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(busy):
-		}
+	}
+}
+
+// resolveEdit resolves a step of an edit. After one that kept the resolver busy, mu is free for as long.
+func (c *Controller) resolveEdit(ctx context.Context, namespace string, change func() resolver.Changes) {
+	busy := c.feed(c.queue, "networkpolicy", namespace, time.Time{}, func() resolver.Changes {
+		changes := change()
+		c.edits.addAgain(changes.Again)
+		return changes
+	})
+	if busy < shortEdit {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(busy):
 	}
 }

@@ -3,6 +3,7 @@ package resolver
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -133,24 +134,48 @@ func (t *tenant) refund(d demands) {
 	}
 }
 
-// exceeds returns the problem of a policy that asks for more than the budget leaves; nil if it fits. had returns the demands of
-// the policy's version in force, which the tenant is not charged for at this moment.
-func (r *Resolver) exceeds(p *policyState, had func() demands) *Problem {
+// fit says whether a policy fits into the budget of its namespace.
+type fit int
+
+const (
+	fits   fit = iota
+	mayFit     // unless its groups have too many addresses
+	tooManyGroups
+)
+
+// compare compares what a policy asks for with what the budget leaves, without counting addresses. had returns the demands of the
+// policy's version in force, which the tenant is not charged for at this moment.
+func (r *Resolver) compare(p *policyState, had func() demands) (f fit, groups int) {
 	b, t := r.options.Budget, r.tenant(p.source.Namespace)
-	groups := t.groups
+	groups = t.groups
 	for key := range p.demands {
 		if t.users[key] == 0 {
 			groups += key.groups()
 		}
 	}
 	tooMany := b.Groups > 0 && groups > b.Groups
-	if !tooMany && (b.Addresses == 0 || groups*r.podAddresses <= b.Addresses) || p.demands.within(t.demands, had()) {
-		return nil
+	switch {
+	case !tooMany && (b.Addresses == 0 || groups*r.podAddresses <= b.Addresses) || p.demands.within(t.demands, had()):
+		return fits, groups
+	case tooMany:
+		return tooManyGroups, groups
 	}
-	if tooMany {
+	return mayFit, groups
+}
+
+// exceeds returns the problem of a policy that asks for more than the budget leaves; nil if it fits. had is that of compare.
+func (r *Resolver) exceeds(p *policyState, had func() demands) *Problem {
+	b, t := r.options.Budget, r.tenant(p.source.Namespace)
+	switch fit, groups := r.compare(p, had); fit {
+	case fits:
+		return nil
+	case tooManyGroups:
 		return overBudget("with this policy, the namespace's policies ask for %d groups of pods, which are different peers, of %d at most; use fewer different peers", groups, b.Groups)
 	}
-	if !t.full {
+	switch f := r.filling; {
+	case f != nil && f.counted && f.policy.source == p.source:
+		t.full = f.over
+	case !t.full:
 		t.full = r.addressesExceed(p, t, b.Addresses)
 	}
 	if t.full {
@@ -199,27 +224,39 @@ func (r *Resolver) size(from string, key demandKey, set *podSet, most int) (n in
 			}
 		}()
 	}
-	count := func(ns *namespace) {
-		for _, p := range ns.pods {
-			if p.isPeer() && set.pods.matches(p.Labels) && (key.name == portName{} || p.has(key.name)) {
-				n += len(set.within.of(p))
-			}
-		}
-	}
-	if set.namespaces == nil {
-		if ns := r.namespaces[from]; ns != nil {
-			count(ns)
-		}
-		return n
-	}
-	for _, ns := range r.namespaces {
-		if ns.known && set.namespaces.matches(ns.labels) {
-			if count(ns); n > most {
+	for p := range r.podsOf(from, set) {
+		if key.name == (portName{}) || p.has(key.name) {
+			if n += len(set.within.of(p)); n > most {
 				break
 			}
 		}
 	}
 	return n
+}
+
+// podsOf yields the pods of a set that a policy of a namespace selects, in no order.
+func (r *Resolver) podsOf(from string, set *podSet) iter.Seq[*pod] {
+	return func(yield func(*pod) bool) {
+		of := func(ns *namespace) bool {
+			for _, p := range ns.pods {
+				if p.isPeer() && set.pods.matches(p.Labels) && !yield(p) {
+					return false
+				}
+			}
+			return true
+		}
+		if set.namespaces == nil {
+			if ns := r.namespaces[from]; ns != nil {
+				of(ns)
+			}
+			return
+		}
+		for _, ns := range r.namespaces {
+			if ns.known && set.namespaces.matches(ns.labels) && !of(ns) {
+				return
+			}
+		}
+	}
 }
 
 // lookUp returns the matcher of a set of pods that a policy of a namespace selects, or nil.
@@ -255,12 +292,20 @@ func (r *Resolver) demandSize(m *matcher, name portName, set *podSet) (n int, ok
 	return n, ok
 }
 
-// admitWaiting ends a change of a namespace's policies: it decides on those that are over the budget, oldest first.
-func (r *Resolver) admitWaiting(namespace string) {
+// admitWaiting ends a change of a namespace's policies: it decides on those that are over the budget, oldest first. From the first of
+// them on that may take long, they are left to the caller if there may be more room than before (see Changes.Again).
+func (r *Resolver) admitWaiting(namespace string, room bool) {
 	t := r.tenant(namespace)
 	t.full = false
+	long := false
 	for _, p := range slices.SortedFunc(maps.Values(t.waiting), compareAge) {
 		if b := r.options.Budget; b.Groups > 0 && p.demands.groups() > b.Groups {
+			continue
+		}
+		if long = long || r.isLarge(p); long {
+			if room {
+				r.again = append(r.again, p.source)
+			}
 			continue
 		}
 		t.refund(p.charged)

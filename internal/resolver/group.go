@@ -1,6 +1,11 @@
 package resolver
 
 import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -14,16 +19,24 @@ type group struct {
 	within  *block
 	users   int   // number of policies that use it
 	id      int32 // in the space
+	// lacks are pods whose addresses are not in it yet (see Fill).
+	lacks map[types.NamespacedName]struct{}
 }
 
 // acquire adds a user to a group, and creates the group for the first one.
-func (r *Resolver) acquire(from string, ref groupRef) *group {
-	if g, ok := r.groups[ref.key]; ok {
-		g.users++
-		return g
+func (r *Resolver) acquire(from string, ref groupRef) {
+	g, ok := r.groups[ref.key]
+	if !ok {
+		g = r.newGroup(from, ref)
 	}
+	g.users++
+	r.fill(g, slices.SortedFunc(maps.Keys(g.lacks), compareNames))
+}
+
+// newGroup creates a group that lacks all of its pods.
+func (r *Resolver) newGroup(from string, ref groupRef) *group {
 	m := r.matcher(from, ref.set)
-	g := &group{key: ref.key, matcher: m, port: ref.port, within: ref.set.within, users: 1}
+	g := &group{key: ref.key, matcher: m, port: ref.port, within: ref.set.within}
 	r.groups[g.key] = g
 	if g.port == nil {
 		m.group = g
@@ -31,9 +44,12 @@ func (r *Resolver) acquire(from string, ref groupRef) *group {
 		m.byPort[*g.port] = append(m.byPort[*g.port], g)
 	}
 	g.id = r.space.use(g.key, m.scope.selector != nil, g.selector())
-	for _, p := range r.pods(m) {
+	for p := range r.pods(m) {
 		if g.holds(p) {
-			r.place(g, nil, g.of(p), p)
+			if g.lacks == nil {
+				g.lacks = map[types.NamespacedName]struct{}{}
+			}
+			g.lacks[p.Key] = struct{}{}
 		}
 	}
 	return g
@@ -84,6 +100,12 @@ func (g *group) holds(p *pod) bool {
 		}
 	}
 	return false
+}
+
+// isIn reports whether the addresses of a pod that the group holds are in it.
+func (g *group) isIn(p *pod) bool {
+	_, lacks := g.lacks[p.Key]
+	return !lacks
 }
 
 // of returns the pod's addresses that belong to the group.

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -82,7 +83,7 @@ func (r *Resolver) matcher(from string, set *podSet) *matcher {
 		m = &matcher{scope: s, selector: set.pods, byPort: map[policy.NamedPort][]*group{}, names: map[portName]map[string]*nameCount{}}
 		s.matchers[key] = m
 		s.index.add(m.selector, m)
-		for _, p := range r.pods(m) {
+		for p := range r.pods(m) {
 			p.in = append(p.in, m)
 		}
 	}
@@ -102,7 +103,7 @@ func (r *Resolver) dropMatcher(m *matcher) {
 	if m.group != nil || len(m.byPort) > 0 || len(m.names) > 0 {
 		return
 	}
-	for _, p := range r.pods(m) {
+	for p := range r.pods(m) {
 		p.in = slices.DeleteFunc(p.in, func(in *matcher) bool { return in == m })
 	}
 	s := m.scope
@@ -150,21 +151,20 @@ func (r *Resolver) scope(from string, namespaces *selector) *scope {
 	return s
 }
 
-// pods returns the pods that a matcher selects, sorted; none before Start.
-func (r *Resolver) pods(m *matcher) []*pod {
-	var out []*pod
-	if !r.started {
-		return nil
-	}
-	for ns := range m.scope.namespaces {
-		for _, p := range ns.pods {
-			if p.isPeer() && m.selector.matches(p.Labels) {
-				out = append(out, p)
+// pods yields the pods that a matcher selects, in no order; none before Start.
+func (r *Resolver) pods(m *matcher) iter.Seq[*pod] {
+	return func(yield func(*pod) bool) {
+		if !r.started {
+			return
+		}
+		for ns := range m.scope.namespaces {
+			for _, p := range ns.pods {
+				if p.isPeer() && m.selector.matches(p.Labels) && !yield(p) {
+					return
+				}
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *pod) int { return compareNames(a.Key, b.Key) })
-	return out
 }
 
 func (r *Resolver) setNamespace(name string, labels map[string]string, known bool) {

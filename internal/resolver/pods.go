@@ -28,7 +28,7 @@ func (p *pod) equal(q *pod) bool {
 // eachGroup yields the groups that the pod's addresses are in.
 func (p *pod) eachGroup(yield func(*group)) {
 	for _, m := range p.in {
-		if m.group != nil {
+		if m.group != nil && m.group.isIn(p) {
 			yield(m.group)
 		}
 		if len(m.byPort) == 0 {
@@ -36,7 +36,9 @@ func (p *pod) eachGroup(yield func(*group)) {
 		}
 		for _, port := range p.Ports {
 			for _, g := range m.byPort[port] {
-				yield(g)
+				if g.isIn(p) {
+					yield(g)
+				}
 			}
 		}
 	}

@@ -54,12 +54,18 @@ func (r *Resolver) newPolicy(np *networkingv1.NetworkPolicy, n *normalized) *pol
 }
 
 func (r *Resolver) setPolicy(p PreparedPolicy) {
-	r.putPolicy(r.newPolicy(p.policy, p.normalized))
-	r.admitWaiting(p.policy.Namespace)
+	if r.filling != nil && r.filling.policy.source != p.policy {
+		r.stopFilling()
+	}
+	state := r.newPolicy(p.policy, p.normalized)
+	gaveFree := r.putPolicy(state)
+	r.admitWaiting(p.policy.Namespace, gaveFree || state.over == nil)
+	r.stopFilling()
 }
 
-// putPolicy puts a policy in the place of the one of the same name, if any.
-func (r *Resolver) putPolicy(p *policyState) {
+// putPolicy puts a policy in the place of the one of the same name, if any. gaveFree reports whether that may have made room in the
+// budget of the namespace.
+func (r *Resolver) putPolicy(p *policyState) (gaveFree bool) {
 	key, t := p.endpoint.Policy, r.tenant(p.source.Namespace)
 	old := r.policies[key]
 	r.policies[key] = p
@@ -87,6 +93,7 @@ func (r *Resolver) putPolicy(p *policyState) {
 	default:
 		r.forgetPolicy(old)
 	}
+	return old != nil && !old.charged.within(p.charged)
 }
 
 // inForce returns the demands of the version of a policy that is in force. old is its state before, or nil.
@@ -119,7 +126,7 @@ func (r *Resolver) deletePolicy(key types.NamespacedName) {
 		t.refund(p.charged)
 		delete(t.waiting, key)
 		r.forgetPolicy(p)
-		r.admitWaiting(key.Namespace)
+		r.admitWaiting(key.Namespace, len(p.charged) > 0)
 	}
 }
 
@@ -205,7 +212,7 @@ func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
 			m.names[name] = map[string]*nameCount{}
 		}
 		m.names[name][u.within] = c
-		for _, pod := range r.pods(m) {
+		for pod := range r.pods(m) {
 			if len(c.within.of(pod)) > 0 {
 				pod.eachNumber(name, func(n uint16) { c.numbers[namespaceNumber{pod.Key.Namespace, n}]++ })
 			}

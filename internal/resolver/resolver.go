@@ -42,6 +42,10 @@ type Resolver struct {
 	// podAddresses is the number of addresses of all pods that can be peers.
 	podAddresses int
 
+	// filling makes the groups of a policy that is not in force yet; fillAtOnce is that constant, but in tests.
+	filling    *filling
+	fillAtOnce int
+
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
 	unresolved map[types.NamespacedName]*networkingv1.NetworkPolicy
@@ -50,7 +54,8 @@ type Resolver struct {
 	// What the current change has made different so far.
 	changedEndpoints map[types.NamespacedName]struct{}
 	unused           map[policy.GroupKey]struct{} // groups that lost their last user
-	stale            map[*policyState]struct{}    // policies with a named port whose numbers changed
+	again            []*networkingv1.NetworkPolicy
+	stale            map[*policyState]struct{} // policies with a named port whose numbers changed
 }
 
 // Changes are the objects that one change made different, to be created, updated or deleted.
@@ -64,6 +69,9 @@ type Changes struct {
 	Slices []SliceChange
 	// Unused are groups that no policy uses any more. They stay in their slices until Forget.
 	Unused []policy.GroupKey
+	// Again are policies over the budget of their namespace for which there may be room now. They are for Fill and
+	// SetPreparedPolicy, in this order.
+	Again []*networkingv1.NetworkPolicy
 }
 
 // SliceChange is a slice that became different.
@@ -94,6 +102,7 @@ func New(o Options) *Resolver {
 		space:            newSpace(o.SharedNamespace, limits{o.MaxAddresses, v1alpha1.MaxGroupsPerSlice, v1alpha1.MaxGroupsOfClasses, maxLists}),
 		announced:        newAnnounced(),
 		tenants:          map[string]*tenant{},
+		fillAtOnce:       fillAtOnce,
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
 		unused:           map[policy.GroupKey]struct{}{},
@@ -256,6 +265,7 @@ func (r *Resolver) takeChanges() Changes {
 	}
 	clear(r.changedEndpoints)
 	clear(r.unused)
+	c.Again, r.again = r.again, nil
 	return c
 }
 
