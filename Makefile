@@ -199,7 +199,7 @@ conformance-short: ## … a part of it
 # the other's container runtime waits for the agent.
 cni-tests = Shop|Policies|Modes|Revocation|Changes
 vpc-tests = VPCRules|$(cni-tests)
-define cni-layouts
+define cni_layouts
 --cni=bridge;$(cni-tests)
 --cni=flannel;$(cni-tests)
 --cni=vpc --ip-families=IPv4;$(vpc-tests)
@@ -209,7 +209,7 @@ define cni-layouts
 --cni=vpc --ip-families=IPv4 --vpc-policy-mode=standard;$(vpc-tests)|Reboot
 --nri-required=kidoban;Boot
 endef
-export cni-layouts
+export cni_layouts
 
 .PHONY: test-cni
 test-cni: bin/cluster ## Main tests with the Amazon VPC CNI, bridge and flannel's layout, results into docs/compatibility.md (LAYOUT='--cni=vpc.*IPv6': those alone; needs root)
@@ -218,7 +218,7 @@ test-cni: bin/cluster ## Main tests with the Amazon VPC CNI, bridge and flannel'
 		printf '\n==> %s\n' "$$flags"; \
 		CLUSTER=cni CLUSTER_FLAGS=$$flags CNI_REPORT=$(CURDIR)/docs/compatibility.md \
 			go -C e2e test -count=1 -v -timeout=2h -tags=e2e,vpc -run="^Test($$tests)$$" . </dev/null || exit 1; \
-	done <<<"$${cni-layouts}"
+	done <<<"$${cni_layouts}"
 	for cni in bridge flannel vpc; do $(MAKE) conformance CNI=$$cni $(if $(filter file,$(origin FOCUS)),FOCUS='Netpol.*(default-deny|named port|except clause)') || exit 1; done
 
 dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/agent/kerneltest

@@ -192,17 +192,13 @@ func (c *cluster) caseShare(ctx context.Context, o options, t tracker, out *repo
 	total := received()
 	where := fmt.Sprintf("agent's share, %d of %s namespaces", len(namespaces), thousands(c.namespaces))
 	bar := 0.06 / 0.05 * float64(len(namespaces)) / float64(c.namespaces)
-	for _, s := range []struct {
-		what string
-		share
-	}{
-		{"at start", atStart},
-		{fmt.Sprintf("while %s pods changed", thousands(done.changes)), total.minus(atStart)},
-	} {
+	add := func(what string, s share, ratio float64, bar string) {
 		out.add(row{where, fmt.Sprintf("%s: bytes of its namespaces ÷ of all that is not shared (%s of %s; besides, to every agent, %s of shared groups; %s of the node's own pods)",
-			s.what, kibibytes(s.namespaced), kibibytes(s.everything-s.shared), kibibytes(s.shared), kibibytes(s.pods)),
-			s.ofNamespaced() / bar, fmt.Sprintf("%.2f %%", 100*s.ofNamespaced()), fmt.Sprintf("%.0f %%", 100*bar)})
+			what, kibibytes(s.namespaced), kibibytes(s.everything-s.shared), kibibytes(s.shared), kibibytes(s.pods)),
+			ratio, fmt.Sprintf("%.2f %%", 100*s.ofNamespaced()), bar})
 	}
+	add("at start", atStart, atStart.ofNamespaced()/bar, fmt.Sprintf("%.0f %%", 100*bar))
+	add(fmt.Sprintf("while %s pods changed", thousands(done.changes)), total.minus(atStart), -1, "–") // hardly a byte is not shared
 	return nil
 }
 
