@@ -68,8 +68,8 @@ type Peer struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.0.0.0/8 or 2001:db8::/32"
 	Except []CIDR `json:"except,omitempty"`
-	// domainNames are names whose addresses this peer matches. Egress only. Agents do not support domain names yet: they
-	// isolate the pods of a policy that has them.
+	// domainNames are names whose addresses this peer matches, as nodes learn them from the answers of trusted resolvers. Only
+	// egress rules that allow can have names.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

@@ -54,9 +54,14 @@ const (
 	ReasonInvalidSelector     = "InvalidSelector"
 	ReasonInvalidPeer         = "InvalidPeer"
 	ReasonInvalidPort         = "InvalidPort"
+	ReasonInvalidDomainName   = "InvalidDomainName" // DNS cannot have such a name, so it matches nothing
 	ReasonTooLarge            = "TooLarge"
 	ReasonOverBudget          = "OverBudget" // its namespace's policies ask for too many groups or addresses
-	ReasonRejected            = "Rejected"   // by the API server: a quota, an admission policy, a webhook or the schema
+	// ReasonUnsupportedDomainNames: domain names in another rule than one that accepts, in the Admin tier.
+	ReasonUnsupportedDomainNames = "UnsupportedDomainNames"
+	// ReasonNoTrustedResolver: the policy has domain names, and the controller knows no resolver whose answers count.
+	ReasonNoTrustedResolver = "NoTrustedResolver"
+	ReasonRejected          = "Rejected" // by the API server: a quota, an admission policy, a webhook or the schema
 
 	// ConditionInForce is True if the observed generation of spec is in force on all nodes that have pods which it selects.
 	ConditionInForce = "InForce"

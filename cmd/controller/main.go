@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,6 +39,7 @@ type options struct {
 	maxAddresses int
 	budget       resolver.Budget
 	batchWindow  time.Duration
+	trusted      resolvers
 	qps          float64
 	burst        int
 	version      bool
@@ -72,6 +74,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.budget.Groups, "max-groups-per-namespace", 1000, "Maximum number of different groups of pods (peers) that the NetworkPolicies of one namespace may use. A policy that asks for more isolates its pods and allows nothing, or stays at the version before.")
 	fs.IntVar(&o.budget.Addresses, "max-addresses-per-namespace", 1000000, "Maximum number of addresses of all groups of one namespace's policies, when a policy asks for another group. Groups of policies in force may grow beyond it.")
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one slice. The first change is written at once; changes during the window are written together at its end.")
+	fs.Var(&o.trusted, "trusted-resolvers", "DNS resolvers whose answers count for the domain names of policies, separated by commas, such as 169.254.20.10 or [fd00::10]:5353, beside those of the cluster's DNS Service. The port is 53 by default.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
 	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
@@ -92,7 +95,7 @@ func run(o options) error {
 	lease := rest.CopyConfig(config)
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(float32(o.qps), o.burst) // one for all kinds: QPS and Burst would be per kind
 	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
@@ -101,6 +104,7 @@ func run(o options) error {
 			[]schema.GroupVersionKind{
 				corev1.SchemeGroupVersion.WithKind("Pod"),
 				corev1.SchemeGroupVersion.WithKind("Service"),
+				discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
 				networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpoint"),
 				v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
@@ -133,6 +137,8 @@ func run(o options) error {
 		BatchWindow: o.batchWindow,
 		Progress:    progress,
 		Stream:      agents,
+
+		TrustedResolvers: o.trusted,
 	}); err != nil {
 		return err
 	}

@@ -110,6 +110,8 @@ type Peer struct {
 	Addresses int            `json:"addresses,omitempty"`
 	CIDR      netip.Prefix   `json:"cidr,omitzero"`
 	Except    []netip.Prefix `json:"except,omitempty"`
+	// DomainNames are DNS names and wildcards, whose addresses the node learns from trusted resolvers.
+	DomainNames []string `json:"domainNames,omitempty"`
 }
 
 // Port is a range of one protocol's ports, both ends included; 0 to 65535 is every port of the protocol.

@@ -5,6 +5,7 @@ import (
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -17,7 +18,7 @@ import (
 
 // watched are the kinds in the controller's cache.
 func watched() []client.Object {
-	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.ClusterPolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
+	return []client.Object{&corev1.Namespace{}, &corev1.Pod{}, &corev1.Node{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &networkingv1.NetworkPolicy{}, &v1alpha1.PolicyEndpoint{}, &v1alpha1.ClusterPolicyEndpoint{}, &v1alpha1.PolicyEndpointSlice{}}
 }
 
 // CacheOptions limits the manager's cache to what the controller uses: objects without the fields that it
@@ -31,6 +32,7 @@ func CacheOptions() cache.Options {
 			&corev1.Namespace{}:               {Transform: stripNamespace},
 			&corev1.Node{}:                    {Transform: stripNode},
 			&corev1.Service{}:                 {Transform: stripService},
+			&discoveryv1.EndpointSlice{}:      {Namespaces: map[string]cache.Config{kubeSystem: {}, openShiftDNS: {}}, Transform: stripEndpoints},
 			&v1alpha1.PolicyEndpoint{}:        ours,
 			&v1alpha1.ClusterPolicyEndpoint{}: ours,
 			&v1alpha1.PolicyEndpointSlice{}:   ours,
@@ -74,6 +76,7 @@ func stripNode(in any) (any, error) {
 	return out, nil
 }
 
+// stripService keeps ports of the cluster's DNS Services only, those at which they answer: a Service with ports is one of these.
 func stripService(in any) (any, error) {
 	s, ok := in.(*corev1.Service)
 	if !ok {
@@ -81,9 +84,29 @@ func stripService(in any) (any, error) {
 	}
 	out := &corev1.Service{ObjectMeta: identity(&s.ObjectMeta)}
 	out.Labels = nil
+	if isDNSService(s) {
+		out.Labels = map[string]string{dnsLabel: s.Labels[dnsLabel]} // an object may come here twice
+		for i := range s.Spec.Ports {
+			if p := &s.Spec.Ports[i]; isDNSPort(p) {
+				out.Spec.Ports = append(out.Spec.Ports, corev1.ServicePort{Name: p.Name, Port: p.Port})
+			}
+		}
+	}
 	out.Spec.ClusterIPs = s.Spec.ClusterIPs
 	out.Spec.ExternalIPs = s.Spec.ExternalIPs
 	out.Status.LoadBalancer.Ingress = s.Status.LoadBalancer.Ingress
+	return out, nil
+}
+
+func stripEndpoints(in any) (any, error) {
+	e, ok := in.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return nil, fmt.Errorf("%T is not an EndpointSlice", in)
+	}
+	out := &discoveryv1.EndpointSlice{ObjectMeta: identity(&e.ObjectMeta), AddressType: e.AddressType, Ports: e.Ports}
+	for i := range e.Endpoints {
+		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{Addresses: e.Endpoints[i].Addresses})
+	}
 	return out, nil
 }
 

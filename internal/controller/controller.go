@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -31,6 +33,7 @@ import (
 
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods;services,verbs=list;watch
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints;policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints/status;policyendpoints/status,verbs=update
@@ -60,6 +63,8 @@ type Options struct {
 	Progress *Progress
 	// Stream is where agents connect; nil: nowhere.
 	Stream *StreamOptions
+	// TrustedResolvers are DNS servers whose answers count for the domain names of policies, beside those of the cluster's DNS.
+	TrustedResolvers []netip.AddrPort
 }
 
 // request names what to reconcile: a PolicyEndpoint, its status, a slice, or one without a name that the controller
@@ -105,6 +110,7 @@ type Controller struct {
 	progress *Progress
 
 	known   *known
+	dns     *dnsServers
 	edits   *edits
 	agents  *Agents
 	reports *reports
@@ -135,11 +141,13 @@ func Add(mgr manager.Manager, o Options) error {
 		slices:     plan.NewSlices(o.Resolver.SharedNamespace, o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
+		dns:        newDNSServers(o.TrustedResolvers),
 		edits:      newEdits(),
 		reports:    newReports(),
 		waiting:    map[types.NamespacedName]map[request]struct{}{},
 		ends:       map[types.NamespacedName]chan struct{}{},
 	}
+	c.resolver.SetTrustedResolvers(c.dns.all())
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if err := c.watchClusterPolicies(mgr); err != nil {
 		return err
@@ -174,6 +182,8 @@ func Add(mgr manager.Manager, o Options) error {
 		source.TypedKind(caches, &corev1.Node{}, c.known.watchNodes(c.nodeChanged)),
 		source.TypedKind(caches, &corev1.Node{}, c.resolveNodes()),
 		source.TypedKind(caches, &corev1.Service{}, c.known.watchServices()),
+		source.TypedKind(caches, &corev1.Service{}, c.watchDNSServices()),
+		source.TypedKind(caches, &discoveryv1.EndpointSlice{}, c.watchDNSEndpoints()),
 		source.TypedKind(caches, &networkingv1.NetworkPolicy{}, c.policies()),
 		source.TypedKind(caches, &v1alpha1.PolicyEndpoint{}, c.endpoints()),
 		source.TypedKind(caches, &v1alpha1.ClusterPolicyEndpoint{}, c.clusterEndpoints()),

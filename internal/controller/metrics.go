@@ -17,6 +17,7 @@ var (
 	groupsGauge     = gauge("groups", "Groups of addresses, one for each different peer selector of the policies.")
 	slicesGauge     = gauge("slices", "Slices with the addresses of all groups.")
 	addressesGauge  = gauge("addresses", "Addresses in all slices.")
+	trustedGauge    = gauge("trusted_resolvers", "Addresses and ports of the DNS resolvers whose answers count for the domain names of policies.")
 	unresolvedGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "kidoban_controller_unresolved_policies",
 		Help: "Policies that cannot be enforced in full (condition Resolved=False), by the condition's reason.",
@@ -60,7 +61,7 @@ func init() {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_controller_build_info", Help: "Version of the build; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
-	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, unresolvedGauge,
+	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, trustedGauge, unresolvedGauge,
 		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds, confirmSeconds, unconfirmed)
 }
 

@@ -89,8 +89,8 @@ func (n *Node) describeRules(d policy.Direction, policies []*policy.Policy) agen
 func (n *Node) describeRule(p *policy.Policy, r *policy.Rule) agentapi.Rule {
 	out := agentapi.Rule{Tier: p.Tier.String(), Action: r.Action.String(), Policy: RuleRef(p, r)}
 	for _, peer := range r.Peers {
-		if peer.CIDR.IsValid() {
-			out.Peers = append(out.Peers, agentapi.Peer{CIDR: peer.CIDR, Except: peer.Except})
+		if !peer.IsGroup() {
+			out.Peers = append(out.Peers, agentapi.Peer{CIDR: peer.CIDR, Except: peer.Except, DomainNames: peer.DomainNames})
 			continue
 		}
 		members := 0
@@ -169,7 +169,13 @@ type Counts struct {
 
 // Counts returns the sizes of the Node.
 func (n *Node) Counts() Counts {
-	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: len(n.wanted)}
+	groups := 0
+	for key := range n.wanted {
+		if _, ok := n.resolversPort(key); !ok {
+			groups++
+		}
+	}
+	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: groups}
 }
 
 // PoliciesInForce are the policies that the compiler has a version of, and those of the mode and of terminating namespaces.

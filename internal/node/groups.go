@@ -50,6 +50,7 @@ func (n *Node) replaceSlice(name types.NamespacedName, s *policy.Slice, groups [
 	if n.slices[name] = s; s == nil {
 		delete(n.slices, name)
 	}
+	n.wantResolvers(groups)
 	has := make(map[policy.GroupKey]bool, len(groups))
 	for _, key := range groups {
 		has[key] = true
@@ -205,7 +206,7 @@ func (n *Node) compileGroup(key policy.GroupKey, g *group) (completed bool) {
 	}
 	for name, part := range g.compiled {
 		if g.complete && g.parts[name] == nil {
-			n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
+			n.updateMembers(key, nil, slices.Concat(part.Members...))
 			delete(g.compiled, name)
 		}
 	}
@@ -226,7 +227,7 @@ func (n *Node) compilePart(key policy.GroupKey, g *group, slice types.Namespaced
 		old = before.Members
 	}
 	add, remove := difference(old, part.Members)
-	n.compiler.UpdateGroup(key, add, remove)
+	n.updateMembers(key, add, remove)
 }
 
 // hasAllListed reports whether a slice with a list of the group's slices is here, and all the slices in it. A slice that is not in the list
@@ -271,12 +272,15 @@ func (n *Node) dropUnused(key policy.GroupKey) {
 	}
 	n.withdrawGroup(key, g)
 	delete(n.groups, key)
+	if _, ok := n.resolversPort(key); ok {
+		delete(n.wanted, key)
+	}
 }
 
 // withdrawGroup takes a group's members out of the compiler. The group counts as complete only when it is complete again.
 func (n *Node) withdrawGroup(key policy.GroupKey, g *group) {
 	for _, part := range g.compiled {
-		n.compiler.UpdateGroup(key, nil, slices.Concat(part.Members...))
+		n.updateMembers(key, nil, slices.Concat(part.Members...))
 	}
 	clear(g.compiled)
 	g.complete, g.completed = false, false

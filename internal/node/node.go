@@ -71,6 +71,7 @@ type Node struct {
 	slices     map[types.NamespacedName]*policy.Slice
 	wanted     map[policy.GroupKey]int // references from versions that are in force or wait
 	groupUsers map[policy.GroupKey]int // of these, those from versions that are in force
+	resolvers  map[netip.AddrPort]int  // trusted ones, with the number of slices that have them
 }
 
 // Revision counts the events that a Node has taken in.
@@ -97,6 +98,7 @@ func New(opts Options) *Node {
 		slices:      map[types.NamespacedName]*policy.Slice{},
 		wanted:      map[policy.GroupKey]int{},
 		groupUsers:  map[policy.GroupKey]int{},
+		resolvers:   map[netip.AddrPort]int{},
 	}
 }
 

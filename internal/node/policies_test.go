@@ -1,6 +1,7 @@
 package node
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func TestAnUnreadablePolicyThatWasNeverInForceIsolates(t *testing.T) {
 		"an unknown action":            {Ingress: []v1alpha1.Rule{{Action: "Log"}}},
 		"no action":                    {Ingress: []v1alpha1.Rule{{}}},
 		"another kind's action":        {Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionAccept}}},
-		"a domain name":                {Ingress: allow([]v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"example.com"}}})},
+		"a domain name for ingress":    {Ingress: allow([]v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"example.com"}}})},
 		"audit":                        {Ingress: allow(block), Enforcement: v1alpha1.EnforcementAudit},
 		"an unknown enforcement":       {Ingress: allow(block), Enforcement: "Sometimes"},
 		"an unknown policy type":       {Ingress: allow(block), PolicyTypes: []v1alpha1.PolicyType{"Sideways"}},
@@ -91,6 +92,28 @@ func TestAnUnreadablePolicyThatWasNeverInForceIsolates(t *testing.T) {
 		}
 		s.endpoint("allow", everyPod, v1alpha1.Rule{})
 		s.allowed("10.0.0.9", "10.0.0.1", 80)
+	}
+}
+
+func TestAPolicyWithDomainNamesIsolates(t *testing.T) {
+	s := newStory(t)
+	s.pod("web", "10.0.0.1")
+	pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "names"}, Spec: v1alpha1.PolicyEndpointSpec{
+		PolicyTypes: []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress},
+		Egress: []v1alpha1.Rule{
+			{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"example.com"}}}},
+			{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{CIDR: "192.0.2.0/24"}}},
+		},
+	}}
+	if s.SetPolicyEndpoint(start, pe) == nil { // until names are enforced
+		t.Error("no error")
+	}
+	s.Commit()
+	for to, want := range map[string]policy.Action{"203.0.113.1": policy.Deny, "192.0.2.1": policy.Allow} {
+		f := policy.Flow{Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr(to), Protocol: policy.TCP, Port: 80}
+		if got, _ := s.Maps().Lookup(policy.Egress, f); got.Action != want {
+			t.Errorf("%s: %v, want %v", to, got.Action, want)
+		}
 	}
 }
 

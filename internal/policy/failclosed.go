@@ -43,7 +43,7 @@ func (p *Policy) Groups() (out []GroupKey) {
 	for _, rules := range p.Rules {
 		for i := range rules {
 			for _, peer := range rules[i].Peers {
-				if !peer.CIDR.IsValid() {
+				if peer.IsGroup() {
 					out = append(out, peer.Group)
 				}
 			}

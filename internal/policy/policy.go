@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Tier is a step of evaluation. Admin decides about a flow first. What it leaves undecided goes to NetworkPolicy if a
@@ -100,12 +101,18 @@ type GroupKey struct{ Namespace, Name string }
 
 func (k GroupKey) String() string { return k.Namespace + "/" + k.Name }
 
-// Peer is a group, or, if CIDR is valid, a CIDR without its excepts.
+// Peer is a group, or, if CIDR is valid, a CIDR without its excepts, or, if there are any, DNS names.
 type Peer struct {
 	Group  GroupKey
 	CIDR   netip.Prefix
 	Except []netip.Prefix
+	// DomainNames are names and wildcards in canonical form (see CanonicalDomainName). The peer has the addresses that the node has seen
+	// trusted resolvers give for them. Only egress rules have such peers.
+	DomainNames []string
 }
+
+// IsGroup reports whether the peer is a group.
+func (p *Peer) IsGroup() bool { return !p.CIDR.IsValid() && len(p.DomainNames) == 0 }
 
 // Rule is one normalised rule.
 type Rule struct {
@@ -149,6 +156,13 @@ type Policy struct {
 	Isolates [2]bool
 	// Rules, by Direction, in the policy's order.
 	Rules [2][]Rule
+}
+
+// HasNames reports whether a rule has a peer with domain names.
+func (p *Policy) HasNames() bool {
+	return slices.ContainsFunc(p.Rules[Egress], func(r Rule) bool {
+		return slices.ContainsFunc(r.Peers, func(peer Peer) bool { return len(peer.DomainNames) > 0 })
+	})
 }
 
 // Compare orders policies as they are evaluated: by tier, then by priority. The name decides among the rest, so that logs

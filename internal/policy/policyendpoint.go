@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
@@ -141,6 +142,9 @@ func (r *reader) rules(path string, rules []v1alpha1.Rule) ([]Rule, error) {
 		rule := Rule{Name: in.Name, Action: action, Origin: in.RuleIndexes, Everyone: len(in.Peers) == 0, EveryPort: len(in.Ports) == 0}
 		for j := range in.Peers {
 			peer, err := r.peer(&in.Peers[j])
+			if err == nil && len(peer.DomainNames) > 0 {
+				err = mayHaveNames(path, action)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s[%d].peers[%d].%w", path, i, j, err)
 			}
@@ -160,8 +164,10 @@ func (r *reader) rules(path string, rules []v1alpha1.Rule) ([]Rule, error) {
 
 func (r *reader) peer(in *v1alpha1.Peer) (Peer, error) {
 	switch {
+	case len(in.DomainNames) > 0 && (in.Group != nil || in.CIDR != ""):
+		return Peer{}, fmt.Errorf("domainNames: set exactly one of group, cidr and domainNames")
 	case len(in.DomainNames) > 0:
-		return Peer{}, fmt.Errorf("domainNames: domain names are not supported yet")
+		return fromNames(in)
 	case (in.Group == nil) == (in.CIDR == ""):
 		return Peer{}, fmt.Errorf("group: set exactly one of group, cidr and domainNames")
 	case in.Group == nil:
@@ -170,6 +176,33 @@ func (r *reader) peer(in *v1alpha1.Peer) (Peer, error) {
 		return Peer{}, fmt.Errorf("group.shared: must be true in an object without a namespace")
 	}
 	return Peer{Group: groupKey(r.namespace, r.shared, in.Group)}, nil
+}
+
+// mayHaveNames returns an error if a rule must not have domain names. What a name stands for is unknown before the first answer, so a rule
+// that denies it would allow it until then.
+func mayHaveNames(path string, action Action) error {
+	switch {
+	case strings.HasPrefix(path, "spec.ingress"):
+		return fmt.Errorf("domainNames: domain names are for egress only")
+	case action != Allow:
+		return fmt.Errorf("domainNames: domain names are for rules that allow, not for %s", action)
+	}
+	return nil
+}
+
+func fromNames(in *v1alpha1.Peer) (Peer, error) {
+	if len(in.Except) > 0 {
+		return Peer{}, fmt.Errorf("except: needs a cidr")
+	}
+	p := Peer{DomainNames: make([]string, 0, len(in.DomainNames))}
+	for i, n := range in.DomainNames {
+		name, err := CanonicalDomainName(string(n))
+		if err != nil {
+			return Peer{}, fmt.Errorf("domainNames[%d]: %w", i, err)
+		}
+		p.DomainNames = append(p.DomainNames, name)
+	}
+	return p, nil
 }
 
 func fromBlock(in *v1alpha1.Peer) (Peer, error) {

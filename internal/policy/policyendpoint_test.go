@@ -100,13 +100,35 @@ func TestWhatAClusterPolicyEndpointMayNotSay(t *testing.T) {
 		`spec.enforcement: Audit is not supported yet`:       func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Enforcement = v1alpha1.EnforcementAudit },
 		`spec.enforcement: unknown value "Sometimes"`:        func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Enforcement = "Sometimes" },
 		`spec.subject.newer: unknown field`:                  func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.UnknownFields = []string{"subject.newer"} },
-		`spec.egress[0].peers[0].domainNames: domain names are no`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {
-			s.Egress[0].Peers[0] = v1alpha1.Peer{DomainNames: []v1alpha1.DomainName{"a.example"}}
+		`spec.egress[2].peers[0].domainNames: domain names are for rules that allow, not for Deny`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {
+			s.Egress[2].Peers = []v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"a.example"}}}
+		},
+		`spec.ingress[0].peers[0].domainNames: domain names are for egress only`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {
+			s.Ingress = []v1alpha1.Rule{{Action: v1alpha1.ActionAccept, Peers: []v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"a.example"}}}}}
+		},
+		`spec.egress[0].peers[0].domainNames[1]: "10.0.0.1" is an address`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {
+			s.Egress[0].Peers[0] = v1alpha1.Peer{DomainNames: []v1alpha1.DomainName{"a.example", "10.0.0.1"}}
+		},
+		`spec.egress[0].peers[0].domainNames: set exactly one of group, cidr and domainNames`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {
+			s.Egress[0].Peers[0].DomainNames = []v1alpha1.DomainName{"a.example"}
 		},
 	} {
 		if p, err := FromClusterPolicyEndpoint(clusterPolicy(edit), shared); err == nil || p != nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+func TestNamesOfAPeer(t *testing.T) {
+	got, err := fromNames(&v1alpha1.Peer{DomainNames: []v1alpha1.DomainName{"api.example.com", "*.Example.com."}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Peer{DomainNames: []string{"api.example.com", "*.example.com"}}, got, compareAddresses); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if _, err := fromNames(&v1alpha1.Peer{DomainNames: []v1alpha1.DomainName{"a.example"}, Except: []v1alpha1.CIDR{"10.0.0.0/8"}}); err == nil {
+		t.Error("an except beside names")
 	}
 }
 

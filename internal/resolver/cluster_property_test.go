@@ -74,7 +74,7 @@ func (d dice) clusterPeer(tier cnp.Tier, action cnp.ClusterNetworkPolicyRuleActi
 	case 8, 9:
 		p.Networks = pick(d, []cnp.CIDR{"10.0.0.0/8"}, []cnp.CIDR{"0.0.0.0/0", "::/0"}, []cnp.CIDR{"10.0.1.0/24", "2001:db8::10/124", "192.0.2.1/32"}, []cnp.CIDR{"10.0.0.300/8"})
 	case 10:
-		p.DomainNames = []cnp.DomainName{"example.com"}
+		p.DomainNames = pick(d, []cnp.DomainName{"example.com"}, []cnp.DomainName{"API.example.com.", "*.example.org", "10.0.0.1"}, []cnp.DomainName{"*.Example.com"})
 	} // else a kind of peer that is not known
 	return p
 }
@@ -161,7 +161,7 @@ func checkClusterFlows(t *testing.T, d dice, m *model, r *Resolver, s snapshot) 
 				continue
 			}
 			want := c.Evaluate(dir, flow)
-			got := reference.Evaluate(dir, m.clusterPoliciesOf(t, r, m.pods[key]), flow, members)
+			got := reference.EvaluateWithNames(dir, m.clusterPoliciesOf(t, r, m.pods[key]), flow, members, c.Names)
 			rule := want.Admin
 			if want.Baseline != nil {
 				rule = want.Baseline
@@ -210,7 +210,11 @@ func (m *model) clusterPoliciesOf(t *testing.T, r *Resolver, p Pod) (out []*poli
 
 // cluster returns the cluster for the reference evaluator, without NetworkPolicies: other tests have all tiers.
 func (m *model) cluster() *reference.Cluster {
-	c := &reference.Cluster{}
+	c := &reference.Cluster{Names: reference.Names{}}
+	for i := range 40 {
+		name := [...]string{"example.com", "api.example.com", "a.b.example.org", "example.org"}[i%4]
+		c.Names[name] = append(c.Names[name], netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)))
+	}
 	for name, labels := range m.namespaces {
 		c.Namespaces = append(c.Namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 	}

@@ -142,17 +142,24 @@ func (b *clusterBuilder) peers(d policy.Direction, in *clusterSource, rule *clus
 		path := fmt.Sprintf("%s.%s[%d]", in.path, in.field, i)
 		peers, err := b.peer(path, in, &in.peers[i])
 		if err != nil {
-			reason := v1alpha1.ReasonInvalidPeer
-			if in.peers[i].Namespaces != nil || in.peers[i].Pods != nil || in.peers[i].Nodes != nil {
-				reason = v1alpha1.ReasonInvalidSelector
-			}
-			b.problem(reason, "%s%v", path, err)
+			b.problem(reasonOf(&in.peers[i]), "%s%v", path, err)
 			ok = false
 			continue
 		}
 		rule.peers = append(rule.peers, peers...)
 	}
 	return ok
+}
+
+// reasonOf is the reason of a peer that cannot be read.
+func reasonOf(p *cnp.ClusterNetworkPolicyEgressPeer) string {
+	switch {
+	case p.Namespaces != nil || p.Pods != nil || p.Nodes != nil:
+		return v1alpha1.ReasonInvalidSelector
+	case len(p.Networks) == 0 && len(p.DomainNames) > 0:
+		return v1alpha1.ReasonUnsupportedDomainNames
+	}
+	return v1alpha1.ReasonInvalidPeer
 }
 
 func (b *clusterBuilder) peer(path string, in *clusterSource, from *cnp.ClusterNetworkPolicyEgressPeer) ([]peer, error) {
@@ -193,10 +200,28 @@ func (b *clusterBuilder) peer(path string, in *clusterSource, from *cnp.ClusterN
 		if in.action != cnp.ClusterNetworkPolicyRuleActionAccept || b.tier != cnp.AdminTier {
 			return nil, fmt.Errorf(".domainNames: domain names are for Accept rules of the Admin tier")
 		}
-		b.problem(v1alpha1.ReasonInvalidPeer, "%s.domainNames: domain names are not supported yet: this peer matches nothing", path)
-		return nil, nil
+		return b.names(path, from.DomainNames), nil
 	}
 	return nil, fmt.Errorf(": a kind of peer that this version does not know")
+}
+
+// names reads the domain names of a peer, without those that the CRD takes and DNS cannot mean: they match nothing.
+func (b *clusterBuilder) names(path string, from []cnp.DomainName) []peer {
+	var out peer
+	for i, n := range from {
+		name, err := policy.CanonicalDomainName(string(n))
+		if err != nil {
+			b.problem(v1alpha1.ReasonInvalidDomainName, "%s.domainNames[%d]: %v; it matches nothing", path, i, err)
+			continue
+		}
+		if !slices.Contains(out.names, v1alpha1.DomainName(name)) {
+			out.names = append(out.names, v1alpha1.DomainName(name))
+		}
+	}
+	if len(out.names) == 0 {
+		return nil
+	}
+	return []peer{out}
 }
 
 // ports reads the protocols of a rule; false if one of them cannot be read.
@@ -241,6 +266,8 @@ func (b *clusterBuilder) namedPort(d policy.Direction, path string, in *clusterS
 		switch {
 		case p.Nodes != nil:
 			b.problem(v1alpha1.ReasonInvalidPort, "%s.destinationNamedPort: only pods name ports: %s.%s[%d].nodes matches nothing with it", path, in.path, in.field, i)
+		case len(p.DomainNames) > 0:
+			b.problem(v1alpha1.ReasonInvalidPort, "%s.destinationNamedPort: only pods name ports: %s.%s[%d].domainNames matches nothing with it", path, in.path, in.field, i)
 		case len(p.Networks) > 0:
 			b.problem(v1alpha1.ReasonInvalidPort, "%s.destinationNamedPort: only pods name ports: %s.%s[%d].networks matches only pods with it", path, in.path, in.field, i)
 		}

@@ -84,12 +84,15 @@ func inChunks(rule v1alpha1.Rule, peers []v1alpha1.Peer) (out []v1alpha1.Rule) {
 	return out
 }
 
-// clusterPeers renders peers as groups and CIDRs.
+// clusterPeers renders peers as groups, names and CIDRs.
 func (r *renderer) clusterPeers(peers []peer, out *rendered) (list []v1alpha1.Peer) {
 	for _, p := range peers {
-		if p.pods != nil {
+		switch {
+		case p.pods != nil:
 			list = append(list, r.group(p.pods, nil, out)...)
-		} else {
+		case p.names != nil:
+			list = append(list, v1alpha1.Peer{DomainNames: p.names})
+		default:
 			list = append(list, p.block.peers()...)
 		}
 	}
@@ -129,9 +132,11 @@ func (r *renderer) namedPeers(path string, peers []peer, name string, out *rende
 }
 
 // namedSet returns the pods among a peer whose named ports count: the pods that it selects, or those with an address in its
-// block; nil for nodes, which name no ports.
+// block; nil for nodes and for DNS names, which name no ports.
 func (p *peer) namedSet() *podSet {
 	switch {
+	case p.names != nil:
+		return nil
 	case p.pods == nil:
 		return &podSet{namespaces: &selector{}, within: &p.block}
 	case p.pods.nodes:

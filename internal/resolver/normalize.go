@@ -37,10 +37,11 @@ type peerPorts struct {
 	ports   portSet
 }
 
-// peer is every address, or pods, or a block of addresses.
+// peer is every address, or pods, or DNS names, or a block of addresses.
 type peer struct {
 	everyone bool
 	pods     *podSet
+	names    []v1alpha1.DomainName // of ClusterNetworkPolicies only
 	block    block
 }
 

@@ -20,7 +20,10 @@ var gravity = []string{
 	v1alpha1.ReasonTooLarge,
 	v1alpha1.ReasonOverBudget,
 	v1alpha1.ReasonInvalidSelector,
+	v1alpha1.ReasonUnsupportedDomainNames,
 	v1alpha1.ReasonInvalidPeer,
+	v1alpha1.ReasonNoTrustedResolver,
+	v1alpha1.ReasonInvalidDomainName,
 	v1alpha1.ReasonInvalidPort,
 	v1alpha1.ReasonUnresolvedNamedPort,
 }

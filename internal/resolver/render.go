@@ -253,6 +253,8 @@ func comparePeers(a, b v1alpha1.Peer) int {
 		return cmp.Or(strings.Compare(a.Group.Name, b.Group.Name), compareBools(a.Group.Shared, b.Group.Shared))
 	case a.Group != nil || b.Group != nil:
 		return -compareBools(a.Group != nil, b.Group != nil)
+	case len(a.DomainNames) > 0 || len(b.DomainNames) > 0: // after groups, before blocks
+		return cmp.Or(-compareBools(len(a.DomainNames) > 0, len(b.DomainNames) > 0), slices.Compare(a.DomainNames, b.DomainNames))
 	}
 	return cmp.Or(
 		comparePrefixes(netip.MustParsePrefix(string(a.CIDR)), netip.MustParsePrefix(string(b.CIDR))),

@@ -38,6 +38,7 @@ type Resolver struct {
 	groups     map[policy.GroupKey]*group
 	space      *space
 	announced  announced
+	trusted    trustedResolvers
 	tenants    map[string]*tenant // by namespace
 	// podAddresses is the number of addresses of all pods that can be peers.
 	podAddresses int
@@ -101,6 +102,7 @@ func New(o Options) *Resolver {
 		groups:           map[policy.GroupKey]*group{},
 		space:            newSpace(o.SharedNamespace, limits{o.MaxAddresses, v1alpha1.MaxGroupsPerSlice, v1alpha1.MaxGroupsOfClasses, maxLists}),
 		announced:        newAnnounced(),
+		trusted:          trustedResolvers{groups: map[uint16]trustedGroup{}},
 		tenants:          map[string]*tenant{},
 		fillAtOnce:       fillAtOnce,
 		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
@@ -119,6 +121,7 @@ func (r *Resolver) Start(existing Existing) Changes {
 	r.unresolved = nil
 	r.setUnresolvedCluster()
 	r.acquireReferred()
+	r.placeTrusted()
 	r.started = true
 	for _, name := range slices.Sorted(maps.Keys(r.namespaces)) {
 		ns := r.namespaces[name]

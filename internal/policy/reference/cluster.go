@@ -20,6 +20,8 @@ type Cluster struct {
 	NetworkPolicies
 	Nodes           []corev1.Node
 	ClusterPolicies []cnp.ClusterNetworkPolicy
+	// Names are the addresses that are known of DNS names, for all pods alike.
+	Names Names
 }
 
 // ClusterDecision is what all tiers decide about one direction of a flow.
@@ -178,8 +180,9 @@ func (c *Cluster) matchClusterRule(tier policy.Tier, r *clusterRule, f policy.Fl
 	if r.isUnreadable(tier, action) {
 		return &ClusterRule{Action: policy.Deny, Unreadable: true}, action != policy.Allow
 	}
-	matches := slices.ContainsFunc(r.peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool { return c.isClusterPeer(&p, peer) }) &&
-		(len(r.protocols) == 0 || slices.ContainsFunc(r.protocols, func(p cnp.ClusterNetworkPolicyProtocol) bool { return c.matchesProtocol(&p, f) }))
+	matches := slices.ContainsFunc(r.peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool {
+		return c.isClusterPeer(&p, peer) && c.matchesProtocols(r.protocols, f, len(p.DomainNames) > 0)
+	})
 	return &ClusterRule{Action: action}, matches
 }
 
@@ -217,7 +220,7 @@ func (r *clusterRule) isUnreadable(tier policy.Tier, action policy.Action) bool 
 	return false
 }
 
-// isClusterPeer reports whether an address is one of a peer's. Names have no addresses here.
+// isClusterPeer reports whether an address is one of a peer's. A name that DNS does not admit has none.
 func (c *Cluster) isClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, addr netip.Addr) bool {
 	pod := c.PodAt(addr) // "host-networked pods are not included in this type of peer"
 	switch {
@@ -228,7 +231,19 @@ func (c *Cluster) isClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, addr neti
 	case p.Nodes != nil: // "matching on the IPs present in the node.Status.Addresses field of the node"
 		return slices.ContainsFunc(c.Nodes, func(n corev1.Node) bool { return selects(p.Nodes, n.Labels) && isNodeAddress(&n, addr) })
 	}
-	return slices.ContainsFunc(p.Networks, func(n cnp.CIDR) bool { return inCIDR(string(n), addr) })
+	return slices.ContainsFunc(p.Networks, func(n cnp.CIDR) bool { return inCIDR(string(n), addr) }) ||
+		slices.ContainsFunc(p.DomainNames, func(n cnp.DomainName) bool {
+			pattern, err := policy.CanonicalDomainName(string(n))
+			return err == nil && c.Names.Has(pattern, addr)
+		})
+}
+
+// matchesProtocols reports whether one of a rule's protocols is the flow's; a rule without protocols matches all. Named ports are those of pods
+// that policies select: a peer by domain names selects none.
+func (c *Cluster) matchesProtocols(protocols []cnp.ClusterNetworkPolicyProtocol, f policy.Flow, byName bool) bool {
+	return len(protocols) == 0 || slices.ContainsFunc(protocols, func(p cnp.ClusterNetworkPolicyProtocol) bool {
+		return (p.DestinationNamedPort == "" || !byName) && c.matchesProtocol(&p, f)
+	})
 }
 
 // matchesProtocol reports whether a protocol of a rule is the flow's.

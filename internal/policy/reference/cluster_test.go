@@ -124,7 +124,7 @@ ingress:
 			{frontend, backend, policy.TCP, 80, true}, {outside, backend, policy.TCP, 80, false}}},
 		{"a protocol that is not known is like a peer that is not known", false, []string{admin + shop + "ingress: [{action: Deny, from: [{namespaces: {matchLabels: {team: sre}}}], protocols: [{}]}]"}, []flow{
 			{frontend, backend, policy.TCP, 80, false}}},
-		{"names outside Accept rules deny all; in Accept rules they have no addresses here", false, []string{
+		{"names outside Accept rules deny all; in Accept rules those of which no address is known match nothing", false, []string{
 			admin + onlyBack + "egress: [{action: Deny, to: [{domainNames: [example.com]}]}]",
 			admin + "subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: frontend}}}}\negress: [{action: Accept, to: [{domainNames: [example.com]}, {networks: [192.0.2.0/24]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]",
 		}, []flow{{backend, outside, policy.TCP, 443, false}, {frontend, outside, policy.TCP, 443, false}, {frontend, nodeTwo, policy.TCP, 443, true}}},

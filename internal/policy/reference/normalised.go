@@ -17,7 +17,15 @@ type Groups interface {
 // policies are those that select the pod, in the order of policy.Compare, with named ports resolved (see policy.Policy.ForPod).
 // A flow is allowed if the source's Egress and the destination's Ingress both allow it. An end that is not a pod of the cluster
 // allows it.
+//
+// No address is known of any DNS name: see EvaluateWithNames.
 func Evaluate(d policy.Direction, policies []*policy.Policy, f policy.Flow, groups Groups) Decision[policy.Policy] {
+	return EvaluateWithNames(d, policies, f, groups, nil)
+}
+
+// EvaluateWithNames is Evaluate at a time when names are known: a peer of a rule with a domain name contains the addresses of the names that it
+// covers.
+func EvaluateWithNames(d policy.Direction, policies []*policy.Policy, f policy.Flow, groups Groups, names Names) Decision[policy.Policy] {
 	var isolating []*policy.Policy
 	for _, p := range policies {
 		if p.Tier == policy.TierNetworkPolicy && p.Isolates[d] {
@@ -36,7 +44,7 @@ func Evaluate(d policy.Direction, policies []*policy.Policy, f policy.Flow, grou
 		}
 		for i := range p.Rules[d] {
 			r := &p.Rules[d][i]
-			if !matches(r, f.Peer(d), f.Protocol, f.Port, groups) {
+			if !matchesPeer(r, f.Peer(d), groups, names) || !matchesPort(r, f.Protocol, f.Port) {
 				continue
 			}
 			if r.Action == policy.Pass {
@@ -52,25 +60,21 @@ func Evaluate(d policy.Direction, policies []*policy.Policy, f policy.Flow, grou
 	return Decision[policy.Policy]{Action: policy.Allow, Tier: policy.TierBaseline}
 }
 
-func matches(r *policy.Rule, peer netip.Addr, protocol policy.Protocol, port uint16, groups Groups) bool {
-	return matchesPeer(r, peer, groups) && matchesPort(r, protocol, port)
-}
-
-func matchesPeer(r *policy.Rule, addr netip.Addr, groups Groups) bool {
+func matchesPeer(r *policy.Rule, addr netip.Addr, groups Groups, names Names) bool {
 	if r.Everyone {
 		return true
 	}
 	for i := range r.Peers {
-		if Contains(&r.Peers[i], addr, groups) {
+		if Contains(&r.Peers[i], addr, groups) || names.hasAny(r.Peers[i].DomainNames, addr) {
 			return true
 		}
 	}
 	return false
 }
 
-// Contains reports whether addr is one of a peer's addresses.
+// Contains reports whether addr is one of a peer's addresses, which do not include those of its names.
 func Contains(p *policy.Peer, addr netip.Addr, groups Groups) bool {
-	if !p.CIDR.IsValid() {
+	if p.IsGroup() {
 		return groups.Contains(p.Group, addr)
 	}
 	if !p.CIDR.Contains(addr) {
