@@ -77,3 +77,32 @@ static __always_inline bool is_redirected(const struct packet *p)
 	ct = bpf_rdonly_cast((void *)p->conntrack, bpf_core_type_id_kernel(struct nf_conn));
 	return ct->status & IPS_DST_NAT;
 }
+
+/*
+ * Whether a packet that its receiver would decapsulate comes from what is no end of a tunnel. Neither is a
+ * pod, whatever address it writes, nor a node that sends on what it got for a Service.
+ */
+__noinline bool is_smuggled(const struct packet *p, enum parsed parsed, bool is_pods)
+{
+	if (!p || !is_encapsulated(p, parsed))
+		return false;
+	if (is_pods || is_redirected(p))
+		return true;
+	return !any_tunnel_end && !is_tunnel_end(&p->src);
+}
+
+/*
+ * A packet to another node, which may see only this node's address in it. Tunnels between pods are their own
+ * affair: these end at pods of this node, or lead through a tunnel to those of another.
+ */
+static __always_inline enum verdict judge_tunnel(const struct packet *p, enum parsed parsed, const struct nf_hook_state *state,
+						 const struct pod *source, const struct pod *destination)
+{
+	if (!has_tunnels || destination)
+		return VERDICT_ALLOW;
+	if (!is_tunnel_end(&p->dst) && (!any_tunnel_end || (state->out && is_tunnel_device(state->out->ifindex))))
+		return VERDICT_ALLOW;
+	if (!is_smuggled(p, parsed, source || is_workload_interface(state->in)))
+		return VERDICT_ALLOW;
+	return deny(p, EGRESS, REASON_ENCAPSULATED, audited);
+}
