@@ -77,10 +77,13 @@ type Flow struct {
 
 // End of a flow.
 type End struct {
-	Address   netip.Addr `json:"address"`
-	Namespace string     `json:"namespace,omitempty"`
-	Pod       string     `json:"pod,omitempty"`
-	Workload  string     `json:"workload,omitempty"`
+	// Address; absent for a DNS name.
+	Address netip.Addr `json:"address,omitzero"`
+	// DomainName that was asked about, instead of an address outside the cluster.
+	DomainName string `json:"domainName,omitempty"`
+	Namespace  string `json:"namespace,omitempty"`
+	Pod        string `json:"pod,omitempty"`
+	Workload   string `json:"workload,omitempty"`
 	// Invented: the pod's address is not known, and Address only stands for it.
 	Invented bool `json:"invented,omitempty"`
 	// HostNetwork: no policy applies to the pod, and no selector selects it.

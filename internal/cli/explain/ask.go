@@ -19,6 +19,13 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 		return nil, fmt.Errorf("--from %s: %w", from, err)
 	}
 	targets, err := findTargets(c, e, namespace, to)
+	if name, port, ok := cutName(to); ok && err != nil {
+		service, isService := serviceOfName(c, name)
+		if !isService {
+			return askName(c, e, sources, name, port)
+		}
+		targets, err = serviceTargets(c, e, namespace, service, port)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--to %s: %w", to, err)
 	}

@@ -21,7 +21,8 @@ func New(env *command.Env) *cobra.Command {
 Each decision quotes the rule that allows the connection or, if it is denied, the rules that nearly match and what they lack.
 
 FROM is namespace/pod, namespace/workload, kind/name (as deploy/web) or an address. TO is one of these with a port, or a Service, which is
-replaced by its endpoints: svc/name:port, svc/namespace/name:port, or an address of the Service's with a port. A name without a namespace
+replaced by its endpoints: svc/name:port, svc/namespace/name:port, or an address of the Service's with a port. A DNS name with a port, as
+api.example.com:443, is judged by the rules with domain names. A name without a namespace
 is in that of -n. Without a port, all ports that the pod declares are explained. --from and --to are another way to give the two.
 
 Pods that manifests describe have no address yet. A verdict that an ipBlock decides about such a pod is DEPENDS, and the exit code 2,
@@ -35,6 +36,7 @@ unless it is the same for all addresses of --pod-cidr (without it: for all priva
 
   # Somewhere outside the cluster
   kubectl kidoban explain shop/backend 203.0.113.7:443
+  kubectl kidoban explain shop/backend api.example.com:443
 
   # Before anything is applied
   helm template ./chart | kubectl kidoban explain -f - shop/frontend shop/backend:http`,
@@ -43,7 +45,7 @@ unless it is the same for all addresses of --pod-cidr (without it: for all priva
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "Source: namespace/pod, namespace/workload, kind/name or an address.")
-	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port] or address:port.")
+	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port], address:port or DNS name:port.")
 	cmd.Flags().BoolVar(&live, "live", false, "Query the nodes' agents too, and show where the state in force differs.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, for --live.")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -40,7 +40,11 @@ func writeFlow(out io.Writer, p command.Paint, f *Flow) {
 	remark := func(kind, text string) {
 		fmt.Fprintf(out, "\n  %s %s\n", p.Text(command.Yellow, kind), text)
 	}
-	if f.Verdict == Depends {
+	switch {
+	case f.Verdict != Depends:
+	case f.Destination.DomainName != "":
+		remark("no answer:", "the verdict depends on the addresses that the name resolves to")
+	default:
 		remark("no answer:", "the verdict depends on an address that is not known; give --pod-cidr")
 	}
 	for _, note := range f.Notes {
@@ -52,6 +56,9 @@ func writeFlow(out io.Writer, p command.Paint, f *Flow) {
 }
 
 func (e End) describe() string {
+	if e.DomainName != "" {
+		return e.DomainName
+	}
 	if e.Pod == "" {
 		return e.Address.String()
 	}

@@ -164,9 +164,7 @@ func ruleCovers(a, b *clusterRule) bool {
 			return false
 		}
 	}
-	return len(a.Protocols) == 0 || len(b.Protocols) > 0 && !slices.ContainsFunc(b.Protocols, func(p cnp.ClusterNetworkPolicyProtocol) bool {
-		return !slices.ContainsFunc(a.Protocols, func(q cnp.ClusterNetworkPolicyProtocol) bool { return protocolCovers(&q, &p) })
-	})
+	return protocolsCover(a.Protocols, b.Protocols)
 }
 
 func nameCovers(a, b string) bool {

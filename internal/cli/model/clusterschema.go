@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // shape is what one field of a ClusterNetworkPolicy may hold, as the CRD of policy.networking.k8s.io/v1alpha2 says it.
@@ -134,11 +136,15 @@ func isNetwork(v any) string {
 	return fmt.Sprintf("%q is not a valid CIDR: write one like 10.0.0.0/8 or 2001:db8::/32", v)
 }
 
-var domainName = regexp.MustCompile(`^(\*\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?$`)
+// domainName is upstream's pattern. Its A-z admits more than letters: lint names what DNS cannot have.
+var domainName = regexp.MustCompile(`^(\*\.)?([a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.)+[a-zA-z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\.?$`)
 
 func isDomainName(v any) string {
 	if domainName.MatchString(v.(string)) {
 		return ""
+	}
+	if ascii, err := policy.CanonicalDomainName(v.(string)); err == nil && domainName.MatchString(ascii) {
+		return fmt.Sprintf("%q is not in ASCII, as DNS has it: write %s", v, ascii)
 	}
 	return fmt.Sprintf("%q is not a valid domain name: write one like example.com, or *.example.com for the names below it", v)
 }
