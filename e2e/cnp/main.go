@@ -14,8 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/kidoban/kidoban/e2e/cluster"
 	"github.com/kidoban/kidoban/e2e/engine"
@@ -24,11 +23,9 @@ import (
 // image is what the suite's pods run.
 const image = "registry.k8s.io/e2e-test-images/agnhost:2.45"
 
-// sctpTests need SCTP sockets.
-const sctpTests = "CNPAdminTierEgressSCTP,CNPAdminTierIngressSCTP,CNPBaselineTierEgressSCTP,CNPBaselineTierIngressSCTP"
-
 type options struct {
 	proxyMode, ipFamilies, only, report string
+	wait                                time.Duration
 }
 
 func main() {
@@ -36,7 +33,8 @@ func main() {
 	flag.StringVar(&o.proxyMode, "proxy-mode", "nftables", "of kube-proxy: nftables or iptables")
 	flag.StringVar(&o.ipFamilies, "ip-families", "IPv4,IPv6", "of the cluster")
 	flag.StringVar(&o.only, "only", "", "names of the tests to run, separated by commas; empty: all")
-	flag.StringVar(&o.report, "write", "", "file for the report of all tests")
+	flag.StringVar(&o.report, "write", "", "file for the report of all tests, if none fails")
+	flag.DurationVar(&o.wait, "wait", time.Second, "for an answer, before a connection counts as denied")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := o.main(ctx)
@@ -92,7 +90,7 @@ func (o options) main(ctx context.Context) (err error) {
 	return o.test(ctx, c, suite, dist)
 }
 
-// test runs the suite where the API server is reached. Tests that this kernel has no sockets for are left out, and the report says so.
+// test runs the suite where the API server is reached.
 func (o options) test(ctx context.Context, c *cluster.Cluster, suite, dist string) error {
 	kubeconfig, err := cluster.Output(c.Command(ctx, "kubeconfig"))
 	if err != nil {
@@ -103,36 +101,32 @@ func (o options) test(ctx context.Context, c *cluster.Cluster, suite, dist strin
 		return err
 	}
 	report := filepath.Join(dist, "report.yaml")
-	test := c.Outside(ctx, suite, "-test.v", "-test.timeout=30m")
-	test.Env = append(os.Environ(), "KUBECONFIG="+strings.TrimSpace(kubeconfig), "REPORT="+report, "ONLY="+o.only, "VERSION="+strings.TrimSpace(version))
-	if !hasSCTP() {
-		fmt.Printf("Left out, because this kernel has no SCTP sockets: %s\n", sctpTests)
-		test.Env = append(test.Env, "SKIP="+sctpTests)
+	if err := os.Remove(report); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
+	test := c.Outside(ctx, suite, "-test.v", "-test.timeout=40m")
+	test.Env = append(os.Environ(), "KUBECONFIG="+strings.TrimSpace(kubeconfig), "REPORT="+report, "ONLY="+o.only,
+		"VERSION="+strings.TrimSpace(version), "WAIT="+o.wait.String())
 	test.Stdout, test.Stderr = os.Stdout, os.Stderr
-	if err := test.Run(); err != nil {
-		return errors.Join(err, errors.New(engine.Describe(ctx, c)))
+	failed := test.Run()
+	if failed != nil {
+		failed = errors.Join(failed, errors.New(engine.Describe(ctx, c)))
 	}
 	data, err := os.ReadFile(report)
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	fmt.Printf("%s", data)
-	if o.report == "" || o.only != "" {
-		return nil
+	if failed != nil || o.report == "" || o.only != "" {
+		return failed
+	}
+	if err := os.MkdirAll(filepath.Dir(o.report), 0o755); err != nil {
+		return err
 	}
 	return os.WriteFile(o.report, data, 0o644)
 }
 
-func hasSCTP() bool {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
-	if err == nil {
-		_ = unix.Close(fd)
-	}
-	return err == nil
-}
-
-// packImage packs agnhost, which hack/cluster builds from source, as the suite's pods expect it.
+// packImage packs agnhost, which hack/cluster builds from source, behind our program of that name.
 func packImage(ctx context.Context, c *cluster.Cluster, repo, dist string) (tar string, err error) {
 	build := c.Command(ctx, "build", "--only=e2e")
 	build.Stderr = os.Stdout
@@ -140,13 +134,13 @@ func packImage(ctx context.Context, c *cluster.Cluster, repo, dist string) (tar 
 	if err != nil {
 		return "", fmt.Errorf("build agnhost: %w", err)
 	}
-	shell := filepath.Join(dist, "bash")
-	if err := run(ctx, repo, "go", "-C", "e2e", "build", "-trimpath", "-buildvcs=false", "-o", shell, "./cnp/agnhost"); err != nil {
+	ours := filepath.Join(dist, "agnhost")
+	if err := run(ctx, repo, "go", "-C", "e2e", "build", "-trimpath", "-buildvcs=false", "-o", ours, "./cnp/agnhost"); err != nil {
 		return "", err
 	}
 	tar = filepath.Join(dist, "agnhost.tar")
 	return tar, run(ctx, repo, "bin/image", "--platform=linux/"+runtime.GOARCH, "--tag="+image, "--user=0", "--output="+tar,
-		"--entrypoint=/agnhost", "--entrypoint=pause", filepath.Join(strings.TrimSpace(string(bin)), "agnhost")+":/agnhost", shell+":/bin/bash")
+		"--entrypoint=/agnhost", "--entrypoint=pause", filepath.Join(strings.TrimSpace(string(bin)), "agnhost")+":/agnhost-kubernetes", ours+":/agnhost", ours+":/bin/bash")
 }
 
 func run(ctx context.Context, dir string, argv ...string) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/client-go/kubernetes"
@@ -17,15 +18,21 @@ import (
 	"sigs.k8s.io/network-policy-api/apis/v1beta1"
 	"sigs.k8s.io/network-policy-api/conformance/apis/v1alpha1"
 	"sigs.k8s.io/network-policy-api/conformance/tests"
+	timeouts "sigs.k8s.io/network-policy-api/conformance/utils/config"
 	"sigs.k8s.io/network-policy-api/conformance/utils/suite"
 	"sigs.k8s.io/yaml"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// TestConformance runs the suite with all features against the cluster of KUBECONFIG. SKIP has the names of tests to leave out,
-// separated by commas; REPORT is the file for the report, and VERSION kidoban's.
+// TestConformance runs the suite with all features against the cluster of KUBECONFIG. ONLY has the names of tests to run, separated by
+// commas, and is empty for all. REPORT is the file for the report, which is written also if tests fail; VERSION is kidoban's. WAIT is the
+// time after which a connection without an answer counts as denied. The suite's own is 3 s, and most of a run is this waiting.
 func TestConformance(t *testing.T) {
+	wait, err := time.ParseDuration(os.Getenv("WAIT"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +53,7 @@ func TestConformance(t *testing.T) {
 		Options: suite.Options{
 			Client: c, ClientSet: clientSet, KubeConfig: *config,
 			SupportedFeatures: suite.AllFeatures.Clone(),
-			SkipTests:         strings.FieldsFunc(os.Getenv("SKIP"), func(r rune) bool { return r == ',' }),
+			TimeoutConfig:     timeouts.TimeoutConfig{RequestTimeout: wait},
 		},
 		Implementation: v1alpha1.Implementation{
 			Organization: "kidoban", Project: "kidoban", URL: "https://github.com/kidoban/kidoban", Version: os.Getenv("VERSION"),
