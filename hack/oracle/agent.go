@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -32,14 +33,22 @@ type agent struct {
 	steps    uint64
 }
 
-// delivery is an event of a watch. Exactly one of pod, endpoint, slice and listed is set.
+// delivery is an event of a watch. Without an object it is the end of the initial list.
 type delivery struct {
-	pod      *corev1.Pod
-	endpoint *v1alpha1.PolicyEndpoint
-	slice    *v1alpha1.PolicyEndpointSlice
-	listed   string // the namespace whose initial list ends here
-	deleted  bool
+	pod             *corev1.Pod
+	namespace       *corev1.Namespace
+	endpoint        *v1alpha1.PolicyEndpoint
+	clusterEndpoint *v1alpha1.ClusterPolicyEndpoint
+	slice           *v1alpha1.PolicyEndpointSlice
+	listed          string // the namespace whose initial list ends here, or clusterWide
+	deleted         bool
 }
+
+// clusterWatch is the watch of ClusterPolicyEndpoints, and clusterWide the namespace that they have in a list.
+const (
+	clusterWatch = "cluster"
+	clusterWide  = ""
+)
 
 // began is when every agent starts; no time passes in a scenario except in Late.
 var began = time.Unix(1_000_000, 0)
@@ -52,7 +61,7 @@ func newAgent(k *kidoban, name string) *agent {
 
 // restart begins with nothing, as a new process of the agent does: it lists what there is and asks the runtime for its sandboxes.
 func (a *agent) restart() {
-	a.node = node.New(node.Options{SharedNamespace: sharedNamespace})
+	a.node = node.New(node.Options{SharedNamespace: sharedNamespace, ClusterPolicies: true})
 	a.received = newReceived()
 	a.watches, a.followed, a.sent = map[string][]delivery{}, map[string]int{}, map[types.NamespacedName]*corev1.Pod{}
 	for _, key := range sortedNames(a.cluster.pods) {
@@ -66,7 +75,16 @@ func (a *agent) restart() {
 	for _, s := range boxes {
 		a.received.runSandbox(s)
 	}
+	a.listCluster()
+	a.send(clusterWatch, delivery{listed: clusterWide})
 	a.follow()
+}
+
+// listCluster sends all ClusterPolicyEndpoints, again where they were sent before.
+func (a *agent) listCluster() {
+	for _, name := range slices.Sorted(maps.Keys(a.cluster.clusterEndpoints)) {
+		a.send(clusterWatch, delivery{clusterEndpoint: a.cluster.clusterEndpoints[name]})
+	}
 }
 
 // follow opens watches in the namespaces that the node wants.
@@ -75,9 +93,9 @@ func (a *agent) follow() {
 		if a.isFollowed(ns) {
 			continue
 		}
-		a.followed[ns] = 2
+		a.followed[ns] = 3
 		a.list(ns)
-		for _, watch := range [...]string{"policies", "slices"} {
+		for _, watch := range [...]string{"namespaces", "policies", "slices"} {
 			a.send(watch+" "+ns, delivery{listed: ns})
 		}
 	}
@@ -85,6 +103,9 @@ func (a *agent) follow() {
 
 // list sends all objects of a namespace, again where they were sent before.
 func (a *agent) list(ns string) {
+	if obj := a.cluster.namespaces[ns]; obj != nil {
+		a.send("namespaces "+ns, delivery{namespace: obj})
+	}
 	for _, name := range sortedNames(a.cluster.endpoints) {
 		if name.Namespace == ns {
 			a.send("policies "+ns, delivery{endpoint: a.cluster.endpoints[name]})
@@ -120,6 +141,12 @@ func (a *agent) podChanged(pod *corev1.Pod, deleted bool) {
 	case before != nil:
 		delete(a.sent, key)
 		a.send("pods", delivery{pod: before, deleted: true})
+	}
+}
+
+func (a *agent) namespaceChanged(ns *corev1.Namespace) {
+	if a.isFollowed(ns.Name) {
+		a.send("namespaces "+ns.Name, delivery{namespace: ns})
 	}
 }
 
@@ -170,10 +197,22 @@ func (a *agent) take(d delivery) error {
 	case d.pod != nil:
 		a.node.SetPod(began, d.pod)
 		a.received.setPod(d.pod)
+	case d.namespace != nil:
+		a.node.SetNamespace(began, d.namespace.Name, d.namespace.Labels, false)
+		a.received.namespaceLabels[d.namespace.Name] = d.namespace.Labels
+	case d.clusterEndpoint != nil && d.deleted:
+		a.node.DeleteClusterPolicyEndpoint(began, d.clusterEndpoint.Name)
+		a.node.RemoveDeleted(began, types.NamespacedName{Name: d.clusterEndpoint.Name})
+		a.received.deletePolicy(types.NamespacedName{Name: d.clusterEndpoint.Name})
+	case d.clusterEndpoint != nil:
+		if err := a.node.SetClusterPolicyEndpoint(began, d.clusterEndpoint); err != nil {
+			return err
+		}
+		return a.received.setClusterEndpoint(d.clusterEndpoint)
 	case d.endpoint != nil && d.deleted:
 		a.node.DeletePolicyEndpoint(began, types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
 		a.node.RemoveDeleted(began, types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
-		a.received.deleteEndpoint(d.endpoint)
+		a.received.deletePolicy(types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
 	case d.endpoint != nil:
 		if err := a.node.SetPolicyEndpoint(began, d.endpoint); err != nil {
 			return err
@@ -190,6 +229,9 @@ func (a *agent) take(d delivery) error {
 		case !isForeign(d.slice):
 			return got
 		}
+	case d.listed == clusterWide:
+		a.node.ClusterSynced(began)
+		a.received.clusterSynced = true
 	default:
 		if a.followed[d.listed]--; a.followed[d.listed] == 0 {
 			a.node.NamespaceSynced(began, d.listed)
@@ -286,15 +328,26 @@ func (a *agent) check(event string) error {
 
 // judge looks a flow up in the node's maps.
 func (a *agent) judge(d policy.Direction, f policy.Flow) verdict {
-	v, isolated := a.node.Maps().Lookup(d, f)
+	return a.verdict(a.node.Maps().Lookup(d, f))
+}
+
+// judgeOwn looks a flow of a pod to this node up.
+func (a *agent) judgeOwn(f policy.Flow) verdict {
+	return a.verdict(a.node.Maps().LookupOwn(policy.Egress, f))
+}
+
+func (a *agent) verdict(v compiler.Decision, isolated bool) verdict {
 	if !isolated {
-		return verdict{true, notIsolated}
+		return allowedByDefault
 	}
-	out := verdict{v.Action == policy.Allow, refused}
-	if ref, ok := a.node.Rule(v.Rule); ok {
-		out.why = types.NamespacedName{Namespace: ref.Policy.ID.Namespace, Name: ref.Policy.ID.Name}.String()
+	ref, ok := a.node.Rule(v.Rule)
+	switch {
+	case ok:
+		return decided(v.Action, v.Tier, ref.Policy.ID.Namespace, ref.Policy.ID.Name)
+	case v.Action == policy.Allow:
+		return allowedByDefault
 	}
-	return out
+	return verdict{why: refused, tier: v.Tier.String()}
 }
 
 // outside are addresses of no pod that rules may be about.

@@ -2,7 +2,10 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -21,7 +24,7 @@ type Difference struct {
 // court is all the judges of one scenario. The first is the reference.
 type court struct {
 	scenario *Scenario
-	cluster  *reference.NetworkPolicies
+	cluster  *reference.Cluster
 	seats    []seat
 	quirks   []string // that mattered, each with its judge
 }
@@ -57,13 +60,13 @@ func convene(s *Scenario) (c *court, diff *Difference) {
 		}
 	}
 	c.seat("engine", engine, reference)
-	c.seat("maps", mapsJudge{k}, reference)
-	who = "cyclonus"
-	adapted := c.adapt(who, cyclonusQuirks)
-	c.seat(who, newCyclonus(adapted, cyclonusQuirks), reference)
+	c.seat("maps", mapsJudge{k, ownNodeOf(c.cluster)}, reference)
+	if len(c.cluster.ClusterPolicies) == 0 { // it does not know the kind
+		who = "cyclonus"
+		c.seat(who, newCyclonus(c.adapt(who, cyclonusQuirks), cyclonusQuirks), reference)
+	}
 	who = "kube-network-policies"
-	adapted = c.adapt(who, knpQuirks)
-	c.seat(who, newKubeNetworkPolicies(adapted, knpQuirks), reference)
+	c.seat(who, newKubeNetworkPolicies(c.adapt(who, knpQuirks), knpQuirks), reference)
 	return c, nil
 }
 
@@ -72,7 +75,7 @@ func (c *court) seat(name string, j judge, reference int) int {
 	return len(c.seats) - 1
 }
 
-func (c *court) adapt(who string, quirks []*quirk) *reference.NetworkPolicies {
+func (c *court) adapt(who string, quirks []*quirk) *reference.Cluster {
 	adapted, applied := adapt(c.cluster, quirks)
 	for _, q := range applied {
 		c.quirks = append(c.quirks, who+": "+q.name)
@@ -80,29 +83,35 @@ func (c *court) adapt(who string, quirks []*quirk) *reference.NetworkPolicies {
 	return adapted
 }
 
-// untold says which policy has no PolicyEndpoint, or a problem that it should not have.
-func untold(c *reference.NetworkPolicies, k *kidoban) string {
+// untold says which policy has no PolicyEndpoint or ClusterPolicyEndpoint, or a problem that it should not have.
+func untold(c *reference.Cluster, k *kidoban) string {
 	problems := k.problems()
+	expected := map[types.NamespacedName][]string{} // the reasons that a policy's problems may have
 	for i := range c.Policies {
-		np := &c.Policies[i]
-		list, ok := problems[nameOf(np)]
+		expected[nameOf(&c.Policies[i])] = []string{v1alpha1.ReasonUnresolvedNamedPort}
+	}
+	for i := range c.ClusterPolicies {
+		expected[types.NamespacedName{Name: c.ClusterPolicies[i].Name}] = []string{v1alpha1.ReasonUnresolvedNamedPort, v1alpha1.ReasonInvalidPeer, v1alpha1.ReasonInvalidPort}
+	}
+	for name, reasons := range expected {
+		list, ok := problems[name]
 		if !ok {
-			return fmt.Sprintf("policy %s has no PolicyEndpoint\n", nameOf(np))
+			return fmt.Sprintf("policy %s has no endpoint\n", name)
 		}
 		for _, p := range list {
-			if p.Reason != v1alpha1.ReasonUnresolvedNamedPort {
-				return fmt.Sprintf("policy %s: unexpected problem %s: %s\n", nameOf(np), p.Reason, p.Message)
+			if !slices.Contains(reasons, p.Reason) {
+				return fmt.Sprintf("policy %s: unexpected problem %s: %s\n", name, p.Reason, p.Message)
 			}
 		}
 	}
-	if len(problems) != len(c.Policies) {
-		return fmt.Sprintf("%d PolicyEndpoints for %d policies\n", len(problems), len(c.Policies))
+	if len(problems) != len(expected) {
+		return fmt.Sprintf("%d endpoints for %d policies\n", len(problems), len(expected))
 	}
 	return ""
 }
 
 // ask asks every judge about both directions of a flow.
-func (c *court) ask(f policy.Flow, yield func(seat int, isolated, allowed bool)) *Difference {
+func (c *court) ask(f policy.Flow, yield func(seat int, byReference verdict)) *Difference {
 	for _, d := range policy.Directions {
 		said := make([]verdict, len(c.seats))
 		for i := range c.seats {
@@ -111,7 +120,7 @@ func (c *court) ask(f policy.Flow, yield func(seat int, isolated, allowed bool))
 				return c.difference(c.seats[i].name, d, f)
 			}
 			if yield != nil {
-				yield(i, said[0].why != notIsolated, said[0].allowed)
+				yield(i, said[0])
 			}
 		}
 	}

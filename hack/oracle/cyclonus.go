@@ -19,7 +19,7 @@ type cyclonusJudge struct {
 	quirks []*quirk
 }
 
-func newCyclonus(c *reference.NetworkPolicies, quirks []*quirk) *cyclonusJudge {
+func newCyclonus(c *reference.Cluster, quirks []*quirk) *cyclonusJudge {
 	var policies []*networkingv1.NetworkPolicy
 	for i := range c.Policies {
 		policies = append(policies, &c.Policies[i])
@@ -39,12 +39,12 @@ func (j *cyclonusJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	for _, traffic.ResolvedPortName = range names {
 		if r := j.IsIngressOrEgressAllowed(traffic, d == policy.Ingress); r.IsAllowed() {
 			if len(r.AllowingTargets) == 0 {
-				return verdict{true, notIsolated}
+				return allowedByDefault
 			}
 			return verdict{allowed: true}
 		}
 	}
-	return verdict{false, refused}
+	return verdict{why: refused}
 }
 
 // names are those that the receiver gives to the port; an empty one where it gives none.
@@ -80,7 +80,7 @@ type peerPod struct {
 }
 
 // peerPods finds pods by address. Those of the host network have none of their own, and those that have ended have none any more.
-func peerPods(c *reference.NetworkPolicies) map[netip.Addr]*peerPod {
+func peerPods(c *reference.Cluster) map[netip.Addr]*peerPod {
 	out := map[netip.Addr]*peerPod{}
 	for i := range c.Pods {
 		p := &peerPod{pod: &c.Pods[i]}

@@ -65,6 +65,15 @@ func (d *dice) objects() *objects {
 		np := d.policy(pick(d, d.namespaces...), d.policyName(i/2), int64(i))
 		o.policies[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
 	}
+	if d.oneIn(2) {
+		for _, name := range nodeNames {
+			o.nodes[name] = d.node(name)
+		}
+		for i := range 1 + d.IntN(6) {
+			name := fmt.Sprint("c", i)
+			o.clusterPolicies[name] = d.clusterPolicy(name)
+		}
+	}
 	return o
 }
 

@@ -1,12 +1,14 @@
 package oracle
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -33,6 +35,13 @@ func TestTheDiceDrawTheEdges(t *testing.T) {
 		for i := range c.Policies {
 			notePolicy(note, &c.Policies[i])
 		}
+		for i := range c.ClusterPolicies {
+			noteClusterPolicy(note, &c.ClusterPolicies[i])
+			for j := range i {
+				note("cluster policies of equal priority", c.ClusterPolicies[i].Spec.Priority == c.ClusterPolicies[j].Spec.Priority && c.ClusterPolicies[i].Spec.Tier == c.ClusterPolicies[j].Spec.Tier)
+			}
+		}
+		own := ownNodeOf(c)
 		flows := newFlows(d, c)
 		for range 20 {
 			f := flows.flow()
@@ -44,6 +53,10 @@ func TestTheDiceDrawTheEdges(t *testing.T) {
 			note("flow of IPv6", f.Source.Is6())
 			for _, p := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6, 0, 47, 255} {
 				note("flow of "+p.String(), f.Protocol == p)
+			}
+			for _, d := range policy.Directions {
+				_, is := own.of(d, f)
+				note("flow with the own node, "+d.String(), is)
 			}
 			note("flow to TCP port 0", f.Protocol == policy.TCP && f.Port == 0)
 		}
@@ -83,6 +96,13 @@ func noteHistory(note func(string, bool), s *Scenario) {
 			_, unread := e.Policy.Spec.PodSelector.MatchLabels["no key"]
 			note("policy whose edit cannot be honoured", again && unread && old.Policy.UID == e.Policy.UID)
 			note("policy made again", old != nil && old.Do == Delete && e.Do == Set)
+		case e.ClusterPolicy != nil:
+			note("cluster policy that is edited", again && old.ClusterPolicy.UID == e.ClusterPolicy.UID)
+			note("cluster policy made again", old != nil && old.Do == Delete && e.Do == Set)
+			note("cluster policy made again, its deletion unseen", again && old.ClusterPolicy.UID != e.ClusterPolicy.UID)
+		case e.Node != nil:
+			note("node whose labels or addresses change", again)
+			note("node made again", old != nil && old.Do == Delete && e.Do == Set)
 		}
 	}
 }
@@ -126,7 +146,7 @@ func notePolicy(note func(string, bool), np *networkingv1.NetworkPolicy) {
 		note("peers many", len(r.From) > 48)
 	}
 	blocks := map[string]int{}
-	c := &reference.NetworkPolicies{Policies: []networkingv1.NetworkPolicy{*np}}
+	c := &reference.Cluster{NetworkPolicies: reference.NetworkPolicies{Policies: []networkingv1.NetworkPolicy{*np}}}
 	eachPeer(c, func(p *networkingv1.NetworkPolicyPeer) {
 		noteSelector(note, "podSelector of a peer", p.PodSelector)
 		noteSelector(note, "namespaceSelector", p.NamespaceSelector)
@@ -161,6 +181,26 @@ func notePolicy(note func(string, bool), np *networkingv1.NetworkPolicy) {
 	eachPort(&networkingv1.NetworkPolicySpec{Ingress: spec.Ingress}, func(p *networkingv1.NetworkPolicyPort) {
 		note("named port of ingress", p.Port != nil && p.Port.StrVal != "")
 	})
+}
+
+func noteClusterPolicy(note func(string, bool), p *cnp.ClusterNetworkPolicy) {
+	for _, tier := range []cnp.Tier{cnp.AdminTier, cnp.BaselineTier} {
+		for _, action := range []cnp.ClusterNetworkPolicyRuleAction{"Accept", "Deny", "Pass"} {
+			name := fmt.Sprint(tier, " ", action)
+			for _, r := range p.Spec.Ingress {
+				is := p.Spec.Tier == tier && r.Action == action
+				note(name+" of ingress", is)
+				note(name+" of ingress, unknown peer", is && r.From[0] == (cnp.ClusterNetworkPolicyIngressPeer{}))
+			}
+			for _, r := range p.Spec.Egress {
+				is := p.Spec.Tier == tier && r.Action == action
+				note(name+" of egress to nodes", is && r.To[0].Nodes != nil)
+				note(name+" of egress to networks", is && len(r.To[0].Networks) > 0)
+				named := slices.ContainsFunc(r.Protocols, func(p cnp.ClusterNetworkPolicyProtocol) bool { return p.DestinationNamedPort != "" })
+				note(name+" of egress with a named port", is && named)
+			}
+		}
+	}
 }
 
 func noteExcepts(note func(string, bool), excepts []string) {

@@ -5,6 +5,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	netutils "k8s.io/utils/net"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -17,7 +18,7 @@ type flows struct {
 	ports       []uint16
 }
 
-func newFlows(d *dice, c *reference.NetworkPolicies) *flows {
+func newFlows(d *dice, c *reference.Cluster) *flows {
 	f := &flows{dice: d, pods: map[bool][]netip.Addr{}, edges: map[bool][]netip.Addr{}, ports: []uint16{0, 1, 65535, uint16(d.IntN(65536))}}
 	for i := range c.Pods {
 		for _, a := range policy.PodAddresses(&c.Pods[i]) {
@@ -39,6 +40,20 @@ func newFlows(d *dice, c *reference.NetworkPolicies) *flows {
 			f.rule(r.To, r.Ports)
 		}
 	}
+	for i := range c.ClusterPolicies {
+		spec := &c.ClusterPolicies[i].Spec
+		for _, r := range spec.Ingress {
+			f.protocols(r.Protocols)
+		}
+		for _, r := range spec.Egress {
+			f.protocols(r.Protocols)
+			for _, p := range r.To {
+				for _, cidr := range p.Networks {
+					f.edgesOf(string(cidr))
+				}
+			}
+		}
+	}
 	return f
 }
 
@@ -58,6 +73,28 @@ func (f *flows) rule(peers []networkingv1.NetworkPolicyPeer, ports []networkingv
 			}
 			f.ports = append(f.ports, uint16(first-1), uint16(first), uint16(last), uint16(min(65535, last+1)))
 		}
+	}
+}
+
+func (f *flows) protocols(list []cnp.ClusterNetworkPolicyProtocol) {
+	for _, p := range list {
+		var port *cnp.Port
+		switch {
+		case p.TCP != nil:
+			port = p.TCP.DestinationPort
+		case p.UDP != nil:
+			port = p.UDP.DestinationPort
+		case p.SCTP != nil:
+			port = p.SCTP.DestinationPort
+		}
+		if port == nil {
+			continue
+		}
+		first, last := port.Number, port.Number
+		if port.Range != nil {
+			first, last = port.Range.Start, port.Range.End
+		}
+		f.ports = append(f.ports, uint16(first-1), uint16(first), uint16(last), uint16(min(65535, last+1)))
 	}
 }
 

@@ -34,6 +34,12 @@ func (d *dice) history(o *objects) *Scenario {
 		e := Event{Do: Set, Policy: d.policy(pick(d, d.namespaces...), fmt.Sprintf("gone%d", i), 1)}
 		lives = append(lives, append(d.past(e), e, Event{Do: Delete, Policy: e.Policy}))
 	}
+	for i := range d.IntN(3) {
+		if len(o.clusterPolicies) > 0 {
+			e := Event{Do: Set, ClusterPolicy: d.clusterPolicy(fmt.Sprint("gone", i))}
+			lives = append(lives, append(d.past(e), e, Event{Do: Delete, ClusterPolicy: e.ClusterPolicy}))
+		}
+	}
 	if d.oneIn(2) {
 		lives = append(lives, d.foreign(o)...)
 	}
@@ -67,6 +73,16 @@ func (d *dice) past(e Event) (out []Event) {
 			}
 			if d.oneIn(4) { // nothing of it can be honoured, and what is in force stays
 				old.Policy.Spec.PodSelector.MatchLabels = map[string]string{"no key": ""}
+			}
+		case e.Node != nil:
+			old.Node = d.node(e.Node.Name)
+			if d.oneIn(3) { // an address that a pod has
+				old.Node.Status.Addresses[0].Address = pick(d, d.addresses...).String()
+			}
+		case e.ClusterPolicy != nil:
+			old.ClusterPolicy = d.clusterPolicy(e.ClusterPolicy.Name)
+			if d.oneIn(3) {
+				old.ClusterPolicy.UID = types.UID(fmt.Sprint("old-", i))
 			}
 		}
 		out = append(out, old)

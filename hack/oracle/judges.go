@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -17,10 +18,12 @@ type judge interface {
 }
 
 // verdict is what a judge says. why is empty from a judge that does not say it; else it is one of the two below, or the name of the
-// first policy that allows the flow.
+// policy that decides: "namespace/name", or "/name" of one without a namespace. tier is empty from a judge that does not say it, and for
+// what is allowed.
 type verdict struct {
 	allowed bool
 	why     string
+	tier    string
 }
 
 const (
@@ -28,41 +31,88 @@ const (
 	refused     = "refused"
 )
 
+// allowedByDefault is the verdict where no policy decides.
+var allowedByDefault = verdict{allowed: true, why: notIsolated}
+
+// decided is the verdict of a policy's rule.
+func decided(action policy.Action, tier policy.Tier, namespace, name string) verdict {
+	v := verdict{allowed: action == policy.Allow, why: namespace + "/" + name}
+	if !v.allowed {
+		v.tier = tier.String()
+	}
+	return v
+}
+
 func (v verdict) String() string {
 	allowed := map[bool]string{true: "allowed", false: "denied"}[v.allowed]
-	if v.why == "" {
-		return allowed
+	for _, more := range [...]string{v.why, v.tier} {
+		if more != "" {
+			allowed += " (" + more + ")"
+		}
 	}
-	return fmt.Sprintf("%s (%s)", allowed, v.why)
+	return allowed
 }
 
 // agrees: two judges need not both say why.
 func (v verdict) agrees(w verdict) bool {
-	return v.allowed == w.allowed && (v.why == w.why || v.why == "" || w.why == "")
+	return v.allowed == w.allowed && (v.why == w.why || v.why == "" || w.why == "") && (v.tier == w.tier || v.tier == "" || w.tier == "")
+}
+
+// ownNode knows what traffic is between a pod and the node that it runs on.
+type ownNode struct{ podNodes, nodes map[netip.Addr]string }
+
+func ownNodeOf(c *reference.Cluster) ownNode {
+	out := ownNode{map[netip.Addr]string{}, map[netip.Addr]string{}}
+	for i := range c.Pods {
+		if p := &c.Pods[i]; policy.IsPeer(p) {
+			for _, a := range policy.PodAddresses(p) {
+				out.podNodes[a] = p.Spec.NodeName
+			}
+		}
+	}
+	for i := range c.Nodes {
+		for _, a := range c.Nodes[i].Status.Addresses {
+			out.nodes[netip.MustParseAddr(a.Address)] = c.Nodes[i].Name
+		}
+	}
+	return out
+}
+
+// of returns the node that one direction of a flow is about if the pod at that end runs there.
+func (o ownNode) of(d policy.Direction, f policy.Flow) (string, bool) {
+	node, ok := o.nodes[f.Peer(d)]
+	return node, ok && o.podNodes[f.Self(d)] == node
 }
 
 // clusterJudge asks the reference.
-type clusterJudge struct{ *reference.NetworkPolicies }
+type clusterJudge struct{ *reference.Cluster }
 
 func (j clusterJudge) judge(d policy.Direction, f policy.Flow) verdict {
 	v := j.Evaluate(d, f)
-	switch {
-	case len(v.Isolating) == 0:
-		return verdict{v.Allowed(), notIsolated}
-	case v.Policy == nil:
-		return verdict{v.Allowed(), refused}
+	switch np := v.NetworkPolicy; {
+	case v.Tier == policy.TierAdmin:
+		return decided(v.Action, v.Tier, "", v.Admin.Policy.Name)
+	case v.Baseline != nil:
+		return decided(v.Action, v.Tier, "", v.Baseline.Policy.Name)
+	case v.Tier == policy.TierBaseline:
+		return allowedByDefault
+	case np.Policy != nil:
+		return decided(v.Action, v.Tier, np.Policy.Namespace, np.Policy.Name)
+	case v.Allowed(): // the own node is allowed whatever NetworkPolicies say
+		return verdict{allowed: true}
 	}
-	return verdict{v.Allowed(), v.Policy.Namespace + "/" + v.Policy.Name}
+	return verdict{why: refused, tier: v.Tier.String()}
 }
 
 // engineJudge evaluates PolicyEndpoints and slices.
 type engineJudge struct {
+	own      ownNode
 	policies map[netip.Addr][]*policy.Policy // of the pod that has the address
 	members  map[policy.GroupKey]map[netip.Prefix]bool
 }
 
 func newEngineJudge(k *kidoban) (*engineJudge, error) {
-	j := &engineJudge{policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
+	j := &engineJudge{own: ownNodeOf(k.objects.cluster()), policies: map[netip.Addr][]*policy.Policy{}, members: map[policy.GroupKey]map[netip.Prefix]bool{}}
 	listed, has := map[policy.GroupKey][]types.NamespacedName{}, map[policy.GroupKey][]types.NamespacedName{}
 	for name, s := range k.slices {
 		slice, err := readSlice(name.Namespace, &s)
@@ -97,20 +147,33 @@ func newEngineJudge(k *kidoban) (*engineJudge, error) {
 		if err != nil {
 			return nil, err
 		}
+		endpoints = append(endpoints, e)
+	}
+	for _, name := range slices.Sorted(maps.Keys(k.clusterEndpoints)) {
+		e, err := parseClusterEndpoint(k.clusterEndpoints[name])
+		if err != nil {
+			return nil, err
+		}
+		endpoints = append(endpoints, e)
+	}
+	for _, e := range endpoints {
 		for d := range e.policy.Rules {
 			for _, r := range e.policy.Rules[d] {
 				for _, p := range r.Peers {
 					if _, ok := j.members[p.Group]; !ok && !p.CIDR.IsValid() {
-						return nil, fmt.Errorf("%s refers to group %s, which is not there", name, p.Group)
+						return nil, fmt.Errorf("%s refers to group %s, which is not there", e.policy.ID, p.Group)
 					}
 				}
 			}
 		}
-		endpoints = append(endpoints, e)
 	}
 	for _, pod := range k.objects.pods {
 		if policy.IsPeer(pod) {
-			policies := selecting(endpoints, pod.Namespace, pod.Labels, policy.ContainerPorts(pod))
+			var namespaceLabels map[string]string
+			if ns := k.objects.namespaces[pod.Namespace]; ns != nil {
+				namespaceLabels = ns.Labels
+			}
+			policies := selecting(endpoints, pod.Namespace, namespaceLabels, pod.Labels, policy.ContainerPorts(pod))
 			for _, a := range policy.PodAddresses(pod) {
 				j.policies[a] = policies
 			}
@@ -125,31 +188,57 @@ func (j *engineJudge) Contains(g policy.GroupKey, a netip.Addr) bool {
 }
 
 func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
-	return verdictOf(reference.Evaluate(d, j.policies[self(d, f)], f, j))
+	policies := j.policies[f.Self(d)]
+	if _, own := j.own.of(d, f); own {
+		if d == policy.Ingress { // no program judges what the node opens
+			return allowedByDefault
+		}
+		policies = ownPolicies(policies)
+	}
+	return verdictOf(reference.Evaluate(d, policies, f, j))
+}
+
+// ownPolicies are those that decide about a pod's traffic to its own node: those of the cluster, and one that allows everything where a
+// NetworkPolicy isolates the pod.
+func ownPolicies(policies []*policy.Policy) []*policy.Policy {
+	var out []*policy.Policy
+	for _, p := range policies {
+		switch {
+		case p.Tier != policy.TierNetworkPolicy:
+			out = append(out, p)
+		case p.Isolates[policy.Egress]:
+			allow := *p
+			allow.Rules[policy.Egress] = []policy.Rule{{Action: policy.Allow, Everyone: true, EveryPort: true}}
+			out = append(out, &allow)
+		}
+	}
+	return out
 }
 
 func verdictOf(v reference.Decision[policy.Policy]) verdict {
 	switch {
 	case v.Policy != nil:
-		return verdict{v.Action == policy.Allow, v.Policy.ID.Namespace + "/" + v.Policy.ID.Name}
+		return decided(v.Action, v.Tier, v.Policy.ID.Namespace, v.Policy.ID.Name)
 	case v.Tier == policy.TierNetworkPolicy:
-		return verdict{v.Action == policy.Allow, refused}
+		return verdict{why: refused, tier: v.Tier.String()}
 	}
-	return verdict{v.Action == policy.Allow, notIsolated}
-}
-
-func self(d policy.Direction, f policy.Flow) netip.Addr {
-	if d == policy.Ingress {
-		return f.Destination
-	}
-	return f.Source
+	return allowedByDefault
 }
 
 // mapsJudge looks a flow up in the maps of every node: those where the pod is not must allow it.
-type mapsJudge struct{ *kidoban }
+type mapsJudge struct {
+	*kidoban
+	own ownNode
+}
 
 func (j mapsJudge) judge(d policy.Direction, f policy.Flow) verdict {
-	out := verdict{true, notIsolated}
+	if node, own := j.own.of(d, f); own {
+		if d == policy.Ingress { // no program judges what the node opens
+			return allowedByDefault
+		}
+		return j.agents[node].judgeOwn(f)
+	}
+	out := allowedByDefault
 	for _, a := range j.agents {
 		if v := a.judge(d, f); v.why != notIsolated {
 			out = v

@@ -20,21 +20,23 @@ const sliceSize = 3
 // kidoban is the controller and two agents, without an API server between them: the controller writes to the maps, the agents read them.
 type kidoban struct {
 	*objects
-	resolver  *resolver.Resolver // nil while the controller is stopped
-	endpoints map[types.NamespacedName]*v1alpha1.PolicyEndpoint
-	slices    map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec
-	foreign   foreignObjects
-	agents    map[string]*agent
+	resolver         *resolver.Resolver // nil while the controller is stopped
+	endpoints        map[types.NamespacedName]*v1alpha1.PolicyEndpoint
+	clusterEndpoints map[string]*v1alpha1.ClusterPolicyEndpoint
+	slices           map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec
+	foreign          foreignObjects
+	agents           map[string]*agent
 }
 
 // runKidoban lets all the events of a scenario happen, and the agents see the end.
 func runKidoban(s *Scenario) (*kidoban, error) {
 	k := &kidoban{
-		objects:   newObjects(),
-		resolver:  newResolver(),
-		endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
-		slices:    map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec{},
-		foreign:   foreignObjects{map[types.NamespacedName]*v1alpha1.PolicyEndpointSlice{}, map[types.NamespacedName]*v1alpha1.PolicyEndpoint{}},
+		objects:          newObjects(),
+		resolver:         newResolver(),
+		endpoints:        map[types.NamespacedName]*v1alpha1.PolicyEndpoint{},
+		clusterEndpoints: map[string]*v1alpha1.ClusterPolicyEndpoint{},
+		slices:           map[types.NamespacedName]v1alpha1.PolicyEndpointSliceSpec{},
+		foreign:          foreignObjects{map[types.NamespacedName]*v1alpha1.PolicyEndpointSlice{}, map[types.NamespacedName]*v1alpha1.PolicyEndpoint{}},
 	}
 	k.agents = map[string]*agent{"node1": newAgent(k, "node1"), "node2": newAgent(k, "node2")}
 	for i := range s.Events {
@@ -76,6 +78,11 @@ func (k *kidoban) happen(e *Event) error {
 				k.agents[name].podChanged(e.Pod, e.Do == Delete)
 			}
 		}
+		if e.Namespace != nil && e.Do == Set {
+			for _, name := range k.agentNames() {
+				k.agents[name].namespaceChanged(e.Namespace)
+			}
+		}
 		if k.resolver != nil {
 			k.write(feed(k.resolver, e))
 		}
@@ -95,8 +102,11 @@ func (k *kidoban) happenToAgent(e *Event) error {
 		_, err := a.deliver(pick)
 		return err
 	case Relist:
-		if namespaces := slices.Sorted(maps.Keys(a.followed)); len(namespaces) > 0 {
-			a.list(namespaces[pick%uint64(len(namespaces))])
+		namespaces := append(slices.Sorted(maps.Keys(a.followed)), clusterWide)
+		if ns := namespaces[pick%uint64(len(namespaces))]; ns == clusterWide {
+			a.listCluster()
+		} else {
+			a.list(ns)
 		}
 	case Restart:
 		a.restart()
@@ -118,6 +128,14 @@ func feed(r *resolver.Resolver, e *Event) resolver.Changes {
 		return r.SetPod(resolver.PodOf(e.Pod))
 	case e.Pod != nil:
 		return r.DeletePod(types.NamespacedName{Namespace: e.Pod.Namespace, Name: e.Pod.Name})
+	case e.Node != nil && e.Do == Set:
+		return r.SetNode(resolver.NodeOf(e.Node))
+	case e.Node != nil:
+		return r.DeleteNode(e.Node.Name)
+	case e.ClusterPolicy != nil && e.Do == Set:
+		return r.SetClusterPolicy(e.ClusterPolicy)
+	case e.ClusterPolicy != nil:
+		return r.DeleteClusterPolicy(e.ClusterPolicy.Name)
 	case e.Do == Set:
 		return r.SetPolicy(e.Policy)
 	default:
@@ -135,11 +153,15 @@ func (k *kidoban) start() {
 		}
 	}
 	existing := resolver.Existing{
-		Endpoints: map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
-		Slices:    map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
+		Endpoints:        map[types.NamespacedName]*v1alpha1.PolicyEndpointSpec{},
+		ClusterEndpoints: map[string]*v1alpha1.ClusterPolicyEndpointSpec{},
+		Slices:           map[types.NamespacedName]*v1alpha1.PolicyEndpointSliceSpec{},
 	}
 	for name, pe := range k.endpoints {
 		existing.Endpoints[name] = &pe.Spec
+	}
+	for name, cpe := range k.clusterEndpoints {
+		existing.ClusterEndpoints[name] = &cpe.Spec
 	}
 	for name, s := range k.slices {
 		existing.Slices[name] = &s
@@ -150,6 +172,11 @@ func (k *kidoban) start() {
 			k.deleteEndpoint(name)
 		}
 	}
+	for name := range k.clusterEndpoints {
+		if _, ok := k.resolver.ClusterEndpoint(name); !ok {
+			k.deleteClusterEndpoint(name)
+		}
+	}
 	k.forgetUnused()
 	for name := range k.slices {
 		if _, ok := k.resolver.Slice(name); !ok {
@@ -158,11 +185,16 @@ func (k *kidoban) start() {
 	}
 }
 
-// forgetUnused forgets the groups that no PolicyEndpoint refers to any more.
+// forgetUnused forgets the groups that no object refers to any more.
 func (k *kidoban) forgetUnused() {
 	used := map[policy.GroupKey]bool{}
 	for name, pe := range k.endpoints {
 		for _, g := range policy.GroupKeys(name.Namespace, sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress) {
+			used[g] = true
+		}
+	}
+	for _, cpe := range k.clusterEndpoints {
+		for _, g := range policy.GroupKeys(clusterWide, sharedNamespace, cpe.Spec.Ingress, cpe.Spec.Egress) {
 			used[g] = true
 		}
 	}
@@ -187,6 +219,17 @@ func (k *kidoban) deleteEndpoint(name types.NamespacedName) {
 	delete(k.endpoints, name)
 	for _, a := range k.agents {
 		a.endpointChanged(pe, true)
+	}
+}
+
+func (k *kidoban) deleteClusterEndpoint(name string) {
+	cpe, ok := k.clusterEndpoints[name]
+	if !ok {
+		return
+	}
+	delete(k.clusterEndpoints, name)
+	for _, a := range k.agents {
+		a.send(clusterWatch, delivery{clusterEndpoint: cpe, deleted: true})
 	}
 }
 
@@ -236,6 +279,18 @@ func (k *kidoban) write(c resolver.Changes) {
 			}
 		}
 	}
+	for _, name := range c.ClusterEndpoints {
+		e, ok := k.resolver.ClusterEndpoint(name)
+		if !ok {
+			k.deleteClusterEndpoint(name)
+			continue
+		}
+		cpe := &v1alpha1.ClusterPolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: *e.Spec}
+		k.clusterEndpoints[name] = cpe
+		for _, a := range k.agents {
+			a.send(clusterWatch, delivery{clusterEndpoint: cpe})
+		}
+	}
 	for _, g := range c.Unused { // the PolicyEndpoints that referred to them were written above
 		k.writeSlices(k.resolver.Forget(g).Slices)
 	}
@@ -264,7 +319,12 @@ func (k *kidoban) leftover() string {
 			return fmt.Sprintf("PolicyEndpoint %s depends on the past: %+v\n", name, pe.Spec)
 		}
 	}
-	want, got := fresh.Stats(), resolver.Stats{Policies: len(k.endpoints), Slices: len(k.slices)}
+	for name, cpe := range k.clusterEndpoints {
+		if e, ok := fresh.ClusterEndpoint(name); !ok || !reflect.DeepEqual(*e.Spec, cpe.Spec) {
+			return fmt.Sprintf("ClusterPolicyEndpoint %s depends on the past: %+v\n", name, cpe.Spec)
+		}
+	}
+	want, got := fresh.Stats(), resolver.Stats{Policies: len(k.endpoints) + len(k.clusterEndpoints), Slices: len(k.slices)}
 	groups := map[policy.GroupKey]bool{}
 	for name, s := range k.slices {
 		got.Addresses += len(s.Addresses)
@@ -285,6 +345,10 @@ func (k *kidoban) problems() map[types.NamespacedName][]resolver.Problem {
 	for name := range k.endpoints {
 		e, _ := k.resolver.Endpoint(name)
 		out[e.Policy] = e.Problems
+	}
+	for name := range k.clusterEndpoints {
+		e, _ := k.resolver.ClusterEndpoint(name)
+		out[types.NamespacedName{Name: e.Policy}] = e.Problems
 	}
 	return out
 }

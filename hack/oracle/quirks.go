@@ -13,13 +13,13 @@ import (
 // its judge, for each flow.
 type quirk struct {
 	name  string
-	adapt func(*reference.NetworkPolicies) bool
+	adapt func(*reference.Cluster) bool
 }
 
 // The quirks of each judge.
 var (
 	cyclonusQuirks = []*quirk{noDefaults, legacyBlocks, sidecars, notIn, emptyValue, onePortName}
-	knpQuirks      = []*quirk{noDefaults, legacyBlocks, sidecars, emptyRules, portZero}
+	knpQuirks      = []*quirk{noDefaults, legacyBlocks, sidecars, emptyRules, portZero, closedRules, otherDirection, nodeTraffic}
 )
 
 var (
@@ -40,11 +40,19 @@ var (
 	emptyRules = &quirk{"an empty list of rules allows all", adaptEmptyRules}
 	// portZero: kube-network-policies takes a named port for number 0, besides what it stands for.
 	portZero = &quirk{name: "a named port is port 0, too"}
+	// closedRules: kube-network-policies skips a cluster policy's rule with a peer that it does not know, instead of failing closed, and
+	// every rule of ingress for a source that is not a pod.
+	closedRules = &quirk{"rules with unknown peers do not fail closed", adaptClosedRules}
+	// otherDirection: kube-network-policies does not ask the Baseline tier about a pod that a NetworkPolicy isolates in the other direction.
+	otherDirection = &quirk{name: "a pod that is isolated in one direction skips Baseline in both"}
+	// nodeTraffic: kube-network-policies decides about traffic between a pod and its own node as about any other. In Kubernetes,
+	// NetworkPolicies do not apply to it, and what the node opens is always allowed.
+	nodeTraffic = &quirk{name: "traffic with the own node is like any other"}
 )
 
 // adapt rewrites a copy of the cluster, and returns those quirks that mattered.
-func adapt(c *reference.NetworkPolicies, quirks []*quirk) (*reference.NetworkPolicies, []*quirk) {
-	out := &reference.NetworkPolicies{}
+func adapt(c *reference.Cluster, quirks []*quirk) (*reference.Cluster, []*quirk) {
+	out := &reference.Cluster{}
 	for i := range c.Namespaces {
 		out.Namespaces = append(out.Namespaces, *c.Namespaces[i].DeepCopy())
 	}
@@ -53,6 +61,12 @@ func adapt(c *reference.NetworkPolicies, quirks []*quirk) (*reference.NetworkPol
 	}
 	for i := range c.Policies {
 		out.Policies = append(out.Policies, *c.Policies[i].DeepCopy())
+	}
+	for i := range c.Nodes {
+		out.Nodes = append(out.Nodes, *c.Nodes[i].DeepCopy())
+	}
+	for i := range c.ClusterPolicies {
+		out.ClusterPolicies = append(out.ClusterPolicies, *c.ClusterPolicies[i].DeepCopy())
 	}
 	var applied []*quirk
 	for _, q := range quirks {
@@ -63,7 +77,7 @@ func adapt(c *reference.NetworkPolicies, quirks []*quirk) (*reference.NetworkPol
 	return out, applied
 }
 
-func adaptDefaults(c *reference.NetworkPolicies) (applied bool) {
+func adaptDefaults(c *reference.Cluster) (applied bool) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		if len(spec.PolicyTypes) == 0 {
@@ -93,7 +107,7 @@ func adaptDefaults(c *reference.NetworkPolicies) (applied bool) {
 	return applied
 }
 
-func adaptBlocks(c *reference.NetworkPolicies) (applied bool) {
+func adaptBlocks(c *reference.Cluster) (applied bool) {
 	canonical := func(s *string) {
 		if p, err := parseCIDR(*s); err == nil && p.Masked().String() != *s {
 			*s, applied = p.Masked().String(), true
@@ -110,7 +124,7 @@ func adaptBlocks(c *reference.NetworkPolicies) (applied bool) {
 	return applied
 }
 
-func adaptSidecars(c *reference.NetworkPolicies) (applied bool) {
+func adaptSidecars(c *reference.Cluster) (applied bool) {
 	for i := range c.Pods {
 		spec := &c.Pods[i].Spec
 		for _, ic := range spec.InitContainers {
@@ -123,7 +137,7 @@ func adaptSidecars(c *reference.NetworkPolicies) (applied bool) {
 }
 
 // adaptNotIn asks about another label, which every object has.
-func adaptNotIn(c *reference.NetworkPolicies) (applied bool) {
+func adaptNotIn(c *reference.Cluster) (applied bool) {
 	const suffix, absent = "?", "absent, which is no value that a selector names"
 	keys := map[string]bool{}
 	eachSelector(c, func(s *metav1.LabelSelector) {
@@ -152,7 +166,7 @@ func adaptNotIn(c *reference.NetworkPolicies) (applied bool) {
 	return len(keys) > 0
 }
 
-func adaptEmptyValues(c *reference.NetworkPolicies) (applied bool) {
+func adaptEmptyValues(c *reference.Cluster) (applied bool) {
 	eachSelector(c, func(s *metav1.LabelSelector) {
 		for k, v := range s.MatchLabels {
 			if v == "" {
@@ -165,7 +179,7 @@ func adaptEmptyValues(c *reference.NetworkPolicies) (applied bool) {
 	return applied
 }
 
-func adaptEmptyRules(c *reference.NetworkPolicies) (applied bool) {
+func adaptEmptyRules(c *reference.Cluster) (applied bool) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		if spec.Ingress != nil && len(spec.Ingress) == 0 {
@@ -191,7 +205,7 @@ func eachPort(spec *networkingv1.NetworkPolicySpec, yield func(*networkingv1.Net
 	}
 }
 
-func eachPeer(c *reference.NetworkPolicies, yield func(*networkingv1.NetworkPolicyPeer)) {
+func eachPeer(c *reference.Cluster, yield func(*networkingv1.NetworkPolicyPeer)) {
 	for i := range c.Policies {
 		spec := &c.Policies[i].Spec
 		for j := range spec.Ingress {
@@ -207,7 +221,7 @@ func eachPeer(c *reference.NetworkPolicies, yield func(*networkingv1.NetworkPoli
 	}
 }
 
-func eachSelector(c *reference.NetworkPolicies, yield func(*metav1.LabelSelector)) {
+func eachSelector(c *reference.Cluster, yield func(*metav1.LabelSelector)) {
 	for i := range c.Policies {
 		yield(&c.Policies[i].Spec.PodSelector)
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -48,14 +49,14 @@ func shop(t *testing.T, spec string) *Scenario {
 // Each quirk is shown by a minimal example: without it the judge panics or says the opposite of the reference, with it it agrees. A quirk
 // that no longer shows is to be deleted.
 func TestQuirks(t *testing.T) {
-	cyclonus := func(c *reference.NetworkPolicies, q []*quirk) judge { return newCyclonus(c, q) }
-	knp := func(c *reference.NetworkPolicies, q []*quirk) judge { return newKubeNetworkPolicies(c, q) }
+	cyclonus := func(c *reference.Cluster, q []*quirk) judge { return newCyclonus(c, q) }
+	knp := func(c *reference.Cluster, q []*quirk) judge { return newKubeNetworkPolicies(c, q) }
 	http := policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: 8080}
 	for _, tc := range []struct {
 		name   string
 		of     *quirk
 		all    []*quirk
-		judge  func(*reference.NetworkPolicies, []*quirk) judge
+		judge  func(*reference.Cluster, []*quirk) judge
 		spec   string
 		flow   policy.Flow
 		want   bool
@@ -106,6 +107,67 @@ func TestQuirks(t *testing.T) {
 			got, panicked := ask(others)
 			if (panicked != nil) != tc.panics || panicked == nil && got.allowed == tc.want {
 				t.Errorf("the quirk does not show: %v, panic %v", got, panicked)
+			}
+		})
+	}
+}
+
+// The same for cluster policies, of which the first is c0, the next c1 and so on.
+func TestClusterQuirks(t *testing.T) {
+	const node, all = "172.16.0.1", "tier: Admin\npriority: 1\nsubject: {namespaces: {}}\n"
+	outside, own := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr(node)
+	for _, tc := range []struct {
+		name          string
+		of            *quirk
+		networkPolicy string
+		clusterPolicy string
+		direction     policy.Direction
+		flow          policy.Flow
+		want          bool
+	}{
+		{"a Deny rule of ingress with an unknown peer denies pods", closedRules, "{podSelector: {matchLabels: {app: none}}}",
+			all + "ingress: [{action: Deny, from: [{}]}]", policy.Ingress, policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: 80}, false},
+		{"a Pass rule of ingress with an unknown peer denies what is outside", closedRules, "{podSelector: {matchLabels: {app: none}}}",
+			all + "ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Pass, from: [{}]}]", policy.Ingress,
+			policy.Flow{Source: outside, Destination: server, Protocol: policy.TCP, Port: 80}, false},
+		{"a Deny rule of egress with an unknown peer denies all", closedRules, "{podSelector: {matchLabels: {app: none}}}",
+			all + "egress: [{action: Deny, to: [{}], protocols: [{udp: {}}]}]", policy.Egress,
+			policy.Flow{Source: client, Destination: outside, Protocol: policy.TCP, Port: 80}, false},
+		{"an Accept rule with a known and an unknown peer matches nothing", closedRules, "{podSelector: {matchLabels: {app: none}}}",
+			all + "egress: [{action: Accept, to: [{}, {namespaces: {}}]}, {action: Deny, to: [{namespaces: {}}]}]", policy.Egress,
+			policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: 80}, false},
+		{"Baseline decides about a pod that is isolated in the other direction", otherDirection, "{podSelector: {}, policyTypes: [Ingress]}",
+			"tier: Baseline\npriority: 1\nsubject: {namespaces: {}}\negress: [{action: Deny, to: [{namespaces: {}}]}]", policy.Egress,
+			policy.Flow{Source: client, Destination: server, Protocol: policy.TCP, Port: 80}, false},
+		{"NetworkPolicies do not apply to traffic to the own node", nodeTraffic, "{podSelector: {}, policyTypes: [Egress]}",
+			"tier: Baseline\npriority: 1\nsubject: {namespaces: {}}\negress: [{action: Deny, to: [{nodes: {}}]}]", policy.Egress,
+			policy.Flow{Source: client, Destination: own, Protocol: policy.TCP, Port: 80}, true},
+		{"what the node opens is allowed", nodeTraffic, "{podSelector: {}, policyTypes: [Ingress]}",
+			all + "egress: [{action: Deny, to: [{nodes: {}}]}]", policy.Ingress,
+			policy.Flow{Source: own, Destination: server, Protocol: policy.TCP, Port: 80}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := shop(t, tc.networkPolicy)
+			p := &cnp.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "c0"}}
+			if err := yaml.UnmarshalStrict([]byte(tc.clusterPolicy), &p.Spec); err != nil {
+				t.Fatal(err)
+			}
+			n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
+			n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: node}}
+			s.Events = append(s.Events, Event{Do: Set, Node: n}, Event{Do: Set, ClusterPolicy: p})
+			cluster := s.Cluster()
+			if got := (clusterJudge{cluster}).judge(tc.direction, tc.flow); got.allowed != tc.want {
+				t.Errorf("the reference says %v", got)
+			}
+			ask := func(quirks []*quirk) verdict {
+				adapted, _ := adapt(cluster, quirks)
+				return newKubeNetworkPolicies(adapted, quirks).judge(tc.direction, tc.flow)
+			}
+			if got := ask(knpQuirks); got.allowed != tc.want {
+				t.Errorf("with the quirk known: %v", got)
+			}
+			if got := ask(slices.DeleteFunc(slices.Clone(knpQuirks), func(q *quirk) bool { return q == tc.of })); got.allowed == tc.want {
+				t.Errorf("the quirk does not show: %v", got)
 			}
 		})
 	}

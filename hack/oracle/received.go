@@ -19,16 +19,18 @@ import (
 // groups are complete, a group's last complete content until the next one is complete, a sandbox before a status. It is written to be read,
 // computes everything anew at each question, and shares no code with internal/node.
 type received struct {
-	synced    map[string]bool
-	pods      map[types.NamespacedName]*corev1.Pod
-	standIns  map[types.NamespacedName]*corev1.Pod
-	sandboxes map[types.NamespacedName][]netip.Addr
-	policies  map[types.NamespacedName]*receivedPolicy
-	slices    map[types.NamespacedName]receivedSlice
-	groups    map[policy.GroupKey]*receivedGroup
+	synced          map[string]bool
+	clusterSynced   bool // all ClusterPolicyEndpoints have arrived
+	namespaceLabels map[string]map[string]string
+	pods            map[types.NamespacedName]*corev1.Pod
+	standIns        map[types.NamespacedName]*corev1.Pod
+	sandboxes       map[types.NamespacedName][]netip.Addr
+	policies        map[types.NamespacedName]*receivedPolicy
+	slices          map[types.NamespacedName]receivedSlice
+	groups          map[policy.GroupKey]*receivedGroup
 }
 
-type receivedPolicy struct{ active, waiting *v1alpha1.PolicyEndpoint }
+type receivedPolicy struct{ active, waiting *endpoint }
 
 // receivedSlice is what a slice has of each group.
 type receivedSlice map[policy.GroupKey]receivedPart
@@ -46,7 +48,7 @@ type receivedGroup struct {
 
 func newReceived() *received {
 	return &received{
-		synced: map[string]bool{}, pods: map[types.NamespacedName]*corev1.Pod{}, standIns: map[types.NamespacedName]*corev1.Pod{},
+		synced: map[string]bool{}, namespaceLabels: map[string]map[string]string{}, pods: map[types.NamespacedName]*corev1.Pod{}, standIns: map[types.NamespacedName]*corev1.Pod{},
 		sandboxes: map[types.NamespacedName][]netip.Addr{}, policies: map[types.NamespacedName]*receivedPolicy{},
 		slices: map[types.NamespacedName]receivedSlice{}, groups: map[policy.GroupKey]*receivedGroup{},
 	}
@@ -101,20 +103,29 @@ func (r *received) stopSandbox(key types.NamespacedName) {
 }
 
 func (r *received) setEndpoint(pe *v1alpha1.PolicyEndpoint) error {
-	if _, err := parseEndpoint(pe); err != nil {
+	e, err := parseEndpoint(pe)
+	return r.setPolicy(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}, e, err)
+}
+
+func (r *received) setClusterEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint) error {
+	e, err := parseClusterEndpoint(cpe)
+	return r.setPolicy(types.NamespacedName{Name: cpe.Name}, e, err)
+}
+
+func (r *received) setPolicy(key types.NamespacedName, e *endpoint, err error) error {
+	if err != nil {
 		return err
 	}
-	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	if r.policies[key] == nil {
 		r.policies[key] = &receivedPolicy{}
 	}
-	r.policies[key].waiting = pe
+	r.policies[key].waiting = e
 	r.updateGroups()
 	return nil
 }
 
-func (r *received) deleteEndpoint(pe *v1alpha1.PolicyEndpoint) {
-	delete(r.policies, types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name})
+func (r *received) deletePolicy(key types.NamespacedName) {
+	delete(r.policies, key)
 	r.updateGroups()
 }
 
@@ -262,30 +273,14 @@ func complete(parts map[types.NamespacedName]receivedPart) bool {
 	return len(listed) > 0 && !slices.ContainsFunc(listed, missing)
 }
 
-func groupsOf(pe *v1alpha1.PolicyEndpoint) (out []policy.GroupKey) {
-	for _, rule := range slices.Concat(pe.Spec.Ingress, pe.Spec.Egress) {
-		for _, p := range rule.Peers {
-			if p.Group == nil {
-				continue
-			}
-			key := policy.GroupKey{Namespace: pe.Namespace, Name: p.Group.Name}
-			if p.Group.Shared {
-				key.Namespace = sharedNamespace
-			}
-			out = append(out, key)
-		}
-	}
-	return out
-}
-
-func (r *received) ready(pe *v1alpha1.PolicyEndpoint) bool {
-	return !slices.ContainsFunc(groupsOf(pe), func(key policy.GroupKey) bool { return r.groups[key] == nil || !r.groups[key].complete })
+func (r *received) ready(e *endpoint) bool {
+	return !slices.ContainsFunc(e.groups, func(key policy.GroupKey) bool { return r.groups[key] == nil || !r.groups[key].complete })
 }
 
 // uses reports whether a policy that is in force refers to a group.
 func (r *received) uses(key policy.GroupKey) bool {
 	for _, p := range r.policies {
-		if p.active != nil && slices.Contains(groupsOf(p.active), key) {
+		if p.active != nil && slices.Contains(p.active.groups, key) {
 			return true
 		}
 	}
@@ -295,7 +290,7 @@ func (r *received) uses(key policy.GroupKey) bool {
 // wants reports whether a policy that is in force or waits refers to a group.
 func (r *received) wants(key policy.GroupKey) bool {
 	for _, p := range r.policies {
-		if p.waiting != nil && slices.Contains(groupsOf(p.waiting), key) {
+		if p.waiting != nil && slices.Contains(p.waiting.groups, key) {
 			return true
 		}
 	}
@@ -364,18 +359,16 @@ func (r *received) owner(a netip.Addr) *corev1.Pod {
 }
 
 func (r *received) judge(d policy.Direction, f policy.Flow) verdict {
-	pod := r.owner(self(d, f))
-	if pod == nil || !r.synced[pod.Namespace] {
-		return verdict{true, notIsolated}
+	pod := r.owner(f.Self(d))
+	if pod == nil || !r.synced[pod.Namespace] || !r.clusterSynced {
+		return allowedByDefault
 	}
 	var active []*endpoint
 	for _, p := range r.policies {
-		if p.active == nil {
-			continue
-		}
-		if e, err := parseEndpoint(p.active); err == nil { // setEndpoint has parsed it before
-			active = append(active, e)
+		if p.active != nil {
+			active = append(active, p.active)
 		}
 	}
-	return verdictOf(reference.Evaluate(d, selecting(active, pod.Namespace, pod.Labels, policy.ContainerPorts(pod)), f, r))
+	policies := selecting(active, pod.Namespace, r.namespaceLabels[pod.Namespace], pod.Labels, policy.ContainerPorts(pod))
+	return verdictOf(reference.Evaluate(d, policies, f, r))
 }

@@ -34,14 +34,18 @@ type Stats struct {
 	Scenarios, Flows int64
 	// Comparisons by judge; each flow comes to one in each direction.
 	Comparisons map[string]int64
-	// Isolated and Allowed are the directions of flows in which the pod is isolated, and of these what a policy allows.
+	// Isolated and Allowed are the directions of flows about which a policy decides, and of these what one allows.
 	Isolated, Allowed int64
+	// Denied is by tier.
+	Denied map[string]int64
 	// Quirks are the scenarios that were adapted for one, by judge and quirk.
 	Quirks map[string]int64
 }
 
 // NewStats returns Stats that count nothing yet.
-func NewStats() Stats { return Stats{Comparisons: map[string]int64{}, Quirks: map[string]int64{}} }
+func NewStats() Stats {
+	return Stats{Comparisons: map[string]int64{}, Denied: map[string]int64{}, Quirks: map[string]int64{}}
+}
 
 func (s *Stats) add(t Stats) {
 	s.Scenarios += t.Scenarios
@@ -51,6 +55,9 @@ func (s *Stats) add(t Stats) {
 	for k, n := range t.Comparisons {
 		s.Comparisons[k] += n
 	}
+	for k, n := range t.Denied {
+		s.Denied[k] += n
+	}
 	for k, n := range t.Quirks {
 		s.Quirks[k] += n
 	}
@@ -59,7 +66,10 @@ func (s *Stats) add(t Stats) {
 // String is a table for people.
 func (s Stats) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d flows of %d scenarios, each in both directions; isolated in %d, of which a policy allows %d\n", s.Flows, s.Scenarios, s.Isolated, s.Allowed)
+	fmt.Fprintf(&b, "%d flows of %d scenarios, each in both directions; a policy decides about %d, of which one allows %d\n", s.Flows, s.Scenarios, s.Isolated, s.Allowed)
+	for _, k := range slices.Sorted(maps.Keys(s.Denied)) {
+		fmt.Fprintf(&b, "%12d denied by tier  %s\n", s.Denied[k], k)
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Comparisons)) {
 		fmt.Fprintf(&b, "%12d comparisons  %s\n", s.Comparisons[k], k)
 	}
@@ -168,14 +178,16 @@ func judgeScenario(d *dice, s *Scenario, stats *Stats) *Difference {
 	flows := newFlows(d, c.cluster)
 	for range FlowsPerScenario {
 		stats.Flows++
-		diff := c.ask(flows.flow(), func(seat int, isolated, allowed bool) {
+		diff := c.ask(flows.flow(), func(seat int, v verdict) {
 			counts[seat]++
-			if seat > 0 || !isolated {
+			if seat > 0 || v.why == notIsolated {
 				return
 			}
 			stats.Isolated++
-			if allowed {
+			if v.allowed {
 				stats.Allowed++
+			} else {
+				stats.Denied[v.tier]++
 			}
 		})
 		if diff != nil {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -21,10 +22,12 @@ type Scenario struct {
 
 // Event is one thing that happens. Where it has an object, that object is set or deleted; else Do says what happens to kidoban.
 type Event struct {
-	Do        Action                      `json:"do"`
-	Namespace *corev1.Namespace           `json:"namespace,omitempty"`
-	Pod       *corev1.Pod                 `json:"pod,omitempty"`
-	Policy    *networkingv1.NetworkPolicy `json:"policy,omitempty"`
+	Do            Action                      `json:"do"`
+	Namespace     *corev1.Namespace           `json:"namespace,omitempty"`
+	Pod           *corev1.Pod                 `json:"pod,omitempty"`
+	Policy        *networkingv1.NetworkPolicy `json:"policy,omitempty"`
+	Node          *corev1.Node                `json:"node,omitempty"`
+	ClusterPolicy *cnp.ClusterNetworkPolicy   `json:"clusterPolicy,omitempty"`
 	// Slice and Endpoint are written by another client than the controller; see dice.foreign.
 	Slice    *v1alpha1.PolicyEndpointSlice `json:"slice,omitempty"`
 	Endpoint *v1alpha1.PolicyEndpoint      `json:"endpoint,omitempty"`
@@ -66,6 +69,10 @@ func (e *Event) key() string {
 		return "pod " + e.Pod.Namespace + "/" + e.Pod.Name
 	case e.Policy != nil:
 		return "policy " + e.Policy.Namespace + "/" + e.Policy.Name
+	case e.Node != nil:
+		return "node " + e.Node.Name
+	case e.ClusterPolicy != nil:
+		return "cluster policy " + e.ClusterPolicy.Name
 	case e.Slice != nil:
 		return "slice " + e.Slice.Namespace + "/" + e.Slice.Name
 	case e.Endpoint != nil:
@@ -78,9 +85,11 @@ func (e *Event) String() string { return fmt.Sprint(e.Do, " ", e.key()) }
 
 // objects are what is in the API at one moment. They are not changed once they are in.
 type objects struct {
-	namespaces map[string]*corev1.Namespace
-	pods       map[types.NamespacedName]*corev1.Pod
-	policies   map[types.NamespacedName]*networkingv1.NetworkPolicy
+	namespaces      map[string]*corev1.Namespace
+	pods            map[types.NamespacedName]*corev1.Pod
+	policies        map[types.NamespacedName]*networkingv1.NetworkPolicy
+	nodes           map[string]*corev1.Node
+	clusterPolicies map[string]*cnp.ClusterNetworkPolicy
 }
 
 func newObjects() *objects {
@@ -88,6 +97,7 @@ func newObjects() *objects {
 		namespaces: map[string]*corev1.Namespace{},
 		pods:       map[types.NamespacedName]*corev1.Pod{},
 		policies:   map[types.NamespacedName]*networkingv1.NetworkPolicy{},
+		nodes:      map[string]*corev1.Node{}, clusterPolicies: map[string]*cnp.ClusterNetworkPolicy{},
 	}
 }
 
@@ -99,6 +109,10 @@ func (o *objects) apply(e *Event) {
 		put(o.pods, types.NamespacedName{Namespace: e.Pod.Namespace, Name: e.Pod.Name}, e.Pod, e.Do)
 	case e.Policy != nil:
 		put(o.policies, types.NamespacedName{Namespace: e.Policy.Namespace, Name: e.Policy.Name}, e.Policy, e.Do)
+	case e.Node != nil:
+		put(o.nodes, e.Node.Name, e.Node, e.Do)
+	case e.ClusterPolicy != nil:
+		put(o.clusterPolicies, e.ClusterPolicy.Name, e.ClusterPolicy, e.Do)
 	}
 }
 
@@ -122,12 +136,18 @@ func (o *objects) events() []Event {
 	for _, key := range sortedNames(o.policies) {
 		out = append(out, Event{Do: Set, Policy: o.policies[key]})
 	}
+	for _, name := range slices.Sorted(maps.Keys(o.nodes)) {
+		out = append(out, Event{Do: Set, Node: o.nodes[name]})
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.clusterPolicies)) {
+		out = append(out, Event{Do: Set, ClusterPolicy: o.clusterPolicies[name]})
+	}
 	return out
 }
 
 // cluster is what the judges are asked about.
-func (o *objects) cluster() *reference.NetworkPolicies {
-	c := &reference.NetworkPolicies{}
+func (o *objects) cluster() *reference.Cluster {
+	c := &reference.Cluster{}
 	for _, e := range o.events() {
 		switch {
 		case e.Namespace != nil:
@@ -136,13 +156,17 @@ func (o *objects) cluster() *reference.NetworkPolicies {
 			c.Pods = append(c.Pods, *e.Pod)
 		case e.Policy != nil:
 			c.Policies = append(c.Policies, *e.Policy)
+		case e.Node != nil:
+			c.Nodes = append(c.Nodes, *e.Node)
+		case e.ClusterPolicy != nil:
+			c.ClusterPolicies = append(c.ClusterPolicies, *e.ClusterPolicy)
 		}
 	}
 	return c
 }
 
 // Cluster is what there is after the last event.
-func (s *Scenario) Cluster() *reference.NetworkPolicies {
+func (s *Scenario) Cluster() *reference.Cluster {
 	o := newObjects()
 	for i := range s.Events {
 		o.apply(&s.Events[i])

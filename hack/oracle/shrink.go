@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // maxTries bounds the time that shrinking takes.
@@ -30,7 +31,8 @@ func (d *Difference) Shrink() *Difference {
 	for {
 		progress := false
 		for i := 0; i < len(best.Scenario.Events); {
-			if try(&Scenario{Events: slices.Delete(slices.Clone(best.Scenario.Events), i, i+1)}) {
+			keep := needsNamespaces(best.Scenario) && best.Scenario.Events[i].Namespace != nil
+			if !keep && try(&Scenario{Events: slices.Delete(slices.Clone(best.Scenario.Events), i, i+1)}) {
 				progress = true
 			} else {
 				i++
@@ -55,6 +57,11 @@ func (d *Difference) Shrink() *Difference {
 			return best
 		}
 	}
+}
+
+// needsNamespaces: agents match the subject of a cluster policy by the labels of a namespace, and do not know whether it exists.
+func needsNamespaces(s *Scenario) bool {
+	return slices.ContainsFunc(s.Events, func(e Event) bool { return e.ClusterPolicy != nil })
 }
 
 // atOnce is the scenario without a history.
@@ -86,6 +93,39 @@ func simpler(e Event) (out []Event) {
 			np := e.Policy.DeepCopy()
 			change(np)
 			out = append(out, Event{Do: e.Do, Policy: np})
+		}
+	case e.ClusterPolicy != nil:
+		for _, change := range simplerClusterPolicy(e.ClusterPolicy) {
+			p := e.ClusterPolicy.DeepCopy()
+			change(p)
+			out = append(out, Event{Do: e.Do, ClusterPolicy: p})
+		}
+	}
+	return out
+}
+
+func simplerClusterPolicy(p *cnp.ClusterNetworkPolicy) (out []func(*cnp.ClusterNetworkPolicy)) {
+	type change = func(*cnp.ClusterNetworkPolicy)
+	add := func(c change) { out = append(out, c) }
+	for i, r := range p.Spec.Ingress {
+		add(func(p *cnp.ClusterNetworkPolicy) { p.Spec.Ingress = slices.Delete(p.Spec.Ingress, i, i+1) })
+		for j := range r.Protocols {
+			add(func(p *cnp.ClusterNetworkPolicy) {
+				p.Spec.Ingress[i].Protocols = slices.Delete(p.Spec.Ingress[i].Protocols, j, j+1)
+			})
+		}
+	}
+	for i, r := range p.Spec.Egress {
+		add(func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress = slices.Delete(p.Spec.Egress, i, i+1) })
+		for j := range r.To {
+			if len(r.To) > 1 {
+				add(func(p *cnp.ClusterNetworkPolicy) { p.Spec.Egress[i].To = slices.Delete(p.Spec.Egress[i].To, j, j+1) })
+			}
+		}
+		for j := range r.Protocols {
+			add(func(p *cnp.ClusterNetworkPolicy) {
+				p.Spec.Egress[i].Protocols = slices.Delete(p.Spec.Egress[i].Protocols, j, j+1)
+			})
 		}
 	}
 	return out
