@@ -134,7 +134,7 @@ func TestClusterCases(t *testing.T) {
 func TestNamesBehindADenyForAll(t *testing.T) {
 	const names = "{name: vendor, action: Accept, to: [{domainNames: [vendor.example]}], protocols: [{tcp: {destinationPort: {number: 443}}}]}"
 	checks := func(rules string) (out []string) {
-		for _, f := range findings(read(t, clusterWorld+clusterPolicy("names", adminTeam+"egress: ["+rules+"]")), Options{Skip: []string{"no-default-deny", "cluster-denies-apiserver"}}) {
+		for _, f := range findings(read(t, clusterWorld+clusterPolicy("names", adminTeam+"egress: ["+rules+"]")), Options{Skip: []string{"cluster-denies-apiserver"}}) {
 			if f.Check == "cluster-denies-dns" && !strings.Contains(f.Message, "rule vendor") {
 				t.Errorf("the rule that never matches is not named: %s", f.Message)
 			}

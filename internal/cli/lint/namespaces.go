@@ -63,7 +63,12 @@ func subset[T any](some, all []T) bool {
 // systemNamespaces hold the cluster's own pods; a default deny there is seldom wise.
 var systemNamespaces = []string{"kube-system", "kube-public", "kube-node-lease", "kidoban-system"}
 
+// noDefaultDeny finds namespaces without a default deny. Files with cluster policies alone are an administrator's: the namespaces'
+// own policies are elsewhere.
 func (l *linter) noDefaultDeny() {
+	if len(l.cluster.Policies) == 0 && len(l.cluster.ClusterPolicies) > 0 {
+		return
+	}
 	for i := range l.cluster.Namespaces {
 		name := l.cluster.Namespaces[i].Name
 		if slices.Contains(systemNamespaces, name) {
