@@ -55,8 +55,15 @@ func (n *Node) readCluster(cpe *v1alpha1.ClusterPolicyEndpoint) (*version, error
 	}
 	v := &version{namespaces: namespaces, selector: pods, object: &cpe.ObjectMeta, spec: &cpe.Spec}
 	v.policy, err = policy.FromClusterPolicyEndpoint(cpe, n.opts.SharedNamespace)
+	if err == nil {
+		v.strict, err = policy.FromClusterPolicyEndpointStrict(cpe, n.opts.SharedNamespace)
+	}
 	if err != nil {
-		v.policy = policy.ClusterFailClosed(cpe, n.opts.SharedNamespace)
+		v.policy = policy.ClusterFailClosed(cpe, n.opts.SharedNamespace, policy.Allow)
+		v.strict = policy.ClusterFailClosed(cpe, n.opts.SharedNamespace, policy.Deny)
+	}
+	if v.policy.Tier != policy.TierBaseline {
+		v.strict = v.policy // it differs in nothing
 	}
 	v.groups = v.policy.Groups()
 	return v, err

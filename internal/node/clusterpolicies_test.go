@@ -149,3 +149,25 @@ func TestAPassOfTheBaselineTierEndsIt(t *testing.T) {
 	}
 	s.allowed("10.0.0.9", "10.0.0.1", 80)
 }
+
+// After a Pass of the Baseline tier, the mode decides: about everything but the traffic to the own node, which no mode denies.
+func TestAPassOfTheBaselineTierLeavesTheModeToDecide(t *testing.T) {
+	for _, mode := range []Mode{Standard, Guarded, Strict} {
+		s := newStory(t)
+		s.opts.Mode = mode
+		s.SetNamespace(start, "shop", map[string]string{"team": "shop"}, false)
+		s.pod("web", "10.0.0.1")
+		cpe := clusterEndpoint(v1alpha1.Rule{Action: v1alpha1.ActionPass, Ports: []v1alpha1.Port{{Protocol: "TCP", Port: 80}}}, v1alpha1.Rule{Action: v1alpha1.ActionAccept})
+		cpe.Spec.Tier, cpe.Spec.Egress = v1alpha1.TierBaseline, []v1alpha1.Rule{{Action: v1alpha1.ActionPass}}
+		s.cluster(cpe)
+		s.allowed("10.0.0.9", "10.0.0.1", 81)
+		if mode == Strict {
+			s.denied("10.0.0.9", "10.0.0.1", 80)
+		} else {
+			s.allowed("10.0.0.9", "10.0.0.1", 80)
+		}
+		if !s.reachesOwnNode("10.0.0.1", 80) {
+			t.Errorf("%s: a Pass of the Baseline tier denies traffic to the own node", mode)
+		}
+	}
+}

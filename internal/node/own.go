@@ -25,23 +25,22 @@ func allowOf(d policy.Direction) *policy.Policy {
 }
 
 // compileOwn gives the compiler a pod's second entry, which it has only while a cluster policy selects the pod.
-func (n *Node) compileOwn(key types.NamespacedName, spec compiler.PodSpec, selecting []*endpoint) {
+func (n *Node) compileOwn(key types.NamespacedName, p *pod, spec compiler.PodSpec) {
 	own := compiler.PodSpec{Flags: spec.Flags}
-	isolated := [2]bool{}
-	isCluster := false
-	for _, p := range spec.Policies {
-		for _, d := range policy.Directions {
-			isolated[d] = isolated[d] || p.Tier == policy.TierNetworkPolicy && p.Isolates[d]
-		}
-		isOfEndpoint := func(e *endpoint) bool { return e.active.namespaces != nil && e.active.policy.ID == p.ID }
-		if p.Tier != policy.TierNetworkPolicy && slices.ContainsFunc(selecting, isOfEndpoint) {
-			own.Policies = append(own.Policies, p)
-			isCluster = true
+	for _, e := range p.endpoints {
+		if e.active.namespaces != nil { // not as in mode strict, which does not concern this traffic
+			own.Policies = append(own.Policies, e.active.policy.ForPod(p.ports))
 		}
 	}
-	if !isCluster {
+	if len(own.Policies) == 0 {
 		n.deleteOwn(key)
 		return
+	}
+	isolated := [2]bool{}
+	for _, np := range spec.Policies {
+		for _, d := range policy.Directions {
+			isolated[d] = isolated[d] || np.Tier == policy.TierNetworkPolicy && np.Isolates[d]
+		}
 	}
 	for _, d := range policy.Directions {
 		if isolated[d] {

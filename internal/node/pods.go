@@ -142,7 +142,7 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	spec.Addresses = append(spec.Addresses, at.unlisted...)
 	n.compiler.SetPod(key.String(), spec)
-	n.compileOwn(key, spec, p.endpoints)
+	n.compileOwn(key, p, spec)
 	p.revision = n.revision
 	if _, ok := n.unapplied.pods[key]; !ok {
 		n.unapplied.pods[key] = false // until Applied
@@ -166,10 +166,16 @@ func (n *Node) endpointsOf(key types.NamespacedName, p *pod) []*endpoint {
 // evaluation.
 func (n *Node) policiesOf(key types.NamespacedName, p *pod, selecting []*endpoint) []*policy.Policy {
 	var out []*policy.Policy
+	ns := n.namespaces[key.Namespace]
+	bereft := ns != nil && ns.bereft
 	for _, e := range selecting {
-		out = append(out, e.active.policy.ForPod(p.ports))
+		selected := e.active.policy
+		if e.active.namespaces != nil && (bereft || n.opts.Mode == Strict) {
+			selected = e.active.strict
+		}
+		out = append(out, selected.ForPod(p.ports))
 	}
-	if ns := n.namespaces[key.Namespace]; ns != nil && ns.bereft {
+	if bereft {
 		out = isolateRest(out, terminating)
 	}
 	out = n.opts.Mode.withDefaults(out)

@@ -29,6 +29,7 @@ type version struct {
 	selector   labels.Selector
 	namespaces labels.Selector // of a ClusterPolicyEndpoint
 	policy     *policy.Policy
+	strict     *policy.Policy // of a ClusterPolicyEndpoint, for pods that are denied what no policy decides about
 	groups     []policy.GroupKey
 	object     *metav1.ObjectMeta
 	spec       any // pointer to the spec, to be compared

@@ -10,8 +10,9 @@ import (
 
 // ClusterFailClosed returns the policy to enforce in place of a ClusterPolicyEndpoint that FromClusterPolicyEndpoint cannot read.
 // A rule that cannot be read accepts nothing, or denies everything in place of a Deny or a Pass. An unknown field outside the rules may
-// change what all of them mean.
-func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) *Policy {
+// change what all of them mean. passed is what happens to a flow that the Baseline tier passes: Allow, or Deny for pods that are denied
+// what no policy decides about.
+func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string, passed Action) *Policy {
 	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
 	if cpe.Spec.Tier == v1alpha1.TierBaseline {
 		p.Tier = TierBaseline
@@ -20,7 +21,7 @@ func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) *Poli
 	all = all || slices.ContainsFunc(cpe.Spec.UnknownFields, func(f string) bool {
 		return !strings.HasPrefix(f, "ingress[") && !strings.HasPrefix(f, "egress[")
 	})
-	r := clusterReader(shared, p.Tier)
+	r := clusterReader(shared, p.Tier, passed)
 	for d, rules := range [2][]v1alpha1.Rule{Ingress: cpe.Spec.Ingress, Egress: cpe.Spec.Egress} {
 		p.Isolates[d] = len(rules) > 0
 		for i := range rules {

@@ -43,6 +43,17 @@ func FailClosed(pe *v1alpha1.PolicyEndpoint) *Policy {
 // FromClusterPolicyEndpoint reads a ClusterPolicyEndpoint. The caller parses the subject, which is not part of a Policy.
 // For shared and the error see FromPolicyEndpoint.
 func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) (*Policy, error) {
+	return fromCluster(cpe, shared, Allow)
+}
+
+// FromClusterPolicyEndpointStrict is FromClusterPolicyEndpoint for pods that are denied what no policy decides about, as in mode
+// strict: a Pass of the Baseline tier denies there.
+func FromClusterPolicyEndpointStrict(cpe *v1alpha1.ClusterPolicyEndpoint, shared string) (*Policy, error) {
+	return fromCluster(cpe, shared, Deny)
+}
+
+// fromCluster reads a ClusterPolicyEndpoint. passed is what happens to a flow that the Baseline tier passes.
+func fromCluster(cpe *v1alpha1.ClusterPolicyEndpoint, shared string, passed Action) (*Policy, error) {
 	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
 	if err := enforceable(cpe.Spec.UnknownFields, cpe.Spec.Enforcement); err != nil {
 		return nil, err
@@ -56,14 +67,14 @@ func FromClusterPolicyEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, shared strin
 		return nil, fmt.Errorf("spec.tier: unknown tier %q", cpe.Spec.Tier)
 	}
 	p.Isolates = [2]bool{Ingress: len(cpe.Spec.Ingress) > 0, Egress: len(cpe.Spec.Egress) > 0}
-	return clusterReader(shared, p.Tier).read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
+	return clusterReader(shared, p.Tier, passed).read(p, cpe.Spec.Ingress, cpe.Spec.Egress)
 }
 
-// clusterReader reads rules of a tier. After Baseline nothing decides, so a Pass there is an Allow.
-func clusterReader(shared string, tier Tier) *reader {
+// clusterReader reads rules of a tier. After Baseline no policy decides, so a Pass there is what happens to flows without a decision.
+func clusterReader(shared string, tier Tier, passed Action) *reader {
 	actions := map[v1alpha1.Action]Action{v1alpha1.ActionAccept: Allow, v1alpha1.ActionDeny: Deny, v1alpha1.ActionPass: Pass}
 	if tier == TierBaseline {
-		actions[v1alpha1.ActionPass] = Allow
+		actions[v1alpha1.ActionPass] = passed
 	}
 	return &reader{shared: shared, actions: actions}
 }
