@@ -4,6 +4,7 @@ VERSION    ?= $(shell git describe --tags --always --dirty)
 REVISION   ?= $(shell git rev-parse HEAD)
 ARCH       ?= $(shell go env GOARCH)
 TAG        ?= dev
+REGISTRY   ?= kidoban.dev
 NODES      ?= 2
 PROXY_MODE ?= nftables
 IP_FAMILIES ?= IPv4,IPv6
@@ -39,9 +40,9 @@ endef
 
 modules = $(dir $(wildcard go.mod e2e/go.mod e2e/cnp/suite/go.mod hack/go.mod hack/*/go.mod))
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
-code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/nodeenv/ hack/testenv/,$(modules))
+code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/helmenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api internal/stream config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
+generated = api internal/stream charts config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 
 # The generated BPF object depends on the version of the compiler.
 export BPF2GO_CC    = clang-14
@@ -72,11 +73,15 @@ image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=a
 	$(call pack,agent,0:0,Enforces PolicyEndpoints on a node with eBPF)
 
 .PHONY: release
-release: ## Build all files of a release into dist/release (VERSION=v0.1.0)
+release: ## Build all files of a release into dist/release (VERSION=v0.1.0 REGISTRY=kidoban.dev)
 	for arch in amd64 arm64; do $(MAKE) image ARCH=$$arch TAG=$(VERSION) VERSION=$(VERSION) || exit 1; done
 	for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(go-build) -o dist/plugin/$$p/ ./cmd/kubectl-kidoban || exit 1; done
-	hack/release.sh $(VERSION)
+	hack/release.sh $(VERSION) $(REGISTRY)
+
+.PHONY: release-check
+release-check: ## Build a release twice, at two paths, and compare every file and image (VERSION=v0.1.0; 10 minutes)
+	hack/release-check.sh $(VERSION) $(REGISTRY)
 
 .PHONY: generate
 generate: ## Regenerate Go code: deep copies, the protocol of the stream, and the BPF objects (with Debian 12's clang)
@@ -88,11 +93,12 @@ upstream_crds = $$(go list -m -f '{{.Dir}}' sigs.k8s.io/network-policy-api)/conf
 upstream_crd = policy.networking.k8s.io_clusternetworkpolicies.yaml
 
 .PHONY: manifests
-manifests: ## Regenerate the CRDs and the controller's role from the code's markers, and copy upstream's CRD
+manifests: ## Regenerate the CRDs and the controller's role from the code's markers, copy upstream's CRD, and make the chart
 	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=kidoban-controller paths=./internal/controller/... output:rbac:dir=config/rbac
 	install -m 644 $(upstream_crds)/standard/$(upstream_crd) config/components/cluster-network-policy/
 	install -m 644 $(upstream_crds)/experimental/$(upstream_crd) config/components/cluster-network-policy-experimental/
+	go -C hack/manifests run ./chart $(CURDIR)
 
 .PHONY: clean
 clean: ## Remove bin and dist (the test cluster's binaries stay in the user's cache directory)
@@ -104,8 +110,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, test-kernels (4 hours; needs root)
-	for suite in test-hostile test-answers test-cni chaos churn early soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, test-kernels (4 hours; needs root)
+	for suite in test-helm test-hostile test-answers test-cni chaos churn early soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -130,6 +136,12 @@ test-hostile: bin/cluster ## Attacks by tenants: connections, objects and packet
 	@hack/apt.sh nft=nftables ip=iproute2
 	$(call heading,Hostile tenants)
 	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets go test -tags=hostile,envtest $(patience) -count=1 -run='^TestHostile' ./...
+
+.PHONY: test-helm
+test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, and move from kustomize and back, under traffic (5 minutes; needs root)
+	$(call heading,Helm)
+	CGO_ENABLED=0 go -C hack/helmenv build -trimpath -o $(CURDIR)/bin/ helm.sh/helm/v4/cmd/helm
+	go -C e2e test -count=1 -v -timeout=30m -tags=e2e,helm -run='^TestHelm$$' .
 
 .PHONY: test-answers
 test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
@@ -283,7 +295,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,hostile,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds a release as the workflow does, as far as that goes without a registry, and a second time from a clone at another path:
+# release-check.sh VERSION REGISTRY. Fails where a file is missing, or where the two differ in a byte.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=$1
+registry=$2
+clone=$(mktemp -d)
+trap 'rm -rf "$clone"' EXIT
+
+[[ -z $(git status --porcelain) ]] || { echo 'release-check.sh: commit first: the second build is of a clone' >&2; exit 1; }
+git clone --quiet --no-hardlinks . "$clone"
+for dir in . "$clone"; do
+	make --no-print-directory -C "$dir" release VERSION="$version" REGISTRY="$registry"
+	(cd "$dir/dist/release" && sha256sum --quiet --check SHA256SUMS)
+	(cd "$dir/dist" && sha256sum {amd64,arm64}/{controller,agent}.tar >images.sha256)
+done
+diff dist/release/SHA256SUMS "$clone/dist/release/SHA256SUMS"
+diff dist/images.sha256 "$clone/dist/images.sha256"
+
+for file in install.yaml install-audit.yaml install-strict.yaml install-eks.yaml install-eks-audit.yaml crds.yaml cleanup.yaml krew-kidoban.yaml \
+	"kidoban-${version#v}.tgz" {controller,agent}_linux_{amd64,arm64}.cdx.json kubectl-kidoban_{linux,darwin}_{amd64,arm64}.tar.gz kubectl-kidoban_windows_amd64.tar.gz; do
+	[[ -s dist/release/$file ]] || { echo "release-check.sh: dist/release/$file is missing" >&2; exit 1; }
+done
+for half in controller agent; do
+	grep -q "image: $registry/$half:$version\$" dist/release/install.yaml || { echo "release-check.sh: install.yaml does not name $registry/$half:$version" >&2; exit 1; }
+done
+cat dist/images.sha256 dist/release/SHA256SUMS
+echo 'Both builds are the same.'
