@@ -53,9 +53,15 @@ func TestMetricsAreInTheTable(t *testing.T) {
 
 func TestAlertsExist(t *testing.T) {
 	rules := read(t, "config/prometheus/rules.yaml")
-	for name, page := range namedBy(t, "\\| `(Kidoban[A-Za-z]+)` \\|") {
+	sections := namedBy(t, `(?m)^### (Kidoban[A-Za-z]+)$`)
+	for name, page := range sections {
 		if !strings.Contains(rules, "alert: "+name+"\n") {
 			t.Errorf("%s: there is no alert %s", page, name)
+		}
+	}
+	for _, m := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(rules, -1) {
+		if sections[m[1]] != "docs/operations.md" || !strings.Contains(rules, "docs/operations.md#"+strings.ToLower(m[1])+"\n") {
+			t.Errorf("docs/operations.md has no section for %s, or its runbook_url leads elsewhere", m[1])
 		}
 	}
 }

@@ -136,7 +136,9 @@ func metricsOf(t *testing.T, expr string) []string {
 }
 
 // others are metrics that are not ours: of kube-state-metrics, and of every process.
-var others = []string{"kube_daemonset_status_number_unavailable", "kube_deployment_status_replicas_available", "process_resident_memory_bytes"}
+var others = []string{
+	"kube_daemonset_status_number_unavailable", "kube_daemonset_status_desired_number_scheduled", "kube_deployment_status_replicas_available", "process_resident_memory_bytes",
+}
 
 func checkExpressions(t *testing.T, expressions []string) {
 	t.Helper()

@@ -65,6 +65,11 @@ func scraped(t *testing.T) storage.Queryable {
 		}
 		all = append(all, storage.NewListSeries(l, samples[text]))
 	}
+	return queryable(all)
+}
+
+// queryable answers queries from these series.
+func queryable(all []storage.Series) storage.Queryable {
 	return &storage.MockQueryable{MockQuerier: &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 		set := &seriesSet{at: -1}
 		for _, s := range all {

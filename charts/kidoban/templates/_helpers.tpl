@@ -43,6 +43,7 @@
 {{/* The controller's settings, as JSON. */}}
 {{- define "kidoban.controllerSettings" -}}
 {{- $settings := dict "LEADER_ELECT" "true" }}
+{{- if .Values.eks }}{{ $_ := set $settings "TRUSTED_RESOLVERS" "169.254.169.253,fd00:ec2::253" }}{{ end }}
 {{- if .Values.secureMetrics }}{{ $_ := set $settings "SECURE_METRICS" "true" }}{{ end }}
 {{- merge (deepCopy .Values.controller.settings) $settings | toJson }}
 {{- end }}
