@@ -64,6 +64,13 @@ func TestDiffOfTheTiers(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
 	}
+	if got := run(nil, "diff", "--base", "testdata/tiers/world.yaml", "-f", "testdata/tiers/world.yaml", "-f", "testdata/tiers/names.yaml"); !strings.Contains(got, "Ports that become reachable by name") ||
+		!strings.Contains(got, "+   crawl/crawler   *.feeds.example   TCP 443") || strings.Contains(got, "not reachable by name") {
+		t.Errorf("the names are not among the changes:\n%s", got)
+	}
+	if got := run(nil, "diff", "--base", "testdata/tiers/world.yaml", "--base", "testdata/tiers/names.yaml", "-f", "testdata/tiers/world.yaml"); !strings.Contains(got, "-   crawl/crawler   news.example      TCP 443") {
+		t.Errorf("the names are not among the losses:\n%s", got)
+	}
 	if got := run(nil, "diff", "--base", "testdata/tiers/world.yaml", "--base", "testdata/tiers/names.yaml", "-f", "testdata/tiers/world.yaml"); !strings.Contains(got, "- ClusterNetworkPolicy crawl-names") {
 		t.Errorf("a policy that is only in the base is not removed:\n%s", got)
 	}

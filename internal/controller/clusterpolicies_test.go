@@ -182,8 +182,8 @@ egress:
 	// The experimental channel has fields that the standard one lacks: objects lose them when the CRD is replaced.
 	named := strings.Replace(spec, "{networks: [10.0.0.0/8]}", "{domainNames: [example.com]}", 1)
 	np = c.clusterPolicy("b", named)
-	c.expectPolicyCondition(np, metav1.ConditionFalse, "domain names are not supported yet")
-	c.expectClusterPeers(np, policy.Egress, "192.0.2.8")
+	c.expectPolicyCondition(np, metav1.ConditionFalse, "no DNS resolver of the cluster was found")
+	c.expectClusterPeers(np, policy.Egress, "192.0.2.8 example.com")
 	c.installClusterKind("cluster-network-policy")
 	c.expectPolicyCondition(np, metav1.ConditionFalse, "a kind of peer that this version does not know")
 	c.expectClusterPeers(np, policy.Egress, "")
@@ -208,7 +208,13 @@ func (c *cluster) addressesOf(rules []v1alpha1.Rule) (string, error) {
 		return "", nil
 	}
 	for _, p := range rules[0].Peers {
-		if p.Group == nil {
+		switch {
+		case len(p.DomainNames) > 0:
+			for _, n := range p.DomainNames {
+				all = append(all, string(n))
+			}
+			continue
+		case p.Group == nil:
 			all = append(all, string(p.CIDR))
 			continue
 		}

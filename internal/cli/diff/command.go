@@ -126,7 +126,8 @@ func write(out io.Writer, p command.Paint, d *Report) {
 		fmt.Fprintf(out, "%s %s\n", p.Text(command.Red, "-"), described(name))
 	}
 	writePairs(out, p, d.Pairs)
-	if len(d.Pairs) == 0 {
+	writeNames(out, p, d.Names)
+	if len(d.Pairs)+len(d.Names) == 0 {
 		fmt.Fprintln(out, "\nno pair of workloads gains or loses a port")
 	}
 	for _, w := range d.New {
@@ -222,6 +223,39 @@ func writePairs(out io.Writer, p command.Paint, pairs []model.Pair) {
 	}
 	if depends {
 		fmt.Fprintln(out, "\n? depends on the address of a pod, which is not known: give --pod-cidr")
+	}
+}
+
+// writeNames prints what workloads gain and lose at DNS names.
+func writeNames(out io.Writer, p command.Paint, names []model.NameChange) {
+	var all []model.Workload
+	for _, n := range names {
+		all = append(all, n.From)
+	}
+	name := model.Names(all)
+	for _, side := range []struct {
+		head, sgr, sign string
+		of              func(model.NameChange) model.PortSet
+	}{
+		{"become reachable by name", command.Green, "+", func(n model.NameChange) model.PortSet { return n.Gained }},
+		{"are not reachable by name any more", command.Red, "-", func(n model.NameChange) model.PortSet { return n.Lost }},
+	} {
+		t := &command.Table{Paint: p}
+		t.Head("", "FROM", "NAME", "PORTS")
+		n := 0
+		for _, change := range names {
+			if ports := side.of(change); !ports.Empty() {
+				n++
+				t.Add(command.Cell{SGR: side.sgr, Text: side.sign}, command.Cell{Text: name(change.From)}, command.Cell{Text: change.Name}, command.Cell{SGR: side.sgr, Text: strings.TrimSpace(ports.String())})
+			}
+		}
+		if n > 0 {
+			fmt.Fprintf(out, "\n%s\n", p.Text(command.Bold, "Ports that "+side.head))
+			t.Write(out)
+		}
+	}
+	if slices.ContainsFunc(names, func(n model.NameChange) bool { return !n.Gained.Empty() }) {
+		fmt.Fprintln(out, "\nA name is reachable once a pod of the node has resolved it at a trusted resolver; live connections to addresses whose names are not known are cut where policies deny the rest")
 	}
 }
 

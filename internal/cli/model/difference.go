@@ -21,6 +21,8 @@ type Difference struct {
 	Removed []string `json:"removed"`
 	// Pairs of workloads that reach each other on other ports than before.
 	Pairs []Pair `json:"pairs"`
+	// Names are the DNS names that workloads may reach on other ports than before. Pairs do not include them.
+	Names []NameChange `json:"names,omitempty"`
 	// Total of Pairs.
 	Total Total `json:"total"`
 	// AssumesPrivate: if pods whose addresses are not known had public ones, more or other pairs could differ.
@@ -90,6 +92,7 @@ func NewDifference(before, after *Cluster, outside ...netip.Addr) *Difference {
 			d.Gone = append(d.Gone, w)
 		}
 	}
+	d.Names = nameChanges(e, f, both)
 	moves := allMoves(old, now, both, changed)
 	d.Pairs = pairs(both, moves)
 	if wide := either(f.wideParts(blocks), e.wideParts(blocks)); wide != (bothParts{}) {
