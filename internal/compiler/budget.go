@@ -104,7 +104,7 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 	for _, p := range policies {
 		for i := range p.Rules[d] {
 			for _, peer := range p.Rules[d][i].Peers {
-				if !peer.CIDR.IsValid() && m.members[peer.Group] == nil {
+				if !peer.CIDR.IsValid() && len(peer.DomainNames) == 0 && m.members[peer.Group] == nil {
 					m.UpdateGroup(peer.Group, []netip.Prefix{netip.PrefixFrom(next, 32)}, nil)
 					next = next.Next()
 				}
@@ -230,7 +230,7 @@ func (e *estimate) add(p *policy.Policy, d policy.Direction) {
 	for i := range p.Rules[d] {
 		r := &p.Rules[d][i]
 		for j := range r.Peers {
-			e.peers += 1 + len(r.Peers[j].Except)
+			e.peers += 1 + len(r.Peers[j].Except) + len(r.Peers[j].DomainNames)
 		}
 		for _, pr := range r.Ports {
 			if pr.First == pr.Last {

@@ -30,6 +30,7 @@ func (c *Compiler) Collect() Changes {
 		}
 	}
 	c.round++
+	c.updateDomains()
 	start := c.work
 	c.reclassify()
 	c.catchUp(&c.released, func(netip.Prefix) bool { return c.work-start < collectSteps })
@@ -43,6 +44,8 @@ func (c *Compiler) collectSet(s *set) {
 	for cl := range s.rows {
 		c.deleteRow(s, cl)
 	}
+	c.deleteNameRows(s)
+	c.releasePatterns(s)
 	for a := range s.byAtom {
 		if delete(a.sets, s); len(a.sets) == 0 {
 			c.releaseAtom(a)
@@ -75,14 +78,17 @@ func (c *Compiler) collectClass(cl *class) {
 }
 
 func (c *Compiler) deleteRow(s *set, cl *class) {
-	key := RowKey{s.id, cl.id}
+	c.releaseRow(RowKey{s.id, cl.id})
+	delete(s.rows, cl)
+	delete(cl.rows, s)
+}
+
+func (c *Compiler) releaseRow(key RowKey) {
 	if t := c.byPortList[c.maps.Rows[key].PortList]; t != nil {
 		if t.refs--; t.refs == 0 {
 			t.dead = c.round
 		}
 	}
 	delete(c.maps.Rows, key)
-	delete(s.rows, cl)
-	delete(cl.rows, s)
 	c.changes.StaleRows = append(c.changes.StaleRows, key)
 }

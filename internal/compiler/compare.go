@@ -54,7 +54,7 @@ func (t *Maps) Compare(have *Maps) Comparison {
 			return
 		}
 		c.Differ[s] = true
-		denies := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny
+		denies := !gotAny || got.PortList == 0 && got.Default.Action == policy.Deny && got.Default.Names == [2]uint8{}
 		allows := answers && want.PortList == 0 && want.Default.Action == policy.Allow
 		if !denies && !allows {
 			c.Open[s] = true

@@ -52,6 +52,8 @@ type Compiler struct {
 	unfinished map[*set]struct{}   // the sets that do
 	spent      map[string]int      // steps, by namespace, since nothing was left to do
 
+	patterns patterns
+
 	encoder  encoder
 	encoded  map[*policy.Policy]encoded // until nothing is left to do
 	united   map[*policy.Rule][]policy.Peer
@@ -130,6 +132,8 @@ func New(options ...Option) *Compiler {
 			Ports:     map[PortKey]Decision{},
 
 			Interfaces: map[uint32]Interface{},
+			Domains:    map[string]Domain{},
+			Resolvers:  map[netip.AddrPort]struct{}{},
 		},
 		members: map[policy.GroupKey]map[netip.Prefix]int{},
 		pods:    map[string]*pod{},
@@ -150,6 +154,7 @@ func New(options ...Option) *Compiler {
 	}
 	c.forest = newForest[atomsData](&c.work)
 	c.released.marks = newPrefixSet()
+	c.patterns = newPatterns()
 	c.budget = DefaultBudget
 	c.crowd = newCrowd()
 	c.encoded = map[*policy.Policy]encoded{}

@@ -80,6 +80,8 @@ func (e *encoder) rule(r *policy.Rule) {
 		for _, x := range p.Except {
 			e.prefix(x)
 		}
+		e.number(uint64(len(p.DomainNames)))
+		e.text(p.DomainNames...)
 	}
 	e.number(uint64(len(r.Ports)))
 	for i := range r.Ports {

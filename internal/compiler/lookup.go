@@ -7,9 +7,16 @@ import (
 )
 
 // Lookup decides one direction of a flow as the BPF program does, in plain Go: isolated is false where the pod at that end, if there is
-// one, is not isolated in that direction.
+// one, is not isolated in that direction. The peer's address was learned under no pattern.
 func (t *Maps) Lookup(d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
-	return t.lookup(t.Pods[f.Self(d)].Sets[d], d, f)
+	return t.LookupNamed(d, f, nil)
+}
+
+// LookupNamed is Lookup where the peer's address was learned under these patterns.
+func (t *Maps) LookupNamed(d policy.Direction, f policy.Flow, patterns []PatternID) (v Decision, isolated bool) {
+	set := t.Pods[f.Self(d)].Sets[d]
+	v, isolated = t.lookup(set, d, f)
+	return t.byNames(set, f, v, patterns), isolated
 }
 
 func (t *Maps) lookup(set SetID, d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
@@ -21,15 +28,20 @@ func (t *Maps) lookup(set SetID, d policy.Direction, f policy.Flow) (v Decision,
 	if !ok {
 		return DefaultDeny, true
 	}
+	return t.decide(row, f), true
+}
+
+// decide is the decision of a row about the ports of a flow.
+func (t *Maps) decide(row Row, f policy.Flow) Decision {
 	if row.PortList != 0 && f.Protocol.HasPorts() {
 		for bits := 16; bits >= 0; bits-- {
 			key := PortKey{row.PortList, f.Protocol, f.Port &^ uint16(1<<(16-bits)-1), uint8(bits)}
 			if v, ok := t.Ports[key]; ok {
-				return v, true
+				return v
 			}
 		}
 	}
-	return row.Default, true
+	return row.Default
 }
 
 // DefaultDeny is the decision of an isolated pod for what no rule decides.
@@ -53,7 +65,7 @@ func (t *Maps) Class(p netip.Prefix) ClassID {
 // Row is what a set decides about a class. Without one it is DefaultDeny.
 func (t *Maps) Row(set SetID, class ClassID) (Row, bool) {
 	row, ok := t.Rows[RowKey{set, class}]
-	if !ok {
+	if !ok && !isNameClass(class) {
 		row, ok = t.Rows[RowKey{set, 0}]
 	}
 	return row, ok

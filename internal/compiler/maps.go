@@ -67,6 +67,9 @@ type Decision struct {
 	Action policy.Action
 	Tier   policy.Tier
 	Rule   RuleID
+	// Names counts the set's rules with names in the Admin and in the NetworkPolicy tier. Of a row about a class it is how many come before
+	// this decision, of a row about a pattern how many come before the rule.
+	Names [2]uint8
 }
 
 // Row answers a RowKey: the decision of PortList's longest match for protocol and port or, without one, Default.
@@ -94,6 +97,10 @@ type PortKey struct {
 //	class := Addresses[peer address]            no entry: the longest match in Networks;  none: class 0
 //	row := Rows[{set, class}]                   no entry: Rows[{set, 0}];  none: Deny, rule 0
 //	decision := longest match in Ports[{row.PortList, protocol, port}]   none: row.Default
+//
+// Where Names of the decision is not 0, a rule with names may come before it. The dataplane learns from the answers of Resolvers which patterns
+// an address belongs to: those of the longest match in Domains for the name that was asked for. Among the rows {set, NameClass(pattern, tier)} of
+// these patterns, the one that allows with the lowest Names[tier] decides, if that is lower than the decision's, and Admin comes first.
 type Maps struct {
 	Pods      map[netip.Addr]Pod
 	Addresses map[netip.Addr]ClassID
@@ -102,6 +109,10 @@ type Maps struct {
 	Ports     map[PortKey]Decision
 	// Interfaces by index.
 	Interfaces map[uint32]Interface
+	// Domains by their names: "example.com", or "*.example.com" for all names below it.
+	Domains map[string]Domain
+	// Resolvers are believed. Port 0 stands for every port.
+	Resolvers map[netip.AddrPort]struct{}
 }
 
 // Write puts an entry into a map, or takes it out where Delete is true (Value is the zero value then).
@@ -125,6 +136,8 @@ type Changes struct {
 	GoneAddresses []netip.Addr
 	Pods          []Write[netip.Addr, Pod]
 	Interfaces    []Write[uint32, Interface]
+	Domains       []Write[string, Domain]
+	Resolvers     []Write[netip.AddrPort, struct{}]
 	// StaleRows and StalePorts are what nothing has referred to since before the last Collect.
 	StaleRows  []RowKey
 	StalePorts []PortKey
@@ -144,5 +157,6 @@ type Narrowed struct {
 // Len is the number of writes.
 func (c *Changes) Len() int {
 	return len(c.GoneInterfaces) + len(c.Interfaces) + len(c.Ports) + len(c.Rows) + len(c.Addresses) +
-		len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts)
+		len(c.Networks) + len(c.GoneAddresses) + len(c.Pods) + len(c.StaleRows) + len(c.StalePorts) +
+		len(c.Domains) + len(c.Resolvers)
 }

@@ -102,15 +102,16 @@ func (s *set) asksWithin(x *atoms) bool {
 	return found || i < len(s.atoms) && s.atoms[i] <= x.last()
 }
 
-// pieces are the ports of all protocols with the rule that decides about each; no rule decides about the ports in between.
-func (m *matcher) pieces(of matched) []piece {
+// pieces are the ports of all protocols with the rule that decides about each; no rule decides about the ports in between. admin are those of the
+// Admin tier, with the rules that pass.
+func (m *matcher) pieces(of matched) (decided, admin []piece) {
 	free := []span{everyPort}
-	admin := m.within(of[policy.TierAdmin], free)
-	decided := slices.DeleteFunc(slices.Clone(admin), func(p piece) bool { return m.set.rules[p.rule].action == policy.Pass })
+	admin = m.within(of[policy.TierAdmin], free)
+	decided = slices.DeleteFunc(slices.Clone(admin), func(p piece) bool { return m.set.rules[p.rule].action == policy.Pass })
 	for _, tier := range [...]policy.Tier{policy.TierNetworkPolicy, policy.TierBaseline} {
 		decided = merge(decided, m.within(of[tier], gaps(decided, free)))
 	}
-	return decided
+	return decided, admin
 }
 
 // portsOfRules is what a matcher has computed about some rules.
@@ -209,8 +210,13 @@ func (m *matcher) result(cl *class) (_ *result, found, ok bool) {
 			}
 		}
 	}
-	r := &result{pieces: m.pieces(rules)}
-	r.row = m.compiler.row(m.set, r.pieces)
+	decided, admin := m.pieces(rules)
+	r := &result{pieces: decided}
+	l := line{pieces: decided}
+	if m.set.named != [2]uint8{} {
+		l = m.set.line(decided, admin)
+	}
+	r.row = m.compiler.row(m.set, l)
 	m.results[rules] = r
 	return r, false, true
 }

@@ -150,11 +150,16 @@ func (s *set) otherwise() Decision {
 	return Decision{Action: policy.Allow, Tier: policy.TierBaseline}
 }
 
-// entries makes pieces into a Row and port entries: the Row's Default is for all that no entry is about.
-func (s *set) entries(pieces []piece) (Row, []portEntry) {
+// entries makes a line into a Row and port entries: the Row's Default is for all that no entry is about.
+func (s *set) entries(l line) (Row, []portEntry) {
+	pieces := l.pieces
+	decisionOf := s.decisionOf
+	if l.decisions != nil {
+		decisionOf = func(p piece) Decision { return l.decisions[p.rule] }
+	}
 	row := Row{Default: s.otherwise()}
 	if len(pieces) > 0 && pieces[0].first == 0 {
-		row.Default = s.decisionOf(pieces[0])
+		row.Default = decisionOf(pieces[0])
 	}
 	var entries []portEntry
 	for i, proto := range protocolsWithPorts {
@@ -181,7 +186,7 @@ func (s *set) entries(pieces []piece) (Row, []portEntry) {
 			p := pieces[0]
 			if p.last >= start {
 				extend(max(p.first, start), s.otherwise())
-				extend(min(p.last+1, end), s.decisionOf(p))
+				extend(min(p.last+1, end), decisionOf(p))
 			}
 			if p.last >= end {
 				break
@@ -201,9 +206,10 @@ func (s *set) decisionOf(p piece) Decision {
 
 // keyOfEntries is the same for the same entries only.
 func keyOfEntries(entries []portEntry) string {
-	key := make([]byte, 0, 10*len(entries))
+	key := make([]byte, 0, 12*len(entries))
 	for _, e := range entries {
 		key = append(key, byte(e.key.Protocol), e.key.Bits, byte(e.decision.Action), byte(e.decision.Tier))
+		key = append(key, e.decision.Names[:]...)
 		key = binary.BigEndian.AppendUint16(key, e.key.Port)
 		key = binary.BigEndian.AppendUint32(key, uint32(e.decision.Rule))
 	}

@@ -194,7 +194,7 @@ func (w *world) flows(n int) []policy.Flow {
 }
 
 func cloneMaps(t *Maps) *Maps {
-	return &Maps{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports), maps.Clone(t.Interfaces)}
+	return &Maps{maps.Clone(t.Pods), maps.Clone(t.Addresses), maps.Clone(t.Networks), maps.Clone(t.Rows), maps.Clone(t.Ports), maps.Clone(t.Interfaces), maps.Clone(t.Domains), maps.Clone(t.Resolvers)}
 }
 
 // steps makes the writes one by one, in the order that Changes asks for, and calls check after each.

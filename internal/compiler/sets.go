@@ -23,6 +23,9 @@ type set struct {
 	denying   bool            // some rule does not accept
 	refs      int             // pods
 	rows      map[*class]struct{}
+	byName    map[string][]int // the rules, by index, that have the pattern among their peers
+	named     [2]uint8         // how many rules have names, by tier
+	nameRows  []RowKey
 	dead      uint64
 	problems  []Problem
 	building  bool       // some of its policies are not in it yet
@@ -37,6 +40,8 @@ type set struct {
 
 type setRule struct {
 	id        RuleID
+	before    uint8 // rules with names that come before it in its tier
+	isNamed   bool
 	tier      policy.Tier
 	action    policy.Action
 	everyPort bool
@@ -144,7 +149,9 @@ func (c *Compiler) makeSet(
 	if s.denying {
 		c.denying++
 	}
+	c.usePatterns(s)
 	c.addRow(s, c.none)
+	c.addNameRows(s)
 	for a := range s.byAtom {
 		s.atoms = append(s.atoms, a.leaf.prefix)
 	}
@@ -204,13 +211,20 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		c.work += len(r.Peers)
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
+		if p.Tier != policy.TierBaseline {
+			s.rules[n].before = s.named[p.Tier]
+		}
 		s.denying = s.denying || r.Action != policy.Allow
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}
 		for j := range r.Peers {
-			if !r.Peers[j].CIDR.IsValid() {
-				c.ask(s, n, &r.Peers[j])
+			switch p := &r.Peers[j]; {
+			case len(p.DomainNames) > 0:
+				c.work += len(p.DomainNames)
+				c.askNames(s, n, p)
+			case !p.CIDR.IsValid():
+				c.ask(s, n, p)
 			}
 		}
 		blocks := c.blocksOf(r)
@@ -226,10 +240,10 @@ func (c *Compiler) blocksOf(r *policy.Rule) []policy.Peer {
 	if blocks, ok := c.united[r]; ok {
 		return blocks
 	}
-	isGroup := func(p policy.Peer) bool { return !p.CIDR.IsValid() }
+	isOther := func(p policy.Peer) bool { return !p.CIDR.IsValid() }
 	blocks := r.Peers
-	if slices.ContainsFunc(blocks, isGroup) {
-		blocks = slices.DeleteFunc(slices.Clone(blocks), isGroup)
+	if slices.ContainsFunc(blocks, isOther) {
+		blocks = slices.DeleteFunc(slices.Clone(blocks), isOther)
 	}
 	if len(blocks) == 0 {
 		return nil
@@ -314,37 +328,37 @@ func (c *Compiler) putRow(s *set, cl *class, row Row) {
 	c.changes.Rows = append(c.changes.Rows, Write[RowKey, Row]{Key: key, Value: row})
 }
 
-// row returns a Row for pieces; rows with the same entries share one port list.
-func (c *Compiler) row(s *set, pieces []piece) Row {
-	row, entries := s.entries(pieces)
-	c.work += len(pieces) + len(entries)
+// row returns a Row for a line; rows with the same entries share one port list.
+func (c *Compiler) row(s *set, l line) Row {
+	row, entries := s.entries(l)
+	c.work += len(l.pieces) + len(entries)
 	if len(entries) == 0 {
 		return row
 	}
 	key := keyOfEntries(entries)
-	l := c.portLists[key]
-	if l == nil {
+	list := c.portLists[key]
+	if list == nil {
 		if _, ok := c.unfinished[s]; ok && !c.hasRoom(s.namespace, Usage{Ports: len(entries)}, Usage{}) {
 			s.isFull = true
 			return row
 		}
 		c.next.portList++
-		l = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
-		c.portLists[l.key], c.byPortList[l.id] = l, l
+		list = &portList{id: PortListID(c.next.portList), key: key, entries: entries}
+		c.portLists[list.key], c.byPortList[list.id] = list, list
 		c.entries += len(entries)
 		c.grow(s.namespace, Usage{Ports: len(entries)})
-		row.PortList = l.id
+		row.PortList = list.id
 		if c.measuring {
-			l.entries = nil
+			list.entries = nil
 			return row
 		}
-		for i := range l.entries {
-			e := &l.entries[i]
-			e.key.PortList = l.id
+		for i := range list.entries {
+			e := &list.entries[i]
+			e.key.PortList = list.id
 			c.maps.Ports[e.key] = e.decision
 			c.changes.Ports = append(c.changes.Ports, Write[PortKey, Decision]{Key: e.key, Value: e.decision})
 		}
 	}
-	row.PortList = l.id
+	row.PortList = list.id
 	return row
 }

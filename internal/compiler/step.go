@@ -37,6 +37,7 @@ func (c *Compiler) Step(steps int, first ...string) (changes Changes, more bool)
 		c.complete(first)
 	}
 	c.updateInterfaces()
+	c.updateDomains()
 	if more = !c.catchUp(&c.released, func(netip.Prefix) bool { return c.left() }) || len(c.uncompiled)+len(c.waiting)+len(c.dirty.pods) > 0; !more {
 		clear(c.spent)
 		clear(c.encoded)

@@ -43,12 +43,19 @@ func (c *Compiler) charges() map[*set]Usage {
 		own := ownership{usage: u, namespace: namespace, memo: map[*atoms]owned{}}
 		for _, s := range byNamespace[namespace] {
 			own.rows(s)
-			for cl := range s.rows {
-				list := c.maps.Rows[RowKey{s.id, cl.id}].PortList
+			u.add(s, Usage{Rows: len(s.nameRows)})
+			charge := func(key RowKey) {
+				list := c.maps.Rows[key].PortList
 				if !charged[list] {
 					charged[list] = true
 					u.add(s, Usage{Ports: len(c.byPortList[list].entries)})
 				}
+			}
+			for cl := range s.rows {
+				charge(RowKey{s.id, cl.id})
+			}
+			for _, key := range s.nameRows {
+				charge(key)
 			}
 		}
 	}

@@ -19,6 +19,8 @@ type Changes struct {
 	rows       mapChanges[bpf.FilterRowKey, bpf.FilterRow]
 	ports      mapChanges[bpf.FilterPortKey, bpf.FilterDecision]
 	interfaces mapChanges[uint32, bpf.FilterInterface]
+	domains    mapChanges[bpf.FilterDomainKey, bpf.FilterDomain]
+	resolvers  mapChanges[bpf.FilterResolverKey, uint32]
 }
 
 type mapChanges[K, V comparable] struct {
@@ -39,6 +41,8 @@ type target struct {
 	rows       store[bpf.FilterRowKey, bpf.FilterRow]
 	ports      store[bpf.FilterPortKey, bpf.FilterDecision]
 	interfaces store[uint32, bpf.FilterInterface]
+	domains    store[bpf.FilterDomainKey, bpf.FilterDomain]
+	resolvers  store[bpf.FilterResolverKey, uint32]
 }
 
 // store is one map. To delete what is not there is no error.
@@ -58,6 +62,8 @@ type store[K, V comparable] interface {
 //     admits that pod's addresses only. It is put in also if a pod could not be written. So no failure, and no
 //     retry that fails again, lifts the check of an interface's sources.
 //
+// Names are learned from the moment that domains and resolvers are there: they come before the pods that need them.
+//
 // So at any moment a packet is judged by all of a pod's old policies or by all of its new ones, and its peer by
 // all of the old groups or by all of the new ones. The first error ends it; every write is idempotent.
 func (c *Changes) write(t target) error {
@@ -68,6 +74,9 @@ func (c *Changes) write(t target) error {
 	slices.SortFunc(c.networks.deletes, func(a, b bpf.FilterNetworkKey) int { return cmp.Compare(a.Prefixlen, b.Prefixlen) })
 
 	for _, step := range []func() error{
+		func() error { return c.resolvers.deleteFrom(t.resolvers) },
+		func() error { return c.resolvers.putInto(t.resolvers) },
+		func() error { return c.domains.putInto(t.domains) },
 		func() error { return c.ports.putInto(t.ports) },
 		func() error { return c.rows.putInto(t.rows) },
 		func() error { return c.addresses.putInto(t.addresses) },
@@ -77,6 +86,7 @@ func (c *Changes) write(t target) error {
 		func() error { return c.writePods(t) },
 		func() error { return c.rows.deleteFrom(t.rows) },
 		func() error { return c.ports.deleteFrom(t.ports) },
+		func() error { return c.domains.deleteFrom(t.domains) },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -143,6 +153,8 @@ func encodeChanges(c *compiler.Changes) Changes {
 		rows:       encodeMap(&rowForm, c.Rows, c.StaleRows),
 		ports:      encodeMap(&portForm, c.Ports, c.StalePorts),
 		interfaces: encodeMap(&interfaceForm, c.Interfaces, c.GoneInterfaces),
+		domains:    encodeMap(&domainForm, c.Domains, nil),
+		resolvers:  encodeMap(&resolverForm, c.Resolvers, nil),
 	}
 }
 

@@ -13,9 +13,14 @@ func Check(opts Options) error { return inspect.Check(opts.withDefaults().BPFFS,
 
 // tryLoad loads the program with the smallest maps, and lets go of it.
 func tryLoad() error {
-	trial, err := load(Options{EventRate: Unlimited, Sizes: Sizes{
+	spec, err := specOf(Options{EventRate: Unlimited, Names: NameOptions{On: true}, Sizes: Sizes{
 		Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, Repeats: 1, Hits: 1, EventBytes: uint32(os.Getpagesize()),
+		Domains: 1, Resolvers: 1, Learned: 1, Names: 1,
 	}})
+	if err != nil {
+		return err
+	}
+	trial, err := load(spec, nil)
 	if err != nil {
 		return err
 	}

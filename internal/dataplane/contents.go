@@ -17,6 +17,8 @@ type Contents struct {
 	Rows       map[bpf.FilterRowKey]bpf.FilterRow
 	Ports      map[bpf.FilterPortKey]bpf.FilterDecision
 	Interfaces map[uint32]bpf.FilterInterface
+	Domains    map[bpf.FilterDomainKey]bpf.FilterDomain
+	Resolvers  map[bpf.FilterResolverKey]uint32
 }
 
 // form is how the entries of one field of compiler.Maps, K and V, look in a BPF map, RK and RV.
@@ -60,6 +62,16 @@ var (
 	interfaceForm = form[uint32, compiler.Interface, uint32, bpf.FilterInterface]{
 		encodeKey: encodeIndex, decodeKey: encodeIndex, encodeValue: encodeInterface, decodeValue: decodeInterface,
 	}
+	domainForm = form[string, compiler.Domain, bpf.FilterDomainKey, bpf.FilterDomain]{
+		valid:     func(name string) bool { return len(name) < textMax },
+		encodeKey: encodeDomainKey, decodeKey: decodeDomainKey, encodeValue: encodeDomain, decodeValue: decodeDomain,
+		canonical: canonicalDomain,
+	}
+	resolverForm = form[netip.AddrPort, struct{}, bpf.FilterResolverKey, uint32]{
+		valid:     func(a netip.AddrPort) bool { return onWire(a.Addr()) },
+		encodeKey: encodeResolver, decodeKey: decodeResolver,
+		encodeValue: func(struct{}) uint32 { return 1 }, decodeValue: func(uint32) struct{} { return struct{}{} },
+	}
 )
 
 // value is what a map should hold under a key of the compiler's.
@@ -88,5 +100,7 @@ func (c *Contents) Decode() *compiler.Maps {
 		Rows:       rowForm.decode(c.Rows),
 		Ports:      portForm.decode(c.Ports),
 		Interfaces: interfaceForm.decode(c.Interfaces),
+		Domains:    domainForm.decode(c.Domains),
+		Resolvers:  resolverForm.decode(c.Resolvers),
 	}
 }

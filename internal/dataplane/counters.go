@@ -27,6 +27,25 @@ type Counters struct {
 	UnlistedPackets uint64
 	// UnattributedHits are judged packets that RuleHits has no room for.
 	UnattributedHits uint64
+	// Names are about DNS names.
+	Names NameCounters
+}
+
+// NameCounters count what the program learns from resolvers' answers.
+type NameCounters struct {
+	// Learned are addresses that were learned or prolonged, Unlearnable those that are never learned, Displaced those that lost their place to a
+	// newer one of the same name or pattern, and NoRoom those for which a map has none.
+	Learned, Unlearnable, Displaced, NoRoom uint64
+	// Answers by what became of them.
+	Answers map[AnswerResult]uint64
+}
+
+// AnswerResult is what became of a resolver's answer.
+type AnswerResult string
+
+// answerResults are those of enum answer, in its order.
+var answerResults = [...]AnswerResult{
+	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "spoofed", "untrusted", "busy",
 }
 
 // Counters reads the counters.
@@ -43,11 +62,25 @@ func (d *Dataplane) Counters() (Counters, error) {
 			}
 		}
 	}
-	for i, n := range []*uint64{&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits} {
+	index := len(policy.Directions) * events.Verdicts * events.Reasons
+	for _, n := range []*uint64{
+		&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits,
+		&out.Names.Learned, &out.Names.Unlearnable, &out.Names.Displaced, &out.Names.NoRoom,
+	} {
 		var err error
-		if *n, err = d.counter(len(policy.Directions)*events.Verdicts*events.Reasons + i); err != nil {
+		if *n, err = d.counter(index); err != nil {
 			return Counters{}, err
 		}
+		index++
+	}
+	out.Names.Answers = map[AnswerResult]uint64{}
+	for _, result := range answerResults {
+		n, err := d.counter(index)
+		if err != nil {
+			return Counters{}, err
+		}
+		out.Names.Answers[result] = n
+		index++
 	}
 	return out, nil
 }

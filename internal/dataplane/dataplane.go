@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 
@@ -15,11 +16,13 @@ import (
 
 // Dataplane is one generation of maps and program. Its methods may be called at the same time.
 type Dataplane struct {
-	opts    Options
-	objs    bpf.FilterObjects
-	maps    kernelMaps
-	repeats *events.Repeats
-	revoked *revocations
+	opts Options
+	objs bpf.FilterObjects
+	// inherited is what an earlier generation has learned of names.
+	inherited *inheritance
+	maps      kernelMaps
+	repeats   *events.Repeats
+	revoked   *revocations
 
 	// The locks are taken in this order: syncMu, mu; and attachMu, the lock of revoked. The lock of repeats is
 	// not held together with another.
@@ -43,11 +46,20 @@ type Dataplane struct {
 // Attach, Close or the end of the process releases all of it.
 func New(opts Options) (*Dataplane, error) {
 	opts = opts.withDefaults()
-	objs, err := load(opts)
+	spec, err := specOf(opts)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{opts: opts, objs: *objs, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
+	inherited, err := inherit(opts.BPFFS, spec)
+	if err != nil {
+		return nil, err
+	}
+	defer inherited.close() // what the program has of it stays
+	objs, err := load(spec, inherited.maps)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataplane{opts: opts, objs: *objs, inherited: inherited, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
 	d.revoked = newRevocations(objs.Revoked, objs.RevokedKinds, opts.Sizes.Revoked, d.isPod)
 	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -56,6 +68,9 @@ func New(opts Options) (*Dataplane, error) {
 		if err := d.maps.networks.put(networkForm.encodeKey(prefix), networkForm.encodeValue(class)); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
+	}
+	if err := d.fillUnlearnable(); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
@@ -79,7 +94,8 @@ func (d *Dataplane) Close() error {
 // loadSpec is replaced by tests that need another build of the program.
 var loadSpec = bpf.LoadFilter
 
-func load(opts Options) (*bpf.FilterObjects, error) {
+// specOf is the program and its maps with all that the options say.
+func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 	spec, err := loadSpec()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
@@ -95,19 +111,27 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 		bpf.FilterMapEvents:     opts.Sizes.EventBytes,
 		bpf.FilterMapPaces:      opts.Sizes.Pods,
 		bpf.FilterMapHits:       opts.Sizes.Hits,
+		bpf.FilterMapDomains:    opts.Sizes.Domains,
+		bpf.FilterMapResolvers:  opts.Sizes.Resolvers,
+		bpf.FilterMapLearned:    opts.Sizes.Learned,
+		bpf.FilterMapPlaces:     opts.Sizes.Learned,
+		bpf.FilterMapNames:      opts.Sizes.Names,
+		bpf.FilterMapAsked:      opts.Sizes.Names,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
 	spec.Maps[bpf.FilterMapCounting].InnerMap.MaxEntries = opts.Sizes.Repeats
 	pace, ahead := eventPace(opts)
-	for name, value := range map[string]any{
+	variables := map[string]any{
 		bpf.FilterVarAudited:       opts.Audit,
 		bpf.FilterVarEventsWanted:  uint32(opts.Events),
 		bpf.FilterVarHitsWanted:    opts.CountHits,
 		bpf.FilterVarEventPace:     pace,
 		bpf.FilterVarEventAhead:    ahead,
 		bpf.FilterVarReordersLoads: runtime.GOARCH != "amd64",
-	} {
+	}
+	maps.Copy(variables, opts.Names.variables())
+	for name, value := range variables {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s of the BPF program: %w", name, err)
 		}
@@ -115,8 +139,12 @@ func load(opts Options) (*bpf.FilterObjects, error) {
 	if err := spec.Variables[bpf.FilterVarGuarded].Set(uint32(opts.Guard)); err != nil {
 		return nil, fmt.Errorf("set the guard of the BPF program: %w", err)
 	}
+	return spec, nil
+}
+
+func load(spec *ebpf.CollectionSpec, inherited map[string]*ebpf.Map) (*bpf.FilterObjects, error) {
 	objs := &bpf.FilterObjects{}
-	if err := spec.LoadAndAssign(objs, nil); err != nil {
+	if err := spec.LoadAndAssign(objs, &ebpf.CollectionOptions{MapReplacements: inherited}); err != nil {
 		var rejected *ebpf.VerifierError
 		if errors.As(err, &rejected) {
 			return nil, fmt.Errorf("load the BPF program: %+v", rejected)

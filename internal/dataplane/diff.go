@@ -42,6 +42,12 @@ func diff(have *Contents, want *compiler.Maps, between func() error) (c Changes,
 	if c.pods, err = diffMap(&podForm, have.Pods, want.Pods, part); err != nil {
 		return c, err
 	}
+	if c.domains, err = diffMap(&domainForm, have.Domains, want.Domains, part); err != nil {
+		return c, err
+	}
+	if c.resolvers, err = diffMap(&resolverForm, have.Resolvers, want.Resolvers, part); err != nil {
+		return c, err
+	}
 	c.renewInterfaces(have)
 	return c, nil
 }
@@ -141,6 +147,8 @@ func (c *Changes) drift(have *Contents) Drift {
 		driftOf(bpf.FilterMapRows, have.Rows, &c.rows),
 		driftOf(bpf.FilterMapPorts, have.Ports, &c.ports),
 		driftOf(bpf.FilterMapInterfaces, have.Interfaces, &c.interfaces),
+		driftOf(bpf.FilterMapDomains, have.Domains, &c.domains),
+		driftOf(bpf.FilterMapResolvers, have.Resolvers, &c.resolvers),
 	}
 }
 

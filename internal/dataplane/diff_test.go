@@ -25,7 +25,7 @@ func strange(r *rand.Rand, c *dataplane.Contents) {
 	c.PutNetwork(bpf.FilterNetworkKey{Prefixlen: uint32(r.IntN(96)), Addr: mapped("10.0.0.1")}, 1)
 	c.PutPort(bpf.FilterPortKey{Prefixlen: uint32(r.IntN(48)), PortList: 1}, bpf.FilterDecision{Action: 7})
 	c.PutPort(bpf.FilterPortKey{Prefixlen: 64, PortList: 1, Pad: 9}, bpf.FilterDecision{})
-	c.Rows[bpf.FilterRowKey{Set: 1}] = bpf.FilterRow{DefaultDecision: bpf.FilterDecision{Pad: [2]uint8{1, 2}}}
+	c.Rows[bpf.FilterRowKey{Set: 1}] = bpf.FilterRow{DefaultDecision: bpf.FilterDecision{Action: 9}}
 	c.Interfaces[uint32(r.IntN(3))] = bpf.FilterInterface{Kind: 1 << 20}
 }
 

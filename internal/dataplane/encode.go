@@ -98,11 +98,11 @@ func decodeRow(r bpf.FilterRow) compiler.Row {
 }
 
 func encodeDecision(v compiler.Decision) bpf.FilterDecision {
-	return bpf.FilterDecision{Rule: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier)}
+	return bpf.FilterDecision{Rule: uint32(v.Rule), Action: uint8(v.Action), Tier: uint8(v.Tier), Names: v.Names}
 }
 
 func decodeDecision(v bpf.FilterDecision) compiler.Decision {
-	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Rule)}
+	return compiler.Decision{Action: policy.Action(v.Action), Tier: policy.Tier(v.Tier), Rule: compiler.RuleID(v.Rule), Names: v.Names}
 }
 
 // portKeyBits are the bits of a port key that always count: port list, protocol and the byte after it.

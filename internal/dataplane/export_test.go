@@ -50,6 +50,7 @@ func NewContents() *Contents {
 	return &Contents{
 		Pods: map[bpf.FilterAddress]bpf.FilterPod{}, Addresses: map[bpf.FilterAddress]uint32{}, Networks: map[bpf.FilterNetworkKey]uint32{},
 		Rows: map[bpf.FilterRowKey]bpf.FilterRow{}, Ports: map[bpf.FilterPortKey]bpf.FilterDecision{}, Interfaces: map[uint32]bpf.FilterInterface{},
+		Domains: map[bpf.FilterDomainKey]bpf.FilterDomain{}, Resolvers: map[bpf.FilterResolverKey]uint32{},
 	}
 }
 
@@ -83,6 +84,8 @@ func (c *Contents) Write(changes Changes, after func() error) error {
 		rows:       plain[bpf.FilterRowKey, bpf.FilterRow]{c.Rows, nil, after},
 		ports:      c.ports(after),
 		interfaces: plain[uint32, bpf.FilterInterface]{c.Interfaces, nil, after},
+		domains:    plain[bpf.FilterDomainKey, bpf.FilterDomain]{c.Domains, canonicalDomain, after},
+		resolvers:  plain[bpf.FilterResolverKey, uint32]{c.Resolvers, nil, after},
 	})
 }
 

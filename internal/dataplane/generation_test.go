@@ -49,7 +49,10 @@ func (n *node) pins() (dirs, files []string) {
 	return dirs, files
 }
 
-var allPins = []string{"addresses", "counters", "interfaces", "link_ipv4", "link_ipv6", "networks", "pods", "ports", "revoked", "rows", "tunnel_devices", "tunnel_ends", "tunnels"}
+var allPins = []string{
+	"addresses", "asked", "counters", "domains", "interfaces", "learned", "link_ipv4", "link_ipv6", "names", "networks", "places", "pods", "ports",
+	"revoked", "rows", "tunnel_devices", "tunnel_ends", "tunnels",
+}
 
 // wellPinned checks that exactly one whole generation is pinned.
 func (n *node) wellPinned() {

@@ -16,6 +16,8 @@ type journal struct {
 	rows       written[bpf.FilterRowKey]
 	ports      written[bpf.FilterPortKey]
 	interfaces written[uint32]
+	domains    written[bpf.FilterDomainKey]
+	resolvers  written[bpf.FilterResolverKey]
 }
 
 type written[K comparable] map[K]bool
@@ -24,6 +26,7 @@ func newJournal() *journal {
 	return &journal{
 		pods: written[bpf.FilterAddress]{}, addresses: written[bpf.FilterAddress]{}, networks: written[bpf.FilterNetworkKey]{},
 		rows: written[bpf.FilterRowKey]{}, ports: written[bpf.FilterPortKey]{}, interfaces: written[uint32]{},
+		domains: written[bpf.FilterDomainKey]{}, resolvers: written[bpf.FilterResolverKey]{},
 	}
 }
 
@@ -36,6 +39,8 @@ func (j *journal) noting(t target) target {
 		rows:       noting[bpf.FilterRowKey, bpf.FilterRow]{t.rows, j.rows},
 		ports:      noting[bpf.FilterPortKey, bpf.FilterDecision]{t.ports, j.ports},
 		interfaces: noting[uint32, bpf.FilterInterface]{t.interfaces, j.interfaces},
+		domains:    noting[bpf.FilterDomainKey, bpf.FilterDomain]{t.domains, j.domains},
+		resolvers:  noting[bpf.FilterResolverKey, uint32]{t.resolvers, j.resolvers},
 	}
 }
 
@@ -69,6 +74,8 @@ func (j *journal) respecting(t target, before func() error) target {
 		rows:       respecting[bpf.FilterRowKey, bpf.FilterRow]{t.rows, j.rows, before},
 		ports:      respecting[bpf.FilterPortKey, bpf.FilterDecision]{t.ports, j.ports, before},
 		interfaces: respecting[uint32, bpf.FilterInterface]{t.interfaces, j.interfaces, before},
+		domains:    respecting[bpf.FilterDomainKey, bpf.FilterDomain]{t.domains, j.domains, before},
+		resolvers:  respecting[bpf.FilterResolverKey, uint32]{t.resolvers, j.resolvers, before},
 	}
 }
 
@@ -106,6 +113,8 @@ func (j *journal) prune(c *Changes) {
 	pruneMap(&c.rows, j.rows)
 	pruneMap(&c.ports, j.ports)
 	pruneMap(&c.interfaces, j.interfaces)
+	pruneMap(&c.domains, j.domains)
+	pruneMap(&c.resolvers, j.resolvers)
 }
 
 func pruneMap[K, V comparable](c *mapChanges[K, V], w written[K]) {
@@ -122,6 +131,7 @@ func (j *journal) reread(m *kernelMaps, c *Contents) error {
 		rereadMap(m.pods, c.Pods, j.pods), rereadMap(m.addresses, c.Addresses, j.addresses),
 		rereadMap(m.networks, c.Networks, j.networks), rereadMap(m.rows, c.Rows, j.rows),
 		rereadMap(m.ports, c.Ports, j.ports), rereadMap(m.interfaces, c.Interfaces, j.interfaces),
+		rereadMap(m.domains, c.Domains, j.domains), rereadMap(m.resolvers, c.Resolvers, j.resolvers),
 	)
 }
 
@@ -148,6 +158,8 @@ func (j *journal) correct(m *kernelMaps, have *Contents) {
 	m.rows.entries.Store(count(have.Rows, j.rows))
 	m.ports.entries.Store(count(have.Ports, j.ports))
 	m.interfaces.entries.Store(count(have.Interfaces, j.interfaces))
+	m.domains.entries.Store(count(have.Domains, j.domains))
+	m.resolvers.entries.Store(count(have.Resolvers, j.resolvers))
 }
 
 func count[K, V comparable](have map[K]V, w written[K]) uint32 {

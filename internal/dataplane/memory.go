@@ -6,6 +6,13 @@ const (
 	hashEntryBytes   = 112
 	trieEntryBytes   = 168
 	repeatEntryBytes = 224
+
+	// Of the maps about DNS names, by their keys and values and what the kernel has beside them.
+	domainEntryBytes  = 560
+	learnedEntryBytes = 240
+	placeEntryBytes   = 112
+	nameEntryBytes    = 360
+	askedEntryBytes   = 144
 )
 
 // MapMemory returns how many bytes the maps of one generation take when all of them are full. While one generation takes over from another there are two.
@@ -15,5 +22,9 @@ func (o Options) MapMemory() int64 {
 	hash += int64(s.Pods) // paces
 	trie := int64(s.Networks) + int64(s.Ports)
 	repeats := 2 * int64(s.Repeats) // one that is counted in and one that is read
-	return hash*hashEntryBytes + trie*trieEntryBytes + repeats*repeatEntryBytes + int64(s.EventBytes)
+	names := int64(s.Learned)*(learnedEntryBytes+placeEntryBytes) + int64(s.Names)*(nameEntryBytes+askedEntryBytes)
+	if o.Names.On {
+		names += int64(s.Domains)*domainEntryBytes + int64(s.Resolvers)*hashEntryBytes
+	}
+	return hash*hashEntryBytes + trie*trieEntryBytes + repeats*repeatEntryBytes + int64(s.EventBytes) + names
 }

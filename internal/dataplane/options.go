@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"cmp"
+	"time"
 
 	"github.com/go-logr/logr"
 
@@ -51,6 +52,8 @@ type Options struct {
 	EventRate, EventBurst uint32
 	// CountHits makes the program count for RuleHits.
 	CountHits bool
+	// Names are about DNS names in policies.
+	Names NameOptions
 	// Log gets a line for what happens once, such as taking over from another generation.
 	Log logr.Logger
 }
@@ -82,6 +85,14 @@ type Sizes struct {
 	Repeats uint32
 	// Hits are the rules that RuleHits counts, three for each pod's defaults at most. Default 16384.
 	Hits uint32
+	// Domains are the patterns of DNS names in use on this node, and the names just above wildcards. Default 65536.
+	Domains uint32
+	// Resolvers are the trusted ones. Default 4096.
+	Resolvers uint32
+	// Learned are the addresses that names were learned to have. Default 131072.
+	Learned uint32
+	// Names are the resolved names whose addresses were learned, twice for both families. Default 16384.
+	Names uint32
 	// EventBytes is the size of the ring of events, a power of two and a multiple of the page size. Default 1
 	// MiB, which is some 10,000 events.
 	EventBytes uint32
@@ -103,7 +114,14 @@ func (o Options) withDefaults() Options {
 		Interfaces: cmp.Or(o.Sizes.Interfaces, 1<<14),
 		Repeats:    cmp.Or(o.Sizes.Repeats, 1<<14),
 		Hits:       cmp.Or(o.Sizes.Hits, 1<<14),
+		Domains:    cmp.Or(o.Sizes.Domains, 1<<16),
+		Resolvers:  cmp.Or(o.Sizes.Resolvers, 1<<12),
+		Learned:    cmp.Or(o.Sizes.Learned, 1<<17),
+		Names:      cmp.Or(o.Sizes.Names, 1<<14),
 		EventBytes: cmp.Or(o.Sizes.EventBytes, 1<<20),
+	}
+	if o.Names.MinTTL, o.Names.MaxTTL = cmp.Or(o.Names.MinTTL, 30*time.Second), cmp.Or(o.Names.MaxTTL, time.Hour); !o.Names.On {
+		o.Sizes.Learned, o.Sizes.Names = 1, 1 // the program writes them, so they would have all of their memory from the start
 	}
 	return o
 }

@@ -45,6 +45,11 @@ func (d *Dataplane) pin() error {
 		{bpf.FilterMapTunnels, m.Tunnels},
 		{bpf.FilterMapTunnelEnds, m.TunnelEnds},
 		{bpf.FilterMapTunnelDevices, m.TunnelDevices},
+		{bpf.FilterMapDomains, m.Domains},
+		{bpf.FilterMapLearned, m.Learned},
+		{bpf.FilterMapPlaces, m.Places},
+		{bpf.FilterMapNames, m.Names},
+		{bpf.FilterMapAsked, m.Asked},
 	}
 	for name, l := range d.links {
 		pins = append(pins, pin{name, l})

@@ -24,7 +24,10 @@ func (d *Dataplane) write(c compiler.Changes) error {
 		t = d.journal.noting(t)
 	}
 	changes := encodeChanges(&c)
-	return changes.write(t)
+	if err := changes.write(t); err != nil {
+		return err
+	}
+	return d.followNames()
 }
 
 // Sync makes the maps equal to want: it reads them, compares them (Diff) and writes the changes. It fills a
@@ -98,7 +101,7 @@ func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Dri
 	if err == nil {
 		err = d.denyUnknown(false)
 	}
-	return drift, err
+	return drift, errors.Join(err, d.followNames())
 }
 
 // makeRoom makes the deletions before the rest is written, except of entries that decide about remaining

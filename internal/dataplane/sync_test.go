@@ -115,7 +115,7 @@ func TestSyncHealsAndCounts(t *testing.T) {
 	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 3, PortList: 1, Protocol: 17}, bpf.FilterDecision{Action: 1})) // extra, no prefix of ours
 
 	drift := sync(t, d, want)
-	if got := fmt.Sprint(drift); got != "[{pods 0 1 0} {addresses 1 1 1} {networks 1 0 2} {rows 0 1 0} {ports 0 0 2} {interfaces 0 0 0}]" {
+	if got := fmt.Sprint(drift); got != "[{pods 0 1 0} {addresses 1 1 1} {networks 1 0 2} {rows 0 1 0} {ports 0 0 2} {interfaces 0 0 0} {domains 0 0 0} {resolvers 0 0 0}]" {
 		t.Errorf("drift %v", got)
 	}
 	if drift := sync(t, d, want); drift.Total() != 0 {

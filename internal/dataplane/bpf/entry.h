@@ -122,3 +122,22 @@ static __noinline bool is_behind(__u32 ifindex, const struct pod *pod)
 		return true;
 	return pod->ifindex && find_interface(ifindex, &known) && known.kind == INTERFACE_POD && known.pod == pod->ifindex;
 }
+
+/* The decision of a row about a port. */
+static __always_inline void decide(__u8 protocol, __u16 dport, const struct row *row, struct decision *found)
+{
+	struct port_key port = {
+		.prefixlen = PORT_KEY_EXACT,
+		.port_list = row->port_list,
+		.protocol = protocol,
+		.port = bpf_htons(dport),
+	};
+	struct decision *decision;
+
+	*found = row->default_decision;
+	if (!row->port_list)
+		return;
+	decision = bpf_map_lookup_elem(&ports, &port);
+	if (decision)
+		*found = *decision;
+}

@@ -22,12 +22,16 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 #include "report.h"
 #include "flow.h"
 #include "entry.h"
+#include "names.h"
 #include "judge.h"
 #include "interface.h"
 #include "tunnel.h"
 #include "source.h"
 #include "local.h"
 #include "revoke.h"
+#include "message.h"
+#include "learn.h"
+#include "dns.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -130,5 +134,7 @@ int kidoban(struct bpf_nf_ctx *ctx)
 {
 	unsigned long nfct = ctx->skb->_nfct;
 
-	return passed_before(nfct) ? NF_ACCEPT : judge_new(ctx, nfct);
+	if (!passed_before(nfct) && judge_new(ctx, nfct) != NF_ACCEPT)
+		return NF_DROP;
+	return is_dns_flow(nfct) ? look_at_dns(ctx, nfct) : NF_ACCEPT;
 }

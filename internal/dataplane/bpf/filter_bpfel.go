@@ -18,12 +18,40 @@ type FilterAddress struct {
 	Word [4]uint32
 }
 
+type FilterAnswer uint32
+
+const (
+	FilterAnswerANSWER_LEARNED   FilterAnswer = 0
+	FilterAnswerANSWER_UNWANTED  FilterAnswer = 1
+	FilterAnswerANSWER_EMPTY     FilterAnswer = 2
+	FilterAnswerANSWER_TRUNCATED FilterAnswer = 3
+	FilterAnswerANSWER_MALFORMED FilterAnswer = 4
+	FilterAnswerANSWER_TOO_LONG  FilterAnswer = 5
+	FilterAnswerANSWER_UNASKED   FilterAnswer = 6
+	FilterAnswerANSWER_SPOOFED   FilterAnswer = 7
+	FilterAnswerANSWER_UNTRUSTED FilterAnswer = 8
+	FilterAnswerANSWER_BUSY      FilterAnswer = 9
+	FilterAnswerANSWERS          FilterAnswer = 10
+)
+
 type FilterDecision struct {
 	_      structs.HostLayout
 	Rule   uint32
 	Action uint8
 	Tier   uint8
-	Pad    [2]uint8
+	Names  [2]uint8
+}
+
+type FilterDomain struct {
+	_        structs.HostLayout
+	Own      uint32
+	Patterns [8]uint32
+}
+
+type FilterDomainKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Text      [256]uint8
 }
 
 type FilterEvent struct {
@@ -78,10 +106,41 @@ type FilterInterface struct {
 	Pod   uint32
 }
 
+type FilterLearnedAddress struct {
+	_       structs.HostLayout
+	Address FilterAddress
+	Slots   [16]uint64
+	Again   FilterAddress
+}
+
+type FilterName struct {
+	_      structs.HostLayout
+	Name   uint64
+	Until  uint32
+	Type   uint32
+	TextAt uint32
+	Pad    uint32
+	Text   [256]uint8
+}
+
 type FilterNetworkKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
 	Addr      FilterAddress
+}
+
+type FilterPlace struct {
+	_       structs.HostLayout
+	Address FilterAddress
+	Until   uint32
+	Pattern uint32
+}
+
+type FilterPlaceKey struct {
+	_     structs.HostLayout
+	Owner uint64
+	Place uint32
+	Pad   uint32
 }
 
 type FilterPod struct {
@@ -143,6 +202,13 @@ type FilterRepeatKey struct {
 	Port      uint32
 }
 
+type FilterResolverKey struct {
+	_       structs.HostLayout
+	Address FilterAddress
+	Port    uint16
+	Pad     uint16
+}
+
 type FilterRevocation struct {
 	_     structs.HostLayout
 	Until uint64
@@ -202,20 +268,28 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	FilterMapAddresses       = "addresses"
+	FilterMapAsked           = "asked"
 	FilterMapCounters        = "counters"
 	FilterMapCounting        = "counting"
+	FilterMapDomains         = "domains"
 	FilterMapEvents          = "events"
 	FilterMapHits            = "hits"
 	FilterMapInterfaces      = "interfaces"
+	FilterMapLearned         = "learned"
+	FilterMapNames           = "names"
 	FilterMapNetworks        = "networks"
 	FilterMapPaces           = "paces"
+	FilterMapPlaces          = "places"
 	FilterMapPods            = "pods"
 	FilterMapPorts           = "ports"
+	FilterMapResolvers       = "resolvers"
 	FilterMapRevoked         = "revoked"
 	FilterMapRows            = "rows"
 	FilterMapTunnelDevices   = "tunnel_devices"
 	FilterMapTunnelEnds      = "tunnel_ends"
 	FilterMapTunnels         = "tunnels"
+	FilterMapUnlearnable     = "unlearnable"
+	FilterMapWorkers         = "workers"
 	FilterProgKidoban        = "kidoban"
 	FilterProgKidobanLocalIn = "kidoban_local_in"
 	FilterVarAnyTunnelEnd    = "any_tunnel_end"
@@ -224,13 +298,18 @@ const (
 	FilterVarEventPace       = "event_pace"
 	FilterVarEventsWanted    = "events_wanted"
 	FilterVarGuarded         = "guarded"
+	FilterVarHasNames        = "has_names"
 	FilterVarHasTunnels      = "has_tunnels"
+	FilterVarHashSeed        = "hash_seed"
 	FilterVarHeldUpOneIn     = "held_up_one_in"
 	FilterVarHitsWanted      = "hits_wanted"
 	FilterVarJudgesLocal     = "judges_local"
+	FilterVarNamesOn         = "names_on"
 	FilterVarPodsFull        = "pods_full"
 	FilterVarReordersLoads   = "reorders_loads"
 	FilterVarRevokedKinds    = "revoked_kinds"
+	FilterVarTtlMax          = "ttl_max"
+	FilterVarTtlMin          = "ttl_min"
 	FilterVarWrites          = "writes"
 )
 
@@ -285,20 +364,28 @@ type FilterProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
+	Asked         *ebpf.MapSpec `ebpf:"asked"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Counting      *ebpf.MapSpec `ebpf:"counting"`
+	Domains       *ebpf.MapSpec `ebpf:"domains"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Hits          *ebpf.MapSpec `ebpf:"hits"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Learned       *ebpf.MapSpec `ebpf:"learned"`
+	Names         *ebpf.MapSpec `ebpf:"names"`
 	Networks      *ebpf.MapSpec `ebpf:"networks"`
 	Paces         *ebpf.MapSpec `ebpf:"paces"`
+	Places        *ebpf.MapSpec `ebpf:"places"`
 	Pods          *ebpf.MapSpec `ebpf:"pods"`
 	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	Resolvers     *ebpf.MapSpec `ebpf:"resolvers"`
 	Revoked       *ebpf.MapSpec `ebpf:"revoked"`
 	Rows          *ebpf.MapSpec `ebpf:"rows"`
 	TunnelDevices *ebpf.MapSpec `ebpf:"tunnel_devices"`
 	TunnelEnds    *ebpf.MapSpec `ebpf:"tunnel_ends"`
 	Tunnels       *ebpf.MapSpec `ebpf:"tunnels"`
+	Unlearnable   *ebpf.MapSpec `ebpf:"unlearnable"`
+	Workers       *ebpf.MapSpec `ebpf:"workers"`
 }
 
 // FilterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -311,13 +398,18 @@ type FilterVariableSpecs struct {
 	EventPace     *ebpf.VariableSpec `ebpf:"event_pace"`
 	EventsWanted  *ebpf.VariableSpec `ebpf:"events_wanted"`
 	Guarded       *ebpf.VariableSpec `ebpf:"guarded"`
+	HasNames      *ebpf.VariableSpec `ebpf:"has_names"`
 	HasTunnels    *ebpf.VariableSpec `ebpf:"has_tunnels"`
+	HashSeed      *ebpf.VariableSpec `ebpf:"hash_seed"`
 	HeldUpOneIn   *ebpf.VariableSpec `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
 	JudgesLocal   *ebpf.VariableSpec `ebpf:"judges_local"`
+	NamesOn       *ebpf.VariableSpec `ebpf:"names_on"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
+	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
+	TtlMin        *ebpf.VariableSpec `ebpf:"ttl_min"`
 	Writes        *ebpf.VariableSpec `ebpf:"writes"`
 }
 
@@ -342,39 +434,55 @@ func (o *FilterObjects) Close() error {
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
+	Asked         *ebpf.Map `ebpf:"asked"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Counting      *ebpf.Map `ebpf:"counting"`
+	Domains       *ebpf.Map `ebpf:"domains"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Hits          *ebpf.Map `ebpf:"hits"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Learned       *ebpf.Map `ebpf:"learned"`
+	Names         *ebpf.Map `ebpf:"names"`
 	Networks      *ebpf.Map `ebpf:"networks"`
 	Paces         *ebpf.Map `ebpf:"paces"`
+	Places        *ebpf.Map `ebpf:"places"`
 	Pods          *ebpf.Map `ebpf:"pods"`
 	Ports         *ebpf.Map `ebpf:"ports"`
+	Resolvers     *ebpf.Map `ebpf:"resolvers"`
 	Revoked       *ebpf.Map `ebpf:"revoked"`
 	Rows          *ebpf.Map `ebpf:"rows"`
 	TunnelDevices *ebpf.Map `ebpf:"tunnel_devices"`
 	TunnelEnds    *ebpf.Map `ebpf:"tunnel_ends"`
 	Tunnels       *ebpf.Map `ebpf:"tunnels"`
+	Unlearnable   *ebpf.Map `ebpf:"unlearnable"`
+	Workers       *ebpf.Map `ebpf:"workers"`
 }
 
 func (m *FilterMaps) Close() error {
 	return _FilterClose(
 		m.Addresses,
+		m.Asked,
 		m.Counters,
 		m.Counting,
+		m.Domains,
 		m.Events,
 		m.Hits,
 		m.Interfaces,
+		m.Learned,
+		m.Names,
 		m.Networks,
 		m.Paces,
+		m.Places,
 		m.Pods,
 		m.Ports,
+		m.Resolvers,
 		m.Revoked,
 		m.Rows,
 		m.TunnelDevices,
 		m.TunnelEnds,
 		m.Tunnels,
+		m.Unlearnable,
+		m.Workers,
 	)
 }
 
@@ -388,13 +496,18 @@ type FilterVariables struct {
 	EventPace     *ebpf.Variable `ebpf:"event_pace"`
 	EventsWanted  *ebpf.Variable `ebpf:"events_wanted"`
 	Guarded       *ebpf.Variable `ebpf:"guarded"`
+	HasNames      *ebpf.Variable `ebpf:"has_names"`
 	HasTunnels    *ebpf.Variable `ebpf:"has_tunnels"`
+	HashSeed      *ebpf.Variable `ebpf:"hash_seed"`
 	HeldUpOneIn   *ebpf.Variable `ebpf:"held_up_one_in"`
 	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
 	JudgesLocal   *ebpf.Variable `ebpf:"judges_local"`
+	NamesOn       *ebpf.Variable `ebpf:"names_on"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
+	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`
+	TtlMin        *ebpf.Variable `ebpf:"ttl_min"`
 	Writes        *ebpf.Variable `ebpf:"writes"`
 }
 

@@ -9,7 +9,7 @@ volatile const bool audited = false;
  * The decision of a set about the peer and the port, as compiler.Maps defines it. False: Deny of rule 0, also
  * where the maps cannot be read.
  */
-static __always_inline bool look_up(__u8 protocol, __u16 dport, __u32 set, const struct address *peer, struct decision *found)
+static __noinline bool look_up(__u8 protocol, __u16 dport, __u32 set, const struct address *peer, struct decision *found)
 {
 	struct row_key key = { .set = set };
 	struct row row;
@@ -24,19 +24,7 @@ static __always_inline bool look_up(__u8 protocol, __u16 dport, __u32 set, const
 	}
 	if (entry != ENTRY_READ)
 		return false;
-	*found = row.default_decision;
-	if (row.port_list) {
-		struct port_key port = {
-			.prefixlen = PORT_KEY_EXACT,
-			.port_list = row.port_list,
-			.protocol = protocol,
-			.port = bpf_htons(dport),
-		};
-		struct decision *decision = bpf_map_lookup_elem(&ports, &port);
-
-		if (decision)
-			*found = *decision;
-	}
+	decide(protocol, dport, &row, found);
 	return true;
 }
 
@@ -56,6 +44,8 @@ static __noinline enum verdict judge(const struct packet *p, const struct pod *p
 	if (!set)
 		return VERDICT_ALLOW;
 	if (look_up(p->protocol, p->dport, set, direction == EGRESS ? &p->dst : &p->src, &decision)) {
+		if (names_on && (decision.names[0] | decision.names[1]))
+			apply_names(p->protocol, p->dport, set, &p->dst, &decision);
 		f.rule = decision.rule;
 		f.tier = decision.tier;
 		f.reason = decision.rule ? REASON_RULE : REASON_DEFAULT;

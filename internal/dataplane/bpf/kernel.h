@@ -48,6 +48,7 @@ enum {
 enum {
 	IP_CT_RELATED = 1,
 	IP_CT_NEW = 2,
+	IP_CT_ESTABLISHED_REPLY = 3,
 	IP_CT_RELATED_REPLY = 4,
 	IP_CT_UNTRACKED = 7,
 	IPS_CONFIRMED = 1 << 3,
@@ -175,6 +176,7 @@ struct nf_conntrack_tuple {
 		union {
 			__be16 all;
 		} u;
+		__u8 protonum;
 	} dst;
 };
 

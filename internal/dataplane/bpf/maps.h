@@ -66,7 +66,7 @@ struct decision {
 	__u32 rule;
 	__u8 action;
 	__u8 tier;
-	__u8 pad[2];
+	__u8 names[2];
 };
 
 struct row {

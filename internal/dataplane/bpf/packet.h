@@ -203,20 +203,26 @@ static __always_inline enum parsed parse_upper(struct packet *p, const struct up
 	return PARSED;
 }
 
-static __always_inline enum parsed parse(struct packet *p, struct sk_buff *skb)
+static __always_inline enum parsed parse_data(struct packet *p, struct upper *u, const struct bpf_dynptr *data, __u32 skb_len)
 {
-	struct bpf_dynptr data;
-	struct upper u = {};
 	__u8 hop_limit = 0;
 	enum parsed result;
 
-	if (bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &data))
-		return UNPARSABLE_ADDRESSES;
 	if (p->family == NFPROTO_IPV4)
-		result = parse_ipv4(p, &u, &data, skb->len);
+		result = parse_ipv4(p, u, data, skb_len);
 	else
-		result = parse_ipv6(p, &u, &data, skb->len, &hop_limit);
+		result = parse_ipv6(p, u, data, skb_len, &hop_limit);
 	if (result != PARSED)
 		return result;
-	return parse_upper(p, &u, &data, hop_limit);
+	return parse_upper(p, u, data, hop_limit);
+}
+
+static __noinline enum parsed parse(struct packet *p, struct sk_buff *skb)
+{
+	struct bpf_dynptr data;
+	struct upper u = {};
+
+	if (bpf_dynptr_from_skb((struct __sk_buff *)skb, 0, &data))
+		return UNPARSABLE_ADDRESSES;
+	return parse_data(p, &u, &data, skb->len);
 }

@@ -2,6 +2,21 @@
 /* What the program reports to user space about a packet that it judged: counters, hits of rules, events. */
 #pragma once
 
+/* What became of a resolver's answer. dataplane.AnswerResult. */
+enum answer {
+	ANSWER_LEARNED,
+	ANSWER_UNWANTED,  /* about a name that no policy has */
+	ANSWER_EMPTY,     /* an error, or of a type without addresses, or without any */
+	ANSWER_TRUNCATED, /* the client asks again over TCP */
+	ANSWER_MALFORMED,
+	ANSWER_TOO_LONG,
+	ANSWER_UNASKED,   /* its client did not ask this, or not lately */
+	ANSWER_SPOOFED,   /* did not come by the resolver's own interface */
+	ANSWER_UNTRUSTED, /* from a resolver that is not trusted */
+	ANSWER_BUSY,      /* there was no scratch memory: it was dropped, and the client asks again */
+	ANSWERS,
+};
+
 /* events.Verdict. A verdict is added here and there, and nowhere else. */
 enum verdict {
 	VERDICT_ALLOW,
@@ -37,7 +52,12 @@ enum {
 	COUNTER_LOST = COUNTERS, /* events that did not fit in the ring; their packets are counted as repeats */
 	COUNTER_UNLISTED,        /* packets that are in no event and no repeat, because there is no room for another key */
 	COUNTER_UNATTRIBUTED,    /* hits that had no room */
-	COUNTERS_ALL,
+	COUNTER_LEARNED,         /* addresses of names that were learned, or prolonged */
+	COUNTER_UNLEARNABLE,     /* addresses of names that are never learned */
+	COUNTER_DISPLACED,       /* addresses or names that lost their place to a newer one of the same name or pattern */
+	COUNTER_NO_ROOM,         /* addresses, or names with all of theirs, for which a map has no room */
+	COUNTER_ANSWERS,         /* by enum answer */
+	COUNTERS_ALL = COUNTER_ANSWERS + ANSWERS,
 };
 
 enum event_mode {

@@ -13,7 +13,9 @@ static __noinline bool denies_reverse(const struct packet *p, const struct pod *
 
 	if (!set || pod->flags & POD_AUDIT)
 		return false;
-	look_up(p->protocol, p->sport, set, direction == EGRESS ? &p->src : &p->dst, &decision);
+	if (look_up(p->protocol, p->sport, set, direction == EGRESS ? &p->src : &p->dst, &decision) && names_on &&
+	    (decision.names[0] | decision.names[1]))
+		apply_names(p->protocol, p->sport, set, &p->src, &decision);
 	return decision.action != ACTION_ALLOW;
 }
 
