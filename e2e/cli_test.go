@@ -386,7 +386,7 @@ func TestAgentAPI(t *testing.T) {
 		"a token of another account":    {token("default", audience), "403"},
 		"a token of the viewer, for it": {token(agentapi.Viewer, audience), "200"},
 	} {
-		for _, path := range []string{agentapi.PathNode, agentapi.PathPods, agentapi.PathPolicies, agentapi.PathEvents} {
+		for _, path := range []string{agentapi.PathNames, agentapi.PathNode, agentapi.PathPods, agentapi.PathPolicies, agentapi.PathEvents} {
 			url := fmt.Sprintf("http://127.0.0.1:%d%s", agentapi.DefaultPort, path)
 			status, err := cluster.Output(test.OnNode(t.Context(), agent.Spec.NodeName, "curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--header", "Authorization: Bearer "+tc.token, url))
 			if err != nil || status != tc.want {

@@ -4,6 +4,8 @@ package agentapi
 const (
 	// PathEvents gives recent events, the oldest first, as JSON lines (ContentTypeEvents), each a StreamedEvent.
 	PathEvents = "/v1/events"
+	// PathNames gives a NameList.
+	PathNames = "/v1/names"
 	// PathNode gives a Node.
 	PathNode = "/v1/node"
 	// PathPods gives a PodList.

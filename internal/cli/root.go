@@ -14,6 +14,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/lint"
 	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/cli/migrate"
+	"github.com/kidoban/kidoban/internal/cli/names"
 	"github.com/kidoban/kidoban/internal/cli/report"
 	"github.com/kidoban/kidoban/internal/cli/status"
 	"github.com/kidoban/kidoban/internal/version"
@@ -53,6 +54,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 		lint.New(env),
 		matrix.New(env),
 		migrate.New(env),
+		names.New(env),
 		report.New(env),
 		status.New(env),
 		versionCommand(env),

@@ -20,6 +20,8 @@ import (
 type Node interface {
 	Pods() []agentapi.Pod
 	Policies() []agentapi.Policy
+	// LearnedNames returns the trusted resolvers and the names, without the node's name.
+	LearnedNames() (agentapi.NameList, error)
 }
 
 // Events is a ring of recent events; flowlog.Recent is one.
@@ -38,6 +40,15 @@ func Handler(ctx context.Context, name string, node Node, events Events, metrics
 			return
 		}
 		answer(w, n)
+	})
+	mux.HandleFunc("GET "+agentapi.PathNames, func(w http.ResponseWriter, _ *http.Request) {
+		names, err := node.LearnedNames()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		names.Node = name
+		answer(w, names)
 	})
 	mux.HandleFunc("GET "+agentapi.PathPods, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, agentapi.PodList{Node: name, Pods: node.Pods()})

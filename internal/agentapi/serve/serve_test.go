@@ -21,7 +21,10 @@ import (
 
 type node struct{}
 
-func (node) Pods() []agentapi.Pod        { return []agentapi.Pod{{Namespace: "shop", Name: "web"}} }
+func (node) Pods() []agentapi.Pod { return []agentapi.Pod{{Namespace: "shop", Name: "web"}} }
+func (node) LearnedNames() (agentapi.NameList, error) {
+	return agentapi.NameList{Names: []agentapi.LearnedName{{Name: "api.example.com"}}}, nil
+}
 func (node) Policies() []agentapi.Policy { return []agentapi.Policy{{PolicyEndpoint: "allow"}} }
 
 // ring holds events 10 and on, as if those before were overwritten.
