@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,6 +79,35 @@ func shop(t *testing.T, program, families string) {
 	}
 	if count["allowed"] < 10 || count["denied"] < 30 {
 		t.Errorf("%v connections are too few to have tried anything", count)
+	}
+}
+
+// TestRecording compares docs/lab.svg, which hack/record.sh draws, with what the lab prints.
+func TestRecording(t *testing.T) {
+	picture, err := os.ReadFile(repo + "/docs/lab.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var drawn []string
+	for _, m := range regexp.MustCompile(`(?m)^<text[^>]*>(.*)</text>$`).FindAllSubmatch(picture, -1) {
+		drawn = append(drawn, html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(string(m[1]), "")))
+	}
+	command, shown := strings.Fields(drawn[0])[3:], drawn[1:]
+	cmd := exec.Command(binary(t), command...)
+	cmd.Dir = repo
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, &stderr)
+	}
+	took := regexp.MustCompile(` in [0-9.]+ s:`)
+	var printed []string
+	for line := range strings.Lines(string(out) + took.ReplaceAllString(stderr.String(), ":")) {
+		printed = append(printed, strings.TrimRight(line, " \n"))
+	}
+	if !slices.Equal(shown, printed) {
+		t.Errorf("docs/lab.svg shows\n%s\nand the lab prints\n%s\nhack/record.sh draws it anew", strings.Join(shown, "\n"), strings.Join(printed, "\n"))
 	}
 }
 
