@@ -53,4 +53,5 @@ func (n *Node) updateMembers(key policy.GroupKey, add, remove []netip.Prefix) {
 			delete(n.resolvers, r)
 		}
 	}
+	n.compiler.SetResolvers(n.Resolvers())
 }

@@ -2,6 +2,9 @@ package node
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -11,6 +14,10 @@ func TestTrustedResolversComeFromSlicesOfTheSharedNamespace(t *testing.T) {
 		t.Helper()
 		if got := fmt.Sprint(s.Resolvers()); got != want {
 			t.Errorf("resolvers %s, want %s", got, want)
+		}
+		s.Commit()
+		if in := slices.SortedFunc(maps.Keys(s.Maps().Resolvers), netip.AddrPort.Compare); fmt.Sprint(in) != want {
+			t.Errorf("in the maps %v, want %s", in, want)
 		}
 	}
 	check("[]")
