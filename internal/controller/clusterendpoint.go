@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -56,6 +57,12 @@ func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) 
 	}
 	c.mu.Unlock()
 	cpe := &v1alpha1.ClusterPolicyEndpoint{}
+	// A version that the API server rejects must still isolate its pods.
+	found, err := c.get(ctx, key, cpe)
+	if err != nil {
+		return err
+	}
+	isolates := found && isWanted && resolver.IsolatesCluster(&cpe.Spec, want.Spec)
 	switch {
 	case !isWanted && !synced:
 		return nil // its policy may come yet
@@ -74,7 +81,7 @@ func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) 
 		switch {
 		case c.isPresent(g): // an error is about another slice
 		case err != nil:
-			return c.clusterRejected(ctx, &want, err)
+			return c.clusterRejected(ctx, &want, isolates, err)
 		case waits:
 			return nil
 		default: // the policy was edited in the meantime, or another client deleted a slice
@@ -84,19 +91,28 @@ func (c *Controller) reconcileClusterEndpoint(ctx context.Context, name string) 
 	}
 	cpe.Name = name
 	if _, err := c.put(ctx, cpe, func() bool { return plan.SetClusterEndpoint(cpe, &want) }); err != nil {
-		return c.clusterRejected(ctx, &want, err)
+		return c.clusterRejected(ctx, &want, isolates, err)
 	}
 	c.refer(key, want.Groups, want.Problems)
 	return c.reportCluster(ctx, &want, want.Problems, cpe)
 }
 
 // clusterRejected reports that the API server rejects a policy's objects, and schedules another try. The version before stays in
-// force.
-func (c *Controller) clusterRejected(ctx context.Context, want *resolver.ClusterEndpoint, err error) error {
+// force if it is about the same pods. Otherwise it writes a version in which every rule is closed, which may be accepted: it is
+// small and needs no groups.
+func (c *Controller) clusterRejected(ctx context.Context, want *resolver.ClusterEndpoint, isolates bool, err error) error {
 	problem, isFailure, ok := plan.Rejection(err)
 	if !ok {
 		return err
 	}
+	if !isolates {
+		cpe := &v1alpha1.ClusterPolicyEndpoint{}
+		cpe.Name = want.Name
+		if _, failed := c.put(ctx, cpe, func() bool { return plan.SetClusterEndpoint(cpe, want.Isolating()) }); failed != nil {
+			log.FromContext(ctx).V(1).Info("Cannot isolate the pods of a rejected policy", "reason", failed.Error())
+		}
+	}
+	c.setUnresolved(types.NamespacedName{Name: want.Name}, []resolver.Problem{problem})
 	if !isFailure {
 		err = nil
 		c.queue.AddAfter(request{kind: clusterEndpoint, name: types.NamespacedName{Name: want.Name}}, maxPause)
@@ -113,6 +129,7 @@ func (c *Controller) clusterRejected(ctx context.Context, want *resolver.Cluster
 // enforced.
 func (c *Controller) reportCluster(ctx context.Context, want *resolver.ClusterEndpoint, problems []resolver.Problem, cpe *v1alpha1.ClusterPolicyEndpoint) error {
 	condition := plan.Condition(problems)
+	isNew := cpe == nil || plan.NeedsNotes(&cpe.Status, condition)
 	if cpe != nil {
 		changed, note := c.setInForce(cpe, &cpe.Status, time.Now()) // before observedGeneration changes
 		if plan.SetClusterStatus(cpe, condition) || changed {
@@ -122,9 +139,29 @@ func (c *Controller) reportCluster(ctx context.Context, want *resolver.ClusterEn
 				return err
 			}
 		}
-		c.cluster.noteLate(want, note)
+		c.cluster.note(want, nil, v1alpha1.ReasonNotOnAllNodes, "Enforce", note)
+	}
+	if isNew {
+		for _, n := range plan.Notes(problems) {
+			c.cluster.note(want, cpe, n.Reason, "Resolve", n.Text)
+		}
 	}
 	return c.cluster.report(ctx, want, condition)
+}
+
+// note writes an Event on a policy; no text: none. The resourceVersion of its ClusterPolicyEndpoint makes the recorder write a new
+// Event after an edit, instead of counting an old one.
+func (p *clusterPolicies) note(want *resolver.ClusterEndpoint, cpe *v1alpha1.ClusterPolicyEndpoint, reason, action, text string) {
+	p.c.mu.Lock()
+	np := p.policies[want.Policy]
+	p.c.mu.Unlock()
+	switch {
+	case text == "" || np == nil || np.UID != want.UID:
+	case cpe == nil:
+		p.c.recorder.Eventf(np, nil, corev1.EventTypeWarning, reason, action, "%s", text)
+	default:
+		p.c.recorder.Eventf(np, cpe, corev1.EventTypeWarning, reason, action, "%s", text)
+	}
 }
 
 // report applies a condition to the status of a policy, as the only field of this manager's.

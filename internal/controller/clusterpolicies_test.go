@@ -11,11 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 	"sigs.k8s.io/yaml"
@@ -227,3 +231,143 @@ func (c *cluster) addressesOf(rules []v1alpha1.Rule) (string, error) {
 	slices.Sort(all)
 	return strings.Join(all, " "), nil
 }
+
+// expectClusterEvent waits for an Event on a policy. Those of objects without a namespace are in default.
+func (c *cluster) expectClusterEvent(np *cnp.ClusterNetworkPolicy, reason, note string) {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		var list eventsv1.EventList
+		if err := c.List(ctx, &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err
+		}
+		var notes []string
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "ClusterNetworkPolicy" && e.Regarding.UID == np.UID && e.Reason == reason && e.Type == corev1.EventTypeWarning {
+				notes = append(notes, e.Note)
+			}
+		}
+		if !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, note) }) {
+			return fmt.Errorf("events say %q, want %q among them", notes, note)
+		}
+		return nil
+	})
+}
+
+func TestAClusterPolicyThatIsRejectedIsolatesItsPods(t *testing.T) {
+	c := newCluster(t, "shop")
+	crd := c.installClusterKind("cluster-network-policy-experimental")
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(c.Delete(ctx, crd)); err != nil {
+			t.Error(err)
+		}
+		c.expectNoClusterEndpoints()
+	})
+	meta := metav1.ObjectMeta{Name: c.prefix + "nopeers"}
+	deny := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+			Rule:       admissionv1.Rule{APIGroups: []string{v1alpha1.GroupVersion.Group}, APIVersions: []string{"*"}, Resources: []string{"clusterpolicyendpoints"}},
+		}}}},
+		Validations: []admissionv1.Validation{{Expression: "!has(object.spec.ingress) || object.spec.ingress.all(r, !has(r.peers))", Message: "no peers here"}},
+	}}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: meta.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+	}}
+	c.create(deny)
+	c.create(binding)
+	t.Cleanup(func() {
+		for _, obj := range []client.Object{binding, deny} {
+			if err := c.Delete(ctx, obj); client.IgnoreNotFound(err) != nil {
+				t.Error(err)
+			}
+		}
+	})
+	probe := &v1alpha1.ClusterPolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Name: c.prefix + "probe"}, Spec: v1alpha1.ClusterPolicyEndpointSpec{
+		PolicyRef: v1alpha1.PolicyReference{Kind: "Test", Name: "probe"}, Tier: v1alpha1.TierAdmin,
+		Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionDeny, Peers: []v1alpha1.Peer{{CIDR: "192.0.2.0/24"}}}},
+	}}
+	eventually(t, func() error { // the API server needs a moment to apply it
+		if err := c.Create(ctx, probe.DeepCopy(), client.DryRunAll); !apierrors.IsInvalid(err) {
+			return fmt.Errorf("not rejected yet: %v", err)
+		}
+		return nil
+	})
+	startController(t, false)
+	c.pod("shop", "w1", web, "10.9.0.1")
+	np := c.clusterPolicy("a", `
+tier: Admin
+priority: 7
+subject: {namespaces: {matchLabels: {test: TEST}}}
+ingress:
+- {action: Accept, from: [{namespaces: {}}]}
+- {name: web, action: Deny, from: [{pods: {namespaceSelector: {matchLabels: {test: TEST}}, podSelector: {matchLabels: {app: web}}}}]}`)
+	c.expectClusterEvent(np, v1alpha1.ReasonRejected, "no peers here")
+	c.expectPolicyCondition(np, metav1.ConditionFalse, "no peers here")
+	eventually(t, func() error {
+		cpe, err := c.clusterEndpointOf(np)
+		if err != nil {
+			return err
+		}
+		if r := cpe.Spec.Ingress; len(r) != 1 || r[0].Name != "web" || r[0].Action != v1alpha1.ActionDeny || len(r[0].Peers) > 0 {
+			return fmt.Errorf("rules %+v", r)
+		}
+		return nil
+	})
+	c.delete(binding)
+	eventually(t, func() error {
+		cpe, err := c.clusterEndpointOf(np)
+		if err == nil && len(cpe.Spec.Ingress) != 2 {
+			err = fmt.Errorf("rules %+v", cpe.Spec.Ingress)
+		}
+		return err
+	})
+	c.expectPolicyCondition(np, metav1.ConditionTrue, "")
+}
+
+func TestAdminNetworkPoliciesAreCounted(t *testing.T) {
+	c := newCluster(t)
+	crd := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(adminNetworkPolicyCRD), &crd.Object); err != nil {
+		t.Fatal(err)
+	}
+	c.create(crd)
+	t.Cleanup(func() { c.delete(crd) })
+	config, err := metadata.NewForConfig(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resource := config.Resource(adminKinds["AdminNetworkPolicy"])
+	expect := func(want int64) {
+		t.Helper()
+		eventually(t, func() error {
+			n, err := count(ctx, resource)
+			if err == nil && n != want {
+				err = fmt.Errorf("%d are counted, want %d", n, want)
+			}
+			return err
+		})
+	}
+	for i := range int64(3) {
+		np := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": fmt.Sprint(c.prefix, i)}}}
+		np.SetGroupVersionKind(schema.GroupVersionKind{Group: cnp.GroupVersion.Group, Version: "v1alpha1", Kind: "AdminNetworkPolicy"})
+		eventually(t, func() error { return c.Create(ctx, np) }) // the API server needs a moment to serve the kind
+		expect(i + 1)
+	}
+	if n, err := count(ctx, config.Resource(adminKinds["BaselineAdminNetworkPolicy"])); n != 0 || err != nil {
+		t.Errorf("of a kind that the cluster does not have: %d, %v", n, err)
+	}
+}
+
+const adminNetworkPolicyCRD = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: adminnetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: "https://github.com/kubernetes-sigs/network-policy-api/pull/30"}
+spec:
+  group: policy.networking.k8s.io
+  scope: Cluster
+  names: {kind: AdminNetworkPolicy, listKind: AdminNetworkPolicyList, plural: adminnetworkpolicies, singular: adminnetworkpolicy}
+  versions:
+  - {name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+`

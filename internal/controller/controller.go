@@ -37,6 +37,7 @@ import (
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints;policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints/status;policyendpoints/status,verbs=update
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=adminnetworkpolicies;baselineadminnetworkpolicies,verbs=list
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies/status,verbs=patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -150,6 +151,9 @@ func Add(mgr manager.Manager, o Options) error {
 	c.resolver.SetTrustedResolvers(c.dns.all())
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if err := c.watchClusterPolicies(mgr); err != nil {
+		return err
+	}
+	if err := c.watchAdminPolicies(mgr); err != nil {
 		return err
 	}
 	if o.Stream != nil {

@@ -101,7 +101,7 @@ func (c *Controller) rejected(ctx context.Context, want *resolver.Endpoint, isol
 	}
 	reported := *want
 	reported.Problems = []resolver.Problem{problem}
-	c.setUnresolved(&reported)
+	c.setUnresolved(want.Name, reported.Problems)
 	return errors.Join(err, c.report(ctx, &reported, &v1alpha1.PolicyEndpoint{}))
 }
 
@@ -127,11 +127,11 @@ func (c *Controller) isPresent(key policy.GroupKey) bool {
 	return c.slices.Present(key, c.resolver)
 }
 
-// setUnresolved counts a policy whose PolicyEndpoint is not written.
-func (c *Controller) setUnresolved(want *resolver.Endpoint) {
+// setUnresolved counts a policy whose PolicyEndpoint or ClusterPolicyEndpoint is not written.
+func (c *Controller) setUnresolved(name types.NamespacedName, problems []resolver.Problem) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unresolved.set(want.Name, reasonOf(want.Problems))
+	c.unresolved.set(name, reasonOf(problems))
 }
 
 // reasonOf is the reason of the gravest problem of a policy; empty if there is none.

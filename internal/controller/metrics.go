@@ -22,6 +22,10 @@ var (
 		Name: "kidoban_controller_unresolved_policies",
 		Help: "Policies that cannot be enforced in full (condition Resolved=False), by the condition's reason.",
 	}, []string{"reason"})
+	unenforcedGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kidoban_controller_unenforced_policies",
+		Help: "AdminNetworkPolicies and BaselineAdminNetworkPolicies, which nothing enforces, by kind.",
+	}, []string{"kind"})
 	resolveSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "kidoban_controller_resolve_duration_seconds",
 		Help:    "Time to resolve one change, by the kind of object that changed.",
@@ -61,7 +65,7 @@ func init() {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_controller_build_info", Help: "Version of the build; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
-	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, trustedGauge, unresolvedGauge,
+	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, trustedGauge, unresolvedGauge, unenforcedGauge,
 		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds, confirmSeconds, unconfirmed)
 }
 

@@ -230,16 +230,3 @@ func (c *Controller) noteLate(ctx context.Context, want *resolver.Endpoint, text
 	c.recorder.Eventf(np, nil, corev1.EventTypeWarning, v1alpha1.ReasonNotOnAllNodes, "Enforce", "%s", text)
 	return nil
 }
-
-// noteLate is the same for a ClusterNetworkPolicy.
-func (p *clusterPolicies) noteLate(want *resolver.ClusterEndpoint, text string) {
-	if text == "" {
-		return
-	}
-	p.c.mu.Lock()
-	np := p.policies[want.Policy]
-	p.c.mu.Unlock()
-	if np != nil && np.UID == want.UID {
-		p.c.recorder.Eventf(np, nil, corev1.EventTypeWarning, v1alpha1.ReasonNotOnAllNodes, "Enforce", "%s", text)
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -42,6 +43,29 @@ func (r *renderer) renderCluster(np *cnp.ClusterNetworkPolicy, n *normalizedClus
 		}
 	}
 	return out
+}
+
+// IsolatesCluster reports whether one spec decides about the pods of another, in the same place of the order.
+func IsolatesCluster(spec, other *v1alpha1.ClusterPolicyEndpointSpec) bool {
+	return spec.Tier == other.Tier && spec.Priority == other.Priority && equality.Semantic.DeepEqual(spec.Subject, other.Subject)
+}
+
+// Isolating returns the endpoint with all of its rules closed: Accept matches nothing, and Deny and Pass deny everything.
+func (e *ClusterEndpoint) Isolating() *ClusterEndpoint {
+	out, spec := *e, *e.Spec
+	spec.Ingress, spec.Egress = closed(spec.Ingress), closed(spec.Egress)
+	out.Spec, out.Groups = &spec, nil
+	return &out
+}
+
+// closed returns the rule that is left if all rules of a direction are closed, if any.
+func closed(rules []v1alpha1.Rule) []v1alpha1.Rule {
+	for _, r := range rules {
+		if r.Action != v1alpha1.ActionAccept {
+			return []v1alpha1.Rule{{Name: r.Name, Action: v1alpha1.ActionDeny, RuleIndexes: r.RuleIndexes}}
+		}
+	}
+	return nil
 }
 
 // clusterRules renders rules in their order. One rule becomes several with its action: one for its numbers, and one for each

@@ -3,6 +3,7 @@ package resolver
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -193,5 +194,28 @@ func TestHostileGroupNames(t *testing.T) {
 	out := renderer.render(np, normalize(np))
 	if len(out.spec.Ingress) != 0 || len(out.groups) != 0 || len(out.problems) != 1 || out.problems[0].Reason != v1alpha1.ReasonInvalidPeer {
 		t.Errorf("rules %v, problems %v", out.spec.Ingress, out.problems)
+	}
+}
+
+func TestTheVersionOfARejectedClusterPolicyIsClosed(t *testing.T) {
+	rule := func(name string, action v1alpha1.Action) v1alpha1.Rule {
+		return v1alpha1.Rule{Name: name, Action: action, RuleIndexes: []int32{1}, Peers: []v1alpha1.Peer{{CIDR: "10.0.0.0/8"}}}
+	}
+	e := ClusterEndpoint{Name: "c", Groups: []policy.GroupKey{{Name: "g"}}, Spec: &v1alpha1.ClusterPolicyEndpointSpec{
+		Tier: v1alpha1.TierAdmin, Priority: 3,
+		Ingress: []v1alpha1.Rule{rule("accept", v1alpha1.ActionAccept), rule("pass", v1alpha1.ActionPass), rule("deny", v1alpha1.ActionDeny)},
+		Egress:  []v1alpha1.Rule{rule("accept", v1alpha1.ActionAccept)},
+	}}
+	got := e.Isolating()
+	want := []v1alpha1.Rule{{Name: "pass", Action: v1alpha1.ActionDeny, RuleIndexes: []int32{1}}}
+	if !reflect.DeepEqual(got.Spec.Ingress, want) || got.Spec.Egress != nil || got.Groups != nil {
+		t.Errorf("got %+v with groups %v", got.Spec, got.Groups)
+	}
+	if len(e.Spec.Ingress) != 3 || len(e.Groups) != 1 {
+		t.Errorf("the endpoint itself has become %+v", e)
+	}
+	other := *e.Spec
+	if other.Subject.PodSelector.MatchLabels = map[string]string{"app": "web"}; !IsolatesCluster(got.Spec, e.Spec) || IsolatesCluster(got.Spec, &other) {
+		t.Error("the closed version does not stand for the same pods alone")
 	}
 }
