@@ -255,6 +255,7 @@ func (c *cluster) expectClusterEvent(np *cnp.ClusterNetworkPolicy, reason, note 
 
 func TestAClusterPolicyThatIsRejectedIsolatesItsPods(t *testing.T) {
 	c := newCluster(t, "shop")
+	startController(t, false) // it ends last: it has to delete the objects when the kind is gone
 	crd := c.installClusterKind("cluster-network-policy-experimental")
 	t.Cleanup(func() {
 		if err := client.IgnoreNotFound(c.Delete(ctx, crd)); err != nil {
@@ -292,7 +293,6 @@ func TestAClusterPolicyThatIsRejectedIsolatesItsPods(t *testing.T) {
 		}
 		return nil
 	})
-	startController(t, false)
 	c.pod("shop", "w1", web, "10.9.0.1")
 	np := c.clusterPolicy("a", `
 tier: Admin
