@@ -35,6 +35,8 @@ type Status struct {
 	Attention []string `json:"attention,omitempty"`
 	// Unseen are interfaces of pods that policies do not apply to.
 	Unseen []UnseenInterface `json:"unseen,omitempty"`
+	// Resolvers that nodes trust, where policies have domain names.
+	Resolvers []Resolver `json:"resolvers,omitempty"`
 	// Denied counts the connections denied in the last DeniedWithin that agents remember; -1: the agents were not queried.
 	Denied int `json:"denied"`
 }
@@ -86,6 +88,8 @@ type Policy struct {
 	InForce int `json:"inForce"`
 	// SlowestSeconds of them, from the moment that the agent saw it.
 	SlowestSeconds float64 `json:"slowestSeconds"`
+	// Names are the policy's domain names.
+	Names []NameOnNodes `json:"names,omitempty"`
 }
 
 // NodePolicy is a policy on one node.
@@ -142,6 +146,7 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 	if err := s.clusterPolicies(ctx, c, pods.Items, reports, only); err != nil {
 		return nil, err
 	}
+	s.domainNames(reports)
 	switch {
 	case only.Name == "" || len(s.Policies) > 0:
 	case only.cluster:
@@ -193,6 +198,7 @@ type report struct {
 	node     agentapi.Node
 	pods     []agentapi.Pod
 	policies []agentapi.Policy
+	names    *agentapi.NameList // nil: no rule has domain names
 	denied   int
 	err      error
 }
@@ -216,6 +222,10 @@ func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*re
 		}
 		if r.err == nil {
 			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
+		}
+		if r.err == nil && hasNames(r.pods) {
+			r.names = &agentapi.NameList{}
+			r.err = a.Get(ctx, pod, agentapi.PathNames, r.names)
 		}
 		if r.err == nil {
 			r.denied, r.err = denials(ctx, a, pod)

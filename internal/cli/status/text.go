@@ -47,6 +47,9 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		fmt.Fprintln(out)
 		writePolicies(out, p, s.Policies)
 	}
+	if len(s.Resolvers) > 0 {
+		fmt.Fprintf(out, "\nTrusted DNS resolvers: %s\n", resolvers(s.Resolvers))
+	}
 	if len(s.Unseen) > 0 {
 		fmt.Fprintf(out, "\n%s\n", p.Text(command.Yellow, "Interfaces that policies do not apply to:"))
 		for _, u := range s.Unseen {
@@ -60,6 +63,26 @@ func write(out io.Writer, p command.Paint, s *Status) {
 			fmt.Fprintf(out, "  %s\n", a)
 		}
 	}
+}
+
+// mostResolvers is how many are printed.
+const mostResolvers = 8
+
+// resolvers is "10.96.0.10:53 (3 nodes), 10.0.0.1:53 (3 nodes)".
+func resolvers(list []Resolver) string {
+	var out []string
+	for i, r := range list {
+		if i == mostResolvers {
+			out = append(out, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		nodes := "nodes"
+		if r.Nodes == 1 {
+			nodes = "node"
+		}
+		out = append(out, fmt.Sprintf("%s (%d %s)", r.Address, r.Nodes, nodes))
+	}
+	return strings.Join(out, ", ")
 }
 
 func writeBootGaps(out io.Writer, p command.Paint, nodes []Node) {
@@ -137,6 +160,15 @@ func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string
 			}
 			t.Add(command.Cell{Text: n.Node}, command.Cell{SGR: sgr, Text: n.State}, command.Cell{Text: generation}, command.Cell{Text: fmt.Sprint(n.Pods)},
 				command.Cell{Text: latency}, command.Cell{Text: dash(strings.Join(n.WaitingFor, ", "))})
+		}
+		t.Write(out)
+	}
+	if len(pol.Names) > 0 {
+		fmt.Fprintln(out)
+		t := &command.Table{Paint: p}
+		t.Head("DOMAIN NAME", "LEARNED ON")
+		for _, n := range pol.Names {
+			t.Add(command.Plain(n.Name, fmt.Sprintf("%d/%d nodes", n.Learned, n.Nodes))...)
 		}
 		t.Write(out)
 	}
