@@ -286,7 +286,7 @@ lint: ## Run golangci-lint in every module (the first run builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
 
 .PHONY: verify
-verify: verify-generated verify-format verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Check generated files, gofmt, go vet, go mod tidy, licences and known vulnerabilities
+verify: verify-generated verify-format verify-words verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Check generated files, gofmt, go vet, words, go mod tidy, licences and known vulnerabilities
 
 .PHONY: verify-generated
 verify-generated: generate manifests
@@ -296,6 +296,10 @@ verify-generated: generate manifests
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
 	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+
+.PHONY: verify-words
+verify-words: # hack/words.txt, and the width of lines
+	go -C hack/docs test -count=1 -run='^TestWords$$' .
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it

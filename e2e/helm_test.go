@@ -48,14 +48,23 @@ func TestHelm(t *testing.T) {
 		unchanged(t, before)
 		traffic.await(t, 3)
 	})
-	t.Run("upgrade", func(t *testing.T) {
-		const field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/enforcement"
+	const field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/policyRef/properties/uid"
+	t.Run("older CRD", func(t *testing.T) {
 		kubectl(t, "patch", "crd", "policyendpoints.networking.kidoban.dev", "--type=json", "-p", `[{"op": "remove", "path": "`+field+`"}]`)
+		kubectl(t, "-n", engine.Namespace, "rollout", "restart", "deployment/kidoban-controller")
+		if err := engine.AwaitReady(t.Context(), test); err != nil {
+			t.Fatal(err)
+		}
+		changeUnder(t, frontend, traffic)
+		if log := printed(t, "-n", engine.Namespace, "logs", "--tail=-1", "-l", "app.kubernetes.io/component=controller"); !strings.Contains(log, `unknown field \"spec.policyRef.uid\"`) {
+			t.Errorf("the controller does not report the field that the CRD lacks:\n%s", log)
+		}
+	})
+	t.Run("upgrade", func(t *testing.T) {
 		if _, err := cluster.Output(test.Outside(t.Context(), "sh", "-c", helmProgram()+" show crds charts/kidoban | kubectl apply --server-side --force-conflicts -f -")); err != nil {
 			t.Fatal(err)
 		}
 		kubectl(t, "patch", "crd", "policyendpoints.networking.kidoban.dev", "--type=json", "--dry-run=server", "-p", `[{"op": "test", "path": "`+field+`/type", "value": "string"}]`)
-
 		helm(t, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--wait", "--timeout=3m")
 		hasSetting(t, "EVENT_LOG_FORMAT", "json")
 		changeUnder(t, frontend, traffic)

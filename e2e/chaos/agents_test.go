@@ -117,7 +117,7 @@ func bothGone(t *testing.T, x *trial) {
 		remove(t, newFriend)
 	}
 	x.aside("… new pods call servers that were there", nothingWrong, known)
-	x.aside("… new friends call servers that were there", nothingOpen("nobody tells of new pods' addresses"), friends)
+	x.aside("… new friends call servers that were there", nothingOpen("no agent announces new pods' addresses"), friends)
 	x.aside("… strangers call new servers", noPromise("in mode standard a new pod is open while no agent runs; in guarded and strict it is closed"), servers)
 
 	restore()
