@@ -15,6 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Peers",type=integer,JSONPath=`.status.peers`
 // +kubebuilder:printcolumn:name="Resolved",type=string,JSONPath=`.status.conditions[?(@.type=="Resolved")].status`
 // +kubebuilder:printcolumn:name="In Force",type=string,JSONPath=`.status.conditions[?(@.type=="InForce")].status`
+// +kubebuilder:printcolumn:name="Enforcement",type=string,priority=1,JSONPath=`.spec.enforcement`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Resolved")].reason`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,priority=1,JSONPath=`.status.nodes.total`
 // +kubebuilder:printcolumn:name="Nodes In Force",type=integer,priority=1,JSONPath=`.status.nodes.inForce`
@@ -47,8 +48,8 @@ type PolicyEndpointSpec struct {
 	// +required
 	PolicyRef PolicyReference `json:"policyRef"`
 
-	// enforcement says whether the policy decides about packets. Agents do not support Audit yet: they isolate the pods of
-	// such a policy and report it.
+	// enforcement says whether the policy decides about packets. Agents record what a policy under Audit would decide beside the
+	// enforced ones; it isolates no pod and denies nothing. Agents of versions that do not support Audit isolate its pods.
 	// +optional
 	// +default="Enforce"
 	Enforcement Enforcement `json:"enforcement,omitempty"`

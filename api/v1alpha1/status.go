@@ -24,7 +24,8 @@ type EndpointStatus struct {
 	// +optional
 	Nodes *NodeCounts `json:"nodes,omitempty"`
 	// conditions of the policy. Resolved is True if spec contains everything that the policy says. InForce is True if this
-	// generation of spec is in force on all nodes that have pods which it selects.
+	// generation of spec is in force on all nodes that have pods which it selects. Audited is True while enforcement is Audit,
+	// and absent otherwise.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -54,7 +55,8 @@ const (
 	ReasonInvalidSelector     = "InvalidSelector"
 	ReasonInvalidPeer         = "InvalidPeer"
 	ReasonInvalidPort         = "InvalidPort"
-	ReasonInvalidDomainName   = "InvalidDomainName" // DNS cannot have such a name, so it matches nothing
+	ReasonInvalidDomainName   = "InvalidDomainName"  // DNS cannot have such a name, so it matches nothing
+	ReasonInvalidEnforcement  = "InvalidEnforcement" // the policy's LabelEnforcement has an unknown value; it is enforced
 	ReasonTooLarge            = "TooLarge"
 	ReasonOverBudget          = "OverBudget" // its namespace's policies ask for too many groups or addresses
 	// ReasonUnsupportedDomainNames: domain names in another rule than one that accepts, in the Admin tier.
@@ -62,6 +64,12 @@ const (
 	// ReasonNoTrustedResolver: the policy has domain names, and the controller knows no resolver whose answers count.
 	ReasonNoTrustedResolver = "NoTrustedResolver"
 	ReasonRejected          = "Rejected" // by the API server: a quota, an admission policy, a webhook or the schema
+
+	// ConditionAudited is True while spec is audited: it isolates no pod and denies nothing. An enforced one does not have it, so
+	// lastTransitionTime is since when the policy is audited.
+	ConditionAudited = "Audited"
+	// ReasonLabelled is the reason of ConditionAudited: the policy's LabelEnforcement.
+	ReasonLabelled = "Labelled"
 
 	// ConditionInForce is True if the observed generation of spec is in force on all nodes that have pods which it selects.
 	ConditionInForce = "InForce"

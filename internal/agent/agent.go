@@ -25,7 +25,7 @@ type Options struct {
 	SharedNamespace string
 	// PolicyExists says whether a policy whose PolicyEndpoint is gone still exists; see NewPolicyExists. nil: it does not.
 	PolicyExists func(ctx context.Context, id policy.ID) (bool, error)
-	// Audit counts and logs denials while the packets pass. A namespace's node.LabelEnforcement overrides it.
+	// Audit counts and logs denials while the packets pass. A namespace's v1alpha1.LabelEnforcement overrides it.
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default; the kernel's Dataplane must have been made with its GuardOf.
 	Mode node.Mode

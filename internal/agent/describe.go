@@ -49,6 +49,14 @@ func (d names) Rule(id compiler.RuleID) (rule agentapi.RuleRef, ok bool) {
 	return rule, ok
 }
 
+func (d names) Audited(set compiler.SetID) (policies []agentapi.PolicyRef, ok bool) {
+	d.state.read(func(n *node.Node) {
+		all, direction := n.Set(set)
+		policies, ok = node.AuditedRefs(direction, all), all != nil
+	})
+	return policies, ok
+}
+
 func (d names) Isolating(set compiler.SetID) (policies []agentapi.PolicyRef) {
 	d.state.read(func(n *node.Node) {
 		all, _ := n.Set(set)

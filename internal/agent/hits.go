@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -99,8 +100,10 @@ func seriesOf(k dataplane.Hit, n *node.Node) []hit {
 	}
 	var out []hit
 	policies, direction := n.Set(k.Set)
+	isAudited := func(p *policy.Policy) bool { return p.Tier == policy.TierNetworkPolicy && p.Audited }
+	onlyAudited := slices.ContainsFunc(policies, isAudited) // without these the pod would not be isolated, or the default would not differ
 	for _, p := range policies {
-		if p.Tier == policy.TierNetworkPolicy {
+		if p.Tier == policy.TierNetworkPolicy && p.Audited == onlyAudited {
 			out = append(out, hit{node.PolicyRef(p.ID), direction.String(), defaultDeny, k.Verdict.String()})
 		}
 	}
@@ -128,7 +131,7 @@ func (c *hitCounter) prune(n *node.Node) {
 }
 
 var ruleHits = prometheus.NewDesc("kidoban_agent_rule_hits_total",
-	"Packets that a rule, or the default of the policies that isolate a pod, decided: one for each flow that was allowed, and every packet that was denied.",
+	"Packets that a rule, or the default of the policies that isolate a pod, decided, or would decide if audited policies were enforced (AuditDeny, AuditAllow): one for each flow that was allowed, and every packet that was denied.",
 	[]string{"kind", "namespace", "policy", "direction", "rule", "verdict"}, nil)
 
 // Describe is part of prometheus.Collector.

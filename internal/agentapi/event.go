@@ -22,6 +22,9 @@ type Event struct {
 	Policy *RuleRef `json:"policy,omitempty"`
 	// IsolatedBy are the policies that isolate the pod in this direction, for a default deny: at most MaxIsolatedBy of them.
 	IsolatedBy []PolicyRef `json:"isolatedBy,omitempty"`
+	// Audited are the audited policies that select the pod in this direction, at most MaxIsolatedBy of them, if Verdict is what would
+	// become of the packets if they were enforced. None: the pod is in audit mode.
+	Audited []PolicyRef `json:"audited,omitempty"`
 	// Source and Destination as decided: after DNAT, before SNAT. In the line of a pod's unlisted packets (Unlisted) one of them is
 	// that pod and the other is empty; both are where not even addresses could be read.
 	Source      Endpoint `json:"source"`
@@ -46,14 +49,17 @@ type StreamedEvent struct {
 	Missed uint64 `json:"missed,omitempty"`
 }
 
-// MaxIsolatedBy is the most policies that Event.IsolatedBy names.
+// MaxIsolatedBy is the most policies that Event.IsolatedBy and Event.Audited name.
 const MaxIsolatedBy = 10
 
 // Verdicts of an Event.
 const (
 	VerdictAccept    = "ACCEPT"
 	VerdictDeny      = "DENY"
-	VerdictAuditDeny = "AUDIT-DENY" // would have been denied, and passed: the pod is in audit mode
+	VerdictAuditDeny = "AUDIT-DENY" // would have been denied, and was not: the pod is in audit mode, or policies are audited
+	// VerdictAuditAllow: would have been allowed if audited policies were enforced, and was not. The packets have another Event with
+	// the verdict that they got.
+	VerdictAuditAllow = "AUDIT-ALLOW"
 )
 
 // Reasons of an Event.

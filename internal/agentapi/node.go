@@ -87,6 +87,8 @@ type PodPolicy struct {
 	Policies []PolicyRef `json:"policies,omitempty"`
 	// Rules of these policies, in the order of evaluation, with the pod's named ports resolved.
 	Rules []Rule `json:"rules,omitempty"`
+	// Audited policies that select the pod in this direction: they decide about no packet.
+	Audited []PolicyRef `json:"audited,omitempty"`
 }
 
 // Rule is one normalised rule.
@@ -145,13 +147,15 @@ type Policy struct {
 	Pods int `json:"pods"`
 	// State is InForce if the kernel enforces the newest version that the agent has seen.
 	State string `json:"state"`
+	// Audited: the version in force decides about no packet. What it would decide is recorded.
+	Audited bool `json:"audited,omitempty"`
 	// Newest is the newest version that the agent has seen.
 	Newest Version `json:"newest"`
 	// Realised is the version that the kernel enforces; none: no version is in force.
 	Realised *Realised `json:"realised,omitempty"`
 	// WaitingFor are the groups (namespace/name) that Newest waits for because they are not complete yet.
 	WaitingFor []string `json:"waitingFor,omitempty"`
-	// Problem is what the policy needs more of than there is; its State is Isolating then.
+	// Problem is what the policy needs more of than there is; its State is Isolating then, unless it is audited.
 	Problem string `json:"problem,omitempty"`
 }
 

@@ -81,9 +81,12 @@ type dirty struct {
 type PodSpec struct {
 	// Addresses of the pod. No two pods may have the same one.
 	Addresses []netip.Addr
-	// Policies that select the pod, ordered by policy.Compare, with the pod's named ports in place (policy.ForPod).
+	// Policies that select the pod, ordered by policy.Compare, with the pod's named ports in place (policy.ForPod). None is audited.
 	Policies []*policy.Policy
-	Flags    PodFlags
+	// AuditPolicies are those that would be in force if audited policies were enforced, audited ones among them. They get sets of
+	// their own in the directions in which an audited policy has a say. Empty for a pod without audited policies.
+	AuditPolicies []*policy.Policy
+	Flags         PodFlags
 	// Interfaces on the host that are the pod's alone, by index. The first stands for the pod in the maps.
 	Interfaces []uint32
 }
@@ -98,11 +101,42 @@ func (s *PodSpec) ifIndex() uint32 {
 
 type pod struct {
 	spec PodSpec
-	sets [2]*set      // nil: not isolated in that direction
-	next [2]*set      // while its batch waits
+	sets podSets
+	next podSets      // while its batch waits
 	in   []netip.Addr // Maps.Pods under these addresses
 
 	behind []uint32 // Maps.Interfaces under these indexes
+}
+
+// podSets are the sets of a pod by direction, and after those the audit sets by direction. nil: not isolated, or not audited, in that
+// direction.
+type podSets [4]*set
+
+// set finds the set for a place in podSets. It reports false where that takes more steps than the Step at hand has left.
+func (p *PodSpec) set(c *Compiler, place int) (*set, bool) {
+	d := policy.Direction(place % 2)
+	if place < 2 {
+		return c.set(d, p.Policies)
+	}
+	if !policy.IsAudited(d, p.AuditPolicies) {
+		return nil, true
+	}
+	return c.set(d, p.AuditPolicies)
+}
+
+// entry is what Maps.Pods has under the addresses of a pod with these sets.
+func (p *PodSpec) entry(sets podSets) Pod {
+	out := Pod{Flags: p.Flags, IfIndex: p.ifIndex()}
+	for place, s := range sets {
+		switch {
+		case s == nil:
+		case place < 2:
+			out.Sets[place] = s.id
+		default:
+			out.AuditSets[place-2] = s.id
+		}
+	}
+	return out
 }
 
 // RuleRef is what a RuleID stands for.
@@ -271,6 +305,9 @@ func (c *Compiler) Problems() []Problem {
 	all := map[key]Problem{}
 	for _, s := range c.sets {
 		for _, p := range s.problems {
+			if s.isOfAudit() && !s.audits(p.Policy) {
+				continue // where it is enforced it has sets without this problem
+			}
 			if _, ok := all[key{p.Policy, p.Direction}]; s.refs > 0 && !ok {
 				all[key{p.Policy, p.Direction}] = p
 			}

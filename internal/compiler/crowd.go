@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/kidoban/kidoban/internal/policy"
@@ -290,7 +291,8 @@ func (c *Compiler) rebalance() {
 		}
 	}
 	for key, p := range c.pods {
-		if changed[p.sets[0]] || changed[p.sets[1]] || changed[p.next[0]] || changed[p.next[1]] {
+		hasChanged := func(s *set) bool { return changed[s] }
+		if slices.ContainsFunc(p.sets[:], hasChanged) || slices.ContainsFunc(p.next[:], hasChanged) {
 			c.markPod(key)
 		}
 	}

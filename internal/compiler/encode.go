@@ -15,7 +15,7 @@ func (e *encoder) key(p *policy.Policy) string {
 	*e = (*e)[:0]
 	e.id(&p.ID)
 	e.number(uint64(p.Created), uint64(p.Tier), uint64(uint32(p.Priority)))
-	e.flag(p.Isolates[0], p.Isolates[1])
+	e.flag(p.Isolates[0], p.Isolates[1], p.Audited)
 	for _, d := range policy.Directions {
 		e.number(uint64(len(p.Rules[d])))
 		for i := range p.Rules[d] {

@@ -19,6 +19,12 @@ func (t *Maps) LookupNamed(d policy.Direction, f policy.Flow, patterns []Pattern
 	return t.byNames(set, f, v, patterns), isolated
 }
 
+// LookupAudit returns what would become of one direction of a flow if audited policies were enforced, as the BPF program finds it out. It
+// reports false where no audited policy has a say.
+func (t *Maps) LookupAudit(d policy.Direction, f policy.Flow) (v Decision, audited bool) {
+	return t.lookup(t.Pods[f.Self(d)].AuditSets[d], d, f)
+}
+
 func (t *Maps) lookup(set SetID, d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
 	if set == 0 {
 		return Decision{Action: policy.Allow, Tier: policy.TierBaseline}, false

@@ -30,8 +30,11 @@ const (
 // Pod is what the maps hold about one address of a pod of this node.
 type Pod struct {
 	// Sets by policy.Direction.
-	Sets  [2]SetID
-	Flags PodFlags
+	Sets [2]SetID
+	// AuditSets by policy.Direction are those that would be in Sets if audited policies were enforced. 0: no audited policy has a say
+	// in the direction.
+	AuditSets [2]SetID
+	Flags     PodFlags
 	// IfIndex of the first of the pod's own interfaces on the host; 0 where none is known, or it is shared.
 	IfIndex uint32
 }
@@ -101,6 +104,8 @@ type PortKey struct {
 // Where Names of the decision is not 0, a rule with names may come before it. The dataplane learns from the answers of Resolvers which patterns
 // an address belongs to: those of the longest match in Domains for the name that was asked for. Among the rows {set, NameClass(pattern, tier)} of
 // these patterns, the one that allows with the lowest Names[tier] decides, if that is lower than the decision's, and Admin comes first.
+//
+// Where pod.AuditSets[direction] is not 0, that set's decision is found in the same way and reported if it has another action.
 type Maps struct {
 	Pods      map[netip.Addr]Pod
 	Addresses map[netip.Addr]ClassID

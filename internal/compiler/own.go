@@ -19,3 +19,8 @@ func OwnAddress(a netip.Addr) netip.Addr {
 func (t *Maps) LookupOwn(d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
 	return t.lookup(t.Pods[OwnAddress(f.Self(d))].Sets[d], d, f)
 }
+
+// LookupOwnAudit is LookupAudit for a flow of a pod to its own node or to itself.
+func (t *Maps) LookupOwnAudit(d policy.Direction, f policy.Flow) (v Decision, audited bool) {
+	return t.lookup(t.Pods[OwnAddress(f.Self(d))].AuditSets[d], d, f)
+}

@@ -96,7 +96,7 @@ func (w *world) newPolicy() *policy.Policy {
 	w.version++
 	p := &policy.Policy{
 		ID:   policy.ID{Kind: "NetworkPolicy", Namespace: "a", Name: fmt.Sprint("p", w.rng.IntN(5)), Generation: w.version},
-		Tier: policy.TierNetworkPolicy, Isolates: [2]bool{w.rng.IntN(4) > 0, w.rng.IntN(4) > 0},
+		Tier: policy.TierNetworkPolicy, Isolates: [2]bool{w.rng.IntN(4) > 0, w.rng.IntN(4) > 0}, Audited: w.rng.IntN(4) == 0,
 	}
 	if w.rng.IntN(3) == 0 {
 		p.Tier, p.Priority = pick(w.rng, []policy.Tier{policy.TierAdmin, policy.TierBaseline}), w.rng.Int32N(3)
@@ -149,10 +149,11 @@ func (w *world) mutate(c *Compiler) {
 			if len(w.policies) < 6 || w.rng.IntN(4) == 0 {
 				w.policies = append(w.policies, w.newPolicy())
 			}
-			spec.Policies = append(spec.Policies, pick(w.rng, w.policies[max(0, len(w.policies)-6):]))
+			spec.AuditPolicies = append(spec.AuditPolicies, pick(w.rng, w.policies[max(0, len(w.policies)-6):]))
 		}
-		slices.SortFunc(spec.Policies, policy.Compare)
-		spec.Policies = slices.Compact(spec.Policies)
+		slices.SortFunc(spec.AuditPolicies, policy.Compare)
+		spec.AuditPolicies = slices.Compact(spec.AuditPolicies)
+		spec.Policies = policy.Enforced(spec.AuditPolicies)
 		w.pods[key] = spec
 		c.SetPod(key, spec)
 	}
@@ -164,18 +165,15 @@ var podAddresses = map[string][]netip.Addr{
 	"pod2": {netip.MustParseAddr("fd00:0:0:1::1"), netip.MustParseAddr("10.0.1.1")},
 }
 
-func (w *world) decision(d policy.Direction, f policy.Flow) (reference.Decision[policy.Policy], bool) {
-	self := f.Destination
-	if d == policy.Egress {
-		self = f.Source
-	}
+func (w *world) decision(d policy.Direction, f policy.Flow) (decision reference.Audit, isolated, audited bool) {
+	var policies []*policy.Policy
 	for _, p := range w.pods {
-		if slices.Contains(p.Addresses, self) {
-			isolated := slices.ContainsFunc(p.Policies, func(p *policy.Policy) bool { return p.Isolates[d] })
-			return reference.Evaluate(d, p.Policies, f, w), isolated
+		if slices.Contains(p.Addresses, f.Self(d)) {
+			policies = p.AuditPolicies
 		}
 	}
-	return reference.Decision[policy.Policy]{Action: policy.Allow, Tier: policy.TierBaseline}, false
+	isolated = slices.ContainsFunc(policies, func(p *policy.Policy) bool { return !p.Audited && p.Isolates[d] })
+	return reference.EvaluateAudit(d, policies, f, w, nil), isolated, policy.IsAudited(d, policies)
 }
 
 func (w *world) flows(n int) []policy.Flow {
@@ -301,13 +299,15 @@ func TestMapsMeanWhatPoliciesMean(t *testing.T) {
 	}
 }
 
-type decided [2]Decision
+// decided is by direction what becomes of a flow, and after that what would become of it if audited policies were enforced.
+type decided [4]Decision
 
 func decideAll(t *Maps, flows []policy.Flow) []decided {
 	out := make([]decided, len(flows))
 	for i, f := range flows {
 		for _, d := range policy.Directions {
 			out[i][d], _ = t.Lookup(d, f)
+			out[i][2+d], _ = t.LookupAudit(d, f)
 		}
 	}
 	return out
@@ -316,9 +316,9 @@ func decideAll(t *Maps, flows []policy.Flow) []decided {
 func checkBetween(t *testing.T, m *Maps, flows []policy.Flow, before, after []decided) {
 	t.Helper()
 	for i, now := range decideAll(m, flows) {
-		for _, d := range policy.Directions {
+		for d := range now {
 			if now[d] != before[i][d] && now[d] != after[i][d] {
-				t.Errorf("%v %v: %v in the middle of a change from %v to %v", d, flows[i], now[d], before[i][d], after[i][d])
+				t.Errorf("%d %v: %v in the middle of a change from %v to %v", d, flows[i], now[d], before[i][d], after[i][d])
 			}
 		}
 	}
@@ -328,17 +328,31 @@ func checkAgainstReference(t *testing.T, c *Compiler, w *world, flows []policy.F
 	t.Helper()
 	for _, f := range flows {
 		for _, d := range policy.Directions {
-			want, wantIsolated := w.decision(d, f)
+			want, wantIsolated, wantAudited := w.decision(d, f)
 			got, isolated := c.Maps().Lookup(d, f)
-			if got.Action != want.Action || got.Tier != want.Tier || isolated != wantIsolated {
-				t.Errorf("%v %v: maps decide %v (isolated %v), the policies %v (isolated %v)", d, f, got, isolated, want, wantIsolated)
-				continue
+			checkDecision(t, c, d, f, got, &want.Enforced)
+			all, audited := c.Maps().LookupAudit(d, f)
+			if audited {
+				checkDecision(t, c, d, f, all, &want.All)
+			} else if want.Differs() {
+				t.Errorf("%v %v: %+v, and no policy is audited", d, f, want)
 			}
-			ref, known := c.Rule(got.Rule)
-			if known != (want.Policy != nil) || known && (ref.Policy.ID != want.Policy.ID || ref.Rule != want.Rule || ref.Direction != d) {
-				t.Errorf("%v %v: maps name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
+			if isolated != wantIsolated || audited != wantAudited {
+				t.Errorf("%v %v: isolated %v and audited %v, by the policies %v and %v", d, f, isolated, audited, wantIsolated, wantAudited)
 			}
 		}
+	}
+}
+
+func checkDecision(t *testing.T, c *Compiler, d policy.Direction, f policy.Flow, got Decision, want *reference.Decision[policy.Policy]) {
+	t.Helper()
+	if got.Action != want.Action || got.Tier != want.Tier {
+		t.Errorf("%v %v: maps decide %v, the policies %v", d, f, got, want)
+		return
+	}
+	ref, known := c.Rule(got.Rule)
+	if known != (want.Policy != nil) || known && (ref.Policy.ID != want.Policy.ID || ref.Rule != want.Rule || ref.Direction != d) {
+		t.Errorf("%v %v: maps name %v, the policies %v rule %d", d, f, ref, want.Policy, want.Rule)
 	}
 }
 

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"math"
 	"slices"
 	"strconv"
 
@@ -177,14 +178,28 @@ func namespaceOf(policies []*policy.Policy) string {
 	return ""
 }
 
-// createdOf is when the newest of a namespace's policies was created.
+// createdOf is when the newest of a namespace's policies was created. Sets with audited policies count as newer than all others: no
+// enforced policy lacks room in the maps for their sake.
 func createdOf(policies []*policy.Policy) (newest int64) {
 	for _, p := range policies {
+		if p.Audited {
+			return math.MaxInt64
+		}
 		if p.ID.Namespace != "" {
 			newest = max(newest, p.Created)
 		}
 	}
 	return newest
+}
+
+// isOfAudit reports whether the set decides about no packet.
+func (s *set) isOfAudit() bool {
+	return slices.ContainsFunc(s.versions, func(v *version) bool { return v.policy.Audited })
+}
+
+// audits reports whether a policy of the set is audited.
+func (s *set) audits(id policy.ID) bool {
+	return slices.ContainsFunc(s.versions, func(v *version) bool { return v.policy.Audited && v.policy.ID == id })
 }
 
 // drop puts a policy that the budget does not suffice for into the set: without its rules, and where that would not isolate as

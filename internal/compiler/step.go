@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Commit brings the maps up to date with everything that was set since the last Commit, and returns the writes that do the
@@ -115,7 +113,7 @@ func (c *Compiler) dissolve(batches []*batch) []*batch {
 			for _, s := range p.next {
 				c.unref(s)
 			}
-			p.next = [2]*set{}
+			p.next = podSets{}
 		}
 		return true
 	})
@@ -239,15 +237,15 @@ func (c *Compiler) compile(b *batch) bool {
 	}
 	for _, key := range b.pods {
 		p := c.pods[key]
-		for _, d := range policy.Directions {
-			if p.next[d] != nil {
+		for place := range p.next {
+			if p.next[place] != nil {
 				continue
 			}
-			s, done := c.set(d, p.spec.Policies)
+			s, done := p.spec.set(c, place)
 			if !done {
 				return false
 			}
-			if p.next[d] = s; s != nil {
+			if p.next[place] = s; s != nil {
 				s.refs++
 			}
 		}
@@ -259,12 +257,12 @@ func (c *Compiler) compile(b *batch) bool {
 func (c *Compiler) addRows(b *batch, left func() bool) bool {
 	for _, key := range b.pods {
 		next := &c.pods[key].next
-		for d, s := range next {
+		for place, s := range next {
 			if s != nil && s.refusal == nil && !c.finish(s, left) {
 				return false
 			}
 			if s != nil && s.refusal != nil {
-				c.replace(&next[d])
+				c.replace(&next[place])
 			}
 		}
 	}
@@ -328,21 +326,20 @@ func (c *Compiler) install(b *batch) {
 		if len(p.in) == 0 {
 			delete(c.pods, key)
 		}
-		entry := Pod{Flags: p.spec.Flags, IfIndex: p.spec.ifIndex()}
-		for d, s := range p.next {
-			if s != nil {
-				entry.Sets[d] = s.id
-			}
-			c.unref(p.sets[d])
+		entry := p.spec.entry(p.next)
+		for _, s := range p.sets {
+			c.unref(s)
 		}
-		p.sets, p.next = p.next, [2]*set{}
+		p.sets, p.next = p.next, podSets{}
 		moved := false
 		for _, addr := range p.in {
 			c.maps.Pods[addr] = entry
 			old, ok := was[addr]
 			moved = moved || old.IfIndex != entry.IfIndex || old.Flags != entry.Flags
 			if !ok || old != entry {
-				c.narrow(addr)
+				if old.AuditSets = entry.AuditSets; !ok || old != entry { // audit sets decide about no flow
+					c.narrow(addr)
+				}
 				c.changes.Pods = append(c.changes.Pods, Write[netip.Addr, Pod]{Key: addr, Value: entry})
 			}
 		}

@@ -172,7 +172,7 @@ func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndp
 	if np == nil || np.UID != want.UID {
 		return nil
 	}
-	condition, differs := plan.PolicyCondition(np.Status.Conditions, want.Spec.PolicyRef.Generation, condition)
+	condition, differs := plan.PolicyCondition(np.Status.Conditions, want.Spec, condition)
 	if !differs {
 		return nil
 	}

@@ -154,8 +154,9 @@ func (p *clusterPolicies) set(obj *unstructured.Unstructured) {
 	}
 	old := p.policies[np.Name]
 	p.policies[np.Name] = np
-	// A version with another spec may have the same generation: where the CRD's channel changes, fields disappear.
-	if old == nil || old.UID != np.UID || old.Generation != np.Generation || !equality.Semantic.DeepEqual(old.Spec, np.Spec) {
+	// A version with another spec may have the same generation: where the CRD's channel changes, fields disappear. So may one with other labels.
+	if old == nil || old.UID != np.UID || old.Generation != np.Generation || !equality.Semantic.DeepEqual(old.Spec, np.Spec) ||
+		old.Labels[v1alpha1.LabelEnforcement] != np.Labels[v1alpha1.LabelEnforcement] {
 		p.c.feedLocked("clusternetworkpolicy", func() resolver.Changes { return p.c.resolver.SetClusterPolicy(np) })
 	}
 	if name, ok := p.c.resolver.ClusterEndpointName(np.Name); ok && p.c.queue != nil {

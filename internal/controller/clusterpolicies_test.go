@@ -164,6 +164,21 @@ egress:
 	if n := len(np.ManagedFields); n > 2 {
 		t.Errorf("%d managedFields", n)
 	}
+	edit(c, np, func(np *cnp.ClusterNetworkPolicy) {
+		np.Labels = map[string]string{v1alpha1.LabelEnforcement: v1alpha1.LabelledAudit}
+	})
+	c.expectPolicyCondition(np, metav1.ConditionTrue, "audited and denies nothing")
+	if cpe, err := c.clusterEndpointOf(np); err != nil || cpe.Spec.Enforcement != v1alpha1.EnforcementAudit {
+		t.Errorf("%+v, %v", cpe, err)
+	}
+	edit(c, np, func(np *cnp.ClusterNetworkPolicy) { np.Labels = nil })
+	eventually(t, func() error {
+		cpe, err := c.clusterEndpointOf(np)
+		if err == nil && cpe.Spec.Enforcement != v1alpha1.EnforcementEnforce {
+			err = errors.New("it is still audited")
+		}
+		return err
+	})
 	node.Status.Addresses[0].Address = "192.0.2.8"
 	if err := c.Status().Update(ctx, node); err != nil {
 		t.Fatal(err)

@@ -93,6 +93,9 @@ func (c *Controller) trackNamespace(name string, now map[string]string) {
 
 // trackEndpoint records a version of a PolicyEndpoint.
 func (c *Controller) trackEndpoint(old, now **v1alpha1.PolicyEndpoint) {
+	recordAudit(nameOf(old, now), now, func(pe *v1alpha1.PolicyEndpoint) (*v1alpha1.PolicyReference, *v1alpha1.EndpointStatus) {
+		return &pe.Spec.PolicyRef, &pe.Status
+	})
 	track(c, old, now, func(pe *v1alpha1.PolicyEndpoint, name types.NamespacedName) bool {
 		c.reports.tracker.SetGroups(name, c.groupsOf(pe))
 		return c.reports.tracker.SetPolicy(name, pe.UID, pe.Generation, selectorOf(&pe.Spec.PodSelector), time.Now())
@@ -101,6 +104,9 @@ func (c *Controller) trackEndpoint(old, now **v1alpha1.PolicyEndpoint) {
 
 // trackClusterEndpoint records a version of a ClusterPolicyEndpoint.
 func (c *Controller) trackClusterEndpoint(old, now **v1alpha1.ClusterPolicyEndpoint) {
+	recordAudit(nameOf(old, now), now, func(cpe *v1alpha1.ClusterPolicyEndpoint) (*v1alpha1.PolicyReference, *v1alpha1.EndpointStatus) {
+		return &cpe.Spec.PolicyRef, &cpe.Status
+	})
 	track(c, old, now, func(cpe *v1alpha1.ClusterPolicyEndpoint, name types.NamespacedName) bool {
 		c.reports.tracker.SetGroups(name, policy.GroupKeys("", c.shared, cpe.Spec.Ingress, cpe.Spec.Egress))
 		subject := &cpe.Spec.Subject

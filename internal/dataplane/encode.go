@@ -53,7 +53,7 @@ func canonicalNetwork(k bpf.FilterNetworkKey) bpf.FilterNetworkKey {
 
 func encodePod(p compiler.Pod) bpf.FilterPod {
 	return bpf.FilterPod{
-		Sets:    [2]uint32{uint32(p.Sets[0]), uint32(p.Sets[1])},
+		Sets:    [4]uint32{uint32(p.Sets[0]), uint32(p.Sets[1]), uint32(p.AuditSets[0]), uint32(p.AuditSets[1])},
 		Flags:   uint32(p.Flags),
 		Ifindex: p.IfIndex,
 	}
@@ -61,9 +61,10 @@ func encodePod(p compiler.Pod) bpf.FilterPod {
 
 func decodePod(p bpf.FilterPod) compiler.Pod {
 	return compiler.Pod{
-		Sets:    [2]compiler.SetID{compiler.SetID(p.Sets[0]), compiler.SetID(p.Sets[1])},
-		Flags:   compiler.PodFlags(p.Flags),
-		IfIndex: p.Ifindex,
+		Sets:      [2]compiler.SetID{compiler.SetID(p.Sets[0]), compiler.SetID(p.Sets[1])},
+		AuditSets: [2]compiler.SetID{compiler.SetID(p.Sets[2]), compiler.SetID(p.Sets[3])},
+		Flags:     compiler.PodFlags(p.Flags),
+		IfIndex:   p.Ifindex,
 	}
 }
 

@@ -77,6 +77,11 @@ func denyIncomplete(have, want *compiler.Maps, allKnown bool) map[netip.Addr]com
 				pod.Sets[direction] = DenyAll
 			}
 		}
+		for direction, set := range pod.AuditSets {
+			if !allKnown || compared.Differ[set] {
+				pod.AuditSets[direction] = 0 // rather no audit than a wrong one
+			}
+		}
 		out[addr] = pod
 	}
 	return out

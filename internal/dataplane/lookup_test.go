@@ -115,8 +115,9 @@ func randomTables(r *rand.Rand) *compiler.Maps {
 	for _, a := range someAddrs {
 		if r.IntN(4) > 0 {
 			t.Pods[a] = compiler.Pod{
-				Sets:  [2]compiler.SetID{compiler.SetID(r.IntN(sets + 1)), compiler.SetID(r.IntN(sets + 1))},
-				Flags: compiler.PodFlags(r.IntN(8) / 7),
+				Sets:      [2]compiler.SetID{compiler.SetID(r.IntN(sets + 1)), compiler.SetID(r.IntN(sets + 1))},
+				Flags:     compiler.PodFlags(r.IntN(8) / 7),
+				AuditSets: [2]compiler.SetID{compiler.SetID(max(0, r.IntN(2*sets)-sets+1)), compiler.SetID(max(0, r.IntN(2*sets)-sets+1))},
 			}
 		}
 		if r.IntN(3) == 0 {
@@ -169,26 +170,29 @@ func expected(t *compiler.Maps, f policy.Flow) (reported []events.Event, passes 
 		return nil, true
 	}
 	for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
-		v, isolated := t.Lookup(d, f)
-		if !isolated {
-			continue
-		}
-		self := f.Source
-		if d == policy.Ingress {
-			self = f.Destination
-		}
-		e := events.Event{Direction: d, Verdict: events.Allow, Tier: v.Tier, Rule: v.Rule, Flags: t.Pods[self].Flags, Set: t.Pods[self].Sets[d]}
-		if v.Rule == 0 {
-			e.Reason = events.ReasonDefault
-		}
-		if v.Action == policy.Deny {
-			e.Verdict = events.Deny
-			if e.Flags&compiler.Audit != 0 {
-				e.Verdict = events.AuditDeny
+		pod := t.Pods[f.Self(d)]
+		report := func(v compiler.Decision, set compiler.SetID, verdict events.Verdict) {
+			e := events.Event{Direction: d, Verdict: verdict, Tier: v.Tier, Rule: v.Rule, Flags: pod.Flags, Set: set}
+			if v.Rule == 0 {
+				e.Reason = events.ReasonDefault
 			}
+			reported = append(reported, e)
 		}
-		reported = append(reported, e)
-		if e.Verdict == events.Deny {
+		v, isolated := t.Lookup(d, f)
+		verdict := events.Allow
+		switch {
+		case v.Action == policy.Deny && pod.Flags&compiler.Audit != 0:
+			verdict = events.AuditDeny
+		case v.Action == policy.Deny:
+			verdict = events.Deny
+		}
+		if isolated {
+			report(v, pod.Sets[d], verdict)
+		}
+		if all, audited := t.LookupAudit(d, f); audited && all.Action != v.Action {
+			report(all, pod.AuditSets[d], map[policy.Action]events.Verdict{policy.Allow: events.AuditAllow, policy.Deny: events.AuditDeny}[all.Action])
+		}
+		if verdict == events.Deny {
 			return reported, false
 		}
 	}

@@ -118,7 +118,9 @@ func (d *Dataplane) makeRoom(c *Changes, t target) error {
 	}
 	sets, lists := map[uint32]bool{}, map[uint32]bool{}
 	for _, p := range pods {
-		sets[p.Sets[0]], sets[p.Sets[1]] = true, true
+		for _, set := range p.Sets {
+			sets[set] = true
+		}
 	}
 	for k, r := range rows {
 		lists[r.PortList] = lists[r.PortList] || sets[k.Set]

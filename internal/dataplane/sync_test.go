@@ -109,7 +109,7 @@ func TestSyncHealsAndCounts(t *testing.T) {
 	check(t, m.Networks.Delete(bpf.FilterNetworkKey{Prefixlen: 96, Addr: mapped("0.0.0.0")}))                        // missing, and stands always
 	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 0}, uint32(7)))                                          // extra: ::/0
 	check(t, m.Networks.Put(bpf.FilterNetworkKey{Prefixlen: 90, Addr: mapped("0.0.0.0")}, uint32(7)))                // extra, no prefix of ours
-	check(t, m.Pods.Put(mapped("10.0.0.0"), bpf.FilterPod{Sets: [2]uint32{1, 2}}))                                   // wrong
+	check(t, m.Pods.Put(mapped("10.0.0.0"), bpf.FilterPod{Sets: [4]uint32{1, 2}}))                                   // wrong
 	check(t, m.Rows.Put(bpf.FilterRowKey{Set: 1, Class: 1}, bpf.FilterRow{PortList: 3}))                             // wrong
 	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 48, PortList: 9, Protocol: 6}, bpf.FilterDecision{Action: 1})) // extra
 	check(t, m.Ports.Put(bpf.FilterPortKey{Prefixlen: 3, PortList: 1, Protocol: 17}, bpf.FilterDecision{Action: 1})) // extra, no prefix of ours

@@ -60,6 +60,7 @@ func (f Format) Line(e *agentapi.Event) ([]byte, error) {
 		t.known("Rules", join(e.Policy.Rules, func(i int32) string { return strconv.Itoa(int(i)) }))
 	}
 	t.known("IsolatedBy", join(e.IsolatedBy, agentapi.PolicyRef.String))
+	t.known("Audited", join(e.Audited, agentapi.PolicyRef.String))
 	t.end("Src", &e.Source)
 	t.end("Dst", &e.Destination)
 	if o := e.OriginalDestination; o != nil {

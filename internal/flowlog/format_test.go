@@ -50,6 +50,13 @@ func (d directory) Isolating(set compiler.SetID) []agentapi.PolicyRef {
 	}
 }
 
+func (d directory) Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool) {
+	if set == 4 && !d.gone {
+		return []agentapi.PolicyRef{{Kind: "NetworkPolicy", Namespace: "shop", Name: "staged"}, {Kind: "ClusterNetworkPolicy", Name: "tenants"}}, true
+	}
+	return nil, !d.gone
+}
+
 var at = time.Date(2026, 11, 22, 10, 30, 0, 123456789, time.UTC)
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -69,6 +76,18 @@ var samples = map[string]events.Event{
 	"audit-ipv6-icmp": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("[2001:db8::1]:0"), Destination: addrPort("[fd00::7]:0"), Protocol: policy.ICMPv6,
 		Verdict: events.AuditDeny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 3,
+	},
+	"audited-policies-would-deny": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:41234"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Verdict: events.AuditDeny, Reason: events.ReasonRule, Tier: policy.TierAdmin, Rule: 8, Set: 4,
+	},
+	"audited-policies-would-allow": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:41234"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Verdict: events.AuditAllow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 4,
+	},
+	"audited-policies-would-allow-by-default": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:41234"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,
+		Verdict: events.AuditAllow, Reason: events.ReasonDefault, Tier: policy.TierBaseline, Set: 4,
 	},
 	"map-full": {
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Ingress, Source: addrPort("10.0.9.9:999"), Destination: addrPort("10.0.1.7:80"), Protocol: policy.TCP,

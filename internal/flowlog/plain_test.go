@@ -30,6 +30,10 @@ func (hostileDirectory) Isolating(compiler.SetID) []agentapi.PolicyRef {
 	return []agentapi.PolicyRef{{Kind: hostile, Namespace: hostile, Name: hostile}}
 }
 
+func (hostileDirectory) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) {
+	return []agentapi.PolicyRef{{Kind: hostile, Namespace: hostile, Name: hostile}}, true
+}
+
 // No name brings a control character into the log, in either format, nor a field of its own.
 func TestNamesWithControlCharacters(t *testing.T) {
 	recorder := newRecorder(hostile, hostileDirectory{})

@@ -21,6 +21,8 @@ type Directory interface {
 	Rule(id compiler.RuleID) (agentapi.RuleRef, bool)
 	// Isolating are the policies that a set is made of; nil where it is not in use any more.
 	Isolating(set compiler.SetID) []agentapi.PolicyRef
+	// Audited are the audited ones among the policies that a set is made of; false where the set is not in use any more.
+	Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool)
 }
 
 // Pod is who has an address. Workload is nil for a pod without an owner.
@@ -38,10 +40,13 @@ type recorder struct {
 	directory Directory
 	rules     *lru.Cache // compiler.RuleID → agentapi.RuleRef
 	sets      *lru.Cache // compiler.SetID → []agentapi.PolicyRef
+	audited   *lru.Cache // the same, of the audited ones
 }
 
 func newRecorder(node string, directory Directory) *recorder {
-	return &recorder{node: plain.Line(node), directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept)}
+	return &recorder{
+		node: plain.Line(node), directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept), audited: lru.New(namesKept),
+	}
 }
 
 // verdictOf is a verdict as lines of the flow log have it.
@@ -53,6 +58,8 @@ func verdictOf(v events.Verdict) string {
 		return agentapi.VerdictDeny
 	case events.AuditDeny:
 		return agentapi.VerdictAuditDeny
+	case events.AuditAllow:
+		return agentapi.VerdictAuditAllow
 	}
 	return v.String()
 }
@@ -103,6 +110,9 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 	if o := e.OriginalDestination; o.IsValid() && o != e.Destination {
 		out.OriginalDestination = &agentapi.Endpoint{IP: o.Addr(), Port: o.Port()}
 	}
+	if e.Verdict == events.AuditDeny || e.Verdict == events.AuditAllow {
+		out.Audited = r.auditedIn(e.Set)
+	}
 	switch e.Reason {
 	case events.ReasonRule:
 		if e.Rule != 0 { // 0 where rules differ
@@ -110,7 +120,7 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 			out.Policy = r.rule(e.Rule)
 		}
 	case events.ReasonDefault:
-		if e.Verdict == events.Allow { // no tier decided
+		if e.Verdict == events.Allow || e.Verdict == events.AuditAllow { // no tier decided
 			out.Reason = agentapi.ReasonDefaultAllow
 			break
 		}
@@ -162,16 +172,30 @@ func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
 	if known, ok := r.sets.Get(set); ok {
 		return known.([]agentapi.PolicyRef)
 	}
-	refs := r.directory.Isolating(set)
-	if len(refs) > agentapi.MaxIsolatedBy {
-		refs = refs[:agentapi.MaxIsolatedBy]
-	}
-	refs = slices.Clone(refs)
-	for i := range refs {
-		refs[i] = plainRef(refs[i])
-	}
+	refs := plainRefs(r.directory.Isolating(set))
 	if len(refs) > 0 {
 		r.sets.Add(set, refs)
+	}
+	return refs
+}
+
+func (r *recorder) auditedIn(set compiler.SetID) []agentapi.PolicyRef {
+	if known, ok := r.audited.Get(set); ok {
+		return known.([]agentapi.PolicyRef)
+	}
+	refs, ok := r.directory.Audited(set)
+	refs = plainRefs(refs)
+	if ok {
+		r.audited.Add(set, refs)
+	}
+	return refs
+}
+
+// plainRefs are as many names as a line has room for.
+func plainRefs(refs []agentapi.PolicyRef) []agentapi.PolicyRef {
+	refs = slices.Clone(refs[:min(len(refs), agentapi.MaxIsolatedBy)])
+	for i := range refs {
+		refs[i] = plainRef(refs[i])
 	}
 	return refs
 }

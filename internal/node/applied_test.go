@@ -112,7 +112,7 @@ func TestMapsChangeOnlyByWhatTheWriterCalls(t *testing.T) {
 	s.slice("shop", "g", 0, 1, "10.0.0.3/32")
 	s.pod("db", "10.0.0.4")
 	s.RunSandbox(start, running("cache", "1", "10.0.0.5"))
-	s.SetNamespace(start, "shop", map[string]string{LabelEnforcement: "audit"}, false)
+	s.SetNamespace(start, "shop", map[string]string{v1alpha1.LabelEnforcement: "audit"}, false)
 	s.SetInterfaces(start, Interfaces{})
 	s.endpointGone("allow")
 	s.sliceGone("shop", "g", 0)

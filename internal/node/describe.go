@@ -35,7 +35,9 @@ func (n *Node) DescribePolicies() []agentapi.Policy {
 		described := n.describePolicy(key, e)
 		if e.active != nil {
 			if p, ok := problems[e.active.policy.ID]; ok {
-				described.State = agentapi.StateIsolating
+				if !e.active.policy.Audited {
+					described.State = agentapi.StateIsolating
+				}
 				described.Problem = fmt.Sprintf("%s: needs %d %s, of %d", p.Direction, p.Figure, p.Resource, p.Limit)
 			}
 		}
@@ -66,8 +68,9 @@ func (n *Node) describePod(key types.NamespacedName, p *pod, applied bool) agent
 			out.Unseen = append(out.Unseen, agentapi.Interface{Name: l.Name, Kind: l.Kind})
 		}
 	}
-	policies := n.policiesOf(key, p, n.endpointsOf(key, p))
+	policies, audit := n.policiesOf(key, p, n.endpointsOf(key, p))
 	out.Ingress, out.Egress = n.describeRules(policy.Ingress, policies), n.describeRules(policy.Egress, policies)
+	out.Ingress.Audited, out.Egress.Audited = AuditedRefs(policy.Ingress, audit), AuditedRefs(policy.Egress, audit)
 	return out
 }
 
@@ -81,6 +84,17 @@ func (n *Node) describeRules(d policy.Direction, policies []*policy.Policy) agen
 		out.Policies = append(out.Policies, PolicyRef(p.ID))
 		for i := range p.Rules[d] {
 			out.Rules = append(out.Rules, n.describeRule(p, &p.Rules[d][i]))
+		}
+	}
+	return out
+}
+
+// AuditedRefs are the names of the audited ones among policies that have a say in a direction.
+func AuditedRefs(d policy.Direction, policies []*policy.Policy) []agentapi.PolicyRef {
+	var out []agentapi.PolicyRef
+	for _, p := range policies {
+		if p.Audited && p.Isolates[d] && p.ID.Kind != agentapi.KindEnforcingMode {
+			out = append(out, PolicyRef(p.ID))
 		}
 	}
 	return out
@@ -111,6 +125,7 @@ func (n *Node) describePolicy(key types.NamespacedName, e *endpoint) agentapi.Po
 	if v := e.active; v != nil {
 		out.PolicyRef = PolicyRef(v.policy.ID)
 		out.Newest = agentapi.Version{UID: v.policy.ID.UID, Generation: v.policy.ID.Generation}
+		out.Audited = v.policy.Audited
 		for podKey, p := range n.pods {
 			if n.selects(v, podKey, p.labels) {
 				out.Pods++

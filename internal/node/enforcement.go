@@ -4,24 +4,17 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
-)
 
-// LabelEnforcement on a namespace overrides Options.Audit for its pods.
-const LabelEnforcement = "kidoban.dev/enforcement"
-
-// The values of LabelEnforcement. Any other counts as none.
-const (
-	enforcementAudit   = "audit"
-	enforcementEnforce = "enforce"
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // audits reports whether denials of a namespace's pods are counted and logged while the packets pass.
 func (n *Node) audits(name string) bool {
 	if ns := n.namespaces[name]; ns != nil {
 		switch ns.enforcement {
-		case enforcementAudit:
+		case v1alpha1.LabelledAudit:
 			return true
-		case enforcementEnforce:
+		case v1alpha1.LabelledEnforce:
 			return false
 		}
 	}
@@ -38,7 +31,7 @@ func (n *Node) SetNamespace(now time.Time, name string, of map[string]string, te
 	bereft := terminating && (ns.bereft || !ns.synced)
 	another := ns.terminating && !terminating // of the same name
 	changed := !labels.Equals(ns.labels, of) || ns.bereft != bereft
-	ns.enforcement, ns.labels, ns.terminating, ns.bereft = of[LabelEnforcement], of, terminating, bereft
+	ns.enforcement, ns.labels, ns.terminating, ns.bereft = of[v1alpha1.LabelEnforcement], of, terminating, bereft
 	for key := range n.byNamespace[name] {
 		if another {
 			n.RemoveDeleted(now, key)

@@ -17,7 +17,7 @@ type namespace struct {
 	terminating bool
 	// bereft is true if it was terminating when its policies arrived: some may have been deleted before, so its pods are isolated.
 	bereft bool
-	// enforcement is the value of its LabelEnforcement.
+	// enforcement is the value of its v1alpha1.LabelEnforcement.
 	enforcement string
 	labels      labels.Set
 }

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	// SharedNamespace holds the groups that cross namespaces: kidoban's own namespace.
 	SharedNamespace string
-	// Audit counts and logs denials while the packets pass. LabelEnforcement of a namespace overrides it.
+	// Audit counts and logs denials while the packets pass. v1alpha1.LabelEnforcement of a namespace overrides it.
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default.
 	Mode Mode

@@ -508,7 +508,7 @@ func TestANamespacesLabelOverridesTheNodesAudit(t *testing.T) {
 		s := newStory(t)
 		s.opts.Audit = tc.node
 		s.pod("web", "10.0.0.1")
-		s.SetNamespace(start, "shop", map[string]string{LabelEnforcement: tc.label}, false)
+		s.SetNamespace(start, "shop", map[string]string{v1alpha1.LabelEnforcement: tc.label}, false)
 		if audited(s) != tc.want {
 			t.Errorf("node %v, label %q: audited %v", tc.node, tc.label, !tc.want)
 		}

@@ -14,11 +14,15 @@ import (
 func ownKey(key types.NamespacedName) string { return key.String() + " own" }
 
 // allowsOwn stands for the NetworkPolicies that isolate a pod in a direction: they allow its traffic to its own node and to itself, and
-// so keep the Baseline tier from deciding about it.
-var allowsOwn = [2]*policy.Policy{policy.Ingress: allowOf(policy.Ingress), policy.Egress: allowOf(policy.Egress)}
+// so keep the Baseline tier from deciding about it. auditAllowsOwn stands for audited ones.
+var allowsOwn, auditAllowsOwn = allowAll(false), allowAll(true)
 
-func allowOf(d policy.Direction) *policy.Policy {
-	p := &policy.Policy{ID: policy.ID{Kind: agentapi.KindEnforcingMode, Name: "own-node"}, Tier: policy.TierNetworkPolicy}
+func allowAll(audited bool) [2]*policy.Policy {
+	return [2]*policy.Policy{policy.Ingress: allowOf(policy.Ingress, audited), policy.Egress: allowOf(policy.Egress, audited)}
+}
+
+func allowOf(d policy.Direction, audited bool) *policy.Policy {
+	p := &policy.Policy{ID: policy.ID{Kind: agentapi.KindEnforcingMode, Name: "own-node"}, Tier: policy.TierNetworkPolicy, Audited: audited}
 	p.Isolates[d] = true
 	p.Rules[d] = []policy.Rule{{Action: policy.Allow, Everyone: true, EveryPort: true}}
 	return p
@@ -26,33 +30,50 @@ func allowOf(d policy.Direction) *policy.Policy {
 
 // compileOwn gives the compiler a pod's second entry, which it has only while a cluster policy selects the pod.
 func (n *Node) compileOwn(key types.NamespacedName, p *pod, spec compiler.PodSpec) {
-	own := compiler.PodSpec{Flags: spec.Flags}
+	var cluster []*policy.Policy
 	for _, e := range p.endpoints {
 		if e.active.namespaces != nil { // not as in mode strict, which does not concern this traffic
-			own.Policies = append(own.Policies, e.active.policy.ForPod(p.ports))
+			cluster = append(cluster, e.active.policy.ForPod(p.ports))
 		}
 	}
-	if len(own.Policies) == 0 {
+	if len(cluster) == 0 {
 		n.deleteOwn(key)
 		return
 	}
-	isolated := [2]bool{}
-	for _, np := range spec.Policies {
-		for _, d := range policy.Directions {
-			isolated[d] = isolated[d] || np.Tier == policy.TierNetworkPolicy && np.Isolates[d]
-		}
+	own := compiler.PodSpec{Flags: spec.Flags, Policies: ownPolicies(policy.Enforced(cluster), spec.Policies)}
+	if len(spec.AuditPolicies) > 0 {
+		own.AuditPolicies = ownPolicies(cluster, spec.AuditPolicies)
 	}
-	for _, d := range policy.Directions {
-		if isolated[d] {
-			own.Policies = append(own.Policies, allowsOwn[d])
-		}
-	}
-	slices.SortFunc(own.Policies, policy.Compare)
 	for _, addr := range spec.Addresses {
 		own.Addresses = append(own.Addresses, compiler.OwnAddress(addr))
 	}
 	n.own[key] = struct{}{}
 	n.compiler.SetPod(ownKey(key), own)
+}
+
+// ownPolicies returns the policies that judge a pod's traffic to its own node and to itself: the cluster's among those that select the pod, and what
+// stands for the NetworkPolicies among these.
+func ownPolicies(cluster, selecting []*policy.Policy) []*policy.Policy {
+	out := slices.Clone(cluster)
+	var isolated, audited [2]bool
+	for _, p := range selecting {
+		for _, d := range policy.Directions {
+			isolates := p.Tier == policy.TierNetworkPolicy && p.Isolates[d]
+			isolated[d] = isolated[d] || isolates && !p.Audited
+			audited[d] = audited[d] || isolates && p.Audited
+		}
+	}
+	for _, d := range policy.Directions {
+		switch {
+		case len(cluster) == 0:
+		case isolated[d]:
+			out = append(out, allowsOwn[d])
+		case audited[d]:
+			out = append(out, auditAllowsOwn[d])
+		}
+	}
+	slices.SortFunc(out, policy.Compare)
+	return out
 }
 
 func (n *Node) deleteOwn(key types.NamespacedName) {

@@ -131,7 +131,8 @@ func (n *Node) compilePod(key types.NamespacedName, p *pod) {
 	}
 	p.endpoints = n.endpointsOf(key, p)
 	at := n.locate(key)
-	spec := compiler.PodSpec{Interfaces: at.interfaces, Policies: n.policiesOf(key, p, p.endpoints)}
+	spec := compiler.PodSpec{Interfaces: at.interfaces}
+	spec.Policies, spec.AuditPolicies = n.policiesOf(key, p, p.endpoints)
 	if n.audits(key.Namespace) {
 		spec.Flags |= compiler.Audit
 	}
@@ -163,9 +164,9 @@ func (n *Node) endpointsOf(key types.NamespacedName, p *pod) []*endpoint {
 }
 
 // policiesOf returns the policies of the endpoints that select a pod, and those that the mode or the end of its namespace adds, in the order of
-// evaluation.
-func (n *Node) policiesOf(key types.NamespacedName, p *pod, selecting []*endpoint) []*policy.Policy {
-	var out []*policy.Policy
+// evaluation. If some of the policies are audited, audit contains those that would be in force if these were enforced; else it is empty.
+func (n *Node) policiesOf(key types.NamespacedName, p *pod, selecting []*endpoint) (enforced, audit []*policy.Policy) {
+	var all []*policy.Policy
 	ns := n.namespaces[key.Namespace]
 	bereft := ns != nil && ns.bereft
 	for _, e := range selecting {
@@ -173,12 +174,21 @@ func (n *Node) policiesOf(key types.NamespacedName, p *pod, selecting []*endpoin
 		if e.active.namespaces != nil && (bereft || n.opts.Mode == Strict) {
 			selected = e.active.strict
 		}
-		out = append(out, selected.ForPod(p.ports))
+		all = append(all, selected.ForPod(p.ports))
 	}
+	enforced = policy.Enforced(all)
+	if len(enforced) < len(all) {
+		audit = n.withDefaults(bereft, all)
+	}
+	return n.withDefaults(bereft, enforced), audit
+}
+
+// withDefaults adds what the mode and the end of a pod's namespace add to its policies, and returns all in the order of evaluation.
+func (n *Node) withDefaults(bereft bool, policies []*policy.Policy) []*policy.Policy {
 	if bereft {
-		out = isolateRest(out, terminating)
+		policies = isolateRest(policies, terminating)
 	}
-	out = n.opts.Mode.withDefaults(out)
-	slices.SortFunc(out, policy.Compare)
-	return out
+	policies = n.opts.Mode.withDefaults(policies)
+	slices.SortFunc(policies, policy.Compare)
+	return policies
 }

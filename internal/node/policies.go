@@ -69,6 +69,7 @@ func (n *Node) setVersion(key types.NamespacedName, v *version, err error) error
 	}
 	if err != nil {
 		if v != nil {
+			n.endAudit(key, v)
 			n.move(key, unreadable, v)
 		}
 		return err
@@ -81,9 +82,18 @@ func (n *Node) setVersion(key types.NamespacedName, v *version, err error) error
 	if n.complete(v) {
 		n.move(key, complete, v)
 	} else {
+		n.endAudit(key, v)
 		n.move(key, incomplete, v)
 	}
 	return nil
+}
+
+// endAudit removes an audited version that must not stay in force while the next one, which is enforced, waits or is closed. The next one then
+// isolates its pods as soon as that of a new policy would.
+func (n *Node) endAudit(key types.NamespacedName, next *version) {
+	if e := n.policies[key]; e != nil && e.active != nil && e.active.policy.Audited && !next.policy.Audited {
+		n.move(key, removed, nil)
+	}
 }
 
 // sameAs reports whether only what is not spec differs. A generation comes twice where etcd was restored.
@@ -268,11 +278,11 @@ func (n *Node) activate(key types.NamespacedName) {
 }
 
 // IsolateLate isolates the pods of PolicyEndpoints of which no version is in force and whose groups have not arrived for so long. They allow
-// the addresses that are known so far, and wait for the rest. It returns the PolicyEndpoints.
+// the addresses that are known so far, and wait for the rest. Audited ones only wait. It returns the PolicyEndpoints.
 func (n *Node) IsolateLate(now time.Time, patience time.Duration) (isolated []types.NamespacedName) {
 	for key := range n.waiting {
 		e := n.policies[key]
-		if transitions[e.phase][late] == e.phase || now.Sub(e.first) < patience {
+		if transitions[e.phase][late] == e.phase || now.Sub(e.first) < patience || e.waiting.policy.Audited {
 			continue
 		}
 		if len(isolated) == 0 {
@@ -289,7 +299,7 @@ func (n *Node) IsolateLate(now time.Time, patience time.Duration) (isolated []ty
 func (n *Node) AwaitsGroups(now time.Time, patience time.Duration) bool {
 	for key := range n.waiting {
 		e := n.policies[key]
-		if e.phase != Waiting || now.Sub(e.first) >= patience {
+		if e.phase != Waiting || now.Sub(e.first) >= patience || e.waiting.policy.Audited {
 			continue
 		}
 		for podKey, p := range n.pods {

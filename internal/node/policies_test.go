@@ -73,7 +73,6 @@ func TestAnUnreadablePolicyThatWasNeverInForceIsolates(t *testing.T) {
 		"no action":                    {Ingress: []v1alpha1.Rule{{}}},
 		"another kind's action":        {Ingress: []v1alpha1.Rule{{Action: v1alpha1.ActionAccept}}},
 		"a domain name for ingress":    {Ingress: allow([]v1alpha1.Peer{{DomainNames: []v1alpha1.DomainName{"example.com"}}})},
-		"audit":                        {Ingress: allow(block), Enforcement: v1alpha1.EnforcementAudit},
 		"an unknown enforcement":       {Ingress: allow(block), Enforcement: "Sometimes"},
 		"an unknown policy type":       {Ingress: allow(block), PolicyTypes: []v1alpha1.PolicyType{"Sideways"}},
 		"a field of a newer schema":    {Ingress: allow(nil), UnknownFields: []string{"ingress[0].schedule"}},

@@ -13,7 +13,9 @@ import (
 // change what all of them mean. passed is what happens to a flow that the Baseline tier passes: Allow, or Deny for pods that are denied
 // what no policy decides about.
 func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string, passed Action) *Policy {
-	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
+	p := &Policy{
+		ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority, Audited: cpe.Spec.Enforcement == v1alpha1.EnforcementAudit,
+	}
 	if cpe.Spec.Tier == v1alpha1.TierBaseline {
 		p.Tier = TierBaseline
 	}

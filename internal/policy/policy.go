@@ -151,6 +151,8 @@ type Policy struct {
 	Created  int64
 	Tier     Tier
 	Priority int32
+	// Audited policies decide about no packet. What they would decide is recorded beside what the enforced policies decide.
+	Audited bool
 	// Isolates, by Direction: in the NetworkPolicy tier, whether the policy isolates the selected pods. In the other tiers,
 	// whether it has rules in that direction.
 	Isolates [2]bool

@@ -11,7 +11,10 @@ import (
 // FromPolicyEndpoint reads a PolicyEndpoint. shared is kidoban's own namespace, which has the slices of shared groups. The
 // error names a field that cannot be read or that agents cannot enforce: a newer version wrote it, or the schema has a gap.
 func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, shared string) (*Policy, error) {
-	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Created: created(pe), Tier: TierNetworkPolicy}
+	p := &Policy{
+		ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Created: created(pe), Tier: TierNetworkPolicy,
+		Audited: pe.Spec.Enforcement == v1alpha1.EnforcementAudit,
+	}
 	if err := enforceable(pe.Spec.UnknownFields, pe.Spec.Enforcement); err != nil {
 		return nil, err
 	}
@@ -30,9 +33,12 @@ func FromPolicyEndpoint(pe *v1alpha1.PolicyEndpoint, shared string) (*Policy, er
 }
 
 // FailClosed returns the policy to enforce in place of a PolicyEndpoint that FromPolicyEndpoint cannot read. It isolates
-// pods in the directions of the policy types and allows nothing. A policy type that is unknown stands for both directions.
+// pods in the directions of the policy types and allows nothing. A policy type that is unknown stands for both directions. One
+// that is to be audited stays so: it isolates no pod.
 func FailClosed(pe *v1alpha1.PolicyEndpoint) *Policy {
-	p := &Policy{ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Tier: TierNetworkPolicy}
+	p := &Policy{
+		ID: idOf(pe.Namespace, &pe.Spec.PolicyRef), Tier: TierNetworkPolicy, Audited: pe.Spec.Enforcement == v1alpha1.EnforcementAudit,
+	}
 	for _, t := range pe.Spec.PolicyTypes {
 		p.Isolates[Ingress] = p.Isolates[Ingress] || t != v1alpha1.PolicyTypeEgress
 		p.Isolates[Egress] = p.Isolates[Egress] || t != v1alpha1.PolicyTypeIngress
@@ -54,7 +60,9 @@ func FromClusterPolicyEndpointStrict(cpe *v1alpha1.ClusterPolicyEndpoint, shared
 
 // fromCluster reads a ClusterPolicyEndpoint. passed is what happens to a flow that the Baseline tier passes.
 func fromCluster(cpe *v1alpha1.ClusterPolicyEndpoint, shared string, passed Action) (*Policy, error) {
-	p := &Policy{ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority}
+	p := &Policy{
+		ID: idOf("", &cpe.Spec.PolicyRef), Priority: cpe.Spec.Priority, Audited: cpe.Spec.Enforcement == v1alpha1.EnforcementAudit,
+	}
 	if err := enforceable(cpe.Spec.UnknownFields, cpe.Spec.Enforcement); err != nil {
 		return nil, err
 	}
@@ -117,10 +125,8 @@ func enforceable(unknownFields []string, enforcement v1alpha1.Enforcement) error
 		return fmt.Errorf("spec.%s: unknown field; a newer version of kidoban wrote it: upgrade this one", unknownFields[0])
 	}
 	switch enforcement {
-	case v1alpha1.EnforcementEnforce, "":
+	case v1alpha1.EnforcementEnforce, v1alpha1.EnforcementAudit, "":
 		return nil
-	case v1alpha1.EnforcementAudit:
-		return fmt.Errorf("spec.enforcement: Audit is not supported yet; set it to Enforce, or audit the namespace")
 	}
 	return fmt.Errorf("spec.enforcement: unknown value %q", enforcement)
 }

@@ -97,7 +97,6 @@ func TestWhatAClusterPolicyEndpointMayNotSay(t *testing.T) {
 		`spec.tier: unknown tier ""`:                         func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Tier = "" },
 		`spec.egress[2].action: unknown action "Allow"`:      func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Egress[2].Action = v1alpha1.ActionAllow },
 		`spec.egress[0].peers[0].group.shared: must be true`: func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Egress[0].Peers[0].Group.Shared = false },
-		`spec.enforcement: Audit is not supported yet`:       func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Enforcement = v1alpha1.EnforcementAudit },
 		`spec.enforcement: unknown value "Sometimes"`:        func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.Enforcement = "Sometimes" },
 		`spec.subject.newer: unknown field`:                  func(s *v1alpha1.ClusterPolicyEndpointSpec) { s.UnknownFields = []string{"subject.newer"} },
 		`spec.egress[2].peers[0].domainNames: domain names are for rules that allow, not for Deny`: func(s *v1alpha1.ClusterPolicyEndpointSpec) {

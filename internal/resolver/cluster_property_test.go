@@ -29,6 +29,7 @@ func (d dice) node(name string) Node {
 
 func (d dice) clusterPolicy(generation int64) *cnp.ClusterNetworkPolicy {
 	np := &cnp.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: pick(d, "x", "y", "z"), UID: pick[types.UID](d, "1", "1", "2"), Generation: generation}}
+	np.Labels = pick(d, nil, nil, nil, map[string]string{v1alpha1.LabelEnforcement: pick(d, "audit", "audit", "enforce", "Audit")})
 	np.Spec.Tier, np.Spec.Priority = pick(d, cnp.AdminTier, cnp.BaselineTier), int32(d.IntN(3))
 	switch d.IntN(8) {
 	case 0: // a kind of subject that is not known
@@ -131,7 +132,7 @@ func clusterEvent(d dice, m *model, r *Resolver, step int64) (happening, Changes
 	default:
 		np := d.clusterPolicy(step)
 		m.clusterPolicies[np.Name] = np
-		return happening{name: fmt.Sprintf("cluster policy %s %v", np.Name, np.Spec)}, r.SetClusterPolicy(np)
+		return happening{name: fmt.Sprintf("cluster policy %s %v %v", np.Name, np.Labels, np.Spec)}, r.SetClusterPolicy(np)
 	}
 }
 
@@ -160,20 +161,27 @@ func checkClusterFlows(t *testing.T, d dice, m *model, r *Resolver, s snapshot) 
 			if !m.isClear(self) || !m.isClear(f.peer) || len(m.peersAt(self)) == 0 || m.peersAt(self)[0].Key != key {
 				continue
 			}
-			want := c.Evaluate(dir, flow)
-			got := reference.EvaluateWithNames(dir, m.clusterPoliciesOf(t, r, m.pods[key]), flow, members, c.Names)
-			rule := want.Admin
-			if want.Baseline != nil {
-				rule = want.Baseline
-			}
-			if got.Action != want.Action || got.Tier != want.Tier {
-				t.Fatalf("%s %v: want %+v by %+v, got %+v of %+v", dir, flow, want, rule, got, m.clusterPolicies[got.Policy.ID.Name].Spec)
-			}
-			if got.Policy != nil {
-				if name, index := got.Policy.ID.Name, int(got.Policy.Rules[dir][got.Rule].Origin[0]); name != rule.Policy.Name || index != rule.Index {
-					t.Fatalf("%s %v: want rule %d of %s, got rule %d of %s: %+v", dir, flow, rule.Index, rule.Policy.Name, index, name, got.Policy)
-				}
-			}
+			got := reference.EvaluateAudit(dir, m.clusterPoliciesOf(t, r, m.pods[key]), flow, members, c.Names)
+			c.EnforceAudited = false
+			checkClusterDecision(t, dir, flow, c.Evaluate(dir, flow), got.Enforced)
+			c.EnforceAudited = true
+			checkClusterDecision(t, dir, flow, c.Evaluate(dir, flow), got.All)
+		}
+	}
+}
+
+func checkClusterDecision(t *testing.T, dir policy.Direction, flow policy.Flow, want reference.ClusterDecision, got reference.Decision[policy.Policy]) {
+	t.Helper()
+	rule := want.Admin
+	if want.Baseline != nil {
+		rule = want.Baseline
+	}
+	if got.Action != want.Action || got.Tier != want.Tier {
+		t.Fatalf("%s %v: want %+v by %+v, got %+v of %+v", dir, flow, want, rule, got, got.Policy)
+	}
+	if got.Policy != nil {
+		if name, index := got.Policy.ID.Name, int(got.Policy.Rules[dir][got.Rule].Origin[0]); name != rule.Policy.Name || index != rule.Index {
+			t.Fatalf("%s %v: want rule %d of %s, got rule %d of %s: %+v", dir, flow, rule.Index, rule.Policy.Name, index, name, got.Policy)
 		}
 	}
 }

@@ -41,6 +41,9 @@ var namedPortProtocols = [...]policy.Protocol{policy.TCP, policy.UDP, policy.SCT
 func normalizeCluster(np *cnp.ClusterNetworkPolicy) *normalizedCluster {
 	out := &normalizedCluster{}
 	b := clusterBuilder{out: out, tier: np.Spec.Tier}
+	if err := policy.CheckEnforcement(np.Labels); err != nil {
+		b.problem(v1alpha1.ReasonInvalidEnforcement, "%v", err)
+	}
 	out.subject = b.subject(&np.Spec.Subject)
 	for i, r := range np.Spec.Ingress {
 		rule := clusterSource{path: fmt.Sprintf("spec.ingress[%d]", i), field: "from", name: r.Name, action: r.Action, protocols: r.Protocols}

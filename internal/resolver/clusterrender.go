@@ -31,7 +31,7 @@ func (r *renderer) renderCluster(np *cnp.ClusterNetworkPolicy, n *normalizedClus
 			PolicyRef:   v1alpha1.PolicyReference{Kind: clusterPolicyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
 			Tier:        v1alpha1.Tier(np.Spec.Tier),
 			Priority:    np.Spec.Priority,
-			Enforcement: v1alpha1.EnforcementEnforce,
+			Enforcement: enforcementOf(np.Labels),
 			Subject:     n.subject,
 		}
 		names := rendered{problems: slices.Clone(n.problems)}
@@ -45,9 +45,9 @@ func (r *renderer) renderCluster(np *cnp.ClusterNetworkPolicy, n *normalizedClus
 	return out
 }
 
-// IsolatesCluster reports whether one spec decides about the pods of another, in the same place of the order.
+// IsolatesCluster reports whether one spec decides about the pods of another, in the same place of the order, or audits them as the other does.
 func IsolatesCluster(spec, other *v1alpha1.ClusterPolicyEndpointSpec) bool {
-	return spec.Tier == other.Tier && spec.Priority == other.Priority && equality.Semantic.DeepEqual(spec.Subject, other.Subject)
+	return isAudited(spec.Enforcement) == isAudited(other.Enforcement) && spec.Tier == other.Tier && spec.Priority == other.Priority && equality.Semantic.DeepEqual(spec.Subject, other.Subject)
 }
 
 // Isolating returns the endpoint with all of its rules closed: Accept matches nothing, and Deny and Pass deny everything.

@@ -218,4 +218,8 @@ func TestTheVersionOfARejectedClusterPolicyIsClosed(t *testing.T) {
 	if other.Subject.PodSelector.MatchLabels = map[string]string{"app": "web"}; !IsolatesCluster(got.Spec, e.Spec) || IsolatesCluster(got.Spec, &other) {
 		t.Error("the closed version does not stand for the same pods alone")
 	}
+	audited := *e.Spec
+	if audited.Enforcement = v1alpha1.EnforcementAudit; IsolatesCluster(&audited, e.Spec) || IsolatesCluster(e.Spec, &audited) {
+		t.Error("an audited version stands for an enforced one")
+	}
 }

@@ -99,7 +99,10 @@ func normalize(np *networkingv1.NetworkPolicy) *normalized {
 	if egress {
 		out.types = append(out.types, v1alpha1.PolicyTypeEgress)
 	}
-	var err error
+	err := policy.CheckEnforcement(np.Labels)
+	if err != nil {
+		out.problem(v1alpha1.ReasonInvalidEnforcement, "%v", err)
+	}
 	if out.selects, err = parseSelector(&np.Spec.PodSelector); err != nil {
 		out.invalid = true
 		out.problem(v1alpha1.ReasonInvalidSelector, "spec.podSelector: %v", err)

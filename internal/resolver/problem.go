@@ -26,6 +26,7 @@ var gravity = []string{
 	v1alpha1.ReasonInvalidDomainName,
 	v1alpha1.ReasonInvalidPort,
 	v1alpha1.ReasonUnresolvedNamedPort,
+	v1alpha1.ReasonInvalidEnforcement,
 }
 
 // sortProblems sorts problems by gravity and removes duplicates.

@@ -85,7 +85,7 @@ func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendere
 func isolatingSpec(np *networkingv1.NetworkPolicy, n *normalized) *v1alpha1.PolicyEndpointSpec {
 	spec := &v1alpha1.PolicyEndpointSpec{
 		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
-		Enforcement: v1alpha1.EnforcementEnforce,
+		Enforcement: enforcementOf(np.Labels),
 		PolicyTypes: n.types,
 	}
 	if !n.invalid {
@@ -94,8 +94,21 @@ func isolatingSpec(np *networkingv1.NetworkPolicy, n *normalized) *v1alpha1.Poli
 	return spec
 }
 
-// Isolates reports whether one spec isolates the pods that another selects, in the directions of the other.
+// enforcementOf reads the label of a policy. One that means nothing enforces.
+func enforcementOf(labels map[string]string) v1alpha1.Enforcement {
+	if policy.IsLabelledAudit(labels) {
+		return v1alpha1.EnforcementAudit
+	}
+	return v1alpha1.EnforcementEnforce
+}
+
+func isAudited(e v1alpha1.Enforcement) bool { return e == v1alpha1.EnforcementAudit }
+
+// Isolates reports whether one spec isolates the pods that another selects, in the directions of the other, or audits them as the other does.
 func Isolates(spec, other *v1alpha1.PolicyEndpointSpec) bool {
+	if isAudited(spec.Enforcement) != isAudited(other.Enforcement) {
+		return false
+	}
 	for _, t := range other.PolicyTypes {
 		if !slices.Contains(spec.PolicyTypes, t) {
 			return false

@@ -40,6 +40,9 @@ flow log has all of them.`,
 		Example: `  # Connections that were denied in the last ten minutes
   kubectl kidoban events --since 10m --verdict DENY
 
+  # What would change if audited policies were enforced
+  kubectl kidoban events --verdict AUDIT
+
   # Watch one pod
   kubectl kidoban events -f --pod shop/backend-5d9c
 
@@ -52,15 +55,15 @@ flow log has all of them.`,
 	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f the last minute.")
 	cmd.Flags().StringVar(&f.policy, "policy", "", "Show decisions of this policy, also those by which it isolates: namespace/name, or the name of a ClusterNetworkPolicy.")
 	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or a prefix of it.")
-	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY or AUDIT-DENY.")
+	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY, AUDIT-DENY, AUDIT-ALLOW, or AUDIT for both of the last.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
 		}
 		f.verdict = strings.ToUpper(f.verdict)
-		if !slices.Contains([]string{"", agentapi.VerdictAccept, agentapi.VerdictDeny, agentapi.VerdictAuditDeny}, f.verdict) {
-			return fmt.Errorf("--verdict %s: give ACCEPT, DENY or AUDIT-DENY", f.verdict)
+		if !slices.Contains([]string{"", agentapi.VerdictAccept, agentapi.VerdictDeny, agentapi.VerdictAuditDeny, agentapi.VerdictAuditAllow, bothAudits}, f.verdict) {
+			return fmt.Errorf("--verdict %s: give ACCEPT, DENY, AUDIT-DENY, AUDIT-ALLOW or AUDIT", f.verdict)
 		}
 		c, err := env.Client()
 		if err != nil {
@@ -103,8 +106,12 @@ type filter struct {
 	names                map[netip.Addr]string // of pods, also of other nodes than an event's
 }
 
+// bothAudits stands for both verdicts of audits.
+const bothAudits = "AUDIT"
+
 func (f *filter) wants(e *agentapi.Event) bool {
-	return (f.verdict == "" || e.Verdict == f.verdict) && (f.policy == "" || f.byPolicy(e)) && (f.pod == "" || f.ofPod(&e.Source) || f.ofPod(&e.Destination))
+	isVerdict := f.verdict == "" || e.Verdict == f.verdict || f.verdict == bothAudits && strings.HasPrefix(e.Verdict, bothAudits+"-")
+	return isVerdict && (f.policy == "" || f.byPolicy(e)) && (f.pod == "" || f.ofPod(&e.Source) || f.ofPod(&e.Destination))
 }
 
 func (f *filter) ofPod(e *agentapi.Endpoint) bool {
@@ -115,7 +122,7 @@ func (f *filter) byPolicy(e *agentapi.Event) bool {
 	is := func(r agentapi.PolicyRef) bool {
 		return f.policy == r.Name && r.Namespace == "" || f.policy == r.Namespace+"/"+r.Name
 	}
-	return e.Policy != nil && is(e.Policy.PolicyRef) || slices.ContainsFunc(e.IsolatedBy, is)
+	return e.Policy != nil && is(e.Policy.PolicyRef) || slices.ContainsFunc(e.IsolatedBy, is) || slices.ContainsFunc(e.Audited, is)
 }
 
 // opener opens an answer of an agent, as agents.Open does.

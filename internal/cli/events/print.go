@@ -57,7 +57,7 @@ func (p *printer) print(e *agentapi.StreamedEvent) error {
 
 // line is "15:04:05.000 DENY Ingress shop/a → shop/b:80 TCP by … on node".
 func (p *printer) line(e *agentapi.StreamedEvent) string {
-	colours := map[string]string{agentapi.VerdictAccept: command.Green, agentapi.VerdictDeny: command.Red, agentapi.VerdictAuditDeny: command.Yellow}
+	colours := map[string]string{agentapi.VerdictAccept: command.Green, agentapi.VerdictDeny: command.Red, agentapi.VerdictAuditDeny: command.Yellow, agentapi.VerdictAuditAllow: command.Yellow}
 	var b strings.Builder
 	paint := p.env.Paint()
 	if e.Missed > 0 {
@@ -71,6 +71,13 @@ func (p *printer) line(e *agentapi.StreamedEvent) string {
 		fmt.Fprintf(&b, " (asked %s)", netip.AddrPortFrom(o.IP, o.Port))
 	}
 	fmt.Fprintf(&b, "  %s", because(&e.Event))
+	if len(e.Audited) > 0 {
+		var names []string
+		for _, r := range e.Audited {
+			names = append(names, r.String())
+		}
+		fmt.Fprintf(&b, " (audited: %s)", strings.Join(names, ", "))
+	}
 	if e.Count > 1 {
 		since := time.Duration(0)
 		if e.First != nil {

@@ -19,6 +19,8 @@ type Answer struct {
 	Flows   []Flow  `json:"flows"`
 	// Notes are remarks about the input, such as which objects were not evaluated.
 	Notes []string `json:"notes,omitempty"`
+
+	ifEnforced *model.Evaluator // as if audited policies were enforced; nil if there are none
 }
 
 // Verdict of a flow, of one of its halves, or of all.
@@ -69,6 +71,8 @@ type Flow struct {
 	// Always is why no policy applies, where none does.
 	Always string `json:"always,omitempty"`
 	Halves []Half `json:"halves,omitempty"`
+	// IfEnforced is what would become of the flow if audited policies were enforced, if a half of it would become allowed or denied.
+	IfEnforced *IfEnforced `json:"ifEnforced,omitempty"`
 	// Hint is another question that may have been meant.
 	Hint string `json:"hint,omitempty"`
 	// Notes are the conditions under which the verdict holds.

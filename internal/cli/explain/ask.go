@@ -36,6 +36,9 @@ func Ask(c *model.Cluster, namespace, from, to string) (*Answer, error) {
 		targets = distinct(c, targets, func(t target) end { return t.end })
 	}
 	out := &Answer{Notes: c.Notes}
+	if len(c.Audited()) > 0 {
+		out.ifEnforced = model.NewEvaluator(c.EnforceAudited())
+	}
 	for _, t := range targets {
 		for _, port := range t.ports {
 			for _, source := range sources {
@@ -61,6 +64,9 @@ func (a *Answer) ask(e *model.Evaluator, source end, t *target, port model.Port)
 			continue
 		}
 		f := explain(e, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number}, t.service)
+		if a.ifEnforced != nil {
+			f.ifEnforced(explain(a.ifEnforced, source, t.end, policy.Flow{Source: s, Destination: d, Protocol: port.Protocol, Port: port.Number}, t.service))
+		}
 		if t.caveat != "" {
 			f.Notes = append(f.Notes, t.caveat)
 		}
@@ -113,6 +119,7 @@ func repeats(flows []Flow, f *Flow) bool {
 		}
 		a.Source, a.Destination, b.Source, b.Destination = End{}, End{}, End{}, End{}
 		a.Halves, b.Halves = anonymous(a.Halves), anonymous(b.Halves)
+		a.IfEnforced, b.IfEnforced = a.IfEnforced.anonymous(), b.IfEnforced.anonymous()
 		if reflect.DeepEqual(a, b) {
 			return true
 		}

@@ -39,6 +39,7 @@ func (h *Half) compare(c *model.Cluster, node string, s *said, of End) {
 	if h.Reason == ReasonNotIsolated && isStrict(pod.Mode, there) {
 		h.Allowed, h.Verdict, h.Reason = false, Denied, ReasonStrict
 	}
+	c = c.Enforced()
 	for i := range c.Policies {
 		np := &c.Policies[i]
 		if !slices.Contains(h.Isolating, np.Namespace+"/"+np.Name) {
@@ -98,6 +99,8 @@ func behind(np metav1.Object, kind string, there []agentapi.PolicyRef, policies 
 	switch r := p.Realised; {
 	case r == nil:
 		out = "not in force there yet"
+	case p.Audited:
+		out = "still audited there"
 	case r.UID != string(np.GetUID()):
 		out = "not in force there: an older policy of that name is"
 	case r.Generation != np.GetGeneration():

@@ -37,6 +37,9 @@ func writeFlow(out io.Writer, p command.Paint, f *Flow) {
 	for i := range f.Halves {
 		writeHalf(out, p, &f.Halves[i])
 	}
+	if f.IfEnforced != nil {
+		writeIfEnforced(out, p, f.IfEnforced)
+	}
 	remark := func(kind, text string) {
 		fmt.Fprintf(out, "\n  %s %s\n", p.Text(command.Yellow, kind), text)
 	}

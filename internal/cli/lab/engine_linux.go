@@ -70,7 +70,7 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	n.SetInterfaces(now, interfaces)
 	for i := range c.Namespaces { // known since their pods are
 		labels := maps.Clone(c.Namespaces[i].Labels)
-		delete(labels, node.LabelEnforcement) // in audit mode all packets would pass
+		delete(labels, v1alpha1.LabelEnforcement) // in audit mode all packets would pass
 		n.SetNamespace(now, c.Namespaces[i].Name, labels, false)
 	}
 	for _, s := range changes.Slices {

@@ -94,6 +94,7 @@ var checks = []check{
 	{"name-searched", "a wildcard that covers a search domain of pods", (*linter).nameSearched},
 	{"name-nat64", "a Deny of IPv4 networks before names, where pods may reach them by NAT64", (*linter).nameThrough64},
 	{"admin-network-policy", "an AdminNetworkPolicy or BaselineAdminNetworkPolicy, which nothing enforces", (*linter).adminNetworkPolicies},
+	{"enforcement", "a policy under audit, or with a value of its label kidoban.dev/enforcement that means nothing", (*linter).enforcement},
 	{"unknown-check", "an annotation that names a check which does not exist", (*linter).unknownCheck},
 }
 
@@ -132,9 +133,9 @@ type Options struct {
 	Skip []string
 }
 
-// Run the checks. suppressed is how many findings the objects' annotations leave out.
+// Run the checks, as if audited policies were enforced. suppressed is how many findings the objects' annotations leave out.
 func Run(c *model.Cluster, o Options) (findings []Finding, suppressed int) {
-	l := &linter{cluster: c, evaluator: model.NewEvaluator(c), checks: checks, findings: []Finding{}}
+	l := &linter{cluster: c, evaluator: model.NewEvaluator(c.EnforceAudited()), checks: checks, findings: []Finding{}}
 	for _, p := range c.Distinct() {
 		l.pods = append(l.pods, pod{Pod: p, isPeer: policy.IsPeer(&p.Pod), addresses: policy.PodAddresses(&p.Pod), namespace: l.evaluator.Namespace(p.Namespace).Labels})
 	}

@@ -303,7 +303,7 @@ func (d *Difference) policies(before, after *Cluster) map[string]bool {
 		switch {
 		case !there:
 			d.Added = append(d.Added, key)
-		case !equalJSON(old.spec, is[key].spec):
+		case old.audited != is[key].audited || !equalJSON(old.spec, is[key].spec):
 			d.Changed = append(d.Changed, key)
 		default:
 			continue
@@ -321,8 +321,9 @@ func (d *Difference) policies(before, after *Cluster) map[string]bool {
 
 // scoped is the spec of a policy, and the namespace where it counts; of a ClusterNetworkPolicy, which counts everywhere, itself.
 type scoped struct {
-	spec  any
-	scope string
+	audited bool
+	spec    any
+	scope   string
 }
 
 // specs of all policies: of NetworkPolicies by namespace/name, of ClusterNetworkPolicies by Describe.
@@ -330,11 +331,11 @@ func specs(c *Cluster) map[string]scoped {
 	out := map[string]scoped{}
 	for i := range c.Policies {
 		np := &c.Policies[i]
-		out[np.Namespace+"/"+np.Name] = scoped{normal(np), np.Namespace}
+		out[np.Namespace+"/"+np.Name] = scoped{isAuditedNetworkPolicy(*np), normal(np), np.Namespace}
 	}
 	for i := range c.ClusterPolicies {
 		key := Describe(ClusterPolicyKind, &c.ClusterPolicies[i])
-		out[key] = scoped{c.ClusterPolicies[i].Spec, key}
+		out[key] = scoped{isAudited(c.ClusterPolicies[i]), c.ClusterPolicies[i].Spec, key}
 	}
 	return out
 }

@@ -23,8 +23,9 @@ type Evaluator struct {
 	nodes      []corev1.Node
 }
 
-// NewEvaluator of a cluster that is not changed afterwards.
+// NewEvaluator of a cluster that is not changed afterwards. Audited policies have no say.
 func NewEvaluator(c *Cluster) *Evaluator {
+	c = c.Enforced()
 	e := &Evaluator{cluster: c, byAddress: make(map[netip.Addr]*Pod, len(c.Pods)), shared: map[netip.Addr][]*Pod{}, onHosts: map[netip.Addr]*Pod{},
 		namespaces: map[string]*corev1.Namespace{}, policies: map[string][]networkingv1.NetworkPolicy{}, nodes: c.KnownNodes()}
 	for i := range c.Pods {

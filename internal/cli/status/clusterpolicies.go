@@ -68,9 +68,11 @@ func (s *Status) clusterPolicies(ctx context.Context, c client.Client, pods []co
 func isAbsent(err error) bool { return apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) }
 
 func newClusterPolicy(o *cnp.ClusterNetworkPolicy, cpe *v1alpha1.ClusterPolicyEndpoint) Policy {
-	p := Policy{Kind: model.ClusterPolicyKind, Name: o.Name, Generation: o.Generation, Resolved: "Missing", Nodes: []NodePolicy{}}
+	p := Policy{
+		Kind: model.ClusterPolicyKind, Name: o.Name, Generation: o.Generation, Audited: policy.IsLabelledAudit(o.Labels), Resolved: "Missing", Nodes: []NodePolicy{},
+	}
 	if cpe != nil {
-		p.resolved(cpe.Spec.PolicyRef.Generation, cpe.Generation, &cpe.Status, policy.GroupKeys("", "", cpe.Spec.Ingress, cpe.Spec.Egress))
+		p.resolved(cpe.Spec.PolicyRef.Generation, cpe.Generation, cpe.Spec.Enforcement, &cpe.Status, policy.GroupKeys("", "", cpe.Spec.Ingress, cpe.Spec.Egress))
 	}
 	return p
 }

@@ -84,6 +84,9 @@ type Policy struct {
 	Groups  int    `json:"groups"`
 	// Nodes that have pods in its namespace.
 	Nodes []NodePolicy `json:"nodes"`
+	// Audited: the policy isolates no pod and denies nothing. AuditedSince is since when.
+	Audited      bool         `json:"audited,omitempty"`
+	AuditedSince *metav1.Time `json:"auditedSince,omitempty"`
 	// InForce is on how many of them this generation is.
 	InForce int `json:"inForce"`
 	// SlowestSeconds of them, from the moment that the agent saw it.
@@ -342,18 +345,23 @@ func (p *Policy) describe() string {
 var unwritten = []string{v1alpha1.ReasonRejected, v1alpha1.ReasonTooLarge, v1alpha1.ReasonOverBudget}
 
 func newPolicy(np *networkingv1.NetworkPolicy, pe *v1alpha1.PolicyEndpoint) Policy {
-	p := Policy{Namespace: np.Namespace, Name: np.Name, Generation: np.Generation, Resolved: "Missing", Nodes: []NodePolicy{}}
+	p := Policy{
+		Namespace: np.Namespace, Name: np.Name, Generation: np.Generation, Audited: policy.IsLabelledAudit(np.Labels), Resolved: "Missing", Nodes: []NodePolicy{},
+	}
 	if pe == nil {
 		return p
 	}
-	p.resolved(pe.Spec.PolicyRef.Generation, pe.Generation, &pe.Status, policy.GroupKeys(pe.Namespace, "", pe.Spec.Ingress, pe.Spec.Egress))
+	p.resolved(pe.Spec.PolicyRef.Generation, pe.Generation, pe.Spec.Enforcement, &pe.Status, policy.GroupKeys(pe.Namespace, "", pe.Spec.Ingress, pe.Spec.Egress))
 	return p
 }
 
 // resolved reads the status of the policy's object, which is made of a generation of the policy and refers to groups.
-func (p *Policy) resolved(madeOf, generation int64, status *v1alpha1.EndpointStatus, keys []policy.GroupKey) {
+func (p *Policy) resolved(madeOf, generation int64, enforcement v1alpha1.Enforcement, status *v1alpha1.EndpointStatus, keys []policy.GroupKey) {
 	cond := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionResolved)
-	if madeOf != p.Generation {
+	if audited := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionAudited); audited != nil && p.Audited {
+		p.AuditedSince = &audited.LastTransitionTime
+	}
+	if madeOf != p.Generation || (enforcement == v1alpha1.EnforcementAudit) != p.Audited { // a label is not of the generation
 		p.Resolved = "Behind" // the controller has not come to this generation yet, or could not write it
 		if cond != nil && cond.Status == metav1.ConditionFalse && slices.Contains(unwritten, cond.Reason) {
 			p.Message = cond.Reason + ": " + cond.Message
@@ -392,7 +400,8 @@ func onNode(np metav1.Object, kind, node string, r *report) NodePolicy {
 	out.Pods, out.WaitingFor, out.Problem = p.Pods, p.WaitingFor, p.Problem
 	if p.Realised != nil {
 		out.Generation, out.LatencySeconds = p.Realised.Generation, p.Realised.LatencySeconds
-		if p.State == agentapi.StateInForce && p.Realised.Generation == np.GetGeneration() && p.Realised.UID == string(np.GetUID()) {
+		isAsLabelled := p.Audited == policy.IsLabelledAudit(np.GetLabels())
+		if p.State == agentapi.StateInForce && isAsLabelled && p.Realised.Generation == np.GetGeneration() && p.Realised.UID == string(np.GetUID()) {
 			out.State = agentapi.StateInForce
 		}
 	}

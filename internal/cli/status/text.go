@@ -115,10 +115,18 @@ func writePolicies(out io.Writer, p command.Paint, policies []Policy) {
 
 // inForce is "12/12 in force, slowest 140 ms".
 func inForce(p *Policy) string {
-	if len(p.Nodes) == 0 {
-		return "no pods there"
+	text := ""
+	if p.Audited {
+		text = "audited"
+		if p.AuditedSince != nil {
+			text += " since " + p.AuditedSince.UTC().Format(time.RFC3339)
+		}
+		text += ": "
 	}
-	text := fmt.Sprintf("%d/%d in force", p.InForce, len(p.Nodes))
+	if len(p.Nodes) == 0 {
+		return text + "no pods there"
+	}
+	text += fmt.Sprintf("%d/%d in force", p.InForce, len(p.Nodes))
 	if p.InForce > 0 && p.SlowestSeconds > 0 {
 		text += ", slowest " + duration(p.SlowestSeconds)
 	}
@@ -174,7 +182,11 @@ func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string
 	}
 	for _, n := range pol.Nodes {
 		if n.Problem != "" {
-			fmt.Fprintf(out, "  %s %s isolates pods without the policy's rules. %s\n", p.Text(command.Yellow, "-"), n.Node, n.Problem)
+			isolates := "isolates"
+			if pol.Audited {
+				isolates = "would isolate"
+			}
+			fmt.Fprintf(out, "  %s %s %s pods without the policy's rules. %s\n", p.Text(command.Yellow, "-"), n.Node, isolates, n.Problem)
 		}
 	}
 	for _, a := range attention {

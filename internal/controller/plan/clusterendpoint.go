@@ -25,7 +25,8 @@ func SetClusterEndpoint(cpe *v1alpha1.ClusterPolicyEndpoint, want *resolver.Clus
 
 // SetClusterStatus sets a ClusterPolicyEndpoint's status and reports whether that changed anything.
 func SetClusterStatus(cpe *v1alpha1.ClusterPolicyEndpoint, condition metav1.Condition) bool {
-	return setStatus(&cpe.Status, cpe.Generation, cpe.Spec.PolicyRef.Generation, condition, cpe.Spec.Ingress, cpe.Spec.Egress)
+	changed := setAudited(&cpe.Status, cpe.Generation, cpe.Spec.Enforcement)
+	return setStatus(&cpe.Status, cpe.Generation, cpe.Spec.PolicyRef.Generation, condition, cpe.Spec.Ingress, cpe.Spec.Egress) || changed
 }
 
 // ConditionOfPolicy is the type of kidoban's condition in the status of a ClusterNetworkPolicy, which other implementations may
@@ -34,8 +35,11 @@ const ConditionOfPolicy = "kidoban.dev/Resolved"
 
 // PolicyCondition returns the condition for the status of a ClusterNetworkPolicy, of which conditions are there; false if it is
 // there already.
-func PolicyCondition(have []metav1.Condition, generation int64, condition metav1.Condition) (metav1.Condition, bool) {
-	condition.Type, condition.ObservedGeneration = ConditionOfPolicy, generation
+func PolicyCondition(have []metav1.Condition, spec *v1alpha1.ClusterPolicyEndpointSpec, condition metav1.Condition) (metav1.Condition, bool) {
+	condition.Type, condition.ObservedGeneration = ConditionOfPolicy, spec.PolicyRef.Generation
+	if spec.Enforcement == v1alpha1.EnforcementAudit {
+		condition.Message += ". The policy is audited and denies nothing"
+	}
 	all := []metav1.Condition{}
 	if old := meta.FindStatusCondition(have, ConditionOfPolicy); old != nil {
 		all = append(all, *old)

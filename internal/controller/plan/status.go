@@ -26,7 +26,8 @@ func Condition(problems []resolver.Problem) metav1.Condition {
 
 // SetStatus sets a PolicyEndpoint's status and reports whether that changed anything.
 func SetStatus(pe *v1alpha1.PolicyEndpoint, condition metav1.Condition) bool {
-	return setStatus(&pe.Status, pe.Generation, pe.Spec.PolicyRef.Generation, condition, pe.Spec.Ingress, pe.Spec.Egress)
+	changed := setAudited(&pe.Status, pe.Generation, pe.Spec.Enforcement)
+	return setStatus(&pe.Status, pe.Generation, pe.Spec.PolicyRef.Generation, condition, pe.Spec.Ingress, pe.Spec.Egress) || changed
 }
 
 func setStatus(s *v1alpha1.EndpointStatus, generation, policyGeneration int64, condition metav1.Condition, all ...[]v1alpha1.Rule) bool {
@@ -43,6 +44,17 @@ func setStatus(s *v1alpha1.EndpointStatus, generation, policyGeneration int64, c
 		changed = true
 	}
 	return changed
+}
+
+// setAudited sets or removes the condition Audited, and reports whether that changed anything.
+func setAudited(s *v1alpha1.EndpointStatus, generation int64, enforcement v1alpha1.Enforcement) bool {
+	if enforcement != v1alpha1.EnforcementAudit {
+		return meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionAudited)
+	}
+	return meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionAudited, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonLabelled, ObservedGeneration: generation,
+		Message: "The policy isolates no pod and denies nothing; agents record what would change if it were enforced",
+	})
 }
 
 // Note is the text of an Event about a policy's problems with one reason.

@@ -78,20 +78,13 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		return NF_DROP;
 	if (judge_unknown(&p, ctx->state, source, destination) == VERDICT_DENY)
 		return NF_DROP;
-	if (parsed == UNPARSABLE) {
-		if (source && judge_unparsable(&p, source, EGRESS) == VERDICT_DENY)
-			return NF_DROP;
-		if (destination && judge_unparsable(&p, destination, INGRESS) == VERDICT_DENY)
-			return NF_DROP;
-		return NF_ACCEPT;
-	}
-	if (is_hairpin(&p, source))
+	if (parsed != UNPARSABLE && is_hairpin(&p, source))
 		source = destination = find_own(&p, &sender);
-	if (source && judge(&p, source, EGRESS) == VERDICT_DENY)
+	if (source && judge(&p, source, EGRESS, parsed != UNPARSABLE) == VERDICT_DENY)
 		return NF_DROP;
-	if (destination && judge(&p, destination, INGRESS) == VERDICT_DENY)
+	if (destination && judge(&p, destination, INGRESS, parsed != UNPARSABLE) == VERDICT_DENY)
 		return NF_DROP;
-	if (!p.opens && revoked_kinds && is_revoked(&p, source, destination))
+	if (parsed != UNPARSABLE && !p.opens && revoked_kinds && is_revoked(&p, source, destination))
 		return drop(&p, REASON_REVOKED);
 	return NF_ACCEPT;
 }

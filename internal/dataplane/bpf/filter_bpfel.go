@@ -145,7 +145,7 @@ type FilterPlaceKey struct {
 
 type FilterPod struct {
 	_       structs.HostLayout
-	Sets    [2]uint32
+	Sets    [4]uint32
 	Flags   uint32
 	Ifindex uint32
 }
@@ -257,10 +257,11 @@ type FilterTunnelKey struct {
 type FilterVerdict uint32
 
 const (
-	FilterVerdictVERDICT_ALLOW FilterVerdict = 0
-	FilterVerdictVERDICT_DENY  FilterVerdict = 1
-	FilterVerdictVERDICT_AUDIT FilterVerdict = 2
-	FilterVerdictVERDICTS      FilterVerdict = 3
+	FilterVerdictVERDICT_ALLOW       FilterVerdict = 0
+	FilterVerdictVERDICT_DENY        FilterVerdict = 1
+	FilterVerdictVERDICT_AUDIT       FilterVerdict = 2
+	FilterVerdictVERDICT_AUDIT_ALLOW FilterVerdict = 3
+	FilterVerdictVERDICTS            FilterVerdict = 4
 )
 
 // Names of all BPF objects in the ELF.

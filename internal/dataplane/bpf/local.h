@@ -32,7 +32,6 @@ static __always_inline const struct pod *find_own(struct packet *p, struct pod *
 static __always_inline int judge_local(struct packet *p, enum parsed parsed, unsigned long nfct, struct pod *entry)
 {
 	const struct pod *own;
-	enum verdict verdict;
 
 	if (parsed == UNPARSABLE_ADDRESSES || is_related(nfct))
 		return NF_ACCEPT;
@@ -43,6 +42,5 @@ static __always_inline int judge_local(struct packet *p, enum parsed parsed, uns
 	own = find_own(p, entry);
 	if (!own)
 		return NF_ACCEPT;
-	verdict = parsed == UNPARSABLE ? judge_unparsable(p, own, EGRESS) : judge(p, own, EGRESS);
-	return verdict == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
+	return judge(p, own, EGRESS, parsed != UNPARSABLE) == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
 }

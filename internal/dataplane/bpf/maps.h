@@ -33,8 +33,14 @@ enum pod_flags {
 
 #define SET_DENY_ALL (~0u) /* dataplane.DenyAll */
 
+/* Where a set is in struct pod: the direction, and IF_AUDITED_ENFORCED for what would be if audited policies were enforced. */
+enum {
+	IF_AUDITED_ENFORCED = 2,
+	SETS = 4,
+};
+
 struct pod {
-	__u32 sets[2];
+	__u32 sets[SETS]; /* compiler.Pod's Sets and, after them, its AuditSets */
 	__u32 flags;
 	__u32 ifindex; /* of the first of its interfaces, which stands for the pod in struct interface; 0: none is known */
 };

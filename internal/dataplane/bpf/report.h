@@ -21,7 +21,8 @@ enum answer {
 enum verdict {
 	VERDICT_ALLOW,
 	VERDICT_DENY,
-	VERDICT_AUDIT, /* would have been VERDICT_DENY, and passes */
+	VERDICT_AUDIT,       /* would have been VERDICT_DENY, and is not */
+	VERDICT_AUDIT_ALLOW, /* would have been VERDICT_ALLOW if audited policies were enforced, and is not */
 	VERDICTS,
 };
 
@@ -43,6 +44,7 @@ struct finding {
 	enum verdict verdict;
 	enum reason reason;
 	__u8 tier;
+	__u8 place; /* of the pod's set that was asked */
 };
 
 #define COUNTERS (2 * VERDICTS * REASONS)
@@ -62,7 +64,7 @@ enum {
 
 enum event_mode {
 	EVENTS_OFF,
-	EVENTS_DENIED, /* VERDICT_DENY and VERDICT_AUDIT */
+	EVENTS_DENIED, /* all verdicts but VERDICT_ALLOW */
 	EVENTS_ALL,    /* and VERDICT_ALLOW of isolated pods */
 };
 
@@ -159,7 +161,7 @@ static __noinline void report(const struct packet *p, enum direction direction, 
 		.src = p->src,
 		.dst = p->dst,
 		.rule = f->rule,
-		.set = pod ? pod->sets[direction & 1] : 0,
+		.set = pod ? pod->sets[f->place & (SETS - 1)] : 0,
 		.dport = p->dport,
 		.protocol = p->protocol,
 		.direction = direction,

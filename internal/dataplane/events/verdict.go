@@ -14,13 +14,15 @@ type Verdict uint8
 const (
 	Allow     = Verdict(bpf.FilterVerdictVERDICT_ALLOW)
 	Deny      = Verdict(bpf.FilterVerdictVERDICT_DENY)
-	AuditDeny = Verdict(bpf.FilterVerdictVERDICT_AUDIT) // would have been denied, and passed
+	AuditDeny = Verdict(bpf.FilterVerdictVERDICT_AUDIT) // would have been denied, and was not
+	// AuditAllow would have been allowed if audited policies were enforced, and was not.
+	AuditAllow = Verdict(bpf.FilterVerdictVERDICT_AUDIT_ALLOW)
 
 	// Verdicts is their number.
 	Verdicts = int(bpf.FilterVerdictVERDICTS)
 )
 
-var verdictNames = [Verdicts]string{Allow: "Allow", Deny: "Deny", AuditDeny: "AuditDeny"}
+var verdictNames = [Verdicts]string{Allow: "Allow", Deny: "Deny", AuditDeny: "AuditDeny", AuditAllow: "AuditAllow"}
 
 func (v Verdict) String() string { return nameOf(verdictNames[:], v) }
 

@@ -37,7 +37,7 @@ func TestVerdictsAndReasonsAreThoseOfTheProgram(t *testing.T) {
 				t.Errorf("%s is %d, want %d: user space counts from 0", v.Name, v.Value, i)
 			}
 			// VERDICT_AUDIT is AuditDeny, as metrics and the flow log have it.
-			want := strings.ToLower(strings.TrimPrefix(v.Name, inGo.prefix))
+			want := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(v.Name, inGo.prefix)), "_", "")
 			if got := strings.ToLower(inGo.of(v.Value).String()); got != want && got != want+"deny" {
 				t.Errorf("%s is %s in Go", v.Name, got)
 			}

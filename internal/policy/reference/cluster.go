@@ -106,6 +106,9 @@ func (c *Cluster) first(tier policy.Tier, d policy.Direction, pod *corev1.Pod, f
 	var selecting []*cnp.ClusterNetworkPolicy
 	for i := range c.ClusterPolicies {
 		p := &c.ClusterPolicies[i]
+		if !c.EnforceAudited && policy.IsLabelledAudit(p.Labels) {
+			continue
+		}
 		if p.Spec.Tier == name && c.isSubject(&p.Spec.Subject, pod) {
 			selecting = append(selecting, p)
 		}

@@ -14,8 +14,11 @@ import (
 
 // NetworkPolicies evaluates NetworkPolicies for the pods of a cluster, straight from the API objects and in the words of the
 // documentation of networking.k8s.io/v1, without groups, slices or maps in between. `kubectl kidoban explain` quotes it. It
-// walks all objects at each question.
+// walks all objects at each question. A policy that its label puts under audit has no say, unless EnforceAudited is set.
 type NetworkPolicies struct {
+	// EnforceAudited asks what would be decided if audited policies were enforced.
+	EnforceAudited bool
+
 	Namespaces []corev1.Namespace
 	Pods       []corev1.Pod
 	Policies   []networkingv1.NetworkPolicy
@@ -80,6 +83,9 @@ func (n *NetworkPolicies) isolating(d policy.Direction, pod *corev1.Pod) []*netw
 	var out []*networkingv1.NetworkPolicy
 	for i := range n.Policies {
 		np := &n.Policies[i]
+		if !n.EnforceAudited && policy.IsLabelledAudit(np.Labels) {
+			continue
+		}
 		if np.Namespace == pod.Namespace && affects(d, np) && selects(&np.Spec.PodSelector, pod.Labels) {
 			out = append(out, np)
 		}

@@ -12,7 +12,26 @@ type Groups interface {
 	Contains(group policy.GroupKey, addr netip.Addr) bool
 }
 
-// Evaluate decides about one direction of a flow for a pod.
+// Audit is what would become of one direction of a flow if audited policies were enforced, beside what becomes of it.
+type Audit struct {
+	// Enforced is the decision of the enforced policies: what becomes of the flow.
+	Enforced Decision[policy.Policy]
+	// All is the decision of all policies. It is that of the enforced ones where no audited policy has a say in the direction.
+	All Decision[policy.Policy]
+}
+
+// Differs reports whether the flow would become allowed or denied.
+func (a *Audit) Differs() bool { return a.Enforced.Action != a.All.Action }
+
+// EvaluateAudit decides about one direction of a flow for a pod of which some policies may be audited. See EvaluateWithNames.
+func EvaluateAudit(d policy.Direction, policies []*policy.Policy, f policy.Flow, groups Groups, names Names) Audit {
+	return Audit{
+		Enforced: EvaluateWithNames(d, policy.Enforced(policies), f, groups, names),
+		All:      EvaluateWithNames(d, policies, f, groups, names),
+	}
+}
+
+// Evaluate decides about one direction of a flow for a pod, as if no policy were audited.
 //
 // policies are those that select the pod, in the order of policy.Compare, with named ports resolved (see policy.Policy.ForPod).
 // A flow is allowed if the source's Egress and the destination's Ingress both allow it. An end that is not a pod of the cluster
