@@ -122,6 +122,7 @@ type Half struct {
 	InForce *InForce `json:"inForce,omitempty"`
 
 	subjectOf []string // ClusterNetworkPolicies
+	byName    bool     // a rule by name allows
 }
 
 // Reasons of a Half.
@@ -169,6 +170,8 @@ type Miss struct {
 type InForce struct {
 	Node  string `json:"node"`
 	State string `json:"state"`
+	// Learned are the addresses that the node has for the name that was asked about, or the names that it has for the address.
+	Learned []Learned `json:"learned,omitempty"`
 	// Differs says where that is not what the policies mean.
 	Differs []string `json:"differs,omitempty"`
 }

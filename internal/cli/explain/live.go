@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
@@ -16,6 +17,7 @@ import (
 type said struct {
 	pods     []agentapi.Pod
 	policies []agentapi.Policy
+	names    []agentapi.LearnedName
 }
 
 // askAgents adds to each half what the agent of its pod's node has in force.
@@ -44,7 +46,16 @@ func askAgents(ctx context.Context, env *command.Env, c *model.Cluster, answer *
 		if err := a.Get(ctx, agent, agentapi.PathPolicies, &policies); err != nil {
 			return nil, err
 		}
-		return &said{pods.Pods, policies.Policies}, nil
+		out := &said{pods: pods.Pods, policies: policies.Policies}
+		if !answer.concernsNames() {
+			return out, nil
+		}
+		var names agentapi.NameList
+		if err := a.Get(ctx, agent, agentapi.PathNames, &names); err != nil {
+			return nil, err
+		}
+		out.names = names.Names
+		return out, nil
 	}))
 }
 
@@ -83,6 +94,7 @@ func inForce(c *model.Cluster, answer *Answer, ask func(node string) (*said, err
 				return err
 			}
 			h.compare(c, node, s, of)
+			f.learned(h, s, time.Now())
 		}
 		f.decide()
 	}

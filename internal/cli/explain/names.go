@@ -89,6 +89,7 @@ func judgeName(e *model.Evaluator, h *Half, f policy.Flow, name string, out *Flo
 		h.subjectOf = selecting(e, f.Source)
 	}
 	if slices.ContainsFunc(alternatives, func(a model.Alternative) bool { return allowsByName(&a.ClusterDecision, name) }) {
+		h.byName = true
 		out.Notes = append(out.Notes, fmt.Sprintf("a rule by name matches addresses from the answers of trusted resolvers only: the pod has to resolve %s, under exactly this name, before it connects", name))
 	}
 	h.Verdict = Denied

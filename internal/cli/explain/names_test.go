@@ -1,9 +1,12 @@
 package explain
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/model"
 )
 
@@ -96,6 +99,58 @@ func TestANameAsTarget(t *testing.T) {
 	} {
 		if _, err := Ask(c, "default", "shop/client", to); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
+// With --live, what the node has learned decides about an address, and is listed for a name.
+func TestWhatTheNodeHasLearned(t *testing.T) {
+	m := &model.Manifests{Namespace: "default"}
+	if err := m.Read("named", strings.NewReader(strings.Replace(named, "spec: {containers: [{name: client}]}", "spec: {nodeName: n1, containers: [{name: client}]}", 1))); err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.Cluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	says := func(string) (*said, error) {
+		return &said{
+			pods: []agentapi.Pod{{Namespace: "shop", Name: "client", State: agentapi.StateInForce}},
+			names: []agentapi.LearnedName{
+				{Name: "a.cdn.example", Pattern: "*.cdn.example", Addresses: []agentapi.LearnedAddress{
+					{Address: netip.MustParseAddr("198.51.100.9"), Until: now.Add(time.Minute)}, {Address: netip.MustParseAddr("198.51.100.8"), Until: now.Add(-time.Minute)},
+				}},
+			},
+		}, nil
+	}
+	for to, want := range map[string]struct {
+		verdict Verdict
+		learned string
+	}{
+		"198.51.100.9:443":  {Allowed, "198.51.100.9 is learned as a.cdn.example, and expires in 1m0s"},
+		"198.51.100.8:443":  {Denied, "198.51.100.8 was learned as a.cdn.example, and has expired"},
+		"198.51.100.7:443":  {Denied, ""},
+		"198.51.100.9:22":   {Denied, ""},
+		"a.cdn.example:443": {Allowed, "198.51.100.9 is learned as a.cdn.example, and expires in 1m0s; 198.51.100.8 was learned as a.cdn.example, and has expired"},
+		"b.cdn.example:443": {Allowed, ""},
+	} {
+		answer, err := Ask(c, "default", "shop/client", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := inForce(c, answer, says); err != nil {
+			t.Fatal(err)
+		}
+		var learned []string
+		for _, l := range answer.Flows[0].Halves[0].InForce.Learned {
+			learned = append(learned, l.describe(now))
+		}
+		if got := strings.Join(learned, "; "); answer.Verdict != want.verdict || got != want.learned {
+			t.Errorf("%s: %s, %q, want %s, %q", to, answer.Verdict, got, want.verdict, want.learned)
+		}
+		if noted := strings.Contains(strings.Join(answer.Flows[0].Notes, " "), "no address is known"); noted != (to == "b.cdn.example:443") {
+			t.Errorf("%s: notes %q", to, answer.Flows[0].Notes)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 )
@@ -195,6 +196,9 @@ func writeDepends(out io.Writer, p command.Paint, h *Half) {
 }
 
 func writeInForce(out io.Writer, p command.Paint, f *InForce) {
+	for _, l := range f.Learned {
+		fmt.Fprintf(out, "    on node %s: %s\n", f.Node, l.describe(time.Now()))
+	}
 	if len(f.Differs) == 0 {
 		fmt.Fprintf(out, "    on node %s: %s, the same\n", f.Node, f.State)
 		return
