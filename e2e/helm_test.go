@@ -23,6 +23,8 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
+// Each call has --force-conflicts: kubectl is still recorded as a manager of the fields that it applied before.
+
 // localImages are the values with which the chart installs the same as the overlay local.
 var localImages = []string{"--set=image.tag=dev,image.pullPolicy=Never"}
 
@@ -65,12 +67,12 @@ func TestHelm(t *testing.T) {
 			t.Fatal(err)
 		}
 		kubectl(t, "patch", "crd", "policyendpoints.networking.kidoban.dev", "--type=json", "--dry-run=server", "-p", `[{"op": "test", "path": "`+field+`/type", "value": "string"}]`)
-		helm(t, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--wait", "--timeout=3m")
+		helm(t, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--force-conflicts", "--wait", "--timeout=3m")
 		hasSetting(t, "EVENT_LOG_FORMAT", "json")
 		changeUnder(t, frontend, traffic)
 	})
 	t.Run("rollback", func(t *testing.T) {
-		helm(t, "rollback", "kidoban", "--wait", "--timeout=3m")
+		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=3m")
 		hasSetting(t, "EVENT_LOG_FORMAT", "")
 		changeUnder(t, frontend, traffic)
 	})
@@ -79,7 +81,7 @@ func TestHelm(t *testing.T) {
 		if _, err := helmOutput(t.Context(), "upgrade", "kidoban", "charts/kidoban", "--reuse-values"); err == nil || !strings.Contains(err.Error(), "another operation") {
 			t.Errorf("another upgrade: %v", err)
 		}
-		helm(t, "rollback", "kidoban", "--wait", "--timeout=3m")
+		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=3m")
 		if s := releaseStatus(t); s != "deployed" {
 			t.Errorf("the release is %s", s)
 		}
@@ -139,7 +141,8 @@ func interruptUpgrade(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pid")
 	upgrade := test.Outside(t.Context(), "sh", "-c", `echo $$ >"$0"; exec "$@"`, file,
-		helmProgram(), "-n", engine.Namespace, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--wait")
+		helmProgram(), "-n", engine.Namespace, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json",
+		"--force-conflicts", "--wait")
 	if err := upgrade.Start(); err != nil {
 		t.Fatal(err)
 	}

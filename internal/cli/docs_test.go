@@ -79,7 +79,7 @@ func generated(cmd *cobra.Command) string {
 	if flags := cmd.LocalNonPersistentFlags().FlagUsages(); flags != "" {
 		fmt.Fprintf(&b, "\n```\n%s```\n", flags)
 	}
-	fmt.Fprintf(&b, "\nBesides these, the flags of kubeconfig, as for every command: `kubectl kidoban %s --help`.\n\n## Examples\n\n```sh\n", cmd.Name())
+	fmt.Fprintf(&b, "\nBesides these, the flags that every command has: `kubectl kidoban options`.\n\n## Examples\n\n```sh\n")
 	for line := range strings.Lines(cmd.Example + "\n") {
 		fmt.Fprintln(&b, strings.TrimRight(strings.TrimPrefix(line, "  "), "\n"))
 	}

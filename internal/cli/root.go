@@ -46,6 +46,8 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 	root.SetOut(env.Out)
 	root.SetErr(env.ErrOut)
 	env.Config.AddFlags(root.PersistentFlags())
+	root.PersistentFlags().BoolVar(&env.ASCII, "ascii", false, "Print ASCII only: y for allowed, n for denied, ~ for not the same for all pods.")
+	setHelp(root)
 	root.AddCommand(
 		diff.New(env),
 		events.New(env),
@@ -55,6 +57,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 		matrix.New(env),
 		migrate.New(env),
 		names.New(env),
+		optionsCommand(env, root),
 		report.New(env),
 		status.New(env),
 		versionCommand(env),

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,8 @@ type Env struct {
 	genericiooptions.IOStreams
 	// Config are kubeconfig's flags.
 	Config *genericclioptions.ConfigFlags
+	// ASCII is the flag --ascii: symbols are letters.
+	ASCII bool
 	// Now is the time, which tests set.
 	Now func() time.Time
 }
@@ -36,7 +39,7 @@ func NewEnv() *Env {
 var ours = regexp.MustCompile("^(\x1b\\[(0|1|2|31|32|33|1;97;41)m|\r\x1b\\[K)")
 
 // KeepPlain keeps control characters out of the output: names in it come from objects that others write.
-func (e *Env) KeepPlain() { e.Out, e.ErrOut = keepPlain(e.Out), keepPlain(e.ErrOut) }
+func (e *Env) KeepPlain() { e.Out, e.ErrOut = e.keepPlain(e.Out), e.keepPlain(e.ErrOut) }
 
 // Raw are the streams as they are: for output that is not text, such as an archive, and for a process that cleans its own.
 func (e *Env) Raw() genericiooptions.IOStreams {
@@ -55,12 +58,31 @@ type plainOutput struct {
 	out io.Writer
 }
 
-func keepPlain(out io.Writer) io.Writer {
+func (e *Env) keepPlain(out io.Writer) io.Writer {
 	allowed := ours
 	if !isTerminal(out) {
 		allowed = nil
 	}
-	return plainOutput{plain.Writer(out, allowed), out}
+	return plainOutput{plain.Writer(asciiWriter{out, &e.ASCII}, allowed), out}
+}
+
+// ascii has a character for each symbol, so that tables stay aligned.
+var ascii = strings.NewReplacer("✔", "y", "✘", "n", "±", "~", "·", ".", "≠", "!", "→", ">", "…", "_", "–", "-", "×", "x")
+
+// asciiWriter replaces symbols if the flag is set when it is written to. It gets characters that are complete.
+type asciiWriter struct {
+	io.Writer
+	on *bool
+}
+
+func (w asciiWriter) Write(p []byte) (int, error) {
+	if !*w.on {
+		return w.Writer.Write(p)
+	}
+	if _, err := ascii.WriteString(w.Writer, string(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // fileOf is the file that is written to, if it is one.
