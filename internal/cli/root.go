@@ -2,8 +2,6 @@
 package cli
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
@@ -47,6 +45,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 	root.SetErr(env.ErrOut)
 	env.Config.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().BoolVar(&env.ASCII, "ascii", false, "Print ASCII only: y for allowed, n for denied, ~ for not the same for all pods.")
+	_ = root.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(&command.Source{}))
 	setHelp(root)
 	root.AddCommand(
 		diff.New(env),
@@ -65,14 +64,4 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
-}
-
-func versionCommand(env *command.Env) *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this plugin",
-		Example: `  kubectl kidoban version`,
-		Args:    cobra.NoArgs,
-		Run:     func(*cobra.Command, []string) { fmt.Fprintln(env.Out, version.String()) },
-	}
 }

@@ -48,6 +48,10 @@ unless it is the same for all addresses of --pod-cidr (without it: for all priva
 	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port], address:port or DNS name:port.")
 	cmd.Flags().BoolVar(&live, "live", false, "Query the nodes' agents too, and show where the state in force differs.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, for --live.")
+	workloads := env.CompleteWorkloads(source)
+	cmd.ValidArgsFunction = workloads
+	_ = cmd.RegisterFlagCompletionFunc("from", workloads)
+	_ = cmd.RegisterFlagCompletionFunc("to", workloads)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := output.Check(); err != nil {
 			return err

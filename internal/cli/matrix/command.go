@@ -59,6 +59,10 @@ Columns are the ports that containers declare and Services send to; --port asks 
 	cmd.Flags().StringVar(&only, "only", "", "Show only what is allowed, or only what is denied. Verdicts that are neither are in both.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(source))
+	_ = cmd.RegisterFlagCompletionFunc("from", env.CompleteWorkloads(source))
+	_ = cmd.RegisterFlagCompletionFunc("to", env.CompleteWorkloads(source))
+	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{"allowed", "denied"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&probe, "probe", false, "Make real connections from the pods (exec), and mark what differs from the policies.")
 	cmd.Flags().IntVar(&width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

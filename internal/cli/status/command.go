@@ -72,6 +72,7 @@ ClusterNetworkPolicy (clusternetworkpolicies.policy.networking.k8s.io).`,
   kubectl kidoban status policy -n shop default-deny --wait`,
 		Args: cobra.ExactArgs(1),
 	}
+	cmd.ValidArgsFunction = env.CompletePolicies(&command.Source{})
 	o.output = command.AddOutput(cmd)
 	o.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
