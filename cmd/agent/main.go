@@ -54,6 +54,7 @@ type options struct {
 	tokenFile           string
 	holdTimeout         time.Duration
 	tunnelEnds          prefixes
+	names               names
 	events              eventLog
 	ruleSeries          int
 	cleanup, wait       bool
@@ -89,7 +90,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.audit, "audit", false, "Count and log what policies deny, and let it pass. The label kidoban.dev/enforcement=audit or =enforce of a namespace overrides this.")
 	fs.StringVar(&o.mode, "enforcing-mode", os.Getenv("NETWORK_POLICY_ENFORCING_MODE"), "How pods are treated that no policy selects. standard: all their traffic is allowed. guarded: like standard, but a pod's traffic is denied until the agent knows the pod. strict: like guarded, and a pod that no policy isolates in a direction is isolated in it. Default: environment NETWORK_POLICY_ENFORCING_MODE, or standard.")
 	fs.BoolVar(&o.guardBoot, "guard-boot", false, "Let no pod start on the node before the agent's policies are in force, also in mode standard and with --audit; the modes guarded and strict always do so. Pods on the host network start. Needs NRI; config/components/boot-guard sets it.")
-	fs.Var(mapSizes{&o.sizes}, "map-entries", "Maximum entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked; docs/dataplane.md has the defaults.")
+	fs.Var(mapSizes{&o.sizes}, "map-entries", "Maximum entries of BPF maps, such as addresses=1000000,rows=600000. Maps: pods, addresses, networks, rows, ports, interfaces, revoked, domains, resolvers, learned, names; docs/dataplane.md has the defaults.")
 	o.budget = compiler.DefaultBudget
 	fs.Var(policyBudget{&o.budget}, "policy-budget", "What the policies on one pod may come to in one direction, such as rows=65536,ports=500000. The most expensive ones beyond it isolate the pod and allow nothing. prefixes (default 131072): addresses and blocks; rows (32768): kinds of peers; ports (262144): entries of port lists; steps (2097152) of the compiler.")
 	fs.IntVar(&o.guaranteed, "guaranteed-namespaces", compiler.DefaultNamespaces, "Each of this many namespaces is guaranteed an equal share of each BPF map. Where a map is full, the newest policies of namespaces beyond their share isolate their pods and allow nothing.")
@@ -103,6 +104,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.Var(&o.tunnelEnds, "tunnel-ends", "Addresses or CIDRs, separated by commas, whose encapsulated packets the node takes, besides the ends of its tunnels that the kernel has: "+
 		"for devices that take packets from everywhere. Needed with tunnels whose metadata comes with each packet.")
 	o.events.bind(fs)
+	o.names.bind(fs)
 	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Maximum series of kidoban_agent_rule_hits_total, which counts packets for each policy and rule; 0: the metric is off.")
 	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything of kidoban from this node, and exit.")
 	fs.BoolVar(&o.wait, "wait", false, "Wait for a signal after --cleanup: a pod of a DaemonSet must not end (config/cleanup).")
@@ -134,7 +136,7 @@ func run(o options) error {
 	}
 	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: agent.GuardOf(mode, o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
-		CountHits: o.ruleSeries > 0}
+		CountHits: o.ruleSeries > 0, Names: o.names.options()}
 	if err := startup.LimitMemory(o.memoryLimit, 2*dpOptions.MapMemory()); err != nil {
 		return err
 	}
@@ -248,7 +250,7 @@ func (o *options) check() error {
 	if o.holdTimeout < 0 || o.holdTimeout > time.Second {
 		return errors.New("--hold-timeout must be between 0 and 1s")
 	}
-	return nil
+	return o.names.check()
 }
 
 func cleanup(o options) error {

@@ -11,6 +11,7 @@ func (s mapSizes) fields() map[string]*uint32 {
 	return map[string]*uint32{
 		"pods": &s.Pods, "addresses": &s.Addresses, "networks": &s.Networks, "rows": &s.Rows, "ports": &s.Ports,
 		"interfaces": &s.Interfaces, "revoked": &s.Revoked,
+		"domains": &s.Domains, "resolvers": &s.Resolvers, "learned": &s.Learned, "names": &s.Names,
 	}
 }
 

@@ -77,8 +77,10 @@ type Agent struct {
 
 // New returns an Agent. The kernel's maps are its own from now on.
 func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
+	patterns, last := kernel.Patterns()
 	s := newState(node.Options{
 		SharedNamespace: opts.SharedNamespace, Audit: opts.Audit, Mode: opts.Mode,
+		DomainNames: kernel.LearnsNames(), Patterns: patterns, LastPattern: last,
 		Budget: opts.Budget, Capacity: capacityOf(kernel), Namespaces: opts.GuaranteedNamespaces, ClusterPolicies: true,
 	})
 	a := &Agent{
@@ -87,7 +89,7 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 		applied: newApplied(),
 		cniPods: cniPods{interfaces: map[types.NamespacedName]uint32{}},
 	}
-	a.sweeper = &sweeper{kernel: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
+	a.sweeper = &sweeper{kernel: kernel, names: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
 	a.hits = newHitCounter(kernel, s, opts.RuleSeries)
 	a.deleted = &deletedPolicies{state: s, exists: opts.PolicyExists, metrics: a.metrics, log: opts.Log, gone: make(chan struct{}, 1)}
 	a.interfaces = &interfaceFollower{kernel: kernel, state: s, log: opts.Log}
@@ -151,6 +153,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	a.opts.Log.Info("The agent's policies are in force", "pods", c.Pods, "policyEndpoints", c.Policies, "groups", c.Groups)
 	running.Go(func() { a.sweeper.run(ctx) })
 	running.Go(func() { a.housekeep(ctx) })
+	running.Go(func() { a.forgetNames(ctx) })
 	go a.interfaces.run(ctx)
 	unseen := &unseenFollower{kernel: a.kernel, state: a.state, metrics: a.metrics, log: a.opts.Log}
 	running.Go(func() { unseen.run(ctx) })
@@ -186,6 +189,25 @@ func (a *Agent) housekeep(ctx context.Context) {
 			a.isolateLate(ctx, node.GroupPatience)
 			a.hits.count()
 			wake(a.writer.collectDue)
+		}
+	}
+}
+
+// forgetInterval is how often expired names are removed. Until then they only take room.
+const forgetInterval = 30 * time.Second
+
+// forgetNames removes expired names until the context is done.
+func (a *Agent) forgetNames(ctx context.Context) {
+	tick := time.NewTicker(forgetInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := a.kernel.ForgetNames(); err != nil {
+				a.opts.Log.Error(err, "Cannot remove expired domain names; the agent retries")
+			}
 		}
 	}
 }

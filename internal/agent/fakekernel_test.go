@@ -42,6 +42,7 @@ type fakeKernel struct {
 	changed        func() // of WatchInterfaces
 	tunnels        inspect.Tunnels
 	judgesLocal    bool
+	learned        map[netip.Addr][]compiler.PatternID
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
 	tunnelsChanged func()            // of WatchTunnels
 	warnings       []inspect.Warning
@@ -52,6 +53,7 @@ func newFakeKernel() *fakeKernel {
 		maps: compiler.Maps{
 			Pods: map[netip.Addr]compiler.Pod{}, Addresses: map[netip.Addr]compiler.ClassID{}, Networks: map[netip.Prefix]compiler.ClassID{},
 			Rows: map[compiler.RowKey]compiler.Row{}, Ports: map[compiler.PortKey]compiler.Decision{}, Interfaces: map[uint32]compiler.Interface{},
+			Domains: map[string]compiler.Domain{}, Resolvers: map[netip.AddrPort]struct{}{},
 		},
 		failures: map[string][]error{}, calls: map[string]int{}, hits: map[dataplane.Hit]uint64{},
 		holds: map[policy.Protocol]time.Duration{},
@@ -102,6 +104,8 @@ func (k *fakeKernel) Apply(c compiler.Changes) error {
 	}
 	apply(k.maps.Pods, c.Pods)
 	apply(k.maps.Interfaces, c.Interfaces)
+	apply(k.maps.Domains, c.Domains)
+	apply(k.maps.Resolvers, c.Resolvers)
 	for _, key := range c.StaleRows {
 		delete(k.maps.Rows, key)
 	}
@@ -152,6 +156,7 @@ func (k *fakeKernel) Sync(want *compiler.Maps, between func() error) (dataplane.
 	return dataplane.Drift{
 		repair("pods", k.maps.Pods, want.Pods), repair("addresses", k.maps.Addresses, want.Addresses), repair("networks", k.maps.Networks, want.Networks),
 		repair("rows", k.maps.Rows, want.Rows), repair("ports", k.maps.Ports, want.Ports), repair("interfaces", k.maps.Interfaces, want.Interfaces),
+		repair("domains", k.maps.Domains, want.Domains), repair("resolvers", k.maps.Resolvers, want.Resolvers),
 	}, nil
 }
 
@@ -266,6 +271,18 @@ func (k *fakeKernel) NodeAddresses() (map[netip.Addr]bool, error) {
 	defer k.mu.Unlock()
 	return k.own, k.call("NodeAddresses")
 }
+
+func (k *fakeKernel) LearnsNames() bool { return true }
+
+func (k *fakeKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
+
+func (k *fakeKernel) PatternsOf(addr netip.Addr) []compiler.PatternID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.learned[addr]
+}
+
+func (k *fakeKernel) ForgetNames() error { return nil }
 
 func (k *fakeKernel) Usage() []dataplane.MapUsage { return nil }
 

@@ -21,6 +21,7 @@ type Kernel interface {
 	Connections
 	Counts
 	Interfaces
+	Names
 
 	// CheckMaps and CheckLinks are the health checks of both.
 	CheckMaps() error
@@ -59,6 +60,18 @@ type Connections interface {
 	Cut(flows []conntrack.Flow, hold time.Duration) error
 	// NodeAddresses are the node's own.
 	NodeAddresses() (map[netip.Addr]bool, error)
+}
+
+// Names are what the program has learned of DNS names.
+type Names interface {
+	// LearnsNames reports whether the program learns at all.
+	LearnsNames() bool
+	// Patterns are the numbers of patterns that an earlier agent learned under, and the last number that it may have given to one.
+	Patterns() (map[string]compiler.PatternID, compiler.PatternID)
+	// PatternsOf are the patterns that an address was learned under, also those whose time is over.
+	PatternsOf(netip.Addr) []compiler.PatternID
+	// ForgetNames removes what has expired.
+	ForgetNames() error
 }
 
 // Counts are what the program counts.

@@ -65,6 +65,7 @@ func (n *narrowed) plain() compiler.Narrowed {
 // sweeper cuts flows that are denied now.
 type sweeper struct {
 	kernel  Connections
+	names   Names
 	state   *state
 	tunnels func() *inspect.Tunnels // in force
 	metrics *metrics
@@ -179,8 +180,10 @@ func (s *sweeper) sweep(work narrowed) (int, error) {
 		if err != nil {
 			return cut, err
 		}
+		names := s.readNames(flows)
 		s.state.read(func(n *node.Node) {
-			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !isToCut(n.Maps(), &f, own) && !isSmuggled(n.Maps(), &f, tunnels) })
+			j := judgement{n.Maps(), own, names}
+			flows = slices.DeleteFunc(flows, func(f conntrack.Flow) bool { return !j.isToCut(&f) && !isSmuggled(n.Maps(), &f, tunnels) })
 		})
 		opening, other := byHoldOff(flows)
 		if err := errors.Join(s.kernel.Cut(opening, max(timeout, leastHold)), s.kernel.Cut(other, holdOffOther)); err != nil {
@@ -232,9 +235,36 @@ func byHoldOff(flows []conntrack.Flow) (opening, other []conntrack.Flow) {
 	return opening, other
 }
 
+// readNames returns the patterns that the destinations of flows were learned under.
+func (s *sweeper) readNames(flows []conntrack.Flow) map[netip.Addr][]compiler.PatternID {
+	out := map[netip.Addr][]compiler.PatternID{}
+	if !s.names.LearnsNames() {
+		return out
+	}
+	read := func(addr netip.Addr) {
+		if _, ok := out[addr]; !ok {
+			out[addr] = s.names.PatternsOf(addr)
+		}
+	}
+	for i := range flows {
+		read(flows[i].Opened().Destination)
+		for _, m := range flows[i].Masters {
+			read(m.Destination)
+		}
+	}
+	return out
+}
+
+// A judgement is what flows are decided by.
+type judgement struct {
+	maps  *compiler.Maps
+	own   map[netip.Addr]bool                 // the node's addresses
+	names map[netip.Addr][]compiler.PatternID // that addresses were learned under: a live flow stays when a name's time is over
+}
+
 // isToCut reports whether neither a live flow nor a master of it, for whose sake it was allowed, would be allowed to begin now.
-func isToCut(t *compiler.Maps, f *conntrack.Flow, own map[netip.Addr]bool) bool {
-	return denied(t, f.Opened(), own) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !denied(t, m, own) })
+func (j *judgement) isToCut(f *conntrack.Flow) bool {
+	return j.denies(f.Opened()) && !slices.ContainsFunc(f.Masters, func(m policy.Flow) bool { return !j.denies(m) })
 }
 
 // isSmuggled reports whether a pod's flow leads to the end of a tunnel, which would decapsulate it.
@@ -244,20 +274,20 @@ func isSmuggled(t *compiler.Maps, f *conntrack.Flow, tunnels *inspect.Tunnels) b
 	return isPod && tunnels.Takes(uint8(opened.Protocol), netip.AddrPortFrom(opened.Destination, opened.Port))
 }
 
-// denied reports whether a flow would not be allowed to begin now. The node's traffic to its pods is always allowed. A pod's traffic to its own
+// denies reports whether a flow would not be allowed to begin now. The node's traffic to its pods is always allowed. A pod's traffic to its own
 // node, and to itself, is judged by cluster policies only.
-func denied(t *compiler.Maps, f policy.Flow, own map[netip.Addr]bool) bool {
-	judge := func(d policy.Direction, lookUp func(policy.Direction, policy.Flow) (compiler.Decision, bool)) bool {
-		v, _ := lookUp(d, f)
-		return v.Action == policy.Deny && t.Pods[f.Self(d)].Flags&compiler.Audit == 0
+func (j *judgement) denies(f policy.Flow) bool {
+	judge := func(d policy.Direction, lookUp func(policy.Direction, policy.Flow, []compiler.PatternID) (compiler.Decision, bool)) bool {
+		v, _ := lookUp(d, f, j.names[f.Peer(d)])
+		return v.Action == policy.Deny && j.maps.Pods[f.Self(d)].Flags&compiler.Audit == 0
 	}
 	switch {
-	case own[f.Source]:
+	case j.own[f.Source]:
 		return false
-	case own[f.Destination]:
-		return judge(policy.Egress, t.LookupOwn)
+	case j.own[f.Destination]:
+		return judge(policy.Egress, j.maps.LookupOwnNamed)
 	case f.Source == f.Destination:
-		return judge(policy.Egress, t.LookupOwn) || judge(policy.Ingress, t.LookupOwn)
+		return judge(policy.Egress, j.maps.LookupOwnNamed) || judge(policy.Ingress, j.maps.LookupOwnNamed)
 	}
-	return judge(policy.Egress, t.Lookup) || judge(policy.Ingress, t.Lookup)
+	return judge(policy.Egress, j.maps.LookupNamed) || judge(policy.Ingress, j.maps.LookupNamed)
 }

@@ -70,7 +70,7 @@ func TestWhichLiveFlowsAreCut(t *testing.T) {
 		{"of no pod here", "10.0.0.3", "10.0.0.4", false},
 	} {
 		f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: 80}
-		if got := denied(tables, f, node); got != tc.cut {
+		if got := (&judgement{maps: tables, own: node}).denies(f); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}
@@ -80,7 +80,7 @@ func TestWhichLiveFlowsAreCut(t *testing.T) {
 		audited.Pods[addr] = p
 	}
 	f := policy.Flow{Source: netip.MustParseAddr("10.0.0.3"), Destination: netip.MustParseAddr("10.0.0.1"), Protocol: policy.TCP, Port: 80}
-	if denied(audited, f, node) {
+	if (&judgement{maps: audited, own: node}).denies(f) {
 		t.Error("a flow of a pod that is only audited is cut")
 	}
 }
@@ -106,7 +106,7 @@ func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
 	} {
 		f := conntrack.Flow{Protocol: policy.TCP, Masters: tc.masters}
 		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
-		if got := isToCut(tables, &f, nil); got != tc.cut {
+		if got := (&judgement{maps: tables}).isToCut(&f); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
 		}
 	}
@@ -122,4 +122,23 @@ func tablesOf(t *testing.T, p *corev1.Pod, pe *v1alpha1.PolicyEndpoint) *compile
 	}
 	n.Commit()
 	return n.Maps()
+}
+
+// A flow to an address of a name stays while a rule has the name, also when the name's time is over.
+func TestFlowsToNamesStayWhileARuleHasTheName(t *testing.T) {
+	client, target := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	p := &policy.Policy{Tier: policy.TierNetworkPolicy, Isolates: [2]bool{policy.Egress: true}}
+	p.Rules[policy.Egress] = []policy.Rule{{EveryPort: true, Peers: []policy.Peer{{DomainNames: []string{"api.example"}}}}}
+	c := compiler.New()
+	c.SetPod("shop/web", compiler.PodSpec{Addresses: []netip.Addr{client}, Policies: []*policy.Policy{p}})
+	c.Commit()
+	f := policy.Flow{Source: client, Destination: target, Protocol: policy.TCP, Port: 443}
+	j := judgement{maps: c.Maps(), names: map[netip.Addr][]compiler.PatternID{target: {c.Maps().Domains["api.example"].Own}}}
+	if j.denies(f) {
+		t.Error("a flow to a name of a rule is cut")
+	}
+	j.names[target][0]++
+	if !j.denies(f) {
+		t.Error("a flow to a name that no rule has stays")
+	}
 }

@@ -55,7 +55,10 @@ func newPatterns() patterns {
 
 // WithPatterns makes the Compiler number patterns as an earlier one did. It gives out no other number up to last.
 func WithPatterns(ids map[string]PatternID, last PatternID) Option {
-	return func(c *Compiler) { c.patterns.ids, c.patterns.last = maps.Clone(ids), last }
+	return func(c *Compiler) {
+		maps.Copy(c.patterns.ids, ids)
+		c.patterns.last = last
+	}
 }
 
 // SetResolvers sets the resolvers whose answers teach the addresses of names. Port 0 stands for every port.
@@ -109,7 +112,7 @@ func (c *Compiler) askNames(s *set, rule int, p *policy.Peer) {
 
 // usePatterns makes the patterns of a set those of the maps, too.
 func (c *Compiler) usePatterns(s *set) {
-	for name := range s.byName {
+	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
 		if c.patterns.users[name]++; c.patterns.users[name] == 1 {
 			if c.patterns.ids[name] == 0 {
 				c.patterns.last++

@@ -15,9 +15,17 @@ func OwnAddress(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// LookupOwn decides one direction of a flow of a pod to its own node or to itself as the BPF program does.
+// LookupOwn decides one direction of a flow of a pod to its own node or to itself as the BPF program does. The peer's address was learned
+// under no pattern.
 func (t *Maps) LookupOwn(d policy.Direction, f policy.Flow) (v Decision, isolated bool) {
-	return t.lookup(t.Pods[OwnAddress(f.Self(d))].Sets[d], d, f)
+	return t.LookupOwnNamed(d, f, nil)
+}
+
+// LookupOwnNamed is LookupOwn where the peer's address was learned under these patterns.
+func (t *Maps) LookupOwnNamed(d policy.Direction, f policy.Flow, patterns []PatternID) (v Decision, isolated bool) {
+	set := t.Pods[OwnAddress(f.Self(d))].Sets[d]
+	v, isolated = t.lookup(set, d, f)
+	return t.byNames(set, f, v, patterns), isolated
 }
 
 // LookupOwnAudit is LookupAudit for a flow of a pod to its own node or to itself.

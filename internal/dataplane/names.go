@@ -207,6 +207,9 @@ func (i *inheritance) readPatterns(domains *ebpf.Map) error {
 	return err
 }
 
+// LearnsNames reports whether the program learns the addresses of names.
+func (d *Dataplane) LearnsNames() bool { return d.opts.Names.On }
+
 // Patterns are the numbers under which an earlier generation learned, and which this one goes on with; and the last number that may be in use.
 func (d *Dataplane) Patterns() (map[string]compiler.PatternID, compiler.PatternID) {
 	return d.inherited.patterns, d.inherited.last

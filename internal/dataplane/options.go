@@ -85,11 +85,11 @@ type Sizes struct {
 	Repeats uint32
 	// Hits are the rules that RuleHits counts, three for each pod's defaults at most. Default 16384.
 	Hits uint32
-	// Domains are the patterns of DNS names in use on this node, and the names just above wildcards. Default 65536.
+	// Domains are the patterns of DNS names in use on this node, and the names just above wildcards. Default 16384.
 	Domains uint32
 	// Resolvers are the trusted ones. Default 4096.
 	Resolvers uint32
-	// Learned are the addresses that names were learned to have. Default 131072.
+	// Learned are the addresses that names were learned to have. Default 65536.
 	Learned uint32
 	// Names are the resolved names whose addresses were learned, twice for both families. Default 16384.
 	Names uint32
@@ -114,9 +114,9 @@ func (o Options) withDefaults() Options {
 		Interfaces: cmp.Or(o.Sizes.Interfaces, 1<<14),
 		Repeats:    cmp.Or(o.Sizes.Repeats, 1<<14),
 		Hits:       cmp.Or(o.Sizes.Hits, 1<<14),
-		Domains:    cmp.Or(o.Sizes.Domains, 1<<16),
+		Domains:    cmp.Or(o.Sizes.Domains, 1<<14),
 		Resolvers:  cmp.Or(o.Sizes.Resolvers, 1<<12),
-		Learned:    cmp.Or(o.Sizes.Learned, 1<<17),
+		Learned:    cmp.Or(o.Sizes.Learned, 1<<16),
 		Names:      cmp.Or(o.Sizes.Names, 1<<14),
 		EventBytes: cmp.Or(o.Sizes.EventBytes, 1<<20),
 	}

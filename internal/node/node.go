@@ -26,6 +26,11 @@ type Options struct {
 	// an equal share of them; compiler.DefaultNamespaces by default.
 	Capacity   compiler.Usage
 	Namespaces int
+	// DomainNames: names in policies are enforced. Without it policies with names isolate.
+	DomainNames bool
+	// Patterns are the numbers that an earlier agent gave to patterns of names, and LastPattern is the last that it may have given.
+	Patterns    map[string]compiler.PatternID
+	LastPattern compiler.PatternID
 	// ClusterPolicies: no pod is compiled before ClusterSynced.
 	ClusterPolicies bool
 }
@@ -33,6 +38,9 @@ type Options struct {
 // compilerOptions are those of the compiler among the Options.
 func (o *Options) compilerOptions() []compiler.Option {
 	options := []compiler.Option{compiler.WithBudget(cmp.Or(o.Budget, compiler.DefaultBudget))}
+	if o.DomainNames {
+		options = append(options, compiler.WithPatterns(o.Patterns, o.LastPattern))
+	}
 	if o.Capacity != (compiler.Usage{}) {
 		options = append(options, compiler.WithCapacity(o.Capacity, cmp.Or(o.Namespaces, compiler.DefaultNamespaces)))
 	}

@@ -62,10 +62,8 @@ func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) err
 
 // setVersion takes in a version; on an error it is the one to enforce if there is no other, or nil.
 func (n *Node) setVersion(key types.NamespacedName, v *version, err error) error {
-	if err == nil && v.policy.HasNames() {
-		// The compiler gives the addresses of names no rows yet: such a peer matches nothing, so the policy allows less than it says. Remove
-		// this when the compiler enforces names.
-		err = fmt.Errorf("domainNames: domain names are not supported yet; the policy allows nothing by name")
+	if err == nil && v.policy.HasNames() && !n.opts.DomainNames {
+		err = fmt.Errorf("domainNames: this agent does not enforce domain names, and the policy allows nothing by name: start it with --domain-names")
 	}
 	if err != nil {
 		if v != nil {

@@ -104,7 +104,7 @@ func TestAPolicyWithDomainNamesIsolates(t *testing.T) {
 			{Action: v1alpha1.ActionAllow, Peers: []v1alpha1.Peer{{CIDR: "192.0.2.0/24"}}},
 		},
 	}}
-	if s.SetPolicyEndpoint(start, pe) == nil { // until names are enforced
+	if s.SetPolicyEndpoint(start, pe) == nil { // of an agent that does not enforce names
 		t.Error("no error")
 	}
 	s.Commit()
