@@ -177,7 +177,7 @@ func run(o options) error {
 	a := agent.New(mgr.GetCache(), agent.NewKernel(dp, o.tunnelEnds), agent.Options{
 		NamespaceCache:  agent.NamespaceCaches(mgr),
 		SharedNamespace: o.namespace,
-		PolicyExists:    agent.NewPolicyExists(mgr.GetAPIReader()),
+		Policies:        agent.NewPolicies(mgr.GetAPIReader()),
 		Audit:           o.audit,
 		Mode:            mode,
 		GuardBoot:       o.guardBoot,

@@ -14,7 +14,6 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/node"
-	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Options of an Agent.
@@ -23,8 +22,8 @@ type Options struct {
 	NamespaceCache func(namespace string) (cache.Cache, error)
 	// SharedNamespace is kidoban's own: it holds the groups that cross namespaces.
 	SharedNamespace string
-	// PolicyExists says whether a policy whose PolicyEndpoint is gone still exists; see NewPolicyExists. nil: it does not.
-	PolicyExists func(ctx context.Context, id policy.ID) (bool, error)
+	// Policies says whether policies whose PolicyEndpoints are gone still exist; see NewPolicies. nil: they do not.
+	Policies Policies
 	// Audit counts and logs denials while the packets pass. A namespace's v1alpha1.LabelEnforcement overrides it.
 	Audit bool
 	// Mode applies to pods that no policy selects. Standard by default; the kernel's Dataplane must have been made with its GuardOf.
@@ -91,7 +90,7 @@ func New(c cache.Cache, kernel Kernel, opts Options) *Agent {
 	}
 	a.sweeper = &sweeper{kernel: kernel, names: kernel, state: s, metrics: a.metrics, log: opts.Log, kick: make(chan struct{}, 1)}
 	a.hits = newHitCounter(kernel, s, opts.RuleSeries)
-	a.deleted = &deletedPolicies{state: s, exists: opts.PolicyExists, metrics: a.metrics, log: opts.Log, gone: make(chan struct{}, 1)}
+	a.deleted = &deletedPolicies{state: s, policies: opts.Policies, metrics: a.metrics, log: opts.Log, gone: make(chan struct{}, 1)}
 	a.interfaces = &interfaceFollower{kernel: kernel, state: s, log: opts.Log}
 	a.tunnels = &tunnelFollower{kernel: kernel, sweeper: a.sweeper, log: opts.Log}
 	a.sweeper.tunnels = a.tunnels.current
@@ -140,6 +139,9 @@ func (a *Agent) Start(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		return err
+	}
+	if err := a.awaitPolicyEndpoints(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	a.interfaces.refresh(ctx)

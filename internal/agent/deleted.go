@@ -19,11 +19,11 @@ import (
 // deletedPolicies removes policies whose PolicyEndpoints are gone. A client may delete these objects, or their kind, while the policies
 // exist. Those stay in force as they are until the PolicyEndpoint returns or the policy is deleted, too.
 type deletedPolicies struct {
-	state   *state
-	exists  func(context.Context, policy.ID) (bool, error)
-	metrics *metrics
-	log     logr.Logger
-	gone    chan struct{} // has an element after a PolicyEndpoint has gone
+	state    *state
+	policies Policies // nil: a policy whose PolicyEndpoint is gone does not exist
+	metrics  *metrics
+	log      logr.Logger
+	gone     chan struct{} // has an element after a PolicyEndpoint has gone
 }
 
 // The pauses between two questions about policies that lost their PolicyEndpoints: each second, and a node asks at most so often.
@@ -31,6 +31,7 @@ const (
 	deletedPause    = time.Second
 	deletedInterval = 100 * time.Millisecond
 	deletedTimeout  = 2 * time.Second
+	listTimeout     = 10 * time.Second
 )
 
 func (d *deletedPolicies) endpointGone() {
@@ -71,8 +72,8 @@ func (d *deletedPolicies) ask(ctx context.Context, before map[types.NamespacedNa
 	d.state.read(func(n *node.Node) { deleted = n.Deleted(time.Now()) })
 	for key, id := range deleted {
 		exists, err := false, error(nil)
-		if d.exists != nil {
-			exists, err = d.exists(ctx, id)
+		if d.policies != nil {
+			exists, err = d.policies.Exists(ctx, id)
 		}
 		if err == nil && !exists {
 			d.state.update(ctx, func(now time.Time, n *node.Node) { n.RemoveDeleted(now, key) })
@@ -97,28 +98,62 @@ var (
 	ClusterNetworkPolicyKind = schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"}
 )
 
-// NewPolicyExists returns a function for Options that asks the API server. The reader must know both kinds.
-func NewPolicyExists(r client.Reader) func(context.Context, policy.ID) (bool, error) {
-	return func(ctx context.Context, id policy.ID) (bool, error) {
-		var kind schema.GroupVersionKind
-		switch id.Kind {
-		case NetworkPolicyKind.Kind:
-			kind = NetworkPolicyKind
-		case ClusterNetworkPolicyKind.Kind:
-			kind = ClusterNetworkPolicyKind
-		default:
-			return false, nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, deletedTimeout)
-		defer cancel()
-		obj := &metav1.PartialObjectMetadata{}
-		obj.SetGroupVersionKind(kind)
-		switch err := r.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, obj); {
-		case apierrors.IsNotFound(err): // of the policy, or of its kind
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)
-		}
-		return string(obj.UID) == id.UID, nil
+// Policies asks the API server about the policies themselves.
+type Policies interface {
+	// Exists reports whether a policy exists whose PolicyEndpoint or ClusterPolicyEndpoint is gone.
+	Exists(ctx context.Context, id policy.ID) (bool, error)
+	// List returns the policies that may select pods of a namespace.
+	List(ctx context.Context, namespace string) ([]policy.ID, error)
+}
+
+// NewPolicies returns Policies that ask by a reader, which must know both kinds.
+func NewPolicies(r client.Reader) Policies { return policyReader{r} }
+
+type policyReader struct{ client.Reader }
+
+func (r policyReader) Exists(ctx context.Context, id policy.ID) (bool, error) {
+	var kind schema.GroupVersionKind
+	switch id.Kind {
+	case NetworkPolicyKind.Kind:
+		kind = NetworkPolicyKind
+	case ClusterNetworkPolicyKind.Kind:
+		kind = ClusterNetworkPolicyKind
+	default:
+		return false, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, deletedTimeout)
+	defer cancel()
+	obj := &metav1.PartialObjectMetadata{}
+	obj.SetGroupVersionKind(kind)
+	switch err := r.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, obj); {
+	case apierrors.IsNotFound(err): // of the policy, or of its kind
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)
+	}
+	return string(obj.UID) == id.UID, nil
+}
+
+func (r policyReader) List(ctx context.Context, namespace string) (out []policy.ID, _ error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	for _, kind := range []schema.GroupVersionKind{NetworkPolicyKind, ClusterNetworkPolicyKind} {
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+		in := client.InNamespace(namespace)
+		if kind == ClusterNetworkPolicyKind {
+			in = ""
+		}
+		switch err := r.Reader.List(ctx, list, in); {
+		case kind == ClusterNetworkPolicyKind && apierrors.IsNotFound(err): // the kind is not installed
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("list %s in namespace %q: %w", kind.Kind, in, err)
+		}
+		for i := range list.Items {
+			obj := &list.Items[i]
+			out = append(out, policy.ID{Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID)})
+		}
+	}
+	return out, nil
 }

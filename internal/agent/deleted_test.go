@@ -27,7 +27,7 @@ func TestAPolicyStaysWithoutItsPolicyEndpoint(t *testing.T) {
 		}
 		return exists.Load(), nil
 	}
-	runWith(t, func(o *Options) { o.PolicyExists = lookUp }, nil, func(r *running) {
+	runWith(t, func(o *Options) { o.Policies = fakePolicies{exists: lookUp} }, nil, func(r *running) {
 		r.add(pod("web", "10.0.0.1"))
 		pe := policyEndpoint("web")
 		r.add(pe)
@@ -72,4 +72,18 @@ func remove(r *running, pe *v1alpha1.PolicyEndpoint) {
 		r.Fatal(err)
 	}
 	i.Delete(pe)
+}
+
+// fakePolicies are Policies by functions.
+type fakePolicies struct {
+	exists func(context.Context, policy.ID) (bool, error)
+	list   func(namespace string) ([]policy.ID, error)
+}
+
+func (f fakePolicies) Exists(ctx context.Context, id policy.ID) (bool, error) {
+	return f.exists(ctx, id)
+}
+
+func (f fakePolicies) List(_ context.Context, namespace string) ([]policy.ID, error) {
+	return f.list(namespace)
 }

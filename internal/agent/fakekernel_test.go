@@ -24,8 +24,10 @@ type fakeKernel struct {
 	failures map[string][]error // by method: the next calls fail so
 	calls    map[string]int
 	attached bool
-	others   bool // programs of other agents are attached
-	detached int  // links that another process has detached
+	others   bool                   // programs of other agents are attached
+	earlier  map[netip.Addr][2]bool // what they isolate
+	read     chan struct{}          // if not nil: EarlierIsolation waits until it is closed
+	detached int                    // links that another process has detached
 
 	applyTakes time.Duration // for one Apply
 	flowsTake  time.Duration // for one call of Flows
@@ -202,6 +204,15 @@ func (k *fakeKernel) Alone() (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return !k.others, k.call("Alone")
+}
+
+func (k *fakeKernel) EarlierIsolation() (map[netip.Addr][2]bool, error) {
+	if k.read != nil {
+		<-k.read
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.earlier, k.call("EarlierIsolation")
 }
 
 func (k *fakeKernel) Attach() error {

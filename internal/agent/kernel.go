@@ -43,6 +43,8 @@ type Maps interface {
 type Links interface {
 	// Alone reports whether no other agent's program is attached.
 	Alone() (bool, error)
+	// EarlierIsolation returns the addresses that other agents' programs isolate, by direction.
+	EarlierIsolation() (map[netip.Addr][2]bool, error)
 	// Attach attaches the program and detaches all others.
 	Attach() error
 	// Heal attaches again what was detached. It returns the number of detached links, and dataplane.ErrSuperseded if a later agent has taken over.
