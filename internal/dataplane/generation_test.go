@@ -78,6 +78,26 @@ func TestAGenerationOutlivesItsProcess(t *testing.T) {
 	})
 }
 
+// A generation reads which pods the one before isolates.
+func TestEarlierIsolation(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.set(a)
+	n.set(b, isolate(policy.Ingress, with(pods(a), port(policy.TCP, 80))))
+	next := newDataplane(t, n.opts)
+	defer func() { check(t, next.Close()) }()
+	got, err := next.EarlierIsolation()
+	check(t, err)
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		if addr := b.Addr(v6); got[addr] != [2]bool{policy.Ingress: true} {
+			t.Errorf("%v: %v", addr, got[addr])
+		}
+		if addr := a.Addr(v6); got[addr] != [2]bool{} {
+			t.Errorf("%v: %v", addr, got[addr])
+		}
+	})
+}
+
 func TestAGenerationThatWasNotAttachedLeavesNothing(t *testing.T) {
 	n := newNode(t, dataplane.Options{})
 	before, _ := n.pins()
