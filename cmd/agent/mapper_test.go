@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 	have := map[string]string{
 		"/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/web":           "1",
 		"/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/no-tenant": "2",
+		"/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies":               "list",
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -30,6 +32,13 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 		if !ok {
 			w.WriteHeader(http.StatusNotFound)
 			_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Failure", Reason: metav1.StatusReasonNotFound, Code: 404})
+			return
+		}
+		if uid == "list" {
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+				"items": []any{map[string]any{"metadata": map[string]any{"namespace": "shop", "name": "web", "uid": "1"}}},
+			})
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{
@@ -46,7 +55,7 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exists := agent.NewPolicyExists(c)
+	policies := agent.NewPolicies(c)
 	for _, test := range []struct {
 		id   policy.ID
 		want bool
@@ -58,11 +67,16 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 		{policy.ID{Kind: "ClusterNetworkPolicy", Name: "gone", UID: "2"}, false},
 		{policy.ID{Kind: "Other", Namespace: "shop", Name: "web", UID: "1"}, false},
 	} {
-		if got, err := exists(t.Context(), test.id); err != nil || got != test.want {
+		if got, err := policies.Exists(t.Context(), test.id); err != nil || got != test.want {
 			t.Errorf("%+v: %t, %v", test.id, got, err)
 		}
 	}
-	if _, err := exists(t.Context(), policy.ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "busy", UID: "1"}); err == nil {
+	if _, err := policies.Exists(t.Context(), policy.ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "busy", UID: "1"}); err == nil {
 		t.Error("no error where the API server does not say")
+	}
+	// The kind ClusterNetworkPolicy is not installed.
+	list, err := policies.List(t.Context(), "shop")
+	if want := []policy.ID{{Kind: "NetworkPolicy", Namespace: "shop", Name: "web", UID: "1"}}; err != nil || !slices.Equal(list, want) {
+		t.Errorf("listed %v, want %v: %v", list, want, err)
 	}
 }
