@@ -38,6 +38,42 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	}
 }
 
+// What would be isolated is counted for the audited policies, and not for enforced ones beside them.
+func TestHitsOfAuditedPolicies(t *testing.T) {
+	s := newState(node.Options{SharedNamespace: shared})
+	s.node.SetPod(start, pod("web", "10.0.0.1"))
+	s.node.NamespaceSynced(start, "shop")
+	audited, enforced := policyEndpoint("audited"), policyEndpoint("enforced")
+	audited.Spec.Enforcement = v1alpha1.EnforcementAudit
+	for _, pe := range []*v1alpha1.PolicyEndpoint{audited, enforced} {
+		pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
+		if err := s.node.SetPolicyEndpoint(start, pe); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.commit(false)
+	entry := s.node.Maps().Pods[netip.MustParseAddr("10.0.0.1")]
+	h := newHitCounter(nil, s, 10)
+	h.add(map[dataplane.Hit]uint64{
+		{Set: entry.Sets[policy.Egress], Verdict: events.Deny}:           7,
+		{Set: entry.AuditSets[policy.Egress], Verdict: events.AuditDeny}: 3,
+	}, s.node)
+	ref := func(name string) agentapi.PolicyRef {
+		return agentapi.PolicyRef{Kind: "NetworkPolicy", Namespace: "shop", Name: name}
+	}
+	if len(h.totals) != 2 || h.totals[hit{ref("enforced"), "Egress", defaultDeny, "Deny"}] != 7 ||
+		h.totals[hit{ref("audited"), "Egress", defaultDeny, "AuditDeny"}] != 3 {
+		t.Errorf("%+v", h.totals)
+	}
+	refs, known := names{s}.Audited(entry.AuditSets[policy.Egress])
+	if !known || len(refs) != 1 || refs[0] != ref("audited") {
+		t.Errorf("audited in the set: %v", refs)
+	}
+	if refs, known := (names{s}).Audited(entry.Sets[policy.Egress]); !known || len(refs) != 0 {
+		t.Errorf("audited in the set of enforced policies: %v", refs)
+	}
+}
+
 // The mode's own policies have no PolicyEndpoint, and are in force all the same.
 func TestHitsOfTheModeStayWhereSeriesAreDropped(t *testing.T) {
 	s := newState(node.Options{SharedNamespace: shared, Mode: node.Strict})

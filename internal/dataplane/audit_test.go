@@ -11,8 +11,8 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// audited puts a policy under audit.
-func audited(p *policy.Policy) *policy.Policy {
+// underAudit puts a policy under audit.
+func underAudit(p *policy.Policy) *policy.Policy {
 	p.Audited, p.ID.Name = true, p.ID.Name+"-audited"
 	return p
 }
@@ -46,19 +46,19 @@ func TestAuditedPoliciesChangeNoPacket(t *testing.T) {
 		wouldBe events.Verdict
 		tier    policy.Tier
 	}{
-		{"a NetworkPolicy that would isolate", []*policy.Policy{audited(isolate(policy.Ingress))}, true, events.AuditDeny, policy.TierNetworkPolicy},
-		{"a NetworkPolicy that would allow the same", []*policy.Policy{audited(isolate(policy.Ingress, with(pods(a))))}, true, events.Allow, 0},
-		{"one for the other direction", []*policy.Policy{audited(isolate(policy.Egress))}, true, events.Allow, 0},
+		{"a NetworkPolicy that would isolate", []*policy.Policy{underAudit(isolate(policy.Ingress))}, true, events.AuditDeny, policy.TierNetworkPolicy},
+		{"a NetworkPolicy that would allow the same", []*policy.Policy{underAudit(isolate(policy.Ingress, with(pods(a))))}, true, events.Allow, 0},
+		{"one for the other direction", []*policy.Policy{underAudit(isolate(policy.Egress))}, true, events.Allow, 0},
 		{"a Deny before a NetworkPolicy that allows", []*policy.Policy{
-			audited(denies(policy.Ingress, with(pods(a)))), isolate(policy.Ingress, with(pods(a))),
+			underAudit(denies(policy.Ingress, with(pods(a)))), isolate(policy.Ingress, with(pods(a))),
 		}, true, events.AuditDeny, policy.TierAdmin},
 		{"a NetworkPolicy that would allow what another denies", []*policy.Policy{
-			isolate(policy.Ingress), audited(isolate(policy.Ingress, with(pods(a)))),
+			isolate(policy.Ingress), underAudit(isolate(policy.Ingress, with(pods(a)))),
 		}, false, events.AuditAllow, policy.TierNetworkPolicy},
 		{"an Accept before a NetworkPolicy that denies", []*policy.Policy{
-			audited(accepts(policy.Ingress, with(pods(a)))), isolate(policy.Ingress),
+			underAudit(accepts(policy.Ingress, with(pods(a)))), isolate(policy.Ingress),
 		}, false, events.AuditAllow, policy.TierAdmin},
-		{"a Deny of what is denied already", []*policy.Policy{audited(denies(policy.Ingress, with(pods(a)))), isolate(policy.Ingress)}, false, events.Allow, 0},
+		{"a Deny of what is denied already", []*policy.Policy{underAudit(denies(policy.Ingress, with(pods(a)))), isolate(policy.Ingress)}, false, events.Allow, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n.setAudit(b, tc.policies...)
@@ -104,7 +104,7 @@ func TestAnAuditedPolicyCutsNoFlow(t *testing.T) {
 	n.compiler.SetPod(b.V4.String(), compiler.PodSpec{
 		Addresses: addrs(b), Interfaces: []uint32{uint32(b.Host.Attrs().Index)},
 		Policies:      []*policy.Policy{isolate(policy.Ingress, with(pods(a)))},
-		AuditPolicies: []*policy.Policy{audited(denies(policy.Ingress, everyone())), isolate(policy.Ingress, with(pods(a)))},
+		AuditPolicies: []*policy.Policy{underAudit(denies(policy.Ingress, everyone())), isolate(policy.Ingress, with(pods(a)))},
 	})
 	changes := n.compiler.Commit()
 	if len(changes.Pods) == 0 || len(changes.Narrowed.Addresses) > 0 || changes.Narrowed.Everything {

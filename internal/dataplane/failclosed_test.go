@@ -37,7 +37,7 @@ func TestFailClosed(t *testing.T) {
 			t.Errorf("%s → %s passes: %v, want %v", source, destination, got, want)
 		}
 	}
-	const client, old, open, fresh, reused, outgoing = "10.1.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"
+	const client, old, open, fresh, reused, outgoing, audited = "10.1.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"
 
 	c.UpdateGroup(policy.GroupKey{Name: "small"}, []netip.Prefix{netip.MustParsePrefix(client + "/32")}, nil)
 	set(old, from(policy.Ingress, "small"))
@@ -58,6 +58,7 @@ func TestFailClosed(t *testing.T) {
 	set(fresh, from(policy.Ingress, "large"))
 	set(outgoing, from(policy.Egress, "small"))
 	set(reused, from(policy.Ingress, "large"), from(policy.Egress, "large"))
+	c.SetPod(audited, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(audited)}, AuditPolicies: []*policy.Policy{underAudit(from(policy.Ingress, "large"))}})
 	var full *dataplane.MapFullError
 	if err := d.Apply(c.Commit()); !errors.As(err, &full) || full.Map != "addresses" {
 		t.Fatalf("error %v", err)
@@ -79,6 +80,7 @@ func TestFailClosed(t *testing.T) {
 		passes(true, "10.3.0.1", outgoing)
 		passes(true, outgoing, client) // all that its policy needs is there
 		passes(false, outgoing, "10.2.0.0")
+		passes(true, client, audited) // nothing isolates it, and what would is not reported
 		if _, err := d.Sync(c.Maps(), nil); !errors.As(err, &full) {
 			t.Errorf("Sync: error %v", err)
 		}

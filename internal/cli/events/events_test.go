@@ -45,6 +45,23 @@ func TestEventsOfAllNodesComeInTheOrderOfTime(t *testing.T) {
 	}
 }
 
+func TestAuditVerdictsAreOneToo(t *testing.T) {
+	for verdict, want := range map[string]bool{
+		agentapi.VerdictAccept: false, agentapi.VerdictDeny: false, agentapi.VerdictAuditDeny: true, agentapi.VerdictAuditAllow: true,
+	} {
+		e := event(0, verdict, "backend")
+		e.Audited = []agentapi.PolicyRef{{Kind: "NetworkPolicy", Namespace: "shop", Name: "staged"}}
+		f := filter{verdict: bothAudits, policy: "shop/staged"}
+		if got := f.wants(&e.Event); got != want {
+			t.Errorf("%s: %v, want %v", verdict, got, want)
+		}
+		p := printer{env: &command.Env{}}
+		if line := p.line(&e); !strings.Contains(line, "no rule of shop/default-deny (audited: NetworkPolicy shop/staged)") {
+			t.Errorf("%q", line)
+		}
+	}
+}
+
 // Streams that are followed do not end: none may wait for another.
 func TestManyNodesAreFollowedAtOnce(t *testing.T) {
 	a := &agents.Agents{Pods: make([]corev1.Pod, 40)}

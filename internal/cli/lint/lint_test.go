@@ -83,6 +83,7 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 		{"block-covers-cluster", "from: [{podSelector: {matchLabels: {app: web}}}]", "from: [{ipBlock: {cidr: 0.0.0.0/0}}]"},
 		{"dns-forgotten", "ports: [{port: 53, protocol: UDP}, {port: 53}]", "ports: [{port: 443}]"},
 		{"shadowed-rule", "ports: [{port: http}]\n  egress", "ports: [{port: http}]\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n  egress"},
+		{"enforcement", "{name: default-deny,", "{name: default-deny, labels: {kidoban.dev/enforcement: Audit},"},
 		{"no-default-deny", "spec: {podSelector: {}, policyTypes: [Ingress, Egress]}", "spec: {podSelector: {matchLabels: {app: none}}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: a}\nspec: {containers: [{name: c}]}"},
 	} {
 		t.Run(tc.check, func(t *testing.T) {
@@ -98,6 +99,14 @@ func TestEachCheckFindsItsOwn(t *testing.T) {
 				t.Error("found although it is left out")
 			}
 		})
+	}
+}
+
+// An audited policy is checked as if it were enforced.
+func TestAnAuditedPolicyIsOnlyWorthKnowing(t *testing.T) {
+	audited := strings.Replace(good, "{name: default-deny,", "{name: default-deny, labels: {kidoban.dev/enforcement: audit},", 1)
+	if got := findings(read(t, audited), Options{}); len(got) != 1 || got[0].Check != "enforcement" || got[0].Severity != Info {
+		t.Errorf("%+v", got)
 	}
 }
 

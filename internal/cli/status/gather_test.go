@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,6 +58,44 @@ func TestStatusOfAnotherGeneration(t *testing.T) {
 		pe.Spec.PolicyRef.Generation = np.Generation
 		if p := newPolicy(np, pe); p.Resolved != want {
 			t.Errorf("a status of generation %d: %s, want %s", of, p.Resolved, want)
+		}
+	}
+}
+
+// A label does not change a policy's generation.
+func TestAPolicyIsInForceAsItsLabelSays(t *testing.T) {
+	since := metav1.Now()
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "web", UID: "u", Generation: 3, Labels: map[string]string{v1alpha1.LabelEnforcement: v1alpha1.LabelledAudit},
+	}}
+	for name, tc := range map[string]struct {
+		enforcement v1alpha1.Enforcement
+		agent       bool
+		resolved    string
+		state       string
+	}{
+		"everywhere":     {v1alpha1.EnforcementAudit, true, "True", agentapi.StateInForce},
+		"not at agents":  {v1alpha1.EnforcementAudit, false, "True", agentapi.StatePending},
+		"not at the API": {v1alpha1.EnforcementEnforce, false, "Behind", agentapi.StatePending},
+	} {
+		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Generation: 7}, Status: v1alpha1.EndpointStatus{Conditions: []metav1.Condition{
+			{Type: v1alpha1.ConditionResolved, Status: "True", ObservedGeneration: 7}, {Type: v1alpha1.ConditionAudited, Status: "True", LastTransitionTime: since},
+		}}}
+		pe.Spec.PolicyRef.Generation, pe.Spec.Enforcement = 3, tc.enforcement
+		p := newPolicy(np, pe)
+		if p.Resolved != tc.resolved || !p.Audited || p.AuditedSince == nil || *p.AuditedSince != since {
+			t.Errorf("%s: %+v", name, p)
+		}
+		version := agentapi.Version{UID: "u", Generation: 3}
+		r := &report{policies: []agentapi.Policy{{
+			PolicyRef: agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: "shop", Name: "web"}, State: agentapi.StateInForce,
+			Audited: tc.agent, Newest: version, Realised: &agentapi.Realised{Version: version},
+		}}}
+		if n := onNode(np, agentapi.KindNetworkPolicy, "n1", r); n.State != tc.state {
+			t.Errorf("%s: %+v, want %s", name, n, tc.state)
+		}
+		if text := inForce(&p); !strings.HasPrefix(text, "audited since 20") {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }
