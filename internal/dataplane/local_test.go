@@ -1,11 +1,13 @@
 package dataplane_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -69,6 +71,45 @@ func TestAPodsTrafficToItsOwnNodeIsJudgedByClusterPoliciesOnly(t *testing.T) {
 	n.own(a, 0, deny)
 	n.Do(func() error { return n.d.SetJudgesLocal(false) })
 	bothFamilies(t, func(t *testing.T, v6 bool) { reaches(t, a, "tcp", ownAddresses[v6], 80) })
+}
+
+// A pod cannot escape the policies by the address of another, or of no pod.
+func TestSpoofedSourcesDoNotReachTheOwnNode(t *testing.T) {
+	n := newNode(t, dataplane.Options{})
+	n.Sysctl("ipv4/conf/all/rp_filter", "0")
+	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
+	n.Sysctl("ipv4/conf/"+a.Host.Attrs().Name+"/rp_filter", "0")
+	var in *net.UDPConn
+	n.Do(func() (err error) {
+		in, err = net.ListenUDP("udp", &net.UDPAddr{Port: 53})
+		return err
+	})
+	defer func() { check(t, in.Close()) }()
+	for _, addr := range ownAddresses {
+		n.ownAddress(netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
+	n.set(a)
+	n.set(b)
+	n.own(a, 0, denies(policy.Egress, everyone(port(policy.UDP, 80))))
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		to := netip.AddrPortFrom(ownAddresses[v6], 53)
+		before := denied(t, n.d)[events.ReasonSpoofed]
+		for _, source := range []netip.Addr{b.Addr(v6), netip.MustParseAddr(map[bool]string{false: "172.31.0.1", true: "fd99::1"}[v6])} {
+			sendAs(t, a, source, to)
+			if arrives(t, in, source, netnstest.Silence) {
+				t.Errorf("a packet with the source %v reached the node", source)
+			}
+		}
+		if got := denied(t, n.d)[events.ReasonSpoofed] - before; got != 2 {
+			t.Errorf("%d spoofed packets were counted, want 2", got)
+		}
+		for _, honest := range pods(a, b) {
+			sendAs(t, honest, honest.Addr(v6), to)
+			if !arrives(t, in, honest.Addr(v6), netnstest.Patience) {
+				t.Errorf("an honest packet from %v was denied", honest.Addr(v6))
+			}
+		}
+	})
 }
 
 func TestALiveConnectionToTheOwnNodeGoesOn(t *testing.T) {

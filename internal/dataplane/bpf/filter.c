@@ -118,7 +118,7 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 	if (has_tunnels && is_smuggled(&p, parsed, source || is_workload_interface(in)) &&
 	    deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY)
 		return NF_DROP;
-	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct, &sender);
+	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct, source, &sender);
 }
 
 /* Nearly every packet ends here, so passed_before comes first: no map, no stack. */

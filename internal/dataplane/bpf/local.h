@@ -28,8 +28,17 @@ static __always_inline const struct pod *find_own(struct packet *p, struct pod *
 	return own;
 }
 
-/* Judges a new packet to the node itself. What the node opens towards its pods does not come here. */
-static __always_inline int judge_local(struct packet *p, enum parsed parsed, unsigned long nfct, struct pod *entry)
+/* A host without an address yet asks for one from here. The stack accepts it from nowhere else than as a broadcast. */
+static __always_inline bool is_unspecified(const struct address *a)
+{
+	return !a->word[0] && !a->word[1] && !a->word[3];
+}
+
+/*
+ * Judges a new packet to the node itself. What the node opens towards its pods does not come here. entry is
+ * where source was read to, if it is not NULL.
+ */
+static __always_inline int judge_local(struct packet *p, enum parsed parsed, unsigned long nfct, const struct pod *source, struct pod *entry)
 {
 	const struct pod *own;
 
@@ -39,6 +48,8 @@ static __always_inline int judge_local(struct packet *p, enum parsed parsed, uns
 		return NF_ACCEPT;
 	if (is_link_local(&p->dst) || is_multicast(&p->dst))
 		return NF_ACCEPT;
+	if (!is_link_local(&p->src) && !is_unspecified(&p->src) && judge_source(p, source) == VERDICT_DENY)
+		return NF_DROP;
 	own = find_own(p, entry);
 	if (!own)
 		return NF_ACCEPT;
