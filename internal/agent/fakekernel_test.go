@@ -293,6 +293,8 @@ func (k *fakeKernel) PatternsOf(addr netip.Addr) []compiler.PatternID {
 	return k.learned[addr]
 }
 
+func (k *fakeKernel) LearnedNames() ([]dataplane.LearnedName, error) { return nil, nil }
+
 func (k *fakeKernel) ForgetNames() error { return nil }
 
 func (k *fakeKernel) Usage() []dataplane.MapUsage { return nil }

@@ -72,6 +72,8 @@ type Names interface {
 	Patterns() (map[string]compiler.PatternID, compiler.PatternID)
 	// PatternsOf are the patterns that an address was learned under, also those whose time is over.
 	PatternsOf(netip.Addr) []compiler.PatternID
+	// LearnedNames are the names that were resolved, also what has expired and was not removed yet.
+	LearnedNames() ([]dataplane.LearnedName, error)
 	// ForgetNames removes what has expired.
 	ForgetNames() error
 }

@@ -23,6 +23,37 @@ func RevokedKeys(f conntrack.Flow, pods ...netip.Addr) []bpf.FilterRevokedKey {
 	return keysOf(&f, func(a bpf.FilterAddress) bool { return slices.Contains(pods, decodeAddr(a)) })
 }
 
+// ExpireNames makes what was learned have expired long ago.
+func (d *Dataplane) ExpireNames(t testing.TB) {
+	t.Helper()
+	rewriteAll[bpf.FilterAddress](t, d.objs.Learned, func(v *bpf.FilterLearnedAddress) {
+		for i := range v.Slots {
+			v.Slots[i] &= 1<<32 - 1
+			if v.Slots[i] != 0 {
+				v.Slots[i] |= 1 << 32
+			}
+		}
+	})
+	rewriteAll[bpf.FilterPlaceKey](t, d.objs.Places, func(v *bpf.FilterPlace) { v.Until = 1 })
+	rewriteAll[bpf.FilterPlaceKey](t, d.objs.Names, func(v *bpf.FilterName) { v.Until = 1 })
+}
+
+func rewriteAll[K bpf.FilterAddress | bpf.FilterPlaceKey, V any](t testing.TB, m *ebpf.Map, change func(*V)) {
+	t.Helper()
+	var key K
+	var value V
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		change(&value)
+		if err := m.Update(&key, &value, ebpf.UpdateExist); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Program is the loaded program, to be run on packets that no wire carried.
 func (d *Dataplane) Program() *ebpf.Program { return d.objs.Kidoban }
 

@@ -16,12 +16,17 @@ import (
 // tagged is a UDP datagram in a frame with priority tags (IEEE 802.1Q, VLAN 0), which every receiver takes
 // for one without.
 func tagged(tags int, to, from net.HardwareAddr, source, destination netip.AddrPort) []byte {
-	udp := make([]byte, 12)
+	return udpFrame(tags, to, from, source, destination, make([]byte, 4))
+}
+
+// udpFrame is a UDP datagram of up to 200 bytes in a frame.
+func udpFrame(tags int, to, from net.HardwareAddr, source, destination netip.AddrPort, message []byte) []byte {
+	udp := append(make([]byte, 8), message...)
 	binary.BigEndian.PutUint16(udp[0:], source.Port())
 	binary.BigEndian.PutUint16(udp[2:], destination.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	addresses := append(source.Addr().AsSlice(), destination.Addr().AsSlice()...)
-	binary.BigEndian.PutUint16(udp[6:], checksum(unix.IPPROTO_UDP+uint32(len(udp)), addresses, udp))
+	binary.BigEndian.PutUint16(udp[6:], checksum(unix.IPPROTO_UDP+uint32(len(udp)), addresses, append(udp, make([]byte, len(udp)%2)...)))
 	frame := append(append([]byte{}, to...), from...)
 	for range tags {
 		frame = append(frame, 0x81, 0, 0, 0)
