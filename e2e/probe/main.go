@@ -29,6 +29,10 @@ const usage = `Usage:
         not after a round in which all targets of --until have answered
   probe watch [--interval 100ms] [--timeout 1s] [--hold TARGET,...] TARGET...
         connect again and again until standard input ends; keep one connection to each of --hold
+  probe dns [--port 53] NAME=ADDRESS,...
+        answer DNS questions for these names over UDP
+  probe resolve --server ADDRESS:PORT [--network ip4] NAME:PORT
+        ask a DNS server for a name, connect to its first address at once, and print a line of JSON
 A TARGET is tcp/ADDRESS:PORT or udp/ADDRESS:PORT; an IPv6 address stands in brackets.`
 
 func main() {
@@ -53,6 +57,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 		return serve(ctx, args, stdin, stdout)
 	case "dial":
 		return dial(ctx, args, stdout)
+	case "dns":
+		return serveDNS(ctx, args, stdout)
+	case "resolve":
+		return resolve(ctx, args, stdout)
 	case "watch":
 		return watch(ctx, args, stdin, stdout)
 	default:

@@ -45,6 +45,7 @@ type fakeKernel struct {
 	tunnels        inspect.Tunnels
 	judgesLocal    bool
 	learned        map[netip.Addr][]compiler.PatternID
+	names          []dataplane.LearnedName
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
 	tunnelsChanged func()            // of WatchTunnels
 	warnings       []inspect.Warning
@@ -293,7 +294,11 @@ func (k *fakeKernel) PatternsOf(addr netip.Addr) []compiler.PatternID {
 	return k.learned[addr]
 }
 
-func (k *fakeKernel) LearnedNames() ([]dataplane.LearnedName, error) { return nil, nil }
+func (k *fakeKernel) LearnedNames() ([]dataplane.LearnedName, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.names, k.call("LearnedNames")
+}
 
 func (k *fakeKernel) ForgetNames() error { return nil }
 
