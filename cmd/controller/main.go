@@ -74,7 +74,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.budget.Groups, "max-groups-per-namespace", 1000, "Maximum number of different groups of pods (peers) that the NetworkPolicies of one namespace may use. A policy that asks for more isolates its pods and allows nothing, or stays at the version before.")
 	fs.IntVar(&o.budget.Addresses, "max-addresses-per-namespace", 1000000, "Maximum number of addresses of all groups of one namespace's policies, when a policy asks for another group. Groups of policies in force may grow beyond it.")
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one slice. The first change is written at once; changes during the window are written together at its end.")
-	fs.Var(&o.trusted, "trusted-resolvers", "DNS resolvers whose answers count for the domain names of policies, separated by commas, such as 169.254.20.10 or [fd00::10]:5353, beside those of the cluster's DNS Service. The port is 53 by default.")
+	fs.Var(&o.trusted, "trusted-resolvers", "Addresses of DNS resolvers whose answers count for the domain names of policies, separated by commas, such as 169.254.20.10,fd00::10, beside those of the cluster's DNS Service.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
 	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")

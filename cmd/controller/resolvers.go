@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// resolvers is a flag: addresses of DNS servers with or without a port, separated by commas.
+// resolvers is a flag: addresses of DNS servers, separated by commas.
 type resolvers []netip.AddrPort
 
+// dnsPort is the only port on which nodes read answers.
 const dnsPort = 53
 
 func (r *resolvers) String() string {
 	texts := make([]string, len(*r))
 	for i, a := range *r {
-		texts[i] = a.String()
+		texts[i] = a.Addr().String()
 	}
 	return strings.Join(texts, ",")
 }
@@ -26,18 +27,14 @@ func (r *resolvers) Set(value string) error {
 		if text == "" {
 			continue
 		}
-		a, err := netip.ParseAddrPort(text)
+		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			addr, err := netip.ParseAddr(text)
-			if err != nil {
-				return fmt.Errorf("%q is not an address such as 169.254.20.10, or an address and a port such as [fd00::10]:5353", text)
-			}
-			a = netip.AddrPortFrom(addr, dnsPort)
+			return fmt.Errorf("%q is not an address such as 169.254.20.10 or fd00::10 (the port is always %d)", text, dnsPort)
 		}
-		if addr := a.Addr().Unmap(); addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() || a.Port() == 0 {
+		if addr = addr.Unmap(); addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
 			return fmt.Errorf("%q is not an address at which a resolver answers", text)
 		}
-		*r = append(*r, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+		*r = append(*r, netip.AddrPortFrom(addr, dnsPort))
 	}
 	return nil
 }
