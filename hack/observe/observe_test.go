@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/compiler"
 	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
@@ -55,7 +56,9 @@ func (d described) Register(c prometheus.Collector) error {
 // noKernel is of an agent that never starts.
 type noKernel struct{ agent.Kernel }
 
-func (noKernel) Usage() []dataplane.MapUsage { return nil }
+func (noKernel) Usage() []dataplane.MapUsage                                   { return nil }
+func (noKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
+func (noKernel) LearnsNames() bool                                             { return false }
 
 // agentMetrics are the names of what an agent exports of its own.
 func agentMetrics() map[string]bool {
@@ -118,7 +121,7 @@ func TestTheTableListsWhatThereIs(t *testing.T) {
 // metricsOf parses an expression and gives the metrics that it asks for.
 func metricsOf(t *testing.T, expr string) []string {
 	t.Helper()
-	expr = strings.NewReplacer("$__rate_interval", "5m", "$node", ".*").Replace(expr)
+	expr = strings.NewReplacer("$__rate_interval", "5m", "$__range", "5m", "$cluster", ".*", "$namespace", ".*", "$node", ".*").Replace(expr)
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
 	if err != nil {
 		t.Errorf("%s: %v", expr, err)
@@ -222,6 +225,23 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	checkExpressions(t, expressions)
+}
+
+// TestVerdictsExist looks for each verdict that alerts and panels select in the row of docs/metrics.md: one that no series has selects nothing.
+func TestVerdictsExist(t *testing.T) {
+	row := regexp.MustCompile("(?m)^\\| `kidoban_agent_verdicts_total` .*$").Find(read(t, "docs/metrics.md"))
+	text := string(read(t, "config/prometheus/dashboard.json")) + string(read(t, "config/prometheus/rules.yaml"))
+	found := regexp.MustCompile(`verdict!?=~?\\?"([A-Za-z|]+)`).FindAllStringSubmatch(text, -1)
+	if len(found) < 5 {
+		t.Errorf("only %d selectors were found", len(found))
+	}
+	for _, m := range found {
+		for verdict := range strings.SplitSeq(m[1], "|") {
+			if !strings.Contains(string(row), "`"+verdict+"`") {
+				t.Errorf("%s: docs/metrics.md has no verdict %s", m[0], verdict)
+			}
+		}
+	}
 }
 
 func TestLinesKeepToTheSchema(t *testing.T) {

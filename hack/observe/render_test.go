@@ -127,7 +127,7 @@ func TestTheDashboardRendered(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n", p.Title)
 		for _, target := range p.Targets {
-			expr := strings.NewReplacer("$__rate_interval", "5m", "$node", ".*").Replace(target.Expr)
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$__range", "5m", "$cluster", ".*", "$namespace", ".*", "$node", ".*").Replace(target.Expr)
 			query, err := engine.NewInstantQuery(t.Context(), data, nil, expr, time.Unix(60, 0))
 			if err != nil {
 				t.Fatalf("%s: %v", expr, err)
