@@ -318,7 +318,12 @@ func (a *agent) check(event string) error {
 		if f.Source.Is4() != f.Destination.Is4() {
 			continue
 		}
-		if want, got := a.received.judge(d, f), a.judge(d, f); !got.agrees(want) {
+		want, ifEnforced := a.received.judge(d, f)
+		got := a.judge(d, f, false)
+		if got.agrees(want) {
+			want, got = ifEnforced, a.judge(d, f, true)
+		}
+		if !got.agrees(want) {
 			return fmt.Errorf("%s, after %d events, the last of %s: %v of %v %v → %v port %d is %v; what has arrived means %v",
 				a.name, a.steps, event, d, f.Protocol, f.Source, f.Destination, f.Port, got, want)
 		}
@@ -326,13 +331,19 @@ func (a *agent) check(event string) error {
 	return nil
 }
 
-// judge looks a flow up in the node's maps.
-func (a *agent) judge(d policy.Direction, f policy.Flow) verdict {
+// judge looks a flow up in the node's maps, as it is or as it would be if audited policies were enforced.
+func (a *agent) judge(d policy.Direction, f policy.Flow, ifEnforced bool) verdict {
+	if v, audited := a.node.Maps().LookupAudit(d, f); ifEnforced && audited {
+		return a.verdict(v, true)
+	}
 	return a.verdict(a.node.Maps().Lookup(d, f))
 }
 
 // judgeOwn looks a flow of a pod to this node up.
-func (a *agent) judgeOwn(f policy.Flow) verdict {
+func (a *agent) judgeOwn(f policy.Flow, ifEnforced bool) verdict {
+	if v, audited := a.node.Maps().LookupOwnAudit(policy.Egress, f); ifEnforced && audited {
+		return a.verdict(v, true)
+	}
 	return a.verdict(a.node.Maps().LookupOwn(policy.Egress, f))
 }
 

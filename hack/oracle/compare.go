@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -60,14 +62,41 @@ func convene(s *Scenario) (c *court, diff *Difference) {
 		}
 	}
 	c.seat("engine", engine, reference)
-	c.seat("maps", mapsJudge{k, ownNodeOf(c.cluster)}, reference)
-	if len(c.cluster.ClusterPolicies) == 0 { // it does not know the kind
-		who = "cyclonus"
-		c.seat(who, newCyclonus(c.adapt(who, cyclonusQuirks), cyclonusQuirks), reference)
+	c.seat("maps", mapsJudge{kidoban: k, own: ownNodeOf(c.cluster)}, reference)
+	enforced := enforcedOf(c.cluster)
+	c.seatForeign(&who, "", enforced, reference)
+	if len(enforced.Policies)+len(enforced.ClusterPolicies) == len(c.cluster.Policies)+len(c.cluster.ClusterPolicies) {
+		return c, nil
 	}
-	who = "kube-network-policies"
-	c.seat(who, newKubeNetworkPolicies(c.adapt(who, knpQuirks), knpQuirks), reference)
+	who = "kidoban"
+	all, ifEnforced := *c.cluster, *engine
+	all.EnforceAudited, ifEnforced.ifEnforced = true, true
+	reference = c.seat("cluster"+audit, clusterJudge{&all}, len(c.seats))
+	c.seat("engine"+audit, &ifEnforced, reference)
+	c.seat("maps"+audit, mapsJudge{kidoban: k, own: ownNodeOf(c.cluster), ifEnforced: true}, reference)
+	c.seatForeign(&who, audit, c.cluster, reference)
 	return c, nil
+}
+
+// audit follows the names of judges that are asked what would be if audited policies were enforced.
+const audit = ", if audited policies were enforced"
+
+// enforcedOf is a cluster without its audited policies.
+func enforcedOf(c *reference.Cluster) *reference.Cluster {
+	out := *c
+	out.Policies = slices.DeleteFunc(slices.Clone(c.Policies), func(np networkingv1.NetworkPolicy) bool { return policy.IsLabelledAudit(np.Labels) })
+	out.ClusterPolicies = slices.DeleteFunc(slices.Clone(c.ClusterPolicies), func(p cnp.ClusterNetworkPolicy) bool { return policy.IsLabelledAudit(p.Labels) })
+	return &out
+}
+
+// seatForeign lets the judges of others read a cluster; who is the one that does. They do not know the label of audited policies.
+func (c *court) seatForeign(who *string, suffix string, cluster *reference.Cluster, reference int) {
+	if len(c.cluster.ClusterPolicies) == 0 { // it does not know the kind, nor nodes, which are drawn with it
+		*who = "cyclonus"
+		c.seat(*who+suffix, newCyclonus(c.adapt(*who, cluster, cyclonusQuirks), cyclonusQuirks), reference)
+	}
+	*who = "kube-network-policies"
+	c.seat(*who+suffix, newKubeNetworkPolicies(c.adapt(*who, cluster, knpQuirks), knpQuirks), reference)
 }
 
 func (c *court) seat(name string, j judge, reference int) int {
@@ -75,8 +104,8 @@ func (c *court) seat(name string, j judge, reference int) int {
 	return len(c.seats) - 1
 }
 
-func (c *court) adapt(who string, quirks []*quirk) *reference.Cluster {
-	adapted, applied := adapt(c.cluster, quirks)
+func (c *court) adapt(who string, cluster *reference.Cluster, quirks []*quirk) *reference.Cluster {
+	adapted, applied := adapt(cluster, quirks)
 	for _, q := range applied {
 		c.quirks = append(c.quirks, who+": "+q.name)
 	}

@@ -9,6 +9,8 @@
 // is asked so that its fault cannot show, and has a test that shows it. The reference is never adapted for them, so no flow has
 // to be left out.
 //
+// Some policies are audited. Each judge is asked about the enforced policies, and once more about all, as if these were enforced.
+//
 // A Scenario is a sequence of events, not a cluster: the resolver, the node and the compiler are incremental, and how a cluster came about must
 // make no difference. Agents receive objects late, twice and in any order across their watches, miss slices, hear of sandboxes before or
 // after their pods, and restart. After each event that arrives, a node's maps must agree with the reference evaluator, asked about exactly

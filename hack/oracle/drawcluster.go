@@ -21,6 +21,7 @@ func (d *dice) node(name string) *corev1.Node {
 
 func (d *dice) clusterPolicy(name string) *cnp.ClusterNetworkPolicy {
 	p := &cnp.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	p.Labels = d.enforcement()
 	p.Spec.Tier, p.Spec.Priority = pick(d, cnp.AdminTier, cnp.BaselineTier), int32(d.IntN(3))
 	if d.oneIn(2) {
 		p.Spec.Subject.Namespaces = d.clusterSelector()

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
 // policyName gives some policies a name of the greatest length.
@@ -18,6 +20,14 @@ func (d *dice) policyName(i int) string {
 		return strings.Repeat("long-name.", 25) + "end"
 	}
 	return fmt.Sprintf("np%d", i)
+}
+
+// enforcement draws the labels of a policy.
+func (d *dice) enforcement() map[string]string {
+	if !d.oneIn(6) {
+		return nil
+	}
+	return map[string]string{v1alpha1.LabelEnforcement: pick(d, v1alpha1.LabelledAudit, v1alpha1.LabelledAudit, v1alpha1.LabelledEnforce)}
 }
 
 func (d *dice) policy(namespace, name string, generation int64) *networkingv1.NetworkPolicy {
@@ -29,6 +39,7 @@ func (d *dice) policy(namespace, name string, generation int64) *networkingv1.Ne
 				[]networkingv1.PolicyType{"Ingress", "Egress"}, []networkingv1.PolicyType{"Egress", "Ingress"}),
 		},
 	}
+	np.Labels = d.enforcement()
 	if d.oneIn(2) { // it selects more then, and more policies meet on a pod
 		np.Spec.PodSelector = metav1.LabelSelector{}
 	}

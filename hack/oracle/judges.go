@@ -109,6 +109,8 @@ type engineJudge struct {
 	own      ownNode
 	policies map[netip.Addr][]*policy.Policy // of the pod that has the address
 	members  map[policy.GroupKey]map[netip.Prefix]bool
+	// ifEnforced asks what would be if audited policies were enforced.
+	ifEnforced bool
 }
 
 func newEngineJudge(k *kidoban) (*engineJudge, error) {
@@ -195,7 +197,11 @@ func (j *engineJudge) judge(d policy.Direction, f policy.Flow) verdict {
 		}
 		policies = ownPolicies(policies)
 	}
-	return verdictOf(reference.Evaluate(d, policies, f, j))
+	audit := reference.EvaluateAudit(d, policies, f, j, nil)
+	if j.ifEnforced {
+		return verdictOf(audit.All)
+	}
+	return verdictOf(audit.Enforced)
 }
 
 // ownPolicies are those that decide about a pod's traffic to its own node: those of the cluster, and one that allows everything where a
@@ -229,6 +235,8 @@ func verdictOf(v reference.Decision[policy.Policy]) verdict {
 type mapsJudge struct {
 	*kidoban
 	own ownNode
+	// ifEnforced asks what would be if audited policies were enforced.
+	ifEnforced bool
 }
 
 func (j mapsJudge) judge(d policy.Direction, f policy.Flow) verdict {
@@ -236,11 +244,11 @@ func (j mapsJudge) judge(d policy.Direction, f policy.Flow) verdict {
 		if d == policy.Ingress { // no program judges what the node opens
 			return allowedByDefault
 		}
-		return j.agents[node].judgeOwn(f)
+		return j.agents[node].judgeOwn(f, j.ifEnforced)
 	}
 	out := allowedByDefault
 	for _, a := range j.agents {
-		if v := a.judge(d, f); v.why != notIsolated {
+		if v := a.judge(d, f, j.ifEnforced); v.why != notIsolated {
 			out = v
 		}
 	}

@@ -116,10 +116,15 @@ func (r *received) setPolicy(key types.NamespacedName, e *endpoint, err error) e
 	if err != nil {
 		return err
 	}
-	if r.policies[key] == nil {
-		r.policies[key] = &receivedPolicy{}
+	p := r.policies[key]
+	if p == nil {
+		p = &receivedPolicy{}
+		r.policies[key] = p
 	}
-	r.policies[key].waiting = e
+	if p.active != nil && p.active.policy.Audited && !e.policy.Audited { // enforcement does not wait behind an audited version
+		p.active = nil
+	}
+	p.waiting = e
 	r.updateGroups()
 	return nil
 }
@@ -205,7 +210,7 @@ func groupOf(namespace string, g v1alpha1.GroupPart) policy.GroupKey {
 
 func (r *received) late() {
 	for _, p := range r.policies {
-		if p.active == nil {
+		if p.active == nil && !p.waiting.policy.Audited {
 			p.active = p.waiting
 		}
 	}
@@ -358,10 +363,11 @@ func (r *received) owner(a netip.Addr) *corev1.Pod {
 	return best
 }
 
-func (r *received) judge(d policy.Direction, f policy.Flow) verdict {
+// judge returns the verdict of the enforced policies, and the one if audited policies were enforced.
+func (r *received) judge(d policy.Direction, f policy.Flow) (verdict, verdict) {
 	pod := r.owner(f.Self(d))
 	if pod == nil || !r.synced[pod.Namespace] || !r.clusterSynced {
-		return allowedByDefault
+		return allowedByDefault, allowedByDefault
 	}
 	var active []*endpoint
 	for _, p := range r.policies {
@@ -370,5 +376,6 @@ func (r *received) judge(d policy.Direction, f policy.Flow) verdict {
 		}
 	}
 	policies := selecting(active, pod.Namespace, r.namespaceLabels[pod.Namespace], pod.Labels, policy.ContainerPorts(pod))
-	return verdictOf(reference.Evaluate(d, policies, f, r))
+	audit := reference.EvaluateAudit(d, policies, f, r, nil)
+	return verdictOf(audit.Enforced), verdictOf(audit.All)
 }
