@@ -117,6 +117,7 @@ func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 		bpf.FilterMapPlaces:     opts.Sizes.Learned,
 		bpf.FilterMapNames:      opts.Sizes.Names,
 		bpf.FilterMapAsked:      opts.Sizes.Names,
+		bpf.FilterMapStreams:    opts.Sizes.streams(),
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

@@ -34,6 +34,15 @@ type record struct {
 	data []byte
 }
 
+func (r record) wire() []byte {
+	b := []byte{0xc0, 12}
+	b = binary.BigEndian.AppendUint16(b, r.kind)
+	b = binary.BigEndian.AppendUint16(b, 1)
+	b = binary.BigEndian.AppendUint32(b, r.ttl)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.data)))
+	return append(b, r.data...)
+}
+
 func addressRecord(a netip.Addr, ttl uint32) record {
 	if a.Is4() {
 		return record{typeA, ttl, a.AsSlice()}
@@ -51,12 +60,7 @@ func dnsMessage(id, flags uint16, name string, kind uint16, records ...record) [
 	b = binary.BigEndian.AppendUint16(b, kind)
 	b = binary.BigEndian.AppendUint16(b, 1)
 	for _, r := range records {
-		b = append(b, 0xc0, 12)
-		b = binary.BigEndian.AppendUint16(b, r.kind)
-		b = binary.BigEndian.AppendUint16(b, 1)
-		b = binary.BigEndian.AppendUint32(b, r.ttl)
-		b = binary.BigEndian.AppendUint16(b, uint16(len(r.data)))
-		b = append(b, r.data...)
+		b = append(b, r.wire()...)
 	}
 	return b
 }

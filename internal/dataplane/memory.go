@@ -13,6 +13,7 @@ const (
 	placeEntryBytes   = 112
 	nameEntryBytes    = 360
 	askedEntryBytes   = 144
+	streamBytes       = 18 << 10
 )
 
 // MapMemory returns how many bytes the maps of one generation take when all of them are full. While one generation takes over from another there are two.
@@ -22,7 +23,7 @@ func (o Options) MapMemory() int64 {
 	hash += int64(s.Pods) // paces
 	trie := int64(s.Networks) + int64(s.Ports)
 	repeats := 2 * int64(s.Repeats) // one that is counted in and one that is read
-	names := int64(s.Learned)*(learnedEntryBytes+placeEntryBytes) + int64(s.Names)*(nameEntryBytes+askedEntryBytes)
+	names := int64(s.Learned)*(learnedEntryBytes+placeEntryBytes) + int64(s.Names)*(nameEntryBytes+askedEntryBytes) + int64(s.streams())*streamBytes
 	if o.Names.On {
 		names += int64(s.Domains)*domainEntryBytes + int64(s.Resolvers)*hashEntryBytes
 	}

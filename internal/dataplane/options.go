@@ -98,6 +98,9 @@ type Sizes struct {
 	EventBytes uint32
 }
 
+// streams are the TCP connections with resolvers that can be followed at once.
+func (s *Sizes) streams() uint32 { return min(512, s.Learned) }
+
 // revocations are the records of cut flows: each pod may be one for TCP and one for other protocols.
 func (s *Sizes) revocations() uint32 { return s.Revoked + 2*s.Pods }
 

@@ -42,7 +42,9 @@ static __always_inline bool is_dns_flow(unsigned long nfct)
 	if (!names_on || !has_names || !entry || is_related(nfct) || !bpf_core_type_exists(struct nf_conn))
 		return false;
 	ct = bpf_rdonly_cast((void *)entry, bpf_core_type_id_kernel(struct nf_conn));
-	return ct->tuplehash[0].tuple.dst.u.all == DNS_PORT && ct->tuplehash[0].tuple.dst.protonum == IPPROTO_UDP;
+	if (ct->tuplehash[0].tuple.dst.u.all != DNS_PORT)
+		return false;
+	return ct->tuplehash[0].tuple.dst.protonum == IPPROTO_UDP || ct->tuplehash[0].tuple.dst.protonum == IPPROTO_TCP;
 }
 
 static __always_inline bool is_reply(unsigned long nfct)
@@ -142,7 +144,7 @@ static __noinline bool was_asked(struct worker *w)
 }
 
 /* Finds what an answer of a trusted resolver teaches. ANSWERS: w->s.records. */
-__noinline enum answer read_answer(struct worker *w)
+__noinline enum answer read_answer(struct worker *w, bool is_stream)
 {
 	enum answer result;
 	__u32 flags;
@@ -157,61 +159,9 @@ __noinline enum answer read_answer(struct worker *w)
 		return result;
 	if (!find_patterns(&w->s))
 		return ANSWER_UNWANTED;
-	if (!was_asked(w))
+	if (!is_stream && !was_asked(w))
 		return ANSWER_UNASKED;
 	if (flags & DNS_TRUNCATED)
 		return ANSWER_TRUNCATED;
 	return read_records(&w->s);
-}
-
-/* Reads a packet of a flow to port 53. ANSWERS: w->s.records are to be learned, if there are any. */
-static __noinline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned long nfct, struct worker *w)
-{
-	const struct nf_conn *ct = bpf_rdonly_cast((void *)(nfct & NFCT_PTRMASK), bpf_core_type_id_kernel(struct nf_conn));
-	const bool is_answer = is_reply(nfct);
-	struct net_device *in = ctx->state->in;
-	struct bpf_dynptr data;
-
-	w->p.family = ctx->state->pf;
-	w->p.ifindex = in ? in->ifindex : 0;
-	if (bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &data))
-		return ANSWERS;
-	__builtin_memset(&w->p.src, 0, 2 * sizeof(w->p.src));
-	if (parse_data(&w->p, &w->u, &data, ctx->skb->len) != PARSED || w->p.protocol != IPPROTO_UDP)
-		return ANSWERS;
-	if (!find_pod(is_answer ? &w->p.dst : &w->p.src, &w->pod))
-		return ANSWERS;
-	w->server = address_of(w->p.family, &ct->tuplehash[0].tuple.dst.u3);
-	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport))
-		return is_answer ? ANSWER_UNTRUSTED : ANSWERS;
-	if (!came_from_source(w, in))
-		return is_answer ? ANSWER_SPOOFED : ANSWERS;
-	if (!fetch(w, &data))
-		return is_answer ? ANSWER_TOO_LONG : ANSWERS;
-	if (is_answer)
-		return read_answer(w);
-	note_question(w);
-	return ANSWERS;
-}
-
-/* Looks at a packet of a flow to port 53 that may pass. Without scratch memory an answer is dropped. */
-static __noinline int look_at_dns(struct bpf_nf_ctx *ctx, unsigned long nfct)
-{
-	struct worker *w = take_worker();
-	enum answer result;
-
-	if (!w) {
-		count(COUNTER_ANSWERS + ANSWER_BUSY);
-		return is_reply(nfct) ? NF_DROP : NF_ACCEPT;
-	}
-	w->s.records = 0;
-	result = read_dns(ctx, nfct, w);
-	if (result == ANSWERS && w->s.records) {
-		learn_records(w);
-		result = ANSWER_LEARNED;
-	}
-	give_back(w);
-	if (result < ANSWERS)
-		count(COUNTER_ANSWERS + result);
-	return NF_ACCEPT;
 }

@@ -32,6 +32,8 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 #include "message.h"
 #include "learn.h"
 #include "dns.h"
+#include "stream.h"
+#include "resolver.h"
 
 char _license[] SEC("license") = "GPL";
 

@@ -21,17 +21,18 @@ type FilterAddress struct {
 type FilterAnswer uint32
 
 const (
-	FilterAnswerANSWER_LEARNED   FilterAnswer = 0
-	FilterAnswerANSWER_UNWANTED  FilterAnswer = 1
-	FilterAnswerANSWER_EMPTY     FilterAnswer = 2
-	FilterAnswerANSWER_TRUNCATED FilterAnswer = 3
-	FilterAnswerANSWER_MALFORMED FilterAnswer = 4
-	FilterAnswerANSWER_TOO_LONG  FilterAnswer = 5
-	FilterAnswerANSWER_UNASKED   FilterAnswer = 6
-	FilterAnswerANSWER_SPOOFED   FilterAnswer = 7
-	FilterAnswerANSWER_UNTRUSTED FilterAnswer = 8
-	FilterAnswerANSWER_BUSY      FilterAnswer = 9
-	FilterAnswerANSWERS          FilterAnswer = 10
+	FilterAnswerANSWER_LEARNED      FilterAnswer = 0
+	FilterAnswerANSWER_UNWANTED     FilterAnswer = 1
+	FilterAnswerANSWER_EMPTY        FilterAnswer = 2
+	FilterAnswerANSWER_TRUNCATED    FilterAnswer = 3
+	FilterAnswerANSWER_MALFORMED    FilterAnswer = 4
+	FilterAnswerANSWER_TOO_LONG     FilterAnswer = 5
+	FilterAnswerANSWER_UNASKED      FilterAnswer = 6
+	FilterAnswerANSWER_SPOOFED      FilterAnswer = 7
+	FilterAnswerANSWER_UNTRUSTED    FilterAnswer = 8
+	FilterAnswerANSWER_OUT_OF_ORDER FilterAnswer = 9
+	FilterAnswerANSWER_BUSY         FilterAnswer = 10
+	FilterAnswerANSWERS             FilterAnswer = 11
 )
 
 type FilterDecision struct {
@@ -270,6 +271,7 @@ const (
 const (
 	FilterMapAddresses       = "addresses"
 	FilterMapAsked           = "asked"
+	FilterMapBlank           = "blank"
 	FilterMapCounters        = "counters"
 	FilterMapCounting        = "counting"
 	FilterMapDomains         = "domains"
@@ -286,6 +288,7 @@ const (
 	FilterMapResolvers       = "resolvers"
 	FilterMapRevoked         = "revoked"
 	FilterMapRows            = "rows"
+	FilterMapStreams         = "streams"
 	FilterMapTunnelDevices   = "tunnel_devices"
 	FilterMapTunnelEnds      = "tunnel_ends"
 	FilterMapTunnels         = "tunnels"
@@ -366,6 +369,7 @@ type FilterProgramSpecs struct {
 type FilterMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Asked         *ebpf.MapSpec `ebpf:"asked"`
+	Blank         *ebpf.MapSpec `ebpf:"blank"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Counting      *ebpf.MapSpec `ebpf:"counting"`
 	Domains       *ebpf.MapSpec `ebpf:"domains"`
@@ -382,6 +386,7 @@ type FilterMapSpecs struct {
 	Resolvers     *ebpf.MapSpec `ebpf:"resolvers"`
 	Revoked       *ebpf.MapSpec `ebpf:"revoked"`
 	Rows          *ebpf.MapSpec `ebpf:"rows"`
+	Streams       *ebpf.MapSpec `ebpf:"streams"`
 	TunnelDevices *ebpf.MapSpec `ebpf:"tunnel_devices"`
 	TunnelEnds    *ebpf.MapSpec `ebpf:"tunnel_ends"`
 	Tunnels       *ebpf.MapSpec `ebpf:"tunnels"`
@@ -436,6 +441,7 @@ func (o *FilterObjects) Close() error {
 type FilterMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Asked         *ebpf.Map `ebpf:"asked"`
+	Blank         *ebpf.Map `ebpf:"blank"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Counting      *ebpf.Map `ebpf:"counting"`
 	Domains       *ebpf.Map `ebpf:"domains"`
@@ -452,6 +458,7 @@ type FilterMaps struct {
 	Resolvers     *ebpf.Map `ebpf:"resolvers"`
 	Revoked       *ebpf.Map `ebpf:"revoked"`
 	Rows          *ebpf.Map `ebpf:"rows"`
+	Streams       *ebpf.Map `ebpf:"streams"`
 	TunnelDevices *ebpf.Map `ebpf:"tunnel_devices"`
 	TunnelEnds    *ebpf.Map `ebpf:"tunnel_ends"`
 	Tunnels       *ebpf.Map `ebpf:"tunnels"`
@@ -463,6 +470,7 @@ func (m *FilterMaps) Close() error {
 	return _FilterClose(
 		m.Addresses,
 		m.Asked,
+		m.Blank,
 		m.Counters,
 		m.Counting,
 		m.Domains,
@@ -479,6 +487,7 @@ func (m *FilterMaps) Close() error {
 		m.Resolvers,
 		m.Revoked,
 		m.Rows,
+		m.Streams,
 		m.TunnelDevices,
 		m.TunnelEnds,
 		m.Tunnels,

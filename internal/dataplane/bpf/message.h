@@ -62,7 +62,7 @@ struct scratch {
 	__u32 patterns[PATTERNS_MAX];
 	__u16 record[RECORDS_MAX]; /* offsets of the fixed parts of the records to learn */
 	__u8 text[4 + 2 * TEXT_MAX];
-	__u8 message[MESSAGE_MAX + MESSAGE_SLACK];
+	__u8 message[2 * MESSAGE_MAX + MESSAGE_SLACK]; /* twice: a part of a message may begin anywhere in it */
 };
 
 /* Random, so that no one can make names that collide. A collision only makes two names share a limit. */
