@@ -23,13 +23,12 @@ import (
 	"github.com/kidoban/kidoban/e2e/reach"
 )
 
-// Each call has --force-conflicts: kubectl is still recorded as a manager of the fields that it applied before.
-
 // localImages are the values with which the chart installs the same as the overlay local.
 var localImages = []string{"--set=image.tag=dev,image.pullPolicy=Never"}
 
 // TestHelm goes through the life of a release as docs/helm.md describes it: from kustomize to Helm, upgrade, rollback, an interrupted upgrade, and
-// back, while connections go on; then uninstall and another installation.
+// back, while connections go on; then uninstall and another installation. Calls have --force-conflicts, because kubectl is still recorded as a
+// manager of the fields that it applied before.
 func TestHelm(t *testing.T) {
 	local := engine.Overlay{Root: test.Repo, Base: "config/overlays/local"}
 	t.Cleanup(func() {
