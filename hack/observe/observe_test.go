@@ -21,6 +21,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/compiler"
 	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/stream/client"
@@ -59,6 +60,10 @@ type noKernel struct{ agent.Kernel }
 func (noKernel) Usage() []dataplane.MapUsage                                   { return nil }
 func (noKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
 func (noKernel) LearnsNames() bool                                             { return false }
+
+func (noKernel) LearnsNames() bool { return false }
+
+func (noKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
 
 // agentMetrics are the names of what an agent exports of its own.
 func agentMetrics() map[string]bool {

@@ -17,6 +17,7 @@ type metrics struct {
 	overBudget  *prometheus.GaugeVec // by resource
 	lost        prometheus.Gauge
 	groups      prometheus.Gauge
+	resolvers   prometheus.Gauge
 	programming prometheus.Histogram
 	podStart    prometheus.Histogram
 	late        prometheus.Counter
@@ -50,6 +51,8 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 			Name: "kidoban_agent_policies", Help: "PolicyEndpoints by state: enforced, or waiting for address groups that are not complete yet."}, []string{"state"}),
 		groups: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kidoban_agent_groups", Help: "Address groups that the agent has."}),
+		resolvers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kidoban_agent_trusted_resolvers", Help: "Addresses and ports of the DNS resolvers whose answers count for the domain names of policies."}),
 		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kidoban_agent_programming_seconds", Help: "Time from the first event of a change until the change is in force in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
@@ -99,7 +102,7 @@ func newMetrics(registry prometheus.Registerer, kernel Counts) *metrics {
 		Name: "kidoban_agent_build_info", Help: "Which build this is; the value is always 1.",
 		ConstLabels: prometheus.Labels{"version": build.String(), "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	registry.MustRegister(m.pods, m.policies, m.overBudget, m.lost, m.groups, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, m.bootGap, &usage{kernel}, buildInfo)
+	registry.MustRegister(m.pods, m.policies, m.overBudget, m.lost, m.groups, m.resolvers, m.programming, m.podStart, m.late, m.known, m.hold, m.unknown, m.heldBack, m.sweep, m.revocation, m.cut, m.writes, m.failures, m.failClosed, m.rejected, m.drift, m.warnings, m.unseen, m.bootGap, &usage{kernel}, buildInfo)
 	return m
 }
 
@@ -111,6 +114,7 @@ func (m *metrics) observe(n *node.Node) {
 	m.policies.WithLabelValues("enforced").Set(float64(c.Policies - c.WaitingPolicies))
 	m.policies.WithLabelValues("waiting").Set(float64(c.WaitingPolicies))
 	m.groups.Set(float64(c.Groups))
+	m.resolvers.Set(float64(c.Resolvers))
 }
 
 // observeUnseen counts the interfaces that policies do not apply to.

@@ -20,12 +20,14 @@ var (
 	lostEvents       = prometheus.NewDesc("kidoban_agent_lost_events_total", "Events that did not fit in the kernel's ring. Their packets are counted in a later line of the flow log.", nil, nil)
 	unlistedPackets  = prometheus.NewDesc("kidoban_agent_unlisted_packets_total", "Packets that no line of the flow log counts, because the node had too many kinds of them.", nil, nil)
 	unattributedHits = prometheus.NewDesc("kidoban_agent_unattributed_hits_total", "Packets missing from kidoban_agent_rule_hits_total, because the kernel has no room for more rules.", nil, nil)
+	dnsAnswers       = prometheus.NewDesc("kidoban_agent_dns_answers_total", "DNS answers that the node read for policies with domain names, by result: learned, or why nothing was learned.", []string{"result"}, nil)
+	dnsAddresses     = prometheus.NewDesc("kidoban_agent_dns_addresses_total", "Addresses in DNS answers for names of policies, by result: learned or prolonged, unlearnable, displaced by a newer one at a limit, or without room.", []string{"result"}, nil)
 	conntrackEntries = prometheus.NewDesc("kidoban_agent_conntrack_entries", "Connections that the node's kernel tracks.", nil, nil)
 	conntrackMax     = prometheus.NewDesc("kidoban_agent_conntrack_max_entries", "The most connections that the node's kernel tracks: beyond them it drops packets.", nil, nil)
 )
 
 func (u *usage) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{usageEntries, usageMax, verdicts, lostEvents, unlistedPackets, unattributedHits, conntrackEntries, conntrackMax} {
+	for _, d := range []*prometheus.Desc{usageEntries, usageMax, verdicts, lostEvents, unlistedPackets, unattributedHits, dnsAnswers, dnsAddresses, conntrackEntries, conntrackMax} {
 		ch <- d
 	}
 }
@@ -55,6 +57,14 @@ func (u *usage) Collect(ch chan<- prometheus.Metric) {
 		lostEvents: counters.LostEvents, unlistedPackets: counters.UnlistedPackets, unattributedHits: counters.UnattributedHits,
 	} {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n))
+	}
+	for result, n := range counters.Names.Answers {
+		ch <- prometheus.MustNewConstMetric(dnsAnswers, prometheus.CounterValue, float64(n), string(result))
+	}
+	for result, n := range map[string]uint64{
+		"learned": counters.Names.Learned, "unlearnable": counters.Names.Unlearnable, "displaced": counters.Names.Displaced, "no-room": counters.Names.NoRoom,
+	} {
+		ch <- prometheus.MustNewConstMetric(dnsAddresses, prometheus.CounterValue, float64(n), result)
 	}
 }
 

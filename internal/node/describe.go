@@ -177,9 +177,9 @@ func (n *Node) PodStates() map[[2]string]int {
 	return out
 }
 
-// Counts are the sizes of a Node. Groups are those that policies use.
+// Counts are the sizes of a Node. Groups are those that policies use, and Resolvers the trusted ones.
 type Counts struct {
-	Pods, Policies, WaitingPolicies, Groups int
+	Pods, Policies, WaitingPolicies, Groups, Resolvers int
 }
 
 // Counts returns the sizes of the Node.
@@ -190,7 +190,7 @@ func (n *Node) Counts() Counts {
 			groups++
 		}
 	}
-	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: groups}
+	return Counts{Pods: len(n.pods), Policies: len(n.policies), WaitingPolicies: len(n.waiting), Groups: groups, Resolvers: len(n.resolvers)}
 }
 
 // PoliciesInForce are the policies that the compiler has a version of, and those of the mode and of terminating namespaces.
