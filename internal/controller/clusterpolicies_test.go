@@ -174,10 +174,14 @@ egress:
 	edit(c, np, func(np *cnp.ClusterNetworkPolicy) { np.Labels = nil })
 	eventually(t, func() error {
 		cpe, err := c.clusterEndpointOf(np)
-		if err == nil && cpe.Spec.Enforcement != v1alpha1.EnforcementEnforce {
-			err = errors.New("it is still audited")
+		if err := errors.Join(err, c.Get(ctx, client.ObjectKeyFromObject(np), np)); err != nil {
+			return err
 		}
-		return err
+		condition := meta.FindStatusCondition(np.Status.Conditions, plan.ConditionOfPolicy)
+		if cpe.Spec.Enforcement != v1alpha1.EnforcementEnforce || condition == nil || strings.Contains(condition.Message, "audited") {
+			return fmt.Errorf("it is still %s; condition %+v", cpe.Spec.Enforcement, condition)
+		}
+		return nil
 	})
 	node.Status.Addresses[0].Address = "192.0.2.8"
 	if err := c.Status().Update(ctx, node); err != nil {
