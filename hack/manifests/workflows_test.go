@@ -2,11 +2,14 @@ package manifests
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rhysd/actionlint"
+	"sigs.k8s.io/yaml"
 )
 
 // The workflows are valid: events, expressions, matrices, names of actions' inputs.
@@ -39,5 +42,50 @@ func TestActionsArePinned(t *testing.T) {
 	}
 	if n == 0 {
 		t.Error("there are none")
+	}
+}
+
+// TestAction looks for what GitHub rejects a composite action for, and for values of pull requests in scripts, where a shell would run them.
+func TestAction(t *testing.T) {
+	var action struct {
+		Name, Description string
+		Inputs            map[string]struct {
+			Description string
+			Required    bool
+			Default     *string
+		}
+		Runs struct {
+			Using string
+			Steps []struct {
+				ID, Uses, Run, Shell string
+				Env                  map[string]string
+			}
+		}
+	}
+	text := read(t, filepath.Join(repo, "action.yaml"))
+	if err := yaml.Unmarshal(text, &action); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "using", action.Runs.Using, "composite")
+	for name, input := range action.Inputs {
+		if input.Description == "" || input.Required == (input.Default != nil) {
+			t.Errorf("input %s needs a description, and a default unless it is required", name)
+		}
+	}
+	for _, m := range regexp.MustCompile(`inputs\.([\w-]+)`).FindAllStringSubmatch(string(text), -1) {
+		if _, ok := action.Inputs[m[1]]; !ok {
+			t.Errorf("there is no input %s", m[1])
+		}
+	}
+	for _, step := range action.Runs.Steps {
+		if (step.Run == "") == (step.Uses == "") || step.Run != "" && step.Shell == "" {
+			t.Errorf("a step has a script with a shell, or uses an action: %+v", step)
+		}
+		if strings.Contains(step.Run, "${{") {
+			t.Errorf("a script has an expression, which belongs into env: %s", step.Run)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(repo, "hack", "action", "comment.sh")); err != nil {
+		t.Error(err)
 	}
 }
