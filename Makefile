@@ -110,8 +110,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, test-kernels (4 hours; needs root)
-	for suite in test-helm test-hostile test-answers test-cni chaos churn early soak conformance-all test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp, test-kernels (4 hours; needs root)
+	for suite in test-helm test-hostile test-answers test-cni chaos churn early soak conformance-all conformance-cnp test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
