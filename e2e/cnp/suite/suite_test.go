@@ -7,6 +7,7 @@ package suite
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,12 +67,14 @@ func TestConformance(t *testing.T) {
 	}
 	s.Setup(t)
 	all := tests.ConformanceTests
-	if only := os.Getenv("ONLY"); only != "" {
+	if only := strings.FieldsFunc(os.Getenv("ONLY"), func(r rune) bool { return r == ',' }); len(only) > 0 {
 		all = nil
-		for _, test := range tests.ConformanceTests {
-			if strings.Contains(","+only+",", ","+test.ShortName+",") {
-				all = append(all, test)
+		for _, name := range only {
+			i := slices.IndexFunc(tests.ConformanceTests, func(test suite.ConformanceTest) bool { return test.ShortName == name })
+			if i < 0 {
+				t.Fatalf("the suite has no test %s", name)
 			}
+			all = append(all, tests.ConformanceTests[i])
 		}
 	}
 	if err := s.Run(t, all); err != nil {
