@@ -44,6 +44,7 @@ type fakeKernel struct {
 	changed        func() // of WatchInterfaces
 	tunnels        inspect.Tunnels
 	judgesLocal    bool
+	readsOwn       bool
 	learned        map[netip.Addr][]compiler.PatternID
 	names          []dataplane.LearnedName
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
@@ -298,6 +299,13 @@ func (k *fakeKernel) LearnedNames() ([]dataplane.LearnedName, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.names, k.call("LearnedNames")
+}
+
+func (k *fakeKernel) SetReadsOwn(reads bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.readsOwn = reads
+	return nil
 }
 
 func (k *fakeKernel) ForgetNames() error { return nil }

@@ -74,6 +74,8 @@ type Names interface {
 	PatternsOf(netip.Addr) []compiler.PatternID
 	// LearnedNames are the names that were resolved, also what has expired and was not removed yet.
 	LearnedNames() ([]dataplane.LearnedName, error)
+	// SetReadsOwn makes the program read the answers of resolvers on the node itself, or not. It may be called again after an error.
+	SetReadsOwn(bool) error
 	// ForgetNames removes what has expired.
 	ForgetNames() error
 }

@@ -34,6 +34,7 @@ type writer struct {
 	warnings  []inspect.Warning
 	problems  []compiler.Problem
 	local     bool // the program judges traffic to the node itself
+	readsOwn  bool // the program reads answers of resolvers on the node itself
 
 	collectDue chan struct{} // capacity 1
 	onRound    func()
@@ -165,6 +166,9 @@ func (w *writer) written(all bool) {
 	if err := w.followLocal(); err != nil {
 		w.log.Error(err, "Cannot judge traffic to the node itself; the agent retries")
 	}
+	if err := w.followResolvers(); err != nil {
+		w.log.Error(err, "Cannot read the answers of resolvers on the node itself; the agent retries")
+	}
 	w.sweep()
 }
 
@@ -179,6 +183,28 @@ func (w *writer) followLocal() error {
 		return err
 	}
 	w.local = judges
+	return nil
+}
+
+// followResolvers makes the program read the answers of the node's own resolvers while policies have names and such a resolver is trusted.
+func (w *writer) followResolvers() error {
+	reads := false
+	if len(w.want.Domains) > 0 {
+		own, err := w.kernel.NodeAddresses()
+		if err != nil {
+			return err
+		}
+		for r := range w.want.Resolvers {
+			reads = reads || own[r.Addr()]
+		}
+	}
+	if reads == w.readsOwn {
+		return nil
+	}
+	if err := w.kernel.SetReadsOwn(reads); err != nil {
+		return err
+	}
+	w.readsOwn = reads
 	return nil
 }
 

@@ -40,6 +40,8 @@ type Dataplane struct {
 	hasTunnels bool
 	// judgesLocal is what the program has about traffic to the node itself.
 	judgesLocal bool
+	// readsOwn: the program reads the answers of resolvers on the node itself.
+	readsOwn bool
 }
 
 // New loads a generation with empty maps. It judges nothing before Attach: fill it with Sync first. Without

@@ -122,17 +122,20 @@ func resolve(t testing.TB, n *netnstest.Namespace, port int) *zone {
 		return err
 	})
 	t.Cleanup(func() { _ = conn.Close() })
-	go func() {
-		buf := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteTo(z.answer(buf[:n]), from)
-		}
-	}()
+	go z.serve(conn)
 	return z
+}
+
+// serve answers what comes in.
+func (z *zone) serve(conn net.PacketConn) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = conn.WriteTo(z.answer(buf[:n]), from)
+	}
 }
 
 // ask asks a resolver for a name and waits for the answer.

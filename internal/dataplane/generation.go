@@ -33,21 +33,28 @@ type hook struct {
 	hook    link.NetfilterInetHook
 	family  link.NetfilterProtocolFamily
 	program func(*bpf.FilterObjects) *ebpf.Program
-	// local: it is attached only while the node has tunnels, or the program judges traffic to the node itself.
-	local bool
+	// needed reports whether it has to be attached; nil: always. The caller holds attachMu.
+	needed func(*Dataplane) bool
 }
+
+func (h *hook) isNeeded(d *Dataplane) bool { return h.needed == nil || h.needed(d) }
 
 // hooks are all of them, by the name of the link's pin.
 var hooks = map[string]hook{
 	"link_ipv4":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv4, program: forward},
 	"link_ipv6":          {hook: link.NetfilterInetForward, family: link.NetfilterProtoIPv6, program: forward},
-	"link_local_in_ipv4": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv4, program: localIn, local: true},
-	"link_local_in_ipv6": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv6, program: localIn, local: true},
+	"link_local_in_ipv4": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv4, program: localIn, needed: (*Dataplane).needsLocal},
+	"link_local_in_ipv6": {hook: link.NetfilterInetLocalIn, family: link.NetfilterProtoIPv6, program: localIn, needed: (*Dataplane).needsLocal},
+
+	"link_local_out_ipv4": {hook: link.NetfilterInetLocalOut, family: link.NetfilterProtoIPv4, program: localOut, needed: (*Dataplane).needsLocalOut},
+	"link_local_out_ipv6": {hook: link.NetfilterInetLocalOut, family: link.NetfilterProtoIPv6, program: localOut, needed: (*Dataplane).needsLocalOut},
 }
 
 func forward(objs *bpf.FilterObjects) *ebpf.Program { return objs.Kidoban }
 
 func localIn(objs *bpf.FilterObjects) *ebpf.Program { return objs.KidobanLocalIn }
+
+func localOut(objs *bpf.FilterObjects) *ebpf.Program { return objs.KidobanLocalOut }
 
 // ErrSuperseded means that another agent on this node has taken over. Its generation judges, and this one has
 // nothing left to do.
@@ -122,7 +129,7 @@ func (d *Dataplane) checkLatest() error {
 func (d *Dataplane) attach() error {
 	links := map[string]link.Link{}
 	for name, h := range hooks {
-		if h.local && !d.needsLocal() {
+		if !h.isNeeded(d) {
 			continue
 		}
 		l, err := d.attachFirstFree(h)
@@ -138,12 +145,12 @@ func (d *Dataplane) attach() error {
 	return nil
 }
 
-// followLocal attaches the hooks of packets to the node itself while they are needed, and detaches them afterwards.
+// followLocal attaches the hooks of packets to and from the node itself while they are needed, and detaches them afterwards.
 func (d *Dataplane) followLocal() error {
 	for name, h := range hooks {
 		l, attached := d.links[name]
 		switch {
-		case !h.local || attached == d.needsLocal():
+		case attached == h.isNeeded(d):
 		case attached:
 			if err := errors.Join(l.Unpin(), l.Detach(), l.Close()); err != nil {
 				return fmt.Errorf("detach %s: %w", name, err)

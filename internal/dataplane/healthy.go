@@ -24,7 +24,7 @@ func (d *Dataplane) CheckLinks() error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
 	for name, h := range hooks {
-		if d.links[name] == nil && (d.needsLocal() || !h.local) {
+		if d.links[name] == nil && h.isNeeded(d) {
 			return fmt.Errorf("the program is not attached as %s", name)
 		}
 	}

@@ -92,14 +92,11 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 }
 
 /*
- * Runs on the hook of packets to the node itself, only while the node decapsulates anything or some pod has an
- * entry for it. It judges every packet that may be encapsulated: conntrack may have an entry from before this
- * program was attached.
+ * Judges a packet to the node itself. It judges every packet that may be encapsulated: conntrack may have an entry
+ * from before this program was attached.
  */
-SEC("netfilter")
-int kidoban_local_in(struct bpf_nf_ctx *ctx)
+static __noinline int judge_local_in(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
-	unsigned long nfct = ctx->skb->_nfct;
 	struct net_device *in = ctx->state->in;
 	struct packet p = {
 		.conntrack = nfct & NFCT_PTRMASK,
@@ -123,6 +120,33 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct, source, &sender);
 }
 
+/*
+ * Runs on the hook of packets to the node itself, only while the node decapsulates anything, some pod has an entry
+ * for it, or a trusted resolver runs on it.
+ */
+SEC("netfilter")
+int kidoban_local_in(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+
+	if (judge_local_in(ctx, nfct) != NF_ACCEPT)
+		return NF_DROP;
+	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && !is_reply(nfct))))
+		return NF_ACCEPT;
+	return look_at_dns(ctx, nfct, false);
+}
+
+/* Runs on the hook of packets that the node itself sends, only while a trusted resolver runs on it. It judges nothing. */
+SEC("netfilter")
+int kidoban_local_out(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+
+	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && is_reply(nfct))))
+		return NF_ACCEPT;
+	return look_at_dns(ctx, nfct, true);
+}
+
 /* Nearly every packet ends here, so passed_before comes first: no map, no stack. */
 SEC("netfilter")
 int kidoban(struct bpf_nf_ctx *ctx)
@@ -131,5 +155,5 @@ int kidoban(struct bpf_nf_ctx *ctx)
 
 	if (!passed_before(nfct) && judge_new(ctx, nfct) != NF_ACCEPT)
 		return NF_DROP;
-	return is_dns_flow(nfct) ? look_at_dns(ctx, nfct) : NF_ACCEPT;
+	return is_dns_flow(nfct) ? look_at_dns(ctx, nfct, is_reply(nfct)) : NF_ACCEPT;
 }

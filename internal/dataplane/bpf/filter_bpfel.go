@@ -269,52 +269,54 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FilterMapAddresses       = "addresses"
-	FilterMapAsked           = "asked"
-	FilterMapBlank           = "blank"
-	FilterMapCounters        = "counters"
-	FilterMapCounting        = "counting"
-	FilterMapDomains         = "domains"
-	FilterMapEvents          = "events"
-	FilterMapHits            = "hits"
-	FilterMapInterfaces      = "interfaces"
-	FilterMapLearned         = "learned"
-	FilterMapNames           = "names"
-	FilterMapNetworks        = "networks"
-	FilterMapPaces           = "paces"
-	FilterMapPlaces          = "places"
-	FilterMapPods            = "pods"
-	FilterMapPorts           = "ports"
-	FilterMapResolvers       = "resolvers"
-	FilterMapRevoked         = "revoked"
-	FilterMapRows            = "rows"
-	FilterMapStreams         = "streams"
-	FilterMapTunnelDevices   = "tunnel_devices"
-	FilterMapTunnelEnds      = "tunnel_ends"
-	FilterMapTunnels         = "tunnels"
-	FilterMapUnlearnable     = "unlearnable"
-	FilterMapWorkers         = "workers"
-	FilterProgKidoban        = "kidoban"
-	FilterProgKidobanLocalIn = "kidoban_local_in"
-	FilterVarAnyTunnelEnd    = "any_tunnel_end"
-	FilterVarAudited         = "audited"
-	FilterVarEventAhead      = "event_ahead"
-	FilterVarEventPace       = "event_pace"
-	FilterVarEventsWanted    = "events_wanted"
-	FilterVarGuarded         = "guarded"
-	FilterVarHasNames        = "has_names"
-	FilterVarHasTunnels      = "has_tunnels"
-	FilterVarHashSeed        = "hash_seed"
-	FilterVarHeldUpOneIn     = "held_up_one_in"
-	FilterVarHitsWanted      = "hits_wanted"
-	FilterVarJudgesLocal     = "judges_local"
-	FilterVarNamesOn         = "names_on"
-	FilterVarPodsFull        = "pods_full"
-	FilterVarReordersLoads   = "reorders_loads"
-	FilterVarRevokedKinds    = "revoked_kinds"
-	FilterVarTtlMax          = "ttl_max"
-	FilterVarTtlMin          = "ttl_min"
-	FilterVarWrites          = "writes"
+	FilterMapAddresses        = "addresses"
+	FilterMapAsked            = "asked"
+	FilterMapBlank            = "blank"
+	FilterMapCounters         = "counters"
+	FilterMapCounting         = "counting"
+	FilterMapDomains          = "domains"
+	FilterMapEvents           = "events"
+	FilterMapHits             = "hits"
+	FilterMapInterfaces       = "interfaces"
+	FilterMapLearned          = "learned"
+	FilterMapNames            = "names"
+	FilterMapNetworks         = "networks"
+	FilterMapPaces            = "paces"
+	FilterMapPlaces           = "places"
+	FilterMapPods             = "pods"
+	FilterMapPorts            = "ports"
+	FilterMapResolvers        = "resolvers"
+	FilterMapRevoked          = "revoked"
+	FilterMapRows             = "rows"
+	FilterMapStreams          = "streams"
+	FilterMapTunnelDevices    = "tunnel_devices"
+	FilterMapTunnelEnds       = "tunnel_ends"
+	FilterMapTunnels          = "tunnels"
+	FilterMapUnlearnable      = "unlearnable"
+	FilterMapWorkers          = "workers"
+	FilterProgKidoban         = "kidoban"
+	FilterProgKidobanLocalIn  = "kidoban_local_in"
+	FilterProgKidobanLocalOut = "kidoban_local_out"
+	FilterVarAnyTunnelEnd     = "any_tunnel_end"
+	FilterVarAudited          = "audited"
+	FilterVarEventAhead       = "event_ahead"
+	FilterVarEventPace        = "event_pace"
+	FilterVarEventsWanted     = "events_wanted"
+	FilterVarGuarded          = "guarded"
+	FilterVarHasNames         = "has_names"
+	FilterVarHasTunnels       = "has_tunnels"
+	FilterVarHashSeed         = "hash_seed"
+	FilterVarHeldUpOneIn      = "held_up_one_in"
+	FilterVarHitsWanted       = "hits_wanted"
+	FilterVarJudgesLocal      = "judges_local"
+	FilterVarNamesOn          = "names_on"
+	FilterVarPodsFull         = "pods_full"
+	FilterVarReadsOwn         = "reads_own"
+	FilterVarReordersLoads    = "reorders_loads"
+	FilterVarRevokedKinds     = "revoked_kinds"
+	FilterVarTtlMax           = "ttl_max"
+	FilterVarTtlMin           = "ttl_min"
+	FilterVarWrites           = "writes"
 )
 
 // LoadFilter returns the embedded CollectionSpec for Filter.
@@ -359,8 +361,9 @@ type FilterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterProgramSpecs struct {
-	Kidoban        *ebpf.ProgramSpec `ebpf:"kidoban"`
-	KidobanLocalIn *ebpf.ProgramSpec `ebpf:"kidoban_local_in"`
+	Kidoban         *ebpf.ProgramSpec `ebpf:"kidoban"`
+	KidobanLocalIn  *ebpf.ProgramSpec `ebpf:"kidoban_local_in"`
+	KidobanLocalOut *ebpf.ProgramSpec `ebpf:"kidoban_local_out"`
 }
 
 // FilterMapSpecs contains maps before they are loaded into the kernel.
@@ -412,6 +415,7 @@ type FilterVariableSpecs struct {
 	JudgesLocal   *ebpf.VariableSpec `ebpf:"judges_local"`
 	NamesOn       *ebpf.VariableSpec `ebpf:"names_on"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
+	ReadsOwn      *ebpf.VariableSpec `ebpf:"reads_own"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
 	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
@@ -514,6 +518,7 @@ type FilterVariables struct {
 	JudgesLocal   *ebpf.Variable `ebpf:"judges_local"`
 	NamesOn       *ebpf.Variable `ebpf:"names_on"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
+	ReadsOwn      *ebpf.Variable `ebpf:"reads_own"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
 	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`
@@ -525,14 +530,16 @@ type FilterVariables struct {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterPrograms struct {
-	Kidoban        *ebpf.Program `ebpf:"kidoban"`
-	KidobanLocalIn *ebpf.Program `ebpf:"kidoban_local_in"`
+	Kidoban         *ebpf.Program `ebpf:"kidoban"`
+	KidobanLocalIn  *ebpf.Program `ebpf:"kidoban_local_in"`
+	KidobanLocalOut *ebpf.Program `ebpf:"kidoban_local_out"`
 }
 
 func (p *FilterPrograms) Close() error {
 	return _FilterClose(
 		p.Kidoban,
 		p.KidobanLocalIn,
+		p.KidobanLocalOut,
 	)
 }
 

@@ -2,11 +2,34 @@
 /* Packets between clients and resolvers: which of them are read, as a message or as a part of a stream. */
 #pragma once
 
-/* Reads a packet of a flow to port 53. ANSWERS: w->s.records are to be learned, if there are any. */
-static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned long nfct, struct worker *w)
+/*
+ * A trusted resolver runs on this node, as NodeLocal DNSCache does: its answers pass the hook of packets that the
+ * node sends. Its rules may exempt them from connection tracking.
+ */
+volatile bool reads_own = false;
+
+static __always_inline bool is_untracked(unsigned long nfct)
 {
-	const struct nf_conn *ct = bpf_rdonly_cast((void *)(nfct & NFCT_PTRMASK), bpf_core_type_id_kernel(struct nf_conn));
-	const bool is_answer = is_reply(nfct);
+	return names_on && has_names && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED;
+}
+
+/* Reads the resolver's address as the client has it: before DNAT, where conntrack has an entry. */
+static __always_inline void read_server(struct worker *w, unsigned long nfct, bool is_answer)
+{
+	const unsigned long entry = nfct & NFCT_PTRMASK;
+	const struct nf_conn *ct;
+
+	if (!entry) {
+		w->server = is_answer ? w->p.src : w->p.dst;
+		return;
+	}
+	ct = bpf_rdonly_cast((void *)entry, bpf_core_type_id_kernel(struct nf_conn));
+	w->server = address_of(w->p.family, &ct->tuplehash[0].tuple.dst.u3);
+}
+
+/* Reads a packet of a flow to port 53. ANSWERS: w->s.records are to be learned, if there are any. */
+static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned long nfct, struct worker *w, bool is_answer)
+{
 	struct net_device *in = ctx->state->in;
 	struct bpf_dynptr data;
 
@@ -17,9 +40,11 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 	__builtin_memset(&w->p.src, 0, 2 * sizeof(w->p.src));
 	if (parse_data(&w->p, &w->u, &data, ctx->skb->len) != PARSED)
 		return ANSWERS;
+	if (!(nfct & NFCT_PTRMASK) && (is_answer ? w->p.sport : w->p.dport) != 53)
+		return ANSWERS;
 	if (!find_pod(is_answer ? &w->p.dst : &w->p.src, &w->pod))
 		return ANSWERS;
-	w->server = address_of(w->p.family, &ct->tuplehash[0].tuple.dst.u3);
+	read_server(w, nfct, is_answer);
 	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport))
 		return is_answer ? ANSWER_UNTRUSTED : ANSWERS;
 	if (!came_from_source(w, in))
@@ -40,17 +65,17 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 }
 
 /* Looks at a packet of a flow to port 53 that may pass. Without scratch memory an answer is dropped. */
-static __noinline int look_at_dns(struct bpf_nf_ctx *ctx, unsigned long nfct)
+static __noinline int look_at_dns(struct bpf_nf_ctx *ctx, unsigned long nfct, bool is_answer)
 {
 	struct worker *w = take_worker();
 	enum answer result;
 
 	if (!w) {
 		count(COUNTER_ANSWERS + ANSWER_BUSY);
-		return is_reply(nfct) ? NF_DROP : NF_ACCEPT;
+		return is_answer ? NF_DROP : NF_ACCEPT;
 	}
 	w->s.records = 0;
-	result = read_dns(ctx, nfct, w);
+	result = read_dns(ctx, nfct, w, is_answer);
 	if (result == ANSWERS && w->s.records) {
 		learn_records(w);
 		result = ANSWER_LEARNED;
