@@ -21,7 +21,6 @@ import (
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/compiler"
 	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
-	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/stream/client"
