@@ -60,10 +60,6 @@ func (noKernel) Usage() []dataplane.MapUsage                                   {
 func (noKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
 func (noKernel) LearnsNames() bool                                             { return false }
 
-func (noKernel) LearnsNames() bool { return false }
-
-func (noKernel) Patterns() (map[string]compiler.PatternID, compiler.PatternID) { return nil, 0 }
-
 // agentMetrics are the names of what an agent exports of its own.
 func agentMetrics() map[string]bool {
 	d := described{names: map[string]bool{}}

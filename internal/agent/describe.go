@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -26,9 +27,14 @@ func (a *Agent) Policies() (policies []agentapi.Policy) {
 }
 
 // Names are the names of addresses and IDs, for the flow log.
-func (a *Agent) Names() flowlog.Directory { return names{a.state} }
+func (a *Agent) Names() flowlog.Directory { return names{a.state, &nameCache{kernel: a.kernel}} }
 
-type names struct{ state *state }
+type names struct {
+	state   *state
+	learned *nameCache
+}
+
+func (d names) DomainNames(addr netip.Addr) []string { return d.learned.of(addr, time.Now()) }
 
 func (d names) Pod(addr netip.Addr) (pod flowlog.Pod, ok bool) {
 	d.state.read(func(n *node.Node) {

@@ -65,11 +65,11 @@ func TestHitsOfAuditedPolicies(t *testing.T) {
 		h.totals[hit{ref("audited"), "Egress", defaultDeny, "AuditDeny"}] != 3 {
 		t.Errorf("%+v", h.totals)
 	}
-	refs, known := names{s}.Audited(entry.AuditSets[policy.Egress])
+	refs, known := names{state: s}.Audited(entry.AuditSets[policy.Egress])
 	if !known || len(refs) != 1 || refs[0] != ref("audited") {
 		t.Errorf("audited in the set: %v", refs)
 	}
-	if refs, known := (names{s}).Audited(entry.Sets[policy.Egress]); !known || len(refs) != 0 {
+	if refs, known := (names{state: s}).Audited(entry.Sets[policy.Egress]); !known || len(refs) != 0 {
 		t.Errorf("audited in the set of enforced policies: %v", refs)
 	}
 }

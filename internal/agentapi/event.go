@@ -87,7 +87,12 @@ type Endpoint struct {
 	Namespace string    `json:"namespace,omitempty"`
 	Pod       string    `json:"pod,omitempty"`
 	Workload  *Workload `json:"workload,omitempty"`
+	// DomainNames are DNS names of policies under which the node has learned the destination's address, at most MaxDomainNames.
+	DomainNames []string `json:"domainNames,omitempty"`
 }
+
+// MaxDomainNames is the most names that Endpoint.DomainNames has.
+const MaxDomainNames = 3
 
 // Workload is what runs a pod, such as its Deployment.
 type Workload struct {

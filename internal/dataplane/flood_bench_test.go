@@ -91,6 +91,8 @@ func (nameless) Pod(netip.Addr) (flowlog.Pod, bool)            { return flowlog.
 func (nameless) Rule(compiler.RuleID) (agentapi.RuleRef, bool) { return agentapi.RuleRef{}, false }
 func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
 
+func (nameless) DomainNames(netip.Addr) []string { return nil }
+
 func (nameless) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) { return nil, false }
 
 // BenchmarkFlood is of one pod that sends to another at a given rate: what that costs the process that

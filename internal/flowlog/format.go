@@ -63,6 +63,7 @@ func (f Format) Line(e *agentapi.Event) ([]byte, error) {
 	t.known("Audited", join(e.Audited, agentapi.PolicyRef.String))
 	t.end("Src", &e.Source)
 	t.end("Dst", &e.Destination)
+	t.known("DName", strings.Join(e.Destination.DomainNames, ","))
 	if o := e.OriginalDestination; o != nil {
 		t.field("OriginalDst", netip.AddrPortFrom(o.IP, o.Port).String())
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,13 @@ func (d directory) Isolating(set compiler.SetID) []agentapi.PolicyRef {
 		{Kind: "NetworkPolicy", Namespace: "shop", Name: "default-deny"},
 		{Kind: "NetworkPolicy", Namespace: "shop", Name: "frontend"},
 	}
+}
+
+func (directory) DomainNames(addr netip.Addr) []string {
+	if addr == netip.MustParseAddr("203.0.113.9") {
+		return []string{"a.example", "b.example", "c.example", "d.example"}
+	}
+	return nil
 }
 
 func (d directory) Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool) {
@@ -193,5 +201,20 @@ func TestNamesOutliveTheirPolicy(t *testing.T) {
 	}
 	if !reflect.DeepEqual(afterDeny.IsolatedBy, beforeDeny.IsolatedBy) || afterDeny.IsolatedBy == nil {
 		t.Errorf("isolated by %+v, before %+v", afterDeny.IsolatedBy, beforeDeny.IsolatedBy)
+	}
+}
+
+// A line has the DNS names of an address outside the cluster in the direction in which policies can name it.
+func TestNamesOfADestination(t *testing.T) {
+	e := &events.Event{Time: time.Unix(0, 0), Direction: policy.Egress, Source: netip.MustParseAddrPort("10.0.0.1:4000"), Destination: netip.MustParseAddrPort("203.0.113.9:443"), Protocol: policy.TCP, Packets: 1}
+	r := newRecorder("node", directory{})
+	out := r.record(e)
+	line, err := Text.Line(&out)
+	if err != nil || !strings.Contains(string(line), ";DName: a.example,b.example,c.example;") {
+		t.Errorf("%s, %v", line, err)
+	}
+	e.Direction = policy.Ingress
+	if out = r.record(e); out.Destination.DomainNames != nil {
+		t.Errorf("ingress: %v", out.Destination.DomainNames)
 	}
 }

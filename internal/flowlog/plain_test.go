@@ -30,6 +30,8 @@ func (hostileDirectory) Isolating(compiler.SetID) []agentapi.PolicyRef {
 	return []agentapi.PolicyRef{{Kind: hostile, Namespace: hostile, Name: hostile}}
 }
 
+func (hostileDirectory) DomainNames(netip.Addr) []string { return nil }
+
 func (hostileDirectory) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) {
 	return []agentapi.PolicyRef{{Kind: hostile, Namespace: hostile, Name: hostile}}, true
 }

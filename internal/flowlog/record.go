@@ -11,6 +11,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/plain"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // Directory knows the names behind what the dataplane reports. It is asked from one goroutine.
@@ -23,6 +24,8 @@ type Directory interface {
 	Isolating(set compiler.SetID) []agentapi.PolicyRef
 	// Audited are the audited ones among the policies that a set is made of; false where the set is not in use any more.
 	Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool)
+	// DomainNames are the DNS names of policies under which the node has learned an address, in ascending order.
+	DomainNames(addr netip.Addr) []string
 }
 
 // Pod is who has an address. Workload is nil for a pod without an owner.
@@ -109,6 +112,10 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 	}
 	if o := e.OriginalDestination; o.IsValid() && o != e.Destination {
 		out.OriginalDestination = &agentapi.Endpoint{IP: o.Addr(), Port: o.Port()}
+	}
+	if to := &out.Destination; e.Direction == policy.Egress && to.IP.IsValid() && to.Pod == "" {
+		names := r.directory.DomainNames(to.IP)
+		to.DomainNames = names[:min(len(names), agentapi.MaxDomainNames)]
 	}
 	if e.Verdict == events.AuditDeny || e.Verdict == events.AuditAllow {
 		out.Audited = r.auditedIn(e.Set)
