@@ -64,6 +64,31 @@ func TestAPolicyOverTheBudgetIsolatesWithoutItsRules(t *testing.T) {
 	}
 }
 
+// An enforced policy is in force by itself, whatever does not fit beside it in what would be if audited policies were enforced.
+func TestAnAuditedPolicyOverTheBudgetIsNoProblemOfOthers(t *testing.T) {
+	budget := unlimited
+	budget.Ports = 4
+	enforced := ingress("enforced", onPort(policy.Rule{Everyone: true}, tcp(80, 80), tcp(82, 82), tcp(84, 84)))
+	audited := ingress("audited", onPort(policy.Rule{Everyone: true}, tcp(90, 90), tcp(92, 92)))
+	audited.Audited = true
+	c := New(WithBudget(budget))
+	spec := PodSpec{Addresses: []netip.Addr{podAddr}, Policies: []*policy.Policy{enforced}, AuditPolicies: []*policy.Policy{audited, enforced}}
+	c.SetPod("shop/p", spec)
+	c.Commit()
+	if d := decide(c, nth(9).Addr(), 80); d.Action != policy.Allow {
+		t.Errorf("%v, want what the enforced policy allows", d)
+	}
+	if problems := c.Problems(); len(problems) != 1 || problems[0].Policy != audited.ID || problems[0].Resource != Ports {
+		t.Errorf("problems %+v, want one of the audited policy", problems)
+	}
+	spec.AuditPolicies = nil
+	c.SetPod("shop/p", spec)
+	c.Commit()
+	if problems := c.Problems(); len(problems) != 0 {
+		t.Errorf("problems %+v", problems)
+	}
+}
+
 func TestTheMostExpensivePoliciesOfAPodYield(t *testing.T) {
 	small := ingress("b-small", onPort(policy.Rule{Everyone: true}, tcp(22, 22)))
 	medium := overlappingRules("c-medium", 8, 1, 4, 0)

@@ -304,12 +304,14 @@ func (c *Compiler) Problems() []Problem {
 	}
 	all := map[key]Problem{}
 	for _, s := range c.sets {
+		if s.refs == 0 {
+			continue
+		}
 		for _, p := range s.problems {
-			if s.isOfAudit() && !s.audits(p.Policy) {
-				continue // where it is enforced it has sets without this problem
-			}
-			if _, ok := all[key{p.Policy, p.Direction}]; s.refs > 0 && !ok {
-				all[key{p.Policy, p.Direction}] = p
+			for _, p.Policy = range s.inTrouble(p.Policy) {
+				if _, ok := all[key{p.Policy, p.Direction}]; !ok {
+					all[key{p.Policy, p.Direction}] = p
+				}
 			}
 		}
 	}

@@ -192,14 +192,19 @@ func createdOf(policies []*policy.Policy) (newest int64) {
 	return newest
 }
 
-// isOfAudit reports whether the set decides about no packet.
-func (s *set) isOfAudit() bool {
-	return slices.ContainsFunc(s.versions, func(v *version) bool { return v.policy.Audited })
-}
-
-// audits reports whether a policy of the set is audited.
-func (s *set) audits(id policy.ID) bool {
-	return slices.ContainsFunc(s.versions, func(v *version) bool { return v.policy.Audited && v.policy.ID == id })
+// inTrouble are the policies that have a problem because the set lacks the rules of one: that one, or the audited policies of the set. An
+// enforced policy has sets without these, and what would be if they were enforced is wrong for lack of any rule.
+func (s *set) inTrouble(lacking policy.ID) []policy.ID {
+	var audited []policy.ID
+	for _, v := range s.versions {
+		if v.policy.Audited {
+			audited = append(audited, v.policy.ID)
+		}
+	}
+	if len(audited) > 0 {
+		return audited
+	}
+	return []policy.ID{lacking}
 }
 
 // drop puts a policy that the budget does not suffice for into the set: without its rules, and where that would not isolate as
