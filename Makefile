@@ -110,8 +110,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp, test-kernels (4 hours; needs root)
-	for suite in test-helm test-hostile test-answers test-cni chaos churn early soak conformance-all conformance-cnp test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp, test-kernels (4 hours; needs root)
+	for suite in test-helm test-hostile test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -146,6 +146,10 @@ test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, a
 .PHONY: test-answers
 test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
 	go test $(patience) -count=1 -v -run='^TestPacketsAgreeWithExplainAndDiff$$' ./internal/cli/lab -manifests=$(or $(MANIFESTS),32)
+
+.PHONY: test-dns
+test-dns: ## Random DNS messages: what the program learns, compared with a second reader (MESSAGES=10000000; an hour; needs root)
+	go test $(patience) -count=1 -timeout=3h -v -run='^TestHostileAnswers$$' ./internal/dataplane -hostile-answers=$(or $(MESSAGES),10000000)
 
 .PHONY: gcc
 gcc: # the race detector needs it
