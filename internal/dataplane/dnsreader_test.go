@@ -2,6 +2,7 @@ package dataplane_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
@@ -196,17 +199,27 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// takeLearned returns the learned addresses, and makes the program forget them.
+// takeLearned returns the learned addresses, and makes the program forget them, and what was asked.
 func (n *nameNode) takeLearned() []netip.Addr {
 	n.t.Helper()
 	var out []netip.Addr
-	var key bpf.FilterAddress
+	takeAll(n.t, n.d.Maps().Learned, func(a bpf.FilterAddress) { out = append(out, a.Decode()) })
+	takeAll(n.t, n.d.Maps().Asked, func([40]byte) {}) // an answer with another's ID is not to find an earlier question
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// takeAll deletes the entries of a map.
+func takeAll[K any](t testing.TB, m *ebpf.Map, each func(K)) {
+	t.Helper()
 	for {
-		if err := n.d.Maps().Learned.NextKey(nil, &key); err != nil {
-			slices.SortFunc(out, netip.Addr.Compare)
-			return out
+		var key K
+		err := m.NextKey(nil, &key)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return
 		}
-		out = append(out, key.Decode())
-		check(n.t, n.d.Maps().Learned.Delete(&key))
+		check(t, err)
+		each(key)
+		check(t, m.Delete(&key))
 	}
 }
