@@ -45,7 +45,7 @@ type AnswerResult string
 
 // answerResults are those of enum answer, in its order.
 var answerResults = [...]AnswerResult{
-	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "spoofed", "untrusted", "out-of-order", "busy",
+	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", "untrusted", "out-of-order", "busy",
 }
 
 // Counters reads the counters.

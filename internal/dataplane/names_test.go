@@ -205,10 +205,10 @@ func TestForgedAnswers(t *testing.T) {
 		check(t, err)
 		answer := dnsMessage(7, dnsAnswer, "api.example.com", kindOf(v6), addressRecord(addr, 300))
 		own := c.LocalAddr().(*net.UDPAddr).AddrPort()
-		before := n.answers("spoofed")
+		before := n.answers("forged")
 		n.sendForged(n.client, server, own, answer) // the pod answers itself
 		n.sendForged(attacker, server, own, answer)
-		n.await("2 spoofed answers", func() bool { return n.answers("spoofed")-before == 2 })
+		n.await("2 forged answers", func() bool { return n.answers("forged")-before == 2 })
 		if n.isLearned(addr) {
 			t.Error("a forged answer taught something")
 		}
