@@ -119,7 +119,7 @@ type Controller struct {
 	cluster *clusterPolicies
 
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
-	// while it is held, except those inside the queue and the metrics.
+	// while it is held, except those inside the queue, dns and the metrics.
 	mu         sync.Mutex
 	resolver   *resolver.Resolver
 	slices     *plan.Slices
