@@ -94,13 +94,19 @@ func apply(t *testing.T, manifests string) {
 	})
 }
 
-// TestDomainNames allows a pod the addresses of names, which its node learns from a trusted resolver's answers, also while the agent is stopped.
-func TestDomainNames(t *testing.T) {
+// installClusterNetworkPolicies adds the kind, of the experimental channel, until the test ends.
+func installClusterNetworkPolicies(t *testing.T) {
+	t.Helper()
 	crd := filepath.Join(test.Repo, "config", "components", "cluster-network-policy-experimental", "policy.networking.k8s.io_clusternetworkpolicies.yaml")
 	if _, err := cluster.Output(test.Kubectl(t.Context(), "apply", "--server-side", "-f", crd)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = cluster.Output(test.Kubectl(context.Background(), "delete", "-f", crd)) })
+}
+
+// TestDomainNames allows a pod the addresses of names, which its node learns from a trusted resolver's answers, also while the agent is stopped.
+func TestDomainNames(t *testing.T) {
+	installClusterNetworkPolicies(t)
 	apply(t, namesManifest)
 	for _, name := range []string{"kube-system/names-dns", "shop/tenant-dns"} {
 		namespace, deployment, _ := strings.Cut(name, "/")

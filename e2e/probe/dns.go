@@ -100,6 +100,7 @@ func resolve(ctx context.Context, args []string, stdout io.Writer) error {
 	timeout := flags.Duration("timeout", time.Second, "for the answer, and for the connection")
 	server := flags.String("server", "", "address and port of the DNS server")
 	network := flags.String("network", "ip4", "ip4 or ip6")
+	tcp := flags.Bool("tcp", false, "ask over TCP")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -108,6 +109,9 @@ func resolve(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		if *tcp {
+			network = "tcp"
+		}
 		var d net.Dialer
 		return d.DialContext(ctx, network, *server)
 	}}

@@ -31,7 +31,7 @@ const usage = `Usage:
         connect again and again until standard input ends; keep one connection to each of --hold
   probe dns [--port 53] NAME=ADDRESS,...
         answer DNS questions for these names over UDP
-  probe resolve --server ADDRESS:PORT [--network ip4] NAME:PORT
+  probe resolve --server ADDRESS:PORT [--network ip4] [--tcp] NAME:PORT
         ask a DNS server for a name, connect to its first address at once, and print a line of JSON
 A TARGET is tcp/ADDRESS:PORT or udp/ADDRESS:PORT; an IPv6 address stands in brackets.`
 

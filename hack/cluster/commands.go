@@ -48,9 +48,10 @@ func buildCommand() *cobra.Command {
 				"all":           {controlPlaneSet, nodeSet},
 				"e2e":           {suiteSet},
 				"vpc":           {vpcSet},
+				"dns":           {dnsSet},
 			}[only]
 			if !ok {
-				return fmt.Errorf("--only=%s: want control-plane, node, all, e2e or vpc", only)
+				return fmt.Errorf("--only=%s: want control-plane, node, all, e2e, vpc or dns", only)
 			}
 			b, err := newBuilder(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
@@ -66,7 +67,7 @@ func buildCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI), all (both), e2e (Kubernetes' own suite), or vpc (the Amazon VPC CNI's plugins)")
+	cmd.Flags().StringVar(&only, "only", "all", "control-plane (etcd and all of Kubernetes), node (containerd, CNI), all (both), e2e (Kubernetes' own suite), vpc (the Amazon VPC CNI's plugins), or dns (CoreDNS)")
 	return cmd
 }
 

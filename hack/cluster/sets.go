@@ -53,6 +53,19 @@ var suiteSet = binarySet{
 	build:  buildSuite,
 }
 
+// dnsSet is no part of a cluster: tests run it there.
+var dnsSet = binarySet{
+	title:  "CoreDNS",
+	module: "github.com/coredns/coredns",
+	dirs:   []string{"dnsenv", "image"},
+	about:  "about 2 minutes on two cores",
+	prefix: "dns-",
+	build:  buildDNS,
+}
+
+// dnsImage is the name of CoreDNS's image.
+const dnsImage = "kidoban.dev/coredns:dev"
+
 // kubernetesPrograms are the names that the executable of hack/testenv goes by.
 var kubernetesPrograms = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",
@@ -110,10 +123,8 @@ func buildNode(b *builder, version, out string) error {
 	if err := b.goBuild("image", "-s -w", pack, "."); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(b.ctx, pack, "--output="+filepath.Join(out, "pause.tar"), "--tag="+pauseImage,
-		"--entrypoint=/pause", "--user=65535", pause+":/pause")
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("pack the pause image: %w: %s", err, msg)
+	if err := packImage(b, pack, filepath.Join(out, "pause.tar"), pauseImage, pause+":/pause"); err != nil {
+		return err
 	}
 	return errors.Join(os.Remove(pause), os.Remove(pack))
 }
@@ -127,6 +138,30 @@ func buildSuite(b *builder, version, out string) error {
 		return err
 	}
 	return b.goTestBuild("e2eenv", kubernetesFlags(version), filepath.Join(bin, "e2e.test"), "k8s.io/kubernetes/test/e2e")
+}
+
+// buildDNS makes CoreDNS, and packs it into bin/coredns.tar.
+func buildDNS(b *builder, version, out string) error {
+	bin := filepath.Join(out, "bin")
+	pack := filepath.Join(out, "image")
+	ldflags := "-s -w -X github.com/coredns/coredns/coremain.GitCommit=" + version
+	if err := errors.Join(b.goBuild("dnsenv", ldflags, filepath.Join(bin, "coredns"), "./coredns"), b.goBuild("image", "-s -w", pack, ".")); err != nil {
+		return err
+	}
+	if err := packImage(b, pack, filepath.Join(bin, "coredns.tar"), dnsImage, filepath.Join(bin, "coredns")+":/coredns"); err != nil {
+		return err
+	}
+	return os.Remove(pack)
+}
+
+// packImage makes an OCI tar of one executable, by hack/image.
+func packImage(b *builder, pack, tar, tag, executable string) error {
+	_, name, _ := strings.Cut(executable, ":")
+	cmd := exec.CommandContext(b.ctx, pack, "--output="+tar, "--tag="+tag, "--entrypoint="+name, "--user=65535", executable)
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pack %s: %w: %s", tag, err, msg)
+	}
+	return nil
 }
 
 // buildVPC gives the plugins the names that Amazon's image installs them by.
