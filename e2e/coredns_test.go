@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,12 +67,15 @@ func TestCoreDNS(t *testing.T) {
 	agents := enginePods(t, "agent")
 	for _, agent := range agents {
 		signalPod(t, &agent, "STOP")
-		t.Cleanup(func() { signalPod(t, &agent, "CONT") })
 	}
+	resume := sync.OnceFunc(func() {
+		for _, agent := range agents {
+			signalPod(t, &agent, "CONT")
+		}
+	})
+	t.Cleanup(resume)
 	ask(reach.Open, "a.b.cdn.example:443")
-	for _, agent := range agents {
-		signalPod(t, &agent, "CONT")
-	}
+	resume()
 	kill(t, agents)
 	for _, address := range []string{"203.0.113.10:443", "203.0.113.200:443", "[2001:db8:113::10]:443"} {
 		cmd, err := test.InPod(t.Context(), pod, "/probe", "dial", "--timeout=3s", "tcp/"+address)

@@ -101,6 +101,9 @@ func installClusterNetworkPolicies(t *testing.T) {
 	if _, err := cluster.Output(test.Kubectl(t.Context(), "apply", "--server-side", "-f", crd)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := cluster.Output(test.Kubectl(t.Context(), "wait", "--for=condition=Established", "--timeout=1m", "-f", crd)); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _, _ = cluster.Output(test.Kubectl(context.Background(), "delete", "-f", crd)) })
 }
 
