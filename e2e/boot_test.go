@@ -38,9 +38,13 @@ func TestBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if err := store.AwaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	awaitShop(t)
+}
+
+// awaitShop waits until the shop's pods are ready after a boot.
+func awaitShop(t *testing.T) {
+	t.Helper()
+	within(t, bootTimeout, "the shop is ready", store.AwaitReady)
 }
 
 // eager are pods of the first node that connect from their first instruction, to where their policy allows it and to where it does not.

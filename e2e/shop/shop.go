@@ -156,14 +156,19 @@ const readyTimeout = 2 * time.Minute
 func (s *Shop) AwaitReady(ctx context.Context) error {
 	var why string
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, readyTimeout, true, func(ctx context.Context) (bool, error) {
-		var err error
-		why, err = s.unready(ctx)
-		return why == "", err
+		now, err := s.unready(ctx)
+		switch {
+		case err == nil:
+			why = now
+		case ctx.Err() == nil: // the API server may just have started
+			why = err.Error()
+		}
+		return err == nil && now == "", nil
 	})
-	if err != nil && why != "" {
+	if err != nil {
 		return fmt.Errorf("%w: %s", err, why)
 	}
-	return err
+	return nil
 }
 
 // unready says what is not ready, or nothing. It goes by the pods: a Deployment's status lags behind them.
