@@ -28,7 +28,7 @@ const (
 	FilterAnswerANSWER_MALFORMED    FilterAnswer = 4
 	FilterAnswerANSWER_TOO_LONG     FilterAnswer = 5
 	FilterAnswerANSWER_UNASKED      FilterAnswer = 6
-	FilterAnswerANSWER_SPOOFED      FilterAnswer = 7
+	FilterAnswerANSWER_FORGED       FilterAnswer = 7
 	FilterAnswerANSWER_UNTRUSTED    FilterAnswer = 8
 	FilterAnswerANSWER_OUT_OF_ORDER FilterAnswer = 9
 	FilterAnswerANSWER_BUSY         FilterAnswer = 10

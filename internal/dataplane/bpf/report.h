@@ -11,7 +11,7 @@ enum answer {
 	ANSWER_MALFORMED,
 	ANSWER_TOO_LONG,
 	ANSWER_UNASKED,   /* its client did not ask this, or not lately */
-	ANSWER_SPOOFED,   /* did not come by the resolver's own interface */
+	ANSWER_FORGED,   /* did not come by the resolver's own interface */
 	ANSWER_UNTRUSTED, /* from a resolver that is not trusted */
 	ANSWER_OUT_OF_ORDER, /* a segment of a stream that is not the next one */
 	ANSWER_BUSY,      /* there was no scratch memory: it was dropped, and the client asks again */

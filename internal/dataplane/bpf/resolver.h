@@ -48,7 +48,7 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport))
 		return is_answer ? ANSWER_UNTRUSTED : ANSWERS;
 	if (!came_from_source(w, in))
-		return is_answer ? ANSWER_SPOOFED : ANSWERS;
+		return is_answer ? ANSWER_FORGED : ANSWERS;
 	if (w->p.protocol == IPPROTO_TCP) {
 		if (is_answer)
 			take_segment(w, &data);
