@@ -38,12 +38,17 @@ func TestBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	awaitShop(t)
+	x.end(t)
 }
 
-// awaitShop waits until the shop's pods are ready after a boot.
-func awaitShop(t *testing.T) {
+// end deletes the pods, and waits until the shop's own are ready after the boots.
+func (x *eager) end(t *testing.T) {
 	t.Helper()
+	for _, pod := range x.pods {
+		if err := store.Client.Delete(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+	}
 	within(t, bootTimeout, "the shop is ready", store.AwaitReady)
 }
 

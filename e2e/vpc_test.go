@@ -74,7 +74,7 @@ func TestReboot(t *testing.T) {
 	for range 2 {
 		x.reboot(t, func() {})
 	}
-	awaitShop(t)
+	x.end(t)
 }
 
 // TestSecondInterface connects out of the cluster in the family that pods have no address of, by the interface that the egress plugin adds.

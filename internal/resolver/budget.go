@@ -169,6 +169,7 @@ func (r *Resolver) exceeds(p *policyState, had func() demands) *Problem {
 	switch fit, groups := r.compare(p, had); fit {
 	case fits:
 		return nil
+	case mayFit:
 	case tooManyGroups:
 		return overBudget("with this policy, the namespace's policies ask for %d groups of pods, which are different peers, of %d at most; use fewer different peers", groups, b.Groups)
 	}

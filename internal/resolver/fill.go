@@ -79,6 +79,7 @@ func (r *Resolver) newFilling(p PreparedPolicy) *filling {
 		}
 	}
 	switch fit, _ := r.compare(f.policy, func() demands { return r.inForce(f.policy, old) }); fit {
+	case tooManyGroups: // none is made
 	case fits:
 		f.planned = false
 	case mayFit:

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 )
 
@@ -26,7 +27,7 @@ func TestTheClockJumps(t *testing.T) {
 		n.await("the policy is in force", func() bool { return n.isolated(pods, 0) != 0 })
 		n.await("live flows are cut", func() bool { return flowCount(t) == 0 })
 
-		key, open := address(0).As16(), [4]uint32{}
+		key, open := address(0).As16(), bpf.FilterPod{}
 		set := n.isolated(pods, 0)
 		check(t, pods.Put(&key, &open))
 		n.await("damage is healed", func() bool { return n.isolated(pods, 0) == set })

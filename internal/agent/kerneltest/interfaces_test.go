@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // The running agent follows a pod's interface, whatever becomes of it: which one is the pod's own says whose packets may come out of it.
@@ -20,9 +22,9 @@ func TestAPodsInterfaceChanges(t *testing.T) {
 	behind := func(index int) func() bool {
 		return func() bool {
 			key := address(0).As16()
-			var value struct{ Ingress, Egress, Flags, IfIndex uint32 }
+			var value bpf.FilterPod
 			check(t, pods.Lookup(&key, &value))
-			return value.Ingress != 0 && value.IfIndex == uint32(index)
+			return value.Sets[policy.Ingress] != 0 && value.Ifindex == uint32(index)
 		}
 	}
 	n.await("the pod is isolated", func() bool { return n.isolated(pods, 0) != 0 })

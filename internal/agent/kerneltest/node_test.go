@@ -27,8 +27,10 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 const patience = 60 * time.Second
@@ -160,11 +162,11 @@ func (n *node) inKernel(name string) *ebpf.Map {
 
 func (n *node) isolated(pods *ebpf.Map, i int) uint32 {
 	key := address(i).As16()
-	var value struct{ Ingress, Egress, Flags, IfIndex uint32 }
+	var value bpf.FilterPod
 	if pods.Lookup(&key, &value) != nil {
 		return 0
 	}
-	return value.Ingress
+	return value.Sets[policy.Ingress]
 }
 
 func (n *node) metric(name string) float64 {
@@ -208,7 +210,7 @@ func TestSelfAudit(t *testing.T) {
 	if drift := n.metric("kidoban_agent_drift_entries_total"); drift != 0 {
 		t.Fatalf("%v entries were not as they should be, without any other process", drift)
 	}
-	key, open, stray := address(1).As16(), [4]uint32{}, address(77).As16()
+	key, open, stray := address(1).As16(), bpf.FilterPod{}, address(77).As16()
 	check(t, pods.Put(&key, &open))   // wrong
 	check(t, pods.Put(&stray, &open)) // extra
 	gone := address(2).As16()

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
+	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 )
 
 // Where another process detached the program, the agent attaches it again, counts that, and cuts what was opened meanwhile.
@@ -46,7 +47,7 @@ func TestTheBPFFileSystemIsUnmounted(t *testing.T) {
 		}
 	})
 	n.await("it is said", func() bool { return !n.ready() && n.metric("kidoban_agent_programming_failures_total") > 0 })
-	key, open := address(0).As16(), [4]uint32{}
+	key, open := address(0).As16(), bpf.FilterPod{}
 	check(t, pods.Put(&key, &open))
 	n.await("the map is repaired", func() bool { return n.isolated(pods, 0) != 0 })
 	for _, name := range []string{"second", "third", "fourth"} { // changes land, and are not taken for the end of it
