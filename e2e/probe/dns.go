@@ -32,7 +32,7 @@ func serveDNS(ctx context.Context, args []string, stdout io.Writer) error {
 	for _, arg := range flags.Args() {
 		name, addresses, ok := strings.Cut(arg, "=")
 		if !ok {
-			return fmt.Errorf("%q is not NAME=ADDRESS,...", arg)
+			return fmt.Errorf("%q is not NAME=ADDRESS or NAME=ADDRESS,ADDRESS", arg)
 		}
 		for text := range strings.SplitSeq(addresses, ",") {
 			addr, err := netip.ParseAddr(text)
