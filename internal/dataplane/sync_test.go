@@ -75,7 +75,7 @@ func TestApplyIsIdempotent(t *testing.T) {
 		if err := d.Apply(changes); err != nil {
 			t.Fatal(err)
 		}
-		want := "[{pods 2 16384} {addresses 1 524288} {networks 3 1048576} {rows 1 524288} {ports 1 1048576} {interfaces 0 16384}]"
+		want := "[{pods 2 16384} {addresses 1 524288} {networks 3 1048576} {rows 1 524288} {ports 1 1048576} {interfaces 0 16384} {domains 0 16384} {resolvers 0 4096}]"
 		if got := fmt.Sprint(d.Usage()); got != want {
 			t.Errorf("usage\n%v, want\n%v", got, want)
 		}
