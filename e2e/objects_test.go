@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // TestObjects looks at what the controller writes: one PolicyEndpoint a policy, owned by it and untouched by what pods do,
@@ -51,13 +52,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("finalizers %v and %v", pe.Finalizers, np.Finalizers)
 		}
 	}
-	groups := map[string]bool{}
-	for _, pes := range allSlices(t) {
-		for _, part := range pes.Spec.Groups {
-			groups[part.Name] = true
-		}
-	}
-	if len(groups) != 1 {
+	if groups := allGroups(t); len(groups) != 1 {
 		t.Errorf("groups %v, want one for both policies", groups)
 	}
 
@@ -89,8 +84,8 @@ func TestObjects(t *testing.T) {
 		if err := store.Client.List(ctx, &endpoints); err != nil {
 			return err
 		}
-		if n := len(endpoints.Items) + len(allSlices(t)); n > 0 {
-			return fmt.Errorf("%d objects", n)
+		if n, groups := len(endpoints.Items), allGroups(t); n+len(groups) > 0 {
+			return fmt.Errorf("%d PolicyEndpoints, groups %v", n, groups)
 		}
 		return nil
 	})
@@ -109,11 +104,20 @@ func endpointOf(ctx context.Context, np *networkingv1.NetworkPolicy) (*v1alpha1.
 	return &list.Items[0], nil
 }
 
-func allSlices(t *testing.T) []v1alpha1.PolicyEndpointSlice {
+// allGroups are the names of the groups of policies: all but those of trusted resolvers.
+func allGroups(t *testing.T) map[string]bool {
 	t.Helper()
 	var list v1alpha1.PolicyEndpointSliceList
 	if err := store.Client.List(t.Context(), &list); err != nil {
 		t.Fatal(err)
 	}
-	return list.Items
+	out := map[string]bool{}
+	for _, pes := range list.Items {
+		for _, part := range pes.Spec.Groups {
+			if _, ok := policy.ResolversPort(part.Name); !ok {
+				out[part.Name] = true
+			}
+		}
+	}
+	return out
 }
