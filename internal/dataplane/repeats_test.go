@@ -223,15 +223,14 @@ func TestEveryPacketIsAccountedForWhateverIsFull(t *testing.T) {
 func TestCountsAreExactWhileTheyAreRead(t *testing.T) {
 	d, _, p := refusing(t, dataplane.Options{EventRate: 50})
 	c := newTally(t, d)
-	const rounds, repeat = 50, 200
+	const packets = 10_000 // one in each run: a run of several that a signal interrupts begins again
 	var running stdsync.WaitGroup
 	workers := goruntime.NumCPU()
 	for range workers {
 		running.Go(func() {
 			run := newRunner(t, d)
-			for range rounds {
+			for range packets {
 				o := run.options(p)
-				o.Repeat = repeat
 				if _, err := d.Program().Run(o); err != nil {
 					t.Error(err)
 				}
@@ -251,7 +250,7 @@ func TestCountsAreExactWhileTheyAreRead(t *testing.T) {
 			c.drain()
 		}
 	}
-	c.adds(uint64(workers) * rounds * repeat)
+	c.adds(uint64(workers) * packets)
 }
 
 func TestRuleHits(t *testing.T) {
