@@ -295,10 +295,13 @@ func (n *Namespace) await(what string, done func() bool) {
 	}
 }
 
-// SetMTU sets the MTU of a link of this namespace.
-func (n *Namespace) SetMTU(l netlink.Link, mtu int) {
+// SetRouteMTU limits the packets that this namespace forwards to a pod of its own. Its veth keeps its MTU: an end takes no packet that is larger than its
+// own MTU, unless it is one of several segments, and says so to nobody.
+func (n *Namespace) SetRouteMTU(p *Pod, mtu int) {
 	n.t.Helper()
-	must(n.t, n.Link.LinkSetMTU(l, mtu))
+	for _, v6 := range []bool{false, true} {
+		must(n.t, n.Link.RouteReplace(&netlink.Route{LinkIndex: p.Host.Attrs().Index, Dst: host(p.Addr(v6)), MTU: mtu}))
+	}
 }
 
 func host(a netip.Addr) *net.IPNet {
