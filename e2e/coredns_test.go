@@ -58,9 +58,9 @@ func TestCoreDNS(t *testing.T) {
 		}
 		return nil
 	})
-	ask(reach.Open, "API.Partner.example:443")
-	ask(reach.Open, "--tcp", "--network=ip6", "api.partner.example:443")
-	ask(reach.TimedOut, "api.partner.example:8443")
+	ask(reach.Open, "API.Vendor.example:443")
+	ask(reach.Open, "--tcp", "--network=ip6", "api.vendor.example:443")
+	ask(reach.TimedOut, "api.vendor.example:8443")
 	ask(reach.TimedOut, "forbidden.example:443")
 
 	// Learning and judging go on without the agent, and what was learned outlives it.

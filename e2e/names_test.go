@@ -88,7 +88,7 @@ func apply(t *testing.T, manifests string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := run(context.Background(), "delete", "--ignore-not-found", "-f", "-"); err != nil {
+		if err := run(context.Background(), "delete", "--ignore-not-found", "--cascade=foreground", "-f", "-"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -75,7 +75,7 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 		t.Error("no error where the API server does not say")
 	}
 	// The kind ClusterNetworkPolicy is not installed.
-	list, err := policies.List(t.Context(), "shop")
+	list, err := policies.List(t.Context(), []string{"shop"})
 	if want := []policy.ID{{Kind: "NetworkPolicy", Namespace: "shop", Name: "web", UID: "1"}}; err != nil || !slices.Equal(list, want) {
 		t.Errorf("listed %v, want %v: %v", list, want, err)
 	}

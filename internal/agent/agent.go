@@ -154,8 +154,8 @@ func (a *Agent) Start(ctx context.Context) error {
 	a.state.read(func(n *node.Node) { c = n.Counts() })
 	a.opts.Log.Info("The agent's policies are in force", "pods", c.Pods, "policyEndpoints", c.Policies, "groups", c.Groups)
 	running.Go(func() { a.sweeper.run(ctx) })
-	running.Go(func() { a.housekeep(ctx) })
-	running.Go(func() { a.forgetNames(ctx) })
+	running.Go(func() { every(ctx, collectInterval, a.housekeep) })
+	running.Go(func() { every(ctx, forgetInterval, a.forgetNames) })
 	go a.interfaces.run(ctx)
 	unseen := &unseenFollower{kernel: a.kernel, state: a.state, metrics: a.metrics, log: a.opts.Log}
 	running.Go(func() { unseen.run(ctx) })
@@ -177,39 +177,35 @@ func (a *Agent) Start(ctx context.Context) error {
 // collectInterval is how often what is unused is removed. A packet is decided in far less time.
 const collectInterval = 5 * time.Second
 
-// housekeep does what is due now and then, until the context is done.
+// housekeep does what is due now and then.
 func (a *Agent) housekeep(ctx context.Context) {
-	tick := time.NewTicker(collectInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			a.state.update(ctx, func(now time.Time, n *node.Node) { n.ForgetNames(now) })
-			a.forgetCNIPods(ctx)
-			a.isolateLate(ctx, node.GroupPatience)
-			a.hits.count()
-			wake(a.writer.collectDue)
-		}
-	}
+	a.state.update(ctx, func(now time.Time, n *node.Node) { n.ForgetNames(now) })
+	a.forgetCNIPods(ctx)
+	a.isolateLate(ctx, node.GroupPatience)
+	a.hits.count()
+	wake(a.writer.collectDue)
 }
 
 // forgetInterval is how often expired names are removed. Until then they only take room.
 const forgetInterval = 30 * time.Second
 
-// forgetNames removes expired names until the context is done.
-func (a *Agent) forgetNames(ctx context.Context) {
-	tick := time.NewTicker(forgetInterval)
+// forgetNames removes expired names.
+func (a *Agent) forgetNames(context.Context) {
+	if err := a.kernel.ForgetNames(); err != nil {
+		a.opts.Log.Error(err, "Cannot remove expired domain names; the agent retries")
+	}
+}
+
+// every calls f at each interval until the context is done.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := a.kernel.ForgetNames(); err != nil {
-				a.opts.Log.Error(err, "Cannot remove expired domain names; the agent retries")
-			}
+			f(ctx)
 		}
 	}
 }

@@ -102,8 +102,8 @@ var (
 type Policies interface {
 	// Exists reports whether a policy exists whose PolicyEndpoint or ClusterPolicyEndpoint is gone.
 	Exists(ctx context.Context, id policy.ID) (bool, error)
-	// List returns the policies that may select pods of a namespace.
-	List(ctx context.Context, namespace string) ([]policy.ID, error)
+	// List returns the policies that may select pods of some namespaces.
+	List(ctx context.Context, namespaces []string) ([]policy.ID, error)
 }
 
 // NewPolicies returns Policies that ask by a reader, which must know both kinds.
@@ -134,26 +134,32 @@ func (r policyReader) Exists(ctx context.Context, id policy.ID) (bool, error) {
 	return string(obj.UID) == id.UID, nil
 }
 
-func (r policyReader) List(ctx context.Context, namespace string) (out []policy.ID, _ error) {
+func (r policyReader) List(ctx context.Context, namespaces []string) ([]policy.ID, error) {
+	out, err := r.list(ctx, ClusterNetworkPolicyKind, "")
+	if err != nil && !apierrors.IsNotFound(err) { // the kind may not be installed
+		return nil, err
+	}
+	for _, namespace := range namespaces {
+		policies, err := r.list(ctx, NetworkPolicyKind, namespace)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, policies...)
+	}
+	return out, nil
+}
+
+func (r policyReader) list(ctx context.Context, kind schema.GroupVersionKind, namespace string) (out []policy.ID, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	for _, kind := range []schema.GroupVersionKind{NetworkPolicyKind, ClusterNetworkPolicyKind} {
-		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-		in := client.InNamespace(namespace)
-		if kind == ClusterNetworkPolicyKind {
-			in = ""
-		}
-		switch err := r.Reader.List(ctx, list, in); {
-		case kind == ClusterNetworkPolicyKind && apierrors.IsNotFound(err): // the kind is not installed
-			continue
-		case err != nil:
-			return nil, fmt.Errorf("list %s in namespace %q: %w", kind.Kind, in, err)
-		}
-		for i := range list.Items {
-			obj := &list.Items[i]
-			out = append(out, policy.ID{Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID)})
-		}
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	if err := r.Reader.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list %s in namespace %q: %w", kind.Kind, namespace, err)
+	}
+	for i := range list.Items {
+		obj := &list.Items[i]
+		out = append(out, policy.ID{Kind: kind.Kind, Namespace: obj.Namespace, Name: obj.Name, UID: string(obj.UID)})
 	}
 	return out, nil
 }

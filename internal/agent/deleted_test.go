@@ -77,13 +77,13 @@ func remove(r *running, pe *v1alpha1.PolicyEndpoint) {
 // fakePolicies are Policies by functions.
 type fakePolicies struct {
 	exists func(context.Context, policy.ID) (bool, error)
-	list   func(namespace string) ([]policy.ID, error)
+	list   func(namespaces []string) ([]policy.ID, error)
 }
 
 func (f fakePolicies) Exists(ctx context.Context, id policy.ID) (bool, error) {
 	return f.exists(ctx, id)
 }
 
-func (f fakePolicies) List(_ context.Context, namespace string) ([]policy.ID, error) {
-	return f.list(namespace)
+func (f fakePolicies) List(_ context.Context, namespaces []string) ([]policy.ID, error) {
+	return f.list(namespaces)
 }

@@ -50,19 +50,18 @@ const mostLogged = 10
 func (a *Agent) lostPolicies(ctx context.Context, isolated map[netip.Addr][2]bool) (lost []string, err error) {
 	var namespaces []string
 	a.state.read(func(n *node.Node) { namespaces = n.Unselected(isolated) })
-	seen := map[string]bool{}
-	for _, namespace := range namespaces {
-		policies, err := a.opts.Policies.List(ctx, namespace)
-		if err != nil {
-			return nil, err
-		}
-		var known map[string]bool
-		a.state.read(func(n *node.Node) { known = n.PolicyUIDs() })
-		for _, id := range policies {
-			if !known[id.UID] && !seen[id.UID] {
-				seen[id.UID] = true
-				lost = append(lost, fmt.Sprintf("%s %s/%s", id.Kind, id.Namespace, id.Name))
-			}
+	if len(namespaces) == 0 {
+		return nil, nil
+	}
+	policies, err := a.opts.Policies.List(ctx, namespaces)
+	if err != nil {
+		return nil, err
+	}
+	var known map[string]bool
+	a.state.read(func(n *node.Node) { known = n.PolicyUIDs() })
+	for _, id := range policies {
+		if !known[id.UID] {
+			lost = append(lost, fmt.Sprintf("%s %s/%s", id.Kind, id.Namespace, id.Name))
 		}
 	}
 	return lost, nil

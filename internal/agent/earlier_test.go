@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,9 +22,9 @@ func TestAStartWaitsForPolicyEndpointsOfPoliciesInForce(t *testing.T) {
 		failure.Store(&away)
 		policies := fakePolicies{
 			exists: func(context.Context, policy.ID) (bool, error) { return !deleted.Load(), nil },
-			list: func(namespace string) ([]policy.ID, error) {
-				if namespace != "shop" {
-					t.Errorf("asked about %s", namespace)
+			list: func(namespaces []string) ([]policy.ID, error) {
+				if !slices.Equal(namespaces, []string{"shop"}) {
+					t.Errorf("asked about %v", namespaces)
 				}
 				if err := failure.Load(); err != nil {
 					return nil, *err
@@ -73,7 +74,7 @@ func TestAStartWaitsForPolicyEndpointsOfPoliciesInForce(t *testing.T) {
 
 // A pod that was isolated by a policy which does not select it any more delays nothing.
 func TestAStartDoesNotWaitForPoliciesThatHavePolicyEndpoints(t *testing.T) {
-	policies := fakePolicies{list: func(string) ([]policy.ID, error) { return []policy.ID{{UID: "u"}}, nil }}
+	policies := fakePolicies{list: func([]string) ([]policy.ID, error) { return []policy.ID{{UID: "u"}}, nil }}
 	prepare := func(k *fakeKernel) {
 		k.read = make(chan struct{})
 		k.earlier = map[netip.Addr][2]bool{netip.MustParseAddr("10.0.0.1"): {true, true}}

@@ -235,12 +235,14 @@ func byHoldOff(flows []conntrack.Flow) (opening, other []conntrack.Flow) {
 	return opening, other
 }
 
-// readNames returns the patterns that the destinations of flows were learned under.
+// readNames returns the patterns that the destinations of flows were learned under; nothing while no policy has names.
 func (s *sweeper) readNames(flows []conntrack.Flow) map[netip.Addr][]compiler.PatternID {
-	out := map[netip.Addr][]compiler.PatternID{}
-	if !s.names.LearnsNames() {
-		return out
+	hasNames := false
+	s.state.read(func(n *node.Node) { hasNames = len(n.Maps().Domains) > 0 })
+	if !hasNames {
+		return nil
 	}
+	out := map[netip.Addr][]compiler.PatternID{}
 	read := func(addr netip.Addr) {
 		if _, ok := out[addr]; !ok {
 			out[addr] = s.names.PatternsOf(addr)

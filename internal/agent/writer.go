@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -35,6 +37,10 @@ type writer struct {
 	problems  []compiler.Problem
 	local     bool // the program judges traffic to the node itself
 	readsOwn  bool // the program reads answers of resolvers on the node itself
+
+	// What followResolvers last decided by, besides the node's addresses.
+	resolvers map[netip.AddrPort]struct{}
+	hasNames  bool
 
 	collectDue chan struct{} // capacity 1
 	onRound    func()
@@ -86,6 +92,7 @@ func (w *writer) run(ctx context.Context, checkInterval time.Duration) error {
 		case <-w.state.changed:
 			err = errors.Join(w.unhealed, w.write())
 		case <-w.collectDue:
+			w.followResolvers() // the node's addresses may have changed
 			if err = w.heal(); err == nil {
 				if w.applied.lastFailure() != nil {
 					continue // the retry is due
@@ -166,8 +173,8 @@ func (w *writer) written(all bool) {
 	if err := w.followLocal(); err != nil {
 		w.log.Error(err, "Cannot judge traffic to the node itself; the agent retries")
 	}
-	if err := w.followResolvers(); err != nil {
-		w.log.Error(err, "Cannot read the answers of resolvers on the node itself; the agent retries")
+	if w.hasNames != (len(w.want.Domains) > 0) || !maps.Equal(w.resolvers, w.want.Resolvers) {
+		w.followResolvers()
 	}
 	w.sweep()
 }
@@ -187,25 +194,33 @@ func (w *writer) followLocal() error {
 }
 
 // followResolvers makes the program read the answers of the node's own resolvers while policies have names and such a resolver is trusted.
-func (w *writer) followResolvers() error {
-	reads := false
-	if len(w.want.Domains) > 0 {
-		own, err := w.kernel.NodeAddresses()
-		if err != nil {
-			return err
+func (w *writer) followResolvers() {
+	reads, err := w.hasOwnResolver()
+	if err == nil && reads != w.readsOwn {
+		err = w.kernel.SetReadsOwn(reads)
+	}
+	if err != nil {
+		w.log.Error(err, "Cannot read the answers of resolvers on the node itself; the agent retries")
+		return
+	}
+	w.readsOwn, w.resolvers, w.hasNames = reads, maps.Clone(w.want.Resolvers), len(w.want.Domains) > 0
+}
+
+// hasOwnResolver reports whether policies have names and the node itself has an address of a trusted resolver.
+func (w *writer) hasOwnResolver() (bool, error) {
+	if len(w.want.Domains) == 0 {
+		return false, nil
+	}
+	own, err := w.kernel.NodeAddresses()
+	if err != nil {
+		return false, err
+	}
+	for r := range w.want.Resolvers {
+		if own[r.Addr()] {
+			return true, nil
 		}
-		for r := range w.want.Resolvers {
-			reads = reads || own[r.Addr()]
-		}
 	}
-	if reads == w.readsOwn {
-		return nil
-	}
-	if err := w.kernel.SetReadsOwn(reads); err != nil {
-		return err
-	}
-	w.readsOwn = reads
-	return nil
+	return false, nil
 }
 
 // sweep hands what the kernel has narrowed to the sweeper: not before, or a flow that is cut begins anew.

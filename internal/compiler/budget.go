@@ -104,7 +104,7 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 	for _, p := range policies {
 		for i := range p.Rules[d] {
 			for _, peer := range p.Rules[d][i].Peers {
-				if !peer.CIDR.IsValid() && len(peer.DomainNames) == 0 && m.members[peer.Group] == nil {
+				if peer.IsGroup() && m.members[peer.Group] == nil {
 					m.UpdateGroup(peer.Group, []netip.Prefix{netip.PrefixFrom(next, 32)}, nil)
 					next = next.Next()
 				}

@@ -221,7 +221,7 @@ func (c *Compiler) newPrefixes(d policy.Direction, policies []*policy.Policy) Us
 				peer := &p.Rules[d][i].Peers[j]
 				if peer.CIDR.IsValid() {
 					out.Addresses += 1 + len(peer.Except)
-				} else if len(peer.DomainNames) == 0 && c.atoms[keyOf(peer)] == nil {
+				} else if peer.IsGroup() && c.atoms[keyOf(peer)] == nil {
 					out.Addresses += len(c.members[peer.Group])
 				}
 			}

@@ -243,7 +243,7 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 			case len(p.DomainNames) > 0:
 				c.work += len(p.DomainNames)
 				c.askNames(s, n, p)
-			case !p.CIDR.IsValid():
+			case p.IsGroup():
 				c.ask(s, n, p)
 			}
 		}

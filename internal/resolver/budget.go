@@ -238,22 +238,14 @@ func (r *Resolver) size(from string, key demandKey, set *podSet, most int) (n in
 // podsOf yields the pods of a set that a policy of a namespace selects, in no order.
 func (r *Resolver) podsOf(from string, set *podSet) iter.Seq[*pod] {
 	return func(yield func(*pod) bool) {
-		of := func(ns *namespace) bool {
-			for _, p := range ns.pods {
-				if p.isPeer() && set.pods.matches(p.Labels) && !yield(p) {
-					return false
-				}
-			}
-			return true
-		}
 		if set.namespaces == nil {
 			if ns := r.namespaces[from]; ns != nil {
-				of(ns)
+				ns.eachPeer(set.pods, yield)
 			}
 			return
 		}
 		for _, ns := range r.namespaces {
-			if ns.known && set.namespaces.matches(ns.labels) && !of(ns) {
+			if ns.known && set.namespaces.matches(ns.labels) && !ns.eachPeer(set.pods, yield) {
 				return
 			}
 		}

@@ -157,11 +157,7 @@ func (r *Resolver) missing(p *policyState) []groupRef {
 	from := p.source.Namespace
 	renderer := r.renderer(from)
 	renderer.numbers = func(set *podSet, name portName) portNumbers {
-		counts := map[namespaceNumber]int{}
-		for p := range r.podsOf(from, set) {
-			p.eachNumber(name, func(n uint16) { counts[namespaceNumber{p.Key.Namespace, n}]++ })
-		}
-		return boundNumbers(counts)
+		return boundNumbers(countNumbers(r.podsOf(from, set), name, set.within))
 	}
 	out := slices.DeleteFunc(renderer.render(p.source, p.normalized).groups, func(ref groupRef) bool {
 		_, ok := r.groups[ref.key]

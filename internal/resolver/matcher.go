@@ -158,13 +158,21 @@ func (r *Resolver) pods(m *matcher) iter.Seq[*pod] {
 			return
 		}
 		for ns := range m.scope.namespaces {
-			for _, p := range ns.pods {
-				if p.isPeer() && m.selector.matches(p.Labels) && !yield(p) {
-					return
-				}
+			if !ns.eachPeer(m.selector, yield) {
+				return
 			}
 		}
 	}
+}
+
+// eachPeer yields the pods that a peer with this selector selects in the namespace, in no order, until yield returns false; then it returns false, too.
+func (ns *namespace) eachPeer(s selector, yield func(*pod) bool) bool {
+	for _, p := range ns.pods {
+		if p.isPeer() && s.matches(p.Labels) && !yield(p) {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Resolver) setNamespace(name string, labels map[string]string, known bool) {

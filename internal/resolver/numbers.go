@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 )
@@ -18,6 +19,17 @@ var numbersOfName = []int{64, 16, 4, 1, 0}
 type namespaceNumber struct {
 	namespace string
 	number    uint16
+}
+
+// countNumbers counts the pods with an address in a block, if there is one, that give each number to a name.
+func countNumbers(pods iter.Seq[*pod], name portName, within *block) map[namespaceNumber]int {
+	out := map[namespaceNumber]int{}
+	for p := range pods {
+		if len(within.of(p)) > 0 {
+			p.eachNumber(name, func(n uint16) { out[namespaceNumber{p.Key.Namespace, n}]++ })
+		}
+	}
+	return out
 }
 
 // portNumbers are the numbers of a port name.

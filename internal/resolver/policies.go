@@ -57,7 +57,12 @@ func (r *Resolver) setPolicy(p PreparedPolicy) {
 	if r.filling != nil && r.filling.policy.source != p.policy {
 		r.stopFilling()
 	}
-	state := r.newPolicy(p.policy, p.normalized)
+	var state *policyState
+	if r.filling != nil {
+		state = r.filling.policy
+	} else {
+		state = r.newPolicy(p.policy, p.normalized)
+	}
 	gaveFree := r.putPolicy(state)
 	r.admitWaiting(p.policy.Namespace, gaveFree || state.over == nil)
 	r.stopFilling()
@@ -207,16 +212,11 @@ func (r *Resolver) watch(p *policyState, set *podSet, name portName) {
 	u := nameUse{m, name, set.withinKey()}
 	c, ok := m.names[name][u.within]
 	if !ok {
-		c = &nameCount{within: set.within, numbers: map[namespaceNumber]int{}, users: map[*policyState]struct{}{}}
+		c = &nameCount{within: set.within, numbers: countNumbers(r.pods(m), name, set.within), users: map[*policyState]struct{}{}}
 		if m.names[name] == nil {
 			m.names[name] = map[string]*nameCount{}
 		}
 		m.names[name][u.within] = c
-		for pod := range r.pods(m) {
-			if len(c.within.of(pod)) > 0 {
-				pod.eachNumber(name, func(n uint16) { c.numbers[namespaceNumber{pod.Key.Namespace, n}]++ })
-			}
-		}
 	}
 	c.users[p] = struct{}{}
 	p.names = append(p.names, u)

@@ -43,7 +43,19 @@ type Agents struct {
 	token     string
 }
 
-// Find the agents, and get a token for them.
+// Connect finds the agents, and gets a token for them.
+func Connect(ctx context.Context, env *command.Env, c client.Client, namespace string) (*Agents, error) {
+	a, err := Find(ctx, env, c, namespace)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Authorize(ctx, c); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Find finds the agents. To ask them takes a token besides: see Authorize.
 func Find(ctx context.Context, env *command.Env, c client.Client, namespace string) (*Agents, error) {
 	config, err := env.Config.ToRESTConfig()
 	if err != nil {

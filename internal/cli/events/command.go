@@ -69,11 +69,8 @@ flow log has all of them.`,
 		if err != nil {
 			return err
 		}
-		a, err := agents.Find(cmd.Context(), env, c, namespace)
+		a, err := agents.Connect(cmd.Context(), env, c, namespace)
 		if err != nil {
-			return err
-		}
-		if err := a.Authorize(cmd.Context(), c); err != nil {
 			return err
 		}
 		if follow && since == 0 {

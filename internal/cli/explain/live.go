@@ -26,11 +26,8 @@ func askAgents(ctx context.Context, env *command.Env, c *model.Cluster, answer *
 	if err != nil {
 		return err
 	}
-	a, err := agents.Find(ctx, env, apiserver, namespace)
+	a, err := agents.Connect(ctx, env, apiserver, namespace)
 	if err != nil {
-		return err
-	}
-	if err := a.Authorize(ctx, apiserver); err != nil {
 		return err
 	}
 	return inForce(c, answer, once(func(node string) (*said, error) {

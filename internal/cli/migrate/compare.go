@@ -91,10 +91,7 @@ Calico's policies. A flow that kidoban allows has an event only where agents log
 		}
 		find := func(ctx context.Context) (*agents.Agents, []corev1.Node, error) {
 			var nodes corev1.NodeList
-			a, err := agents.Find(ctx, env, c, namespace)
-			if err == nil {
-				err = a.Authorize(ctx, c)
-			}
+			a, err := agents.Connect(ctx, env, c, namespace)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -77,11 +77,8 @@ POD is namespace/name, or a prefix of it.`,
 		if err != nil {
 			return err
 		}
-		a, err := agents.Find(cmd.Context(), env, c, namespace)
+		a, err := agents.Connect(cmd.Context(), env, c, namespace)
 		if err != nil {
-			return err
-		}
-		if err := a.Authorize(cmd.Context(), c); err != nil {
 			return err
 		}
 		list, err := gather(cmd.Context(), a, f)

@@ -183,10 +183,7 @@ func (a *archive) logs(ctx context.Context, env *command.Env, c client.Client, n
 }
 
 func (a *archive) agents(ctx context.Context, env *command.Env, c client.Client, namespace string) {
-	all, err := agents.Find(ctx, env, c, namespace)
-	if err == nil {
-		err = all.Authorize(ctx, c)
-	}
+	all, err := agents.Connect(ctx, env, c, namespace)
 	if err != nil {
 		a.fail(err)
 		return
