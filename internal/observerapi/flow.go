@@ -1,0 +1,150 @@
+package observerapi
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+)
+
+// Flow is what is known about connections of one kind, of one source, destination, destination port and protocol that were decided
+// alike, in a span of time. Both ends' decisions are in it: a flow that two nodes report is one Flow.
+type Flow struct {
+	// First and Last are the times of the first and the last connection, by the observer's clock.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Source and Destination as decided: after DNAT, before SNAT.
+	Source      End `json:"source"`
+	Destination End `json:"destination"`
+	// Service is the Service that the source called, as namespace/name, if it did.
+	Service string `json:"service,omitempty"`
+	// Protocol is TCP, UDP, SCTP, ICMP, ICMPv6 or a number.
+	Protocol string `json:"protocol"`
+	// Port of the destination; 0 where the protocol has none.
+	Port uint16 `json:"port,omitempty"`
+	// Verdict of both ends together: denied if one of them denies.
+	Verdict Verdict `json:"verdict"`
+	// Egress is the decision of the source's policies, Ingress that of the destination's. One is nil if that end is no pod, or if its
+	// node has not reported: see Sides.
+	Egress  *Decision `json:"egress,omitempty"`
+	Ingress *Decision `json:"ingress,omitempty"`
+	// Sides says which nodes have reported.
+	Sides Sides `json:"sides"`
+	// Connections that were opened, or tried, within First and Last.
+	Connections uint64 `json:"connections"`
+	Bytes       uint64 `json:"bytes,omitempty"`
+	// Reply is set if the packets answer a connection that the kernel has forgotten: no connection from Source to Destination.
+	Reply bool `json:"reply,omitempty"`
+}
+
+// Verdict is what became of a flow.
+type Verdict string
+
+// The verdicts.
+const (
+	Allowed      Verdict = "Allowed"
+	Denied       Verdict = "Denied"
+	WouldBeDeny  Verdict = "WouldBeDenied"  // allowed, and denied if what is audited were enforced
+	WouldBeAllow Verdict = "WouldBeAllowed" // denied, and allowed if what is audited were enforced
+)
+
+// Sides says which ends' nodes have reported a flow.
+type Sides string
+
+// The sides.
+const (
+	Complete Sides = "Complete" // every end that is a pod
+	OneSide  Sides = "OneSide"  // both ends are pods, and the node of one has not reported
+)
+
+// End is one end of a flow.
+type End struct {
+	// Namespace, Pod, Workload, Labels, NamespaceLabels, NamedPorts and Node are those of the pod at the time of the flow; all are empty
+	// for what is no pod.
+	Namespace       string             `json:"namespace,omitempty"`
+	Pod             string             `json:"pod,omitempty"`
+	UID             string             `json:"uid,omitempty"`
+	Workload        *agentapi.Workload `json:"workload,omitempty"`
+	Labels          map[string]string  `json:"labels,omitempty"`
+	NamespaceLabels map[string]string  `json:"namespaceLabels,omitempty"`
+	NamedPorts      []NamedPort        `json:"namedPorts,omitempty"`
+	// Node of the pod; or the node itself, if the end is a node (IsNode).
+	Node   string `json:"node,omitempty"`
+	IsNode bool   `json:"isNode,omitempty"`
+	// Address is invalid where it is not known any more: more addresses than an observer keeps exactly.
+	Address netip.Addr `json:"address,omitzero"`
+	// DomainNames under which the source's node had learned the address when the connection was opened.
+	DomainNames []string `json:"domainNames,omitempty"`
+	// Hidden is set if the reader may not read the namespace: nothing but Namespace and Workload is filled.
+	Hidden bool `json:"hidden,omitempty"`
+}
+
+// NamedPort is a named port of a pod.
+type NamedPort struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+	Number   uint16 `json:"number"`
+}
+
+// Decision is what the policies of one end decided.
+type Decision struct {
+	// Verdict is Allowed or Denied.
+	Verdict Verdict `json:"verdict"`
+	// Reason, Tier, Policy, IsolatedBy: as in an event of the agent's API.
+	Reason     string               `json:"reason"`
+	Tier       string               `json:"tier,omitempty"`
+	Policy     *agentapi.RuleRef    `json:"policy,omitempty"`
+	IsolatedBy []agentapi.PolicyRef `json:"isolatedBy,omitempty"`
+	// Audited says what would be decided if what is audited were enforced, where that is something else; the policies are in AuditedBy.
+	Audited   Verdict              `json:"audited,omitempty"`
+	AuditedBy []agentapi.PolicyRef `json:"auditedBy,omitempty"`
+}
+
+// Loss says what is missing in a span of time.
+type Loss struct {
+	Node  string    `json:"node"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Reason is ring, rate, queue or absent (the node did not report at all).
+	Reason  string `json:"reason"`
+	Packets uint64 `json:"packets,omitempty"`
+	Records uint64 `json:"records,omitempty"`
+}
+
+// Coverage says how much of a span of time an answer knows.
+type Coverage struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	// CompleteSince is when the observer began to record, if that is later than Since.
+	CompleteSince time.Time `json:"completeSince,omitzero"`
+	// Resolution of the oldest flows, in seconds: older ones are rolled up.
+	Resolution int `json:"resolution"`
+	// Losses within the span, by node and reason.
+	Losses []Loss `json:"losses,omitempty"`
+}
+
+// FlowList is an answer with flows, and the form of a recorded file's first line (without Flows, which follow as lines of JSON).
+type FlowList struct {
+	APIVersion string   `json:"apiVersion"` // APIVersion
+	Kind       string   `json:"kind"`       // FlowList
+	Coverage   Coverage `json:"coverage"`
+	// Hidden are namespaces of which the reader sees nothing but names.
+	Hidden []string `json:"hidden,omitempty"`
+	Flows  []Flow   `json:"flows,omitempty"`
+}
+
+// APIVersion of all answers.
+const APIVersion = "observer.kidoban.dev/v1"
+
+// Paths of the observer's API. All are GET; each needs a token, see docs/observer.md. Parameters: since and until (RFC 3339 or a
+// duration back from now), namespace, pod, workload (namespace/name), verdict, port, protocol, policy, limit.
+const (
+	// PathFlows answers a FlowList; with follow=true lines of JSON, a Flow each, from since on without end.
+	PathFlows = "/v1/flows"
+	// PathEdges answers a FlowList summed up by workload: pods, labels and addresses of ends are left out.
+	PathEdges = "/v1/edges"
+	// PathHits answers how often each rule decided.
+	PathHits = "/v1/hits"
+	// PathStatus answers which nodes report, since when, what is stored and what was lost.
+	PathStatus = "/v1/status"
+)
