@@ -84,8 +84,7 @@ const (
 	Record_DENY                Record_Verdict = 2
 	// AUDIT_DENY: allowed, and would be denied if what is audited were enforced.
 	Record_AUDIT_DENY Record_Verdict = 3
-	// AUDIT_ALLOW: would be allowed if what is audited were enforced. The packets have another record with the verdict
-	// that they got.
+	// AUDIT_ALLOW: would be allowed if what is audited were enforced. Another record has the verdict that they got.
 	Record_AUDIT_ALLOW Record_Verdict = 4
 )
 
@@ -146,7 +145,7 @@ type PushRequest struct {
 	// records' times by its distance to its own clock.
 	Sent    int64     `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
 	Records []*Record `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
-	// losses since the batch before.
+	// losses since the batch before, also of batches that this replica has not got: sequence has a gap then.
 	Losses        []*Loss `protobuf:"bytes,5,rep,name=losses,proto3" json:"losses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -273,10 +272,11 @@ func (x *PushResponse) GetSequence() uint64 {
 // Loss says that records are missing: what it counts happened, and is in no record.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// reason is one lower-case word with hyphens: ring (the kernel's ring was full), rate (more kinds of flows than the
-	// program lists), queue (the observer was away or slow).
+	// reason is one lower-case word with hyphens: map (the kernel's map of records was full), queue (the observer was away
+	// or slow, and the agent's buffer was full), restart (the agent was not running, or had not read what its predecessor
+	// had recorded: neither packets nor records are known, and first is 0).
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// packets that opened or tried to open connections and are in no record; records where only their number is known.
+	// packets that are in no record, and the number of records that were dropped with them.
 	Packets uint64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
 	Records uint64 `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`
 	// first and last time of what is missing, in Unix milliseconds by the node's clock.
@@ -380,10 +380,19 @@ type Record struct {
 	// packets that the record stands for, each of which opened or tried to open a connection, and their length.
 	Packets uint64 `protobuf:"varint,14,opt,name=packets,proto3" json:"packets,omitempty"`
 	Bytes   uint64 `protobuf:"varint,15,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// unlisted: the record sums up packets of one pod that had too many different flows to have a record each.
+	// unlisted: the record sums up packets of one pod that had too many different flows to have a record each. The other
+	// end is empty, and so are protocol, ports and policy: the records of this time are incomplete, as with a Loss.
 	Unlisted bool `protobuf:"varint,16,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
 	// reply is set if the packets answer a connection that the kernel has forgotten: the source's port is the server's.
-	Reply         bool `protobuf:"varint,17,opt,name=reply,proto3" json:"reply,omitempty"`
+	// They open none.
+	Reply bool `protobuf:"varint,17,opt,name=reply,proto3" json:"reply,omitempty"`
+	// continues is set if the packets belong to a connection that the kernel has forgotten, in either direction: they open
+	// none. Every reply continues a connection, too.
+	Continues bool `protobuf:"varint,18,opt,name=continues,proto3" json:"continues,omitempty"`
+	// would_be: verdict, policy and tier are what they would be if audited policies were enforced. Another record counts the
+	// same packets, with the verdict that they got. (AUDIT_DENY without would_be: the pod is in audit mode, and this record
+	// is the only one.)
+	WouldBe       bool `protobuf:"varint,19,opt,name=would_be,json=wouldBe,proto3" json:"would_be,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +542,20 @@ func (x *Record) GetUnlisted() bool {
 func (x *Record) GetReply() bool {
 	if x != nil {
 		return x.Reply
+	}
+	return false
+}
+
+func (x *Record) GetContinues() bool {
+	if x != nil {
+		return x.Continues
+	}
+	return false
+}
+
+func (x *Record) GetWouldBe() bool {
+	if x != nil {
+		return x.WouldBe
 	}
 	return false
 }
@@ -773,7 +796,7 @@ const file_internal_flow_flow_proto_rawDesc = "" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x18\n" +
 	"\arecords\x18\x03 \x01(\x04R\arecords\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\x03R\x04last\"\xbe\x06\n" +
+	"\x04last\x18\x05 \x01(\x03R\x04last\"\xf7\x06\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x03R\x04last\x12?\n" +
@@ -793,7 +816,9 @@ const file_internal_flow_flow_proto_rawDesc = "" +
 	"\apackets\x18\x0e \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x0f \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\bunlisted\x18\x10 \x01(\bR\bunlisted\x12\x14\n" +
-	"\x05reply\x18\x11 \x01(\bR\x05reply\"?\n" +
+	"\x05reply\x18\x11 \x01(\bR\x05reply\x12\x1c\n" +
+	"\tcontinues\x18\x12 \x01(\bR\tcontinues\x12\x19\n" +
+	"\bwould_be\x18\x13 \x01(\bR\awouldBe\"?\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aINGRESS\x10\x01\x12\n" +

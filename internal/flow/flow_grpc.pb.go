@@ -32,7 +32,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Flows is served by each replica of the observer.
+// Flows is served by each replica of the observer. Agents find the replicas as pods of kidoban's namespace, by the names
+// in names.go: cluster DNS may be behind the policies that they enforce. Each replica gets all records. If the pods have
+// the label kidoban.dev/observer-store=shared, each agent pushes to one of them.
 type FlowsClient interface {
 	// Push is one stream of an agent. The observer takes the node's name from the agent's token, which is in the metadata
 	// "authorization: Bearer TOKEN", and never from a message. It answers each PushRequest once the records are stored.
@@ -65,7 +67,9 @@ type Flows_PushClient = grpc.BidiStreamingClient[PushRequest, PushResponse]
 // All implementations must embed UnimplementedFlowsServer
 // for forward compatibility.
 //
-// Flows is served by each replica of the observer.
+// Flows is served by each replica of the observer. Agents find the replicas as pods of kidoban's namespace, by the names
+// in names.go: cluster DNS may be behind the policies that they enforce. Each replica gets all records. If the pods have
+// the label kidoban.dev/observer-store=shared, each agent pushes to one of them.
 type FlowsServer interface {
 	// Push is one stream of an agent. The observer takes the node's name from the agent's token, which is in the metadata
 	// "authorization: Bearer TOKEN", and never from a message. It answers each PushRequest once the records are stored.
