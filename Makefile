@@ -239,21 +239,29 @@ test-cni: bin/cluster ## Main tests with the Amazon VPC CNI, bridge and flannel'
 
 dataplane-tests = ./internal/dataplane ./internal/dataplane/inspect ./internal/agent/kerneltest
 
+# Tests with minutes of traffic.
+traffic-tests = UnderTraffic|LargePolicies|EveryPacketIsJudged|NoWriteLeavesHalfAPolicy
+
+# On arm64, one kernel unless KERNELS is given, and without those.
+kernels = $(if $(and $(filter arm64,$(ARCH)),$(filter file,$(origin KERNELS))),6.12,$(KERNELS))
+
 .PHONY: test-kernels
-test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; 6 minutes each)
-	$(call heading,Tests on Linux 6.1 and $(KERNELS))
-	bin/vm --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
-	CGO_ENABLED=0 go -C hack/vpcenv build -o $(CURDIR)/bin/ github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
-	bin/vm --kernel=$(KERNELS) --tags=sctp,ownclock,tunnels,vlan --cni-plugin=bin/routed-eni-cni-plugin --write=docs/compatibility.md $(dataplane-tests)
+test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; ARCH=arm64: on 6.12, without the longest; 6 minutes each)
+	$(call heading,Tests on Linux 6.1 and $(kernels) for $(ARCH))
+	bin/vm --arch=$(ARCH) --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
+	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
+	CGO_ENABLED=0 GOARCH=$(ARCH) go -C hack/vpcenv build -o $(CURDIR)/dist/$(ARCH)/ github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
+	bin/vm --arch=$(ARCH) --kernel=$(kernels) --tags=sctp,ownclock,tunnels,vlan --start=dist/$(ARCH)/controller,dist/$(ARCH)/agent \
+		--cni-plugin=dist/$(ARCH)/routed-eni-cni-plugin $(if $(filter arm64,$(ARCH)),--skip='$(traffic-tests)') --write=docs/compatibility.md $(dataplane-tests)
 
 .PHONY: test-kernels-short
 test-kernels-short: bin/vm qemu ## … a part of it, on 6.12
 	$(call heading,Tests on Linux 6.12)
-	bin/vm --kernel=6.12 --tags=sctp,ownclock,tunnels --skip='UnderTraffic|LargePolicies|EveryPacketIsJudged|NoWriteLeavesHalfAPolicy' $(dataplane-tests)
+	bin/vm --kernel=6.12 --tags=sctp,ownclock,tunnels --skip='$(traffic-tests)' $(dataplane-tests)
 
 .PHONY: qemu
 qemu:
-	@hack/apt.sh qemu-system-x86_64=qemu-system-x86 nft=nftables
+	@hack/apt.sh $(if $(filter arm64,$(ARCH)),qemu-system-aarch64=qemu-system-arm,qemu-system-x86_64=qemu-system-x86) nft=nftables
 
 .PHONY: fuzz
 fuzz: ## Compare decisions with two other engines on random clusters (FLOWS=1000000 SEED=1)

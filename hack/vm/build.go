@@ -21,13 +21,13 @@ type program struct {
 }
 
 // buildTests makes a static binary of each package's tests. Packages are paths of the module in the working directory.
-func buildTests(ctx context.Context, out, tags string, packages []string) ([]program, error) {
+func buildTests(ctx context.Context, arch arch, out, tags string, packages []string) ([]program, error) {
 	var programs []program
 	for _, pkg := range packages {
 		name := filepath.ToSlash(filepath.Clean(pkg))
 		p := program{Name: name, Dir: "/tests/" + name, binary: filepath.Join(out, strings.ReplaceAll(name, "/", "-")+".test")}
 		p.Path = p.Dir + "/test"
-		if err := goTool(ctx, "", "test", "-c", "-trimpath", "-tags="+tags, "-o="+p.binary, "./"+name); err != nil {
+		if err := goTool(ctx, arch, "", "test", "-c", "-trimpath", "-tags="+tags, "-o="+p.binary, "./"+name); err != nil {
 			return nil, err
 		}
 		if dir := filepath.Join(pkg, "testdata"); exists(dir) {
@@ -38,13 +38,22 @@ func buildTests(ctx context.Context, out, tags string, packages []string) ([]pro
 	return programs, nil
 }
 
+// starts are programs of this machine's files that print their version and end: binaries of an image that must start on the kernel.
+func starts(files []string) (programs []program) {
+	for _, file := range files {
+		dir := "/start/" + filepath.Base(file)
+		programs = append(programs, program{Name: file, Path: dir + "/program", Dir: dir, Args: []string{"--version"}, binary: file})
+	}
+	return programs
+}
+
 // buildInit makes what the machine starts as PID 1.
-func buildInit(ctx context.Context, out string) error {
+func buildInit(ctx context.Context, arch arch, out string) error {
 	dir, err := sourceDir()
 	if err != nil {
 		return err
 	}
-	return goTool(ctx, dir, "build", "-trimpath", "-ldflags=-s -w", "-o="+out, "./init")
+	return goTool(ctx, arch, dir, "build", "-trimpath", "-ldflags=-s -w", "-o="+out, "./init")
 }
 
 // sourceDir is this module's, found from the root of the clone.
@@ -56,10 +65,10 @@ func sourceDir() (string, error) {
 	return dir, err
 }
 
-func goTool(ctx context.Context, dir string, args ...string) error {
+func goTool(ctx context.Context, arch arch, dir string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch.name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}

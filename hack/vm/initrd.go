@@ -12,17 +12,18 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 
 	"github.com/cavaliergopher/cpio"
 )
 
-// tools of Debian that tests call, as dynamically linked as they are here.
-var tools = []string{"nft"}
+// nft is the one program of Debian's that tests call. It is linked dynamically.
+const nft = "nft"
 
 // writeInitrd packs the whole file system of the machine: our init, which is modprobe too, the kernel's modules, the tools
 // with their libraries, CNI plugins, and the programs.
-func writeInitrd(ctx context.Context, file string, k kernel, programs []program, plugins []string) (err error) {
+func writeInitrd(ctx context.Context, s store, file string, k kernel, programs []program, plugins []string) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -33,16 +34,19 @@ func writeInitrd(ctx context.Context, file string, k kernel, programs []program,
 	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "etc"} {
 		a.dir(dir)
 	}
-	if err := a.addInit(ctx, file+".init"); err != nil {
+	if err := a.addInit(ctx, s.arch, file+".init"); err != nil {
 		return err
 	}
 	if err := a.addModules(k); err != nil {
 		return err
 	}
-	for _, tool := range tools {
-		if err := a.addTool(ctx, tool); err != nil {
-			return err
-		}
+	if s.arch.name == runtime.GOARCH {
+		err = a.addTool(ctx, nft)
+	} else {
+		err = a.addForeignTool(ctx, s)
+	}
+	if err != nil {
+		return err
 	}
 	for _, plugin := range plugins {
 		if err := a.file("opt/cni/bin/"+filepath.Base(plugin), plugin); err != nil {
@@ -101,8 +105,8 @@ func (a *archive) file(name, source string) error {
 	return err
 }
 
-func (a *archive) addInit(ctx context.Context, binary string) error {
-	if err := buildInit(ctx, binary); err != nil {
+func (a *archive) addInit(ctx context.Context, arch arch, binary string) error {
+	if err := buildInit(ctx, arch, binary); err != nil {
 		return err
 	}
 	a.link("sbin/modprobe", "/init") // where the kernel looks for it

@@ -27,15 +27,18 @@ type kernel struct {
 	modules string // its directory below lib/modules
 }
 
-// store holds the kernels that were downloaded, each in a directory with its release as its name.
-type store struct{ dir string }
+// store holds what was downloaded for an architecture: kernels, each in a directory with its release as its name, and programs.
+type store struct {
+	dir  string
+	arch arch
+}
 
-func openStore() (store, error) {
+func openStore(arch arch) (store, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return store{}, err
 	}
-	s := store{filepath.Join(cache, "kidoban", "linux")}
+	s := store{filepath.Join(cache, "kidoban", "linux"), arch}
 	return s, os.MkdirAll(s.dir, 0o755)
 }
 
@@ -51,7 +54,9 @@ func (s store) find(ctx context.Context, want string) (kernel, error) {
 	}
 	var have []string
 	for _, e := range entries {
-		have = append(have, e.Name())
+		if strings.HasSuffix(e.Name(), s.arch.releaseSuffix()) {
+			have = append(have, e.Name())
+		}
 	}
 	if release := newest(have, want); release != "" {
 		return s.unpacked(release), nil
@@ -75,7 +80,7 @@ func unpackedAt(dir, release string) kernel {
 	return k
 }
 
-var packageName = regexp.MustCompile(`^linux-image-([0-9].*-cloud-amd64)$`)
+var packageName = regexp.MustCompile(`^linux-image-([0-9].*-cloud-(?:amd64|arm64))$`)
 
 // lock waits for its turn: apt fails where another reads the same lists.
 func (s store) lock(ctx context.Context) (*os.File, error) {
@@ -105,12 +110,8 @@ func (s store) download(ctx context.Context, want string) (kernel, error) {
 		return kernel{}, err
 	}
 	defer func() { _ = l.Close() }()
-	a, err := newApt(filepath.Join(s.dir, ".apt"))
+	a, err := s.updatedApt(ctx)
 	if err != nil {
-		return kernel{}, err
-	}
-	fmt.Println("asking Debian for its kernels")
-	if _, err := a.run(ctx, a.lists, "apt-get", "--quiet=2", "update"); err != nil {
 		return kernel{}, err
 	}
 	out, err := a.run(ctx, a.lists, "apt-cache", "pkgnames", "linux-")
@@ -120,7 +121,7 @@ func (s store) download(ctx context.Context, want string) (kernel, error) {
 	names := strings.Fields(out)
 	var releases []string
 	for _, name := range names {
-		if m := packageName.FindStringSubmatch(name); m != nil {
+		if m := packageName.FindStringSubmatch(name); m != nil && strings.HasSuffix(m[1], s.arch.releaseSuffix()) {
 			releases = append(releases, m[1])
 		}
 	}
@@ -142,14 +143,25 @@ func (s store) download(ctx context.Context, want string) (kernel, error) {
 	return s.unpacked(release), err
 }
 
-// fetch unpacks beside its place and renames at the end, so that what is in its place is whole.
+// fetch downloads a kernel's packages.
 func (s store) fetch(ctx context.Context, a apt, release string, packages []string) error {
+	fmt.Printf("downloading Linux %s\n", release)
+	return s.unpack(ctx, a, release, packages, func(root string) error {
+		if k := unpackedAt(root, release); !exists(k.image) || !exists(filepath.Join(k.modules, "kernel")) {
+			return fmt.Errorf("packages %s hold no kernel with modules", strings.Join(packages, ", "))
+		}
+		return nil
+	})
+}
+
+// unpack puts packages' files into a directory of the store. It works beside that directory and renames at the end, so that a directory
+// with its final name is complete.
+func (s store) unpack(ctx context.Context, a apt, name string, packages []string, check func(root string) error) error {
 	tmp, err := os.MkdirTemp(s.dir, ".tmp-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	fmt.Printf("downloading Linux %s\n", release)
 	if _, err := a.run(ctx, tmp, "apt-get", append([]string{"--quiet=2", "download"}, packages...)...); err != nil {
 		return err
 	}
@@ -164,16 +176,18 @@ func (s store) fetch(ctx context.Context, a apt, release string, packages []stri
 		}
 	}
 	// Debian 13's packages have /usr/lib.
-	if err := os.Rename(filepath.Join(root, "usr", "lib"), filepath.Join(root, "lib")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	if lib := filepath.Join(root, "lib"); !exists(lib) {
+		if err := os.Rename(filepath.Join(root, "usr", "lib"), lib); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
-	if k := unpackedAt(root, release); !exists(k.image) || !exists(filepath.Join(k.modules, "kernel")) {
-		return fmt.Errorf("packages %s hold no kernel with modules", strings.Join(packages, ", "))
+	if err := check(root); err != nil {
+		return err
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(root, filepath.Join(s.dir, release))
+	return os.Rename(root, filepath.Join(s.dir, name))
 }
 
 // apt reads suites of its own, from the mirror that this machine uses, and leaves the machine's lists alone.
@@ -182,7 +196,7 @@ type apt struct {
 	args  []string
 }
 
-func newApt(dir string) (apt, error) {
+func newApt(dir string, arch arch) (apt, error) {
 	sources, lists := filepath.Join(dir, "kernels.sources"), filepath.Join(dir, "lists")
 	if err := os.MkdirAll(filepath.Join(lists, "partial"), 0o755); err != nil {
 		return apt{}, err
@@ -191,8 +205,8 @@ func newApt(dir string) (apt, error) {
 	if err != nil {
 		return apt{}, err
 	}
-	content := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nArchitectures: amd64\nSigned-By: %s\n",
-		mirror, strings.Join(suites, " "), "/usr/share/keyrings/debian-archive-keyring.gpg")
+	content := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nArchitectures: %s\nSigned-By: %s\n",
+		mirror, strings.Join(suites, " "), arch.name, "/usr/share/keyrings/debian-archive-keyring.gpg")
 	if err := os.WriteFile(sources, []byte(content), 0o644); err != nil {
 		return apt{}, err
 	}
@@ -202,10 +216,23 @@ func newApt(dir string) (apt, error) {
 		"--option=Dir::State::Lists=" + lists,
 		"--option=Dir::Cache::PkgCache=",
 		"--option=Dir::Cache::SrcPkgCache=",
+		"--option=Dir::State::Status=/dev/null", // the machine's packages are of another architecture
+		"--option=APT::Architecture=" + arch.name,
 		"--option=APT::Sandbox::User=root",
 		"--option=Acquire::Languages=none",
 		"--option=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 	}}, nil
+}
+
+// updatedApt knows today's packages.
+func (s store) updatedApt(ctx context.Context) (apt, error) {
+	a, err := newApt(filepath.Join(s.dir, ".apt-"+s.arch.name), s.arch)
+	if err != nil {
+		return a, err
+	}
+	fmt.Println("reading Debian's lists of packages")
+	_, err = a.run(ctx, a.lists, "apt-get", "--quiet=2", "update")
+	return a, err
 }
 
 func (a apt) run(ctx context.Context, dir, program string, args ...string) (string, error) {
@@ -258,7 +285,8 @@ var digits = regexp.MustCompile(`[0-9]+`)
 
 func numbers(release string) []int {
 	var out []int
-	for _, s := range digits.FindAllString(strings.TrimSuffix(release, "-cloud-amd64"), -1) {
+	release, _, _ = strings.Cut(release, "-cloud-") // the architecture's name has digits
+	for _, s := range digits.FindAllString(release, -1) {
 		n, _ := strconv.Atoi(s) // too long for a number is no version
 		out = append(out, n)
 	}

@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 // A machine is emulated in whole: that needs no /dev/kvm, which test machines in clouds seldom have.
 type machine struct {
+	arch         arch
 	kernel       kernel
 	initrd       string
 	cpus, memory int
@@ -24,14 +26,14 @@ type machine struct {
 // run boots the machine and returns when it is off. out gets its console.
 func (m machine) run(ctx context.Context, out io.Writer) (*result, error) {
 	report := m.initrd + ".report"
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		// cmpxchg16b ends QEMU 7.2 when several threads emulate.
-		"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", fmt.Sprint(m.cpus), "-m", fmt.Sprint(m.memory),
-		"-kernel", m.kernel.image, "-initrd", m.initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-		"-serial", "stdio", "-serial", "file:"+report,
-	)
+	// The kernel hands report on to init, as a variable of its environment.
+	kernelArgs := fmt.Sprintf("console=%s quiet panic=-1 mitigations=off report=%s", m.arch.console, m.arch.report)
+	cmd := exec.CommandContext(ctx, m.arch.qemu, slices.Concat(
+		[]string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg,thread=multi"},
+		m.arch.machine,
+		[]string{"-smp", fmt.Sprint(m.cpus), "-m", fmt.Sprint(m.memory), "-kernel", m.kernel.image, "-initrd", m.initrd, "-append", kernelArgs, "-serial", "stdio"},
+		m.arch.reportFlags(report),
+	)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	console, err := cmd.StdoutPipe()
 	if err != nil {

@@ -31,12 +31,14 @@ func main() {
 
 // options of one run.
 type options struct {
+	arch    string
 	kernels []string
 	page    string
 	tags    string
 	run     string
 	skip    string
 	plugins []string
+	starts  []string
 	cpus    int
 	memory  int
 	timeout time.Duration
@@ -53,12 +55,14 @@ func newCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, packages []string) error { return o.main(cmd.Context(), packages) },
 	}
 	flags := cmd.Flags()
+	flags.StringVar(&o.arch, "arch", "amd64", "of the machine: amd64 or arm64")
 	flags.StringSliceVar(&o.kernels, "kernel", []string{"6.12"}, "versions, as far as they matter: 6.12 is the newest of these that is cached, or else that Debian has; newest is the newest of all")
-	flags.StringVar(&o.page, "write", "", "page whose table gets the results, if all tests are run")
+	flags.StringVar(&o.page, "write", "", "page whose table gets the results, unless --run is given")
 	flags.StringVar(&o.tags, "tags", "", "build tags of the tests")
 	flags.StringVar(&o.run, "run", "", "tests to run, as go test has it")
 	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
 	flags.StringSliceVar(&o.plugins, "cni-plugin", nil, "static programs of this machine that tests find in /opt/cni/bin")
+	flags.StringSliceVar(&o.starts, "start", nil, "static programs of this machine that must start there and print their version")
 	flags.IntVar(&o.cpus, "cpus", 2, "of the machine")
 	flags.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
 	flags.DurationVar(&o.timeout, "timeout", time.Hour, "for each kernel")
@@ -71,14 +75,19 @@ func (o *options) main(ctx context.Context, packages []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
-	programs, err := buildTests(ctx, work, o.tags, packages)
+	arch, err := findArch(o.arch)
+	if err != nil {
+		return err
+	}
+	programs, err := buildTests(ctx, arch, work, o.tags, packages)
 	if err != nil {
 		return err
 	}
 	for i := range programs {
 		programs[i].Args = o.testArgs()
 	}
-	store, err := openStore()
+	programs = append(starts(o.starts), programs...)
+	store, err := openStore(arch)
 	if err != nil {
 		return err
 	}
@@ -114,8 +123,8 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 	if err := os.Mkdir(work, 0o700); err != nil {
 		return err
 	}
-	m := machine{kernel: kernel, initrd: filepath.Join(work, "initrd"), cpus: o.cpus, memory: o.memory}
-	if err := writeInitrd(ctx, m.initrd, kernel, programs, o.plugins); err != nil {
+	m := machine{arch: store.arch, kernel: kernel, initrd: filepath.Join(work, "initrd"), cpus: o.cpus, memory: o.memory}
+	if err := writeInitrd(ctx, store, m.initrd, kernel, programs, o.plugins); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done within %v", o.timeout))
@@ -132,7 +141,7 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 	}
 	fmt.Printf("==> Linux %s: %d passed, %d failed, %d skipped, in %v\n",
 		kernel.release, len(r.passed), len(r.failed), len(r.skipped), took.Round(time.Second))
-	if err := r.err(len(programs)); err != nil || o.page == "" || o.run+o.skip != "" {
+	if err := r.err(len(programs)); err != nil || o.page == "" || o.run != "" {
 		return err
 	}
 	return updatePage(o.page, kernel.release, r, took)

@@ -46,8 +46,12 @@ func update(page, release, results string) (string, error) {
 	return before + beginMark + heading + strings.Join(rows, "") + endMark + after, nil
 }
 
-// version of a release is what people call it: 6.12 for 6.12.107+deb13-cloud-amd64.
+// version of a release is what people call it: 6.12 for 6.12.107+deb13-cloud-amd64, and with the architecture where it is another.
 func version(release string) string {
 	n := numbers(release)
-	return fmt.Sprintf("%d.%d", n[0], n[1])
+	v := fmt.Sprintf("%d.%d", n[0], n[1])
+	if _, arch, _ := strings.Cut(release, "-cloud-"); arch != "amd64" {
+		v += ", " + arch
+	}
+	return v
 }

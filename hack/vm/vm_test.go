@@ -32,7 +32,7 @@ func TestNewest(t *testing.T) {
 
 // Two clones test at the same time, and share what they download.
 func TestDownloadsTakeTurns(t *testing.T) {
-	s := store{t.TempDir()}
+	s := store{dir: t.TempDir()}
 	first, err := s.lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -70,17 +70,47 @@ func TestDebianMirror(t *testing.T) {
 	}
 }
 
+// The store holds kernels of several architectures.
+func TestKernelsOfAnArchitecture(t *testing.T) {
+	dir := t.TempDir()
+	for _, release := range []string{"6.12.107+deb13-cloud-amd64", "6.12.95+deb13-cloud-arm64"} {
+		if err := os.Mkdir(filepath.Join(dir, release), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"amd64": "6.12.107+deb13-cloud-amd64", "arm64": "6.12.95+deb13-cloud-arm64"} {
+		arch, err := findArch(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, err := (store{dir, arch}).find(t.Context(), "6.12"); err != nil || k.release != want {
+			t.Errorf("%s: %q, %v", name, k.release, err)
+		}
+	}
+	if _, err := findArch("riscv64"); err == nil {
+		t.Error("no error for riscv64")
+	}
+}
+
+func TestDependencies(t *testing.T) {
+	const out = "nftables\n  Depends: libc6\n |Depends: <a>\n  Depends: libnftables1\nlibc6\n<a>\n    b\nlibnftables1\n  Depends: libc6\n"
+	if got := strings.Join(dependencies(out), " "); got != "nftables libc6 libnftables1" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestPage(t *testing.T) {
 	page := "# Title\n\n" + beginMark + endMark + "\nmore\n"
 	for _, row := range [][2]string{
 		{"6.12.95+deb12-cloud-amd64", "a |\n"}, {"7.3.4+deb13-cloud-amd64", "b |\n"}, {"6.6.1-cloud-amd64", "c |\n"}, {"6.12.107+deb13-cloud-amd64", "d |\n"},
+		{"6.12.90+deb13-cloud-arm64", "e |\n"}, {"6.12.95+deb13-cloud-arm64", "f |\n"},
 	} {
 		var err error
 		if page, err = update(page, row[0], row[1]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := "# Title\n\n" + beginMark + heading + "| 6.6 | 6.6.1-cloud-amd64 | c |\n| 6.12 | 6.12.107+deb13-cloud-amd64 | d |\n" +
+	want := "# Title\n\n" + beginMark + heading + "| 6.6 | 6.6.1-cloud-amd64 | c |\n| 6.12 | 6.12.107+deb13-cloud-amd64 | d |\n| 6.12, arm64 | 6.12.95+deb13-cloud-arm64 | f |\n" +
 		"| 7.3 | 7.3.4+deb13-cloud-amd64 | b |\n" + endMark + "\nmore\n"
 	if page != want {
 		t.Errorf("got\n%s\nwant\n%s", page, want)

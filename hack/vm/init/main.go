@@ -58,7 +58,7 @@ func run() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	report, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)
+	report, err := os.OpenFile(os.Getenv("report"), os.O_WRONLY, 0) // from the kernel's command line
 	if err != nil {
 		return err
 	}
