@@ -70,7 +70,7 @@ func generated(cmd *cobra.Command) string {
 	if long == "" {
 		long = cmd.Short + "."
 	}
-	fmt.Fprintf(&b, "%s\n\n## Synopsis\n\n", strings.TrimSpace(long))
+	fmt.Fprintf(&b, "%s\n\n## Synopsis\n\n", asMarkdown(long))
 	for _, c := range append([]*cobra.Command{cmd}, below(cmd)...) {
 		if c.IsAvailableCommand() {
 			fmt.Fprintf(&b, "    %s\n", c.UseLine())
@@ -86,10 +86,35 @@ func generated(cmd *cobra.Command) string {
 	b.WriteString("```\n\n")
 	for _, c := range below(cmd) {
 		if c.Long != "" {
-			fmt.Fprintf(&b, "## %s\n\n%s\n\n```\n%s```\n\n```sh\n%s\n```\n\n", c.CommandPath(), c.Long, c.LocalNonPersistentFlags().FlagUsages(), strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
+			fmt.Fprintf(&b, "## %s\n\n%s\n\n```\n%s```\n\n```sh\n%s\n```\n\n", c.CommandPath(), asMarkdown(c.Long), c.LocalNonPersistentFlags().FlagUsages(), strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
 		}
 	}
 	return b.String()
+}
+
+// asMarkdown puts the indented lines of a help text, as those of a table, into blocks.
+func asMarkdown(long string) string {
+	var out []string
+	inBlock := false
+	for line := range strings.Lines(strings.TrimSpace(long)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch indented := strings.HasPrefix(line, "  "); {
+		case indented && !inBlock:
+			if last := len(out) - 1; last >= 0 && out[last] != "" {
+				out = append(out, "")
+			}
+			out = append(out, "```text")
+			inBlock = true
+		case !indented && inBlock:
+			out = append(out, "```")
+			inBlock = false
+		}
+		out = append(out, line)
+	}
+	if inBlock {
+		out = append(out, "```")
+	}
+	return strings.Join(out, "\n")
 }
 
 // below a command are its own commands, and theirs.

@@ -58,11 +58,11 @@ func summary(c *cobra.Command) string {
 	return indented(name, strings.Repeat(" ", len(name)), c.Short)
 }
 
-// wrapped breaks the lines of a text that are too wide. A line that continues is indented as the text behind the last run of
-// blanks in it, as in a table, or as its begin.
+// wrapped breaks the lines of a text that are too wide, and joins those of a paragraph. A line that continues is indented as the text
+// behind the last run of blanks in it, as in a table, or as its begin.
 func wrapped(text string) string {
 	var out []string
-	for line := range strings.Lines(strings.TrimSpace(text)) {
+	for line := range strings.Lines(joined(text)) {
 		line = strings.TrimRight(line, " \n")
 		indent := len(line) - len(strings.TrimLeft(line, " "))
 		head := line[:indent]
@@ -70,6 +70,22 @@ func wrapped(text string) string {
 			head = line[:i+2]
 		}
 		out = append(out, indented(head, strings.Repeat(" ", len(head)), line[len(head):]))
+	}
+	return strings.Join(out, "\n")
+}
+
+// joined has a line for each paragraph. Lines that begin with blanks, as those of a table, stay lines.
+func joined(text string) string {
+	var out []string
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		line = strings.TrimRight(line, " \n")
+		last := len(out) - 1
+		isText := func(s string) bool { return s != "" && s[0] != ' ' }
+		if last >= 0 && isText(line) && isText(out[last]) {
+			out[last] += " " + line
+		} else {
+			out = append(out, line)
+		}
 	}
 	return strings.Join(out, "\n")
 }

@@ -20,10 +20,10 @@ func New(env *command.Env) *cobra.Command {
 		Long: `Explain whether a connection is allowed: the decisions of the source's egress policies and of the destination's ingress policies.
 Each decision quotes the rule that allows the connection or, if it is denied, the rules that nearly match and what they lack.
 
-FROM is namespace/pod, namespace/workload, kind/name (as deploy/web) or an address. TO is one of these with a port, or a Service, which is
-replaced by its endpoints: svc/name:port, svc/namespace/name:port, or an address of the Service's with a port. A DNS name with a port, as
-api.example.com:443, is judged by the rules with domain names. A name without a namespace
-is in that of -n. Without a port, all ports that the pod declares are explained. --from and --to are another way to give the two.
+FROM is namespace/pod, namespace/workload, kind/name (as deploy/web), svc/name for the pods behind a Service, or an address. TO is one of
+these with a port. A Service in TO is replaced by its endpoints: svc/name:port, svc/namespace/name:port, or an address of the Service with a
+port. A DNS name with a port, as api.example.com:443, is judged by the rules with domain names. A name without a namespace is in that of -n.
+Without a port, all ports that the pod declares are explained. --from and --to are another way to give the two.
 
 Pods that manifests describe have no address yet. A verdict that an ipBlock decides about such a pod is DEPENDS, and the exit code 2,
 unless it is the same for all addresses of --pod-cidr (without it: for all private addresses).`,
@@ -44,7 +44,7 @@ unless it is the same for all addresses of --pod-cidr (without it: for all priva
 	}
 	output := command.AddOutput(cmd)
 	source := command.AddSource(cmd)
-	cmd.Flags().StringVar(&from, "from", "", "Source: namespace/pod, namespace/workload, kind/name or an address.")
+	cmd.Flags().StringVar(&from, "from", "", "Source: namespace/pod, namespace/workload, kind/name, svc/[namespace/]name or an address.")
 	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port], address:port or DNS name:port.")
 	cmd.Flags().BoolVar(&live, "live", false, "Query the nodes' agents too, and show where the state in force differs.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, for --live.")

@@ -31,12 +31,24 @@ func (e end) String() string {
 	return e.pod.Describe()
 }
 
-// findEnds resolves "namespace/pod", "namespace/workload", "pod", one of these after a kind, or an address. A workload is its pods. The beginning of a name, up to a hyphen,
-// will do if it names one workload alone: pods of which no owner is known, as db-0, have no other name in common. The answer has the full names.
+// findEnds resolves "namespace/pod", "namespace/workload", "pod", one of these after a kind, or an address. A workload is its pods, and a
+// Service those behind it. The beginning of a name, up to a hyphen, will do if it names one workload alone: pods of which no owner is known,
+// as db-0, have no other name in common. The answer has the full names.
 func findEnds(c *model.Cluster, e *model.Evaluator, namespace, name string) ([]end, error) {
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		addr = addr.Unmap()
 		return []end{{pod: e.PodAt(addr), addresses: []netip.Addr{addr}}}, nil
+	}
+	if service, ok := model.CutService(name); ok {
+		s, err := c.FindService(service, namespace)
+		if err != nil {
+			return nil, err
+		}
+		pods, err := c.ServicePods(s)
+		if err != nil {
+			return nil, err
+		}
+		return podEnds(pods)
 	}
 	wanted, err := model.ParseName(name, namespace)
 	if err != nil {
@@ -122,7 +134,7 @@ type target struct {
 // findTargets resolves "namespace/pod[:port]", "svc/[namespace/]name[:port]" or "address:port". A Service is its endpoints.
 func findTargets(c *model.Cluster, e *model.Evaluator, namespace, text string) ([]target, error) {
 	name, port := splitPort(text)
-	if rest, ok := cutService(name); ok {
+	if rest, ok := model.CutService(name); ok {
 		return serviceTargets(c, e, namespace, rest, port)
 	}
 	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
@@ -185,15 +197,6 @@ func splitPort(text string) (name, port string) {
 		return text, ""
 	}
 	return text[:i], text[i+1:]
-}
-
-func cutService(name string) (string, bool) {
-	for _, prefix := range []string{"svc/", "service/", "services/"} {
-		if rest, ok := strings.CutPrefix(name, prefix); ok {
-			return rest, true
-		}
-	}
-	return "", false
 }
 
 // parsePort reads a number, or a name that the pod's containers give one.
@@ -289,14 +292,11 @@ func externalTraffic(s *corev1.Service) string {
 }
 
 func serviceTargets(c *model.Cluster, e *model.Evaluator, namespace, name, port string) ([]target, error) {
-	if ns, rest, ok := strings.Cut(name, "/"); ok {
-		namespace, name = ns, rest
+	s, err := c.FindService(name, namespace)
+	if err != nil {
+		return nil, err
 	}
-	i := slices.IndexFunc(c.Services, func(s corev1.Service) bool { return s.Namespace == namespace && s.Name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("no Service %s/%s", namespace, name)
-	}
-	s := &c.Services[i]
+	namespace, name = s.Namespace, s.Name
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil, fmt.Errorf("svc/%s/%s is another name for %s: give an address of that name", namespace, name, s.Spec.ExternalName)
 	}

@@ -27,7 +27,7 @@ The pods of a workload are one row unless policies tell them apart (±).
 With -n the workloads of other namespaces are shown that policies allow to reach the namespace's, or to be reached from there.
 
 With --from or --to one workload is the only row or the only workload in the columns, and the others are all that it could reach or be
-reached by: of every namespace, and addresses outside the cluster that policies have blocks of.
+reached by: of every namespace, and addresses outside the cluster that policies have blocks of. A Service stands for the workloads behind it.
 
 Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
 --outside adds addresses outside the cluster as rows and columns.`,
@@ -54,8 +54,8 @@ Columns are the ports that containers declare and Services send to; --port asks 
 	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace, and its peers in others; may be repeated. Default: all.")
 	cmd.Flags().BoolVarP(&allNamespaces, "all-namespaces", "A", false, "Show all namespaces, as without -n.")
-	cmd.Flags().StringArrayVar(&from, "from", nil, "Show what this workload reaches: namespace/name, kind/name or an address; may be repeated.")
-	cmd.Flags().StringArrayVar(&to, "to", nil, "Show what reaches this workload: namespace/name, kind/name or an address; may be repeated.")
+	cmd.Flags().StringArrayVar(&from, "from", nil, "Show what this workload reaches: namespace/name, kind/name, svc/[namespace/]name or an address; may be repeated.")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "Show what reaches this workload: namespace/name, kind/name, svc/[namespace/]name or an address; may be repeated.")
 	cmd.Flags().StringVar(&only, "only", "", "Show only what is allowed, or only what is denied. Verdicts that are neither are in both.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
 	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")

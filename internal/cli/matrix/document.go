@@ -80,7 +80,7 @@ func (t *Table) markdown(out io.Writer) {
 		}
 		fmt.Fprintln(out)
 	}
-	line("from \\ to", g.Columns)
+	line("from → to", g.Columns)
 	fmt.Fprintln(out, "|---|"+strings.Repeat(":-:|", len(g.Columns)))
 	for _, r := range g.Rows {
 		var marks []string
@@ -92,10 +92,13 @@ func (t *Table) markdown(out io.Writer) {
 	fmt.Fprintln(out, "\n✔ allowed, ✘ denied, ± not the same for all pods, ? depends on an address that is not known, · no connection to ask about")
 }
 
-// markdownText is a text in a cell of a table.
+// markdownText is a text in a cell of a table. Links and HTML in it stay text.
 func markdownText(s string) string {
-	return strings.NewReplacer("|", "\\|", "<", "&lt;", ">", "&gt;", "`", "\\`", "*", "\\*", "\n", " ").Replace(s)
+	return markdownReplacer.Replace(s)
 }
+
+var markdownReplacer = strings.NewReplacer("\\", "\\\\", "|", "\\|", "&", "&amp;", "<", "&lt;", ">", "&gt;", "`", "\\`", "*", "\\*",
+	"[", "\\[", "]", "\\]", "~", "\\~", "://", ":\\//", "www.", "www\\.", "\n", " ")
 
 var page = template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="en">
@@ -115,7 +118,7 @@ tbody th { position: sticky; left: 0; background: Canvas; text-align: left; }
 </style>
 <table>
 <caption>Rows connect to columns: ✔ allowed, ✘ denied, ± not the same for all pods, ? depends on an address that is not known, · no connection to ask about</caption>
-<thead><tr><th scope="col">from \ to</th>{{range .Columns}}<th scope="col">{{.}}</th>{{end}}</tr></thead>
+<thead><tr><th scope="col">from → to</th>{{range .Columns}}<th scope="col">{{.}}</th>{{end}}</tr></thead>
 <tbody>
 {{range .Rows}}<tr><th scope="row">{{.Name}}</th>{{range .Marks}}<td class="{{.Verdict}}" title="{{.Verdict}}">{{.Text}}</td>{{end}}</tr>
 {{end}}</tbody>

@@ -93,7 +93,7 @@ var mermaid = syntax{
 		return fmt.Sprintf("n%d %s|%s| n%d\n", e.from, e.style("-->", "--x", "-.->"), label, e.to)
 	},
 	quoted: func(s string) string {
-		return `"` + strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "\n", " ").Replace(s) + `"`
+		return `"` + strings.NewReplacer("#", "#35;", `"`, "#quot;", "`", "#96;", "<", "#lt;", ">", "#gt;", "\n", " ").Replace(s) + `"`
 	},
 }
 

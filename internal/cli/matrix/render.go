@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -114,7 +115,9 @@ func (t *Table) csv(out io.Writer) error {
 	}
 	_ = w.Write(append(head, "assumed"))
 	for _, c := range t.cells() {
-		line := []string{c.From.Namespace, c.From.Kind, c.From.Name, c.To.Namespace, c.To.Kind, c.To.Name, c.Protocol, strconv.Itoa(int(c.Port)), c.Verdict.String()}
+		line := []string{
+			csvText(c.From.Namespace), csvText(c.From.Kind), csvText(c.From.Name), csvText(c.To.Namespace), csvText(c.To.Kind), csvText(c.To.Name), c.Protocol, strconv.Itoa(int(c.Port)), c.Verdict.String(),
+		}
 		if t.Measured != nil {
 			line = append(line, c.Measured)
 		}
@@ -126,6 +129,14 @@ func (t *Table) csv(out io.Writer) error {
 	}
 	w.Flush()
 	return w.Error()
+}
+
+// csvText is a name that a spreadsheet does not take for a formula. No valid name of an object begins with these characters.
+func csvText(s string) string {
+	if s != "" && strings.Contains("=+-@", s[:1]) {
+		return "'" + s
+	}
+	return s
 }
 
 func (t *Table) draw(out io.Writer, p command.Paint, width int) {
