@@ -13,8 +13,8 @@ func Check(opts Options) error { return inspect.Check(opts.withDefaults().BPFFS,
 
 // tryLoad loads the program with the smallest maps, and lets go of it.
 func tryLoad() error {
-	spec, err := specOf(Options{EventRate: Unlimited, Names: NameOptions{On: true}, Sizes: Sizes{
-		Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, Repeats: 1, Hits: 1, EventBytes: uint32(os.Getpagesize()),
+	spec, err := specOf(Options{EventRate: Unlimited, Records: true, Names: NameOptions{On: true}, Sizes: Sizes{
+		Pods: 1, Addresses: 1, Networks: 1, Rows: 1, Ports: 1, Revoked: 1, Interfaces: 1, Repeats: 1, Records: 1, Hits: 1, EventBytes: uint32(os.Getpagesize()),
 		Domains: 1, Resolvers: 1, Learned: 1, Names: 1,
 	}})
 	if err != nil {

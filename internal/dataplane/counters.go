@@ -27,6 +27,8 @@ type Counters struct {
 	UnlistedPackets uint64
 	// UnattributedHits are judged packets that RuleHits has no room for.
 	UnattributedHits uint64
+	// UnrecordedPackets should be in a record and are not: there was no room for another key.
+	UnrecordedPackets uint64
 	// Names are about DNS names.
 	Names NameCounters
 }
@@ -64,7 +66,7 @@ func (d *Dataplane) Counters() (Counters, error) {
 	}
 	index := len(policy.Directions) * events.Verdicts * events.Reasons
 	for _, n := range []*uint64{
-		&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits,
+		&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits, &out.UnrecordedPackets,
 		&out.Names.Learned, &out.Names.Unlearnable, &out.Names.Displaced, &out.Names.NoRoom,
 	} {
 		var err error

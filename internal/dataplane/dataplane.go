@@ -22,6 +22,7 @@ type Dataplane struct {
 	inherited *inheritance
 	maps      kernelMaps
 	repeats   *events.Repeats
+	records   *events.Repeats // nil without Options.Records
 	revoked   *revocations
 
 	// The locks are taken in this order: syncMu, mu; and attachMu, the lock of revoked. The lock of repeats is
@@ -66,6 +67,11 @@ func New(opts Options) (*Dataplane, error) {
 	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	if opts.Records {
+		if d.records, err = events.NewRepeats(objs.Recording, opts.Sizes.Records); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
 	for prefix, class := range networkForm.standing {
 		if err := d.maps.networks.put(networkForm.encodeKey(prefix), networkForm.encodeValue(class)); err != nil {
 			return nil, errors.Join(err, d.Close())
@@ -85,6 +91,9 @@ func (d *Dataplane) Close() error {
 	errs := []error{d.objs.Close()}
 	if d.repeats != nil {
 		errs = append(errs, d.repeats.Close())
+	}
+	if d.records != nil {
+		errs = append(errs, d.records.Close())
 	}
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
@@ -111,7 +120,7 @@ func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 		bpf.FilterMapRevoked:    opts.Sizes.revocations(),
 		bpf.FilterMapInterfaces: opts.Sizes.Interfaces,
 		bpf.FilterMapEvents:     opts.Sizes.EventBytes,
-		bpf.FilterMapPaces:      opts.Sizes.Pods,
+		bpf.FilterMapPaces:      opts.paces(),
 		bpf.FilterMapHits:       opts.Sizes.Hits,
 		bpf.FilterMapDomains:    opts.Sizes.Domains,
 		bpf.FilterMapResolvers:  opts.Sizes.Resolvers,
@@ -124,11 +133,13 @@ func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 		spec.Maps[name].MaxEntries = entries
 	}
 	spec.Maps[bpf.FilterMapCounting].InnerMap.MaxEntries = opts.Sizes.Repeats
+	spec.Maps[bpf.FilterMapRecording].InnerMap.MaxEntries = opts.Sizes.Records
 	pace, ahead := eventPace(opts)
 	variables := map[string]any{
 		bpf.FilterVarAudited:       opts.Audit,
 		bpf.FilterVarEventsWanted:  uint32(opts.Events),
 		bpf.FilterVarHitsWanted:    opts.CountHits,
+		bpf.FilterVarRecordsWanted: opts.Records,
 		bpf.FilterVarEventPace:     pace,
 		bpf.FilterVarEventAhead:    ahead,
 		bpf.FilterVarReordersLoads: runtime.GOARCH != "amd64",

@@ -18,6 +18,11 @@ func (d *Dataplane) Events(ctx context.Context, handle func(events.Event)) error
 // event of Events or of Repeats, except those that Counters.UnlistedPackets counts.
 func (d *Dataplane) Repeats() ([]events.Event, error) { return d.repeats.Read() }
 
+// Records returns what was judged since the last call, also where no policy isolates the pod: an Event for each
+// kind of packets, with its Packets. Each packet is in one of them, except those that Counters.UnrecordedPackets
+// counts. Options.Records must be set.
+func (d *Dataplane) Records() ([]events.Event, error) { return d.records.Read() }
+
 // eventPace is the program's event_pace and event_ahead, in nanoseconds.
 func eventPace(opts Options) (pace, ahead uint64) {
 	if opts.EventRate == Unlimited {

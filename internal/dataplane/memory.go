@@ -18,11 +18,12 @@ const (
 
 // MapMemory returns how many bytes the maps of one generation take when all of them are full. While one generation takes over from another there are two.
 func (o Options) MapMemory() int64 {
-	s := o.withDefaults().Sizes
+	o = o.withDefaults()
+	s := o.Sizes
 	hash := int64(s.Pods) + int64(s.Addresses) + int64(s.Rows) + int64(s.revocations()) + int64(s.Interfaces) + int64(s.Hits)
-	hash += int64(s.Pods) // paces
+	hash += int64(o.paces())
 	trie := int64(s.Networks) + int64(s.Ports)
-	repeats := 2 * int64(s.Repeats) // one that is counted in and one that is read
+	repeats := 2 * (int64(s.Repeats) + int64(s.Records)) // of each, one that is counted in and one that is read
 	names := int64(s.Learned)*(learnedEntryBytes+placeEntryBytes) + int64(s.Names)*(nameEntryBytes+askedEntryBytes) + int64(s.streams())*streamBytes
 	if o.Names.On {
 		names += int64(s.Domains)*domainEntryBytes + int64(s.Resolvers)*hashEntryBytes

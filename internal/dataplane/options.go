@@ -41,6 +41,8 @@ type Options struct {
 	Sizes Sizes
 	// Events is which verdicts become events; EventsOff by default.
 	Events EventMode
+	// Records makes the program count every packet that is judged, for Dataplane.Records.
+	Records bool
 	// Guard is GuardOff by default.
 	Guard Guard
 	// Audit: packets that are denied for another reason than a pod's policies are counted and reported, and
@@ -48,7 +50,7 @@ type Options struct {
 	Audit bool
 	// EventRate is how many events a second a pod may cause in the long run, and EventBurst how many at once.
 	// By default 50 and 100. Packets beyond are counted for the pod (Repeats). With Unlimited every packet
-	// makes an event, and none is a repeat.
+	// makes an event, and none is a repeat. The same numbers hold for new kinds of records, apart from events.
 	EventRate, EventBurst uint32
 	// CountHits makes the program count for RuleHits.
 	CountHits bool
@@ -83,6 +85,9 @@ type Sizes struct {
 	// Repeats are the kinds of packets, of those that make events, that are counted between two calls of
 	// Repeats. Default 16384.
 	Repeats uint32
+	// Records are the kinds of packets that are counted between two calls of Dataplane.Records. Default 32768,
+	// with Options.Records.
+	Records uint32
 	// Hits are the rules that RuleHits counts, three for each pod's defaults at most. Default 16384.
 	Hits uint32
 	// Domains are the patterns of DNS names in use on this node, and the names just above wildcards. Default 16384.
@@ -101,6 +106,14 @@ type Sizes struct {
 // streams are the TCP connections with resolvers that can be followed at once.
 func (s *Sizes) streams() uint32 { return min(512, s.Learned) }
 
+// paces are those of events and of records: each pod may have one of both.
+func (o Options) paces() uint32 {
+	if o.Records {
+		return 2 * o.Sizes.Pods
+	}
+	return o.Sizes.Pods
+}
+
 // revocations are the records of cut flows: each pod may be one for TCP and one for other protocols.
 func (s *Sizes) revocations() uint32 { return s.Revoked + 2*s.Pods }
 
@@ -116,6 +129,7 @@ func (o Options) withDefaults() Options {
 		Revoked:    cmp.Or(o.Sizes.Revoked, 1<<14),
 		Interfaces: cmp.Or(o.Sizes.Interfaces, 1<<14),
 		Repeats:    cmp.Or(o.Sizes.Repeats, 1<<14),
+		Records:    cmp.Or(o.Sizes.Records, 1<<15),
 		Hits:       cmp.Or(o.Sizes.Hits, 1<<14),
 		Domains:    cmp.Or(o.Sizes.Domains, 1<<14),
 		Resolvers:  cmp.Or(o.Sizes.Resolvers, 1<<12),
@@ -125,6 +139,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Names.MinTTL, o.Names.MaxTTL = cmp.Or(o.Names.MinTTL, 30*time.Second), cmp.Or(o.Names.MaxTTL, time.Hour); !o.Names.On {
 		o.Sizes.Learned, o.Sizes.Names = 1, 1 // the program writes them, so they would have all of their memory from the start
+	}
+	if !o.Records {
+		o.Sizes.Records = 1
 	}
 	return o
 }

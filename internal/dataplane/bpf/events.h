@@ -41,8 +41,16 @@ struct repeat_key {
 	__u8 verdict;
 	__u8 tier;
 	__u8 reason;
-	__u8 unlisted; /* the sender's own count */
-	__u32 port;    /* of the sender's own count, if it is not known to be a pod */
+	__u8 flags; /* enum repeat_flags */
+	__u32 port; /* of the sender's own count, if it is not known to be a pod */
+};
+
+enum repeat_flags {
+	REPEAT_UNLISTED = 1, /* the sender's own count */
+	/* Of records only: */
+	REPEAT_CONTINUES = 2, /* the packets belong to a connection that conntrack has forgotten, and open none */
+	REPEAT_REPLY = 4,     /* and come from its server */
+	REPEAT_WOULD_BE = 8,  /* as if audited policies were enforced: another record counts the same packets */
 };
 
 struct repeat {
@@ -52,7 +60,8 @@ struct repeat {
 	__u32 pod_flags;
 	__u32 ifindex;
 	__u16 original_dport;
-	__u8 pad[6];
+	__u16 sport; /* of the first packet, in records */
+	__u8 pad[4];
 };
 
 struct {
@@ -186,7 +195,7 @@ static __noinline void begin_count(void *counts, const struct repeat_key *k, con
 {
 	struct repeat fresh = { .pod_flags = pod ? pod->flags : 0, .ifindex = p->ifindex };
 
-	if (!k->unlisted)
+	if (!(k->flags & REPEAT_UNLISTED))
 		read_original(p, &fresh.original_dst, &fresh.original_dport);
 	bpf_map_update_elem(counts, k, &fresh, BPF_NOEXIST);
 }
@@ -207,4 +216,19 @@ static __always_inline bool add_to_count(void *counts, const struct repeat_key *
 	if (r)
 		count_repeat(r, p->len);
 	return r;
+}
+
+/* Leaves of a key what all packets have in common that count for one sender. */
+static __always_inline void sum_up(struct repeat_key *k, const struct packet *p, const struct pod *pod)
+{
+	if (!pod || k->direction == EGRESS)
+		__builtin_memset(&k->dst, 0, sizeof(k->dst));
+	if (pod ? k->direction == INGRESS : !p->from_pod)
+		__builtin_memset(&k->src, 0, sizeof(k->src));
+	if (!pod && !p->from_pod)
+		k->port = p->port;
+	k->rule = 0;
+	k->dport = 0;
+	k->protocol = 0;
+	k->flags |= REPEAT_UNLISTED;
 }

@@ -60,6 +60,8 @@ static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	 */
 	if (p.family != NFPROTO_IPV4 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return drop(&p, REASON_INVALID);
+	if (records_wanted && parsed == PARSED)
+		p.late = lateness(&p, nfct);
 	source = find_pod(&p.src, &sender);
 	p.from_pod = is_sender(&p, source);
 	if (is_related(nfct) && may_report_on_flow(&p, source))
@@ -112,6 +114,8 @@ static __noinline int judge_local_in(struct bpf_nf_ctx *ctx, unsigned long nfct)
 		return NF_ACCEPT;
 	p.port = port_of(ctx->skb, p.ifindex);
 	parsed = parse(&p, ctx->skb);
+	if (records_wanted && parsed == PARSED)
+		p.late = lateness(&p, nfct);
 	source = find_pod(&p.src, &sender);
 	p.from_pod = is_sender(&p, source);
 	if (has_tunnels && is_smuggled(&p, parsed, source || is_workload_interface(in)) &&

@@ -184,8 +184,18 @@ type FilterRepeat struct {
 	PodFlags      uint32
 	Ifindex       uint32
 	OriginalDport uint16
-	Pad           [6]uint8
+	Sport         uint16
+	Pad           [4]uint8
 }
+
+type FilterRepeatFlags uint32
+
+const (
+	FilterRepeatFlagsREPEAT_UNLISTED  FilterRepeatFlags = 1
+	FilterRepeatFlagsREPEAT_CONTINUES FilterRepeatFlags = 2
+	FilterRepeatFlagsREPEAT_REPLY     FilterRepeatFlags = 4
+	FilterRepeatFlagsREPEAT_WOULD_BE  FilterRepeatFlags = 8
+)
 
 type FilterRepeatKey struct {
 	_         structs.HostLayout
@@ -199,7 +209,7 @@ type FilterRepeatKey struct {
 	Verdict   uint8
 	Tier      uint8
 	Reason    uint8
-	Unlisted  uint8
+	Flags     uint8
 	Port      uint32
 }
 
@@ -285,6 +295,7 @@ const (
 	FilterMapPlaces           = "places"
 	FilterMapPods             = "pods"
 	FilterMapPorts            = "ports"
+	FilterMapRecording        = "recording"
 	FilterMapResolvers        = "resolvers"
 	FilterMapRevoked          = "revoked"
 	FilterMapRows             = "rows"
@@ -312,6 +323,7 @@ const (
 	FilterVarNamesOn          = "names_on"
 	FilterVarPodsFull         = "pods_full"
 	FilterVarReadsOwn         = "reads_own"
+	FilterVarRecordsWanted    = "records_wanted"
 	FilterVarReordersLoads    = "reorders_loads"
 	FilterVarRevokedKinds     = "revoked_kinds"
 	FilterVarTtlMax           = "ttl_max"
@@ -386,6 +398,7 @@ type FilterMapSpecs struct {
 	Places        *ebpf.MapSpec `ebpf:"places"`
 	Pods          *ebpf.MapSpec `ebpf:"pods"`
 	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	Recording     *ebpf.MapSpec `ebpf:"recording"`
 	Resolvers     *ebpf.MapSpec `ebpf:"resolvers"`
 	Revoked       *ebpf.MapSpec `ebpf:"revoked"`
 	Rows          *ebpf.MapSpec `ebpf:"rows"`
@@ -416,6 +429,7 @@ type FilterVariableSpecs struct {
 	NamesOn       *ebpf.VariableSpec `ebpf:"names_on"`
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
 	ReadsOwn      *ebpf.VariableSpec `ebpf:"reads_own"`
+	RecordsWanted *ebpf.VariableSpec `ebpf:"records_wanted"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
 	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
@@ -459,6 +473,7 @@ type FilterMaps struct {
 	Places        *ebpf.Map `ebpf:"places"`
 	Pods          *ebpf.Map `ebpf:"pods"`
 	Ports         *ebpf.Map `ebpf:"ports"`
+	Recording     *ebpf.Map `ebpf:"recording"`
 	Resolvers     *ebpf.Map `ebpf:"resolvers"`
 	Revoked       *ebpf.Map `ebpf:"revoked"`
 	Rows          *ebpf.Map `ebpf:"rows"`
@@ -488,6 +503,7 @@ func (m *FilterMaps) Close() error {
 		m.Places,
 		m.Pods,
 		m.Ports,
+		m.Recording,
 		m.Resolvers,
 		m.Revoked,
 		m.Rows,
@@ -519,6 +535,7 @@ type FilterVariables struct {
 	NamesOn       *ebpf.Variable `ebpf:"names_on"`
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
 	ReadsOwn      *ebpf.Variable `ebpf:"reads_own"`
+	RecordsWanted *ebpf.Variable `ebpf:"records_wanted"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
 	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`

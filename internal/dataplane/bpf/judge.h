@@ -90,6 +90,8 @@ static __always_inline enum verdict judge(const struct packet *p, const struct p
 
 	if (pod->sets[direction])
 		verdict = judge_by(p, pod, direction, ENFORCED_NONE, is_readable);
+	else if (records_wanted)
+		record_open(p, pod, direction);
 	if (pod->sets[direction + IF_AUDITED_ENFORCED])
 		judge_by(p, pod, direction, verdict == VERDICT_ALLOW ? ENFORCED_ALLOW : ENFORCED_DENY, is_readable);
 	return verdict;

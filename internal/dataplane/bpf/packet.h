@@ -16,8 +16,10 @@ struct packet {
 	__u8 family;        /* NFPROTO_* */
 	__u8 protocol;
 	bool opens;     /* TCP's SYN without ACK, SCTP's INIT */
+	bool answers;   /* TCP's SYN with ACK */
 	bool neighbour; /* neighbour discovery on its own link */
 	bool from_pod;  /* src is a pod's, and nothing shows that another sent it */
+	__u8 late;      /* enum repeat_flags, where records are wanted */
 };
 
 enum parsed {
@@ -196,6 +198,7 @@ static __always_inline enum parsed parse_upper(struct packet *p, const struct up
 	if (p->protocol == IPPROTO_TCP) {
 		b = bpf_dynptr_slice(data, u->offset + 13, &byte, sizeof(byte)); /* flags */
 		p->opens = b && (*b & 0x12) == 0x02;
+		p->answers = b && (*b & 0x12) == 0x12;
 	} else if (p->protocol == IPPROTO_SCTP && u->offset + 12 < u->end) {
 		b = bpf_dynptr_slice(data, u->offset + 12, &byte, sizeof(byte)); /* type of the first chunk */
 		p->opens = b && *b == 1;

@@ -46,6 +46,7 @@ struct finding {
 	enum reason reason;
 	__u8 tier;
 	__u8 place; /* of the pod's set that was asked */
+	__u8 pad[2];
 };
 
 #define COUNTERS (2 * VERDICTS * REASONS)
@@ -55,6 +56,7 @@ enum {
 	COUNTER_LOST = COUNTERS, /* events that did not fit in the ring; their packets are counted as repeats */
 	COUNTER_UNLISTED,        /* packets that are in no event and no repeat, because there is no room for another key */
 	COUNTER_UNATTRIBUTED,    /* hits that had no room */
+	COUNTER_UNRECORDED,      /* packets that are in no record, because there is no room for another key */
 	COUNTER_LEARNED,         /* addresses of names that were learned, or prolonged */
 	COUNTER_UNLEARNABLE,     /* addresses of names that are never learned */
 	COUNTER_DISPLACED,       /* addresses or names that lost their place to a newer one of the same name or pattern */
@@ -136,27 +138,17 @@ static __noinline void report_event(const struct packet *p, struct repeat_key *k
 			return;
 		count(COUNTER_LOST);
 	} else {
-		if (!pod || k->direction == EGRESS)
-			__builtin_memset(&k->dst, 0, sizeof(k->dst));
-		if (pod ? k->direction == INGRESS : !p->from_pod)
-			__builtin_memset(&k->src, 0, sizeof(k->src));
-		if (!pod && !p->from_pod)
-			k->port = p->port;
-		k->rule = 0;
-		k->dport = 0;
-		k->protocol = 0;
-		k->unlisted = 1;
+		sum_up(k, p, pod);
 		begin_count(counts, k, p, pod);
 	}
 	if (!add_to_count(counts, k, p))
 		count(COUNTER_UNLISTED);
 }
 
-/*
- * Counts the packet, and makes an event of it where events are wanted. pod is NULL where no pod's policies
- * decided.
- */
-static __noinline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
+#include "record.h"
+
+/* Counts the packet, and makes an event of it where events are wanted. */
+static __noinline void count_and_report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
 {
 	struct repeat_key k = {
 		.src = p->src,
@@ -176,4 +168,15 @@ static __noinline void report(const struct packet *p, enum direction direction, 
 		count_hit(f->rule, k.set, f->verdict);
 	if (events_wanted == EVENTS_ALL || (events_wanted == EVENTS_DENIED && f->verdict != VERDICT_ALLOW))
 		report_event(p, &k, pod);
+}
+
+/*
+ * Counts the packet, and makes an event and a record of it where these are wanted. pod is NULL where no pod's
+ * policies decided.
+ */
+static __always_inline void report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
+{
+	count_and_report(p, direction, pod, f);
+	if (records_wanted)
+		record(p, pod, f, direction);
 }

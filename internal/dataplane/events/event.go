@@ -22,6 +22,10 @@ type Event struct {
 	// Unlisted: the packets are of several kinds that have only the judged pod, Direction, Verdict and Reason
 	// in common. The other end is a zero address; both ends are if no pod was judged.
 	Unlisted bool
+	// Continues: the packets belong to a connection that conntrack has forgotten, and open none. Reply: and they
+	// come from its server. WouldBe: the verdict is what it would be if audited policies were enforced, and
+	// another record counts the same packets. Only records have these three.
+	Continues, Reply, WouldBe bool
 	// Direction is that of the end that was judged: the source for Egress, the destination for Ingress.
 	Direction policy.Direction
 	// Source and Destination as judged: after DNAT, before SNAT. Ports are 0 where the protocol has none.

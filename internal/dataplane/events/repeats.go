@@ -53,7 +53,7 @@ const bpfNoPrealloc = 1
 // for those under way (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
 func (r *Repeats) put(m *ebpf.Map) error {
 	if err := r.slot.Put(uint32(0), m); err != nil {
-		return fmt.Errorf("write BPF map %s: %w", bpf.FilterMapCounting, err)
+		return fmt.Errorf("write the BPF map that has the map that counts: %w", err)
 	}
 	return nil
 }
@@ -102,9 +102,13 @@ func (r *Repeats) carryOn(k *bpf.FilterRepeatKey, v *bpf.FilterRepeat) {
 
 func decodeRepeat(k *bpf.FilterRepeatKey, v *bpf.FilterRepeat) Event {
 	e := Event{
-		Time: wallClock(v.Last), First: wallClock(v.First), Packets: v.Packets, Bytes: v.Bytes, Unlisted: k.Unlisted != 0,
+		Time: wallClock(v.Last), First: wallClock(v.First), Packets: v.Packets, Bytes: v.Bytes,
+		Unlisted:    k.Flags&uint8(bpf.FilterRepeatFlagsREPEAT_UNLISTED) != 0,
+		Continues:   k.Flags&uint8(bpf.FilterRepeatFlagsREPEAT_CONTINUES) != 0,
+		Reply:       k.Flags&uint8(bpf.FilterRepeatFlagsREPEAT_REPLY) != 0,
+		WouldBe:     k.Flags&uint8(bpf.FilterRepeatFlagsREPEAT_WOULD_BE) != 0,
 		Direction:   policy.Direction(k.Direction),
-		Source:      netip.AddrPortFrom(k.Src.Decode(), 0),
+		Source:      netip.AddrPortFrom(k.Src.Decode(), v.Sport),
 		Destination: netip.AddrPortFrom(k.Dst.Decode(), k.Dport),
 		Protocol:    policy.Protocol(k.Protocol),
 		Verdict:     Verdict(k.Verdict),
