@@ -1,0 +1,245 @@
+package hubble
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	flowpb "github.com/cilium/cilium/api/v1/flow"
+	observerpb "github.com/cilium/cilium/api/v1/observer"
+	relaypb "github.com/cilium/cilium/api/v1/relay"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/kidoban/kidoban/internal/observerapi"
+)
+
+const (
+	// mostLast is the largest number of flows that a client can ask for from the end, less than all: they are collected before they are
+	// sent.
+	mostLast = 100_000
+	// lossInterval is the time between two messages about losses.
+	lossInterval = time.Second
+	// overlap is the age up to which a flow that arrives may have been stored before: agents push what they have with a delay.
+	overlap = 15 * time.Minute
+)
+
+// GetFlows sends the flows of a request.
+func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	reader, err := s.opts.Reader(ctx)
+	if err != nil {
+		return err
+	}
+	a, err := s.newAnswer(req, stream)
+	if err != nil {
+		return err
+	}
+	var arrivals <-chan Arrival
+	if req.GetFollow() { // before what is stored is read, so that nothing is between the two
+		if arrivals, err = reader.Subscribe(ctx); err != nil {
+			return err
+		}
+	}
+	if err := a.nodes(ctx, reader); err != nil {
+		return err
+	}
+	if err := a.stored(ctx, reader); err != nil {
+		return err
+	}
+	if !req.GetFollow() {
+		return nil
+	}
+	return a.follow(ctx, arrivals)
+}
+
+// answer is the answer to one request.
+type answer struct {
+	req     *observerpb.GetFlowsRequest
+	stream  grpc.ServerStreamingServer[observerpb.GetFlowsResponse]
+	filters *filters
+	mask    *mask
+	now     func() time.Time
+	// since is the beginning of the time that the client asks for, and began is when it asked.
+	since, began time.Time
+	shown        shown
+	losses       losses
+}
+
+func (s *Server) newAnswer(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) (*answer, error) {
+	if err := checkRequest(req); err != nil {
+		return nil, err
+	}
+	f, err := compile(req.GetWhitelist(), req.GetBlacklist())
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMask(req.GetFieldMask())
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{req: req, stream: stream, filters: f, mask: m, now: s.opts.Now, began: s.opts.Now(), shown: shown{}}
+	if req.GetSince() != nil {
+		a.since = req.GetSince().AsTime()
+	}
+	return a, nil
+}
+
+func checkRequest(req *observerpb.GetFlowsRequest) error {
+	if unknown := req.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		return status.Error(codes.InvalidArgument, "the request has a field that this version of kidoban does not have")
+	}
+	switch {
+	case req.GetExtensions() != nil:
+		return status.Error(codes.InvalidArgument, "extensions: kidoban has no extensions of Hubble's API")
+	case req.GetFirst() && req.GetFollow():
+		return status.Error(codes.InvalidArgument, "first cannot be combined with follow")
+	case req.GetUntil() != nil && req.GetFollow():
+		return status.Error(codes.InvalidArgument, "until cannot be combined with follow")
+	case req.GetSince() != nil && !req.GetSince().IsValid():
+		return status.Error(codes.InvalidArgument, "since: not a valid time")
+	case req.GetUntil() != nil && !req.GetUntil().IsValid():
+		return status.Error(codes.InvalidArgument, "until: not a valid time")
+	case !req.GetFirst() && req.GetNumber() > mostLast && req.GetNumber() != math.MaxUint64:
+		return status.Errorf(codes.InvalidArgument, "number: at most %d of the last flows, or all: use since for more", mostLast)
+	}
+	return nil
+}
+
+// nodes sends which nodes the flows are from, and which cannot report at the moment.
+func (a *answer) nodes(ctx context.Context, reader Reader) error {
+	nodes, err := reader.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	connected, away := byState(nodes)
+	for _, n := range []struct {
+		state relaypb.NodeState
+		names []string
+	}{{relaypb.NodeState_NODE_CONNECTED, connected}, {relaypb.NodeState_NODE_UNAVAILABLE, away}} {
+		if len(n.names) == 0 {
+			continue
+		}
+		err := a.stream.Send(&observerpb.GetFlowsResponse{
+			Time: timestamppb.New(a.began),
+			ResponseTypes: &observerpb.GetFlowsResponse_NodeStatus{
+				NodeStatus: &relaypb.NodeStatusEvent{StateChange: n.state, NodeNames: n.names},
+			},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stored sends the flows that the observer has: the oldest first, also if only the last ones are asked for.
+func (a *answer) stored(ctx context.Context, reader Reader) error {
+	q := Query{Since: a.since}
+	if a.req.GetUntil() != nil {
+		q.Until = a.req.GetUntil().AsTime()
+	}
+	number := a.req.GetNumber()
+	if number == math.MaxUint64 {
+		number = 0
+	} else if number == 0 && a.req.GetFollow() && a.req.GetSince() == nil {
+		return nil
+	}
+	q.Newest = number > 0 && !a.req.GetFirst()
+	var last []*observerapi.Flow
+	var sent uint64
+	var failed error
+	coverage, err := reader.Flows(ctx, q, func(f *observerapi.Flow) bool {
+		if a.show(f) == nil {
+			return true
+		}
+		sent++
+		if q.Newest {
+			last = append(last, f)
+		} else {
+			failed = a.send(f)
+		}
+		return failed == nil && (number == 0 || sent < number)
+	})
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	slices.Reverse(last)
+	for _, f := range last {
+		if err := a.send(f); err != nil {
+			return err
+		}
+	}
+	for i := range coverage.Losses {
+		a.losses.add(&coverage.Losses[i])
+	}
+	return a.sendLosses()
+}
+
+// follow sends what arrives.
+func (a *answer) follow(ctx context.Context, arrivals <-chan Arrival) error {
+	tick := time.NewTicker(lossInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case arrival, ok := <-arrivals:
+			if !ok {
+				if err := ctx.Err(); err != nil {
+					return status.FromContextError(err).Err()
+				}
+				return status.Error(codes.Unavailable, "the observer is ending: try again")
+			}
+			if arrival.Loss != nil {
+				a.losses.add(arrival.Loss)
+			}
+			if f := arrival.Flow; f != nil && !f.Last.Before(a.since) && !a.shown.contains(f) {
+				if err := a.send(f); err != nil {
+					return err
+				}
+			}
+		case <-tick.C:
+			if err := a.sendLosses(); err != nil {
+				return err
+			}
+			if a.now().Sub(a.began) > overlap {
+				a.shown = nil // what arrives from now on was not stored when the answer began
+			}
+		}
+	}
+}
+
+// show returns the form of a flow that passes the filters; nil: none does.
+func (a *answer) show(f *observerapi.Flow) *flowpb.Flow { return a.filters.show(views(f)) }
+
+// send sends a flow if it passes the filters.
+func (a *answer) send(f *observerapi.Flow) error {
+	out := a.show(f)
+	if out == nil {
+		return nil
+	}
+	if a.req.GetFollow() && a.shown != nil && a.began.Sub(f.Last) < overlap {
+		a.shown.add(f)
+	}
+	return a.stream.Send(&observerpb.GetFlowsResponse{
+		NodeName:      out.GetNodeName(),
+		Time:          out.GetTime(),
+		ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: a.mask.apply(out)},
+	})
+}
+
+func (a *answer) sendLosses() error {
+	e := a.losses.take()
+	if e == nil {
+		return nil
+	}
+	return a.stream.Send(&observerpb.GetFlowsResponse{
+		Time: timestamppb.New(a.now()), ResponseTypes: &observerpb.GetFlowsResponse_LostEvents{LostEvents: e},
+	})
+}
