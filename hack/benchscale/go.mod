@@ -8,8 +8,8 @@ require (
 	github.com/go-logr/logr v1.4.4
 	github.com/kidoban/kidoban v0.0.0-00010101000000-000000000000
 	github.com/prometheus/common v0.72.0
-	golang.org/x/sync v0.23.0
-	golang.org/x/sys v0.48.0
+	golang.org/x/sync v0.24.0
+	golang.org/x/sys v0.49.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
 	k8s.io/client-go v0.37.2
