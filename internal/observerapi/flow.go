@@ -30,10 +30,14 @@ type Flow struct {
 	Ingress *Decision `json:"ingress,omitempty"`
 	// Sides says which nodes have reported.
 	Sides Sides `json:"sides"`
-	// Connections that were opened, or tried, within First and Last.
+	// Connections that were opened, or tried, within First and Last: 0 for packets that continue or answer a connection.
 	Connections uint64 `json:"connections"`
-	Bytes       uint64 `json:"bytes,omitempty"`
-	// Reply is set if the packets answer a connection that the kernel has forgotten: no connection from Source to Destination.
+	// Packets that were decided, and their Bytes: as many as Connections, or those that continue or answer.
+	Packets uint64 `json:"packets,omitempty"`
+	Bytes   uint64 `json:"bytes,omitempty"`
+	// Continues is set if the packets belong to a connection that the kernel has forgotten.
+	Continues bool `json:"continues,omitempty"`
+	// Reply is set if they answer it, so that Destination is its client: there is no connection from Source to Destination.
 	Reply bool `json:"reply,omitempty"`
 }
 

@@ -8,10 +8,11 @@ import (
 
 // Bits of the column packed, and where they begin. The port takes the lowest 16, the protocol's word those from bitProtocol on.
 const (
-	bitIngress  = 16
-	bitReply    = 17
-	bitBeside   = 18
-	bitProtocol = 19
+	bitIngress   = 16
+	bitReply     = 17
+	bitBeside    = 18
+	bitContinues = 19
+	bitProtocol  = 20
 )
 
 func pack(r *store.Report, protocol int64) int64 {
@@ -21,6 +22,9 @@ func pack(r *store.Report, protocol int64) int64 {
 	}
 	if r.Reply {
 		packed |= 1 << bitReply
+	}
+	if r.Continues {
+		packed |= 1 << bitContinues
 	}
 	if r.Beside {
 		packed |= 1 << bitBeside
@@ -36,6 +40,7 @@ func unpack(packed int64, r *store.Report) (protocol int64) {
 		r.Direction = store.Ingress
 	}
 	r.Reply = packed>>bitReply&1 == 1
+	r.Continues = packed>>bitContinues&1 == 1
 	r.Beside = packed>>bitBeside&1 == 1
 	return packed >> bitProtocol
 }

@@ -83,10 +83,12 @@ type Report struct {
 	Protocol string
 	Port     uint16
 	// Decision is shared between reports and must not be changed.
-	Decision    *observerapi.Decision
+	Decision *observerapi.Decision
+	// Connections, or packets if the report Continues connections.
 	Connections uint64
 	Bytes       uint64
-	Reply       bool
+	// Continues is set for packets of connections that the kernel has forgotten, and Reply, too, for their replies.
+	Continues, Reply bool
 	// Beside is set if the connections are in another report, too, which has the verdict that they got: Decision says what audited
 	// policies would have changed.
 	Beside bool

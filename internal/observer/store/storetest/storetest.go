@@ -58,7 +58,7 @@ func put(t *testing.T, s store.Store, batches ...store.Batch) {
 type numbers map[string][2]uint64
 
 func (n numbers) add(r *store.Report, resolution time.Duration, source, destination any) {
-	about, err := json.Marshal([]any{r.First.Truncate(resolution), r.Direction, source, destination, r.Service, r.Protocol, r.Port, r.Decision, r.Reply, r.Beside})
+	about, err := json.Marshal([]any{r.First.Truncate(resolution), r.Direction, source, destination, r.Service, r.Protocol, r.Port, r.Decision, r.Continues, r.Reply, r.Beside})
 	if err != nil {
 		panic(err)
 	}

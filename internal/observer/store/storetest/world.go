@@ -58,8 +58,9 @@ func (w *World) Report(since time.Time, span time.Duration) store.Report {
 		Protocol: "TCP", Port: uint16(8080 + w.Rand.IntN(3)),
 		Decision:    w.Decisions[w.Rand.IntN(len(w.Decisions))],
 		Connections: 1 + w.Rand.Uint64N(100), Bytes: w.Rand.Uint64N(1 << 20),
-		Reply: w.Rand.IntN(20) == 0,
+		Continues: w.Rand.IntN(10) == 0, Beside: w.Rand.IntN(10) == 0,
 	}
+	r.Reply = r.Continues && w.Rand.IntN(2) == 0
 	if w.Rand.IntN(5) == 0 {
 		r.Destination, r.Direction = w.Outside[w.Rand.IntN(len(w.Outside))], store.Egress
 	} else if r.Direction == store.Egress && w.Rand.IntN(2) == 0 {
