@@ -36,10 +36,10 @@ type names struct {
 
 func (d names) DomainNames(addr netip.Addr) []string { return d.learned.of(addr, time.Now()) }
 
-func (d names) Pod(addr netip.Addr) (pod flowlog.Pod, ok bool) {
+func (d names) Pod(addr netip.Addr, at time.Time) (pod flowlog.Pod, ok bool) {
 	d.state.read(func(n *node.Node) {
 		var name node.PodName
-		name, ok = n.PodAt(addr)
+		name, ok = n.PodThen(addr, at)
 		pod = flowlog.Pod(name)
 	})
 	return pod, ok

@@ -232,7 +232,7 @@ func TestNothingElseWaitsForTheKernel(t *testing.T) {
 		if pods, policies := r.agent.Pods(), r.agent.Policies(); len(pods) != 2 || len(policies) != 2 {
 			t.Errorf("the API reports %v, %v", pods, policies)
 		}
-		if _, ok := r.agent.Names().Pod(netip.MustParseAddr("10.0.0.2")); !ok {
+		if _, ok := r.agent.Names().Pod(netip.MustParseAddr("10.0.0.2"), time.Now()); !ok {
 			t.Error("the flow log has no name for the pod")
 		}
 		r.metric("kidoban_agent_rule_hits_total")

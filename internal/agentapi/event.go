@@ -86,6 +86,7 @@ type Endpoint struct {
 	Port      uint16    `json:"port,omitempty"`
 	Namespace string    `json:"namespace,omitempty"`
 	Pod       string    `json:"pod,omitempty"`
+	UID       string    `json:"-"` // of the pod
 	Workload  *Workload `json:"workload,omitempty"`
 	// DomainNames are DNS names of policies under which the node has learned the destination's address, at most MaxDomainNames.
 	DomainNames []string `json:"domainNames,omitempty"`

@@ -87,7 +87,7 @@ func flood(target netip.Addr) error {
 // nameless has no names.
 type nameless struct{}
 
-func (nameless) Pod(netip.Addr) (flowlog.Pod, bool)            { return flowlog.Pod{}, false }
+func (nameless) Pod(netip.Addr, time.Time) (flowlog.Pod, bool) { return flowlog.Pod{}, false }
 func (nameless) Rule(compiler.RuleID) (agentapi.RuleRef, bool) { return agentapi.RuleRef{}, false }
 func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
 

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write testdata anew")
 // directory knows a frontend, its rule 7, and set 3.
 type directory struct{ gone bool }
 
-func (d directory) Pod(addr netip.Addr) (Pod, bool) {
+func (d directory) Pod(addr netip.Addr, _ time.Time) (Pod, bool) {
 	pods := map[string]Pod{
 		"10.0.1.7": {Namespace: "shop", Name: "frontend-6d4b-x2x", Workload: &agentapi.Workload{Kind: "Deployment", Name: "frontend"}},
 		"10.0.2.9": {Namespace: "shop", Name: "cart-0", Workload: &agentapi.Workload{Kind: "StatefulSet", Name: "cart"}},
@@ -139,11 +139,11 @@ var samples = map[string]events.Event{
 }
 
 func TestLines(t *testing.T) {
-	r := newRecorder("ip-10-0-1-1", directory{})
+	r := NewRecorder("ip-10-0-1-1", directory{})
 	for name, e := range samples {
 		for _, f := range []Format{Text, JSON} {
 			t.Run(name+"."+string(f), func(t *testing.T) {
-				event := r.record(&e)
+				event := r.Record(&e)
 				got, err := f.Line(&event)
 				if err != nil {
 					t.Fatal(err)
@@ -191,11 +191,11 @@ func TestANameCannotForgeFieldsOrLines(t *testing.T) {
 }
 
 func TestNamesOutliveTheirPolicy(t *testing.T) {
-	r := newRecorder("node", directory{})
+	r := NewRecorder("node", directory{})
 	accept, deny := samples["accept-by-rule"], samples["default-deny"]
-	before, beforeDeny := r.record(&accept), r.record(&deny)
+	before, beforeDeny := r.Record(&accept), r.Record(&deny)
 	r.directory = directory{gone: true}
-	after, afterDeny := r.record(&accept), r.record(&deny)
+	after, afterDeny := r.Record(&accept), r.Record(&deny)
 	if !reflect.DeepEqual(after.Policy, before.Policy) || after.Policy == nil {
 		t.Errorf("policy %+v, before %+v", after.Policy, before.Policy)
 	}
@@ -207,14 +207,14 @@ func TestNamesOutliveTheirPolicy(t *testing.T) {
 // A line has the DNS names of an address outside the cluster in the direction in which policies can name it.
 func TestNamesOfADestination(t *testing.T) {
 	e := &events.Event{Time: time.Unix(0, 0), Direction: policy.Egress, Source: netip.MustParseAddrPort("10.0.0.1:4000"), Destination: netip.MustParseAddrPort("203.0.113.9:443"), Protocol: policy.TCP, Packets: 1}
-	r := newRecorder("node", directory{})
-	out := r.record(e)
+	r := NewRecorder("node", directory{})
+	out := r.Record(e)
 	line, err := Text.Line(&out)
 	if err != nil || !strings.Contains(string(line), ";DName: a.example,b.example,c.example;") {
 		t.Errorf("%s, %v", line, err)
 	}
 	e.Direction = policy.Ingress
-	if out = r.record(e); out.Destination.DomainNames != nil {
+	if out = r.Record(e); out.Destination.DomainNames != nil {
 		t.Errorf("ingress: %v", out.Destination.DomainNames)
 	}
 }

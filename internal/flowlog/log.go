@@ -39,7 +39,7 @@ type Source interface {
 // Log writes events.
 type Log struct {
 	opts   Options
-	record *recorder
+	record *Recorder
 	queues []*queue
 	recent *Recent
 
@@ -51,7 +51,7 @@ func New(opts Options) *Log {
 	if opts.Format == "" {
 		opts.Format = Text
 	}
-	l := &Log{opts: opts, record: newRecorder(opts.Node, opts.Directory), recent: newRecent(recentEvents)}
+	l := &Log{opts: opts, record: NewRecorder(opts.Node, opts.Directory), recent: newRecent(recentEvents)}
 	m := newMetrics(opts.Registry)
 	for _, s := range opts.Sinks {
 		l.queues = append(l.queues, newQueue(s, m, opts.Log.WithValues("sink", s.Name())))
@@ -65,7 +65,7 @@ func (l *Log) Recent() *Recent { return l.recent }
 // handle takes an event. It does not wait for a sink: one that cannot keep up loses the line. It may be called by several goroutines at
 // the same time.
 func (l *Log) handle(e events.Event) {
-	event := l.record.record(&e)
+	event := l.record.Record(&e)
 	l.recent.add(event)
 	if len(l.queues) == 0 {
 		return

@@ -21,11 +21,11 @@ type node struct{ directory }
 
 var monitoringAgent = netip.MustParseAddr("10.0.1.30")
 
-func (n node) Pod(addr netip.Addr) (Pod, bool) {
+func (n node) Pod(addr netip.Addr, at time.Time) (Pod, bool) {
 	if addr == monitoringAgent {
 		return Pod{Namespace: "monitoring", Name: "otel-agent-8k2vd", Workload: &agentapi.Workload{Kind: "DaemonSet", Name: "otel-agent"}}, true
 	}
-	return n.directory.Pod(addr)
+	return n.directory.Pod(addr, at)
 }
 
 const monitoringSet = 9
@@ -41,10 +41,10 @@ func (n node) Isolating(set compiler.SetID) []agentapi.PolicyRef {
 // backends listen on 14317. The policy allows 4317.
 func day(t *testing.T, format Format) string {
 	t.Helper()
-	r := newRecorder("ip-10-0-1-1", node{})
+	r := NewRecorder("ip-10-0-1-1", node{})
 	var out strings.Builder
 	write := func(e events.Event) {
-		event := r.record(&e)
+		event := r.Record(&e)
 		line, err := format.Line(&event)
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -18,7 +19,7 @@ const hostile = "a\nNode: x;b\x1b[2J\u009b31m\u2028\u202e\u2066c"
 // hostileDirectory has names that no API server admits, and owners' names, which it does.
 type hostileDirectory struct{}
 
-func (hostileDirectory) Pod(netip.Addr) (Pod, bool) {
+func (hostileDirectory) Pod(netip.Addr, time.Time) (Pod, bool) {
 	return Pod{Namespace: hostile, Name: hostile, Workload: &agentapi.Workload{Kind: hostile, Name: hostile}}, true
 }
 
@@ -38,10 +39,10 @@ func (hostileDirectory) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) {
 
 // No name brings a control character into the log, in either format, nor a field of its own.
 func TestNamesWithControlCharacters(t *testing.T) {
-	recorder := newRecorder(hostile, hostileDirectory{})
+	recorder := NewRecorder(hostile, hostileDirectory{})
 	for _, reason := range []events.Reason{events.ReasonRule, events.ReasonDefault} {
 		e := events.Event{Source: addrPort("10.0.1.7:1"), Destination: addrPort("10.0.2.9:2"), Protocol: policy.TCP, Reason: reason, Rule: 7, Set: 3, Packets: 1}
-		record := recorder.record(&e)
+		record := recorder.Record(&e)
 		for _, format := range []Format{Text, JSON} {
 			line, err := format.Line(&record)
 			if err != nil {

@@ -3,7 +3,9 @@ package flowlog
 import (
 	"net/netip"
 	"slices"
+	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/lru"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
@@ -16,8 +18,8 @@ import (
 
 // Directory knows the names behind what the dataplane reports. It is asked from one goroutine.
 type Directory interface {
-	// Pod that has an address, or had it a moment ago; false where no pod of this node is known under it.
-	Pod(addr netip.Addr) (Pod, bool)
+	// Pod that had an address at a time a moment ago; false where no pod of this node is known under it.
+	Pod(addr netip.Addr, at time.Time) (Pod, bool)
 	// Rule that an ID stands for; false where it is not in use any more.
 	Rule(id compiler.RuleID) (agentapi.RuleRef, bool)
 	// Isolating are the policies that a set is made of; nil where it is not in use any more.
@@ -28,9 +30,10 @@ type Directory interface {
 	DomainNames(addr netip.Addr) []string
 }
 
-// Pod is who has an address. Workload is nil for a pod without an owner.
+// Pod has an address. Workload is nil while the pod's object is not known.
 type Pod struct {
 	Namespace, Name string
+	UID             types.UID
 	Workload        *agentapi.Workload
 }
 
@@ -38,7 +41,8 @@ type Pod struct {
 // before the last line about it.
 const namesKept = 4096
 
-type recorder struct {
+// Recorder gives events the names of pods, policies and rules. It is not safe for concurrent use.
+type Recorder struct {
 	node      string
 	directory Directory
 	rules     *lru.Cache // compiler.RuleID → agentapi.RuleRef
@@ -46,8 +50,9 @@ type recorder struct {
 	audited   *lru.Cache // the same, of the audited ones
 }
 
-func newRecorder(node string, directory Directory) *recorder {
-	return &recorder{
+// NewRecorder returns a Recorder of a node.
+func NewRecorder(node string, directory Directory) *Recorder {
+	return &Recorder{
 		node: plain.Line(node), directory: directory, rules: lru.New(namesKept), sets: lru.New(namesKept), audited: lru.New(namesKept),
 	}
 }
@@ -90,16 +95,16 @@ func reasonOf(r events.Reason) string {
 	return r.String()
 }
 
-// record says what an event means.
-func (r *recorder) record(e *events.Event) agentapi.Event {
+// Record returns an event with its names.
+func (r *Recorder) Record(e *events.Event) agentapi.Event {
 	out := agentapi.Event{
 		Time:        e.Time,
 		Node:        r.node,
 		Direction:   e.Direction.String(),
 		Verdict:     verdictOf(e.Verdict),
 		Reason:      reasonOf(e.Reason),
-		Source:      r.endpoint(e.Source),
-		Destination: r.endpoint(e.Destination),
+		Source:      r.endpoint(e.Source, e.First),
+		Destination: r.endpoint(e.Destination, e.First),
 		Count:       e.Packets,
 		Bytes:       e.Bytes,
 		Unlisted:    e.Unlisted,
@@ -143,13 +148,13 @@ func (r *recorder) record(e *events.Event) agentapi.Event {
 	return out
 }
 
-func (r *recorder) endpoint(a netip.AddrPort) agentapi.Endpoint {
+func (r *Recorder) endpoint(a netip.AddrPort, at time.Time) agentapi.Endpoint {
 	if !a.IsValid() || a.Addr().IsUnspecified() {
 		return agentapi.Endpoint{}
 	}
 	out := agentapi.Endpoint{IP: a.Addr(), Port: a.Port()}
-	if pod, ok := r.directory.Pod(a.Addr()); ok {
-		out.Namespace, out.Pod = plain.Line(pod.Namespace), plain.Line(pod.Name)
+	if pod, ok := r.directory.Pod(a.Addr(), at); ok {
+		out.Namespace, out.Pod, out.UID = plain.Line(pod.Namespace), plain.Line(pod.Name), string(pod.UID)
 		if pod.Workload != nil {
 			out.Workload = &agentapi.Workload{Kind: plain.Line(pod.Workload.Kind), Name: plain.Line(pod.Workload.Name)}
 		}
@@ -157,7 +162,7 @@ func (r *recorder) endpoint(a netip.AddrPort) agentapi.Endpoint {
 	return out
 }
 
-func (r *recorder) rule(id compiler.RuleID) *agentapi.RuleRef {
+func (r *Recorder) rule(id compiler.RuleID) *agentapi.RuleRef {
 	if known, ok := r.rules.Get(id); ok {
 		return known.(*agentapi.RuleRef)
 	}
@@ -175,7 +180,7 @@ func plainRef(r agentapi.PolicyRef) agentapi.PolicyRef {
 	return agentapi.PolicyRef{Kind: plain.Line(r.Kind), Namespace: plain.Line(r.Namespace), Name: plain.Line(r.Name)}
 }
 
-func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
+func (r *Recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
 	if known, ok := r.sets.Get(set); ok {
 		return known.([]agentapi.PolicyRef)
 	}
@@ -186,7 +191,7 @@ func (r *recorder) isolating(set compiler.SetID) []agentapi.PolicyRef {
 	return refs
 }
 
-func (r *recorder) auditedIn(set compiler.SetID) []agentapi.PolicyRef {
+func (r *Recorder) auditedIn(set compiler.SetID) []agentapi.PolicyRef {
 	if known, ok := r.audited.Get(set); ok {
 		return known.([]agentapi.PolicyRef)
 	}

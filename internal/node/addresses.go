@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,7 +14,12 @@ import (
 // PodName names a pod. Workload is nil while the pod's object is not known.
 type PodName struct {
 	Namespace, Name string
+	UID             types.UID
 	Workload        *agentapi.Workload
+}
+
+func (p PodName) key() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 }
 
 // NamePatience is how long an address keeps a deleted pod's name, unless another pod gets it: the last flows of a pod are logged when it is
@@ -50,8 +56,30 @@ func (n *Node) claim(key types.NamespacedName, old, now *pod) {
 	if now != nil {
 		n.reassign(now.addresses)
 	}
+	for _, p := range []*pod{old, now} {
+		if p != nil {
+			n.recordOwners(p.addresses)
+		}
+	}
 	for _, other := range others {
 		n.compilePod(other, n.pods[other])
+	}
+}
+
+// recordOwners keeps the name of the pod that had an address until now, if it has become another's: what is reported about a packet is read
+// some seconds after the packet.
+func (n *Node) recordOwners(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		before, had := n.named[addr]
+		if len(n.owners[addr]) == 0 {
+			delete(n.named, addr)
+		} else {
+			key := n.owner(addr)
+			n.named[addr] = PodName{Namespace: key.Namespace, Name: key.Name, UID: n.pods[key].uid, Workload: n.pods[key].workload}
+		}
+		if now := n.named[addr]; had && (now.key() != before.key() || now.UID != before.UID) {
+			n.former[addr] = departed{before, n.now}
+		}
 	}
 }
 
@@ -74,29 +102,34 @@ func (n *Node) owner(addr netip.Addr) types.NamespacedName {
 func (n *Node) depart(key types.NamespacedName, p *pod) {
 	for _, addr := range p.addresses {
 		if len(n.owners[addr]) == 0 {
-			n.departed[addr] = departed{PodName{Namespace: key.Namespace, Name: key.Name, Workload: p.workload}, n.now}
+			n.departed[addr] = departed{PodName{Namespace: key.Namespace, Name: key.Name, UID: p.uid, Workload: p.workload}, n.now}
 		}
 	}
 }
 
 // ForgetNames drops the names of pods that were deleted more than NamePatience ago.
 func (n *Node) ForgetNames(now time.Time) {
-	for addr, d := range n.departed {
-		if now.Sub(d.since) > NamePatience {
-			delete(n.departed, addr)
-		}
+	for _, names := range []map[netip.Addr]departed{n.departed, n.former} {
+		maps.DeleteFunc(names, func(_ netip.Addr, d departed) bool { return now.Sub(d.since) > NamePatience })
 	}
+}
+
+// PodThen returns the pod that had an address at a time, not more than NamePatience ago.
+func (n *Node) PodThen(addr netip.Addr, at time.Time) (PodName, bool) {
+	if f, ok := n.former[addr]; ok && at.Before(f.since) {
+		return f.PodName, true
+	}
+	return n.PodAt(addr)
 }
 
 // PodAt returns the pod that has an address, or had it until lately.
 func (n *Node) PodAt(addr netip.Addr) (PodName, bool) {
-	if len(n.owners[addr]) > 0 {
-		key := n.owner(addr)
-		return PodName{Namespace: key.Namespace, Name: key.Name, Workload: n.pods[key].workload}, true
+	if name, ok := n.named[addr]; ok {
+		return name, true
 	}
 	if ns := n.routed[addr]; ns != nil {
 		if p := n.pods[ns.owner.pod]; p != nil {
-			return PodName{Namespace: ns.owner.pod.Namespace, Name: ns.owner.pod.Name, Workload: p.workload}, true
+			return PodName{Namespace: ns.owner.pod.Namespace, Name: ns.owner.pod.Name, UID: p.uid, Workload: p.workload}, true
 		}
 	}
 	d, ok := n.departed[addr]

@@ -209,3 +209,30 @@ func TestAPolicyThatDoesNotFitIsReported(t *testing.T) {
 		t.Error("the pod is not isolated")
 	}
 }
+
+// What is reported about a packet is read some seconds later: another pod may have the address by then.
+func TestAnAddressNamesThePodOfTheTime(t *testing.T) {
+	s := newStory(t)
+	addr, after := netip.MustParseAddr("10.0.0.1"), func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	created := map[string]time.Time{"old": after(-10), "new": after(5)}
+	object := func(name string) *corev1.Pod {
+		return podObject(name, "10.0.0.1", func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(created[name]) })
+	}
+	s.SetPod(after(0), object("old"))
+	s.SetPod(after(10), object("new"))
+	s.DeletePod(after(20), object("old"))
+	s.SetPod(after(30), object("new"))
+	for seconds, want := range map[int]string{5: "old", 9: "old", 10: "new", 15: "new", 25: "new", 100: "new"} {
+		if got, ok := s.PodThen(addr, after(seconds)); !ok || got.Name != want || got.UID == "" {
+			t.Errorf("after %d s: %+v, %v; want %s", seconds, got, ok, want)
+		}
+	}
+	s.DeletePod(after(40), object("new"))
+	if got, ok := s.PodThen(addr, after(35)); !ok || got.Name != "new" {
+		t.Errorf("the pod that is gone: %+v, %v", got, ok)
+	}
+	s.ForgetNames(after(40).Add(2 * NamePatience))
+	if got, ok := s.PodThen(addr, after(35)); ok {
+		t.Errorf("the name is kept for ever: %+v", got)
+	}
+}

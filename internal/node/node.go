@@ -62,6 +62,8 @@ type Node struct {
 	pods          map[types.NamespacedName]*pod
 	owners        map[netip.Addr][]types.NamespacedName // pods that claim an address; never empty
 	departed      map[netip.Addr]departed
+	named         map[netip.Addr]PodName  // of owner
+	former        map[netip.Addr]departed // that had it before the owner
 	unapplied     unapplied
 	own           map[types.NamespacedName]struct{} // pods with a second entry: see compileOwn
 
@@ -97,6 +99,8 @@ func New(opts Options) *Node {
 		own:         map[types.NamespacedName]struct{}{},
 		owners:      map[netip.Addr][]types.NamespacedName{},
 		departed:    map[netip.Addr]departed{},
+		named:       map[netip.Addr]PodName{},
+		former:      map[netip.Addr]departed{},
 		owned:       map[types.NamespacedName][]*netns{},
 		unapplied:   unapplied{pods: map[types.NamespacedName]bool{}},
 		policies:    map[types.NamespacedName]*endpoint{},

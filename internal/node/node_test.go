@@ -41,6 +41,10 @@ func newStory(t *testing.T) story {
 }
 
 func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
+	s.SetPod(start, podObject(name, ip, change...))
+}
+
+func podObject(name, ip string, change ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name + ip), Labels: map[string]string{"app": name}},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
@@ -48,7 +52,7 @@ func (s story) pod(name, ip string, change ...func(*corev1.Pod)) {
 	for _, c := range change {
 		c(pod)
 	}
-	s.SetPod(start, pod)
+	return pod
 }
 
 // endpointGone deletes a PolicyEndpoint of a live namespace, and waits until its last version is removed.
