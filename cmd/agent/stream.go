@@ -10,6 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/kidoban/kidoban/internal/agent"
+	"github.com/kidoban/kidoban/internal/replicas"
+	"github.com/kidoban/kidoban/internal/stream"
 	"github.com/kidoban/kidoban/internal/stream/client"
 )
 
@@ -26,7 +28,8 @@ func (o *options) stream(api corev1client.CoreV1Interface, log logr.Logger) agen
 		return nil
 	}
 	return client.New(client.Options{
-		Replicas: client.Replicas(api, o.namespace), Authority: client.Authority(api, o.namespace),
+		Replicas:  replicas.WatchPods(api, replicas.Component{Namespace: o.namespace, Name: "controller", PortName: stream.PortName}),
+		Authority: replicas.ReadAuthority(api, o.namespace, stream.CAConfigMap, stream.CAKey),
 		TokenFile: o.tokenFile, Log: log.WithName("stream"), Registry: metrics.Registry,
 	})
 }

@@ -146,7 +146,11 @@ type PushRequest struct {
 	Sent    int64     `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
 	Records []*Record `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
 	// losses since the batch before, also of batches that this replica has not got: sequence has a gap then.
-	Losses        []*Loss `protobuf:"bytes,5,rep,name=losses,proto3" json:"losses,omitempty"`
+	Losses []*Loss `protobuf:"bytes,5,rep,name=losses,proto3" json:"losses,omitempty"`
+	// until is a time by the node's clock in Unix milliseconds: with this batch the node has sent, or reported as lost, all
+	// that happened before. 0: more batches about the same time follow. An agent without records sends empty batches every
+	// few seconds.
+	Until         int64 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +218,13 @@ func (x *PushRequest) GetLosses() []*Loss {
 		return x.Losses
 	}
 	return nil
+}
+
+func (x *PushRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
 }
 
 // PushResponse confirms that a batch is stored: the agent may forget it.
@@ -777,7 +788,7 @@ var File_internal_flow_flow_proto protoreflect.FileDescriptor
 
 const file_internal_flow_flow_proto_rawDesc = "" +
 	"\n" +
-	"\x18internal/flow/flow.proto\x12\x0fkidoban.flow.v1\"\xbf\x01\n" +
+	"\x18internal/flow/flow.proto\x12\x0fkidoban.flow.v1\"\xd5\x01\n" +
 	"\vPushRequest\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
@@ -785,7 +796,8 @@ const file_internal_flow_flow_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04sent\x18\x03 \x01(\x03R\x04sent\x121\n" +
 	"\arecords\x18\x04 \x03(\v2\x17.kidoban.flow.v1.RecordR\arecords\x12-\n" +
-	"\x06losses\x18\x05 \x03(\v2\x15.kidoban.flow.v1.LossR\x06losses\"J\n" +
+	"\x06losses\x18\x05 \x03(\v2\x15.kidoban.flow.v1.LossR\x06losses\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x03R\x05until\"J\n" +
 	"\fPushResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +

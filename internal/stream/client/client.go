@@ -1,13 +1,13 @@
 package client
 
 import (
-	"context"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kidoban/kidoban/internal/replicas"
 	"github.com/kidoban/kidoban/internal/stream"
 )
 
@@ -22,10 +22,8 @@ type Handler interface {
 
 // Options of a Client.
 type Options struct {
-	// Replicas reports the addresses of all replicas each time they change, until the context is done.
-	Replicas func(ctx context.Context, set func(addresses map[string]struct{}))
-	// Authority returns the certificates, PEM, by which the replicas' certificates are verified.
-	Authority func(ctx context.Context) ([]byte, error)
+	Replicas  replicas.Watch
+	Authority replicas.Authority
 	// TokenFile contains the agent's token.
 	TokenFile string
 	Log       logr.Logger

@@ -2,22 +2,15 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/kidoban/kidoban/internal/replicas"
 	"github.com/kidoban/kidoban/internal/stream"
 	"github.com/kidoban/kidoban/internal/version"
 )
@@ -32,32 +25,9 @@ const (
 	retryMost  = 3 * time.Second
 )
 
-// keepAlive notices a replica's node that is gone without a word.
-var keepAlive = keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}
-
 // Run keeps the streams until the context is done.
 func (c *Client) Run(ctx context.Context, h Handler) {
-	replicas := map[string]context.CancelFunc{}
-	defer func() {
-		for _, cancel := range replicas {
-			cancel()
-		}
-	}()
-	c.opts.Replicas(ctx, func(addresses map[string]struct{}) {
-		for address, cancel := range replicas {
-			if _, ok := addresses[address]; !ok {
-				cancel()
-				delete(replicas, address)
-			}
-		}
-		for address := range addresses {
-			if replicas[address] == nil {
-				following, cancel := context.WithCancel(ctx)
-				replicas[address] = cancel
-				go c.follow(following, address, h)
-			}
-		}
-	})
+	replicas.Follow(ctx, c.opts.Replicas, func(ctx context.Context, address string) { c.follow(ctx, address, h) })
 }
 
 // follow keeps a stream to one replica until the context is done.
@@ -113,28 +83,13 @@ func (c *Client) connect(ctx context.Context, address string, h Handler) (greete
 		}
 	}()
 
-	pem, err := c.opts.Authority(ctx)
-	if err != nil {
-		return false, fmt.Errorf("read the controller's certificate authority: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return false, fmt.Errorf("ConfigMap %s has no certificate", stream.CAConfigMap)
-	}
-	token, err := os.ReadFile(c.opts.TokenFile)
-	if err != nil {
-		return false, fmt.Errorf("read the agent's token: %w", err)
-	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: stream.ServerName, MinVersion: tls.VersionTLS13})),
-		grpc.WithKeepaliveParams(keepAlive), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithUserAgent("kidoban-agent"),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(stream.MaxMessageSize)))
+	access := replicas.Access{Authority: c.opts.Authority, ServerName: stream.ServerName, TokenFile: c.opts.TokenFile}
+	conn, authorized, err := access.Connect(ctx, address, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(stream.MaxMessageSize)))
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = conn.Close() }()
-	s, err := stream.NewStreamClient(conn).Connect(
-		metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.TrimSpace(string(token))))
+	s, err := stream.NewStreamClient(conn).Connect(authorized)
 	if err != nil {
 		return false, err
 	}
