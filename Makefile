@@ -20,6 +20,7 @@ SEED       ?= 1
 MINUTES    ?= 30
 
 # With the Amazon VPC CNI pods have one family.
+comma = ,
 families = $(if $(and $(filter vpc,$(CNI)),$(filter file,$(origin IP_FAMILIES))),IPv4,$(IP_FAMILIES))
 
 tool     = go tool -modfile=$(CURDIR)/hack/go.mod
@@ -110,8 +111,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp, test-kernels (4 hours; needs root)
-	for suite in test-helm test-hostile test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp test-kernels; do $(MAKE) $$suite || exit 1; done
+test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+	for suite in test-helm test-hostile test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -201,7 +202,12 @@ conformance: bin/cluster ## Kubernetes' own policy tests on a cluster of its own
 .PHONY: conformance-cnp
 conformance-cnp: bin/cluster ## Upstream's conformance suite of ClusterNetworkPolicy on a cluster of its own (PROXY_MODE=nftables IP_FAMILIES=IPv4,IPv6; needs root)
 	$(call heading,Conformance: ClusterNetworkPolicy with kube-proxy $(PROXY_MODE) and $(families))
-	go -C e2e run ./cnp --proxy-mode=$(PROXY_MODE) --ip-families=$(families) --write=$(CURDIR)/docs/conformance/clusternetworkpolicy.yaml
+	go -C e2e run ./cnp --proxy-mode=$(PROXY_MODE) --ip-families=$(families) --page=$(CURDIR)/docs/conformance.md \
+		$(if $(filter nftables/IPv4$(comma)IPv6,$(PROXY_MODE)/$(families)),--write=$(CURDIR)/docs/conformance/clusternetworkpolicy.yaml)
+
+.PHONY: conformance-cnp-all
+conformance-cnp-all: ## … under both proxies, with each family and both (an hour)
+	for p in nftables iptables; do for f in IPv4 IPv6 IPv4,IPv6; do $(MAKE) conformance-cnp PROXY_MODE=$$p IP_FAMILIES=$$f || exit 1; done; done
 
 .PHONY: conformance-all
 conformance-all: ## … under both proxies, with each family and both (30 minutes)

@@ -16,7 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/kidoban/kidoban/e2e/cluster"
+	"github.com/kidoban/kidoban/e2e/conformance/table"
 	"github.com/kidoban/kidoban/e2e/engine"
 )
 
@@ -24,8 +27,8 @@ import (
 const image = "registry.k8s.io/e2e-test-images/agnhost:2.45"
 
 type options struct {
-	proxyMode, ipFamilies, only, report string
-	wait                                time.Duration
+	proxyMode, ipFamilies, only, report, page string
+	wait                                      time.Duration
 }
 
 func main() {
@@ -33,7 +36,8 @@ func main() {
 	flag.StringVar(&o.proxyMode, "proxy-mode", "nftables", "of kube-proxy: nftables or iptables")
 	flag.StringVar(&o.ipFamilies, "ip-families", "IPv4,IPv6", "of the cluster")
 	flag.StringVar(&o.only, "only", "", "names of the tests to run, separated by commas; empty: all")
-	flag.StringVar(&o.report, "write", "", "file for the report of all tests, if none fails")
+	flag.StringVar(&o.report, "write", "", "file for the suite's report of all tests, if none fails")
+	flag.StringVar(&o.page, "page", "", "page whose table gets the result of all tests, if none fails")
 	flag.DurationVar(&o.wait, "wait", time.Second, "for an answer, before a connection counts as denied")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -108,7 +112,9 @@ func (o options) test(ctx context.Context, c *cluster.Cluster, suite, dist strin
 	test.Env = append(os.Environ(), "KUBECONFIG="+strings.TrimSpace(kubeconfig), "REPORT="+report, "ONLY="+o.only,
 		"VERSION="+strings.TrimSpace(version), "WAIT="+o.wait.String())
 	test.Stdout, test.Stderr = os.Stdout, os.Stderr
+	start := time.Now()
 	failed := test.Run()
+	took := time.Since(start).Round(time.Second)
 	if failed != nil {
 		failed = errors.Join(failed, errors.New(engine.Describe(ctx, c)))
 	}
@@ -117,13 +123,47 @@ func (o options) test(ctx context.Context, c *cluster.Cluster, suite, dist strin
 		return errors.Join(failed, err)
 	}
 	fmt.Printf("%s", data)
-	if failed != nil || o.report == "" || o.only != "" {
+	if failed != nil || o.only != "" {
 		return failed
+	}
+	if o.page != "" {
+		if err := o.writeRow(ctx, c, data, took); err != nil {
+			return err
+		}
+	}
+	if o.report == "" {
+		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(o.report), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(o.report, data, 0o644)
+}
+
+// writeRow writes what the suite's report counts into the page's table.
+func (o options) writeRow(ctx context.Context, c *cluster.Cluster, report []byte, took time.Duration) error {
+	type channel struct {
+		Statistics struct{ Passed, Failed, Skipped int }
+	}
+	var counts struct {
+		Profiles []struct{ Standard, Experimental channel }
+	}
+	if err := yaml.Unmarshal(report, &counts); err != nil {
+		return fmt.Errorf("the suite's report: %w", err)
+	}
+	about, err := table.Describe(ctx, c)
+	if err != nil {
+		return err
+	}
+	row := table.Row{ProxyMode: o.proxyMode, IPFamilies: o.ipFamilies, Took: took, About: *about}
+	for _, p := range counts.Profiles {
+		for _, ch := range []channel{p.Standard, p.Experimental} {
+			row.Passed += ch.Statistics.Passed
+			row.Failed += ch.Statistics.Failed
+			row.LeftOut += ch.Statistics.Skipped
+		}
+	}
+	return table.Write(o.page, "make conformance-cnp", row, "")
 }
 
 // packImage packs agnhost, which hack/cluster builds from source, behind our program of that name.

@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 const report = `<testsuites><testsuite>
@@ -64,28 +63,12 @@ func TestAgnhostImage(t *testing.T) {
 	}
 }
 
-func TestPage(t *testing.T) {
-	page := "# Title\n\n" + beginMark + endMark + "\nmore\n"
-	r := parse(t, "")
-	for _, w := range []row{
-		{proxyMode: "nftables", ipFamilies: "IPv6", took: time.Minute, about: about{"v1", "6", "abc", "2001-01-01"}},
-		{proxyMode: "iptables", ipFamilies: "IPv4,IPv6", took: time.Minute, about: about{"v1", "6", "abc", "2001-01-01"}},
-		{proxyMode: "nftables", ipFamilies: "IPv6", took: time.Minute, about: about{"v2", "6", "def", "2002-02-02"}},
-	} {
-		var err error
-		if page, err = update(page, w, r); err != nil {
-			t.Fatal(err)
-		}
+func TestLeftOutList(t *testing.T) {
+	want := "\nLeft out:\n\n- [sig-network] Netpol [Feature:SCTPConnectivity] should deny: no SCTP\n"
+	if got := parse(t, "").leftOutList(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	want := "# Title\n\n" + beginMark + heading +
-		"| iptables | IPv4,IPv6 | 1 | 0 | 1 | 1m0s | v1 | 6 | abc | 2001-01-01 |\n" +
-		"| nftables | IPv6 | 1 | 0 | 1 | 1m0s | v2 | 6 | def | 2002-02-02 |\n" +
-		"\nLeft out:\n\n- [sig-network] Netpol [Feature:SCTPConnectivity] should deny: no SCTP\n" +
-		endMark + "\nmore\n"
-	if page != want {
-		t.Errorf("got\n%s\nwant\n%s", page, want)
-	}
-	if _, err := update("# Title\n", row{}, r); err == nil {
-		t.Error("a page without marks")
+	if got := (&results{}).leftOutList(); got != "" {
+		t.Errorf("nothing was left out, and there stands %q", got)
 	}
 }

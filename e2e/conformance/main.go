@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/e2e/cluster"
+	"github.com/kidoban/kidoban/e2e/conformance/table"
 	"github.com/kidoban/kidoban/e2e/engine"
 )
 
@@ -117,9 +118,11 @@ func (o options) test(ctx context.Context, s *suite, focus *regexp.Regexp) error
 	if o.page == "" || o.focus != everything || o.cni != "ptp" {
 		return nil
 	}
-	about, err := describe(ctx, s.cluster)
+	about, err := table.Describe(ctx, s.cluster)
 	if err != nil {
 		return err
 	}
-	return updatePage(o.page, row{proxyMode: o.proxyMode, ipFamilies: o.ipFamilies, took: took, about: *about}, r)
+	return table.Write(o.page, "make conformance", table.Row{
+		ProxyMode: o.proxyMode, IPFamilies: o.ipFamilies, Passed: len(r.passed), Failed: len(r.failed), LeftOut: len(r.leftOut), Took: took, About: *about,
+	}, r.leftOutList())
 }

@@ -98,6 +98,19 @@ func (r *results) print(out io.Writer, took time.Duration) {
 	_, _ = fmt.Fprintf(out, "%d passed, %d failed, %d left out, in %v\n", len(r.passed), len(r.failed), len(r.leftOut), took)
 }
 
+// leftOutList is what stands below the table.
+func (r *results) leftOutList() string {
+	if len(r.leftOut) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\nLeft out:\n\n")
+	for _, name := range r.leftOutNames() {
+		fmt.Fprintf(&b, "- %s: %s\n", name, r.leftOut[name])
+	}
+	return b.String()
+}
+
 func (r *results) leftOutNames() []string {
 	var names []string
 	for name := range r.leftOut {
