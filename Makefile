@@ -43,7 +43,7 @@ modules = $(dir $(wildcard go.mod e2e/go.mod e2e/cnp/suite/go.mod hack/go.mod ha
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
 code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/helmenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
-generated = api internal/stream charts config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
+generated = api internal/stream internal/flow charts config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 
 # The generated BPF object depends on the version of the compiler.
 export BPF2GO_CC    = clang-14

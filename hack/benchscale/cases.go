@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // clusterCases are the cases on a real API server.
 func clusterCases(ctx context.Context, o options, beside []churned, out *report) (err error) {
-	l := newLoad(o.cluster, o.seed)
+	l := newLoad(o.cluster, o.clusterPolicies, o.seed)
 	c, err := startCluster(l)
 	if err != nil {
 		return err
@@ -25,7 +26,7 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 		cancel(nil) // the API server waits for open watches
 		err = errors.Join(err, c.close())
 	}()
-	out.logf("cluster: creating %s", o.cluster.words())
+	out.logf("cluster: creating %s", o.words(o.cluster))
 	if err := c.fill(ctx); err != nil {
 		return err
 	}
@@ -33,9 +34,9 @@ func clusterCases(ctx context.Context, o options, beside []churned, out *report)
 	if err != nil {
 		return err
 	}
-	want := fromNothing(newLoad(o.cluster, o.seed), c.pods).Stats()
+	want := fromNothing(newLoad(o.cluster, o.clusterPolicies, o.seed), c.pods).Stats()
 	out.note("On the API server: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; the selectors come to %s groups with %s addresses in %s slices.",
-		o.cluster.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(want.Groups), thousands(want.Addresses), thousands(want.Slices))
+		o.words(o.cluster), shared.policiesPerPod, thousands(shared.mostUsed), thousands(want.Groups), thousands(want.Addresses), thousands(want.Slices))
 	floor, err := c.caseFloor(ctx, o, out)
 	if err != nil {
 		return err
@@ -260,7 +261,7 @@ func (p *process) idle(ctx context.Context, policies int) error {
 	return nil
 }
 
-// writes is the number of requests so far that change PolicyEndpoints or slices, as the API server counts
+// writes is the number of requests so far that change what the controller writes, as the API server counts
 // them.
 func (c *cluster) writes(ctx context.Context) (int, error) {
 	stream, err := c.clients.RESTClient().Get().AbsPath("/metrics").Stream(ctx)
@@ -279,7 +280,7 @@ func (c *cluster) writes(ctx context.Context) (int, error) {
 		for _, l := range m.GetLabel() {
 			switch l.GetName() {
 			case "resource":
-				ours = l.GetValue() == "policyendpoints" || l.GetValue() == "policyendpointslices"
+				ours = slices.Contains([]string{"policyendpoints", "clusterpolicyendpoints", "policyendpointslices", "clusternetworkpolicies"}, l.GetValue())
 			case "verb":
 				changing = l.GetValue() != "GET" && l.GetValue() != "LIST" && l.GetValue() != "WATCH"
 			}

@@ -10,7 +10,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,11 +28,7 @@ type writtenGroup struct {
 // expectRight fails if an object on the API server does not follow from the policies and pods. It evaluates
 // every selector on every pod, without the resolver's code.
 func (c *cluster) expectRight(ctx context.Context) error {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return err
-	}
-	api, err := client.New(c.config, client.Options{Scheme: scheme})
+	api, err := c.api()
 	if err != nil {
 		return err
 	}
@@ -41,7 +36,10 @@ func (c *cluster) expectRight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.expectEndpoints(ctx, api, groups)
+	if err := c.expectEndpoints(ctx, api, groups); err != nil {
+		return err
+	}
+	return c.expectClusterEndpoints(ctx, api, groups)
 }
 
 func compareNames(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) }
@@ -133,20 +131,28 @@ func (c *cluster) expectEndpoints(ctx context.Context, api client.Reader, groups
 		if err != nil {
 			return err
 		}
-		want, got := map[string]bool{}, map[string]bool{}
-		for _, s := range peers {
-			want[s.String()] = true
+		if err := expectGroupsOf(peers, policy.GroupKeys(pe.Namespace, sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress), groups); err != nil {
+			return fmt.Errorf("PolicyEndpoint %s/%s: %w", pe.Namespace, pe.Name, err)
 		}
-		for _, key := range policy.GroupKeys(pe.Namespace, sharedNamespace, pe.Spec.Ingress, pe.Spec.Egress) {
-			g := groups[key]
-			if g == nil {
-				return fmt.Errorf("PolicyEndpoint %s/%s refers to group %s, which does not exist", pe.Namespace, pe.Name, key)
-			}
-			got[g.selector.String()] = true
+	}
+	return nil
+}
+
+// expectGroupsOf fails if the groups that an object refers to are not those of its policy's peers.
+func expectGroupsOf(peers []groupSelector, refers []policy.GroupKey, groups map[policy.GroupKey]*writtenGroup) error {
+	want, got := map[string]bool{}, map[string]bool{}
+	for _, s := range peers {
+		want[s.String()] = true
+	}
+	for _, key := range refers {
+		g := groups[key]
+		if g == nil {
+			return fmt.Errorf("refers to group %s, which does not exist", key)
 		}
-		if fmt.Sprint(want) != fmt.Sprint(got) {
-			return fmt.Errorf("PolicyEndpoint %s/%s refers to the groups of %v, and its policy's peers are %v", pe.Namespace, pe.Name, got, want)
-		}
+		got[g.selector.String()] = true
+	}
+	if fmt.Sprint(want) != fmt.Sprint(got) {
+		return fmt.Errorf("refers to the groups of %v, and its policy's peers are %v", got, want)
 	}
 	return nil
 }

@@ -114,6 +114,9 @@ func (c *cluster) fill(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := c.createClusterPolicies(ctx); err != nil {
+		return err
+	}
 	return inParallel(ctx, len(c.pods), func(ctx context.Context, i int) error {
 		created, err := c.createPod(ctx, &c.pods[i])
 		if err != nil {

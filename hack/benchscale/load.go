@@ -48,13 +48,14 @@ var tiers = []string{"frontend", "backend", "data"}
 // which all namespaces use.
 type load struct {
 	size
-	seed uint64
+	clusterPolicies int
+	seed            uint64
 	rng  *rand.Rand // of changes
 	next uint32     // number of the next pod
 }
 
-func newLoad(s size, seed uint64) *load {
-	return &load{size: s, seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
+func newLoad(s size, clusterPolicies int, seed uint64) *load {
+	return &load{size: s, clusterPolicies: clusterPolicies, seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
 }
 
 func namespaceName(i int) string { return fmt.Sprintf("ns-%04d", i) }

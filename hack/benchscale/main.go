@@ -27,7 +27,8 @@ type options struct {
 	writeChanges   int // of which the writes are counted
 	// on the API server: the cluster, changes a second, how long they last, and those while an agent's share
 	// is measured
-	cluster    size
+	cluster         size
+	clusterPolicies int // in both
 	rates      []int
 	length     time.Duration
 	shareRate  int
@@ -36,6 +37,11 @@ type options struct {
 	// maxAddresses of a slice; 0: the controller's default
 	maxAddresses int
 	profile      string
+}
+
+// words formats a cluster for the report.
+func (o options) words(s size) string {
+	return fmt.Sprintf("%s, %s ClusterNetworkPolicies", s.words(), thousands(o.clusterPolicies))
 }
 
 func main() {
@@ -53,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	o := options{
 		memory: size{1000, 10_000, 100_000}, changes: 10_000, large: 150_000, writeChanges: 3000,
-		cluster: size{200, 1000, 20_000}, rates: []int{10, 50}, length: time.Minute, shareRate: 10, watchers: 100,
+		cluster: size{200, 1000, 20_000}, clusterPolicies: 100, rates: []int{10, 50}, length: time.Minute, shareRate: 10, watchers: 100,
 	}
 	flags := flag.NewFlagSet("benchscale", flag.ExitOnError)
 	only := flags.String("only", "memory,writes,services,cluster", "The cases to run.")
@@ -65,6 +71,7 @@ func run(ctx context.Context, args []string) error {
 	})
 	flags.Var(&o.memory, "memory", "Namespaces,policies,pods in memory.")
 	flags.Var(&o.cluster, "cluster", "Namespaces,policies,pods on the API server.")
+	flags.IntVar(&o.clusterPolicies, "cluster-policies", o.clusterPolicies, "ClusterNetworkPolicies besides, in both clusters.")
 	flags.DurationVar(&o.length, "length", o.length, "How long pods change at each rate.")
 	flags.StringVar(&o.profile, "profile", "", "A file for a CPU profile of the API server while pods change at the highest rate.")
 	flags.Uint64Var(&o.seed, "seed", 1, "Seed of the random cluster and changes.")

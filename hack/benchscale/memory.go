@@ -49,6 +49,9 @@ func fromNothing(l *load, pods []pod) *resolved {
 	for _, np := range policies {
 		r.SetPolicy(np)
 	}
+	for _, np := range l.allClusterPolicies() {
+		r.SetClusterPolicy(np)
+	}
 	for i := range pods {
 		r.SetPod(pods[i].forResolver())
 	}
@@ -56,6 +59,9 @@ func fromNothing(l *load, pods []pod) *resolved {
 	out := &resolved{Resolver: r}
 	for _, name := range changes.Endpoints {
 		r.Endpoint(name)
+	}
+	for _, name := range changes.ClusterEndpoints {
+		r.ClusterEndpoint(name)
 	}
 	for _, c := range changes.Slices {
 		r.Slice(c.Name)
@@ -196,18 +202,18 @@ func churnMemory(ctx context.Context, l *load, r *resolved, pods []pod, n int) (
 }
 
 func caseResolver(ctx context.Context, o options, out *report) error {
-	l := newLoad(o.memory, o.seed)
+	l := newLoad(o.memory, o.clusterPolicies, o.seed)
 	pods := l.allPods()
 	shared, err := measureSharing(l.allPolicies(), pods)
 	if err != nil {
 		return err
 	}
-	out.logf("in memory: resolving %s", o.memory.words())
+	out.logf("in memory: resolving %s", o.words(o.memory))
 	r := fromNothing(l, pods)
 	stats := r.Stats()
 	out.note("In memory: %s; a pod is a peer of %.1f policies on average, the most used selector is used by %s; the selectors come to %s groups with %s addresses in %s slices.",
-		o.memory.words(), shared.policiesPerPod, thousands(shared.mostUsed), thousands(stats.Groups), thousands(stats.Addresses), thousands(stats.Slices))
-	out.add(row{"in memory", o.memory.words() + ", from nothing", ratioOf(r.took, 10*time.Second), short(r.took), "10 s"})
+		o.words(o.memory), shared.policiesPerPod, thousands(shared.mostUsed), thousands(stats.Groups), thousands(stats.Addresses), thousands(stats.Slices))
+	out.add(row{"in memory", o.words(o.memory) + ", from nothing", ratioOf(r.took, 10*time.Second), short(r.took), "10 s"})
 	out.add(row{"in memory", "heap afterwards (at its peak, with garbage: " + mebibytes(r.peak) + ")", float64(r.heap) / (1 << 30), mebibytes(r.heap), "1 GiB"})
 
 	out.logf("in memory: %d changes", o.changes)
@@ -267,7 +273,7 @@ func caseLargeGroup(ctx context.Context, o options, out *report) error {
 }
 
 func newLargeGroup(o options) (*resolved, *load) {
-	l := newLoad(size{namespaces: 100, policies: 100, pods: o.large}, o.seed)
+	l := newLoad(size{namespaces: 100, policies: 100, pods: o.large}, 0, o.seed)
 	r := &resolved{Resolver: newResolver()}
 	for ns := range l.namespaces {
 		r.SetNamespace(namespaceName(ns), namespaceLabels(ns))

@@ -10,7 +10,7 @@ import (
 var small = options{seed: 1, memory: size{20, 200, 4000}, changes: 1500, large: 1000}
 
 func TestChangesWriteOnlyThePodsGroups(t *testing.T) {
-	l := newLoad(small.memory, small.seed)
+	l := newLoad(small.memory, small.clusterPolicies, small.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
 	if got := r.Stats(); got.Policies != small.memory.policies || got.Slices <= small.memory.namespaces {
@@ -37,7 +37,7 @@ func TestANewAddressWritesOneSlice(t *testing.T) {
 
 // The goal of slices by class: docs/decisions/0017-slices-by-class.md.
 func TestAPodsChangeWritesFewSlices(t *testing.T) {
-	l := newLoad(small.memory, small.seed)
+	l := newLoad(small.memory, small.clusterPolicies, small.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
 	w, err := countWrites(t.Context(), l, r, pods, small.changes)
@@ -50,7 +50,7 @@ func TestAPodsChangeWritesFewSlices(t *testing.T) {
 }
 
 func TestAPodIsAPeerOfAboutTwentyPolicies(t *testing.T) {
-	l := newLoad(size{200, 1000, 2000}, 1)
+	l := newLoad(size{200, 1000, 2000}, 0, 1)
 	got, err := measureSharing(l.allPolicies(), l.allPods())
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestAPodIsAPeerOfAboutTwentyPolicies(t *testing.T) {
 }
 
 func TestANodeRunsPodsOfOneTeamsNamespaces(t *testing.T) {
-	l := newLoad(size{200, 200, 20_000}, 1)
+	l := newLoad(size{200, 200, 20_000}, 0, 1)
 	namespaces := map[string]map[int]bool{}
 	for _, p := range l.allPods() {
 		if namespaces[p.node] == nil {

@@ -18,7 +18,7 @@ type observer struct {
 	seen progress
 }
 
-// progress counts the existing objects and the PolicyEndpoints whose status is about their current spec, and
+// progress counts the existing objects and the PolicyEndpoints and ClusterPolicyEndpoints whose status is about their current spec, and
 // has the times of the last change of a spec and of such a status.
 type progress struct {
 	endpoints, slices, reported int
@@ -31,8 +31,10 @@ func newObserver() *observer {
 
 // watch watches the objects until the context is done, and calls failed on an error.
 func (o *observer) watch(ctx context.Context, client rest.Interface, failed func(error)) error {
-	if err := followViews(ctx, client, "policyendpoints", o.seeEndpoint, failed); err != nil {
-		return err
+	for _, resource := range []string{"policyendpoints", "clusterpolicyendpoints"} {
+		if err := followViews(ctx, client, resource, o.seeEndpoint, failed); err != nil {
+			return err
+		}
 	}
 	return followViews(ctx, client, "policyendpointslices", o.seeSlice, failed)
 }

@@ -29,7 +29,7 @@ var serviceLabels = map[string]string{"app": "app", "tier": "tier", "version": "
 
 // serviceCases measures the churn with that controller.
 func serviceCases(ctx context.Context, o options, out *report) (all []churned, err error) {
-	c, err := startCluster(newLoad(o.cluster, o.seed))
+	c, err := startCluster(newLoad(o.cluster, o.clusterPolicies, o.seed))
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/kidoban/kidoban/api/v1alpha1"
 )
 
-// view is the part of a PolicyEndpoint or slice that the observer reads. An informer would decode all of it,
+// view is the part of a PolicyEndpoint, ClusterPolicyEndpoint or slice that the observer reads. An informer would decode all of it,
 // several times, and take CPU time from what is measured.
 type view struct {
 	Metadata struct {
@@ -24,7 +24,7 @@ type view struct {
 		Addresses []v1alpha1.CIDR
 		Classes   []v1alpha1.AddressClass
 	}
-	Status struct { // of a PolicyEndpoint
+	Status struct { // of the former two
 		ObservedGeneration int64
 	}
 }

@@ -31,8 +31,8 @@ func (w *writes) perAgent(l *load) float64 {
 
 // caseWrites counts what pods' changes write, in memory, in the cluster of the cases on the API server.
 func caseWrites(ctx context.Context, o options, out *report) error {
-	out.logf("in memory: writes of %s changes in %s", thousands(o.writeChanges), o.cluster.words())
-	l := newLoad(o.cluster, o.seed)
+	out.logf("in memory: writes of %s changes in %s", thousands(o.writeChanges), o.words(o.cluster))
+	l := newLoad(o.cluster, o.clusterPolicies, o.seed)
 	pods := l.allPods()
 	r := fromNothing(l, pods)
 	w, err := countWrites(ctx, l, r, pods, o.writeChanges)
@@ -41,7 +41,7 @@ func caseWrites(ctx context.Context, o options, out *report) error {
 	}
 	slices, bytes := w.perChange()
 	out.add(row{"in memory", fmt.Sprintf("%s: slices written for a pod's change (of %s changes; %s slices in all; %s bytes a change, %s of them to an average agent)",
-		o.cluster.words(), thousands(w.changes), thousands(r.Stats().Slices), thousands(int(bytes)), thousands(int(w.perAgent(l)))),
+		o.words(o.cluster), thousands(w.changes), thousands(r.Stats().Slices), thousands(int(bytes)), thousands(int(w.perAgent(l)))),
 		slices / 2.5, fmt.Sprintf("%.2f", slices), "2.5"})
 	return nil
 }
