@@ -55,6 +55,7 @@ type options struct {
 	holdTimeout         time.Duration
 	tunnelEnds          prefixes
 	names               names
+	observer            observer
 	events              eventLog
 	ruleSeries          int
 	cleanup, wait       bool
@@ -105,6 +106,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 		"for devices that take packets from everywhere. Needed with tunnels whose metadata comes with each packet.")
 	o.events.bind(fs)
 	o.names.bind(fs)
+	o.observer.bind(fs)
 	fs.IntVar(&o.ruleSeries, "rule-metrics-max-series", 2000, "Maximum series of kidoban_agent_rule_hits_total, which counts packets for each policy and rule; 0: the metric is off.")
 	fs.BoolVar(&o.cleanup, "cleanup", false, "Remove everything of kidoban from this node, and exit.")
 	fs.BoolVar(&o.wait, "wait", false, "Wait for a signal after --cleanup: a pod of a DaemonSet must not end (config/cleanup).")
@@ -134,9 +136,10 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("--enforcing-mode, or environment NETWORK_POLICY_ENFORCING_MODE: %w", err)
 	}
+	pushes := o.observer.isUsable(log)
 	dpOptions := dataplane.Options{BPFFS: o.bpffs, Sizes: o.sizes, Guard: agent.GuardOf(mode, o.audit), Audit: o.audit, Log: log.WithName("dataplane"),
 		Events: dataplane.EventMode(o.events.mode), EventRate: uint32(o.events.rate), EventBurst: uint32(o.events.burst),
-		CountHits: o.ruleSeries > 0, Names: o.names.options()}
+		Records: pushes, CountHits: o.ruleSeries > 0, Names: o.names.options()}
 	if err := startup.LimitMemory(o.memoryLimit, 2*dpOptions.MapMemory()); err != nil {
 		return err
 	}
@@ -206,6 +209,11 @@ func run(o options) error {
 		addAPI(mgr, o.apiAddr, o.nodeName, a, events.Recent(), served, log.WithName("api")),
 	); err != nil {
 		return err
+	}
+	if pushes {
+		if err := mgr.Add(o.pusher(dp, a.Names(), api.CoreV1(), log.WithName("observer"))); err != nil {
+			return err
+		}
 	}
 	log.Info("The agent starts", "version", version.String(), "node", o.nodeName)
 	return mgr.Start(ctx)

@@ -50,6 +50,9 @@ var answerResults = [...]AnswerResult{
 	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", "untrusted", "out-of-order", "busy",
 }
 
+// verdictCounters are the counters of verdicts. The others of bpf/report.h come after them.
+const verdictCounters = len(policy.Directions) * events.Verdicts * events.Reasons
+
 // Counters reads the counters.
 func (d *Dataplane) Counters() (Counters, error) {
 	var out Counters
@@ -64,7 +67,7 @@ func (d *Dataplane) Counters() (Counters, error) {
 			}
 		}
 	}
-	index := len(policy.Directions) * events.Verdicts * events.Reasons
+	index := verdictCounters
 	for _, n := range []*uint64{
 		&out.LostEvents, &out.UnlistedPackets, &out.UnattributedHits, &out.UnrecordedPackets,
 		&out.Names.Learned, &out.Names.Unlearnable, &out.Names.Displaced, &out.Names.NoRoom,
@@ -98,3 +101,6 @@ func (d *Dataplane) counter(index int) (uint64, error) {
 	}
 	return sum, nil
 }
+
+// UnrecordedPackets is Counters.UnrecordedPackets alone.
+func (d *Dataplane) UnrecordedPackets() (uint64, error) { return d.counter(verdictCounters + 3) }
