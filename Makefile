@@ -18,6 +18,7 @@ CLEANUP    ?= config/cleanup
 FLOWS      ?= 1000000
 SEED       ?= 1
 MINUTES    ?= 30
+SITE_ROOT  ?= /
 
 # With the Amazon VPC CNI pods have one family.
 comma = ,
@@ -100,6 +101,10 @@ manifests: ## Regenerate the CRDs and the controller's role from the code's mark
 	install -m 644 $(upstream_crds)/standard/$(upstream_crd) config/components/cluster-network-policy/
 	install -m 644 $(upstream_crds)/experimental/$(upstream_crd) config/components/cluster-network-policy-experimental/
 	go -C hack/manifests run ./chart $(CURDIR)
+
+.PHONY: docs-site
+docs-site: ## Build the documentation as a site in dist/site, and check its links; needs Node.js 20 (VERSION=main SITE_ROOT=/; half a minute)
+	SITE_ROOT=$(SITE_ROOT) hack/site/build.sh $(if $(filter file,$(origin VERSION)),main,$(VERSION))
 
 .PHONY: clean
 clean: ## Remove bin and dist (the test cluster's binaries stay in the user's cache directory)
