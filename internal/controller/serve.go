@@ -9,8 +9,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/kidoban/kidoban/internal/certificates"
+	"github.com/kidoban/kidoban/internal/stream"
 	"github.com/kidoban/kidoban/internal/streamserver"
-	"github.com/kidoban/kidoban/internal/streamserver/certificates"
 )
 
 // StreamOptions of the stream from agents.
@@ -24,6 +25,7 @@ type StreamOptions struct {
 func (c *Controller) serve(mgr manager.Manager, o *StreamOptions) error {
 	log := mgr.GetLogger().WithName("stream")
 	keeper := &certificates.Keeper{
+		Issuer: certificates.Issuer{ServerName: stream.ServerName, Lifetimes: certificates.Usual}, Secret: stream.CertificateSecret, ConfigMap: stream.CAConfigMap,
 		Secrets: o.Client.CoreV1().Secrets(c.shared), ConfigMaps: o.Client.CoreV1().ConfigMaps(c.shared), Leading: mgr.Elected(), Log: log,
 	}
 	server, err := streamserver.New(streamserver.Options{

@@ -4,9 +4,9 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
-
-	"github.com/kidoban/kidoban/internal/stream"
 )
+
+var issuer = Issuer{ServerName: "server.example", Lifetimes: Usual}
 
 // For three years a certificate is always usable, and an agent that read the authorities an hour ago verifies it.
 func TestRotation(t *testing.T) {
@@ -15,7 +15,7 @@ func TestRotation(t *testing.T) {
 	authorities, leaves := map[string]bool{}, map[string]bool{}
 	var older []byte
 	rotate := func() {
-		next, _, err := b.Rotate(now)
+		next, _, err := issuer.Rotate(b, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,13 +28,13 @@ func TestRotation(t *testing.T) {
 		older = b.Authorities()
 		now = now.Add(time.Hour)
 		rotate()
-		leaf := b.Usable(now)
+		leaf := issuer.Usable(b, now)
 		if leaf == nil {
 			t.Fatalf("%s: there is no usable certificate", now)
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(older)
-		if _, err := leaf.Leaf.Verify(x509.VerifyOptions{DNSName: stream.ServerName, Roots: roots, CurrentTime: now}); err != nil {
+		if _, err := leaf.Leaf.Verify(x509.VerifyOptions{DNSName: issuer.ServerName, Roots: roots, CurrentTime: now}); err != nil {
 			t.Fatalf("%s: an agent with the authorities of an hour ago: %v", now, err)
 		}
 		authorities[string(b.authorities[len(b.authorities)-1].Raw)], leaves[string(leaf.Certificate[0])] = true, true
@@ -44,7 +44,7 @@ func TestRotation(t *testing.T) {
 	}
 	rotate()
 	older = b.Authorities()
-	if again, changed, err := b.Rotate(now); changed || err != nil || string(again.Authorities()) != string(older) {
+	if again, changed, err := issuer.Rotate(b, now); changed || err != nil || string(again.Authorities()) != string(older) {
 		t.Errorf("without need the bundle changes: %v, %v", changed, err)
 	}
 }
@@ -52,7 +52,7 @@ func TestRotation(t *testing.T) {
 // A bundle is the same after it was stored.
 func TestParse(t *testing.T) {
 	now := time.Now()
-	b, _, err := Bundle{}.Rotate(now)
+	b, _, err := issuer.Rotate(Bundle{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +61,10 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := Parse(data)
-	if err != nil || got.Usable(now) == nil || string(got.Authorities()) != string(b.Authorities()) {
+	if err != nil || issuer.Usable(got, now) == nil || string(got.Authorities()) != string(b.Authorities()) {
 		t.Fatalf("stored and read: %v", err)
 	}
-	if next, changed, err := got.Rotate(now); changed || err != nil {
+	if next, changed, err := issuer.Rotate(got, now); changed || err != nil {
 		t.Errorf("the stored bundle is replaced: %v, %+v", err, next)
 	}
 }
@@ -72,11 +72,11 @@ func TestParse(t *testing.T) {
 // Whatever another client writes to the Secret, the leader replaces it by a usable bundle.
 func TestBrokenBundles(t *testing.T) {
 	now := time.Now()
-	good, _, err := Bundle{}.Rotate(now)
+	good, _, err := issuer.Rotate(Bundle{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _, err := Bundle{}.Rotate(now)
+	other, _, err := issuer.Rotate(Bundle{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +105,11 @@ func TestBrokenBundles(t *testing.T) {
 		}
 		change(broken)
 		b, _ := Parse(broken)
-		if b.Usable(now) != nil {
+		if issuer.Usable(b, now) != nil {
 			t.Errorf("%s: a certificate is usable", name)
 		}
-		next, changed, err := b.Rotate(now)
-		if err != nil || !changed || next.Usable(now) == nil {
+		next, changed, err := issuer.Rotate(b, now)
+		if err != nil || !changed || issuer.Usable(next, now) == nil {
 			t.Errorf("%s: not replaced: %v", name, err)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package certificates makes, stores and rotates the certificate of the controller's stream, and publishes the
-// certificate authority that agents trust.
+// Package certificates makes, stores and rotates the certificate of a server that agents connect to, and publishes the
+// certificate authority that they trust.
 package certificates
 
 import (
@@ -16,23 +16,30 @@ import (
 	"fmt"
 	"math/big"
 	"time"
-
-	"github.com/kidoban/kidoban/internal/stream"
 )
 
 // Lifetimes of certificates.
-const (
-	authorityLifetime = 365 * 24 * time.Hour
-	leafLifetime      = 30 * 24 * time.Hour
-	// overlap is how long agents can read a new authority before a certificate needs it.
-	overlap = time.Hour
-	// skew is how far the clocks of nodes may be behind.
-	skew = 5 * time.Minute
-)
+type Lifetimes struct {
+	Authority, Leaf time.Duration
+	// Overlap is how long agents can read a new authority before a certificate needs it.
+	Overlap time.Duration
+	// Skew is how far the clocks of nodes may be behind.
+	Skew time.Duration
+}
 
-// Keys of the Secret.
+// Usual are the lifetimes outside of tests.
+var Usual = Lifetimes{Authority: 365 * 24 * time.Hour, Leaf: 30 * 24 * time.Hour, Overlap: time.Hour, Skew: 5 * time.Minute}
+
+// Issuer makes the certificates of a server.
+type Issuer struct {
+	// ServerName is the name in the certificate, which agents verify instead of an address.
+	ServerName string
+	Lifetimes
+}
+
+// Keys of the Secret. The ConfigMap has the first.
 const (
-	keyAuthorities  = stream.CAKey
+	keyAuthorities  = "ca.crt"
 	keyAuthorityKey = "ca.key"
 	keyLeaf         = "tls.crt"
 	keyLeafKey      = "tls.key"
@@ -101,19 +108,19 @@ func (b Bundle) Authorities() []byte {
 
 // Usable returns the server's certificate, or nil if there is none that is valid and that one of the
 // authorities signed.
-func (b Bundle) Usable(now time.Time) *tls.Certificate {
-	if b.leaf == nil || b.signer(now) == nil {
+func (i Issuer) Usable(b Bundle, now time.Time) *tls.Certificate {
+	if b.leaf == nil || i.signer(b, now) == nil {
 		return nil
 	}
 	return b.leaf
 }
 
 // signer returns the authority that signed the leaf; nil if the leaf is not valid.
-func (b Bundle) signer(now time.Time) *x509.Certificate {
+func (i Issuer) signer(b Bundle, now time.Time) *x509.Certificate {
 	for _, authority := range b.authorities {
 		roots := x509.NewCertPool()
 		roots.AddCert(authority)
-		if _, err := b.leaf.Leaf.Verify(x509.VerifyOptions{DNSName: stream.ServerName, Roots: roots, CurrentTime: now}); err == nil {
+		if _, err := b.leaf.Leaf.Verify(x509.VerifyOptions{DNSName: i.ServerName, Roots: roots, CurrentTime: now}); err == nil {
 			return authority
 		}
 	}
@@ -122,7 +129,7 @@ func (b Bundle) signer(now time.Time) *x509.Certificate {
 
 // Rotate returns the bundle that should follow, and whether it differs. Two thirds through the life of the
 // newest authority, a new one joins it, and after the overlap the leaf is signed by the new one.
-func (b Bundle) Rotate(now time.Time) (Bundle, bool, error) {
+func (i Issuer) Rotate(b Bundle, now time.Time) (Bundle, bool, error) {
 	next, changed := Bundle{key: b.key, leaf: b.leaf}, false
 	for _, c := range b.authorities {
 		if now.After(c.NotAfter) {
@@ -132,7 +139,7 @@ func (b Bundle) Rotate(now time.Time) (Bundle, bool, error) {
 		next.authorities = append(next.authorities, c)
 	}
 	if n := len(next.authorities); n == 0 || isOld(next.authorities[n-1], now) {
-		authority, key, err := newAuthority(now)
+		authority, key, err := i.newAuthority(now)
 		if err != nil {
 			return b, false, err
 		}
@@ -142,10 +149,10 @@ func (b Bundle) Rotate(now time.Time) (Bundle, bool, error) {
 	newest := next.authorities[len(next.authorities)-1]
 	var signer *x509.Certificate
 	if next.leaf != nil {
-		signer = next.signer(now)
+		signer = i.signer(next, now)
 	}
-	if signer == nil || (isOld(next.leaf.Leaf, now) || !signer.Equal(newest)) && now.Sub(newest.NotBefore) >= skew+overlap {
-		leaf, err := newLeaf(newest, next.key, now)
+	if signer == nil || (isOld(next.leaf.Leaf, now) || !signer.Equal(newest)) && now.Sub(newest.NotBefore) >= i.Skew+i.Overlap {
+		leaf, err := i.newLeaf(newest, next.key, now)
 		if err != nil {
 			return b, false, err
 		}
@@ -159,7 +166,7 @@ func isOld(c *x509.Certificate, now time.Time) bool {
 	return now.Sub(c.NotBefore) > c.NotAfter.Sub(c.NotBefore)*2/3
 }
 
-func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func (i Issuer) newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -169,10 +176,10 @@ func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: stream.ServerName + " authority"},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLifetime),
+		SerialNumber: serial, Subject: pkix.Name{CommonName: i.ServerName + " authority"},
+		NotBefore: now.Add(-i.Skew), NotAfter: now.Add(i.Authority),
 		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{stream.ServerName},
+		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{i.ServerName},
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -182,7 +189,7 @@ func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return authority, key, err
 }
 
-func newLeaf(authority *x509.Certificate, signer *ecdsa.PrivateKey, now time.Time) (*tls.Certificate, error) {
+func (i Issuer) newLeaf(authority *x509.Certificate, signer *ecdsa.PrivateKey, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -191,13 +198,13 @@ func newLeaf(authority *x509.Certificate, signer *ecdsa.PrivateKey, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	until := now.Add(leafLifetime)
+	until := now.Add(i.Leaf)
 	if until.After(authority.NotAfter) {
 		until = authority.NotAfter
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: stream.ServerName}, DNSNames: []string{stream.ServerName},
-		NotBefore: now.Add(-skew), NotAfter: until,
+		SerialNumber: serial, Subject: pkix.Name{CommonName: i.ServerName}, DNSNames: []string{i.ServerName},
+		NotBefore: now.Add(-i.Skew), NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, authority, &key.PublicKey, signer)

@@ -15,19 +15,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
-
-	"github.com/kidoban/kidoban/internal/stream"
 )
 
 // period is how often the Secret and the ConfigMap are read.
 const period = 30 * time.Second
 
 // Keeper gives each replica the certificate of the Secret. The leader also rotates it and publishes the
-// authorities in the ConfigMap. Both objects come with the manifests: the controller may not create any.
+// authorities in the ConfigMap. Both objects come with the manifests: the program may not create any. Without a
+// leader all replicas may rotate: the API server lets one of them write.
 type Keeper struct {
-	Secrets    coreclient.SecretInterface
-	ConfigMaps coreclient.ConfigMapInterface
-	// Leading is closed when this replica leads.
+	Issuer
+	// Secret and ConfigMap are the names of the two objects.
+	Secret, ConfigMap string
+	Secrets           coreclient.SecretInterface
+	ConfigMaps        coreclient.ConfigMapInterface
+	// Leading is closed when this replica leads, or if there is no leader.
 	Leading <-chan struct{}
 	Log     logr.Logger
 
@@ -42,11 +44,18 @@ func (k *Keeper) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("there is no certificate yet")
 }
 
+// Expires returns when the certificate expires that is used; zero if there is none.
+func (k *Keeper) Expires() time.Time {
+	if c := k.certificate.Load(); c != nil {
+		return c.Leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 // NeedLeaderElection is false: followers serve, too.
 func (k *Keeper) NeedLeaderElection() bool { return false }
 
-// Start keeps the certificate until the context is done. Errors only cost agents their head start, so they end
-// nothing.
+// Start keeps the certificate until the context is done. Errors end nothing: no packet depends on the certificate.
 func (k *Keeper) Start(ctx context.Context) error {
 	last, leading := "", k.Leading
 	for {
@@ -55,7 +64,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 			reason = err.Error()
 		}
 		if reason != last && reason != "" && ctx.Err() == nil {
-			k.Log.Info("Cannot keep the certificate of the stream; agents work without it", "reason", reason)
+			k.Log.Info("Cannot keep the certificate of the server that agents connect to; they work without it", "reason", reason)
 		}
 		last = reason
 		next := wait.Jitter(period, 0.1)
@@ -82,16 +91,16 @@ func (k *Keeper) isLeading() bool {
 }
 
 func (k *Keeper) keep(ctx context.Context, now time.Time) error {
-	secret, err := k.Secrets.Get(ctx, stream.CertificateSecret, metav1.GetOptions{})
+	secret, err := k.Secrets.Get(ctx, k.Secret, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("read the Secret %s: %w", stream.CertificateSecret, err)
+		return fmt.Errorf("read the Secret %s: %w", k.Secret, err)
 	}
 	bundle, broken := Parse(secret.Data) // a broken one is replaced, like an empty one
 	if !k.isLeading() {
 		k.use(bundle, now)
 		return broken
 	}
-	next, changed, err := bundle.Rotate(now)
+	next, changed, err := k.Rotate(bundle, now)
 	if err != nil {
 		return err
 	}
@@ -108,7 +117,7 @@ func (k *Keeper) keep(ctx context.Context, now time.Time) error {
 }
 
 func (k *Keeper) use(b Bundle, now time.Time) {
-	if c := b.Usable(now); c != nil {
+	if c := k.Usable(b, now); c != nil {
 		k.certificate.Store(c)
 	}
 }
@@ -118,26 +127,26 @@ func (k *Keeper) write(ctx context.Context, secret *corev1.Secret, b Bundle) (er
 		return err
 	}
 	if _, err = k.Secrets.Update(ctx, secret, metav1.UpdateOptions{}); apierrors.IsConflict(err) {
-		return fmt.Errorf("another replica wrote the Secret %s: %w", stream.CertificateSecret, err)
+		return fmt.Errorf("another replica wrote the Secret %s: %w", k.Secret, err)
 	} else if err != nil {
-		return fmt.Errorf("write the Secret %s: %w", stream.CertificateSecret, err)
+		return fmt.Errorf("write the Secret %s: %w", k.Secret, err)
 	}
-	k.Log.Info("Renewed the certificate of the stream", "until", b.leaf.Leaf.NotAfter)
+	k.Log.Info("Renewed the certificate of the server that agents connect to", "until", b.leaf.Leaf.NotAfter)
 	return nil
 }
 
 // publish makes the ConfigMap contain the authorities.
 func (k *Keeper) publish(ctx context.Context, authorities []byte) error {
-	object, err := k.ConfigMaps.Get(ctx, stream.CAConfigMap, metav1.GetOptions{})
+	object, err := k.ConfigMaps.Get(ctx, k.ConfigMap, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("read the ConfigMap %s: %w", stream.CAConfigMap, err)
+		return fmt.Errorf("read the ConfigMap %s: %w", k.ConfigMap, err)
 	}
-	if bytes.Equal([]byte(object.Data[stream.CAKey]), authorities) {
+	if bytes.Equal([]byte(object.Data[keyAuthorities]), authorities) {
 		return nil
 	}
-	object.Data = map[string]string{stream.CAKey: string(authorities)}
+	object.Data = map[string]string{keyAuthorities: string(authorities)}
 	if _, err := k.ConfigMaps.Update(ctx, object, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("write the ConfigMap %s: %w", stream.CAConfigMap, err)
+		return fmt.Errorf("write the ConfigMap %s: %w", k.ConfigMap, err)
 	}
 	return nil
 }
