@@ -30,7 +30,7 @@ func (c *Controller) serve(mgr manager.Manager, o *StreamOptions) error {
 	}
 	server, err := streamserver.New(streamserver.Options{
 		Flag: o.Flag, Address: o.Address, Certificate: keeper.Certificate, Handler: c.agents, Registry: metrics.Registry, Log: log,
-		Authenticator: &streamserver.Authenticator{Namespace: c.shared, Reviews: o.Client.AuthenticationV1().TokenReviews(), Cluster: c.known},
+		Authenticator: &streamserver.Authenticator{Audience: stream.Audience, Namespace: c.shared, Reviews: o.Client.AuthenticationV1().TokenReviews(), Cluster: c.known},
 	})
 	if err != nil {
 		return err

@@ -75,6 +75,8 @@ type Cluster interface {
 
 // Authenticator checks the agents' tokens.
 type Authenticator struct {
+	// Audience that the tokens must have.
+	Audience string
 	// Namespace of the agents.
 	Namespace string
 	Reviews   authenticationclient.TokenReviewInterface
@@ -105,7 +107,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, from net
 	if !ok {
 		return Identity{}, Malformed
 	}
-	if refusal := c.refusal(a.Namespace, time.Now()); refusal != "" {
+	if refusal := c.refusal(a.Audience, a.Namespace, time.Now()); refusal != "" {
 		return Identity{}, refusal
 	}
 	node, uid := c.Kubernetes.Node.Name, c.Kubernetes.Pod.UID
@@ -141,7 +143,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, from net
 // review asks the API server about a token.
 func (a *Authenticator) review(ctx context.Context, token string) (Identity, Refusal) {
 	review, err := a.Reviews.Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{stream.Audience}},
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{a.Audience}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return Identity{}, ReviewFailed
@@ -150,7 +152,7 @@ func (a *Authenticator) review(ctx context.Context, token string) (Identity, Ref
 	switch {
 	case !s.Authenticated:
 		return Identity{}, Rejected
-	case !slices.Contains(s.Audiences, stream.Audience):
+	case !slices.Contains(s.Audiences, a.Audience):
 		return Identity{}, WrongAudience
 	case s.User.Username != "system:serviceaccount:"+a.Namespace+":"+stream.AgentServiceAccount:
 		return Identity{}, WrongServiceAccount

@@ -10,8 +10,8 @@ import (
 	"github.com/kidoban/kidoban/internal/stream"
 )
 
-// maxToken is the size of the largest token that is looked at. The API server's have about 1 KiB.
-const maxToken = 8 << 10
+// MaxToken is the size of the largest token that is looked at. The API server's have about 1 KiB.
+const MaxToken = 8 << 10
 
 // claims are what a token says about itself. Nothing of it is verified: they only decide whether to ask the API
 // server about the token.
@@ -46,7 +46,7 @@ func (a *audiences) UnmarshalJSON(data []byte) error {
 // parseClaims reads the claims of a token, or returns false if it is not one.
 func parseClaims(token string) (c claims, ok bool) {
 	parts := strings.Split(token, ".")
-	if len(token) > maxToken || len(parts) != 3 {
+	if len(token) > MaxToken || len(parts) != 3 {
 		return claims{}, false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
@@ -57,9 +57,9 @@ func parseClaims(token string) (c claims, ok bool) {
 }
 
 // refusal is why a token with these claims need not be reviewed; empty if it may be an agent's.
-func (c *claims) refusal(namespace string, now time.Time) Refusal {
+func (c *claims) refusal(audience, namespace string, now time.Time) Refusal {
 	switch {
-	case !slices.Contains(c.Audiences, stream.Audience):
+	case !slices.Contains(c.Audiences, audience):
 		return WrongAudience
 	case c.Kubernetes.Namespace != namespace || c.Kubernetes.ServiceAccount.Name != stream.AgentServiceAccount:
 		return WrongServiceAccount

@@ -97,7 +97,7 @@ func (s *Server) Start(ctx context.Context) error {
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.options.Certificate})),
 		grpc.MaxRecvMsgSize(stream.MaxMessageSize),
 		grpc.MaxConcurrentStreams(2),
-		grpc.MaxHeaderListSize(2*maxToken),
+		grpc.MaxHeaderListSize(2*MaxToken),
 		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize),
 		grpc.ConnectionTimeout(helloTime),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloTime, Time: pingTime, Timeout: pingTimeout}),
@@ -126,7 +126,7 @@ func (s *Server) Connect(conn grpc.BidiStreamingServer[stream.AgentMessage, stre
 	session, refusal := s.open(conn)
 	if refusal != "" {
 		s.metrics.refused.WithLabelValues(string(refusal)).Inc()
-		return refusal.status()
+		return refusal.Status()
 	}
 	expiry := time.AfterFunc(time.Until(session.Expires), func() { session.end(EndExpired) })
 	defer expiry.Stop()
@@ -161,7 +161,7 @@ func (s *Server) open(conn grpc.BidiStreamingServer[stream.AgentMessage, stream.
 		}
 	}()
 	ctx := conn.Context()
-	id, refusal := s.options.Authenticator.Authenticate(ctx, tokenOf(ctx), sourceOf(ctx))
+	id, refusal := s.options.Authenticator.Authenticate(ctx, TokenOf(ctx), SourceOf(ctx))
 	if refusal != "" {
 		return nil, refusal
 	}
@@ -281,8 +281,8 @@ func (s *Server) endAll() {
 	}
 }
 
-// tokenOf returns the bearer token of a call; empty if there is none.
-func tokenOf(ctx context.Context) string {
+// TokenOf returns the bearer token of a call; empty if there is none.
+func TokenOf(ctx context.Context) string {
 	values := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(values) != 1 {
 		return ""
@@ -294,8 +294,8 @@ func tokenOf(ctx context.Context) string {
 	return strings.TrimSpace(token)
 }
 
-// sourceOf returns the address that a call comes from.
-func sourceOf(ctx context.Context) netip.Addr {
+// SourceOf returns the address that a call comes from.
+func SourceOf(ctx context.Context) netip.Addr {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return netip.Addr{}
@@ -307,8 +307,8 @@ func sourceOf(ctx context.Context) netip.Addr {
 	return from.Addr().Unmap().WithZone("")
 }
 
-// status is what a caller gets to see.
-func (r Refusal) status() error {
+// Status is what a caller gets to see.
+func (r Refusal) Status() error {
 	code := codes.Unauthenticated
 	switch r {
 	case TooManyReviews, TooManyStreams:

@@ -152,7 +152,7 @@ func newFixture(t testing.TB, agents map[string]string) *fixture {
 	server, err := New(Options{
 		Flag: "--stream-bind-address", Address: "127.0.0.1:0",
 		Certificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil },
-		Authenticator: &Authenticator{Namespace: namespace, Reviews: f.reviews, Cluster: f.cluster},
+		Authenticator: &Authenticator{Audience: stream.Audience, Namespace: namespace, Reviews: f.reviews, Cluster: f.cluster},
 		Handler:       f.handler, Registry: prometheus.NewRegistry(), Log: logr.Discard(),
 	})
 	if err != nil {
@@ -264,7 +264,7 @@ func TestRefusals(t *testing.T) {
 		"no token":         {"", NoToken, 0},
 		"random":           {"random", Malformed, 0},
 		"random claims":    {"a.b.c", Malformed, 0},
-		"too long":         {fakeToken("n1", "uid-1", "good") + strings.Repeat("x", maxToken), Malformed, 0},
+		"too long":         {fakeToken("n1", "uid-1", "good") + strings.Repeat("x", MaxToken), Malformed, 0},
 		"the API server's": {fakeToken("n1", "uid-1", "good", func(c map[string]any) { c["aud"] = "https://kubernetes.default.svc" }), WrongAudience, 0},
 		"expired":          {fakeToken("n1", "uid-1", "good", func(c map[string]any) { c["exp"] = 1 }), Expired, 0},
 		"other account":    {fakeToken("n1", "uid-1", "good", kubernetes("serviceaccount", map[string]any{"name": "default"})), WrongServiceAccount, 0},

@@ -38,6 +38,7 @@ const maxOutside = 100_000
 // pod is what is known about a pod.
 type pod struct {
 	namespace, name string
+	serviceAccount  string
 	node            string
 	hostNetwork     bool
 	versions        []version // by time
@@ -90,7 +91,7 @@ func (d *Directory) SetPod(p *corev1.Pod, now time.Time) {
 	defer d.mu.Unlock()
 	of, known := d.pods[p.UID]
 	if !known {
-		of = &pod{namespace: p.Namespace, name: p.Name}
+		of = &pod{namespace: p.Namespace, name: p.Name, serviceAccount: p.Spec.ServiceAccountName}
 		d.pods[p.UID] = of
 	}
 	of.node, of.hostNetwork = p.Spec.NodeName, p.Spec.HostNetwork

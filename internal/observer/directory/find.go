@@ -86,3 +86,28 @@ func (p *pod) at(addr netip.Addr, at time.Time) *observerapi.End {
 
 // maxPodAddresses bounds the addresses of one pod for which ends are kept.
 const maxPodAddresses = 16
+
+// IsPod reports whether a pod of a ServiceAccount runs on a node.
+func (d *Directory) IsPod(uid types.UID, nodeName, namespace, serviceAccount string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	of := d.pods[uid]
+	return of != nil && of.ended.IsZero() && of.node == nodeName && of.namespace == namespace && of.serviceAccount == serviceAccount
+}
+
+// IsNodeAddress reports whether a node has an address.
+func (d *Directory) IsNodeAddress(nodeName string, addr netip.Addr) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.nodeOf[addr] == nodeName && nodeName != ""
+}
+
+// NodeOf returns the node of a pod; empty if the pod is not known.
+func (d *Directory) NodeOf(uid types.UID) string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if of := d.pods[uid]; of != nil {
+		return of.node
+	}
+	return ""
+}
