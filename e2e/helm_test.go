@@ -60,6 +60,12 @@ func TestHelm(t *testing.T) {
 		if log := printed(t, "-n", engine.Namespace, "logs", "--tail=-1", "-l", "app.kubernetes.io/component=controller"); !strings.Contains(log, `unknown field \"spec.policyRef.uid\"`) {
 			t.Errorf("the controller does not report the field that the CRD lacks:\n%s", log)
 		}
+		eventually(t, "an Event on the CRD", func(context.Context) error {
+			if events := printed(t, "get", "events", "-A", "--field-selector=reason=CRDTooOld"); !strings.Contains(events, "spec.policyRef.uid") {
+				return fmt.Errorf("there are:\n%s", events)
+			}
+			return nil
+		})
 	})
 	t.Run("upgrade", func(t *testing.T) {
 		if _, err := cluster.Output(test.Outside(t.Context(), "sh", "-c", helmProgram()+" show crds charts/kidoban | kubectl apply --server-side --force-conflicts -f -")); err != nil {

@@ -94,6 +94,7 @@ func run(o options) error {
 	config.DisableCompression = true // the API server would compress each event of each watch
 	lease := rest.CopyConfig(config)
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(float32(o.qps), o.burst) // one for all kinds: QPS and Burst would be per kind
+	dropped := controller.WatchDroppedFields(config, ctrl.Log.WithName("crds"))
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
@@ -138,6 +139,7 @@ func run(o options) error {
 		Progress:    progress,
 		Stream:      agents,
 
+		DroppedFields:    dropped,
 		TrustedResolvers: o.trusted,
 	}); err != nil {
 		return err

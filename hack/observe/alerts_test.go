@@ -56,6 +56,10 @@ var alertCases = map[string][]alertCase{
 		{series: []string{`kidoban_controller_unresolved_policies{reason="OverBudget"} 2x20`, `kidoban_controller_unresolved_policies{reason="Invalid"} 1x20`}, fire: 2},
 		{series: []string{`kidoban_controller_unresolved_policies{reason="OverBudget"} 0x20`}},
 	},
+	"KidobanCRDTooOld": {
+		{series: []string{`kidoban_controller_dropped_fields_total{crd="policyendpoints.networking.kidoban.dev"} 0+1x20`}, fire: 1},
+		{series: []string{`kidoban_controller_dropped_fields_total{crd="policyendpoints.networking.kidoban.dev"} 5x20`}},
+	},
 	"KidobanPoliciesUnenforced": {
 		{series: []string{`kidoban_controller_unenforced_policies{kind="AdminNetworkPolicy"} 3x20`, `kidoban_controller_unenforced_policies{kind="BaselineAdminNetworkPolicy"} 0x20`}, fire: 1},
 		{series: []string{`kidoban_controller_unenforced_policies{kind="AdminNetworkPolicy"} 3x10 0x10`}},

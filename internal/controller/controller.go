@@ -64,6 +64,8 @@ type Options struct {
 	Progress *Progress
 	// Stream is where agents connect; nil: nowhere.
 	Stream *StreamOptions
+	// DroppedFields, if set, writes Events about CRDs that are older than the controller.
+	DroppedFields *DroppedFields
 	// TrustedResolvers are DNS servers whose answers count for the domain names of policies, beside those of the cluster's DNS.
 	TrustedResolvers []netip.AddrPort
 }
@@ -149,6 +151,9 @@ func Add(mgr manager.Manager, o Options) error {
 		ends:       map[types.NamespacedName]chan struct{}{},
 	}
 	c.resolver.SetTrustedResolvers(c.dns.all())
+	if o.DroppedFields != nil {
+		o.DroppedFields.setRecorder(c.recorder)
+	}
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if err := c.watchClusterPolicies(mgr); err != nil {
 		return err

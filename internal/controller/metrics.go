@@ -22,6 +22,10 @@ var (
 		Name: "kidoban_controller_unresolved_policies",
 		Help: "Policies that cannot be enforced in full (condition Resolved=False), by the condition's reason.",
 	}, []string{"reason"})
+	droppedFields = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kidoban_controller_dropped_fields_total",
+		Help: "Fields that the API server dropped from objects that the controller wrote, because the CRD is older than the controller, by CRD.",
+	}, []string{"crd"})
 	unenforcedGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "kidoban_controller_unenforced_policies",
 		Help: "AdminNetworkPolicies and BaselineAdminNetworkPolicies, which nothing enforces, by kind.",
@@ -66,7 +70,7 @@ func init() {
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()}})
 	build.Set(1)
 	metrics.Registry.MustRegister(build, policiesGauge, groupsGauge, slicesGauge, addressesGauge, trustedGauge, unresolvedGauge, unenforcedGauge,
-		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds, confirmSeconds, unconfirmed)
+		resolveSeconds, writeSeconds, podToWriteSeconds, announcements, publishSeconds, confirmSeconds, unconfirmed, droppedFields)
 }
 
 func gauge(name, help string) prometheus.Gauge {

@@ -1,0 +1,43 @@
+//go:build envtest
+
+package controller
+
+import (
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/api/v1alpha1"
+)
+
+// The API server accepts an object with a field that its CRD does not have, and says that it dropped it.
+func TestTheAPIServerReportsDroppedFields(t *testing.T) {
+	config := rest.CopyConfig(admin)
+	WatchDroppedFields(config, logr.Discard())
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const namespace = "dropped-fields"
+	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
+		t.Fatal(err)
+	}
+	counter := droppedFields.WithLabelValues("policyendpoints." + v1alpha1.GroupVersion.Group)
+	before := testutil.ToFloat64(counter)
+	pe := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"fieldOfALaterVersion": true}}}
+	pe.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("PolicyEndpoint"))
+	pe.SetNamespace(namespace)
+	pe.SetName("a")
+	if err := c.Create(t.Context(), pe); err != nil {
+		t.Fatal(err)
+	}
+	if got := testutil.ToFloat64(counter) - before; got != 1 {
+		t.Errorf("counted %v dropped fields, want 1", got)
+	}
+}
