@@ -82,7 +82,7 @@ release: ## Build all files of a release into dist/release (VERSION=v0.1.0 REGIS
 	hack/release.sh $(VERSION) $(REGISTRY)
 
 .PHONY: release-check
-release-check: ## Build a release twice, at two paths, and compare every file and image (VERSION=v0.1.0; 10 minutes)
+release-check: ## Build a release twice, at two paths, compare every file and image, and start the binaries (VERSION=v0.1.0; 10 minutes)
 	hack/release-check.sh $(VERSION) $(REGISTRY)
 
 .PHONY: generate
@@ -116,7 +116,8 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
 	for suite in test-helm test-hostile test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit

@@ -25,5 +25,12 @@ done
 for half in controller agent; do
 	grep -q "image: $registry/$half:$version\$" dist/release/install.yaml || { echo "release-check.sh: install.yaml does not name $registry/$half:$version" >&2; exit 1; }
 done
+
+# The binaries for this machine start, and print the release's version: those in the images, and the plugin as users unpack it.
+arch=$(go env GOARCH)
+started=$(dist/"$arch"/controller --version; dist/"$arch"/agent --version
+	tar -xzf "dist/release/kubectl-kidoban_linux_$arch.tar.gz" -C "$clone" ./kubectl-kidoban && "$clone/kubectl-kidoban" version --client)
+[[ $(grep -cF "$version" <<<"$started") == 3 ]] || { echo "release-check.sh: the binaries do not print $version:"$'\n'"$started" >&2; exit 1; }
+
 cat dist/images.sha256 dist/release/SHA256SUMS
 echo 'Both builds are the same.'
