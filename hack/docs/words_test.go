@@ -41,12 +41,18 @@ func TestWords(t *testing.T) {
 			continue // the one explains these words, the others are generated
 		}
 		code, generated := false, strings.HasPrefix(p.path, "docs/cli/")
-		help := false // a block of a command's help, such as a list
+		written := false // by a test's run
+		help := false    // a block of a command's help, such as a list
 		number := 0
 		for line := range strings.Lines(read(t, p.path)) {
 			line = strings.TrimSuffix(line, "\n")
 			number++
 			generated = generated && !strings.HasPrefix(line, "<!-- end of what is generated")
+			if strings.HasPrefix(line, "<!--") && strings.Contains(line, " from here") {
+				written = true
+			} else if strings.HasPrefix(line, "<!-- … to here") {
+				written = false
+			}
 			if strings.HasPrefix(strings.TrimSpace(line), "```") {
 				code, help = !code, !code && generated && line == "```text"
 			}
@@ -55,7 +61,7 @@ func TestWords(t *testing.T) {
 					t.Errorf("%s:%d: %q: write %s", p.path, number, found, h.instead)
 				}
 			}
-			prose := !code && !generated && line != "" && !strings.HasPrefix(line, "    ") && !strings.ContainsRune("#<", rune(line[0])) &&
+			prose := !code && !generated && !written && line != "" && !strings.HasPrefix(line, "    ") && !strings.ContainsRune("#<", rune(line[0])) &&
 				!strings.HasPrefix(strings.TrimSpace(line), "|")
 			if n := utf8.RuneCountInString(line); prose && n > width && strings.Contains(strings.TrimSpace(line), " ") {
 				t.Errorf("%s:%d: %d columns, want at most %d", p.path, number, n, width)
