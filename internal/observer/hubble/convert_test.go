@@ -13,13 +13,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/observer/hubble/hubbletest"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // only returns the only flow of an answer.
 func only(t *testing.T, f observerapi.Flow, filters ...*flowpb.FlowFilter) *flowpb.Flow {
 	t.Helper()
-	got := flowsOf(t, serve(t, &reader{flows: []observerapi.Flow{f}}), &observerpb.GetFlowsRequest{Whitelist: filters})
+	got := flowsOf(t, serve(t, hubbletest.New(f)), &observerpb.GetFlowsRequest{Whitelist: filters})
 	if len(got) != 1 {
 		t.Fatalf("got %d flows, want 1", len(got))
 	}
@@ -27,8 +28,8 @@ func only(t *testing.T, f observerapi.Flow, filters ...*flowpb.FlowFilter) *flow
 }
 
 func TestAllFieldsOfAFlow(t *testing.T) {
-	f := flowAt(5432, noon.Add(-time.Second))
-	f.Ingress, f.Verdict, f.Connections = &byDefault, observerapi.Denied, 3
+	f := hubbletest.FlowAt(5432, noon.Add(-time.Second))
+	f.Ingress, f.Verdict, f.Connections = &hubbletest.ByDefault, observerapi.Denied, 3
 	got := only(t, f)
 	want := &flowpb.Flow{
 		Time:    timestamppb.New(noon.Add(-time.Second)),
@@ -71,8 +72,8 @@ func TestAllFieldsOfAFlow(t *testing.T) {
 }
 
 func TestEndsThatAreNoPods(t *testing.T) {
-	f := flowAt(443, noon)
-	f.Destination, f.Service = vendor, ""
+	f := hubbletest.FlowAt(443, noon)
+	f.Destination, f.Service = hubbletest.Vendor, ""
 	f.Source.Address = netip.MustParseAddr("2001:db8:1::1")
 	got := only(t, f)
 	if d := cmp.Diff([]string{"reserved:world"}, got.GetDestination().GetLabels()); d != "" {
@@ -104,7 +105,7 @@ func TestEndsThatAreNoPods(t *testing.T) {
 }
 
 func TestAHiddenEndHasNamespaceAndWorkloadOnly(t *testing.T) {
-	f := flowAt(443, noon)
+	f := hubbletest.FlowAt(443, noon)
 	f.Destination = observerapi.End{Namespace: "other", Workload: &agentapi.Workload{Kind: "Deployment", Name: "x"}, Hidden: true}
 	got := only(t, f).GetDestination()
 	want := &flowpb.Endpoint{
@@ -118,9 +119,9 @@ func TestAHiddenEndHasNamespaceAndWorkloadOnly(t *testing.T) {
 
 func TestWhatAuditedPoliciesWouldChange(t *testing.T) {
 	staged := []agentapi.PolicyRef{{Kind: "NetworkPolicy", Namespace: "shop", Name: "staged"}}
-	deny := allowed
+	deny := hubbletest.Allowed
 	deny.Audited, deny.AuditedBy = observerapi.Denied, staged
-	f := flowAt(443, noon)
+	f := hubbletest.FlowAt(443, noon)
 	f.Egress, f.Verdict = &deny, observerapi.WouldBeDeny
 	got := only(t, f)
 	if got.GetVerdict() != flowpb.Verdict_AUDIT || len(got.GetEgressAllowedBy()) != 1 || got.GetEgressDeniedBy()[0].GetName() != "staged" {
@@ -130,7 +131,7 @@ func TestWhatAuditedPoliciesWouldChange(t *testing.T) {
 		t.Errorf("the packets were forwarded: %v", got)
 	}
 
-	allow := byDefault
+	allow := hubbletest.ByDefault
 	allow.Audited, allow.AuditedBy = observerapi.Allowed, staged
 	f.Egress, f.Verdict = &allow, observerapi.WouldBeAllow
 	got = only(t, f)
@@ -147,7 +148,7 @@ func TestWhatAuditedPoliciesWouldChange(t *testing.T) {
 }
 
 func TestAFlowKeepsItsUUIDWhenItGrows(t *testing.T) {
-	f := flowAt(443, noon)
+	f := hubbletest.FlowAt(443, noon)
 	before := only(t, f).GetUuid()
 	f.Connections, f.Last = 9, noon.Add(5*time.Second)
 	if after := only(t, f).GetUuid(); after != before {
@@ -171,8 +172,8 @@ func TestDropReasons(t *testing.T) {
 		agentapi.ReasonUnparsable:   flowpb.DropReason_CT_TRUNCATED_OR_INVALID_HEADER,
 		agentapi.ReasonEncapsulated: flowpb.DropReason_ENCAPSULATION_TRAFFIC_IS_PROHIBITED,
 	} {
-		f := flowAt(443, noon)
-		d := byDefault
+		f := hubbletest.FlowAt(443, noon)
+		d := hubbletest.ByDefault
 		d.Reason = reason
 		f.Egress, f.Verdict = &d, observerapi.Denied
 		if got := only(t, f); got.GetDropReasonDesc() != want {

@@ -13,22 +13,23 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/kidoban/kidoban/internal/observer/hubble/hubbletest"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // some are flows that differ in everything that can be filtered by. Their ports are 1 to 5.
-func some() *reader {
-	toDB := flowAt(1, noon)
-	denied := flowAt(2, noon)
-	denied.Ingress, denied.Verdict = &byDefault, observerapi.Denied
-	out := flowAt(3, noon)
-	out.Destination, out.Service = vendor, ""
-	in := flowAt(4, noon)
-	in.Source, in.Destination, in.Service, in.Protocol = observerapi.End{Address: netip.MustParseAddr("192.0.2.9")}, web, "", "UDP"
-	in.Egress, in.Ingress = nil, &allowed
-	reply := flowAt(5, noon)
-	reply.Source, reply.Destination, reply.Service, reply.Reply = db, web, "", true
-	return &reader{flows: []observerapi.Flow{toDB, denied, out, in, reply}}
+func some() []observerapi.Flow {
+	toDB := hubbletest.FlowAt(1, noon)
+	denied := hubbletest.FlowAt(2, noon)
+	denied.Ingress, denied.Verdict = &hubbletest.ByDefault, observerapi.Denied
+	out := hubbletest.FlowAt(3, noon)
+	out.Destination, out.Service = hubbletest.Vendor, ""
+	in := hubbletest.FlowAt(4, noon)
+	in.Source, in.Destination, in.Service, in.Protocol = observerapi.End{Address: netip.MustParseAddr("192.0.2.9")}, hubbletest.Web, "", "UDP"
+	in.Egress, in.Ingress = nil, &hubbletest.Allowed
+	reply := hubbletest.FlowAt(5, noon)
+	reply.Source, reply.Destination, reply.Service, reply.Reply = hubbletest.DB, hubbletest.Web, "", true
+	return []observerapi.Flow{toDB, denied, out, in, reply}
 }
 
 func TestFilters(t *testing.T) {
@@ -92,7 +93,7 @@ func TestFilters(t *testing.T) {
 		"allow without deny":           {allow: list{{SourcePod: []string{"shop/web"}}}, deny: list{{DestinationPort: []string{"1"}}}, want: []uint32{2, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := flowsOf(t, serve(t, some()), &observerpb.GetFlowsRequest{Whitelist: tc.allow, Blacklist: tc.deny})
+			got := flowsOf(t, serve(t, hubbletest.New(some()...)), &observerpb.GetFlowsRequest{Whitelist: tc.allow, Blacklist: tc.deny})
 			if d := cmp.Diff(tc.want, ports(got)); d != "" {
 				t.Errorf("(-want +got)\n%s", d)
 			}
@@ -101,8 +102,8 @@ func TestFilters(t *testing.T) {
 }
 
 func TestAFlowShowsWhatAFilterAsksFor(t *testing.T) {
-	denied := flowAt(2, noon)
-	denied.Ingress, denied.Verdict = &byDefault, observerapi.Denied
+	denied := hubbletest.FlowAt(2, noon)
+	denied.Ingress, denied.Verdict = &hubbletest.ByDefault, observerapi.Denied
 	egress := []flowpb.TrafficDirection{flowpb.TrafficDirection_EGRESS}
 	got := only(t, denied, &flowpb.FlowFilter{TrafficDirection: egress, EventType: []*flowpb.EventTypeFilter{{Type: 1}}})
 	if got.GetTrafficDirection() != flowpb.TrafficDirection_EGRESS || got.GetNodeName() != "node-1" {
@@ -111,7 +112,7 @@ func TestAFlowShowsWhatAFilterAsksFor(t *testing.T) {
 	if e := got.GetEventType(); e.GetType() != 1 || e.GetSubType() != 133 {
 		t.Errorf("asked for drops: %v", e)
 	}
-	got = only(t, flowAt(2, noon), &flowpb.FlowFilter{EventType: []*flowpb.EventTypeFilter{{Type: 4}}})
+	got = only(t, hubbletest.FlowAt(2, noon), &flowpb.FlowFilter{EventType: []*flowpb.EventTypeFilter{{Type: 4}}})
 	if got.GetTraceObservationPoint() != flowpb.TraceObservationPoint_TO_ENDPOINT || got.GetTraceReason() != flowpb.TraceReason_NEW {
 		t.Errorf("asked for traces: %v", got)
 	}
@@ -120,9 +121,7 @@ func TestAFlowShowsWhatAFilterAsksFor(t *testing.T) {
 // TestEachFieldOfAFilterWorksOrIsAnError gives each field of the module's FlowFilter a value that no flow has. A field that a later
 // version of the module adds is an error that names it, until it is implemented.
 func TestEachFieldOfAFilterWorksOrIsAnError(t *testing.T) {
-	r := some()
-	r.flows = r.flows[:4] // without the reply
-	c := serve(t, r)
+	c := serve(t, hubbletest.New(some()[:4]...)) // without the reply
 	fields := (&flowpb.FlowFilter{}).ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
@@ -191,7 +190,7 @@ func set(m protoreflect.Message, fd protoreflect.FieldDescriptor) {
 }
 
 func TestAFieldOfALaterVersionIsAnError(t *testing.T) {
-	c := serve(t, some())
+	c := serve(t, hubbletest.New(some()...))
 	for number, want := range map[protowire.Number]string{40: "whitelist[0].encrypted:", 99: "whitelist[0].field 99:"} {
 		ff := &flowpb.FlowFilter{}
 		ff.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), 1))
@@ -203,7 +202,7 @@ func TestAFieldOfALaterVersionIsAnError(t *testing.T) {
 }
 
 func TestInvalidFilters(t *testing.T) {
-	c := serve(t, some())
+	c := serve(t, hubbletest.New(some()...))
 	for name, ff := range map[string]*flowpb.FlowFilter{
 		"source_ip":         {SourceIp: []string{"10.0.0"}},
 		"source_pod":        {SourcePod: []string{""}},

@@ -21,14 +21,15 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/kidoban/kidoban/internal/observer/hubble"
+	"github.com/kidoban/kidoban/internal/observer/hubble/hubbletest"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // minutes are ten flows, by their port: 10 is ten minutes old, 1 is one minute old.
-func minutes() *reader {
-	r := &reader{}
+func minutes() *hubbletest.Reader {
+	r := &hubbletest.Reader{}
 	for m := range 10 {
-		r.flows = append(r.flows, flowAt(uint16(m+1), ago(m+1)))
+		r.Put(hubbletest.FlowAt(uint16(m+1), ago(m+1)))
 	}
 	return r
 }
@@ -74,7 +75,7 @@ func receive(t *testing.T, stream grpc.ServerStreamingClient[observerpb.GetFlows
 	}
 }
 
-func follow(t *testing.T, r *reader, req *observerpb.GetFlowsRequest) grpc.ServerStreamingClient[observerpb.GetFlowsResponse] {
+func follow(t *testing.T, r *hubbletest.Reader, req *observerpb.GetFlowsRequest) grpc.ServerStreamingClient[observerpb.GetFlowsResponse] {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -88,8 +89,8 @@ func follow(t *testing.T, r *reader, req *observerpb.GetFlowsRequest) grpc.Serve
 
 func TestFollowSinceHasNoGapAndNothingTwice(t *testing.T) {
 	r := minutes()
-	r.subscribed = func() { // what arrives then is stored, too, before it is read
-		r.put(flowAt(101, noon), flowAt(102, noon))
+	r.Subscribed = func() { // what arrives then is stored, too, before it is read
+		r.Put(hubbletest.FlowAt(101, noon), hubbletest.FlowAt(102, noon))
 	}
 	stream := follow(t, r, &observerpb.GetFlowsRequest{Since: timestamppb.New(ago(2))})
 	for _, want := range []uint32{2, 1, 101, 102} {
@@ -97,9 +98,9 @@ func TestFollowSinceHasNoGapAndNothingTwice(t *testing.T) {
 			t.Fatalf("got flow %d, want %d", got, want)
 		}
 	}
-	grown := flowAt(102, noon)
+	grown := hubbletest.FlowAt(102, noon)
 	grown.Last = noon.Add(time.Second)
-	r.put(flowAt(103, noon), grown, flowAt(9, ago(9)), flowAt(104, noon))
+	r.Put(hubbletest.FlowAt(103, noon), grown, hubbletest.FlowAt(9, ago(9)), hubbletest.FlowAt(104, noon))
 	for _, want := range []uint32{103, 102, 104} {
 		if got := receive(t, stream); got != want {
 			t.Fatalf("got flow %d, want %d: new connections of 102 come again, and 9 is too old", got, want)
@@ -109,7 +110,7 @@ func TestFollowSinceHasNoGapAndNothingTwice(t *testing.T) {
 
 func TestFollowAloneShowsNewFlows(t *testing.T) {
 	r := minutes()
-	r.subscribed = func() { r.put(flowAt(101, noon)) }
+	r.Subscribed = func() { r.Put(hubbletest.FlowAt(101, noon)) }
 	stream := follow(t, r, &observerpb.GetFlowsRequest{})
 	if got := receive(t, stream); got != 101 {
 		t.Errorf("got flow %d, want 101", got)
@@ -118,7 +119,7 @@ func TestFollowAloneShowsNewFlows(t *testing.T) {
 
 func TestAnObserverThatEndsEndsTheAnswer(t *testing.T) {
 	r := minutes()
-	r.subscribed = func() { close(r.subscribers[0]) }
+	r.Subscribed = func() { r.End() }
 	_, err := follow(t, r, &observerpb.GetFlowsRequest{}).Recv()
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v, want Unavailable", err)
@@ -133,24 +134,24 @@ func TestFilteredLastIsSentBeforeAnythingArrives(t *testing.T) {
 			t.Fatalf("got flow %d, want %d", got, want)
 		}
 	}
-	r.put(flowAt(4, noon), flowAt(9, noon))
+	r.Put(hubbletest.FlowAt(4, noon), hubbletest.FlowAt(9, noon))
 	if got := receive(t, stream); got != 9 {
 		t.Errorf("got flow %d, want 9", got)
 	}
 }
 
 func TestASecondReportOfAFlowThatWasSentIsNotSentAgain(t *testing.T) {
-	r := &reader{}
-	both := flowAt(1, noon)
-	both.Ingress = &allowed
-	r.subscribed = func() { r.put(both) }
+	r := &hubbletest.Reader{}
+	both := hubbletest.FlowAt(1, noon)
+	both.Ingress = &hubbletest.Allowed
+	r.Subscribed = func() { r.Put(both) }
 	stream := follow(t, r, &observerpb.GetFlowsRequest{Since: timestamppb.New(ago(1))})
 	if got := receive(t, stream); got != 1 {
 		t.Fatalf("got flow %d", got)
 	}
-	oneSide := flowAt(1, noon)
+	oneSide := hubbletest.FlowAt(1, noon)
 	oneSide.Sides = observerapi.OneSide
-	r.put(oneSide, flowAt(2, noon))
+	r.Put(oneSide, hubbletest.FlowAt(2, noon))
 	if got := receive(t, stream); got != 2 {
 		t.Errorf("got flow %d, want 2", got)
 	}
@@ -158,7 +159,7 @@ func TestASecondReportOfAFlowThatWasSentIsNotSentAgain(t *testing.T) {
 
 func TestLossesAreAddedUp(t *testing.T) {
 	r := minutes()
-	r.losses = []observerapi.Loss{{Node: "node-1", Reason: "queue", Packets: 30, Records: 7}, {Node: "node-2", Reason: "queue", Records: 5}}
+	r.Losses = []observerapi.Loss{{Node: "node-1", Reason: "queue", Packets: 30, Records: 7}, {Node: "node-2", Reason: "queue", Records: 5}}
 	stream := follow(t, r, &observerpb.GetFlowsRequest{Number: 1})
 	lost := func() *flowpb.LostEvent {
 		for {
@@ -176,7 +177,7 @@ func TestLossesAreAddedUp(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", d)
 	}
 	for range 50 {
-		r.lose(observerapi.Loss{Reason: hubble.LossReader, Records: 2})
+		r.Lose(observerapi.Loss{Reason: hubble.LossReader, Records: 2})
 	}
 	var sum, messages uint64
 	for sum < 100 {
@@ -190,7 +191,7 @@ func TestLossesAreAddedUp(t *testing.T) {
 
 func TestNodesOfAnAnswer(t *testing.T) {
 	r := minutes()
-	r.nodes = []hubble.Node{{Name: "a", Connected: true}, {Name: "b"}, {Name: "c", Connected: true}}
+	r.NodeList = []hubble.Node{{Name: "a", Connected: true}, {Name: "b"}, {Name: "c", Connected: true}}
 	stream, err := serve(t, r).GetFlows(t.Context(), &observerpb.GetFlowsRequest{Number: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -211,14 +212,14 @@ func TestNodesOfAnAnswer(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	r := minutes()
-	r.nodes = []hubble.Node{{Name: "a", Connected: true, Version: "v0.1.0", Since: noon.Add(-time.Minute)}, {Name: "b"}}
+	r.NodeList = []hubble.Node{{Name: "a", Connected: true, Version: "v0.1.0", Since: noon.Add(-time.Minute)}, {Name: "b"}}
 	c := serve(t, r)
 	got, err := c.ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &observerpb.ServerStatusResponse{
-		NumFlows: 7, SeenFlows: 9, UptimeNs: uint64(time.Hour), NumConnectedNodes: wrapperspb.UInt32(1),
+		NumFlows: 10, SeenFlows: 10, UptimeNs: uint64(time.Hour + time.Minute), NumConnectedNodes: wrapperspb.UInt32(1),
 		NumUnavailableNodes: wrapperspb.UInt32(1), UnavailableNodes: []string{"b"}, Version: "v1", FlowsRate: 1.5,
 	}
 	if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
@@ -242,14 +243,14 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantNamespaces := []*observerpb.Namespace{{Namespace: "shop"}, {Namespace: "vendor"}}
+	wantNamespaces := []*observerpb.Namespace{{Namespace: "shop"}}
 	if d := cmp.Diff(wantNamespaces, namespaces.GetNamespaces(), protocmp.Transform()); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}
 }
 
 func TestStatusWithoutNodesHasNumbers(t *testing.T) {
-	got, err := serve(t, &reader{}).ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
+	got, err := serve(t, &hubbletest.Reader{}).ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
