@@ -42,7 +42,7 @@ endef
 
 modules = $(dir $(wildcard go.mod e2e/go.mod e2e/cnp/suite/go.mod hack/go.mod hack/*/go.mod))
 # The modules that are vetted, linted and tested. (The others have hardly any code, and checking them loads all of Kubernetes.)
-code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/helmenv/ hack/nodeenv/ hack/testenv/,$(modules))
+code = $(filter-out e2e/cnp/suite/ hack/ hack/e2eenv/ hack/helmenv/ hack/hubbleenv/ hack/nodeenv/ hack/testenv/,$(modules))
 
 generated = api internal/stream internal/flow charts config/crd/bases config/rbac/role.yaml internal/dataplane/bpf docs/api.md docs/cli docs/configuration.md
 
@@ -116,9 +116,9 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-hubble, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
 	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
-	for suite in test-helm test-hostile test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
+	for suite in test-helm test-hostile test-hubble test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -149,6 +149,11 @@ test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, a
 	$(call heading,Helm)
 	CGO_ENABLED=0 go -C hack/helmenv build -trimpath -o $(CURDIR)/bin/ helm.sh/helm/v4/cmd/helm
 	go -C e2e test -count=1 -v -timeout=30m -tags=e2e,helm -run='^TestHelm$$' .
+
+.PHONY: test-hubble
+test-hubble: ## The hubble command, of two releases, against an observer's API (the first run builds the commands: 4 minutes)
+	$(call heading,Hubble)
+	go -C hack/hubble test $(patience) -count=1 -tags=hubble ./...
 
 .PHONY: test-answers
 test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
@@ -324,7 +329,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,hubble,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
 verify-words: # hack/words.txt, and the width of lines
