@@ -116,9 +116,9 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-hubble, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
 	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
-	for suite in test-helm test-hostile test-hubble test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
+	for suite in test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -154,6 +154,12 @@ test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, a
 test-hubble: ## The hubble command, of two releases, against an observer's API (the first run builds the commands: 4 minutes)
 	$(call heading,Hubble)
 	go -C hack/hubble test $(patience) -count=1 -tags=hubble ./...
+
+.PHONY: test-postgres
+test-postgres: ## The observer's store in PostgreSQL, on a server of its own that is killed under load (a minute; as root it runs as postgres)
+	@hack/apt.sh '/usr/lib/postgresql=postgresql'
+	$(call heading,PostgreSQL)
+	go test $(patience) -count=1 -tags=postgres ./internal/observer/postgres
 
 .PHONY: test-answers
 test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
@@ -329,7 +335,7 @@ verify-generated: generate manifests
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,hubble,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,hubble,postgres,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
 verify-words: # hack/words.txt, and the width of lines

@@ -29,6 +29,7 @@ type server struct {
 	dir, bin string
 	as       *syscall.Credential // who runs it, if not the test's user: the server does not run as root
 	process  *exec.Cmd
+	ended    <-chan struct{}
 	log      *bytes.Buffer
 	number   atomic.Int64 // of the last database
 }
@@ -95,18 +96,40 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 // start starts the server and waits until it answers.
 func (s *server) start(t *testing.T) {
 	t.Helper()
-	s.process = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "shared_buffers=64MB", "-c", "max_connections=50")
+	eventually(t, "the server answers", func() bool { return s.isUp(t) })
+}
+
+// isUp reports whether the server answers, and starts it if it does not run: after a kill, children of the former one may have to end first.
+func (s *server) isUp(t *testing.T) bool {
+	t.Helper()
+	if s.process == nil {
+		s.launch(t)
+	}
+	c, err := pgx.Connect(t.Context(), s.connection("postgres"))
+	if err == nil {
+		return c.Close(t.Context()) == nil
+	}
+	select {
+	case <-s.ended:
+		s.process = nil
+	default:
+	}
+	return false
+}
+
+func (s *server) launch(t *testing.T) {
+	t.Helper()
+	s.process = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=50")
 	s.process.Stderr = s.log
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the server answers", func() bool {
-		c, err := pgx.Connect(t.Context(), s.connection("postgres"))
-		if err != nil {
-			return false
-		}
-		return c.Close(t.Context()) == nil
-	})
+	process, ended := s.process, make(chan struct{})
+	go func() {
+		_ = process.Wait()
+		close(ended)
+	}()
+	s.ended = ended
 }
 
 // end sends the server a signal and waits until it and its children have ended.
@@ -115,10 +138,7 @@ func (s *server) end(t *testing.T, signal syscall.Signal) {
 	if err := s.process.Process.Signal(signal); err != nil {
 		t.Error(err)
 	}
-	var exit *exec.ExitError
-	if err := s.process.Wait(); err != nil && !errors.As(err, &exit) {
-		t.Error(err)
-	}
+	<-s.ended
 	s.process = nil
 }
 
