@@ -310,7 +310,7 @@ fuzz-short: ## Run every Go fuzz test briefly, a minute in total (FUZZTIME=1m: e
 bench: ## Cost of packets, changes and memory beside an empty program, nftables and no program (6 minutes; needs root)
 	@hack/apt.sh nft=nftables
 	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=300x ./internal/dataplane
-	go test -run='^$$' -bench='^Benchmark(FirstPacket|Tiers|Report)$$' -benchtime=30x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(FirstPacket|Tiers|Report|Records|Audited)$$' -benchtime=30x ./internal/dataplane
 	go test -run='^$$' -bench='^BenchmarkEstablished$$' -benchtime=20000x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
 	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/agent/kerneltest

@@ -30,8 +30,8 @@ type contender struct {
 	times                  []float64 // ns, of each packet of a round, or each round trip
 }
 
-// contenders are nothing at all, a program that accepts everything, nftables and kidoban, each on a node of
-// its own, with conntrack on.
+// contenders are nothing at all, a program that accepts everything, nftables, kidoban, and kidoban with records
+// for an observer, each on a node of its own, with conntrack on.
 func contenders(b *testing.B, peers int) []*contender {
 	b.Helper()
 	out := []*contender{
@@ -39,6 +39,7 @@ func contenders(b *testing.B, peers int) []*contender {
 		{name: "empty", node: bareNode(b)},
 		{name: "nftables", node: bareNode(b)},
 		{name: "kidoban", node: newNode(b, dataplane.Options{})},
+		{name: "records", node: newNode(b, dataplane.Options{Records: true, EventRate: 50})},
 	}
 	members := []netip.Addr{netip.MustParseAddr("10.9.0.1")}
 	for i := 1; i < peers; i++ {
@@ -67,7 +68,7 @@ func contenders(b *testing.B, peers int) []*contender {
 				chain pod { ip saddr @peers meta l4proto { tcp, udp } th dport 1024-65535 accept; drop; }
 				chain forward { type filter hook forward priority -77; ct state established,related accept; ip daddr vmap { 10.9.0.3 : jump pod }; }
 			}`)
-		case "kidoban":
+		case "kidoban", "records":
 			group := policy.GroupKey{Name: "peers"}
 			var prefixes []netip.Prefix
 			for _, m := range members {
@@ -116,8 +117,14 @@ func race(b *testing.B, cs []*contender, unit string, round func(i int, c *conte
 		b.ReportMetric(ns[c.name], c.name+"-ns/"+unit)
 		c.times = nil
 	}
-	for _, other := range cs[:len(cs)-1] {
-		b.ReportMetric(ns["kidoban"]/ns[other.name], "÷"+other.name)
+	for _, other := range cs {
+		switch other.name {
+		case "kidoban":
+		case "records":
+			b.ReportMetric(ns["records"]/ns["kidoban"], "records÷kidoban")
+		default:
+			b.ReportMetric(ns["kidoban"]/ns[other.name], "÷"+other.name)
+		}
 	}
 	b.ReportMetric(0, "ns/op")
 }

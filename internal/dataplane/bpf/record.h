@@ -79,8 +79,11 @@ __noinline int record(const struct packet *p, const struct pod *pod, const struc
 		return 0;
 	end = whose(p, &k, pod);
 	end.word[0] ^= bpf_htonl(0x01000000); /* no address, so that records have paces beside those of events */
-	if (!may_make_event(&end))
+	if (!may_make_event(&end)) {
 		sum_up(&k, p, pod);
+		if (add_to_record(counts, &k, p))
+			return 0;
+	}
 	begin_count(counts, &k, p, pod);
 	if (!add_to_record(counts, &k, p))
 		count(COUNTER_UNRECORDED);
