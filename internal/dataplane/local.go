@@ -1,8 +1,8 @@
 package dataplane
 
 // SetJudgesLocal makes the program judge traffic from pods to the node itself by their entries under compiler.OwnAddress, or not. Only
-// while it does, or while there are tunnels, the program is attached to the local-in hook. It may be called before Attach, and again
-// after an error.
+// while it does, while there are tunnels, or with Options.Records, the program is attached to the local-in hook. It may be called before
+// Attach, and again after an error.
 func (d *Dataplane) SetJudgesLocal(judges bool) error {
 	d.attachMu.Lock()
 	defer d.attachMu.Unlock()
@@ -14,7 +14,9 @@ func (d *Dataplane) SetJudgesLocal(judges bool) error {
 }
 
 // needsLocal reports whether the program has to be attached to the local-in hook. The caller holds attachMu.
-func (d *Dataplane) needsLocal() bool { return d.hasTunnels || d.judgesLocal || d.readsOwn }
+func (d *Dataplane) needsLocal() bool {
+	return d.hasTunnels || d.judgesLocal || d.readsOwn || d.opts.Records
+}
 
 // needsLocalOut reports whether the program has to be attached to the local-out hook. The caller holds attachMu.
 func (d *Dataplane) needsLocalOut() bool { return d.readsOwn }

@@ -105,6 +105,45 @@ func TestEachEndOfAConnectionIsRecorded(t *testing.T) {
 	}
 }
 
+func TestAPodsConnectionsToItsOwnNodeAreRecorded(t *testing.T) {
+	n := newNode(t, dataplane.Options{Records: true, EventRate: 50})
+	a := n.AddPod("10.9.0.1", "fd09::1")
+	for _, addr := range ownAddresses {
+		n.ownAddress(netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
+	n.Echo("udp", 80)
+	deny := denies(policy.Egress, everyone(port(policy.UDP, 81)))
+	n.set(a, isolate(policy.Egress), deny)
+	expect := func(t *testing.T, to netip.AddrPort, verdict events.Verdict, reason events.Reason) {
+		t.Helper()
+		r := recordsTo(t, n.d, to.Port())
+		if len(r) != 1 || r[0].Direction != policy.Egress || r[0].Destination != to || r[0].Verdict != verdict || r[0].Reason != reason {
+			t.Errorf("%+v", r)
+		}
+	}
+	for name, change := range map[string]func(){
+		"no policy judges them":     func() { n.Do(func() error { return n.d.SetJudgesLocal(false) }) },
+		"the cluster's policies do": func() { n.own(a, 0, deny) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			change()
+			bothFamilies(t, func(t *testing.T, v6 bool) {
+				recordsTo(t, n.d, 80)
+				reaches(t, a, "udp", ownAddresses[v6], 80)
+				expect(t, netip.AddrPortFrom(ownAddresses[v6], 80), events.Allow, events.ReasonDefault)
+			})
+		})
+	}
+	n.own(a, 0, deny)
+	isKept(t, a, "udp", ownAddresses[false], 81)
+	expect(t, netip.AddrPortFrom(ownAddresses[false], 81), events.Deny, events.ReasonRule)
+	n.compiler.DeletePod(a.V4.String() + " own")
+	check(t, n.d.Apply(n.compiler.Commit()))
+	recordsTo(t, n.d, 80)
+	reaches(t, a, "udp", ownAddresses[false], 80) // other pods have such entries, and this one has none
+	expect(t, netip.AddrPortFrom(ownAddresses[false], 80), events.Allow, events.ReasonDefault)
+}
+
 func TestADenialAtTheSourceIsOneRecord(t *testing.T) {
 	n := newNode(t, dataplane.Options{Records: true, EventRate: 50})
 	a, b := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")

@@ -121,12 +121,18 @@ static __noinline int judge_local_in(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	if (has_tunnels && is_smuggled(&p, parsed, source || is_workload_interface(in)) &&
 	    deny(&p, EGRESS, REASON_ENCAPSULATED, audited) == VERDICT_DENY)
 		return NF_DROP;
-	return !judges_local || passed_before(nfct) ? NF_ACCEPT : judge_local(&p, parsed, nfct, source, &sender);
+	if (passed_before(nfct) || !is_judged_locally(&p, parsed, nfct))
+		return NF_ACCEPT;
+	if (judges_local)
+		return judge_local(&p, parsed, source, &sender);
+	if (records_wanted && source)
+		record_open(&p, source, EGRESS);
+	return NF_ACCEPT;
 }
 
 /*
  * Runs on the hook of packets to the node itself, only while the node decapsulates anything, some pod has an entry
- * for it, or a trusted resolver runs on it.
+ * for it, a trusted resolver runs on it, or records are wanted.
  */
 SEC("netfilter")
 int kidoban_local_in(struct bpf_nf_ctx *ctx)

@@ -34,24 +34,31 @@ static __always_inline bool is_unspecified(const struct address *a)
 	return !a->word[0] && !a->word[1] && !a->word[3];
 }
 
+/* Whether a new packet to the node itself is more than a link needs. */
+static __always_inline bool is_judged_locally(const struct packet *p, enum parsed parsed, unsigned long nfct)
+{
+	if (parsed == UNPARSABLE_ADDRESSES || is_related(nfct))
+		return false;
+	if (p->neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
+		return false;
+	return !is_link_local(&p->dst) && !is_multicast(&p->dst);
+}
+
 /*
  * Judges a new packet to the node itself. What the node opens towards its pods does not come here. entry is
  * where source was read to, if it is not NULL.
  */
-static __always_inline int judge_local(struct packet *p, enum parsed parsed, unsigned long nfct, const struct pod *source, struct pod *entry)
+static __always_inline int judge_local(struct packet *p, enum parsed parsed, const struct pod *source, struct pod *entry)
 {
 	const struct pod *own;
 
-	if (parsed == UNPARSABLE_ADDRESSES || is_related(nfct))
-		return NF_ACCEPT;
-	if (p->neighbour && (nfct & NFCT_INFOMASK) == IP_CT_UNTRACKED)
-		return NF_ACCEPT;
-	if (is_link_local(&p->dst) || is_multicast(&p->dst))
-		return NF_ACCEPT;
 	if (!is_link_local(&p->src) && !is_unspecified(&p->src) && judge_source(p, source) == VERDICT_DENY)
 		return NF_DROP;
 	own = find_own(p, entry);
-	if (!own)
+	if (!own) {
+		if (records_wanted && source)
+			record_open(p, entry, EGRESS);
 		return NF_ACCEPT;
+	}
 	return judge(p, own, EGRESS, parsed != UNPARSABLE) == VERDICT_DENY ? NF_DROP : NF_ACCEPT;
 }
