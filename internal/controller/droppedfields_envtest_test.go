@@ -3,6 +3,8 @@
 package controller
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -12,8 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/apitest"
 )
 
 // The API server accepts an object with a field that its CRD does not have, and says that it dropped it.
@@ -30,10 +34,18 @@ func TestTheAPIServerReportsDroppedFields(t *testing.T) {
 	}
 	counter := droppedFields.WithLabelValues("policyendpoints." + v1alpha1.GroupVersion.Group)
 	before := testutil.ToFloat64(counter)
-	pe := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"fieldOfALaterVersion": true}}}
-	pe.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("PolicyEndpoint"))
+	sample, err := os.ReadFile(filepath.Join(apitest.Root(), "config", "samples", "networking_v1alpha1_policyendpoint.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pe := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(sample, &pe.Object); err != nil {
+		t.Fatal(err)
+	}
 	pe.SetNamespace(namespace)
-	pe.SetName("a")
+	if err := unstructured.SetNestedField(pe.Object, true, "spec", "fieldOfALaterVersion"); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Create(t.Context(), pe); err != nil {
 		t.Fatal(err)
 	}
