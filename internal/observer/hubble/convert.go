@@ -29,6 +29,8 @@ type view struct {
 	// verdicts and events that the flow can be shown with; it has the first of each unless a filter asks for another.
 	verdicts []flowpb.Verdict
 	events   []*flowpb.CiliumEventType
+	// continues is set for packets of a connection that the kernel has forgotten.
+	continues bool
 }
 
 // views returns the flow as seen from each end that decided, the end that decided the verdict first. There is at least one.
@@ -89,7 +91,7 @@ func newView(f *observerapi.Flow, direction flowpb.TrafficDirection) view {
 	}
 	out.EgressAllowedBy, out.EgressDeniedBy = decidedBy(f.Egress)
 	out.IngressAllowedBy, out.IngressDeniedBy = decidedBy(f.Ingress)
-	v := view{flow: out, verdicts: verdicts(f.Verdict)}
+	v := view{flow: out, verdicts: verdicts(f.Verdict), continues: f.Continues}
 	reason := dropReason(f)
 	v.events = append(v.events, &flowpb.CiliumEventType{Type: eventPolicyVerdict})
 	if dropped(f) {
@@ -118,8 +120,11 @@ func (v *view) show(verdict flowpb.Verdict, event *flowpb.CiliumEventType) {
 	if event.GetSubType() == traceToEndpoint {
 		v.flow.TraceObservationPoint = flowpb.TraceObservationPoint_TO_ENDPOINT
 	}
-	if v.flow.GetIsReply().GetValue() {
+	switch {
+	case v.flow.GetIsReply().GetValue():
 		v.flow.TraceReason = flowpb.TraceReason_REPLY
+	case v.continues:
+		v.flow.TraceReason = flowpb.TraceReason_ESTABLISHED
 	}
 }
 
@@ -265,20 +270,27 @@ func summary(f *observerapi.Flow) string {
 	if f.Port != 0 {
 		fmt.Fprintf(&b, " %d", f.Port)
 	}
-	if f.Reply {
-		b.WriteString(" reply")
+	switch {
+	case f.Reply:
+		b.WriteString(" reply; " + count(f.Packets, "packet"))
+	case f.Continues:
+		b.WriteString("; " + count(f.Packets, "packet") + " of a connection that is forgotten")
+	default:
+		b.WriteString("; " + count(f.Connections, "connection"))
 	}
-	plural := "s"
-	if f.Connections == 1 {
-		plural = ""
-	}
-	fmt.Fprintf(&b, "; %d connection%s", f.Connections, plural)
 	describe(&b, "egress", f.Egress)
 	describe(&b, "ingress", f.Ingress)
 	if f.Sides == observerapi.OneSide {
 		b.WriteString("; reported by one side")
 	}
 	return b.String()
+}
+
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func describe(b *strings.Builder, direction string, d *observerapi.Decision) {

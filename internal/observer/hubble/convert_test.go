@@ -160,6 +160,23 @@ func TestAFlowKeepsItsUUIDWhenItGrows(t *testing.T) {
 	}
 }
 
+func TestPacketsThatOpenNoConnection(t *testing.T) {
+	f := hubbletest.FlowAt(443, noon)
+	f.Connections, f.Packets, f.Continues = 0, 7, true
+	traces := &flowpb.FlowFilter{EventType: []*flowpb.EventTypeFilter{{Type: 4}}}
+	got := only(t, f, traces)
+	want := "TCP 443; 7 packets of a connection that is forgotten; egress allowed by ClusterNetworkPolicy base"
+	if got.GetSummary() != want || got.GetTraceReason() != flowpb.TraceReason_ESTABLISHED || got.GetIsReply().GetValue() {
+		t.Errorf("continues: %v", got)
+	}
+	f.Packets, f.Reply = 1, true
+	got = only(t, f, traces)
+	want = "TCP 443 reply; 1 packet; egress allowed by ClusterNetworkPolicy base"
+	if got.GetSummary() != want || got.GetTraceReason() != flowpb.TraceReason_REPLY || !got.GetIsReply().GetValue() {
+		t.Errorf("reply: %v", got)
+	}
+}
+
 func TestDropReasons(t *testing.T) {
 	for reason, want := range map[string]flowpb.DropReason{
 		agentapi.ReasonPolicy:       flowpb.DropReason_POLICY_DENY,

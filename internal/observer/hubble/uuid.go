@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/observer/pairing"
 	"github.com/kidoban/kidoban/internal/observer/store"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // uuid is the same for a flow each time it is read after both ends' nodes have reported it.
 func uuid(f *observerapi.Flow) string {
-	h := sha256.Sum256([]byte(key(f) + " " + decider(f.Egress) + " " + decider(f.Ingress)))
+	h := sha256.Sum256([]byte(key(f) + " " + pairing.Decider(f.Egress) + " " + pairing.Decider(f.Ingress)))
 	h[6] = h[6]&0x0f | 0x80 // version 8: derived in a way of our own
 	h[8] = h[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
@@ -27,16 +27,8 @@ func key(f *observerapi.Flow) string {
 			fmt.Fprintf(&b, "%q %q ", e.Workload.Kind, e.Workload.Name)
 		}
 	}
-	fmt.Fprintf(&b, "%s %d %t %d", f.Protocol, f.Port, f.Reply, f.First.Truncate(store.Exact).Unix())
+	fmt.Fprintf(&b, "%s %d %t %t %d", f.Protocol, f.Port, f.Continues, f.Reply, f.First.Truncate(store.Exact).Unix())
 	return b.String()
-}
-
-// decider identifies what made a decision; it is empty if there is none.
-func decider(d *observerapi.Decision) string {
-	if d == nil {
-		return ""
-	}
-	return fmt.Sprintf("%s %s %s %s %s", d.Verdict, d.Reason, d.Tier, ruleText(d.Policy), d.Audited)
 }
 
 // shown remembers flows that were sent, to send none twice where what is stored and what arrives overlap.
@@ -58,11 +50,6 @@ func (s shown) contains(f *observerapi.Flow) bool {
 }
 
 // agree reports whether two decisions of one end can belong to the same flow: one may not be reported yet.
-func agree(a, b *observerapi.Decision) bool { return a == nil || b == nil || decider(a) == decider(b) }
-
-func ruleText(r *agentapi.RuleRef) string {
-	if r == nil {
-		return ""
-	}
-	return r.String() + " " + r.RuleName + " " + ruleIndexes(r.Rules)
+func agree(a, b *observerapi.Decision) bool {
+	return a == nil || b == nil || pairing.Decider(a) == pairing.Decider(b)
 }
