@@ -12,6 +12,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/sink"
 )
 
 // eventLog are the flags of the flow log. docs/flow-log.md describes them.
@@ -21,12 +22,12 @@ type eventLog struct {
 	rate     uint
 	burst    uint
 	format   string
-	file     flowlog.FileOptions
+	file     sink.FileOptions
 	stdout   bool
 
 	cloudWatch  bool
 	clusterName string
-	logs        flowlog.CloudWatchOptions
+	logs        sink.CloudWatchOptions
 }
 
 func (o *eventLog) bind(fs *flag.FlagSet) {
@@ -48,7 +49,7 @@ func (o *eventLog) bind(fs *flag.FlagSet) {
 }
 
 // sinks returns the sinks that the flags select.
-func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
+func (o *eventLog) sinks(node string) (flowlog.Format, []sink.Sink, error) {
 	format, err := flowlog.ParseFormat(o.format)
 	if err != nil {
 		return "", nil, fmt.Errorf("--event-log-format: %w", err)
@@ -63,23 +64,23 @@ func (o *eventLog) sinks(node string) (flowlog.Format, []flowlog.Sink, error) {
 	if o.cloudWatch && o.logs.Group == "" && o.clusterName == "" {
 		return "", nil, errors.New("--enable-cloudwatch-logs needs --cluster-name or --cloudwatch-log-group")
 	}
-	var out []flowlog.Sink
+	var out []sink.Sink
 	if o.mode == eventMode(dataplane.EventsOff) {
 		return format, nil, nil
 	}
 	if o.file.Path != "" {
 		o.file.MaxAge = 24 * time.Hour
-		out = append(out, flowlog.File(o.file))
+		out = append(out, sink.File(o.file))
 	}
 	if o.stdout {
-		out = append(out, flowlog.Stdout())
+		out = append(out, sink.Stdout())
 	}
 	if o.cloudWatch {
 		if o.logs.Group == "" {
 			o.logs.Group = "/aws/eks/" + o.clusterName + "/cluster"
 		}
 		o.logs.Stream = "kidoban-" + node
-		out = append(out, flowlog.CloudWatch(o.logs))
+		out = append(out, sink.CloudWatch(o.logs))
 	}
 	return format, out, nil
 }

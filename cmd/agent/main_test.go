@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/internal/dataplane"
-	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/sink"
 	"github.com/kidoban/kidoban/internal/startup"
 )
 
@@ -64,14 +64,14 @@ func TestSinks(t *testing.T) {
 	}{
 		{"none", eventLog{mode: denied, format: "text"}, ""},
 		{"off", eventLog{format: "text", stdout: true}, ""},
-		{"all", eventLog{mode: denied, format: "json", stdout: true, cloudWatch: true, clusterName: "c", file: flowlog.FileOptions{Path: "/f"}}, "file stdout cloudwatch"},
+		{"all", eventLog{mode: denied, format: "json", stdout: true, cloudWatch: true, clusterName: "c", file: sink.FileOptions{Path: "/f"}}, "file stdout cloudwatch"},
 		{"no cluster", eventLog{mode: denied, format: "text", cloudWatch: true}, "--cluster-name"},
 		{"bad format", eventLog{mode: denied, format: "xml"}, "--event-log-format"},
-		{"negative size", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxMegabytes: -1}}, "--event-log-file-max-size"},
-		{"size beyond int64", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxMegabytes: 1 << 43}}, "--event-log-file-max-size"},
-		{"negative age", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", RetainDays: -1}}, "--event-log-file-max-age"},
-		{"age beyond a duration", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", RetainDays: 999999}}, "--event-log-file-max-age"},
-		{"negative backups", eventLog{mode: denied, format: "text", file: flowlog.FileOptions{Path: "/f", MaxBackups: -1}}, "--event-log-file-max-backups"},
+		{"negative size", eventLog{mode: denied, format: "text", file: sink.FileOptions{Path: "/f", MaxMegabytes: -1}}, "--event-log-file-max-size"},
+		{"size beyond int64", eventLog{mode: denied, format: "text", file: sink.FileOptions{Path: "/f", MaxMegabytes: 1 << 43}}, "--event-log-file-max-size"},
+		{"negative age", eventLog{mode: denied, format: "text", file: sink.FileOptions{Path: "/f", RetainDays: -1}}, "--event-log-file-max-age"},
+		{"age beyond a duration", eventLog{mode: denied, format: "text", file: sink.FileOptions{Path: "/f", RetainDays: 999999}}, "--event-log-file-max-age"},
+		{"negative backups", eventLog{mode: denied, format: "text", file: sink.FileOptions{Path: "/f", MaxBackups: -1}}, "--event-log-file-max-backups"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.o.interval, tc.o.rate, tc.o.burst = time.Second, 1, 1

@@ -23,6 +23,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/sink"
 )
 
 // A flood comes from a process of its own, so that what it costs is not taken for what the agent costs.
@@ -130,7 +131,7 @@ func floodOnce(b *testing.B, mode dataplane.EventMode, allowed bool, rate, ports
 	path := filepath.Join(b.TempDir(), "flow.log")
 	log := flowlog.New(flowlog.Options{
 		Node: "node", Source: n.d, Interval: 2 * time.Second, Directory: nameless{}, Format: flowlog.JSON, Registry: prometheus.NewRegistry(),
-		Sinks: []flowlog.Sink{flowlog.File(flowlog.FileOptions{Path: path, MaxMegabytes: 100})}, Log: testr.NewWithInterface(b, testr.Options{}),
+		Sinks: []sink.Sink{sink.File(sink.FileOptions{Path: path, MaxMegabytes: 100})}, Log: testr.NewWithInterface(b, testr.Options{}),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -9,7 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/internal/dataplane/events"
+	"github.com/kidoban/kidoban/internal/sink"
 )
+
+// metrics is the first part of the names of the flow log's metrics.
+const metrics = "kidoban_agent_flow_log"
 
 // Options of a Log.
 type Options struct {
@@ -24,7 +28,7 @@ type Options struct {
 	// Format of the lines; Text by default. Recent events have none.
 	Format Format
 	// Sinks that lines go to; none: events are kept in Recent alone.
-	Sinks []Sink
+	Sinks []sink.Sink
 	// Log gets a line when a sink fails, and when it works again.
 	Log      logr.Logger
 	Registry prometheus.Registerer
@@ -40,7 +44,7 @@ type Source interface {
 type Log struct {
 	opts   Options
 	record *Recorder
-	queues []*queue
+	lines  *sink.Lines
 	recent *Recent
 
 	failing bool // to read repeats
@@ -52,10 +56,7 @@ func New(opts Options) *Log {
 		opts.Format = Text
 	}
 	l := &Log{opts: opts, record: NewRecorder(opts.Node, opts.Directory), recent: newRecent(recentEvents)}
-	m := newMetrics(opts.Registry)
-	for _, s := range opts.Sinks {
-		l.queues = append(l.queues, newQueue(s, m, opts.Log.WithValues("sink", s.Name())))
-	}
+	l.lines = sink.NewLines(sink.Options{Sinks: opts.Sinks, Log: opts.Log, Registry: opts.Registry, Metrics: metrics})
 	return l
 }
 
@@ -67,7 +68,7 @@ func (l *Log) Recent() *Recent { return l.recent }
 func (l *Log) handle(e events.Event) {
 	event := l.record.Record(&e)
 	l.recent.add(event)
-	if len(l.queues) == 0 {
+	if !l.lines.Wanted() {
 		return
 	}
 	text, err := l.opts.Format.Line(&event)
@@ -75,9 +76,7 @@ func (l *Log) handle(e events.Event) {
 		l.opts.Log.Error(err, "Cannot write an event as a line")
 		return
 	}
-	for _, q := range l.queues {
-		q.offer(line{time: event.Time, text: text})
-	}
+	l.lines.Write(event.Time, text)
 }
 
 // Start reads events and brings their lines to the sinks until the context is done; then what has been counted and what is
@@ -85,13 +84,11 @@ func (l *Log) handle(e events.Event) {
 func (l *Log) Start(ctx context.Context) error {
 	deliver, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var queues sync.WaitGroup
-	for _, q := range l.queues {
-		queues.Go(func() { q.run(deliver) })
-	}
+	var lines sync.WaitGroup
+	lines.Go(func() { l.lines.Run(deliver) })
 	err := l.read(ctx)
 	end()
-	queues.Wait()
+	lines.Wait()
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
+	"github.com/kidoban/kidoban/internal/sink"
 )
 
 func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
@@ -21,7 +22,7 @@ func TestALogWritesToEverySinkAndKeepsWhatIsRecent(t *testing.T) {
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
 	l := New(Options{
 		Node: "node", Source: source{}, Interval: time.Hour, Directory: directory{}, Format: JSON, Log: logr.Discard(), Registry: prometheus.NewRegistry(),
-		Sinks: []Sink{named{File(FileOptions{Path: one}), "one"}, named{File(FileOptions{Path: two}), "two"}},
+		Sinks: []sink.Sink{named{sink.File(sink.FileOptions{Path: one}), "one"}, named{sink.File(sink.FileOptions{Path: two}), "two"}},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -54,7 +55,7 @@ func (source) Repeats() ([]events.Event, error) {
 }
 
 type named struct {
-	Sink
+	sink.Sink
 	name string
 }
 

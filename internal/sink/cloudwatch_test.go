@@ -1,4 +1,4 @@
-package flowlog
+package sink
 
 import (
 	"bytes"
@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
+
+var at = time.Date(2026, 11, 22, 10, 30, 0, 123456789, time.UTC)
 
 // cloud is CloudWatch Logs as its API documents it, less all that the sink does not use.
 type cloud struct {
@@ -147,7 +149,7 @@ func ship(t *testing.T, s Sink) *shipped {
 		defer out.mu.Unlock()
 		fmt.Fprintln(&out.log, args)
 	}, funcr.Options{})
-	out.queue = newQueue(s, newMetrics(prometheus.NewRegistry()), log)
+	out.queue = newQueue(s, newMetrics(prometheus.NewRegistry(), "test"), log)
 	out.retries = wait.Backoff{Duration: time.Millisecond, Factor: 1.1, Steps: 1 << 30, Cap: 20 * time.Millisecond}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -241,7 +243,7 @@ func TestBatchesKeepCloudWatchsLimits(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCloud(t)
-			q := newQueue(cloudWatch(c, func(l *limits) { l.linger = time.Second }), newMetrics(prometheus.NewRegistry()), funcr.New(func(_, s string) { t.Error(s) }, funcr.Options{}))
+			q := newQueue(cloudWatch(c, func(l *limits) { l.linger = time.Second }), newMetrics(prometheus.NewRegistry(), "test"), funcr.New(func(_, s string) { t.Error(s) }, funcr.Options{}))
 			for _, l := range tc.lines {
 				q.offer(l)
 			}
@@ -363,7 +365,7 @@ func TestEventsThatCloudWatchThrowsAwayAreCounted(t *testing.T) {
 
 func TestWhatIsQueuedIsSentBeforeTheEnd(t *testing.T) {
 	c := newCloud(t)
-	q := newQueue(cloudWatch(c, func(l *limits) { l.linger = time.Hour }), newMetrics(prometheus.NewRegistry()), funcr.New(func(_, s string) { t.Error(s) }, funcr.Options{}))
+	q := newQueue(cloudWatch(c, func(l *limits) { l.linger = time.Hour }), newMetrics(prometheus.NewRegistry(), "test"), funcr.New(func(_, s string) { t.Error(s) }, funcr.Options{}))
 	q.lastChance = time.Minute // of a busy machine
 	for i := range 20_000 {
 		q.offer(text(i))
