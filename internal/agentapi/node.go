@@ -21,8 +21,18 @@ type Node struct {
 	// BootGap is the container runtime ("containerd 2.1.4", or "none" without NRI) if the agent lets no pod start before policies are in force,
 	// and this runtime cannot be made to wait for the agent after the node's boot.
 	BootGap string `json:"bootGap,omitempty"`
+	// Observer is how flow records reach the observer; nil: the agent pushes none.
+	Observer *ObserverUse `json:"observer,omitempty"`
 	// Maps of the kernel, by name.
 	Maps []MapUse `json:"maps"`
+}
+
+// ObserverUse is how an agent's flow records reach the observer.
+type ObserverUse struct {
+	// Streams are the replicas that the agent is connected to.
+	Streams uint64 `json:"streams"`
+	// Lost are records that some replica never gets, and packets that are in no record.
+	Lost uint64 `json:"lost"`
 }
 
 // MapUse is how full a BPF map is.

@@ -26,6 +26,7 @@ func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
 		}
 		return maps[name]
 	}
+	observer, pushes := agentapi.ObserverUse{}, false
 	for _, f := range families {
 		for _, m := range f.Metric {
 			n := uint64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
@@ -42,12 +43,19 @@ func nodeOf(name string, metrics prometheus.Gatherer) (agentapi.Node, error) {
 				out.UnlistedPackets = n
 			case "kidoban_agent_boot_gap":
 				out.BootGap = strings.TrimSpace(label(m, "runtime") + " " + label(m, "version"))
+			case "kidoban_agent_observer_streams":
+				observer.Streams, pushes = n, true
+			case "kidoban_agent_flow_records_lost_total":
+				observer.Lost += n
 			case "kidoban_agent_map_entries":
 				of(m).Entries = n
 			case "kidoban_agent_map_max_entries":
 				of(m).Max = n
 			}
 		}
+	}
+	if pushes {
+		out.Observer = &observer
 	}
 	for _, m := range maps {
 		out.Maps = append(out.Maps, *m)

@@ -86,7 +86,12 @@ func metrics() prometheus.Gatherer {
 	entries.WithLabelValues("pods").Set(12)
 	most := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kidoban_agent_map_max_entries"}, []string{"map"})
 	most.WithLabelValues("pods").Set(4096)
-	r.MustRegister(drift, entries, most, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_agent_build_info", ConstLabels: prometheus.Labels{"version": "v1"}}))
+	streams := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_agent_observer_streams"})
+	streams.Set(2)
+	lost := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kidoban_agent_flow_records_lost_total"}, []string{"reason"})
+	lost.WithLabelValues("queue").Add(3)
+	lost.WithLabelValues("map").Add(4)
+	r.MustRegister(drift, entries, most, streams, lost, prometheus.NewGauge(prometheus.GaugeOpts{Name: "kidoban_agent_build_info", ConstLabels: prometheus.Labels{"version": "v1"}}))
 	return r
 }
 
@@ -126,7 +131,7 @@ func TestLists(t *testing.T) {
 	}
 	var node agentapi.Node
 	if status, body := get(t, s.URL+agentapi.PathNode); status != http.StatusOK || json.Unmarshal([]byte(body), &node) != nil || node.Node != "node-1" || node.Version != "v1" || node.Drift != 2 ||
-		!slices.Equal(node.Maps, []agentapi.MapUse{{Map: "pods", Entries: 12, Max: 4096}}) {
+		!slices.Equal(node.Maps, []agentapi.MapUse{{Map: "pods", Entries: 12, Max: 4096}}) || node.Observer == nil || *node.Observer != (agentapi.ObserverUse{Streams: 2, Lost: 7}) {
 		t.Errorf("%d %s", status, body)
 	}
 	if res, err := http.Post(s.URL+agentapi.PathPods, "application/json", strings.NewReader("{}")); err != nil || res.StatusCode != http.StatusMethodNotAllowed {

@@ -57,3 +57,20 @@ needs action: node n2: no agent runs there
 		t.Errorf("%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestANodeWhoseRecordsDoNotReachTheObserver(t *testing.T) {
+	for name, tc := range map[string]struct {
+		observer *agentapi.ObserverUse
+		attends  int
+	}{
+		"no observer is installed": {nil, 0},
+		"connected":                {&agentapi.ObserverUse{Streams: 1, Lost: 7}, 0},
+		"not connected":            {&agentapi.ObserverUse{}, 1},
+	} {
+		s := &Status{}
+		s.usage(&Node{Name: "n1"}, &agentapi.Node{Observer: tc.observer})
+		if len(s.Attention) != tc.attends {
+			t.Errorf("%s: %q", name, s.Attention)
+		}
+	}
+}

@@ -13,6 +13,9 @@ func (s *Status) usage(n *Node, agent *agentapi.Node) {
 	if agent.FailClosedAddresses > 0 {
 		s.attend("node %s: %d addresses of pods are denied all traffic: their policies could not be written into the kernel's maps", n.Name, agent.FailClosedAddresses)
 	}
+	if agent.Observer != nil && agent.Observer.Streams == 0 {
+		s.attend("node %s: its flow records do not reach the observer: is a pod of the observer ready, and do policies allow connections from nodes to it? The agent's log has the reason", n.Name)
+	}
 	for _, m := range agent.Maps {
 		if m.Max > 0 && m.Entries*100 > m.Max*nearlyFull {
 			s.attend("node %s: the kernel's map %s holds %d entries of %d at most", n.Name, m.Map, m.Entries, m.Max)
