@@ -16,9 +16,9 @@ func newMetrics(registry prometheus.Registerer, prefix string) *metrics {
 		registry: registry,
 		prefix:   prefix,
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: prefix + "_lines_total", Help: "Lines of the flow log that a sink has taken."}, []string{"sink"}),
+			Name: prefix + "_lines_total", Help: "Lines that a sink has taken."}, []string{"sink"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: prefix + "_dropped_lines_total", Help: "Lines of the flow log that were lost, because a sink was behind (queue-full) or would not have them (refused)."},
+			Name: prefix + "_dropped_lines_total", Help: "Lines that were lost, because a sink was behind (queue-full) or would not have them (refused)."},
 			[]string{"sink", "reason"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "_errors_total", Help: "Deliveries to a sink that failed; what can heal is tried again."}, []string{"sink"}),
@@ -30,6 +30,6 @@ func newMetrics(registry prometheus.Registerer, prefix string) *metrics {
 // watch exports how many lines wait for a sink.
 func (m *metrics) watch(sink string, length func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: m.prefix + "_queued_lines", Help: "Lines of the flow log that wait for a sink.",
+		Name: m.prefix + "_queued_lines", Help: "Lines that wait for a sink.",
 		ConstLabels: prometheus.Labels{"sink": sink}}, length))
 }
