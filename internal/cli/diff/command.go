@@ -62,13 +62,6 @@ The exit code is 1 when something changes, so that a pipeline can stop for a rev
 		if err != nil {
 			return err
 		}
-		after, err := before.Apply(manifests, prune)
-		if err != nil {
-			return err
-		}
-		if len(base) > 0 {
-			after.Policies, after.ClusterPolicies = manifests.Policies, manifests.ClusterPolicies
-		}
 		var addresses []netip.Addr
 		for _, text := range outside {
 			addr, err := netip.ParseAddr(text)
@@ -77,12 +70,14 @@ The exit code is 1 when something changes, so that a pipeline can stop for a rev
 			}
 			addresses = append(addresses, addr.Unmap())
 		}
-		d := &Report{Difference: model.NewDifference(before, after, unique(addresses)...)}
-		for _, note := range slices.Concat(before.Notes, manifests.Notes) {
-			if !slices.Contains(d.Notes, note) {
-				d.Notes = append(d.Notes, note)
-			}
+		after, err := before.Apply(manifests, prune)
+		if err != nil {
+			return err
 		}
+		if len(base) > 0 {
+			after.Policies, after.ClusterPolicies = manifests.Policies, manifests.ClusterPolicies
+		}
+		d := newReport(before, manifests, after, unique(addresses)...)
 		if err := output.Print(env.Out, d, func(out io.Writer) { write(out, env.Paint(), d) }); err != nil {
 			return err
 		}
@@ -96,6 +91,32 @@ type Report struct {
 	*model.Difference
 	// Notes are about the input, such as policies of other engines, which are not evaluated.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// Applied reports what changes if manifests are applied to a cluster.
+func Applied(before, manifests *model.Cluster) (*Report, error) {
+	after, err := before.Apply(manifests, false)
+	if err != nil {
+		return nil, err
+	}
+	return newReport(before, manifests, after), nil
+}
+
+func newReport(before, manifests, after *model.Cluster, outside ...netip.Addr) *Report {
+	d := &Report{Difference: model.NewDifference(before, after, outside...)}
+	for _, note := range slices.Concat(before.Notes, manifests.Notes) {
+		if !slices.Contains(d.Notes, note) {
+			d.Notes = append(d.Notes, note)
+		}
+	}
+	return d
+}
+
+// Text is the report as the command prints it, without colours.
+func (r *Report) Text() string {
+	var b strings.Builder
+	write(&b, false, r)
+	return b.String()
 }
 
 func unique(addresses []netip.Addr) []netip.Addr {

@@ -68,7 +68,7 @@ func (r *ClusterRule) numberedPorts() (out PortSet) {
 
 // nameChanges compares what the workloads of both clusters may reach by name.
 func nameChanges(before, after *Evaluator, workloads []Workload) (out []NameChange) {
-	old, now := before.namesByWorkload(), after.namesByWorkload()
+	old, now := before.NamesByWorkload(), after.NamesByWorkload()
 	for _, w := range workloads {
 		names := maps.Clone(old[w])
 		if names == nil {
@@ -85,8 +85,8 @@ func nameChanges(before, after *Evaluator, workloads []Workload) (out []NameChan
 	return out
 }
 
-// namesByWorkload are the names that some pod of a workload may reach, with the ports.
-func (e *Evaluator) namesByWorkload() map[Workload]map[string]PortSet {
+// NamesByWorkload are the DNS names that some pod of a workload may reach, with the ports.
+func (e *Evaluator) NamesByWorkload() map[Workload]map[string]PortSet {
 	out := map[Workload]map[string]PortSet{}
 	if !slices.ContainsFunc(e.cluster.ClusterPolicies, hasNames) {
 		return out
