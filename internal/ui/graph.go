@@ -149,10 +149,11 @@ func isolation(v model.Verdict) int {
 // addEdges for the cells of a matrix: an edge is all ports of a row at the workload of some columns.
 func (s *snapshot) addEdges(g *Graph, m, audited *model.Matrix) {
 	all := len(s.nodes)*len(s.nodes) <= mostPairs
+	general := internetCells(m, s.byID, s.nodes)
 	for i, row := range m.Rows {
 		from := s.byObject[row]
 		for first := 0; first < len(m.Columns); {
-			last := first + 1
+			j0, last := first, first+1
 			for last < len(m.Columns) && m.Columns[last].Workload == m.Columns[first].Workload {
 				last++
 			}
@@ -173,7 +174,7 @@ func (s *snapshot) addEdges(g *Graph, m, audited *model.Matrix) {
 			}
 			first = last
 			switch {
-			case len(ports) == 0:
+			case len(ports) == 0, general.covers(row, m.Columns[j0].Workload, codes):
 			case denied && !all:
 				g.Denied++
 			case !all && g.Nodes.Egress[from] == 0 && g.Nodes.Ingress[to] == 0:
@@ -183,6 +184,50 @@ func (s *snapshot) addEdges(g *Graph, m, audited *model.Matrix) {
 			}
 		}
 	}
+}
+
+// likeInternet are the verdicts between each workload and the internet, with which those of blocks are compared: a block has an edge only where
+// policies tell it apart.
+type likeInternet struct {
+	internet model.Workload
+	in, out  map[model.Workload][]Code // by workload, of its ports from the internet, and of the internet's ports
+}
+
+func internetCells(m *model.Matrix, byID map[string]int, nodes []node) *likeInternet {
+	at, ok := byID[internet]
+	if !ok {
+		return nil
+	}
+	l := &likeInternet{internet: nodes[at].workload, in: map[model.Workload][]Code{}, out: map[model.Workload][]Code{}}
+	for i, row := range m.Rows {
+		for j, column := range m.Columns {
+			switch v := m.Cells[i][j]; {
+			case v == model.NotAsked:
+			case row == l.internet:
+				l.in[column.Workload] = append(l.in[column.Workload], codeOf(v))
+			case column.Workload == l.internet:
+				l.out[row] = append(l.out[row], codeOf(v))
+			}
+		}
+	}
+	return l
+}
+
+// covers reports whether one end is a block to which all this applies as it does to the internet.
+func (l *likeInternet) covers(from, to model.Workload, codes []Code) bool {
+	switch {
+	case l == nil || from == l.internet || to == l.internet:
+		return false
+	case from.Kind == "Address":
+		return slices.Equal(codes, l.in[to])
+	case to.Kind == "Address":
+		same := func(list []Code) bool {
+			return len(list) > 0 && !slices.ContainsFunc(list, func(c Code) bool { return c != list[0] })
+		}
+		general := l.out[from]
+		return same(codes) && same(general) && codes[0] == general[0]
+	}
+	return false
 }
 
 // addNames adds the edges to DNS names, at the first ports of the ranges that rules name.

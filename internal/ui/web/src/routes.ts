@@ -1,0 +1,106 @@
+// Edges come together in routes, by what stands for their ends on the sheet. Too many for an eye: the strongest and the worst are drawn, and the
+// others are counted.
+import type { Cluster } from './model.ts';
+import { ALLOWED } from './model.ts';
+import type { Box, Sheet } from './sheet.ts';
+import { bend, lanes } from './lanes.ts';
+
+/** What stands for an end: a node by its index, or a namespace as -1 - its index. */
+export type Rep = number;
+export const repOfNs = (ns: number): Rep => -1 - ns;
+export const nsOfRep = (r: Rep) => -1 - r;
+
+export interface Route {
+  a: Rep; b: Rep;
+  /** By stroke. */
+  n: [number, number, number, number];
+  edges: number[];
+  rate: number;
+  worst: number;
+  /** Not drawn unless it is asked for. */
+  quiet: boolean;
+  /** Corners of a line through the lanes, or the four points of a curve. */
+  line: number[];
+  curve: boolean;
+  /** Where its mark stands. */
+  mid: [number, number];
+}
+
+export const boxOf = (s: Sheet, r: Rep): Box | undefined => (r < 0 ? s.boxes[nsOfRep(r)] : s.plates[r]);
+
+export interface Drawn {
+  routes: Route[];
+  /** How many routes are quiet, and how many edges are in no route because they are inside a closed namespace. */
+  quiet: number; inside: number;
+  /** By namespace, what is inside it, and all that begins or ends in it. */
+  inner: Uint32Array[]; total: Uint32Array[];
+}
+
+export interface Ask {
+  open: ReadonlySet<number>;
+  /** Every edge between open namespaces is a line of its own. */
+  every: boolean;
+  /** At most so many routes are drawn, and of one source at most four. */
+  loud: number;
+}
+export const LOUD = 44, LOUD_EACH = 4;
+
+export function draw(c: Cluster, edges: readonly number[], s: Sheet, ask: Ask): Drawn {
+  const byEnds = new Map<number, Route>(), k = c.nodes.length + c.namespaces.length + 1, shift = c.namespaces.length + 1;
+  const inner = c.namespaces.map(() => new Uint32Array(4)), total = c.namespaces.map(() => new Uint32Array(4));
+  let inside = 0;
+  for (const i of edges) {
+    const na = c.nodes[c.source[i]].ns, nb = c.nodes[c.destination[i]].ns, v = c.stroke[i];
+    if (na >= 0) total[na][v]++;
+    if (nb >= 0 && nb !== na) total[nb][v]++;
+    if (na === nb && na >= 0) inner[na][v]++;
+    const rep = (node: number, ns: number): Rep => (ns < 0 || ask.every && ask.open.has(ns) ? node : repOfNs(ns));
+    const a = rep(c.source[i], na), b = rep(c.destination[i], nb);
+    if (a === b) {
+      inside++;
+      continue;
+    }
+    const key = (a + shift) * k + b + shift;
+    let r = byEnds.get(key);
+    if (!r) byEnds.set(key, (r = { a, b, n: [0, 0, 0, 0], edges: [], rate: 0, worst: 3, quiet: false, line: [], curve: false, mid: [0, 0] }));
+    r.n[v]++;
+    r.edges.push(i);
+    r.rate += c.rate[i];
+    if (v < r.worst) r.worst = v;
+  }
+  const routes = [...byEnds.values()];
+  const quiet = hush(routes, ask.every ? Infinity : ask.loud);
+  shape(c, routes.filter(r => !r.quiet), s);
+  return { routes, quiet, inside, inner, total };
+}
+
+/** The rest of the routes go quiet; never away. */
+function hush(routes: Route[], loud: number): number {
+  if (routes.length <= loud) return 0;
+  const score = (r: Route) => Math.log10(1 + r.rate + r.edges.length) + (r.n[0] ? 0.5 + Math.log10(r.n[0]) : 0) + (r.n[1] ? 0.3 : 0);
+  const each = new Map<Rep, number>();
+  let kept = 0;
+  for (const r of routes.slice().sort((x, y) => score(y) - score(x) || x.a - y.a || x.b - y.b)) {
+    const n = each.get(r.a) ?? 0;
+    if (kept < loud && n < LOUD_EACH) {
+      kept++;
+      each.set(r.a, n + 1);
+    } else r.quiet = true;
+  }
+  return routes.length - kept;
+}
+
+/** Lines of routes: between namespaces and the outside through the lanes, between workloads as curves. */
+export function shape(c: Cluster, routes: Route[], s: Sheet): void {
+  const through = routes.filter(r => (r.a < 0 || c.nodes[r.a].ns < 0) && (r.b < 0 || c.nodes[r.b].ns < 0) && !(r.a >= 0 && r.b >= 0));
+  const between = routes.filter(r => !through.includes(r));
+  if (through.length) lanes(through, s);
+  if (between.length) bend(c, between, s);
+}
+
+/** Width of a route's line. */
+export const widthOf = (r: Route, traffic: boolean) =>
+  traffic ? Math.min(3.5, Math.round((1 + 0.8 * Math.log10(1 + r.rate / 20)) * 2) / 2) : Math.min(3, Math.round((1 + 0.6 * Math.log10(r.edges.length)) * 2) / 2);
+
+/** Stroke that a route is drawn as: a mixed one as allowed, with a mark. */
+export const strokeOf = (r: Route) => (r.n[ALLOWED] ? ALLOWED : r.worst);

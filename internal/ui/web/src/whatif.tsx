@@ -1,0 +1,91 @@
+// What manifests would change, before they are applied: the static diff, as lists and on the map.
+import { useState } from 'preact/hooks';
+import * as api from './api.ts';
+import { Graph } from './map.tsx';
+import { Copy, Failed, Name } from './parts.tsx';
+import * as s from './state.ts';
+import { count, plain, plural } from './text.ts';
+
+const text = { value: '' }; // what was typed stays when the view changes
+
+export function WhatIf() {
+  const [manifests, set] = useState(text.value), [failure, fail] = useState<api.Failure>(), [busy, wait] = useState(false), [over, drag] = useState(false);
+  const w = s.change.value;
+  const write = (t: string) => {
+    text.value = t;
+    set(t);
+  };
+  const ask = async (t: string) => {
+    wait(true);
+    fail(undefined);
+    try {
+      s.change.value = await api.postWhatIf(t);
+      s.spoken.value = summary(s.change.value);
+    } catch (e) {
+      s.change.value = undefined;
+      fail(e instanceof api.Failure ? e : new api.Failure('the change', String(e)));
+    }
+    wait(false);
+  };
+  const files = async (list: FileList | null | undefined) => {
+    if (!list?.length) return;
+    const t = (await Promise.all([...list].map(f => f.text()))).join('\n---\n');
+    write(t);
+    await ask(t);
+  };
+  return (
+    <div class="whatif">
+      <section class={`side ${over ? 'over' : ''}`} aria-label="Manifests"
+        onDragOver={e => (e.preventDefault(), drag(true))} onDragLeave={() => drag(false)}
+        onDrop={e => (e.preventDefault(), drag(false), void files(e.dataTransfer?.files))}>
+        <label for="manifests"><b>Manifests</b> <span class="soft">policies, and workloads if you like</span></label>
+        <textarea id="manifests" spellcheck={false} value={manifests} placeholder="Paste YAML, or drop files here." onInput={e => write(e.currentTarget.value)} />
+        <div class="actions">
+          <button class="button primary" disabled={!manifests.trim() || busy} onClick={() => void ask(manifests)}>{busy ? 'Comparing …' : 'Compare'}</button>
+          <label class="button">Open files<input class="sr" type="file" multiple onChange={e => void files(e.currentTarget.files)} /></label>
+          {(w || manifests) && <button class="button" onClick={() => (write(''), fail(undefined), (s.change.value = undefined))}>Clear</button>}
+        </div>
+        <p class="soft">Nothing is applied. The answer is that of <code>kubectl kidoban diff</code>.</p>
+        {failure && <Failed failure={failure} again={() => void ask(manifests)} />}
+        {w && <Answer w={w} />}
+      </section>
+      <Graph />
+    </div>
+  );
+}
+
+function summary(w: api.WhatIf): string {
+  const unknown = w.pairs.filter(p => p.depends).length, lost = w.pairs.filter(p => p.lost && !p.depends).length, gained = w.pairs.filter(p => p.gained && !p.depends).length;
+  if (!w.pairs.length) return 'No pair gains or loses a port.';
+  return `${plural(lost, 'pair loses', 'pairs lose')} ports, ${plural(gained, 'pair gains', 'pairs gain')} some${unknown ? `; ${plural(unknown, 'pair')} cannot be decided` : ''}.`;
+}
+
+function Answer({ w }: { w: api.WhatIf }) {
+  const groups: [string, string, string, (p: api.ChangedPair) => string][] = [
+    ['Lost', '−', 'denied', p => (p.depends ? '' : p.lost)], ['Gained', '+', 'allowed', p => (p.depends ? '' : p.gained)],
+    ['Depends on an address that is not known', '?', 'unused', p => (p.depends ? [p.lost && `loses ${p.lost}`, p.gained && `gains ${p.gained}`].filter(Boolean).join(', ') : '')],
+  ];
+  const changed = [...w.added.map(n => ['+', n]), ...w.changed.map(n => ['~', n]), ...w.removed.map(n => ['−', n])];
+  return (
+    <div class="answer">
+      <p class="why" role="status"><b>{summary(w)}</b></p>
+      <p class="soft">{`Read: ${Object.entries(w.read).filter(([, n]) => n).map(([what, n]) => `${count(n)} ${what}`).join(', ') || 'nothing that policies are about'}.`}</p>
+      {changed.length > 0 && <ul class="plainList">{changed.map(([sign, n]) => <li><span class="mono">{sign}</span> {plain(n)}</li>)}</ul>}
+      {groups.map(([title, sign, style, of]) => {
+        const list = w.pairs.filter(p => of(p));
+        return list.length > 0 && (
+          <section>
+            <h3><span class={`sign ${style}`} aria-hidden="true">{sign}</span>{title}<span class="tally">{count(list.length)}</span></h3>
+            <ul class="peers">{list.slice(0, 60).map(p => <li><button onClick={() => s.select(p.from + '>' + p.to)}>
+              <span class="grow"><Name id={p.from} /> → <Name id={p.to} /></span><span class="mono soft">{of(p)}{p.some ? ', some pods' : ''}</span></button></li>)}
+            {list.length > 60 && <li class="more">{`and ${count(list.length - 60)} more, which the text has`}</li>}</ul>
+          </section>
+        );
+      })}
+      {w.newWorkloads?.length > 0 && <p class="hint">{`New, not compared: ${w.newWorkloads.map(plain).join(', ')}`}</p>}
+      {w.goneWorkloads?.length > 0 && <p class="hint">{`Gone, not compared: ${w.goneWorkloads.map(plain).join(', ')}`}</p>}
+      {w.notes?.map(n => <p class="hint">{plain(n)}</p>)}
+      <div class="actions"><Copy label="Copy as Markdown" text={'```\n' + w.text.trimEnd() + '\n```\n'} /></div>
+    </div>
+  );
+}

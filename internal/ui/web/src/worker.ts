@@ -1,0 +1,3 @@
+import { order, type Question } from './order.ts';
+
+addEventListener('message', (e: MessageEvent<Question>) => postMessage(order(e.data)));

@@ -1,0 +1,79 @@
+// One workload: its policies in the order of evaluation, who reaches it, and what it reaches.
+import type { Policy } from './api.ts';
+import { edgeId, portsOf, type Cluster, type Node } from './model.ts';
+import { Empty, Name, Ports, Sign, strokeName } from './parts.tsx';
+import { Isolation } from './panel.tsx';
+import * as s from './state.ts';
+import { count, plain, plural } from './text.ts';
+
+export function WorkloadView() {
+  const c = s.cluster.value, picked = s.selection.value;
+  if (!c) return <div class="page" />;
+  const node = picked.kind === 'node' ? c.nodes[picked.node] : undefined, workloads = c.nodes.filter(n => n.ns >= 0);
+  return (
+    <div class="page">
+      <label class="chooser">Workload <input list="workloads" value={node?.id ?? ''} placeholder="namespace/name" autocomplete="off"
+        onChange={e => c.byId.has(e.currentTarget.value) && s.go({ selected: e.currentTarget.value }, true)} /></label>
+      <datalist id="workloads">{workloads.slice(0, 2000).map(n => <option value={n.id} />)}</datalist>
+      {node ? <Detail c={c} n={node} /> : (
+        <Empty title="Choose a workload"><p>Give its name, or select it on the map and open it from there.</p>
+          <p>{workloads.slice(0, 12).map(n => <button class="tag" onClick={() => s.go({ selected: n.id }, true)}>{plain(n.id)}</button>)}</p></Empty>
+      )}
+    </div>
+  );
+}
+
+function Detail({ c, n }: { c: Cluster; n: Node }) {
+  const sort = (list: number[]) => list.slice().sort((a, b) => Number(c.stroke[a] === 0) - Number(c.stroke[b] === 0) || c.stroke[a] - c.stroke[b] || c.rate[b] - c.rate[a] || a - b);
+  const into = sort(c.in[n.index]), out = sort(c.out[n.index]);
+  return (
+    <>
+      <header class="head"><span class="soft">{n.ns < 0 ? 'Outside the cluster' : `${n.kind}, ${plural(n.pods, 'pod')}`}</span><h2><Name id={n.id} /></h2></header>
+      {n.ns >= 0 && <Isolation ingress={n.ingress} egress={n.egress} />}
+      <Drawing c={c} n={n} into={into.filter(i => c.stroke[i] > 0)} out={out.filter(i => c.stroke[i] > 0)} />
+      <div class="two">
+        <Side c={c} title="In" edges={into} end="source" policies={s.policies.value.filter(p => p.ingress.nodes?.includes(n.index))} of="ingress" />
+        <Side c={c} title="Out" edges={out} end="destination" policies={s.policies.value.filter(p => p.egress.nodes?.includes(n.index))} of="egress" />
+      </div>
+    </>
+  );
+}
+
+function Side({ c, title, edges, end, policies, of }: { c: Cluster; title: string; edges: number[]; end: 'source' | 'destination'; policies: Policy[]; of: 'ingress' | 'egress' }) {
+  return (
+    <section>
+      <h2>{title}</h2>
+      <h3>Policies<span class="tally">{count(policies.length)}</span></h3>
+      {policies.length ? <ol class="plainList">{policies.map(p => <li><span class="soft">{p.tier}</span> <button class="link" onClick={() => s.go({ view: 'policies', text: `policy:${p.id.replace(/^\S+ /, '')}`, selected: '' }, true)}>{plain(p.id.replace(/^\S+ /, ''))}</button>
+        <span class="soft">{` ${plural(p[of].rules, 'rule')}`}{p.audit && ', audit'}</span></li>)}</ol> : <p class="soft">{`No policy selects it for ${of}: everything is allowed that the other end allows.`}</p>}
+      <h3>Peers<span class="tally">{count(edges.length)}</span></h3>
+      {edges.length ? <ul class="peers">{edges.slice(0, 200).map(i => {
+        const v = strokeName(c.stroke[i]);
+        return <li key={i}><button onClick={() => s.go({ view: 'map', selected: edgeId(c, i) }, true)}><Sign v={v} /><span class="sr">{v}: </span><span class="grow"><Name id={c.nodes[end === 'source' ? c.source[i] : c.destination[i]].id} /></span><Ports ports={portsOf(c, i)} most={3} /></button></li>;
+      })}{edges.length > 200 && <li class="more">{`and ${count(edges.length - 200)} more: see Table`}</li>}</ul> : <p class="soft">None.</p>}
+    </section>
+  );
+}
+
+const ROW = 30, MOST = 8;
+/** Callers, the workload, and what it calls, in three columns. */
+function Drawing({ c, n, into, out }: { c: Cluster; n: Node; into: number[]; out: number[] }) {
+  const a = into.slice(0, MOST), b = out.slice(0, MOST), rows = Math.max(a.length, b.length, 1), h = rows * ROW + 24, mid = h / 2;
+  const y = (i: number, of: number) => mid + (i - (of - 1) / 2) * ROW;
+  const cut = (t: string) => (t.length > 28 ? t.slice(0, 27) + '…' : t);
+  const plate = (x: number, at: number, id: string) => <g><rect x={x} y={at - 12} width="200" height="24" rx="6" class="svgPlate" /><text x={x + 10} y={at + 4}>{cut(plain(id.replace(/^outside:/, '')))}</text></g>;
+  const line = (i: number, x0: number, y0: number, x1: number, y1: number) => (
+    <path class={`svgLine ${strokeName(c.stroke[i])}`} d={`M${x0} ${y0}C${x0 + 50} ${y0} ${x1 - 50} ${y1} ${x1} ${y1}`} />
+  );
+  return (
+    <svg class="drawing" viewBox={`0 0 800 ${h}`} width="800" height={h} role="img" aria-label={`${into.length} callers, ${out.length} called`}>
+      {a.map((i, k) => line(i, 200, y(k, a.length), 300, mid))}
+      {b.map((i, k) => line(i, 500, mid, 600, y(k, b.length)))}
+      {a.map((i, k) => plate(0, y(k, a.length), c.nodes[c.source[i]].id))}
+      {b.map((i, k) => plate(600, y(k, b.length), c.nodes[c.destination[i]].id))}
+      {plate(300, mid, n.id)}
+      {into.length > MOST && <text class="soft" x="10" y={h - 2}>{`and ${into.length - MOST} more`}</text>}
+      {out.length > MOST && <text class="soft" x="610" y={h - 2}>{`and ${out.length - MOST} more`}</text>}
+    </svg>
+  );
+}
