@@ -68,6 +68,17 @@ help: ## Show this help
 build: ## Build the static binaries into bin/
 	$(go-build) -o bin/ ./cmd/...
 
+ui = internal/ui/web
+
+.PHONY: ui
+ui: $(ui)/node_modules ## Check the types of the map's page, run its tests without a browser, and build it into internal/ui/dist
+	cd $(ui) && node_modules/.bin/tsc && node test.mjs && node build.mjs
+
+$(ui)/node_modules: $(ui)/package-lock.json $(ui)/.npmrc
+	@hack/apt.sh node=nodejs npm=npm
+	npm --prefix $(ui) ci
+	touch $@
+
 .PHONY: image
 image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=arm64 TAG=dev)
 	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
@@ -116,9 +127,9 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: release-check (of a commit), test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
 	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
-	for suite in test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
+	for suite in test-ui test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -136,6 +147,12 @@ test-dataplane: gcc ## Tests with real packets in network namespaces (needs root
 	@hack/apt.sh nft=nftables ip=iproute2 iptables-legacy=iptables ipset=ipset
 	$(call heading,Tests with real packets)
 	go test -race $(patience) $(rooted)
+
+.PHONY: test-ui
+test-ui: ui ## The map in a real browser, and its pictures in docs/ui (3 minutes)
+	@hack/apt.sh chromium=chromium
+	$(call heading,The map in a browser)
+	SCREENSHOTS=$(CURDIR)/docs/ui go -C hack/uitest test -count=1 -tags=browser -timeout=20m .
 
 # What a tenant could do to others, with more of everything than the part that the other targets run: tests named TestHostile….
 .PHONY: test-hostile
@@ -326,16 +343,22 @@ lint: ## Run golangci-lint in every module (the first run builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done
 
 .PHONY: verify
-verify: verify-generated verify-format verify-words verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Check generated files, gofmt, go vet, words, go mod tidy, licences and known vulnerabilities
+verify: verify-generated verify-ui verify-format verify-words verify-plugin verify-modules verify-licenses verify-vulnerabilities ## Check generated files, gofmt, go vet, words, go mod tidy, licences and known vulnerabilities
 
 .PHONY: verify-generated
 verify-generated: generate manifests
 	git diff --exit-code -- $(generated)
 
+.PHONY: verify-ui
+verify-ui: ui # the committed page, and no registry in the lock file
+	! grep '"resolved"' $(ui)/package-lock.json
+	git diff --exit-code -- internal/ui/dist
+	test -z "$$(git status --porcelain -- internal/ui/dist)"
+
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=e2e,envtest,helm,hostile,hubble,postgres,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
 verify-words: # hack/words.txt, and the width of lines

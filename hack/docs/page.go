@@ -39,7 +39,7 @@ func pages(root string) ([]*page, error) {
 			return err
 		}
 		switch {
-		case d.IsDir() && (rel == ".git" || rel == "bin" || rel == "dist"):
+		case d.IsDir() && (rel == ".git" || rel == "bin" || rel == "dist" || d.Name() == "node_modules"):
 			return filepath.SkipDir
 		case d.IsDir() || filepath.Ext(path) != ".md":
 			return nil

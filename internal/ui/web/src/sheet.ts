@@ -22,13 +22,13 @@ export interface Places { slots: string[][]; room: Record<string, number> }
 
 export const PLATE_W = 128, PLATE_H = 26, HEAD = 34, PAD = 14, CLOSED_W = 176, CLOSED_H = 86, ROW_LANE = 60, COLUMN_LANE = 84, OUTSIDE_W = 168;
 const GAP = 10, WIDE_X = 64, WIDE_Y = 26;
-/** A namespace with at most so many workloads is laid out by who calls whom, with room for lines; a larger one is a grid by name. */
-export const SMALL = 14;
+/** A namespace with room for at most so many workloads is laid out by who calls whom, with room for lines; a larger one is a grid by name. */
+export const SMALL = 16;
 
-/** Room of a namespace, in steps of about a quarter: a workload more or less seldom changes its size. */
+/** Room of a namespace, in steps of about a quarter and with a place to spare: a workload more or less seldom changes its size. */
 export function room(n: number): number {
   let r = 4;
-  while (r < n) r = Math.max(r + 2, Math.round(r * 1.25));
+  while (r < n + 1) r = Math.max(r + 2, Math.round(r * 1.25));
   return r;
 }
 
@@ -78,14 +78,14 @@ export function sheet(c: Cluster, slots: number[][], open: ReadonlySet<number>, 
   const inner = new Map(order.inner), rows = Math.max(1, ...slots.map(s => s.length));
   const width = slots.map(() => CLOSED_W), height: number[] = new Array(rows).fill(CLOSED_H);
   const shapes = c.namespaces.map((name, ns) => {
-    if (!open.has(ns)) return { w: CLOSED_W, h: CLOSED_H, columns: 0, dx: 0, dy: 0, down: false };
-    const k = c.members[ns].length;
-    if (inner.has(ns)) { // about square: long chains would make everything small
-      const columns = Math.max(1, Math.round(Math.sqrt(k * 0.8))), n = Math.ceil(k / columns), dx = PLATE_W + WIDE_X, dy = PLATE_H + WIDE_Y;
-      return { w: Math.max(CLOSED_W, columns * dx - WIDE_X + 2 * PAD), h: HEAD + n * dy - WIDE_Y + PAD + 6, columns, dx, dy, down: true };
+    if (!open.has(ns)) return { w: CLOSED_W, h: CLOSED_H, columns: 0, n: 0, dx: 0, dy: 0, down: false };
+    const cap = Math.max(kept?.room[name] ?? 0, room(c.members[ns].length));
+    if (cap <= SMALL && inner.has(ns)) { // about square: long chains would make everything small
+      const columns = Math.max(1, Math.round(Math.sqrt(cap * 0.8))), n = Math.ceil(cap / columns), dx = PLATE_W + WIDE_X, dy = PLATE_H + WIDE_Y;
+      return { w: Math.max(CLOSED_W, columns * dx - WIDE_X + 2 * PAD), h: HEAD + n * dy - WIDE_Y + PAD + 6, columns, n, dx, dy, down: true };
     }
-    const cap = Math.max(kept?.room[name] ?? 0, room(k)), columns = Math.max(2, Math.ceil(Math.sqrt(cap / 3.2))), n = Math.ceil(cap / columns);
-    return { w: columns * (PLATE_W + GAP) - GAP + 2 * PAD, h: HEAD + n * (PLATE_H + GAP) - GAP + PAD, columns, dx: PLATE_W + GAP, dy: PLATE_H + GAP, down: false };
+    const columns = Math.max(2, Math.ceil(Math.sqrt(cap / 3.2))), n = Math.ceil(cap / columns);
+    return { w: columns * (PLATE_W + GAP) - GAP + 2 * PAD, h: HEAD + n * (PLATE_H + GAP) - GAP + PAD, columns, n, dx: PLATE_W + GAP, dy: PLATE_H + GAP, down: false };
   });
   slots.forEach((column, i) => column.forEach((ns, j) => {
     if (ns < 0) return;
@@ -105,9 +105,9 @@ export function sheet(c: Cluster, slots: number[][], open: ReadonlySet<number>, 
         const s = shapes[ns], b = { x: x + (width[i] - s.w) / 2, y: y + (height[j] - s.h) / 2, w: s.w, h: s.h };
         boxes[ns] = b;
         cell[ns] = [i, j];
-        const list = c.members[ns], by = s.down ? inner.get(ns)! : undefined, n = Math.ceil(list.length / Math.max(1, s.columns));
+        const list = c.members[ns], by = s.down ? inner.get(ns)! : undefined;
         if (s.columns) list.forEach((_, k) => {
-          const node = list[by ? by[k] : k], cx = by ? Math.floor(k / n) : k % s.columns, cy = by ? k % n : Math.floor(k / s.columns);
+          const node = list[by ? by[k] : k], cx = by ? Math.floor(k / s.n) : k % s.columns, cy = by ? k % s.n : Math.floor(k / s.columns);
           plates[node.index] = { x: b.x + PAD + cx * s.dx, y: b.y + HEAD + (by ? 3 : 0) + cy * s.dy, w: PLATE_W, h: PLATE_H };
         });
       }
