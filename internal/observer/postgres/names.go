@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -109,9 +110,9 @@ func endName(e *observerapi.End) (name, error) {
 	if err != nil {
 		return name{}, err
 	}
-	out := name{id: number(kindEnd, string(text)), kind: kindEnd, namespace: e.Namespace, text: string(text)}
+	out := name{id: number(kindEnd, string(text)), kind: kindEnd, namespace: storable(e.Namespace), text: string(text)}
 	if e.Workload != nil {
-		out.workload = e.Workload.Name
+		out.workload = storable(e.Workload.Name)
 	}
 	if e.Pod == "" && e.UID == "" && !e.IsNode && e.Address.IsValid() {
 		out.kind = kindOutside
@@ -143,7 +144,15 @@ func (n *names) decision(d *observerapi.Decision) (name, error) {
 	return out, nil
 }
 
-func word(text string) name { return name{id: number(kindWord, text), kind: kindWord, text: text} }
+func word(text string) name {
+	text = storable(text)
+	return name{id: number(kindWord, text), kind: kindWord, text: text}
+}
+
+// storable is a text that PostgreSQL can store: one with a zero byte or invalid UTF-8 would make a batch fail each time it is pushed.
+func storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}
 
 // pushing returns which of a part's names are known to be stored, and how many addresses outside the cluster the part contains.
 func (n *names) pushing(ctx context.Context, tx pgx.Tx, part int64) (outside int, err error) {

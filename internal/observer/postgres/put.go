@@ -165,7 +165,7 @@ func (p *push) fresh(ctx context.Context, tx pgx.Tx) ([]*store.Batch, error) {
 		queue.Queue(`INSERT INTO kidoban_batches AS b VALUES ($1, $2, int8multirange(int8range($3::bigint, $3::bigint, '[]')), $4, $4)
 			ON CONFLICT (node, generation) DO UPDATE SET sequences = b.sequences + excluded.sequences,
 				first = least(b.first, excluded.first), last = greatest(b.last, excluded.last)
-			WHERE NOT b.sequences @> excluded.sequences`, b.Node, b.Generation, int64(b.Sequence), b.Received.UnixMilli())
+			WHERE NOT b.sequences @> excluded.sequences`, storable(b.Node), storable(b.Generation), int64(b.Sequence), b.Received.UnixMilli())
 	}
 	results := tx.SendBatch(ctx, queue)
 	for i := range p.batches {
@@ -207,7 +207,7 @@ func (p *push) report(r *store.Report) error {
 		return int32(min(t.UnixMilli()-span*store.Exact.Milliseconds(), math.MaxInt32))
 	}
 	p.rows = append(p.rows, []any{
-		int32(span), source, destination, decision.id, service.id, r.Protocol, int32(r.Port), flags(r), count(r.Connections), count(r.Bytes),
+		int32(span), source, destination, decision.id, service.id, storable(r.Protocol), int32(r.Port), flags(r), count(r.Connections), count(r.Bytes),
 		since(r.First), since(r.Last),
 	})
 	return nil
@@ -253,7 +253,7 @@ func (p *push) losses(ctx context.Context, tx pgx.Tx, batches []*store.Batch) er
 	sums := map[key]observerapi.Loss{}
 	for _, b := range batches {
 		for _, l := range b.Losses {
-			k := key{b.Node, l.Reason, l.First.Unix() / int64(store.Minute.Seconds())}
+			k := key{storable(b.Node), storable(l.Reason), l.First.Unix() / int64(store.Minute.Seconds())}
 			sum, ok := sums[k]
 			if !ok {
 				sum.First, sum.Last = l.First, l.Last
