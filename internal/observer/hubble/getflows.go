@@ -78,11 +78,7 @@ func (s *Server) newAnswer(req *observerpb.GetFlowsRequest, stream grpc.ServerSt
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMask(req.GetFieldMask())
-	if err != nil {
-		return nil, err
-	}
-	a := &answer{req: req, stream: stream, filters: f, mask: m, now: s.opts.Now, began: s.opts.Now(), shown: shown{}}
+	a := &answer{req: req, stream: stream, filters: f, mask: newMask(req.GetFieldMask()), now: s.opts.Now, began: s.opts.Now(), shown: shown{}}
 	if req.GetSince() != nil {
 		a.since = req.GetSince().AsTime()
 	}
