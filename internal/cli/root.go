@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/cli/migrate"
 	"github.com/kidoban/kidoban/internal/cli/names"
+	"github.com/kidoban/kidoban/internal/cli/replay"
 	"github.com/kidoban/kidoban/internal/cli/report"
 	"github.com/kidoban/kidoban/internal/cli/status"
 	"github.com/kidoban/kidoban/internal/cli/ui"
@@ -26,7 +27,8 @@ func New(env *command.Env) *cobra.Command {
 		Short: "Explain, compare and check NetworkPolicies, before and after they are applied",
 		Long: `Explain, compare and check NetworkPolicies: which connections are allowed, which rule decides, the effect of a change, and the policies in force.
 
-explain, matrix, diff, lint, lab and ui need no cluster: with -f they read manifests, such as the output of Helm and kustomize.
+explain, matrix, diff, lint, lab and ui need no cluster: with -f they read manifests, such as the output of Helm and kustomize. replay and
+recommend read recorded flows.
 
 Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: denied, changed, found, not in force; 2 there is no answer.`,
 		Example: `  kubectl kidoban explain shop/frontend shop/backend:8000
@@ -58,6 +60,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 		migrate.New(env),
 		names.New(env),
 		optionsCommand(env, root),
+		replay.New(env),
 		report.New(env),
 		status.New(env),
 		ui.New(env),

@@ -70,6 +70,7 @@ const (
 	ReasonAddress   Reason = "an address was not kept exactly, and the verdict depends on it"
 	ReasonPod       Reason = "no pod is known at an address of the pods' networks"
 	ReasonNode      Reason = "the labels of a node are not known, and a rule selects nodes"
+	ReasonOwnNode   Reason = "it was not recorded whether a pod runs on the node that it talks with"
 	ReasonName      Reason = "it was not recorded whether an address has the domain name of a rule"
 	ReasonPort      Reason = "the port was not recorded"
 	ReasonProtocol  Reason = "the protocol was not recorded"
@@ -166,6 +167,7 @@ func (f *features) look(e *end) string {
 	}
 	fmt.Fprintf(&b, "%d %t %t %s\x00%s\x00", bits(e.Address), e.pod != nil, e.IsNode, e.problem, e.Namespace)
 	if e.pod != nil {
+		fmt.Fprintf(&b, "%t ", e.Node == "")
 		write(f.labels, e.Labels)
 		write(f.namespaceLabels, e.NamespaceLabels)
 		if f.namedPorts {

@@ -184,19 +184,50 @@ func (j *Judge) answer(source, destination *end, q question) *Outcome {
 	}
 	var out *Outcome
 	for _, p := range pairs {
-		is := j.at(source, destination, p, q)
-		if out == nil {
-			out = is
-			continue
+		out = out.or(j.at(source, destination, p, q), ReasonAddress)
+	}
+	if node, ok := ownNodeMaybe(source, destination); ok {
+		source.pod, destination.pod = on(node, source.pod), on(node, destination.pod)
+		for _, p := range pairs {
+			out = out.or(j.at(source, destination, p, q), ReasonOwnNode)
 		}
-		for i := range out.Answers {
-			out.Same[i] = out.Same[i] && is.Same[i]
-			if out.Answers[i].Verdict != is.Answers[i].Verdict {
-				out.Answers[i] = Answer{Unknown, string(ReasonAddress)}
-			}
-		}
+		source.pod, destination.pod = on("", source.pod), on("", destination.pod)
 	}
 	return out
+}
+
+// or is what is known if the outcome is one of two.
+func (o *Outcome) or(other *Outcome, reason Reason) *Outcome {
+	if o == nil {
+		return other
+	}
+	for i := range o.Answers {
+		o.Same[i] = o.Same[i] && other.Same[i]
+		if o.Answers[i].Verdict != other.Answers[i].Verdict {
+			o.Answers[i] = Answer{Unknown, string(reason)}
+		}
+	}
+	return o
+}
+
+// ownNodeMaybe is the node at one end of a flow, if it is not known whether the pod at the other end runs there.
+func ownNodeMaybe(source, destination *end) (node string, ok bool) {
+	for _, pair := range [...][2]*end{{source, destination}, {destination, source}} {
+		if pair[0].node != "" && pair[1].pod != nil && pair[1].Node == "" {
+			return pair[0].node, true
+		}
+	}
+	return "", false
+}
+
+// on is a pod on a node, or nil if there is no pod.
+func on(node string, pod *corev1.Pod) *corev1.Pod {
+	if pod == nil {
+		return nil
+	}
+	out := *pod
+	out.Spec.NodeName = node
+	return &out
 }
 
 func (j *Judge) same(v Verdict) *Outcome {

@@ -33,6 +33,8 @@ func TestVerdictsOfOneFlow(t *testing.T) {
 	web, db := pod("shop", "web", "10.50.1.20"), pod("shop", "db", "10.50.2.10")
 	hidden := observerapi.End{Namespace: "shop", Workload: web.Workload, Hidden: true}
 	summed := observerapi.End{Namespace: "shop", Workload: web.Workload}
+	summedUp := pod("shop", "db", "")
+	summedUp.Pod, summedUp.UID, summedUp.Node = "", "", ""
 	noAddress := pod("shop", "web", "")
 	blocks := func(cidr string) string {
 		return fmt.Sprintf("metadata: {name: blocks, namespace: shop}\nspec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: %q}}]}]}", cidr)
@@ -88,6 +90,7 @@ spec:
 		"own node":                           {flow: tcp(node("n1", "10.0.0.11"), db, 5432), after: []string{denyIngress}, want: Allowed},
 		"other node":                         {flow: tcp(node("n2", "10.0.0.12"), db, 5432), after: []string{denyIngress}, want: Denied},
 		"own node by its address":            {flow: tcp(outside("10.0.0.11"), db, 5432), after: []string{denyIngress}, want: Allowed},
+		"a node, and the pod's is not kept":  {flow: tcp(node("n1", "10.0.0.11"), summedUp, 5432), after: []string{denyIngress}, want: Unknown, why: ReasonOwnNode},
 		"to itself":                          {flow: tcp(db, db, 5432), after: []string{denyIngress}, want: Allowed},
 		"to another pod of the workload":     {flow: tcp(db, func() observerapi.End { e := pod("shop", "db", "10.50.2.11"); e.UID = "other"; return e }(), 5432), after: []string{denyIngress}, want: Denied},
 		"cluster policy":                     {flow: tcp(web, outside("192.0.2.1"), 443), cluster: []string{denyAll}, want: Denied},

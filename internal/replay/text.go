@@ -38,3 +38,14 @@ func (c *Change) Outside(p Party) string {
 	}
 	return text
 }
+
+// Joins reports whether two changes differ in their ports only.
+func (c *Change) Joins(d *Change) bool {
+	return c.From == d.From && c.To == d.To && c.Before == d.Before && c.After == d.After && c.Why == d.Why
+}
+
+// Add another change that joins this one. The addresses shown stay those of the first, if they are not the same.
+func (c *Change) Add(d *Change) {
+	c.plus(&d.Count)
+	c.AddressNumber = max(c.AddressNumber, d.AddressNumber)
+}

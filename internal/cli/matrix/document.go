@@ -74,9 +74,9 @@ func (t *Table) grid() grid {
 func (t *Table) markdown(out io.Writer) {
 	g := t.grid()
 	line := func(first string, rest []string) {
-		fmt.Fprintf(out, "| %s |", markdownText(first))
+		fmt.Fprintf(out, "| %s |", command.Markdown(first))
 		for _, text := range rest {
-			fmt.Fprintf(out, " %s |", markdownText(text))
+			fmt.Fprintf(out, " %s |", command.Markdown(text))
 		}
 		fmt.Fprintln(out)
 	}
@@ -91,14 +91,6 @@ func (t *Table) markdown(out io.Writer) {
 	}
 	fmt.Fprintln(out, "\n✔ allowed, ✘ denied, ± not the same for all pods, ? depends on an address that is not known, · no connection to ask about")
 }
-
-// markdownText is a text in a cell of a table. Links and HTML in it stay text.
-func markdownText(s string) string {
-	return markdownReplacer.Replace(s)
-}
-
-var markdownReplacer = strings.NewReplacer("\\", "\\\\", "|", "\\|", "&", "&amp;", "<", "&lt;", ">", "&gt;", "`", "\\`", "*", "\\*",
-	"[", "\\[", "]", "\\]", "~", "\\~", "://", ":\\//", "www.", "www\\.", "\n", " ")
 
 var page = template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="en">
