@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/matrix"
 	"github.com/kidoban/kidoban/internal/cli/migrate"
 	"github.com/kidoban/kidoban/internal/cli/names"
+	"github.com/kidoban/kidoban/internal/cli/recommend"
 	"github.com/kidoban/kidoban/internal/cli/replay"
 	"github.com/kidoban/kidoban/internal/cli/report"
 	"github.com/kidoban/kidoban/internal/cli/status"
@@ -28,6 +29,7 @@ func New(env *command.Env) *cobra.Command {
 		Long: `Explain, compare and check NetworkPolicies: which connections are allowed, which rule decides, the effect of a change, and the policies in force.
 
 explain, matrix, diff, lint, lab and ui need no cluster: with -f they read manifests, such as the output of Helm and kustomize. replay and
+recommend read recorded flows.
 recommend read recorded flows.
 
 Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: denied, changed, found, not in force; 2 there is no answer.`,
@@ -60,6 +62,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 		migrate.New(env),
 		names.New(env),
 		optionsCommand(env, root),
+		recommend.New(env),
 		replay.New(env),
 		report.New(env),
 		status.New(env),

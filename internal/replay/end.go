@@ -88,6 +88,8 @@ type end struct {
 	// identity is equal for ends that no policy can tell apart.
 	identity uint32
 	problem  Reason
+	// text is the end as JSON.
+	text string
 }
 
 func (j *Judge) newEnd(e observerapi.End) *end {

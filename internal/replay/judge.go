@@ -26,6 +26,8 @@ type Answer struct {
 	Verdict Verdict `json:"verdict"`
 	// Why is the decision of the end that denies, or what leaves the verdict unknown.
 	Why string `json:"why,omitempty"`
+	// Denies is set by direction, for each end whose policies deny.
+	Denies [2]bool `json:"-"`
 }
 
 // Verdict of a set of policies.
@@ -159,7 +161,7 @@ func (e *end) nodeOf() string {
 func (j *Judge) unknown(reason Reason) *Outcome {
 	out := &Outcome{}
 	for range j.sets {
-		out.Answers = append(out.Answers, Answer{Unknown, string(reason)})
+		out.Answers = append(out.Answers, Answer{Verdict: Unknown, Why: string(reason)})
 		out.Same = append(out.Same, false)
 	}
 	return out
@@ -204,7 +206,7 @@ func (o *Outcome) or(other *Outcome, reason Reason) *Outcome {
 	for i := range o.Answers {
 		o.Same[i] = o.Same[i] && other.Same[i]
 		if o.Answers[i].Verdict != other.Answers[i].Verdict {
-			o.Answers[i] = Answer{Unknown, string(reason)}
+			o.Answers[i] = Answer{Verdict: Unknown, Why: string(reason)}
 		}
 	}
 	return o
@@ -306,7 +308,7 @@ func (j *Judge) at(source, destination *end, addresses [2]netip.Addr, q question
 		if possible != nil {
 			c.Names = possible
 			if decisionOf(c, f).Verdict != is.Verdict {
-				is = Answer{Unknown, string(ReasonName)}
+				is = Answer{Verdict: Unknown, Why: string(ReasonName)}
 			}
 		}
 		out.Answers = append(out.Answers, is)
@@ -363,12 +365,17 @@ func (j *Judge) nodesOf(source, destination *end, f policy.Flow) (out []corev1.N
 
 // decisionOf is the verdict about both directions. If both ends deny, the source's decision is quoted.
 func decisionOf(c *reference.Cluster, f policy.Flow) Answer {
+	out := Answer{Verdict: Allowed}
 	for _, d := range [...]policy.Direction{policy.Egress, policy.Ingress} {
-		if is := c.Evaluate(d, f); !is.Allowed() {
-			return Answer{Denied, describe(d, &is)}
+		is := c.Evaluate(d, f)
+		if is.Allowed() {
+			continue
+		}
+		if out.Denies[d] = true; out.Verdict == Allowed {
+			out.Verdict, out.Why = Denied, describe(d, &is)
 		}
 	}
-	return Answer{Verdict: Allowed}
+	return out
 }
 
 // describe the decision that denies.

@@ -63,8 +63,15 @@ func parse(line []byte) (*observerapi.Flow, error) {
 }
 
 func (r *lineReader) recordOf(f *observerapi.Flow) record {
-	return record{first: f.First, last: f.Last, source: r.judge.newEnd(f.Source), destination: r.judge.newEnd(f.Destination), protocol: f.Protocol,
+	return record{first: f.First, last: f.Last, source: r.endOf(&f.Source), destination: r.endOf(&f.Destination), protocol: f.Protocol,
 		port: f.Port, verdict: f.Verdict, connections: f.Connections, reply: f.Reply}
+}
+
+func (r *lineReader) endOf(e *observerapi.End) *end {
+	out := r.judge.newEnd(*e)
+	text, _ := json.Marshal(e) // it was read from JSON
+	out.text = string(text)
+	return out
 }
 
 // Fields of a Flow, as bits: none may come twice.
@@ -183,7 +190,8 @@ func (r *lineReader) end(text []byte) (*end, bool) {
 		clear(r.ends)
 	}
 	out := r.judge.newEnd(e)
-	r.ends[string(text)] = out
+	out.text = string(text)
+	r.ends[out.text] = out
 	return out, true
 }
 

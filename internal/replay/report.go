@@ -46,10 +46,11 @@ type Count struct {
 }
 
 func (c *Count) add(r *record) {
-	c.plus(&Count{Records: 1, Connections: r.connections, First: &r.first, Last: &r.last})
+	c.Add(&Count{Records: 1, Connections: r.connections, First: &r.first, Last: &r.last})
 }
 
-func (c *Count) plus(d *Count) {
+// Add another count.
+func (c *Count) Add(d *Count) {
 	c.Records += d.Records
 	c.Connections += d.Connections
 	if d.First != nil && (c.First == nil || d.First.Before(*c.First)) {
@@ -176,17 +177,17 @@ func addressText(a netip.Addr) string {
 
 // plus adds what another worker counted.
 func (t *tally) plus(u *tally) {
-	t.judged.plus(&u.judged)
-	t.unchanged.plus(&u.unchanged)
-	t.replies.plus(&u.replies)
-	t.auditedUnknown.plus(&u.auditedUnknown)
+	t.judged.Add(&u.judged)
+	t.unchanged.Add(&u.unchanged)
+	t.replies.Add(&u.replies)
+	t.auditedUnknown.Add(&u.auditedUnknown)
 	for k, c := range u.changes {
 		have := t.changes[k]
 		if have == nil {
 			t.changes[k] = c
 			continue
 		}
-		have.Count.plus(&c.Count)
+		have.Count.Add(&c.Count)
 		for a := range c.addresses {
 			have.addAddress(a)
 		}
@@ -197,7 +198,7 @@ func (t *tally) plus(u *tally) {
 			t.unknown[reason] = c
 			continue
 		}
-		have.Count.plus(&c.Count)
+		have.Count.Add(&c.Count)
 		have.Example = min(have.Example, c.Example)
 	}
 }

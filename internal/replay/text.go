@@ -46,6 +46,6 @@ func (c *Change) Joins(d *Change) bool {
 
 // Add another change that joins this one. The addresses shown stay those of the first, if they are not the same.
 func (c *Change) Add(d *Change) {
-	c.plus(&d.Count)
+	c.Count.Add(&d.Count)
 	c.AddressNumber = max(c.AddressNumber, d.AddressNumber)
 }
