@@ -144,6 +144,9 @@ func (t *tightener) matchesRule(k ruleKey, r *policy.NetworkPolicyRule, i *item,
 	if protocol, ok := replay.ParseProtocol(i.Protocol); !ok || !policy.MatchesPorts(r.Ports, podOf(i.Destination), policy.Flow{Protocol: protocol, Port: i.Port}) {
 		return false
 	}
+	if !peer.Address.IsValid() { // a block might contain it
+		return true
+	}
 	return len(t.peers[k]) == 0 || slices.ContainsFunc(t.peers[k], func(m *policy.PeerMatcher) bool {
 		return m.Matches(peer.Address, podOf(peer), peer.NamespaceLabels)
 	})
