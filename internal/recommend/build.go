@@ -79,13 +79,14 @@ func (w *writer) writeUnit(out *Result, u *unit, pairs [2][]pair, taken map[stri
 	np.Spec.PodSelector = *u.selector.DeepCopy()
 	p := Policy{NetworkPolicy: np, Workloads: u.parties()}
 	for _, d := range policy.Directions {
-		isolated := w.isIsolated(u, d)
+		isolated := w.isIsolated(u, d, true)
 		list := pairs[d]
 		if w.o.OnlyMissing && isolated {
 			list = slices.DeleteFunc(list, func(p pair) bool { return !w.isMissing(d, p) })
 			if len(list) == 0 {
 				continue
 			}
+			p.Staged = p.Staged || !w.isIsolated(u, d, false)
 		}
 		if len(list) == 0 {
 			if !isolated {
@@ -106,6 +107,9 @@ func (w *writer) writeUnit(out *Result, u *unit, pairs [2][]pair, taken map[stri
 		for _, g := range w.groups(d, list) {
 			w.addRule(&p, d, &g)
 		}
+	}
+	if p.Staged {
+		np.Labels[v1alpha1.LabelEnforcement] = v1alpha1.LabelledAudit
 	}
 	if len(np.Spec.PolicyTypes) > 0 {
 		out.Policies = append(out.Policies, p)
@@ -147,9 +151,11 @@ func (w *writer) labels() map[string]string {
 	return out
 }
 
-// isIsolated reports whether policies of today isolate all pods of a unit, audited ones included.
-func (w *writer) isIsolated(u *unit, d policy.Direction) bool {
-	today := w.policiesToday().NetworkPolicies
+// isIsolated reports whether policies of today isolate all pods of a unit, with or without audited ones.
+func (w *writer) isIsolated(u *unit, d policy.Direction, audited bool) bool {
+	today := slices.DeleteFunc(slices.Clone(w.policiesToday().NetworkPolicies), func(np networkingv1.NetworkPolicy) bool {
+		return !audited && policy.IsLabelledAudit(np.Labels)
+	})
 	for _, labels := range u.pods() {
 		pod := &corev1.Pod{}
 		pod.Namespace, pod.Labels = u.namespace(), labels

@@ -19,7 +19,7 @@ var errOpens = errors.New("denied today, and would be allowed")
 // prove that every recorded flow that is allowed today stays allowed, unless it is listed for a decision; and that no rule can be taken away.
 func (w *writer) prove(out *Result) error {
 	w.prune(out)
-	judge := replay.NewJudge(w.in.Cluster, w.policiesToday(), plus(w.keptToday(out), out.Policies), plus(w.base(), out.Policies))
+	judge := replay.NewJudge(w.in.Cluster, w.policiesToday(), plus(w.keptToday(out), enforced(out.Policies)), plus(w.base(), out.Policies))
 	for _, t := range w.items {
 		if t.Reply || !w.isTarget(t.Source) && !w.isTarget(t.Destination) {
 			continue
@@ -109,6 +109,11 @@ func plus(p replay.Policies, more []Policy) replay.Policies {
 		}
 	}
 	return out
+}
+
+// enforced are the policies that are not staged beside audited ones.
+func enforced(policies []Policy) []Policy {
+	return slices.DeleteFunc(slices.Clone(policies), func(p Policy) bool { return p.Staged })
 }
 
 // prune takes away each rule that no recorded flow needs. What is left is minimal: taking away more makes the others more needed.

@@ -58,6 +58,8 @@ type Policy struct {
 	// Ingress and Egress are by the index of the rule.
 	Ingress []Reason `json:"ingress,omitempty"`
 	Egress  []Reason `json:"egress,omitempty"`
+	// Staged is set if it adds to audited policies, so that it must be audited until they are enforced.
+	Staged bool `json:"staged,omitempty"`
 }
 
 // Reason is the traffic that needs a rule.

@@ -257,7 +257,7 @@ func TestLabelsSelectTheWorkloadAlone(t *testing.T) {
 	for _, p := range r.Policies {
 		got[p.NetworkPolicy.Name] = selectorText(p.NetworkPolicy.Spec.PodSelector)
 	}
-	for name, want := range map[string]string{"web": "app=web,!track", "canary": "track=canary", "a": "app=same,tier=x", "c": "tier=y", "report": "app=report", "b": "", "hash": ""} {
+	for name, want := range map[string]string{"web": "app=web,!track", "canary": "app=web,track=canary", "a": "app=same,tier=x", "c": "app=same,tier=y", "report": "app=report", "b": "", "hash": ""} {
 		if got[name] != want {
 			t.Errorf("%s is selected by %q, want %q", name, got[name], want)
 		}
@@ -367,6 +367,12 @@ func TestPoliciesInPlace(t *testing.T) {
 		r := record(t).run(Options{OnlyMissing: true})
 		if got := rulesText(find(t, r, "db-deployment").Spec.Ingress); got != `[{"ports":[{"protocol":"TCP","port":5433}],"from":[{"podSelector":{"matchLabels":{"app":"web"}}}]}]` {
 			t.Error(got)
+		}
+		if got := find(t, r, "db-deployment").Labels["kidoban.dev/enforcement"]; got != "audit" {
+			t.Errorf("the policy beside an audited one has the label %q", got)
+		}
+		if got := find(t, r, "web").Labels["kidoban.dev/enforcement"]; got != "" {
+			t.Errorf("the policy of a workload without policies has the label %q", got)
 		}
 		if got := find(t, r, "web").Spec.PolicyTypes; len(got) != 1 || got[0] != networkingv1.PolicyTypeEgress {
 			t.Error(got)

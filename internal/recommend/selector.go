@@ -95,13 +95,6 @@ func (u *unit) select1(units []*unit) (*metav1.LabelSelector, int) {
 			break
 		}
 	}
-	for _, key := range slices.Backward(inOrder(chosen)) { // one that came first may not be needed any more
-		without := maps.Clone(chosen)
-		delete(without, key)
-		if len(without) > 0 && selected(units, u, without) == left {
-			chosen = without
-		}
-	}
 	out := &metav1.LabelSelector{MatchLabels: chosen}
 	if left == 0 {
 		return out, -1
