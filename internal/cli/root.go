@@ -30,7 +30,6 @@ func New(env *command.Env) *cobra.Command {
 
 explain, matrix, diff, lint, lab and ui need no cluster: with -f they read manifests, such as the output of Helm and kustomize. replay and
 recommend read recorded flows.
-recommend read recorded flows.
 
 Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: denied, changed, found, not in force; 2 there is no answer.`,
 		Example: `  kubectl kidoban explain shop/frontend shop/backend:8000

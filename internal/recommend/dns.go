@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/replay"
 )
 
 // dns is the cluster's DNS, which every workload may ask.
@@ -95,6 +96,12 @@ func (w *writer) dnsOf(s *corev1.Service) (out dns, ok bool) {
 // has reports whether a pair is a workload that asks DNS.
 func (d *dns) has(p pair) bool {
 	return d.unit != nil && p.to.unit == d.unit && slices.Contains(d.ports, policy.PortRange{Protocol: p.protocol, First: p.port, Last: p.port})
+}
+
+// isDNS reports whether traffic asks DNS.
+func (w *writer) isDNS(t *item) bool {
+	protocol, _ := replay.ParseProtocol(t.Protocol)
+	return w.dns.has(pair{to: place{unit: w.unitOf(t.Destination)}, protocol: protocol, port: t.Port})
 }
 
 // peerOf pods of a namespace.

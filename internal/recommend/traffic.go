@@ -252,10 +252,8 @@ func (w *writer) classify() {
 		if w.dns.has(p) {
 			why = ""
 		}
-		for _, end := range [...]place{p.from, p.to} {
-			if end.unit != nil && end.unit.selector == nil && !slices.Contains(w.o.Namespaces, end.unit.namespace()) {
-				why = NoLabels
-			}
+		if w.needsLabels(p.from, p.to) || w.needsLabels(p.to, p.from) {
+			why = NoLabels
 		}
 		if why == "" {
 			continue
@@ -265,6 +263,11 @@ func (w *writer) classify() {
 		}
 		delete(w.pairs, p)
 	}
+}
+
+// needsLabels reports whether a rule for one end cannot select the other.
+func (w *writer) needsLabels(self, peer place) bool {
+	return self.unit != nil && self.unit.selector != nil && slices.Contains(w.o.Namespaces, self.unit.namespace()) && peer.unit != nil && peer.unit.selector == nil
 }
 
 // pairWhy is why a pair's traffic is left to a decision, empty if it is not.

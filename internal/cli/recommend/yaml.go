@@ -75,6 +75,9 @@ func decisions(out io.Writer, list []recommend.Decision) {
 		if d.Denied {
 			text += "; denied from then on"
 		}
+		if d.Allowed {
+			text += "; allowed from then on: no rule can tell it apart"
+		}
 		comment(out, "", text)
 	}
 }
