@@ -47,6 +47,8 @@ type fixture struct {
 	store     store.Store
 	directory *directory.Directory
 
+	shared *grpc.ClientConn
+
 	mu     sync.Mutex
 	failed error // what the store returns
 }
@@ -186,32 +188,38 @@ func agentClaims(node string) (c claims) {
 	return c
 }
 
+// connect opens a stream on a connection of its own.
 func (f *fixture) connect(token string) grpc.BidiStreamingClient[flow.PushRequest, flow.PushResponse] {
 	f.t.Helper()
-	s, _ := f.open(token)
-	return s
+	return f.open(f.dial(), token)
 }
 
-// try pushes once on a connection of its own.
+// try pushes once, on a connection that all tries share.
 func (f *fixture) try(token string, p *flow.PushRequest) error {
 	f.t.Helper()
-	s, end := f.open(token)
-	defer end()
-	return push1(s, p)
+	if f.shared == nil {
+		f.shared = f.dial()
+	}
+	return push1(f.open(f.shared, token), p)
 }
 
-func (f *fixture) open(token string) (grpc.BidiStreamingClient[flow.PushRequest, flow.PushResponse], func()) {
+func (f *fixture) dial() *grpc.ClientConn {
 	f.t.Helper()
 	conn, err := grpc.NewClient(f.server.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (f *fixture) open(conn *grpc.ClientConn, token string) grpc.BidiStreamingClient[flow.PushRequest, flow.PushResponse] {
+	f.t.Helper()
 	s, err := flow.NewFlowsClient(conn).Push(metadata.AppendToOutgoingContext(f.t.Context(), "authorization", "Bearer "+token))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return s, func() { _ = conn.Close() }
+	return s
 }
 
 // push1 pushes and waits until it is confirmed or fails.
