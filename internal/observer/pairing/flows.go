@@ -1,6 +1,7 @@
 package pairing
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -111,11 +112,15 @@ func (c collector) flows() []*observerapi.Flow {
 	return out
 }
 
+// compareFlows orders flows by their last connection, and then by all that can differ, the cheapest first.
 func compareFlows(a, b *observerapi.Flow) int {
 	if c := a.Last.Compare(b.Last); c != 0 {
 		return c
 	}
-	if c := a.First.Compare(b.First); c != 0 {
+	if c := cmp.Or(
+		a.First.Compare(b.First), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Source.UID, b.Source.UID), cmp.Compare(a.Destination.UID, b.Destination.UID),
+		cmp.Compare(a.Packets, b.Packets), cmp.Compare(a.Verdict, b.Verdict), cmp.Compare(a.Protocol, b.Protocol),
+	); c != 0 {
 		return c
 	}
 	return strings.Compare(flowText(a), flowText(b))
