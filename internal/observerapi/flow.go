@@ -137,8 +137,79 @@ type FlowList struct {
 	Flows  []Flow   `json:"flows,omitempty"`
 }
 
+// Hit says how often a rule, or a default because of a policy, decided, or would decide.
+type Hit struct {
+	agentapi.RuleRef
+	// Direction is Egress or Ingress.
+	Direction string  `json:"direction"`
+	Verdict   Verdict `json:"verdict"`
+	Reason    string  `json:"reason"`
+	Tier      string  `json:"tier,omitempty"`
+	// Connections that were decided so, in namespaces that the reader may read, and the time of the last.
+	Connections uint64    `json:"connections"`
+	Last        time.Time `json:"last"`
+}
+
+// HitList is the answer of PathHits.
+type HitList struct {
+	APIVersion string   `json:"apiVersion"` // APIVersion
+	Kind       string   `json:"kind"`       // HitList
+	Coverage   Coverage `json:"coverage"`
+	Hits       []Hit    `json:"hits"`
+}
+
+// Status is the answer of PathStatus.
+type Status struct {
+	APIVersion string `json:"apiVersion"` // APIVersion
+	Kind       string `json:"kind"`       // ObserverStatus
+	Version    string `json:"version"`
+	// Started is when this replica started, and Since the time of the oldest flow that it has; with pods and addresses since ExactSince.
+	Started    time.Time `json:"started"`
+	Since      time.Time `json:"since,omitzero"`
+	ExactSince time.Time `json:"exactSince,omitzero"`
+	// Bytes on disk, and Reports with pods and addresses: one for each end of a flow.
+	Bytes   int64 `json:"bytes"`
+	Reports int64 `json:"reports"`
+	// PerSecond is the number of reports that arrived per second in the last minute.
+	PerSecond float64 `json:"perSecond"`
+	// CertificateExpires is when the certificate of this replica expires.
+	CertificateExpires time.Time `json:"certificateExpires,omitzero"`
+	// Nodes of the cluster, by name, and those that have reported.
+	Nodes []NodeStatus `json:"nodes"`
+	// Losses of the last hour, by node and reason.
+	Losses []Loss `json:"losses,omitempty"`
+}
+
+// NodeStatus is what an observer knows of an agent.
+type NodeStatus struct {
+	Name string `json:"name"`
+	// Connected since then; zero: the agent is not connected to this replica.
+	Connected time.Time `json:"connected,omitzero"`
+	// First and Last push that is stored.
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+}
+
 // APIVersion of all answers.
 const APIVersion = "observer.kidoban.dev/v1"
+
+// Reasons of a Loss that an observer finds itself, beside those of agents.
+const (
+	LossAbsent = "absent" // the node did not report at all
+)
+
+// Kinds of answers.
+const (
+	KindFlowList = "FlowList"
+	KindHitList  = "HitList"
+	KindStatus   = "ObserverStatus"
+)
+
+// Port on which an observer serves its API.
+const Port = 4245
+
+// Service is the name of the observer's Service, in kidoban's namespace, and in its certificate.
+const Service = "kidoban-observer"
 
 // Paths of the observer's API. All are GET; each needs a token, see docs/observer.md. Parameters: since and until (RFC 3339 or a
 // duration back from now), namespace, pod, workload (namespace/name), verdict, port, protocol, policy, limit.
@@ -147,8 +218,8 @@ const (
 	PathFlows = "/v1/flows"
 	// PathEdges answers a FlowList summed up by workload: pods, labels and addresses of ends are left out.
 	PathEdges = "/v1/edges"
-	// PathHits answers how often each rule decided.
+	// PathHits answers a HitList.
 	PathHits = "/v1/hits"
-	// PathStatus answers which nodes report, since when, what is stored and what was lost.
+	// PathStatus answers a Status, to readers of all namespaces.
 	PathStatus = "/v1/status"
 )

@@ -1,0 +1,107 @@
+package access
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/observer/pairing"
+	"github.com/kidoban/kidoban/internal/observerapi"
+)
+
+// View shows flows as a reader may see them, for one answer. It is used by one goroutine.
+type View struct {
+	// can reports whether the namespace may be read.
+	can    func(namespace string) (bool, error)
+	asked  time.Time
+	all    bool
+	known  map[string]bool
+	hidden map[string]bool
+	err    error
+}
+
+// NewView returns the view of a reader.
+func NewView(ctx context.Context, r *Reader) (*View, error) {
+	v := &View{can: func(namespace string) (bool, error) { return r.CanRead(ctx, namespace) }, known: map[string]bool{}, hidden: map[string]bool{}}
+	v.refresh()
+	return v, v.err
+}
+
+// refresh asks again after a time: the view of a follower lives long, and rights may end.
+func (v *View) refresh() {
+	if time.Since(v.asked) < remembered {
+		return
+	}
+	v.asked = time.Now()
+	clear(v.known)
+	var err error
+	if v.all, err = v.can(""); err != nil {
+		v.err = err
+	}
+}
+
+// All reports whether the reader sees everything.
+func (v *View) All() bool { return v.all }
+
+// Err is why the view shows less than the reader may see: the API server could not be asked.
+func (v *View) Err() error { return v.err }
+
+// CanRead reports whether the reader sees a namespace.
+func (v *View) CanRead(namespace string) bool {
+	v.refresh()
+	if v.all {
+		return true
+	}
+	if namespace == "" || v.err != nil {
+		return false
+	}
+	allowed, ok := v.known[namespace]
+	if !ok {
+		if allowed, v.err = v.can(namespace); v.err != nil {
+			return false
+		}
+		v.known[namespace] = allowed
+	}
+	return allowed
+}
+
+// Hidden returns the namespaces of which Flow has shown nothing but names, in ascending order.
+func (v *View) Hidden() []string { return slices.Sorted(maps.Keys(v.hidden)) }
+
+// Flow returns a flow as the reader may see it; nil if it may see neither end. It does not change the flow.
+func (v *View) Flow(f *observerapi.Flow) *observerapi.Flow {
+	v.refresh()
+	if v.all {
+		return f
+	}
+	source, destination := v.CanRead(f.Source.Namespace), v.CanRead(f.Destination.Namespace)
+	switch {
+	case source && destination:
+		return f
+	case !source && !destination:
+		return nil
+	}
+	shown := *f
+	if !source && f.Source.Namespace != "" {
+		shown.Source, shown.Egress = v.hide(f.Source), withoutNames(f.Egress)
+	}
+	if !destination && f.Destination.Namespace != "" {
+		shown.Destination, shown.Ingress, shown.Service = v.hide(f.Destination), withoutNames(f.Ingress), ""
+	}
+	shown.Verdict = pairing.Verdict(shown.Egress, shown.Ingress)
+	return &shown
+}
+
+func (v *View) hide(e observerapi.End) observerapi.End {
+	v.hidden[e.Namespace] = true
+	return observerapi.End{Namespace: e.Namespace, Workload: e.Workload, Hidden: true}
+}
+
+// withoutNames leaves of a decision what became of the packets.
+func withoutNames(d *observerapi.Decision) *observerapi.Decision {
+	if d == nil {
+		return nil
+	}
+	return &observerapi.Decision{Verdict: d.Verdict}
+}
