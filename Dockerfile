@@ -2,6 +2,7 @@
 #
 #   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=controller --build-arg=VERSION=v0.1.0 .
 #   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=agent      --build-arg=VERSION=v0.1.0 .
+#   docker buildx build --platform=linux/amd64,linux/arm64 --sbom=true --target=observer   --build-arg=VERSION=v0.1.0 .
 #
 # `make image` packs the same binaries without Docker, with a bill of materials beside each. The BPF objects are in the tree: no
 # clang here. BuildKit gives the same bytes each time with SOURCE_DATE_EPOCH=0 and --output=type=image,rewrite-timestamp=true.
@@ -20,7 +21,7 @@ ARG VERSION=dev
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
       -ldflags="-s -w -X github.com/kidoban/kidoban/internal/version.Version=$VERSION" \
-      -o /out/ ./cmd/controller ./cmd/agent
+      -o /out/ ./cmd/controller ./cmd/agent ./cmd/observer
 
 FROM scratch AS image
 ARG VERSION=dev
@@ -36,6 +37,13 @@ LABEL org.opencontainers.image.title="kidoban-controller" \
 COPY --from=build /out/controller /controller
 USER 65532:65532
 ENTRYPOINT ["/controller"]
+
+FROM image AS observer
+LABEL org.opencontainers.image.title="kidoban-observer" \
+      org.opencontainers.image.description="Keeps the flows of all nodes and answers questions about them"
+COPY --from=build /out/observer /observer
+USER 65532:65532
+ENTRYPOINT ["/observer"]
 
 # Root, with the few capabilities that config/agent gives it.
 FROM image AS agent

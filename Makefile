@@ -81,9 +81,10 @@ $(ui)/node_modules: $(ui)/package-lock.json $(ui)/.npmrc
 
 .PHONY: image
 image: bin/image ## Pack the images into dist/ARCH/*.tar, without Docker (ARCH=arm64 TAG=dev)
-	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent
+	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent ./cmd/observer
 	$(call pack,controller,65532:65532,Resolves NetworkPolicies into PolicyEndpoints)
 	$(call pack,agent,0:0,Enforces PolicyEndpoints on a node with eBPF)
+	$(call pack,observer,65532:65532,Keeps the flows of all nodes and answers questions about them)
 
 .PHONY: release
 release: ## Build all files of a release into dist/release (VERSION=v0.1.0 REGISTRY=kidoban.dev)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gathers the files of a release in dist/release, from what `make release` has built: release.sh VERSION REGISTRY. The manifests and the
-# chart name the images REGISTRY/controller and REGISTRY/agent.
+# chart name the images REGISTRY/controller, REGISTRY/agent and REGISTRY/observer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$1
@@ -17,12 +17,13 @@ archive() {
 
 # Manifests, with the images of this version: file=kustomization.
 for pair in install=config/default install-audit=config/overlays/audit install-strict=config/overlays/strict \
-	install-eks=config/overlays/eks install-eks-audit=config/overlays/eks-audit crds=config/crd cleanup=config/cleanup; do
+	install-observer=config/overlays/observer install-eks=config/overlays/eks install-eks-audit=config/overlays/eks-audit crds=config/crd cleanup=config/cleanup; do
 	cat >dist/render/kustomization.yaml <<-END
 		resources: [../../${pair#*=}]
 		images:
 		- {name: kidoban.dev/controller, newName: "$registry/controller", newTag: "$version"}
 		- {name: kidoban.dev/agent, newName: "$registry/agent", newTag: "$version"}
+		- {name: kidoban.dev/observer, newName: "$registry/observer", newTag: "$version"}
 	END
 	go tool -modfile=hack/go.mod kustomize build dist/render >"$out/${pair%%=*}.yaml"
 done

@@ -80,7 +80,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.servers.Bind(fs, ":8080", ":8081")
 	fs.StringVar(&o.flows, flowsFlag[2:], ":8443", "Address on which agents push flow records.")
 	fs.StringVar(&o.api, apiFlag[2:], fmt.Sprint(":", observerapi.Port), "Address of the API for readers, and of Hubble's Observer API.")
-	fs.StringVar(&o.store, "store", "/var/lib/kidoban-observer", "Where flows are kept: a directory.")
+	fs.StringVar(&o.store, "store", "/var/lib/kidoban-observer", "Where flows are kept: a directory, or a PostgreSQL database (postgres://USER:PASSWORD@HOST/DATABASE), which several replicas can share. A database's URL is best set as the environment variable KIDOBAN_STORE, from a Secret.")
 	fs.DurationVar(&o.limits.Age, "retention", 7*24*time.Hour, "Age of the oldest flows.")
 	fs.DurationVar(&o.limits.ExactAge, "exact-retention", 24*time.Hour, "Age of the oldest flows with pods, addresses and a resolution of 10 seconds. Older ones are kept by workload and hour.")
 	fs.Int64Var(&o.limits.Bytes, "max-bytes", 4<<30, "Size of the store. Beyond it the oldest flows are rolled up, and then deleted.")
@@ -96,7 +96,7 @@ func (o *options) check() error {
 		return errors.New("set --namespace or the environment variable POD_NAMESPACE")
 	}
 	if o.store == "" {
-		return errors.New("set --store to a directory")
+		return errors.New("set --store to a directory or the URL of a database")
 	}
 	if o.limits.Bytes < 64<<20 {
 		return fmt.Errorf("--max-bytes=%d is too small: at least %d", o.limits.Bytes, 64<<20)
@@ -134,12 +134,12 @@ func run(o options) (err error) {
 	if err != nil {
 		return err
 	}
-	kept, err := o.openStore()
+	ctx := ctrl.SetupSignalHandler()
+	kept, err := o.openStore(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	ctx := ctrl.SetupSignalHandler()
 	d := directory.New()
 	synced, err := watch.Add(ctx, mgr.GetCache(), d)
 	if err != nil {
@@ -190,7 +190,7 @@ func run(o options) (err error) {
 			return err
 		}
 	}
-	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace, "store", o.store)
+	ctrl.Log.Info("Starting", "version", version.String(), "namespace", o.namespace, "store", o.storeName())
 	return mgr.Start(ctx)
 }
 

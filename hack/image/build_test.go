@@ -24,8 +24,8 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 	for _, pattern := range []string{"*.tar", "*.cdx.json"} {
 		files, err := filepath.Glob(filepath.Join(clones[0], "dist", "*", pattern))
-		if err != nil || len(files) != 2 {
-			t.Fatalf("%s: %d files, want the controller's and the agent's (%v)", pattern, len(files), err)
+		if err != nil || len(files) != 3 {
+			t.Fatalf("%s: %d files, want those of the controller, the agent and the observer (%v)", pattern, len(files), err)
 		}
 		for _, file := range files {
 			name, err := filepath.Rel(clones[0], file)

@@ -33,6 +33,7 @@
 {{- if .Values.bootGuard }}{{ $_ := set $settings "GUARD_BOOT" "true" }}{{ end }}
 {{- if .Values.startupTaint }}{{ $_ := set $settings "REMOVE_STARTUP_TAINT" "true" }}{{ end }}
 {{- if .Values.secureMetrics }}{{ $_ := set $settings "SECURE_METRICS" "true" }}{{ end }}
+{{- if .Values.observer.enabled }}{{ $_ := set $settings "OBSERVER" "true" }}{{ end }}
 {{- if .Values.cloudWatch.enabled }}
 {{- $_ := set $settings "ENABLE_CLOUDWATCH_LOGS" "true" }}
 {{- $_ := set $settings "CLUSTER_NAME" .Values.cloudWatch.clusterName }}
@@ -46,6 +47,13 @@
 {{- if .Values.eks }}{{ $_ := set $settings "TRUSTED_RESOLVERS" "169.254.169.253,fd00:ec2::253" }}{{ end }}
 {{- if .Values.secureMetrics }}{{ $_ := set $settings "SECURE_METRICS" "true" }}{{ end }}
 {{- merge (deepCopy .Values.controller.settings) $settings | toJson }}
+{{- end }}
+
+{{/* The observer's settings, as JSON. */}}
+{{- define "kidoban.observerSettings" -}}
+{{- $settings := dict "MAX_BYTES" "4294967296" }}
+{{- if .Values.secureMetrics }}{{ $_ := set $settings "SECURE_METRICS" "true" }}{{ end }}
+{{- merge (deepCopy .Values.observer.settings) $settings | toJson }}
 {{- end }}
 
 {{/*

@@ -151,8 +151,8 @@ func namespaced(document string) string {
 
 // reserved are settings that other values or the manifests set, or that make no sense in a DaemonSet.
 var reserved = []string{
-	"AUDIT", "CLEANUP", "CLUSTER_NAME", "CONTROLLER_TOKEN_FILE", "ENABLE_CLOUDWATCH_LOGS", "ENFORCING_MODE", "GUARD_BOOT", "HEALTH_PROBE_BIND_ADDRESS",
-	"KUBECONFIG", "LEADER_ELECT", "MEMORY_LIMIT", "METRICS_BIND_ADDRESS", "NAMESPACE", "NODE_NAME", "NRI_SOCKET", "REMOVE_STARTUP_TAINT",
+	"API_BIND_ADDRESS", "AUDIT", "CLEANUP", "CLUSTER_NAME", "CONTROLLER_TOKEN_FILE", "ENABLE_CLOUDWATCH_LOGS", "ENFORCING_MODE", "FLOWS_BIND_ADDRESS", "GUARD_BOOT", "HEALTH_PROBE_BIND_ADDRESS",
+	"KUBECONFIG", "LEADER_ELECT", "MEMORY_LIMIT", "METRICS_BIND_ADDRESS", "NAMESPACE", "NODE_NAME", "NRI_SOCKET", "OBSERVER", "OBSERVER_TOKEN_FILE", "REMOVE_STARTUP_TAINT",
 	"SECURE_METRICS", "STREAM_BIND_ADDRESS", "VERSION", "VPC_CNI_SOCKET", "WAIT",
 }
 
@@ -168,7 +168,7 @@ func schema(repo string) (string, error) {
 	}
 	text := string(raw)
 	setting := regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|")
-	for _, half := range []string{"agent", "controller"} {
+	for _, half := range []string{"agent", "controller", "observer"} {
 		_, rest, found := strings.Cut(string(page), "<!-- BEGIN "+half+" -->")
 		table, _, ends := strings.Cut(rest, "<!-- END "+half+" -->")
 		if !found || !ends {

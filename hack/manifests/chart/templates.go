@@ -127,6 +127,22 @@ metadata:
 		"rbac/controller_service_account.yaml", "rbac/role.yaml", "rbac/role_binding.yaml", "rbac/leader_election_role.yaml", "rbac/leader_election_role_binding.yaml",
 		"rbac/certificates_role.yaml", "rbac/certificates_role_binding.yaml",
 	}},
+	{name: "observer-deployment.yaml", when: ".Values.observer.enabled", from: []string{"components/observer/deployment.yaml"}, edits: append(image("observer"),
+		edit{"  replicas: 1 #", "  replicas: {{ .Values.observer.replicas }} #"},
+		resources("observer", "        resources:\n          requests:\n            cpu: 100m\n            memory: 256Mi\n          limits:\n            memory: 1Gi\n"),
+		edit{"      - name: flows # lost with the pod; docs/observer.md has a volume that stays\n        emptyDir:\n          sizeLimit: 6Gi # --max-bytes, and the room in which it rolls up\n", `      - name: flows
+        {{- if .Values.observer.volume }}
+        {{- toYaml .Values.observer.volume | nindent 8 }}
+        {{- else }}
+        emptyDir:
+          sizeLimit: 6Gi # --max-bytes, and the room in which it rolls up
+        {{- end }}
+`},
+	)},
+	{name: "observer.yaml", when: ".Values.observer.enabled", from: []string{
+		"components/observer/service.yaml", "components/observer/certificates.yaml", "components/observer/rbac.yaml", "components/observer/reader_role.yaml",
+		"components/observer/network_policy.yaml",
+	}},
 	{name: "viewer.yaml", from: []string{"rbac/viewer.yaml"}},
 	{name: "startup-taint.yaml", when: ".Values.startupTaint", from: []string{"components/startup-taint/role.yaml", "components/startup-taint/role_binding.yaml"}},
 	{name: "boot-guard.yaml", when: ".Values.bootGuard", from: []string{"components/boot-guard/policy.yaml", "components/boot-guard/policy_binding.yaml"}},
