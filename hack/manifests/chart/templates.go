@@ -129,10 +129,20 @@ metadata:
 	}},
 	{name: "observer-deployment.yaml", when: ".Values.observer.enabled", from: []string{"components/observer/deployment.yaml"}, edits: append(image("observer"),
 		edit{"  replicas: 1 #", "  replicas: {{ .Values.observer.replicas }} #"},
+		edit{"    type: RollingUpdate\n    rollingUpdate:\n      maxSurge: 1\n      maxUnavailable: 0\n", `    {{- if .Values.observer.volumeClaim }}
+    type: Recreate # the next pod needs the volume
+    {{- else }}
+    type: RollingUpdate
+    rollingUpdate:
+      maxSurge: 1
+      maxUnavailable: 0
+    {{- end }}
+`},
 		resources("observer", "        resources:\n          requests:\n            cpu: 100m\n            memory: 256Mi\n          limits:\n            memory: 1Gi\n"),
 		edit{"      - name: flows # lost with the pod; docs/observer.md has a volume that stays\n        emptyDir:\n          sizeLimit: 6Gi # --max-bytes, and the room in which it rolls up\n", `      - name: flows
-        {{- if .Values.observer.volume }}
-        {{- toYaml .Values.observer.volume | nindent 8 }}
+        {{- if .Values.observer.volumeClaim }}
+        persistentVolumeClaim:
+          claimName: {{ .Values.observer.volumeClaim }}
         {{- else }}
         emptyDir:
           sizeLimit: 6Gi # --max-bytes, and the room in which it rolls up
