@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/observer/pairing"
@@ -76,8 +77,10 @@ func (v *View) Flow(f *observerapi.Flow) *observerapi.Flow {
 		return f
 	}
 	source, destination := v.CanRead(f.Source.Namespace), v.CanRead(f.Destination.Namespace)
+	namespace, _, _ := strings.Cut(f.Service, "/")
+	service := namespace == "" || v.CanRead(namespace)
 	switch {
-	case source && destination:
+	case source && destination && service:
 		return f
 	case !source && !destination:
 		return nil
@@ -87,7 +90,10 @@ func (v *View) Flow(f *observerapi.Flow) *observerapi.Flow {
 		shown.Source, shown.Egress = v.hide(f.Source), withoutNames(f.Egress)
 	}
 	if !destination && f.Destination.Namespace != "" {
-		shown.Destination, shown.Ingress, shown.Service = v.hide(f.Destination), withoutNames(f.Ingress), ""
+		shown.Destination, shown.Ingress = v.hide(f.Destination), withoutNames(f.Ingress)
+	}
+	if !service {
+		shown.Service = ""
 	}
 	shown.Verdict = pairing.Verdict(shown.Egress, shown.Ingress)
 	return &shown
