@@ -35,6 +35,7 @@ var equal = map[string]values{
 	"config/overlays/local":   {"image": values{"tag": "dev", "pullPolicy": "Never"}},
 	"hack/manifests/testdata": {"nri": false, "prometheus": values{"enabled": true}, "secureMetrics": true, "vpcCNI": true},
 
+	"config/overlays/observer":           {"observer": values{"enabled": true}},
 	"config/overlays/eks-audit":          {"eks": true, "audit": true},
 	"hack/manifests/testdata/boot-guard": {"bootGuard": true},
 	"examples/terraform/eks/kidoban": {

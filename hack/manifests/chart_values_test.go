@@ -14,7 +14,7 @@ import (
 
 // TestEveryValueChangesTheChart: a value that changes nothing would be one that its user relies on in vain.
 func TestEveryValueChangesTheChart(t *testing.T) {
-	base := values{"prometheus": values{"enabled": true}, "cloudWatch": values{"enabled": true, "clusterName": "some-cluster"}}
+	base := values{"prometheus": values{"enabled": true}, "observer": values{"enabled": true}, "cloudWatch": values{"enabled": true, "clusterName": "some-cluster"}}
 	before := renderChart(t, "kidoban-system", base)
 	for _, leaf := range leaves(t) {
 		t.Run(leaf.name(), func(t *testing.T) {
