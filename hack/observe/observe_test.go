@@ -23,6 +23,7 @@ import (
 	_ "github.com/kidoban/kidoban/internal/controller" // registers its metrics
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
+	"github.com/kidoban/kidoban/internal/flowpush"
 	"github.com/kidoban/kidoban/internal/sink"
 	"github.com/kidoban/kidoban/internal/stream/client"
 	"github.com/kidoban/kidoban/internal/streamserver"
@@ -66,6 +67,7 @@ func agentMetrics() map[string]bool {
 	d := described{names: map[string]bool{}}
 	a := agent.New(nil, noKernel{}, agent.Options{Registry: d, RuleSeries: 1, Log: logr.Discard()})
 	client.New(client.Options{Registry: d, Log: logr.Discard()})
+	flowpush.New(flowpush.Options{Registry: d, Log: logr.Discard()})
 	flowlog.New(flowlog.Options{Registry: d, Directory: a.Names(), Sinks: []sink.Sink{sink.Stdout()}, Log: logr.Discard()})
 	return d.names
 }
