@@ -123,15 +123,17 @@ func installObserver(t *testing.T) {
 		if err := apply(); err != nil {
 			t.Error(err)
 		}
-		for _, kinds := range []string{
-			"deployment,service,secret,configmap,networkpolicy,serviceaccount,role,rolebinding", "clusterrole,clusterrolebinding",
-		} {
-			if _, err := cluster.Output(test.Kubectl(ctx, "-n", engine.Namespace, "delete", kinds, "-l", "app.kubernetes.io/component=observer")); err != nil {
-				t.Error(err)
-			}
+		objects := []string{
+			"deployment/" + observerName, "service/" + observerName, "networkpolicy/" + observerName, "serviceaccount/" + observerName,
+			"secret/" + observerName + "-certificates", "configmap/" + observerName + "-ca", "role/" + observerName + "-authority",
+			"role/" + observerName + "-certificates", "rolebinding/" + observerName + "-certificates",
+			"clusterrole/" + observerName, "clusterrolebinding/" + observerName, "clusterrole/kidoban-flow-reader", "clusterrolebinding/kidoban-flow-reader",
+		}
+		if _, err := cluster.Output(test.Kubectl(ctx, append([]string{"-n", engine.Namespace, "delete"}, objects...)...)); err != nil {
+			t.Error(err)
 		}
 	})
-	if err := apply("observer"); err != nil {
+	if err := apply("observer", "local-images"); err != nil { // the component's own images are those of a release
 		t.Fatal(err)
 	}
 	if _, err := cluster.Output(test.Kubectl(ctx, "-n", engine.Namespace, "rollout", "status", "--timeout=2m", "deployment/"+observerName)); err != nil {

@@ -16,7 +16,7 @@ const probeImage = "kidoban.dev/probe:dev"
 
 // A Build is what Make made.
 type Build struct {
-	Images []string // OCI tars of both halves and of the probe
+	Images []string // OCI tars of both halves, of the probe and of the observer
 	Probe  string   // the probe's executable, static
 	Agent  string   // the agent's
 }
@@ -40,7 +40,7 @@ func Make(ctx context.Context, repo string, out io.Writer) (*Build, error) {
 		}
 	}
 	return &Build{
-		Images: []string{filepath.Join(dist, "controller.tar"), filepath.Join(dist, "agent.tar"), image},
+		Images: []string{filepath.Join(dist, "controller.tar"), filepath.Join(dist, "agent.tar"), image, filepath.Join(dist, "observer.tar")},
 		Probe:  probe,
 		Agent:  filepath.Join(dist, "agent"),
 	}, nil
