@@ -103,6 +103,10 @@ func sumUpPart(ctx context.Context, tx pgx.Tx, p *part) error {
 	if err := exec(ctx, tx, fmt.Sprintf("INSERT INTO %s (%s) %s", table(tableSums, p.id), columns, summed(p.id, rows))); err != nil {
 		return err
 	}
+	// So that readers' queries use indexes.
+	if err := exec(ctx, tx, "ANALYZE "+table(tableExact, p.id), "ANALYZE "+table(tableNames, p.id)); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, fmt.Sprintf("UPDATE kidoban_parts SET state = $2, watermark = $3::text::xid8, reports = reports + (SELECT count(*) FROM %s e WHERE %s) WHERE id = $1",
 		table(tableExact, p.id), rows), p.id, state, fmt.Sprint(until))
 	return err

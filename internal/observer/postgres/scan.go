@@ -3,12 +3,10 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,39 +15,61 @@ import (
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
-// block is how many rows are read at once.
-const block = 2000
-
-// Scan implements store.Store.
+// Scan implements store.Store. It merges the parts, and opens each when its time comes.
 func (s *Store) Scan(ctx context.Context, q store.Query, yield func(*store.Report) bool) error {
-	order := " ORDER BY span DESC"
-	if q.Oldest {
-		order = " ORDER BY span"
-	}
-	return s.read(ctx, yield, func(tx pgx.Tx, p *part) ([]string, error) {
-		if p.state == stateRolled {
-			query, err := sumsQuery(ctx, tx, p, q)
-			return []string{query}, err
+	return s.read(ctx, yield, func(tx pgx.Tx, parts []part, yield func(*store.Report) bool) error {
+		if q.Namespace != "" || q.Policy.Name != "" {
+			// A few rows of a part match: the planner must not go through all spans for the sake of their order.
+			if err := exec(ctx, tx, "SET LOCAL cursor_tuple_fraction = 1"); err != nil {
+				return err
+			}
 		}
-		where, err := condition(ctx, tx, p, q, "", 1)
-		return []string{rowsOf(p, 1, "SELECT "+columns+" FROM "+table(tableExact, p.id)+where)}, err
-	}, order)
+		m := &merge{reader: reader{Store: s, tx: tx}, q: q, todo: parts}
+		return m.run(ctx, yield)
+	})
+}
+
+// exactQuery is a query of a part's reports by span.
+func exactQuery(ctx context.Context, tx pgx.Tx, p *part, q store.Query) (string, error) {
+	by := " ORDER BY span DESC"
+	if q.Oldest {
+		by = " ORDER BY span"
+	}
+	if p.state == stateRolled {
+		query, err := sumsQuery(ctx, tx, p, q)
+		return query + by, err
+	}
+	where, err := condition(ctx, tx, p, q, "", 1)
+	return rowsOf(1, "SELECT "+columns+" FROM "+table(tableExact, p.id)+where) + by, err
 }
 
 // Sums implements store.Store. What was appended since the sums were made last is summed up here.
 func (s *Store) Sums(ctx context.Context, q store.Query, yield func(*store.Report) bool) error {
-	return s.read(ctx, yield, func(tx pgx.Tx, p *part) ([]string, error) {
-		query, err := sumsQuery(ctx, tx, p, q)
-		if err != nil || p.state == stateRolled || p.state == stateReady {
-			return []string{query}, err
+	return s.read(ctx, yield, func(tx pgx.Tx, parts []part, yield func(*store.Report) bool) error {
+		r := reader{Store: s, tx: tx}
+		for i := range parts {
+			p := &parts[i]
+			query, err := sumsQuery(ctx, tx, p, q)
+			if err != nil {
+				return err
+			}
+			if err := r.all(ctx, p, query, yield); err != nil {
+				return err
+			}
+			if p.state == stateRolled || p.state == stateReady {
+				continue
+			}
+			where, err := condition(ctx, tx, p, q, "e.", perMinute)
+			if err != nil {
+				return err
+			}
+			rest := summed(p.id, fmt.Sprintf("%s AND e.tx >= '%d'", strings.TrimPrefix(where, " WHERE "), p.watermark))
+			if err := r.all(ctx, p, rowsOf(perMinute, "SELECT "+columns+" FROM ("+rest+") r"), yield); err != nil {
+				return err
+			}
 		}
-		where, err := condition(ctx, tx, p, q, "e.", perMinute)
-		if where == "" {
-			where = " WHERE true"
-		}
-		rest := summed(p.id, fmt.Sprintf("%s AND e.tx >= '%d'", strings.TrimPrefix(where, " WHERE "), p.watermark))
-		return []string{query, rowsOf(p, perMinute, "SELECT "+columns+" FROM ("+rest+") r")}, err
-	}, "")
+		return nil
+	})
 }
 
 func sumsQuery(ctx context.Context, tx pgx.Tx, p *part, q store.Query) (string, error) {
@@ -58,12 +78,12 @@ func sumsQuery(ctx context.Context, tx pgx.Tx, p *part, q store.Query) (string, 
 		spans = perHour
 	}
 	where, err := condition(ctx, tx, p, q, "", spans)
-	return rowsOf(p, spans, "SELECT "+columns+" FROM "+table(tableSums, p.id)+where), err
+	return rowsOf(spans, "SELECT "+columns+" FROM "+table(tableSums, p.id)+where), err
 }
 
-// rowsOf adds to the rows of a query the part and the length of their spans.
-func rowsOf(p *part, spans int64, query string) string {
-	return strings.Replace(query, "SELECT ", fmt.Sprintf("SELECT %d::bigint AS part, %d::int AS spans, ", p.id, spans), 1)
+// rowsOf adds to the rows of a query the length of their spans.
+func rowsOf(spans int64, query string) string {
+	return strings.Replace(query, "SELECT ", fmt.Sprintf("SELECT %d::int AS spans, ", spans), 1)
 }
 
 // condition is the WHERE of a query of rows of a part, whose spans are as long as so many of ten seconds.
@@ -141,141 +161,4 @@ func isOf(policy store.Policy, d *observerapi.Decision) bool {
 		return store.Policy{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name} == policy
 	}
 	return d.Policy != nil && same(d.Policy.PolicyRef) || slices.ContainsFunc(d.IsolatedBy, same) || slices.ContainsFunc(d.AuditedBy, same)
-}
-
-// errEnough is how a reader that has enough ends a transaction.
-var errEnough = errors.New("the reader has enough")
-
-// read runs the queries of all parts as one, in a transaction that sees one state of the store, and yields the rows as reports.
-func (s *Store) read(ctx context.Context, yield func(*store.Report) bool, queries func(pgx.Tx, *part) ([]string, error), order string) error {
-	yielded := false
-	for attempt := 1; ; attempt++ {
-		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			var all []string
-			ps, err := lockedParts(ctx, tx)
-			if err != nil {
-				return err
-			}
-			for i := range ps {
-				some, err := queries(tx, &ps[i])
-				if err != nil {
-					return err
-				}
-				all = append(all, some...)
-			}
-			if len(all) == 0 {
-				return nil
-			}
-			if _, err := tx.Exec(ctx, "DECLARE reports NO SCROLL CURSOR FOR ("+strings.Join(all, ") UNION ALL (")+")"+order); err != nil {
-				return err
-			}
-			for {
-				more, err := s.readBlock(ctx, tx, func(r *store.Report) bool {
-					yielded = true
-					return yield(r)
-				})
-				if err != nil || !more {
-					return err
-				}
-			}
-		})
-		if errors.Is(err, errEnough) {
-			return nil
-		}
-		if err == nil || yielded || attempt == attempts || !isDisturbed(err) {
-			return err
-		}
-	}
-}
-
-// lockedParts returns the parts, whose tables stay until the transaction ends.
-func lockedParts(ctx context.Context, tx pgx.Tx) ([]part, error) {
-	ps, err := listParts(ctx, tx)
-	if err != nil || len(ps) == 0 {
-		return nil, err
-	}
-	var tables []string
-	for _, p := range ps {
-		tables = append(tables, table(tableSums, p.id), table(tableNames, p.id))
-		if p.state != stateRolled {
-			tables = append(tables, table(tableExact, p.id))
-		}
-	}
-	_, err = tx.Exec(ctx, "LOCK TABLE "+strings.Join(tables, ", ")+" IN ACCESS SHARE MODE")
-	return ps, err
-}
-
-// row is a row of exact or sums.
-type row struct {
-	part                                   int64
-	spans                                  int32
-	span                                   int32
-	source, destination, decision, service int64
-	protocol                               string
-	port                                   int32
-	flags                                  int16
-	connections, bytes                     int64
-	first, last                            int32
-}
-
-// readBlock yields the next rows; false: there are no more.
-func (s *Store) readBlock(ctx context.Context, tx pgx.Tx, yield func(*store.Report) bool) (bool, error) {
-	fetched, err := tx.Query(ctx, fmt.Sprintf("FETCH %d FROM reports", block))
-	if err != nil {
-		return false, err
-	}
-	rows, err := pgx.CollectRows(fetched, func(c pgx.CollectableRow) (r row, err error) {
-		err = c.Scan(&r.part, &r.spans, &r.span, &r.source, &r.destination, &r.decision, &r.service, &r.protocol, &r.port, &r.flags,
-			&r.connections, &r.bytes, &r.first, &r.last)
-		return r, err
-	})
-	if err != nil {
-		return false, err
-	}
-	ids := map[int64]map[int64]bool{}
-	for i := range rows {
-		r := &rows[i]
-		if ids[r.part] == nil {
-			ids[r.part] = map[int64]bool{}
-		}
-		for _, id := range []int64{r.source, r.destination, r.decision, r.service} {
-			ids[r.part][id] = true
-		}
-	}
-	known := map[int64]*texts{}
-	for part, of := range ids {
-		if known[part], err = s.names.read(ctx, tx, part, of); err != nil {
-			return false, err
-		}
-	}
-	var report store.Report
-	for i := range rows {
-		if err := rows[i].report(known[rows[i].part], &report); err != nil {
-			return false, err
-		}
-		if !yield(&report) {
-			return false, errEnough
-		}
-	}
-	return len(rows) == block, nil
-}
-
-// report sets a report to a row.
-func (r *row) report(known *texts, out *store.Report) error {
-	begin := time.Unix(int64(r.span)*int64(store.Exact.Seconds()), 0).UTC()
-	after := func(ms int32) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
-	service, hasService := known.words[r.service]
-	*out = store.Report{
-		Span: begin, Resolution: time.Duration(r.spans) * store.Exact, First: after(r.first), Last: after(r.last),
-		Source: known.ends[r.source], Destination: known.ends[r.destination], Decision: known.decisions[r.decision], Service: service,
-		Protocol: r.protocol, Port: uint16(r.port), Connections: uint64(r.connections), Bytes: uint64(r.bytes),
-		Reply: r.flags&flagReply != 0, Continues: r.flags&flagContinues != 0, Beside: r.flags&flagBeside != 0,
-	}
-	if r.flags&flagIngress != 0 {
-		out.Direction = store.Ingress
-	}
-	if out.Source == nil || out.Destination == nil || out.Decision == nil || !hasService {
-		return fmt.Errorf("part %d contains a row with names that it does not contain", r.part)
-	}
-	return nil
 }
