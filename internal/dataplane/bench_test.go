@@ -79,12 +79,22 @@ func BenchmarkFirstPacket(b *testing.B) {
 
 // BenchmarkEstablished is of real packets of one flow, each of which passes ours and two empty programs on
 // the same hook, one before it and one after it: who comes first waits for the packet's cache lines. The
-// kernel's bookkeeping adds the same to each.
+// kernel's bookkeeping adds the same to each. Learning names is off, on without a policy that has any, and on with one.
 func BenchmarkEstablished(b *testing.B) {
-	n := newNode(b, dataplane.Options{})
+	b.Run("names=off", func(b *testing.B) { established(b, dataplane.Options{}) })
+	b.Run("names=unused", func(b *testing.B) { established(b, withNames) })
+	b.Run("names=used", func(b *testing.B) { established(b, withNames, named([]string{"api.example.com"})) })
+}
+
+// established measures packets of one flow of a client to which rules about egress apply.
+func established(b *testing.B, opts dataplane.Options, rules ...policy.Rule) {
+	n := newNode(b, opts)
 	client, server := n.AddPod("10.9.0.1", "fd09::1"), n.AddPod("10.9.0.2", "fd09::2")
 	server.Echo("udp", 80)
 	n.set(server, isolate(policy.Ingress, with(pods(client))))
+	if len(rules) > 0 {
+		n.set(client, isolate(policy.Egress, append(rules, with(pods(server)))...))
+	}
 	empty := map[int32]*ebpf.Program{-90: emptyProgram(b), -20: emptyProgram(b)}
 	for priority, program := range empty {
 		n.Do(func() error {

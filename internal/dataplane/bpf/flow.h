@@ -12,6 +12,14 @@ static __always_inline bool is_related(unsigned long nfct)
 	return info == IP_CT_RELATED || info == IP_CT_RELATED_REPLY;
 }
 
+/* A packet of a flow that both ends have sent packets of, or the answer to the first one. */
+static __always_inline bool is_established(unsigned long nfct)
+{
+	const unsigned long info = nfct & NFCT_INFOMASK;
+
+	return nfct & NFCT_PTRMASK && (info == IP_CT_ESTABLISHED || info == IP_CT_ESTABLISHED_REPLY);
+}
+
 /*
  * Asks conntrack whether the packet belongs to a flow whose first packet passed here.
  *

@@ -47,6 +47,7 @@ enum {
 
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */
 enum {
+	IP_CT_ESTABLISHED = 0,
 	IP_CT_RELATED = 1,
 	IP_CT_NEW = 2,
 	IP_CT_ESTABLISHED_REPLY = 3,
