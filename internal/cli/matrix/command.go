@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // New is the command.
@@ -27,15 +29,20 @@ The pods of a workload are one row unless policies tell them apart (±).
 With -n the workloads of other namespaces are shown that policies allow to reach the namespace's, or to be reached from there.
 
 With --from or --to one workload is the only row or the only workload in the columns, and the others are all that it could reach or be
-reached by: of every namespace, and addresses outside the cluster that policies have blocks of. A Service stands for the workloads behind it.
+reached by: of every namespace, and addresses outside the cluster that policies have blocks of, and the DNS names in rules. A Service
+stands for the workloads behind it.
 
 Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
---outside adds addresses outside the cluster as rows and columns.`,
+--outside adds addresses outside the cluster as rows and columns, and DNS names as columns. A name's addresses are not known: the verdict is
+that for a pod that has resolved the name, and a question mark where it depends on the address.`,
 		Example: `  # One namespace
   kubectl kidoban matrix -n shop
 
   # Manifests, before they are applied, and the Internet
   kubectl kidoban matrix -f examples/shop -f examples/shop/policies --outside 192.0.2.1
+
+  # Who reaches a host outside, by its name?
+  kubectl kidoban matrix --to api.example.com
 
   # Who reaches the database?
   kubectl kidoban matrix --to shop/database --only allowed -o list
@@ -55,10 +62,10 @@ Columns are the ports that containers declare and Services send to; --port asks 
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace, and its peers in others; may be repeated. Default: all.")
 	cmd.Flags().BoolVarP(&allNamespaces, "all-namespaces", "A", false, "Show all namespaces, as without -n.")
 	cmd.Flags().StringArrayVar(&from, "from", nil, "Show what this workload reaches: namespace/name, kind/name, svc/[namespace/]name or an address; may be repeated.")
-	cmd.Flags().StringArrayVar(&to, "to", nil, "Show what reaches this workload: namespace/name, kind/name, svc/[namespace/]name or an address; may be repeated.")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "Show what reaches this workload: namespace/name, kind/name, svc/[namespace/]name, an address or a DNS name; may be repeated.")
 	cmd.Flags().StringVar(&only, "only", "", "Show only what is allowed, or only what is denied. Verdicts that are neither are in both.")
 	cmd.Flags().StringArrayVar(&ports, "port", nil, "Ask about this port of every workload, as 80 or 53/UDP; may be repeated.")
-	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address outside the cluster too; may be repeated.")
+	cmd.Flags().StringArrayVar(&outside, "outside", nil, "Ask about this address or DNS name outside the cluster too; may be repeated.")
 	_ = cmd.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(source))
 	_ = cmd.RegisterFlagCompletionFunc("from", env.CompleteWorkloads(source))
 	_ = cmd.RegisterFlagCompletionFunc("to", env.CompleteWorkloads(source))
@@ -92,10 +99,11 @@ Columns are the ports that containers declare and Services send to; --port asks 
 		}
 		for _, text := range outside {
 			addr, err := netip.ParseAddr(text)
-			if err != nil {
-				return fmt.Errorf("--outside %s is not a valid address", text)
+			if err == nil {
+				o.Outside = append(o.Outside, addr.Unmap())
+			} else if _, ok := addName(&o, text); !ok {
+				return fmt.Errorf("--outside %s is neither a valid address nor a DNS name", text)
 			}
-			o.Outside = append(o.Outside, addr.Unmap())
 		}
 		cluster, err := env.Cluster(cmd.Context(), source)
 		if err != nil {
@@ -118,6 +126,9 @@ Columns are the ports that containers declare and Services send to; --port asks 
 				if !slices.Contains(o.Outside, addr) && cluster.HasFamily(addr) {
 					o.Outside = append(o.Outside, addr)
 				}
+			}
+			for _, name := range cluster.PolicyNames() {
+				addName(&o, name)
 			}
 		}
 		if len(cluster.Workloads()) == 0 {
@@ -144,6 +155,21 @@ Columns are the ports that containers declare and Services send to; --port asks 
 	return cmd
 }
 
+// addName adds a DNS name outside the cluster to those that are asked about. It reports false for a text that is none.
+func addName(o *model.MatrixOptions, text string) (model.Workload, bool) {
+	name, err := policy.CanonicalDomainName(text)
+	if err != nil || !strings.Contains(name, ".") || strings.HasPrefix(name, "*") || strings.Contains(name, "/") {
+		return model.Workload{}, false
+	}
+	if o.Names == nil {
+		o.Names = map[string][]netip.Addr{}
+	}
+	if _, ok := o.Names[name]; !ok {
+		o.Names[name] = nil
+	}
+	return model.DomainName(name), true
+}
+
 // keepOnly reads --only: the verdicts that are shown, nil for all.
 func keepOnly(only string) (func(model.Verdict) bool, error) {
 	switch only {
@@ -168,6 +194,12 @@ func findWorkloads(c *model.Cluster, o *model.MatrixOptions, namespace, flag str
 			continue
 		}
 		found, err := c.FindWorkloads(name, namespace)
+		if err != nil && flag == "--to" {
+			if w, ok := addName(o, name); ok {
+				out = append(out, w)
+				continue
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", flag, name, err)
 		}

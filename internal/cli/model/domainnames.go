@@ -107,3 +107,25 @@ func hasNames(p cnp.ClusterNetworkPolicy) bool {
 		return slices.ContainsFunc(r.To, func(t cnp.ClusterNetworkPolicyEgressPeer) bool { return len(t.DomainNames) > 0 })
 	})
 }
+
+// PolicyNames are the DNS names that rules of policies have, in ascending order and canonical form. For a wildcard it is a name below it.
+func (c *Cluster) PolicyNames() []string {
+	names := map[string]bool{}
+	for i := range c.ClusterPolicies {
+		for _, r := range c.ClusterPolicies[i].Spec.Egress {
+			for _, peer := range r.To {
+				for _, n := range peer.DomainNames {
+					name, err := policy.CanonicalDomainName(string(n))
+					if err != nil {
+						continue
+					}
+					if base, ok := strings.CutPrefix(name, "*."); ok {
+						name = "any." + base
+					}
+					names[name] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}

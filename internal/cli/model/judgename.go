@@ -11,15 +11,19 @@ import (
 // anyIPv6 holds all IPv6 addresses that hosts on the internet may have.
 var anyIPv6 = prefixes("2000::/3", "64:ff9b::/96", "fc00::/7")
 
+// outsideSpace are the addresses that hosts outside the cluster may have.
+func outsideSpace(is4 bool) []netip.Prefix {
+	if is4 {
+		return anyIPv4
+	}
+	return anyIPv6
+}
+
 // JudgeName decides about egress to the addresses of one family that a DNS name may have outside the cluster, if the pod's node has learned them
 // for the name. The destination of f only gives the family. Alternatives are by the rules that decide.
 func (e *Evaluator) JudgeName(f policy.Flow, name string) (out []Alternative) {
-	space := anyIPv6
-	if f.Destination.Is4() {
-		space = anyIPv4
-	}
 	_, blocks := e.selfOf(policy.Egress, f, e.Evaluate(policy.Egress, f).Isolating)
-	for _, part := range e.partsOf(space, blocks, noPods...).list {
+	for _, part := range e.partsOf(outsideSpace(f.Destination.Is4()), blocks, noPods...).list {
 		f.Destination = part.First
 		c := e.Narrow(f)
 		c.Names = reference.Names{name: {part.First}}

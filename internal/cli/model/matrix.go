@@ -37,6 +37,8 @@ type MatrixOptions struct {
 	Ports []Port
 	// Outside are addresses that are no pods'.
 	Outside []netip.Addr
+	// Names are DNS names of hosts outside the cluster, in canonical form, as columns: with the addresses that are known of them, or none.
+	Names map[string][]netip.Addr
 	// From and To are the workloads that rows and columns are of; none: all that the rest asks for.
 	From, To []Workload
 }
@@ -48,6 +50,7 @@ func (o *MatrixOptions) columns(w Workload) bool { return len(o.To) == 0 || slic
 // Matrix of the cluster's workloads.
 func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 	r := NewReach(c, c.ofFamilies(o.Outside)...)
+	r.addNames(o.Names)
 	m := &Matrix{}
 	ports := c.portsByWorkload()
 	asked := func(w Workload) []Port {
@@ -56,7 +59,12 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 			out = ports[w]
 		}
 		if w.Kind == "Address" && len(out) == 0 {
-			out = c.egressPorts(netip.MustParseAddr(w.Name))
+			out = c.egressPorts(func(p networkingv1.NetworkPolicyPeer) bool {
+				return policy.NewPeerMatcher("", &p).Matches(netip.MustParseAddr(w.Name), nil, nil)
+			}, func(p *clusterPeer) bool { return p.Matches(netip.MustParseAddr(w.Name), nil, nil) })
+		}
+		if w.Kind == "DomainName" && len(out) == 0 {
+			out = c.egressPorts(nil, func(p *clusterPeer) bool { return p.coversName(w.Name) })
 		}
 		if len(out) == 0 {
 			out = []Port{OtherPort}
@@ -64,17 +72,17 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		return out
 	}
 	inside := func(w Workload) bool {
-		return w.Kind == "Address" || len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, w.Namespace)
+		return w.IsOutside() || len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, w.Namespace)
 	}
 	var own []Workload
 	for _, w := range r.Workloads() {
-		if inside(w) && w.Kind != "Address" {
+		if inside(w) && !w.IsOutside() {
 			own = append(own, w)
 		}
 	}
 	for _, w := range r.Workloads() {
-		from, to := inside(w), inside(w)
-		if !from {
+		from, to := inside(w) && w.Kind != "DomainName", inside(w)
+		if !to {
 			if from, to = r.letIn(w, own, asked), r.letOut(w, own, asked(w)); !from && !to {
 				m.Left++
 			}
@@ -91,7 +99,9 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 	shown := func(row Workload, column Column) bool { return inside(row) || inside(column.Workload) }
 	m.Cells = m.cells(r, shown)
 	if wide := r.evaluator.wideParts(blocksOf(c)); wide != (bothParts{}) {
-		m.markAssumed(m.cells(newReach(r.evaluator, wide, c.ofFamilies(o.Outside)), shown))
+		wider := newReach(r.evaluator, wide, c.ofFamilies(o.Outside))
+		wider.addNames(o.Names)
+		m.markAssumed(m.cells(wider, shown))
 	}
 	return m
 }
@@ -194,14 +204,12 @@ func (c *Cluster) HasFamily(addr netip.Addr) bool {
 	})
 }
 
-// egressPorts are the ports at which rules for ipBlocks begin that hold the address, and one that no rule names.
-func (c *Cluster) egressPorts(addr netip.Addr) []Port {
+// egressPorts are the ports at which rules begin that have one of these peers, and one that no rule names. isPeer may be nil.
+func (c *Cluster) egressPorts(isPeer func(networkingv1.NetworkPolicyPeer) bool, isClusterPeer func(*clusterPeer) bool) []Port {
 	out := []Port{OtherPort}
 	for i := range c.Policies {
 		for _, r := range policy.NetworkPolicyRules(policy.Egress, &c.Policies[i]) {
-			if !slices.ContainsFunc(r.Peers, func(p networkingv1.NetworkPolicyPeer) bool {
-				return policy.NewPeerMatcher("", &p).Matches(addr, nil, nil)
-			}) {
+			if isPeer == nil || !slices.ContainsFunc(r.Peers, isPeer) {
 				continue
 			}
 			for _, p := range r.Ports {
@@ -213,7 +221,7 @@ func (c *Cluster) egressPorts(addr netip.Addr) []Port {
 	}
 	for i := range c.ClusterPolicies {
 		for _, r := range ClusterRules(policy.Egress, &c.ClusterPolicies[i]) {
-			if !slices.ContainsFunc(r.Peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool { return newClusterPeer(&p, c).Matches(addr, nil, nil) }) {
+			if !slices.ContainsFunc(r.Peers, func(p cnp.ClusterNetworkPolicyEgressPeer) bool { return isClusterPeer(newClusterPeer(&p, c)) }) {
 				continue
 			}
 			for j := range r.Protocols {

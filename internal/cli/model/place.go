@@ -22,6 +22,8 @@ type place struct {
 	// pod is one of those, or nil, and namespace its namespace's labels.
 	pod       *corev1.Pod
 	namespace map[string]string
+	// name of a host outside the cluster, whose address the node has learned.
+	name string
 	// parts that the address may be in, where it is not known.
 	parts *possibleParts
 	// assumed: the pod is taken to have this address for what is outside only.
@@ -131,7 +133,7 @@ func (r *rule) matchesPeer(p *place) bits {
 	}
 	if r.matches[p.index] == unasked {
 		r.matches[p.index] = no
-		if slices.ContainsFunc(r.peers, func(m matcher) bool { return m.Matches(p.known(), p.pod, p.namespace) }) {
+		if slices.ContainsFunc(r.peers, func(m matcher) bool { return m.Matches(p.known(), p.pod, p.namespace) || p.name != "" && coversName(m, p.name) }) {
 			r.matches[p.index] = yes
 		}
 	}
@@ -149,6 +151,11 @@ func (r *rule) matchesPeer(p *place) bits {
 		r.parts[p.parts] = out
 	}
 	return out
+}
+
+func coversName(m matcher, name string) bool {
+	c, ok := m.(*clusterPeer)
+	return ok && c.coversName(name)
 }
 
 // known is the address, or none.

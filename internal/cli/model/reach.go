@@ -16,6 +16,7 @@ type Reach struct {
 	groups    map[Workload]*group
 	looks     *looks
 	parts     bothParts // of IPv4 and IPv6 addresses of pods that are not known
+	count     int       // of all places
 }
 
 // group is a workload's places.
@@ -62,6 +63,12 @@ func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil 
 // Outside is what is no pod: an address, by which policies know it.
 func Outside(addr netip.Addr) Workload { return Workload{Kind: "Address", Name: addr.String()} }
 
+// DomainName is a host outside the cluster, by its DNS name.
+func DomainName(name string) Workload { return Workload{Kind: "DomainName", Name: name} }
+
+// IsOutside reports whether a workload stands for an address or a name outside the cluster.
+func (w Workload) IsOutside() bool { return w.Kind == "Address" || w.Kind == "DomainName" }
+
 // NewReach of a cluster, and of addresses outside it.
 func NewReach(c *Cluster, outside ...netip.Addr) *Reach {
 	e := NewEvaluator(c)
@@ -86,6 +93,38 @@ func newReach(e *Evaluator, parts bothParts, outside []netip.Addr) *Reach {
 	}
 	r.judge(e)
 	return r
+}
+
+// addNames adds hosts outside the cluster, whose addresses the node has learned, by their names in canonical form. Where an address is not given,
+// it may be any, and rules about networks may depend on it.
+func (r *Reach) addNames(names map[string][]netip.Addr) {
+	e := r.evaluator
+	var any bothParts
+	for name, addrs := range names {
+		g := r.group(DomainName(name))
+		for _, addr := range addrs {
+			g.add(&place{index: r.nextIndex(), addr: addr, name: name})
+		}
+		if len(addrs) > 0 {
+			continue
+		}
+		for f, is4 := range [2]bool{true, false} {
+			addr := PlaceholderOf(is4)
+			if !e.cluster.HasFamily(addr) {
+				continue
+			}
+			if any[f] == nil {
+				any[f] = e.partsOf(outsideSpace(is4), blocksOf(e.cluster), noPods...)
+			}
+			g.add(&place{index: r.nextIndex(), addr: addr, name: name, parts: any[f]})
+		}
+	}
+}
+
+// nextIndex is the index of another place.
+func (r *Reach) nextIndex() int {
+	r.count++
+	return r.count - 1
 }
 
 func (r *Reach) group(w Workload) *group {
@@ -113,7 +152,7 @@ func (r *Reach) place(addr netip.Addr, pod *Pod) *place {
 	key := family + r.looks.of(known, object)
 	p := r.places[key]
 	if p == nil {
-		p = &place{index: len(r.places), addr: addr, pod: object, parts: parts}
+		p = &place{index: r.nextIndex(), addr: addr, pod: object, parts: parts}
 		p.assumed = parts != nil && addr.Is6() && r.evaluator.Cluster().assumed6
 		r.places[key] = p
 	}
@@ -206,7 +245,7 @@ func (g *group) verdict(to *group, port Port) Verdict {
 
 // eachPair yields the pairs of places that connections can be between, until yield returns false.
 func (g *group) eachPair(to *group, yield func(a, b *place) bool) {
-	if g == nil || to == nil || g.workload.Kind == "Address" && to.workload.Kind == "Address" {
+	if g == nil || to == nil || g.workload.IsOutside() && to.workload.IsOutside() {
 		return
 	}
 	for _, a := range g.places {
@@ -245,8 +284,8 @@ func (r *Reach) Workloads() []Workload {
 		out = append(out, w)
 	}
 	slices.SortFunc(out, func(a, b Workload) int {
-		if (a.Kind == "Address") != (b.Kind == "Address") {
-			if a.Kind == "Address" {
+		if a.IsOutside() != b.IsOutside() {
+			if a.IsOutside() {
 				return 1
 			}
 			return -1

@@ -137,6 +137,7 @@ type clusterPeer struct {
 	namespaces, pods labels.Selector
 	networks         []*net.IPNet
 	nodes            []netip.Addr // of the nodes that it selects
+	names            []string     // in canonical form
 }
 
 // newClusterPeer parses a peer. A part that cannot be parsed matches nothing.
@@ -167,7 +168,17 @@ func newClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, c *Cluster) *clusterP
 			m.networks = append(m.networks, n)
 		}
 	}
+	for _, text := range p.DomainNames {
+		if name, err := policy.CanonicalDomainName(string(text)); err == nil {
+			m.names = append(m.names, name)
+		}
+	}
 	return m
+}
+
+// coversName reports whether the peer has a name, or a wildcard above it.
+func (m *clusterPeer) coversName(name string) bool {
+	return slices.ContainsFunc(m.names, func(pattern string) bool { return policy.CoversName(pattern, name) })
 }
 
 // ClusterPeer parses a peer of a ClusterNetworkPolicy in a cluster.
