@@ -27,10 +27,13 @@ func (a *Agent) Policies() (policies []agentapi.Policy) {
 }
 
 // Names are the names of addresses and IDs, for the flow log.
-func (a *Agent) Names() flowlog.Directory { return names{a.state, &nameCache{kernel: a.kernel}} }
+func (a *Agent) Names() flowlog.Directory {
+	return names{a.state, a.kernel, &nameCache{kernel: a.kernel}}
+}
 
 type names struct {
 	state   *state
+	kernel  Names
 	learned *nameCache
 }
 

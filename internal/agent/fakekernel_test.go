@@ -46,6 +46,8 @@ type fakeKernel struct {
 	judgesLocal    bool
 	readsOwn       bool
 	learned        map[netip.Addr][]compiler.PatternID
+	valid          map[netip.Addr][]compiler.PatternID
+	misses         map[netip.Addr]dataplane.Miss
 	names          []dataplane.LearnedName
 	tunnelsSet     []inspect.Tunnels // by SetTunnels
 	tunnelsChanged func()            // of WatchTunnels
@@ -293,6 +295,19 @@ func (k *fakeKernel) PatternsOf(addr netip.Addr) []compiler.PatternID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.learned[addr]
+}
+
+func (k *fakeKernel) ValidPatternsOf(addr netip.Addr) []compiler.PatternID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.valid[addr]
+}
+
+func (k *fakeKernel) MissOf(addr netip.Addr) (dataplane.Miss, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	miss, ok := k.misses[addr]
+	return miss, ok
 }
 
 func (k *fakeKernel) LearnedNames() ([]dataplane.LearnedName, error) {

@@ -72,6 +72,10 @@ type Names interface {
 	Patterns() (map[string]compiler.PatternID, compiler.PatternID)
 	// PatternsOf are the patterns that an address was learned under, also those whose time is over.
 	PatternsOf(netip.Addr) []compiler.PatternID
+	// ValidPatternsOf are those of PatternsOf whose time is not over.
+	ValidPatternsOf(netip.Addr) []compiler.PatternID
+	// MissOf is why an address that an answer led to was not learned, as far as that is known.
+	MissOf(netip.Addr) (dataplane.Miss, bool)
 	// LearnedNames are the names that were resolved, also what has expired and was not removed yet.
 	LearnedNames() ([]dataplane.LearnedName, error)
 	// SetReadsOwn makes the program read the answers of resolvers on the node itself, or not. It may be called again after an error.

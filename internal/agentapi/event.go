@@ -20,6 +20,8 @@ type Event struct {
 	Tier string `json:"tier,omitempty"`
 	// Policy and rule that decided. None: a default.
 	Policy *RuleRef `json:"policy,omitempty"`
+	// NameMiss is why no rule with domain names allowed the packets, if the node remembers an answer of DNS that led to the destination.
+	NameMiss *NameMiss `json:"nameMiss,omitempty"`
 	// IsolatedBy are the policies that isolate the pod in this direction, for a default deny: at most MaxIsolatedBy of them.
 	IsolatedBy []PolicyRef `json:"isolatedBy,omitempty"`
 	// Audited are the audited policies that select the pod in this direction, at most MaxIsolatedBy of them, if Verdict is what would
@@ -76,6 +78,21 @@ const (
 	// ReasonEncapsulated: a packet that a node would decapsulate, from what is no end of a tunnel.
 	ReasonEncapsulated = "encapsulated"
 	ReasonMapFull      = "map-full" // the pod's policies did not fit into the kernel's maps
+)
+
+// NameMiss is why the rules with domain names that come before a denial did not match.
+type NameMiss struct {
+	Reason string `json:"reason"`
+	// Name that led to the address.
+	Name string `json:"name,omitempty"`
+}
+
+// Reasons of a NameMiss.
+const (
+	NameMissExpired   = "name-expired"            // the address was that of an allowed name until its TTL was over
+	NameMissOther     = "name-other"              // another name was asked for, such as one of the search path, or the target of a CNAME
+	NameMissUntrusted = "name-untrusted-resolver" // the answer came from a resolver that is not trusted
+	NameMissLimit     = "name-limit"              // the name, its pattern or the node had more addresses than it may have
 )
 
 // Endpoint is one end of a flow, as far as it is known. Only pods of the event's own node have names: what an agent knows of others

@@ -19,6 +19,24 @@ func (t *Maps) LookupNamed(d policy.Direction, f policy.Flow, patterns []Pattern
 	return t.byNames(set, f, v, patterns), isolated
 }
 
+// LookupSet decides one direction of a flow by a set that some pod has, where the peer's address was learned under these patterns.
+func (t *Maps) LookupSet(set SetID, d policy.Direction, f policy.Flow, patterns []PatternID) Decision {
+	v, _ := t.lookup(set, d, f)
+	return t.byNames(set, f, v, patterns)
+}
+
+// HasPattern reports whether a rule of a set has one of these patterns.
+func (t *Maps) HasPattern(set SetID, patterns []PatternID) bool {
+	for _, id := range patterns {
+		for _, tier := range namedTiers {
+			if _, ok := t.Rows[RowKey{set, NameClass(id, tier)}]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // LookupAudit returns what would become of one direction of a flow if audited policies were enforced, as the BPF program finds it out. It
 // reports false where no audited policy has a say.
 func (t *Maps) LookupAudit(d policy.Direction, f policy.Flow) (v Decision, audited bool) {

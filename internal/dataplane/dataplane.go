@@ -129,6 +129,7 @@ func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 		bpf.FilterMapNames:      opts.Sizes.Names,
 		bpf.FilterMapAsked:      opts.Sizes.Names,
 		bpf.FilterMapStreams:    opts.Sizes.streams(),
+		bpf.FilterMapMissed:     opts.Sizes.missed(),
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

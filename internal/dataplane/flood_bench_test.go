@@ -94,6 +94,8 @@ func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef { return nil }
 
 func (nameless) DomainNames(netip.Addr) []string { return nil }
 
+func (nameless) NameMiss(compiler.SetID, policy.Flow) *agentapi.NameMiss { return nil }
+
 func (nameless) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) { return nil, false }
 
 // BenchmarkFlood is of one pod that sends to another at a given rate: what that costs the process that

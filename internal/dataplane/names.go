@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
-	"github.com/kidoban/kidoban/internal/dataplane/conntrack"
 )
 
 // textMax is the length of a text in a key of the map domains.
@@ -53,6 +50,12 @@ func decodeText(text []byte) string {
 	text = bytes.TrimSuffix(slices.Clone(text), []byte{'.'})
 	slices.Reverse(text)
 	return string(text)
+}
+
+// decodeNameText is the name whose text begins at a place of a struct name and has a zero behind it.
+func decodeNameText(text []byte, at uint32) string {
+	text = text[min(int(at), textMax):]
+	return decodeText(text[:max(0, len(text)-1)])
 }
 
 // canonicalDomain clears the bits behind the prefix.
@@ -217,13 +220,18 @@ func (d *Dataplane) Patterns() (map[string]compiler.PatternID, compiler.PatternI
 
 // PatternsOf are the patterns that an address was learned under, also those whose time is over: a live flow stays.
 func (d *Dataplane) PatternsOf(addr netip.Addr) []compiler.PatternID {
+	return d.patternsOf(addr, func(uint32) bool { return true })
+}
+
+// patternsOf are the patterns of an address for whose last second wanted holds.
+func (d *Dataplane) patternsOf(addr netip.Addr, wanted func(until uint32) bool) []compiler.PatternID {
 	var v bpf.FilterLearnedAddress
 	if err := d.objs.Learned.Lookup(encodeAddr(addr), &v); err != nil {
 		return nil
 	}
 	var out []compiler.PatternID
 	for _, slot := range v.Slots {
-		if slot != 0 {
+		if slot != 0 && wanted(uint32(slot>>32)) {
 			out = append(out, compiler.PatternID(slot))
 		}
 	}
@@ -261,9 +269,8 @@ func (d *Dataplane) LearnedNames() ([]LearnedName, error) {
 	err = readBatches(d.objs.Names, func(keys []bpf.FilterPlaceKey, values []bpf.FilterName) error {
 		for i := range values {
 			v := &values[i]
-			text := v.Text[min(int(v.TextAt), textMax):]
 			n := &LearnedName{
-				Name: decodeText(text[:max(0, len(text)-1)]), Pattern: compiler.PatternID(keys[i].Owner), Addresses: map[netip.Addr]time.Time{},
+				Name: decodeNameText(v.Text[:], v.TextAt), Pattern: compiler.PatternID(keys[i].Owner), Addresses: map[netip.Addr]time.Time{},
 			}
 			byID[v.Name] = n
 			out = append(out, n)
@@ -289,80 +296,6 @@ func (d *Dataplane) LearnedNames() ([]LearnedName, error) {
 		names[i] = *n
 	}
 	return names, nil
-}
-
-// expiredFor is how long something has been over before ForgetNames removes it.
-const expiredFor = 60
-
-// ForgetNames removes what has expired, so that there is room. Addresses with live flows stay: see PatternsOf.
-func (d *Dataplane) ForgetNames() error {
-	if !d.opts.Names.On {
-		return nil
-	}
-	now, err := bootSeconds()
-	if err != nil {
-		return err
-	}
-	isOver := func(until uint32) bool { return until+expiredFor < now }
-	err = errors.Join(
-		forget(d.objs.Names, bpf.FilterMapNames, func(_ bpf.FilterPlaceKey, v *bpf.FilterName) bool { return isOver(v.Until) }),
-		forget(d.objs.Places, bpf.FilterMapPlaces, func(_ bpf.FilterPlaceKey, v *bpf.FilterPlace) bool { return isOver(v.Until) }),
-	)
-	isAllOver := func(v *bpf.FilterLearnedAddress) bool {
-		return !slices.ContainsFunc(v.Slots[:], func(slot uint64) bool { return slot != 0 && !isOver(uint32(slot>>32)) })
-	}
-	over := map[netip.Addr]bool{}
-	read := readBatches(d.objs.Learned, func(keys []bpf.FilterAddress, values []bpf.FilterLearnedAddress) error {
-		for i := range values {
-			if isAllOver(&values[i]) {
-				over[decodeAddr(keys[i])] = true
-			}
-		}
-		return nil
-	})
-	if read != nil || len(over) == 0 {
-		return errors.Join(err, read)
-	}
-	for flows, failed := range conntrack.Flows(slices.Collect(maps.Keys(over))...) {
-		if failed != nil {
-			return errors.Join(err, failed)
-		}
-		for i := range flows {
-			delete(over, flows[i].Opened().Destination)
-		}
-	}
-	return errors.Join(err, forget(d.objs.Learned, bpf.FilterMapLearned, func(k bpf.FilterAddress, v *bpf.FilterLearnedAddress) bool {
-		return over[decodeAddr(k)] && isAllOver(v)
-	}))
-}
-
-// forget removes entries of a map that the program writes. What the program has renewed meanwhile is put back.
-func forget[K comparable, V any](m *ebpf.Map, name string, isOver func(K, *V) bool) error {
-	var keys []K
-	err := readBatches(m, func(ks []K, values []V) error {
-		for i := range ks {
-			if isOver(ks[i], &values[i]) {
-				keys = append(keys, ks[i])
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read BPF map %s: %w", name, err)
-	}
-	for _, k := range keys {
-		var v V
-		switch err := m.LookupAndDelete(k, &v); {
-		case errors.Is(err, ebpf.ErrKeyNotExist):
-		case err != nil:
-			return fmt.Errorf("delete %v from BPF map %s: %w", k, name, err)
-		case !isOver(k, &v):
-			if err := m.Update(k, &v, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-				return fmt.Errorf("write %v to BPF map %s: %w", k, name, err)
-			}
-		}
-	}
-	return nil
 }
 
 // followNames makes the program look at answers while some policy has names. The caller holds mu.

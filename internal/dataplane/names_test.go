@@ -38,8 +38,14 @@ func newNameNode(t testing.TB, opts dataplane.Options) *nameNode {
 	n.target.Echo("udp", 80)
 	n.target.Echo("tcp", 80)
 	n.zone = resolve(t, n.resolver.Namespace, 53)
-	n.compiler.SetResolvers([]netip.AddrPort{netip.AddrPortFrom(n.resolver.V4, 53), netip.AddrPortFrom(n.resolver.V6, 53)})
+	n.trust()
 	return n
+}
+
+// trust makes the resolver a trusted one.
+func (n *nameNode) trust() {
+	n.compiler.SetResolvers([]netip.AddrPort{netip.AddrPortFrom(n.resolver.V4, 53), netip.AddrPortFrom(n.resolver.V6, 53)})
+	check(n.t, n.d.Apply(n.compiler.Collect()))
 }
 
 // allow puts the client under a policy that allows DNS and what the rules do.

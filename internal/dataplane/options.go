@@ -114,6 +114,9 @@ func (o Options) paces() uint32 {
 	return o.Sizes.Pods
 }
 
+// missed are the addresses of which the program notes why they were not learned.
+func (s *Sizes) missed() uint32 { return min(4096, s.Learned) }
+
 // revocations are the records of cut flows: each pod may be one for TCP and one for other protocols.
 func (s *Sizes) revocations() uint32 { return s.Revoked + 2*s.Pods }
 

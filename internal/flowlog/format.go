@@ -59,6 +59,10 @@ func (f Format) Line(e *agentapi.Event) ([]byte, error) {
 		t.known("RuleName", e.Policy.RuleName)
 		t.known("Rules", join(e.Policy.Rules, func(i int32) string { return strconv.Itoa(int(i)) }))
 	}
+	if m := e.NameMiss; m != nil {
+		t.field("NameMiss", m.Reason)
+		t.known("NameMissName", m.Name)
+	}
 	t.known("IsolatedBy", join(e.IsolatedBy, agentapi.PolicyRef.String))
 	t.known("Audited", join(e.Audited, agentapi.PolicyRef.String))
 	t.end("Src", &e.Source)

@@ -58,6 +58,13 @@ func (directory) DomainNames(addr netip.Addr) []string {
 	return nil
 }
 
+func (directory) NameMiss(set compiler.SetID, f policy.Flow) *agentapi.NameMiss {
+	if set == 9 && f.Destination == netip.MustParseAddr("203.0.113.7") && f.Port == 443 {
+		return &agentapi.NameMiss{Reason: agentapi.NameMissExpired, Name: "api.example.com"}
+	}
+	return nil
+}
+
 func (d directory) Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool) {
 	if set == 4 && !d.gone {
 		return []agentapi.PolicyRef{{Kind: "NetworkPolicy", Namespace: "shop", Name: "staged"}, {Kind: "ClusterNetworkPolicy", Name: "tenants"}}, true
@@ -75,6 +82,10 @@ var samples = map[string]events.Event{
 		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.2.9:8080"),
 		OriginalDestination: addrPort("10.100.0.5:80"), Protocol: policy.TCP,
 		Verdict: events.Allow, Reason: events.ReasonRule, Tier: policy.TierNetworkPolicy, Rule: 7, Set: 3,
+	},
+	"denied-after-a-name-expired": {
+		Time: at, First: at, Packets: 1, Bytes: 60, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("203.0.113.7:443"),
+		Protocol: policy.TCP, Verdict: events.Deny, Reason: events.ReasonDefault, Tier: policy.TierNetworkPolicy, Set: 9,
 	},
 	"default-deny": {
 		Time: at, First: at, Packets: 1, Bytes: 73, Direction: policy.Egress, Source: addrPort("10.0.1.7:41234"), Destination: addrPort("10.0.9.9:53"),

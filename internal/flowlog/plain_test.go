@@ -33,6 +33,10 @@ func (hostileDirectory) Isolating(compiler.SetID) []agentapi.PolicyRef {
 
 func (hostileDirectory) DomainNames(netip.Addr) []string { return nil }
 
+func (hostileDirectory) NameMiss(compiler.SetID, policy.Flow) *agentapi.NameMiss {
+	return &agentapi.NameMiss{Reason: agentapi.NameMissOther, Name: hostile}
+}
+
 func (hostileDirectory) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) {
 	return []agentapi.PolicyRef{{Kind: hostile, Namespace: hostile, Name: hostile}}, true
 }

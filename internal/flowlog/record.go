@@ -26,6 +26,8 @@ type Directory interface {
 	Isolating(set compiler.SetID) []agentapi.PolicyRef
 	// Audited are the audited ones among the policies that a set is made of; false where the set is not in use any more.
 	Audited(set compiler.SetID) ([]agentapi.PolicyRef, bool)
+	// NameMiss is why no rule with names allowed what a set denied; nil where that is not known.
+	NameMiss(set compiler.SetID, f policy.Flow) *agentapi.NameMiss
 	// DomainNames are the DNS names of policies under which the node has learned an address, in ascending order.
 	DomainNames(addr netip.Addr) []string
 }
@@ -122,6 +124,9 @@ func (r *Recorder) Record(e *events.Event) agentapi.Event {
 		names := r.directory.DomainNames(to.IP)
 		to.DomainNames = names[:min(len(names), agentapi.MaxDomainNames)]
 	}
+	if e.Direction == policy.Egress && out.Destination.IP.IsValid() && isDenial(e) {
+		out.NameMiss = r.nameMiss(e)
+	}
 	if e.Verdict == events.AuditDeny || e.Verdict == events.AuditAllow {
 		out.Audited = r.auditedIn(e.Set)
 	}
@@ -146,6 +151,21 @@ func (r *Recorder) Record(e *events.Event) agentapi.Event {
 		// No policy decided.
 	}
 	return out
+}
+
+// isDenial reports whether policies denied the packets, or would.
+func isDenial(e *events.Event) bool {
+	return (e.Verdict == events.Deny || e.Verdict == events.AuditDeny) && (e.Reason == events.ReasonRule || e.Reason == events.ReasonDefault)
+}
+
+func (r *Recorder) nameMiss(e *events.Event) *agentapi.NameMiss {
+	miss := r.directory.NameMiss(e.Set, policy.Flow{
+		Source: e.Source.Addr(), Destination: e.Destination.Addr(), Protocol: e.Protocol, Port: e.Destination.Port(),
+	})
+	if miss != nil {
+		miss.Name = plain.Line(miss.Name)
+	}
+	return miss
 }
 
 func (r *Recorder) endpoint(a netip.AddrPort, at time.Time) agentapi.Endpoint {

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -71,6 +72,9 @@ func (p *printer) line(e *agentapi.StreamedEvent) string {
 		fmt.Fprintf(&b, " (asked %s)", netip.AddrPortFrom(o.IP, o.Port))
 	}
 	fmt.Fprintf(&b, "  %s", because(&e.Event))
+	if m := e.NameMiss; m != nil {
+		fmt.Fprintf(&b, " (%s)", nameMiss(m))
+	}
 	if len(e.Audited) > 0 {
 		var names []string
 		for _, r := range e.Audited {
@@ -87,6 +91,22 @@ func (p *printer) line(e *agentapi.StreamedEvent) string {
 	}
 	fmt.Fprintf(&b, "  %s", paint.Text(command.Dim, "on "+e.Node))
 	return b.String()
+}
+
+// nameMiss is why no rule with domain names allowed the packets.
+func nameMiss(m *agentapi.NameMiss) string {
+	name := cmp.Or(m.Name, "a DNS name")
+	switch m.Reason {
+	case agentapi.NameMissExpired:
+		return name + " has expired"
+	case agentapi.NameMissOther:
+		return "resolved as " + name
+	case agentapi.NameMissUntrusted:
+		return name + " was resolved by a resolver that is not trusted"
+	case agentapi.NameMissLimit:
+		return name + " has more addresses than the limit"
+	}
+	return m.Reason
 }
 
 func because(e *agentapi.Event) string {

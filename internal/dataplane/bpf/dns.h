@@ -143,13 +143,13 @@ static __noinline bool was_asked(struct worker *w)
 	return !bpf_map_delete_elem(&asked, &key);
 }
 
-/* Finds what an answer of a trusted resolver teaches. ANSWERS: w->s.records. */
-__noinline enum answer read_answer(struct worker *w, bool is_stream)
+/* Reads an answer up to its question. ANSWERS: policies may have the name. */
+static __always_inline enum answer read_head(struct worker *w)
 {
 	enum answer result;
 	__u32 flags;
 
-	if (!w || w->s.length < DNS_HEADER)
+	if (w->s.length < DNS_HEADER)
 		return ANSWER_MALFORMED;
 	flags = two_bytes_at(&w->s, 2);
 	if (!(flags & DNS_RESPONSE) || flags & (DNS_OPCODE | DNS_RCODE))
@@ -157,11 +157,32 @@ __noinline enum answer read_answer(struct worker *w, bool is_stream)
 	result = read_question(&w->s);
 	if (result != ANSWERS)
 		return result;
-	if (!find_patterns(&w->s))
-		return ANSWER_UNWANTED;
+	return find_patterns(&w->s) ? ANSWERS : ANSWER_UNWANTED;
+}
+
+/* Finds what an answer of a trusted resolver teaches. ANSWERS: w->s.records. */
+__noinline enum answer read_answer(struct worker *w, bool is_stream)
+{
+	enum answer result;
+
+	if (!w)
+		return ANSWER_MALFORMED;
+	result = read_head(w);
+	if (result == ANSWER_UNWANTED)
+		note_answer(w, MISS_OTHER_NAME);
+	if (result != ANSWERS)
+		return result;
 	if (!is_stream && !was_asked(w))
 		return ANSWER_UNASKED;
-	if (flags & DNS_TRUNCATED)
+	if (two_bytes_at(&w->s, 2) & DNS_TRUNCATED)
 		return ANSWER_TRUNCATED;
 	return read_records(&w->s);
+}
+
+/* Notes the addresses that a resolver without trust gives to a name that policies have. */
+__noinline enum answer read_untrusted(struct worker *w)
+{
+	if (w && read_head(w) == ANSWERS)
+		note_answer(w, MISS_UNTRUSTED);
+	return ANSWER_UNTRUSTED;
 }

@@ -30,6 +30,8 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 #include "local.h"
 #include "revoke.h"
 #include "message.h"
+#include "worker.h"
+#include "missed.h"
 #include "learn.h"
 #include "dns.h"
 #include "stream.h"

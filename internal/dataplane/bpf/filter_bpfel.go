@@ -114,6 +114,23 @@ type FilterLearnedAddress struct {
 	Again   FilterAddress
 }
 
+type FilterMiss uint32
+
+const (
+	FilterMissMISS_OTHER_NAME FilterMiss = 1
+	FilterMissMISS_UNTRUSTED  FilterMiss = 2
+	FilterMissMISS_LIMIT      FilterMiss = 3
+	FilterMissMISS_EXPIRED    FilterMiss = 4
+)
+
+type FilterMissedAddress struct {
+	_      structs.HostLayout
+	At     uint32
+	Why    FilterMiss
+	TextAt uint32
+	Text   [256]uint8
+}
+
 type FilterName struct {
 	_      structs.HostLayout
 	Name   uint64
@@ -289,6 +306,7 @@ const (
 	FilterMapHits             = "hits"
 	FilterMapInterfaces       = "interfaces"
 	FilterMapLearned          = "learned"
+	FilterMapMissed           = "missed"
 	FilterMapNames            = "names"
 	FilterMapNetworks         = "networks"
 	FilterMapPaces            = "paces"
@@ -392,6 +410,7 @@ type FilterMapSpecs struct {
 	Hits          *ebpf.MapSpec `ebpf:"hits"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
 	Learned       *ebpf.MapSpec `ebpf:"learned"`
+	Missed        *ebpf.MapSpec `ebpf:"missed"`
 	Names         *ebpf.MapSpec `ebpf:"names"`
 	Networks      *ebpf.MapSpec `ebpf:"networks"`
 	Paces         *ebpf.MapSpec `ebpf:"paces"`
@@ -467,6 +486,7 @@ type FilterMaps struct {
 	Hits          *ebpf.Map `ebpf:"hits"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
 	Learned       *ebpf.Map `ebpf:"learned"`
+	Missed        *ebpf.Map `ebpf:"missed"`
 	Names         *ebpf.Map `ebpf:"names"`
 	Networks      *ebpf.Map `ebpf:"networks"`
 	Paces         *ebpf.Map `ebpf:"paces"`
@@ -497,6 +517,7 @@ func (m *FilterMaps) Close() error {
 		m.Hits,
 		m.Interfaces,
 		m.Learned,
+		m.Missed,
 		m.Names,
 		m.Networks,
 		m.Paces,

@@ -13,30 +13,6 @@
 #define PATTERN_PLACES 256
 #define PROBES 16
 
-/* A place of a resolved name, or of a pattern. */
-struct place_key {
-	__u64 owner; /* name: a hash of its text, of the type that was asked for, and of the pattern; or pattern */
-	__u32 place;
-	__u32 pad;
-};
-
-/* An address of a resolved name. */
-struct place {
-	struct address address;
-	__u32 until; /* second of bpf_ktime_get_boot_ns */
-	__u32 pattern;
-};
-
-/* A resolved name, in a place of a pattern. */
-struct name {
-	__u64 name;
-	__u32 until;
-	__u32 type;
-	__u32 text_at; /* where the text begins; its bytes before that mean nothing */
-	__u32 pad;
-	__u8 text[TEXT_MAX]; /* as in struct domain_key, with a zero behind it */
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -63,52 +39,6 @@ struct {
 /* Seconds. Set before the program is loaded. */
 volatile const __u32 ttl_min = 30;
 volatile const __u32 ttl_max = 3600;
-
-/* What a message is worked on with. It is in a map: the stack is small. */
-struct worker {
-	__u32 taken;
-	__u32 until;
-	struct packet p;
-	struct upper u;
-	struct address server; /* the resolver as the client has it, before DNAT */
-	struct pod pod;
-	struct place place;
-	struct address address;
-	struct place_key key;
-	struct place_key free; /* of the place to take */
-	__u32 free_until;
-	__u32 at;
-	struct learned_address fresh;
-	struct name name;
-	struct scratch s;
-};
-
-/* Messages that can be worked on at once on a CPU: the program may be interrupted where it runs for the node's own processes. */
-#define WORKERS 2
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, WORKERS);
-	__type(key, __u32);
-	__type(value, struct worker);
-} workers SEC(".maps");
-
-static __always_inline struct worker *take_worker(void)
-{
-	for (__u32 i = 0; i < WORKERS; i++) {
-		__u32 slot = i;
-		struct worker *w = bpf_map_lookup_elem(&workers, &slot);
-
-		if (w && __sync_val_compare_and_swap(&w->taken, 0, 1) == 0)
-			return w;
-	}
-	return NULL;
-}
-
-static __always_inline void give_back(struct worker *w)
-{
-	__sync_lock_test_and_set(&w->taken, 0);
-}
 
 /* NAT64's prefix (RFC 6052), behind which there is an IPv4 address. */
 static __always_inline bool is_nat64(const struct address *a)
@@ -231,6 +161,8 @@ __noinline bool hold_place(struct worker *w)
 		if (other) {
 			w->place.address = other->address;
 			forget_address(&w->place.address, w->s.pattern, w->free_until);
+			if (w->free_until > w->s.now)
+				note_missed(w, &w->place.address, MISS_LIMIT);
 			count(COUNTER_DISPLACED);
 		}
 	}
@@ -316,17 +248,7 @@ static __always_inline bool read_record(struct worker *w, __u32 at)
 	if (ttl >> 31) /* RFC 2181, section 8 */
 		ttl = 0;
 	w->until = w->s.now + 1 + (ttl < ttl_min ? ttl_min : ttl > ttl_max ? ttl_max : ttl);
-	at = (at + RECORD_FIXED) & MESSAGE_MASK;
-	if (w->s.type == TYPE_A) {
-		w->address.word[0] = w->address.word[1] = 0;
-		w->address.word[2] = MAPPED_PREFIX;
-		__builtin_memcpy(&w->address.word[3], &w->s.message[at], 4);
-	} else {
-		__builtin_memcpy(&w->address, &w->s.message[at], 16);
-		if (is_mapped(&w->address))
-			return false; /* it would be taken for an IPv4 address */
-	}
-	return !is_unlearnable(&w->address);
+	return read_address(w, at) && !is_unlearnable(&w->address);
 }
 
 /* Learns one record under the pattern at hand. */
@@ -340,10 +262,12 @@ static long learn_record(__u32 i, struct worker **context)
 		count(COUNTER_UNLEARNABLE);
 		return 0;
 	}
-	if (hold_place(w) && learn_address(w))
+	if (hold_place(w) && learn_address(w)) {
 		count(COUNTER_LEARNED);
-	else
+	} else {
 		count(COUNTER_NO_ROOM);
+		note_missed(w, &w->address, MISS_LIMIT);
+	}
 	return 0;
 }
 
@@ -359,10 +283,12 @@ __noinline int learn_records(struct worker *w)
 			break;
 		w->s.name = mix(w->s.hash, w->s.pattern);
 		read_record(w, w->s.record[0]); /* for its time: the records of one name and type have the same (RFC 2181, section 5.2) */
-		if (hold_name(w))
+		if (hold_name(w)) {
 			bpf_loop(RECORDS_MAX, learn_record, &w, 0);
-		else
+		} else {
 			count(COUNTER_NO_ROOM);
+			note_records(w, MISS_LIMIT);
+		}
 	}
 	return 0;
 }

@@ -45,8 +45,13 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 	if (!find_pod(is_answer ? &w->p.dst : &w->p.src, &w->pod))
 		return ANSWERS;
 	read_server(w, nfct, is_answer);
-	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport))
-		return is_answer ? ANSWER_UNTRUSTED : ANSWERS;
+	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport)) {
+		if (!is_answer)
+			return ANSWERS;
+		if (w->p.protocol == IPPROTO_UDP && came_from_source(w, in) && fetch(w, &data))
+			return read_untrusted(w);
+		return ANSWER_UNTRUSTED;
+	}
 	if (!came_from_source(w, in))
 		return is_answer ? ANSWER_FORGED : ANSWERS;
 	if (w->p.protocol == IPPROTO_TCP) {
