@@ -33,6 +33,9 @@ type input struct {
 	// leftOut are addresses of ipBlocks that cannot be a host's, and leftPods those pods that have no address of their own for the lab.
 	leftOut  []netip.Addr
 	leftPods []string
+	// resolver is the pod that answers questions for DNS names, nil where policies have none.
+	resolver *model.Pod
+	remarks  []string
 }
 
 // cellKey is a cell of the matrix.
@@ -57,7 +60,10 @@ interrupted or killed.
 Pods of manifests have no addresses: they are given some, of --pod-cidr if there is one. A cell with a question mark depends on those.
 
 Of the replicas of a workload, which policies seldom tell apart, --replicas are made. Addresses outside the cluster are made for 192.0.2.1 and
-for every ipBlock and except that the policies name, but for addresses that no host can have. Connections are TCP and UDP.`,
+for every ipBlock and except that the policies name, but for addresses that no host can have. Connections are TCP and UDP.
+
+Hosts outside the cluster are made for the DNS names in policies, too. The pods ask for them before they connect: the first pod of kube-system
+with the label k8s-app=kube-dns is the resolver, and is made if there is none.`,
 		Example: `  # The examples of this repository
   sudo kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
@@ -104,6 +110,7 @@ func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
 		}
 	}
 	c.Pods = pods
+	in.addResolver()
 	in.leavePods()
 	if err := matrix.CheckNamespaces(c, o.namespaces); err != nil {
 		return nil, err
@@ -118,8 +125,10 @@ func (o *options) read(ctx context.Context, env *command.Env) (*input, error) {
 	if err := o.addOutside(in); err != nil {
 		return nil, err
 	}
+	in.addNames()
 	in.assumed, in.private = dependent(c.Matrix(in.matrix))
 	c.FixAddresses()
+	in.checkNames()
 	if len(o.outside) > 0 {
 		return in, matrix.CheckOutside(c, in.matrix.Outside)
 	}
@@ -224,6 +233,7 @@ func canBeHost(a netip.Addr) bool {
 func (in *input) notes() []string { return append(slices.Clone(in.cluster.Notes), in.caveats()...) }
 
 func (in *input) caveats() (out []string) {
+	out = append(out, in.remarks...)
 	if len(in.leftPods) > 0 {
 		out = append(out, "left out, as a younger pod has their address or no host can have it: "+strings.Join(in.leftPods, ", "))
 	}

@@ -24,12 +24,12 @@ const shared = "kidoban-system"
 const bpffs = dataplane.DefaultBPFFS
 
 // enforce puts the cluster's policies in force for these pods by the steps of a cluster: resolver, node, dataplane.
-func enforce(c *model.Cluster, hosts map[*model.Pod]*host) (*dataplane.Dataplane, error) {
-	n, err := feed(c, hosts)
+func enforce(c *model.Cluster, hosts map[*model.Pod]*host, trusted []netip.AddrPort) (*dataplane.Dataplane, error) {
+	n, err := feed(c, hosts, trusted)
 	if err != nil {
 		return nil, err
 	}
-	d, err := dataplane.New(dataplane.Options{BPFFS: bpffs})
+	d, err := dataplane.New(dataplane.Options{BPFFS: bpffs, Names: dataplane.NameOptions{On: trusted != nil, MinTTL: namesLast}})
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func enforce(c *model.Cluster, hosts map[*model.Pod]*host) (*dataplane.Dataplane
 }
 
 // feed gives a node what the controller and the API server would: the objects that the resolver makes, and the pods.
-func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
+func feed(c *model.Cluster, hosts map[*model.Pod]*host, trusted []netip.AddrPort) (*node.Node, error) {
 	r := resolver.New(resolver.Options{SharedNamespace: shared, MaxAddresses: 250})
 	for i := range c.Namespaces {
 		r.SetNamespace(c.Namespaces[i].Name, c.Namespaces[i].Labels)
@@ -58,10 +58,13 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host) (*node.Node, error) {
 	for i := range c.ClusterPolicies {
 		r.SetClusterPolicy(&c.ClusterPolicies[i])
 	}
+	if trusted != nil {
+		r.SetTrustedResolvers(trusted)
+	}
 	changes := r.Start(resolver.Existing{})
 
 	now := time.Now()
-	n := node.New(node.Options{SharedNamespace: shared})
+	n := node.New(node.Options{SharedNamespace: shared, DomainNames: true})
 	interfaces := node.Interfaces{Routed: map[uint32][]netip.Addr{}}
 	for pod, h := range hosts {
 		n.SetPod(now, onHost(pod, h))

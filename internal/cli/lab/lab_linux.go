@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,13 @@ type lab struct {
 	table   *matrix.Table
 	pods    map[*model.Pod]*host
 	outside *host
-	probes  []*probe
-	cells   map[*probe][2]int // row and column
-	meant   map[*probe]bool
-	sctp    int // cells that are not measured
+	names   map[string][]netip.Addr // of hosts outside
+	// resolver is the pod that answers for them, or nil.
+	resolver *model.Pod
+	probes   []*probe
+	cells    map[*probe][2]int // row and column
+	meant    map[*probe]bool
+	sctp     int // cells that are not measured
 }
 
 func inside(ctx context.Context, env *command.Env, o *options) error {
@@ -47,7 +51,7 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 		return err
 	}
 	c := in.cluster
-	l := &lab{cluster: c, table: &matrix.Table{Matrix: c.Matrix(in.matrix), Notes: in.notes()}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}
+	l := &lab{cluster: c, names: in.matrix.Names, resolver: in.resolver, table: &matrix.Table{Matrix: c.Matrix(in.matrix), Notes: in.notes()}, pods: map[*model.Pod]*host{}, cells: map[*probe][2]int{}, meant: map[*probe]bool{}}
 	if len(c.Workloads()) == 0 {
 		return errors.New("these manifests have no pods with addresses of their own: give the workloads too")
 	}
@@ -62,11 +66,15 @@ func inside(ctx context.Context, env *command.Env, o *options) error {
 	if err := l.build(ctx, in.matrix.Outside); err != nil {
 		return err
 	}
-	d, err := enforce(c, l.pods)
+	d, err := enforce(c, l.pods, l.trusted())
 	if d != nil {
 		defer func() { _ = d.Close() }()
 	}
 	if err != nil {
+		return err
+	}
+	progress("resolving names …")
+	if err := l.resolve(ctx); err != nil {
 		return err
 	}
 	l.plan()
@@ -104,7 +112,7 @@ func (l *lab) build(ctx context.Context, outside []netip.Addr) error {
 	}
 	for i := range l.cluster.Pods {
 		p := &l.cluster.Pods[i]
-		if !policy.IsPeer(&p.Pod) || ports[p.Workload] == nil {
+		if !policy.IsPeer(&p.Pod) || ports[p.Workload] == nil && p != l.resolver {
 			continue
 		}
 		if len(l.pods) == most {
@@ -115,9 +123,25 @@ func (l *lab) build(ctx context.Context, outside []netip.Addr) error {
 			return fmt.Errorf("pod %s: %w", p.Key(), err)
 		}
 		l.pods[p] = h
-		if err := h.serve(ctx, ports[p.Workload]); err != nil {
+		wanted := ports[p.Workload]
+		if p == l.resolver {
+			h.zone = l.names
+			if !slices.Contains(wanted, dnsPort) {
+				wanted = append(slices.Clone(wanted), dnsPort)
+			}
+		}
+		if err := h.serve(ctx, wanted); err != nil {
 			return fmt.Errorf("pod %s: %w", p.Key(), err)
 		}
+	}
+	workloads := map[model.Workload]bool{}
+	for _, a := range outside {
+		workloads[model.Outside(a)] = true
+	}
+	outside = slices.Clone(outside)
+	for name, addrs := range l.names {
+		workloads[model.DomainName(name)] = true
+		outside = append(outside, addrs...)
 	}
 	if len(outside) == 0 {
 		return nil
@@ -129,8 +153,8 @@ func (l *lab) build(ctx context.Context, outside []netip.Addr) error {
 	l.outside = h
 	seen := map[model.Port]bool{}
 	var all []model.Port
-	for _, a := range outside {
-		for _, p := range ports[model.Outside(a)] {
+	for w := range workloads {
+		for _, p := range ports[w] {
 			if !seen[p] {
 				seen[p] = true
 				all = append(all, p)
@@ -150,6 +174,13 @@ func (l *lab) members(w model.Workload) []member {
 	if w.Kind == "Address" {
 		return []member{{l.outside, netip.MustParseAddr(w.Name)}}
 	}
+	if w.Kind == "DomainName" {
+		var out []member
+		for _, a := range l.names[w.Name] {
+			out = append(out, member{l.outside, a})
+		}
+		return out
+	}
 	var out []member
 	for p, h := range l.pods {
 		if p.Workload == w {
@@ -163,7 +194,7 @@ func (l *lab) members(w model.Workload) []member {
 
 // plan lists the connections between all pods of each row and column.
 func (l *lab) plan() {
-	evaluator := model.NewEvaluator(l.cluster)
+	evaluator := model.NewEvaluator(l.cluster).WithNames(l.names)
 	rows := make([][]member, len(l.table.Rows))
 	for i, row := range l.table.Rows {
 		rows[i] = l.members(row)
@@ -171,6 +202,9 @@ func (l *lab) plan() {
 	columns := map[model.Workload][]member{}
 	for i, row := range l.table.Rows {
 		columns[row] = rows[i]
+	}
+	for name := range l.names {
+		columns[model.DomainName(name)] = l.members(model.DomainName(name))
 	}
 	for i := range l.table.Rows {
 		for j, column := range l.table.Columns {

@@ -21,6 +21,8 @@ type host struct {
 	addresses []netip.Addr
 	handle    netns.NsHandle
 	index     int // of the router's end
+	// zone is what the host answers questions at UDP 53 from, if it is the resolver: addresses by name.
+	zone map[string][]netip.Addr
 }
 
 // makeRouter makes the process's namespace forward.

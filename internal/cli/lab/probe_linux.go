@@ -46,7 +46,7 @@ func (h *host) serve(ctx context.Context, ports []model.Port) error {
 						return err
 					}
 					context.AfterFunc(ctx, func() { _ = c.Close() })
-					go answerUDP(c)
+					go answerUDP(c, h.zone)
 				}
 			default: // nothing listens, and a probe shows only that the packet arrives
 			}
@@ -69,15 +69,20 @@ func answerTCP(l net.Listener) {
 	}
 }
 
-func answerUDP(c net.PacketConn) {
-	buf := make([]byte, 64)
+// answerUDP answers questions for the names of a zone, and everything else with a word.
+func answerUDP(c net.PacketConn, zone map[string][]netip.Addr) {
+	buf := make([]byte, 512)
 	for {
-		_, from, err := c.ReadFrom(buf)
+		size, from, err := c.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err == nil {
-			_, _ = c.WriteTo([]byte("kidoban\n"), from)
+			answer := answerQuestion(buf[:size], zone)
+			if answer == nil {
+				answer = []byte("kidoban\n")
+			}
+			_, _ = c.WriteTo(answer, from)
 		}
 	}
 }

@@ -21,6 +21,14 @@ type Evaluator struct {
 	namespaces map[string]*corev1.Namespace
 	policies   map[string][]networkingv1.NetworkPolicy
 	nodes      []corev1.Node
+	names      reference.Names
+}
+
+// WithNames is the evaluator for a time at which nodes have learned these names.
+func (e *Evaluator) WithNames(names reference.Names) *Evaluator {
+	out := *e
+	out.names = names
+	return &out
 }
 
 // NewEvaluator of a cluster that is not changed afterwards. Audited policies have no say.
@@ -100,7 +108,7 @@ func (e *Evaluator) Allows(f policy.Flow) bool { return e.Narrow(f).Allows(f) }
 
 // Narrow is the part of the cluster that a flow's verdict depends on.
 func (e *Evaluator) Narrow(f policy.Flow) *reference.Cluster {
-	out := &reference.Cluster{Nodes: e.nodes, ClusterPolicies: e.cluster.ClusterPolicies}
+	out := &reference.Cluster{Nodes: e.nodes, ClusterPolicies: e.cluster.ClusterPolicies, Names: e.names}
 	for _, addr := range [...]netip.Addr{f.Source, f.Destination} {
 		p := e.byAddress[addr]
 		if p == nil || slices.ContainsFunc(out.Pods, func(q corev1.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {

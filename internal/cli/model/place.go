@@ -133,7 +133,9 @@ func (r *rule) matchesPeer(p *place) bits {
 	}
 	if r.matches[p.index] == unasked {
 		r.matches[p.index] = no
-		if slices.ContainsFunc(r.peers, func(m matcher) bool { return m.Matches(p.known(), p.pod, p.namespace) || p.name != "" && coversName(m, p.name) }) {
+		if slices.ContainsFunc(r.peers, func(m matcher) bool {
+			return m.Matches(p.known(), p.pod, p.namespace) || p.name != "" && coversName(m, p.name)
+		}) {
 			r.matches[p.index] = yes
 		}
 	}
