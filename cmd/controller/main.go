@@ -40,6 +40,7 @@ type options struct {
 	budget       resolver.Budget
 	batchWindow  time.Duration
 	trusted      resolvers
+	applications bool
 	qps          float64
 	burst        int
 	version      bool
@@ -75,6 +76,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.budget.Addresses, "max-addresses-per-namespace", 1000000, "Maximum number of addresses of all groups of one namespace's policies, when a policy asks for another group. Groups of policies in force may grow beyond it.")
 	fs.DurationVar(&o.batchWindow, "batch-window", 20*time.Millisecond, "Minimum time between two writes of one slice. The first change is written at once; changes during the window are written together at its end.")
 	fs.Var(&o.trusted, "trusted-resolvers", "Addresses of DNS resolvers whose answers count for the domain names of policies, separated by commas, such as 169.254.20.10,fd00::10, beside those of the cluster's DNS Service.")
+	fs.BoolVar(&o.applications, "application-network-policies", false, "Enforce ApplicationNetworkPolicies (networking.k8s.aws), too, where the cluster has the kind. The controller only reads them.")
 	fs.Float64Var(&o.qps, "kube-api-qps", 800, "Maximum rate of requests to the API server per second, without those for the lease.")
 	fs.IntVar(&o.burst, "kube-api-burst", 1600, "Maximum number of requests to the API server in a burst.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
@@ -141,6 +143,8 @@ func run(o options) error {
 
 		DroppedFields:    dropped,
 		TrustedResolvers: o.trusted,
+
+		ApplicationPolicies: o.applications,
 	}); err != nil {
 		return err
 	}

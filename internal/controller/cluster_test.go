@@ -285,7 +285,7 @@ func runController(t *testing.T, leaderElect bool, agents *StreamOptions, change
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Add(mgr, Options{Resolver: resolver.Options{SharedNamespace: shared, MaxAddresses: maxAddresses}, BatchWindow: 20 * time.Millisecond, Stream: agents}); err != nil {
+	if err := Add(mgr, Options{Resolver: resolver.Options{SharedNamespace: shared, MaxAddresses: maxAddresses}, BatchWindow: 20 * time.Millisecond, Stream: agents, ApplicationPolicies: true}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

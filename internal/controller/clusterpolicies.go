@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,12 +13,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	kjson "sigs.k8s.io/json"
@@ -29,8 +25,7 @@ import (
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
-// clusterPolicies are the ClusterNetworkPolicies of the cluster, which may not have the kind. A watch of the manager's would
-// have to have it from the start.
+// clusterPolicies are the ClusterNetworkPolicies of the cluster, which may not have the kind.
 type clusterPolicies struct {
 	c      *Controller
 	client dynamic.ResourceInterface
@@ -41,13 +36,6 @@ type clusterPolicies struct {
 	policies map[string]*cnp.ClusterNetworkPolicy
 }
 
-const (
-	// absentWait is how often the controller looks whether the cluster has the kind.
-	absentWait = 5 * time.Second
-	// watchSeconds and as many more at most are how long one watch lasts.
-	watchSeconds = 300
-)
-
 func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
 	client, err := dynamic.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
@@ -57,72 +45,18 @@ func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
 		c: c, log: mgr.GetLogger().WithName("clusternetworkpolicies"), policies: map[string]*cnp.ClusterNetworkPolicy{},
 		client: client.Resource(schema.GroupVersion(cnp.GroupVersion).WithResource("clusternetworkpolicies")),
 	}
-	return mgr.Add(c.cluster)
+	return mgr.Add(&optionalKind{client: c.cluster.client, log: c.cluster.log, objects: c.cluster})
 }
 
-// NeedLeaderElection makes a follower watch, so that it can lead at once.
-func (*clusterPolicies) NeedLeaderElection() bool { return false }
-
-// Start watches until the context is done. The kind may appear and disappear.
-func (p *clusterPolicies) Start(ctx context.Context) error {
-	state := ""
-	for ctx.Err() == nil {
-		wait := time.Second
-		err := p.follow(ctx)
-		now := ""
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case apierrors.IsNotFound(err):
-			now, wait = "Watching no ClusterNetworkPolicies: the cluster does not have the kind", absentWait
-		case err != nil:
-			now, wait = "Cannot watch ClusterNetworkPolicies; retrying", maxPause
-		}
-		if now != state && now != "" {
-			p.log.Info(now, "reason", err.Error())
-		}
-		state = now
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+// change takes in a change of a policy.
+func (p *clusterPolicies) change(obj *unstructured.Unstructured, isGone bool) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if isGone {
+		p.remove(obj.GetName())
+	} else {
+		p.set(obj)
 	}
-	return nil
-}
-
-// follow takes in all policies, and then their changes until the watch ends.
-func (p *clusterPolicies) follow(ctx context.Context) error {
-	list, err := p.client.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		if apierrors.IsNotFound(err) {
-			p.replace(nil)
-		}
-		return err
-	}
-	p.replace(list.Items)
-	seconds := int64(watchSeconds + rand.IntN(watchSeconds))
-	w, err := p.client.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	for e := range w.ResultChan() {
-		obj, ok := e.Object.(*unstructured.Unstructured)
-		switch {
-		case e.Type == watch.Error:
-			return nil // the next list has what this watch missed
-		case e.Type == watch.Bookmark || !ok:
-		case e.Type == watch.Deleted:
-			p.c.mu.Lock()
-			p.remove(obj.GetName())
-			p.c.mu.Unlock()
-		default:
-			p.c.mu.Lock()
-			p.set(obj)
-			p.c.mu.Unlock()
-		}
-	}
-	return nil
 }
 
 // replace takes in that these are all policies.

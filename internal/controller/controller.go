@@ -68,6 +68,8 @@ type Options struct {
 	DroppedFields *DroppedFields
 	// TrustedResolvers are DNS servers whose answers count for the domain names of policies, beside those of the cluster's DNS.
 	TrustedResolvers []netip.AddrPort
+	// ApplicationPolicies: ApplicationNetworkPolicies are read, too, where the cluster has the kind.
+	ApplicationPolicies bool
 }
 
 // request names what to reconcile: a PolicyEndpoint, its status, a slice, or one without a name that the controller
@@ -120,6 +122,8 @@ type Controller struct {
 	server  *streamserver.Server // nil: agents cannot connect
 	cluster *clusterPolicies
 
+	applications *applications
+
 	// mu guards what follows. It is never held during a request to the API server, and no other lock is taken
 	// while it is held, except those inside the queue, dns and the metrics.
 	mu         sync.Mutex
@@ -156,6 +160,9 @@ func Add(mgr manager.Manager, o Options) error {
 	}
 	c.agents = newAgents(c, mgr.GetLogger().WithName("agents"))
 	if err := c.watchClusterPolicies(mgr); err != nil {
+		return err
+	}
+	if err := c.watchApplications(mgr, o.ApplicationPolicies); err != nil {
 		return err
 	}
 	if err := c.watchAdminPolicies(mgr); err != nil {
@@ -318,7 +325,7 @@ func (c *Controller) startResolver(ctx context.Context) error {
 		if np == nil {
 			c.resolver.DeletePolicy(name)
 		} else {
-			c.resolver.SetPolicy(np)
+			c.resolver.Set(np)
 		}
 	}
 	changes := c.resolve("start", func() resolver.Changes { return c.resolver.Start(existing) })

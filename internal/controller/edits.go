@@ -6,9 +6,7 @@ import (
 	"sync"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -30,7 +28,7 @@ type edits struct {
 
 // edited are the edits of one namespace.
 type edited struct {
-	policies map[types.NamespacedName]*networkingv1.NetworkPolicy // nil: deleted
+	policies map[types.NamespacedName]*resolver.Source // nil: deleted
 	order    []types.NamespacedName
 	// next is when the namespace's next turn may begin, in the time that turns took.
 	next time.Duration
@@ -41,7 +39,7 @@ func newEdits() *edits {
 }
 
 // add takes a version of a policy in the place of an earlier one; np is nil if it was deleted.
-func (e *edits) add(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
+func (e *edits) add(name types.NamespacedName, np *resolver.Source) {
 	e.mu.Lock()
 	e.put(name, np)
 	e.mu.Unlock()
@@ -49,13 +47,13 @@ func (e *edits) add(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
 }
 
 // addAgain takes versions that the resolver has, but of policies that changed since.
-func (e *edits) addAgain(policies []*networkingv1.NetworkPolicy) {
+func (e *edits) addAgain(policies []*resolver.Source) {
 	if len(policies) == 0 {
 		return
 	}
 	e.mu.Lock()
 	for _, np := range policies {
-		name := client.ObjectKeyFromObject(np)
+		name := np.Key()
 		if n, ok := e.namespaces[np.Namespace]; ok {
 			if _, ok := n.policies[name]; ok {
 				continue
@@ -67,10 +65,10 @@ func (e *edits) addAgain(policies []*networkingv1.NetworkPolicy) {
 	e.wake()
 }
 
-func (e *edits) put(name types.NamespacedName, np *networkingv1.NetworkPolicy) {
+func (e *edits) put(name types.NamespacedName, np *resolver.Source) {
 	n, ok := e.namespaces[name.Namespace]
 	if !ok {
-		n = &edited{policies: map[types.NamespacedName]*networkingv1.NetworkPolicy{}}
+		n = &edited{policies: map[types.NamespacedName]*resolver.Source{}}
 		e.namespaces[name.Namespace] = n
 	}
 	if _, ok := n.policies[name]; !ok {
@@ -87,10 +85,10 @@ func (e *edits) wake() {
 }
 
 // begin returns what was added before the resolver starts, in no order. It is called once.
-func (e *edits) begin() map[types.NamespacedName]*networkingv1.NetworkPolicy {
+func (e *edits) begin() map[types.NamespacedName]*resolver.Source {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	out := map[types.NamespacedName]*networkingv1.NetworkPolicy{}
+	out := map[types.NamespacedName]*resolver.Source{}
 	for _, n := range e.namespaces {
 		maps.Copy(out, n.policies)
 	}
@@ -100,7 +98,7 @@ func (e *edits) begin() map[types.NamespacedName]*networkingv1.NetworkPolicy {
 }
 
 // take returns the next policy, or false if there is none.
-func (e *edits) take() (name types.NamespacedName, np *networkingv1.NetworkPolicy, ok bool) {
+func (e *edits) take() (name types.NamespacedName, np *resolver.Source, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var first *edited

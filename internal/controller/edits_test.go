@@ -7,12 +7,14 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 func TestEditsTakeTurnsByTheTimeTheyTook(t *testing.T) {
 	e := newEdits()
 	add := func(namespace, name string) {
-		e.add(types.NamespacedName{Namespace: namespace, Name: name}, &networkingv1.NetworkPolicy{})
+		e.add(types.NamespacedName{Namespace: namespace, Name: name}, resolver.NetworkPolicy(&networkingv1.NetworkPolicy{}))
 	}
 	takes := func(want string, d time.Duration) {
 		t.Helper()
@@ -61,8 +63,8 @@ func TestEditsTakeTurnsByTheTimeTheyTook(t *testing.T) {
 func TestOnlyTheLastVersionOfAPolicyIsResolved(t *testing.T) {
 	e := newEdits()
 	name := types.NamespacedName{Namespace: "shop", Name: "web"}
-	e.add(name, &networkingv1.NetworkPolicy{})
-	last := &networkingv1.NetworkPolicy{}
+	e.add(name, resolver.NetworkPolicy(&networkingv1.NetworkPolicy{}))
+	last := resolver.NetworkPolicy(&networkingv1.NetworkPolicy{})
 	e.add(name, last)
 	if _, np, _ := e.take(); np != last {
 		t.Error("an earlier version was taken")

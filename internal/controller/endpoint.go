@@ -12,8 +12,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+
 	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -31,6 +33,9 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		return err
 	} else if !found {
 		have = nil
+	}
+	if want == nil && have != nil && !c.mayDelete(have) {
+		return nil
 	}
 	// A version that the API server rejects must still isolate its pods.
 	isolates := have != nil && want != nil && resolver.Isolates(&have.Spec, want.Spec)
@@ -70,6 +75,13 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		c.refer(name, want.Groups, want.Problems)
 	}
 	return nil
+}
+
+// mayDelete reports whether a PolicyEndpoint whose policy is not known may be deleted.
+func (c *Controller) mayDelete(pe *v1alpha1.PolicyEndpoint) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.applications.mayDelete(pe)
 }
 
 // want returns what a PolicyEndpoint should be, or nil if it should not exist. The caller holds mu.
@@ -190,6 +202,9 @@ func (c *Controller) report(ctx context.Context, want *resolver.Endpoint, pe *v1
 // whose status was just written, are part of the Event: so the recorder writes a new one after an edit and
 // after a change of the problems.
 func (c *Controller) writeEvents(ctx context.Context, want *resolver.Endpoint, pe *v1alpha1.PolicyEndpoint) error {
+	if want.Spec.PolicyRef.Kind == application.Kind {
+		return nil // another controller's object
+	}
 	np := &networkingv1.NetworkPolicy{}
 	if found, err := c.get(ctx, want.Policy, np); !found || np.UID != want.UID {
 		return err

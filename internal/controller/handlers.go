@@ -80,9 +80,9 @@ func (c *Controller) pods() handler.TypedEventHandler[*corev1.Pod, request] {
 func (c *Controller) policies() handler.TypedEventHandler[*networkingv1.NetworkPolicy, request] {
 	return changed(func(_ queue, old, now **networkingv1.NetworkPolicy) {
 		name := nameOf(old, now)
-		var np *networkingv1.NetworkPolicy
+		var np *resolver.Source
 		if now != nil {
-			np = *now
+			np = resolver.NetworkPolicy(*now)
 		}
 		c.edits.add(name, np)
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/kidoban/kidoban/internal/controller/inforce"
 	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/resolver"
 	"github.com/kidoban/kidoban/internal/stream"
 	"github.com/kidoban/kidoban/internal/streamserver"
@@ -228,6 +229,9 @@ func (c *Controller) setInForce(pe client.Object, endpoint *v1alpha1.EndpointSta
 func (c *Controller) noteLate(ctx context.Context, want *resolver.Endpoint, text string) error {
 	if text == "" {
 		return nil
+	}
+	if want.Spec.PolicyRef.Kind == application.Kind {
+		return nil // another controller's object
 	}
 	np := &networkingv1.NetworkPolicy{}
 	if found, err := c.get(ctx, want.Policy, np); !found || np.UID != want.UID {

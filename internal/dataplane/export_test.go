@@ -18,6 +18,9 @@ import (
 // Patiently is how writes to maps are tried.
 var Patiently = patiently
 
+// SpecOf is the program with its maps.
+func SpecOf(o Options) (*ebpf.CollectionSpec, error) { return specOf(o.withDefaults()) }
+
 // RevokedKeys are the keys of the records that each hold off a flow's server, the most precise one first.
 func RevokedKeys(f conntrack.Flow, pods ...netip.Addr) []bpf.FilterRevokedKey {
 	return keysOf(&f, func(a bpf.FilterAddress) bool { return slices.Contains(pods, decodeAddr(a)) })

@@ -76,11 +76,12 @@ func (s *source) change(f func(*source)) {
 
 type nameless struct{}
 
-func (nameless) Pod(netip.Addr, time.Time) (flowlog.Pod, bool)       { return flowlog.Pod{}, false }
-func (nameless) Rule(compiler.RuleID) (agentapi.RuleRef, bool)       { return agentapi.RuleRef{}, false }
-func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef       { return nil }
-func (nameless) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool) { return nil, false }
-func (nameless) DomainNames(netip.Addr) []string                     { return nil }
+func (nameless) Pod(netip.Addr, time.Time) (flowlog.Pod, bool)           { return flowlog.Pod{}, false }
+func (nameless) Rule(compiler.RuleID) (agentapi.RuleRef, bool)           { return agentapi.RuleRef{}, false }
+func (nameless) Isolating(compiler.SetID) []agentapi.PolicyRef           { return nil }
+func (nameless) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool)     { return nil, false }
+func (nameless) DomainNames(netip.Addr) []string                         { return nil }
+func (nameless) NameMiss(compiler.SetID, policy.Flow) *agentapi.NameMiss { return nil }
 
 // replica is a replica of an observer.
 type replica struct {

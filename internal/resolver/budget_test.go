@@ -84,7 +84,7 @@ func restart(r *Resolver) *Resolver {
 		}
 	}
 	for _, p := range r.policies {
-		next.SetPolicy(p.source)
+		next.Set(p.source)
 	}
 	next.Start(snapshotOf(r))
 	return next

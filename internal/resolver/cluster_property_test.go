@@ -218,7 +218,7 @@ func (m *model) clusterPoliciesOf(t *testing.T, r *Resolver, p Pod) (out []*poli
 
 // cluster returns the cluster for the reference evaluator, without NetworkPolicies: other tests have all tiers.
 func (m *model) cluster() *reference.Cluster {
-	c := &reference.Cluster{Names: reference.Names{}}
+	c := &reference.Cluster{NetworkPolicies: reference.NetworkPolicies{Names: reference.Names{}}}
 	for i := range 40 {
 		name := [...]string{"example.com", "api.example.com", "a.b.example.org", "example.org"}[i%4]
 		c.Names[name] = append(c.Names[name], netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)))

@@ -155,7 +155,10 @@ func (r *Resolver) renderClusterPolicy(p, old *policyState) {
 	renderer := r.renderer("")
 	out := renderer.renderCluster(p.cluster.source, p.cluster.normalized)
 	e := &p.cluster.endpoint
-	e.Spec, e.Problems, e.Groups = out.spec, sortProblems(append(out.problems, r.problemsOfNames(p.cluster.normalized)...)), nil
+	if p.cluster.normalized.hasNames() {
+		out.problems = append(out.problems, r.problemsOfNames()...)
+	}
+	e.Spec, e.Problems, e.Groups = out.spec, sortProblems(out.problems), nil
 	slices.SortFunc(out.groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
 	for i, ref := range out.groups {
 		if i == 0 || ref.key != out.groups[i-1].key {

@@ -53,7 +53,7 @@ func TestFillIsExact(t *testing.T) {
 				}
 				np := d.policy(int64(step))
 				key := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
-				p := Prepare(np)
+				p := Prepare(NetworkPolicy(np))
 				for more := true; more; {
 					var changes Changes
 					changes, more = r.Fill(p)
@@ -102,7 +102,7 @@ func TestFillCountsFirst(t *testing.T) {
 	for _, peers := range []int{3, 4} {
 		r := budgeted(Budget{Addresses: 100}, 30)
 		r.fillAtOnce = 10
-		p := Prepare(r.age(greedy("a", 0, peers), 1))
+		p := Prepare(NetworkPolicy(r.age(greedy("a", 0, peers), 1)))
 		steps, written := 0, map[types.NamespacedName]struct{}{}
 		for more := true; more; steps++ {
 			var c Changes
@@ -145,7 +145,7 @@ func memberSizes(groups map[policy.GroupKey]map[v1alpha1.CIDR]bool) (out []int) 
 func TestFillStops(t *testing.T) {
 	r := budgeted(Budget{}, 30)
 	r.fillAtOnce = 10
-	r.Fill(Prepare(r.age(greedy("a", 0, 3), 1)))
+	r.Fill(Prepare(NetworkPolicy(r.age(greedy("a", 0, 3), 1))))
 	if len(r.groups) == 0 {
 		t.Fatal("no group was made")
 	}
@@ -163,15 +163,15 @@ func TestFillPoliciesThatWait(t *testing.T) {
 	r := budgeted(Budget{Addresses: 100}, 30)
 	r.fillAtOnce = 10
 	a, b, c := r.age(greedy("a", 0, 3), 1), r.age(greedy("b", 3, 3), 2), r.age(greedy("c", 6, 3), 3)
-	set := func(np *networkingv1.NetworkPolicy) (again []*networkingv1.NetworkPolicy) {
-		p := Prepare(np)
+	set := func(s *Source) (again []*Source) {
+		p := Prepare(s)
 		for more := true; more; {
 			_, more = r.Fill(p)
 		}
 		return r.SetPreparedPolicy(p).Again
 	}
 	for _, np := range []*networkingv1.NetworkPolicy{a, b, c} {
-		if again := set(np); len(again) > 0 {
+		if again := set(NetworkPolicy(np)); len(again) > 0 {
 			t.Errorf("%s: %d policies again, though there is no more room", np.Name, len(again))
 		}
 	}
@@ -179,12 +179,11 @@ func TestFillPoliciesThatWait(t *testing.T) {
 		t.Errorf("in force: %s", got)
 	}
 	again := r.DeletePolicy(types.NamespacedName{Namespace: "evil", Name: "a"}).Again
-	if !slices.Equal(again, []*networkingv1.NetworkPolicy{b, c}) {
+	if len(again) != 2 || again[0].NetworkPolicy != b || again[1].NetworkPolicy != c {
 		t.Fatalf("again: %v", again)
 	}
 	for len(again) > 0 {
-		np := again[0]
-		again = append(again[1:], set(np)...)
+		again = append(again[1:], set(again[0])...)
 	}
 	if got := state(t, r, "b", "c"); got != "b-" {
 		t.Errorf("in force: %s", got)

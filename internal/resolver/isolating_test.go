@@ -173,7 +173,7 @@ func TestHostileGroupNames(t *testing.T) {
 		t.Errorf("names have %d bits", digits*4)
 	}
 	everything := selector{}
-	other := normalize(named(parsePolicy(t, "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: evil}}}]}]}"), "shop", "q", "2"))
+	other := normalize(NetworkPolicy(named(parsePolicy(t, "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: evil}}}]}]}"), "shop", "q", "2")))
 	set := other.peers[policy.Ingress][0].peer.pods
 	for name, tc := range map[string]struct {
 		ref  groupRef
@@ -191,7 +191,7 @@ func TestHostileGroupNames(t *testing.T) {
 		}
 	}
 	renderer := renderer{namespace: "shop", shared: "kidoban", collides: func(groupRef) bool { return true }}
-	out := renderer.render(np, normalize(np))
+	out := renderer.render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 	if len(out.spec.Ingress) != 0 || len(out.groups) != 0 || len(out.problems) != 1 || out.problems[0].Reason != v1alpha1.ReasonInvalidPeer {
 		t.Errorf("rules %v, problems %v", out.spec.Ingress, out.problems)
 	}

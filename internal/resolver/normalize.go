@@ -12,7 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// normalized is the content of a NetworkPolicy in a form that does not depend on the cluster.
+// normalized is the content of a policy in a form that does not depend on the cluster.
 type normalized struct {
 	// selects is the canonical podSelector. If it is invalid, problems contains the reason, and of the
 	// other fields only types is used.
@@ -41,7 +41,7 @@ type peerPorts struct {
 type peer struct {
 	everyone bool
 	pods     *podSet
-	names    []v1alpha1.DomainName // of ClusterNetworkPolicies only
+	names    []v1alpha1.DomainName // in canonical form, for egress
 	block    block
 }
 
@@ -68,6 +68,8 @@ func (p *peer) key() string {
 		return "everyone"
 	case p.pods != nil:
 		return p.pods.key()
+	case len(p.names) > 0:
+		return fmt.Sprintf("names %q", p.names)
 	}
 	return p.block.key()
 }
@@ -88,11 +90,11 @@ func (s *podSet) isShared() bool { return s.nodes || s.namespaces != nil }
 // withinKey is the key of the block that narrows the set, or empty.
 func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }
 
-// normalize reads a NetworkPolicy. It leaves out what cannot be enforced, so that less is allowed, and
+// normalize reads a policy. It leaves out what cannot be enforced, so that less is allowed, and
 // reports it in problems.
-func normalize(np *networkingv1.NetworkPolicy) *normalized {
+func normalize(np *Source) *normalized {
 	out := &normalized{}
-	ingress, egress := policyTypes(np)
+	ingress, egress := policyTypes(np.NetworkPolicy)
 	if ingress {
 		out.types = append(out.types, v1alpha1.PolicyTypeIngress)
 	}
@@ -117,7 +119,14 @@ func normalize(np *networkingv1.NetworkPolicy) *normalized {
 	if egress {
 		b := builder{out: out, direction: policy.Egress, byKey: map[string]int{}}
 		for i, r := range np.Spec.Egress {
-			b.rule(fmt.Sprintf("spec.egress[%d]", i), "to", int32(i), r.To, r.Ports)
+			path := fmt.Sprintf("spec.egress[%d]", i)
+			names, isNamed := np.names[i]
+			if isNamed {
+				b.names(path, int32(i), names, r.Ports)
+			}
+			if !isNamed || len(r.To) > 0 {
+				b.rule(path, "to", int32(i), r.To, r.Ports)
+			}
 		}
 	}
 	for d := range out.peers {
@@ -167,6 +176,36 @@ func (b *builder) rule(path, peersField string, index int32, from []networkingv1
 			b.add(p, name, index, portSet{})
 		}
 	}
+}
+
+// names adds the domain names of a rule. Those that cannot be read match nothing, and neither does a named port: only pods have these.
+func (b *builder) names(path string, index int32, names []string, ports []networkingv1.NetworkPolicyPort) {
+	var canonical []v1alpha1.DomainName
+	for _, text := range names {
+		name, err := policy.CanonicalDomainName(text)
+		if err != nil {
+			b.out.problem(v1alpha1.ReasonInvalidPeer, "%s.to: domain name %v; it matches nothing", path, err)
+			continue
+		}
+		canonical = append(canonical, v1alpha1.DomainName(name))
+	}
+	slices.Sort(canonical)
+	canonical = slices.Compact(canonical)
+	numbers, named := b.ports(path, ports)
+	if len(named) > 0 {
+		b.out.problem(v1alpha1.ReasonInvalidPort, "%s.ports: a named port matches nothing beside domain names", path)
+	}
+	if len(ports) > 0 && len(numbers.ranges) == 0 {
+		return
+	}
+	for chunk := range slices.Chunk(canonical, v1alpha1.MaxDomainNamesPerPeer) {
+		b.add(peer{names: chunk}, portName{}, index, numbers)
+	}
+}
+
+// hasNames reports whether a rule has domain names.
+func (n *normalized) hasNames() bool {
+	return slices.ContainsFunc(n.peers[policy.Egress], func(p peerPorts) bool { return len(p.peer.names) > 0 })
 }
 
 // ports reads a rule's ports: "if this field is empty or missing, this rule matches all ports". For egress,

@@ -187,7 +187,7 @@ InvalidPeer spec.ingress[0].from[4]: a peer with an ipBlock cannot have a select
 				}
 				return portNumbers{}
 			}}
-			out := r.render(np, normalize(np))
+			out := r.render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 			var problems []string
 			for _, p := range out.problems {
 				problems = append(problems, p.Reason+" "+p.Message)
@@ -209,7 +209,7 @@ func TestManyPeersOfOneRuleComeToSeveralEntries(t *testing.T) {
 		rule.From = append(rule.From, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)}})
 	}
 	np.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{rule}
-	out := (&renderer{namespace: "shop"}).render(np, normalize(np))
+	out := (&renderer{namespace: "shop"}).render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 	seen := map[v1alpha1.CIDR]bool{}
 	for _, r := range out.spec.Ingress {
 		if len(r.Peers) > v1alpha1.MaxPeersPerRule || len(r.Peers) == 0 || len(r.Ports) != 1 {
@@ -253,7 +253,7 @@ func TestASpecBeyondEtcdsLimitIsTooLarge(t *testing.T) {
 
 func expectTooLarge(t *testing.T, np *networkingv1.NetworkPolicy) {
 	t.Helper()
-	out := (&renderer{namespace: "shop"}).render(np, normalize(np))
+	out := (&renderer{namespace: "shop"}).render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 	if out.spec != nil || len(out.problems) != 1 || out.problems[0].Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("problems %v", out.problems)
 	}
@@ -266,7 +266,7 @@ func TestANamedPortWithTooManyExceptsIsTooLarge(t *testing.T) {
 		b := np.Spec.Egress[0].To[0].IPBlock
 		b.Except = append(b.Except, fmt.Sprintf("10.%d.%d.0/24", i/250, i%250))
 	}
-	out := (&renderer{namespace: "shop", numbers: func(*podSet, portName) portNumbers { return portNumbers{kept: []uint16{80}} }}).render(np, normalize(np))
+	out := (&renderer{namespace: "shop", numbers: func(*podSet, portName) portNumbers { return portNumbers{kept: []uint16{80}} }}).render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 	if len(out.groups) != 0 || len(out.problems) == 0 || out.problems[0].Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("groups %v, problems %v", out.groups, out.problems)
 	}
@@ -277,9 +277,9 @@ func TestRenderingIsDeterministic(t *testing.T) {
 		{from: [{podSelector: {matchLabels: {a: b, c: d, e: f}}}, {ipBlock: {cidr: 10.0.0.0/8}}, {podSelector: {}}, {namespaceSelector: {}}], ports: [{port: 80}, {port: x}]},
 		{from: [{ipBlock: {cidr: 11.0.0.0/8}}, {podSelector: {}}], ports: [{port: 81}]}, {ports: [{port: 82}]}]}`)
 	r := renderer{namespace: "shop", shared: "kidoban", numbers: func(*podSet, portName) portNumbers { return portNumbers{} }}
-	want := r.render(np, normalize(np))
+	want := r.render(NetworkPolicy(np), normalize(NetworkPolicy(np)))
 	for range 50 {
-		if diff := cmp.Diff(want.spec, r.render(np, normalize(np)).spec); diff != "" {
+		if diff := cmp.Diff(want.spec, r.render(NetworkPolicy(np), normalize(NetworkPolicy(np))).spec); diff != "" {
 			t.Fatal(diff)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
@@ -14,7 +13,7 @@ import (
 
 // Endpoint is what a policy's PolicyEndpoint should be.
 type Endpoint struct {
-	// Name of the PolicyEndpoint; Policy and UID are those of the policy.
+	// Name of the PolicyEndpoint; Policy is the Key of the policy, and UID its own.
 	Name, Policy types.NamespacedName
 	UID          types.UID
 	// Spec is the policy's. If the policy does not fit or cannot be read, it is the one before, provided that it isolates
@@ -28,7 +27,7 @@ type Endpoint struct {
 
 // policyState is a policy, its PolicyEndpoint, and the named ports that it depends on.
 type policyState struct {
-	source     *networkingv1.NetworkPolicy
+	source     *Source
 	normalized *normalized
 	endpoint   Endpoint
 	// cluster is set for a ClusterNetworkPolicy. Of the other fields, it then has names, and of endpoint the names.
@@ -47,10 +46,10 @@ type nameUse struct {
 	within  string
 }
 
-func (r *Resolver) newPolicy(np *networkingv1.NetworkPolicy, n *normalized) *policyState {
-	key := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
-	name := types.NamespacedName{Namespace: np.Namespace, Name: endpointName(policyKind, key, np.UID)}
-	return &policyState{source: np, normalized: n, demands: r.demandsOf(np.Namespace, n), endpoint: Endpoint{Name: name, Policy: key, UID: np.UID}}
+func (r *Resolver) newPolicy(np *Source, n *normalized) *policyState {
+	own := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
+	name := types.NamespacedName{Namespace: np.Namespace, Name: endpointName(np.kind, own, np.UID)}
+	return &policyState{source: np, normalized: n, demands: r.demandsOf(np.Namespace, n), endpoint: Endpoint{Name: name, Policy: np.Key(), UID: np.UID}}
 }
 
 func (r *Resolver) setPolicy(p PreparedPolicy) {
@@ -152,6 +151,9 @@ func (r *Resolver) render(p, old *policyState) {
 	}
 	e := &p.endpoint
 	e.Problems = out.problems
+	if p.normalized.hasNames() {
+		e.Problems = sortProblems(append(e.Problems, r.problemsOfNames()...))
+	}
 	spec, groups := out.spec, out.groups
 	p.charged = p.demands
 	if spec == nil {

@@ -8,14 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-// policyKind is the kind of policy that this package resolves.
+// policyKind is the kind of most policies.
 const policyKind = "NetworkPolicy"
 
 // groupRef is a group that a policy uses.
@@ -50,7 +49,7 @@ type renderer struct {
 
 // render renders a policy. Numbers of port names are chosen by other tenants, so they never make a policy too large:
 // as many are left out as do not fit.
-func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendered {
+func (r *renderer) render(np *Source, n *normalized) rendered {
 	isolating := isolatingSpec(np, n)
 	if n.invalid {
 		return rendered{isolating: isolating, problems: slices.Clone(n.problems)}
@@ -82,9 +81,9 @@ func (r *renderer) render(np *networkingv1.NetworkPolicy, n *normalized) rendere
 
 // isolatingSpec returns a policy without its rules. A policy whose podSelector cannot be read may select any pod, so it
 // isolates all of its namespace's.
-func isolatingSpec(np *networkingv1.NetworkPolicy, n *normalized) *v1alpha1.PolicyEndpointSpec {
+func isolatingSpec(np *Source, n *normalized) *v1alpha1.PolicyEndpointSpec {
 	spec := &v1alpha1.PolicyEndpointSpec{
-		PolicyRef:   v1alpha1.PolicyReference{Kind: policyKind, Name: np.Name, UID: np.UID, Generation: np.Generation},
+		PolicyRef:   v1alpha1.PolicyReference{Kind: np.kind, Name: np.Name, UID: np.UID, Generation: np.Generation},
 		Enforcement: enforcementOf(np.Labels),
 		PolicyTypes: n.types,
 	}
@@ -157,6 +156,9 @@ func (r *renderer) peers(list []peerPorts, out *rendered) []apiPeers {
 		a := apiPeers{everyone: p.peer.everyone, origins: p.origins, ports: p.ports}
 		switch {
 		case p.peer.everyone:
+			peers = append(peers, a)
+		case len(p.peer.names) > 0:
+			a.peers = []v1alpha1.Peer{{DomainNames: p.peer.names}}
 			peers = append(peers, a)
 		case p.peer.pods == nil:
 			a.peers = p.peer.block.peers()

@@ -49,13 +49,13 @@ type Resolver struct {
 
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
-	unresolved map[types.NamespacedName]*networkingv1.NetworkPolicy
+	unresolved map[types.NamespacedName]*Source
 	existing   *existing
 
 	// What the current change has made different so far.
 	changedEndpoints map[types.NamespacedName]struct{}
 	unused           map[policy.GroupKey]struct{} // groups that lost their last user
-	again            []*networkingv1.NetworkPolicy
+	again            []*Source
 	stale            map[*policyState]struct{} // policies with a named port whose numbers changed
 }
 
@@ -72,7 +72,7 @@ type Changes struct {
 	Unused []policy.GroupKey
 	// Again are policies over the budget of their namespace for which there may be room now. They are for Fill and
 	// SetPreparedPolicy, in this order.
-	Again []*networkingv1.NetworkPolicy
+	Again []*Source
 }
 
 // SliceChange is a slice that became different.
@@ -105,7 +105,7 @@ func New(o Options) *Resolver {
 		trusted:          trustedResolvers{groups: map[uint16]trustedGroup{}},
 		tenants:          map[string]*tenant{},
 		fillAtOnce:       fillAtOnce,
-		unresolved:       map[types.NamespacedName]*networkingv1.NetworkPolicy{},
+		unresolved:       map[types.NamespacedName]*Source{},
 		changedEndpoints: map[types.NamespacedName]struct{}{},
 		unused:           map[policy.GroupKey]struct{}{},
 		stale:            map[*policyState]struct{}{},
@@ -165,22 +165,25 @@ func (r *Resolver) DeletePod(key types.NamespacedName) Changes {
 
 // SetPolicy adds a policy or replaces it. The Resolver keeps the policy, which must not be changed
 // afterwards.
-func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes {
+func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes { return r.Set(NetworkPolicy(np)) }
+
+// Set is SetPolicy for policies of all kinds.
+func (r *Resolver) Set(s *Source) Changes {
 	if !r.started {
-		r.unresolved[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = np
+		r.unresolved[s.Key()] = s
 		return Changes{}
 	}
-	return r.SetPreparedPolicy(Prepare(np))
+	return r.SetPreparedPolicy(Prepare(s))
 }
 
 // PreparedPolicy is a policy with all that does not depend on a Resolver.
 type PreparedPolicy struct {
-	policy     *networkingv1.NetworkPolicy
+	policy     *Source
 	normalized *normalized
 }
 
 // Prepare does the part of SetPolicy that needs no Resolver, for SetPreparedPolicy.
-func Prepare(np *networkingv1.NetworkPolicy) PreparedPolicy { return PreparedPolicy{np, normalize(np)} }
+func Prepare(s *Source) PreparedPolicy { return PreparedPolicy{s, normalize(s)} }
 
 // SetPreparedPolicy is SetPolicy. The Resolver has started.
 func (r *Resolver) SetPreparedPolicy(p PreparedPolicy) Changes {
@@ -188,7 +191,7 @@ func (r *Resolver) SetPreparedPolicy(p PreparedPolicy) Changes {
 	return r.takeChanges()
 }
 
-// DeletePolicy removes a policy, if the Resolver has it.
+// DeletePolicy removes a policy by its Key, if the Resolver has it.
 func (r *Resolver) DeletePolicy(key types.NamespacedName) Changes {
 	delete(r.unresolved, key)
 	r.deletePolicy(key)
@@ -204,7 +207,7 @@ func (r *Resolver) Endpoint(name types.NamespacedName) (Endpoint, bool) {
 	return p.endpoint, true
 }
 
-// EndpointName returns the name of a policy's PolicyEndpoint, or false if the Resolver does not have the
+// EndpointName returns the name of the PolicyEndpoint of a policy with this Key, or false if the Resolver does not have the
 // policy.
 func (r *Resolver) EndpointName(np types.NamespacedName) (types.NamespacedName, bool) {
 	p, ok := r.policies[np]

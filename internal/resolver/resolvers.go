@@ -44,6 +44,11 @@ func (r *Resolver) SetTrustedResolvers(all []netip.AddrPort) Changes {
 				r.renderClusterPolicy(p, p)
 			}
 		}
+		for _, p := range r.policies {
+			if p.normalized.hasNames() {
+				r.render(p, p)
+			}
+		}
 	}
 	return r.takeChanges()
 }
@@ -79,9 +84,9 @@ func (r *Resolver) placeTrusted() {
 	}
 }
 
-// problemsOfNames are those of a policy whose names no answer can make known.
-func (r *Resolver) problemsOfNames(n *normalizedCluster) []Problem {
-	if !r.trusted.isSet || len(r.trusted.wanted) > 0 || !n.hasNames() {
+// problemsOfNames are those of policies with names, which no answer can make known.
+func (r *Resolver) problemsOfNames() []Problem {
+	if !r.trusted.isSet || len(r.trusted.wanted) > 0 {
 		return nil
 	}
 	return []Problem{{Reason: v1alpha1.ReasonNoTrustedResolver, Message: "spec.egress: its domain names match nothing, because no DNS resolver " +

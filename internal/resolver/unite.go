@@ -32,7 +32,9 @@ func uniteBlocks(list []peerPorts) []peerPorts {
 	return out
 }
 
-func (p *peerPorts) isBlock() bool { return !p.peer.everyone && p.peer.pods == nil }
+func (p *peerPorts) isBlock() bool {
+	return !p.peer.everyone && p.peer.pods == nil && p.peer.names == nil
+}
 
 // rulesAndPorts is equal for peers of the same rules with the same ports.
 func (p *peerPorts) rulesAndPorts() string {

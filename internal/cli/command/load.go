@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // page is how many objects one answer of the API server holds.
@@ -62,7 +64,8 @@ func Load(ctx context.Context, c client.Client) (*model.Cluster, error) {
 // load the objects that a reader of policies may list. Others may be forbidden: the commands that need them report it.
 func load(ctx context.Context, c client.Client, m *model.Manifests) error {
 	m.Live = true
-	m.Notes = append(m.Notes, otherEngines(ctx, c)...)
+	evaluated := map[string]bool{application.Kind: applications(ctx, c, m)}
+	m.Notes = append(m.Notes, otherEngines(ctx, c, evaluated)...)
 	adminPolicies(ctx, c, m)
 	return errors.Join(
 		list(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { add(m, l.Items) }),
@@ -103,6 +106,37 @@ func clusterPolicies(ctx context.Context, c client.Client, m *model.Manifests) e
 	return optional(m, model.ClusterPolicyResource, err)
 }
 
+// applications reads the ApplicationNetworkPolicies of a cluster whose controller enforces them: it has written PolicyEndpoints for them. It
+// reports whether it has read them.
+func applications(ctx context.Context, c client.Client, m *model.Manifests) bool {
+	var written metav1.PartialObjectMetadataList
+	written.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("PolicyEndpointList"))
+	if err := c.List(ctx, &written, client.Limit(1), client.MatchingLabels{v1alpha1.LabelPolicyKind: application.Kind}); err != nil || len(written.Items) == 0 {
+		return false
+	}
+	found := &unstructured.UnstructuredList{}
+	found.SetGroupVersionKind(schema.GroupVersionKind{Group: application.Group, Version: application.Version, Kind: application.Kind + "List"})
+	var policies []*application.Policy
+	err := list(ctx, c, found, func(l *unstructured.UnstructuredList) {
+		for i := range l.Items {
+			p := &application.Policy{}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(l.Items[i].Object, p); err != nil {
+				m.Notes = append(m.Notes, fmt.Sprintf("not read: %s %s/%s: %v", application.Kind, l.Items[i].GetNamespace(), l.Items[i].GetName(), err))
+				continue
+			}
+			policies = append(policies, p)
+		}
+	})
+	if err != nil {
+		m.Notes = append(m.Notes, "not read: "+err.Error())
+		return false
+	}
+	for _, p := range policies {
+		m.AddApplication(p)
+	}
+	return true
+}
+
 // adminPolicies notes the AdminNetworkPolicies of a cluster: nothing enforces them.
 func adminPolicies(ctx context.Context, c client.Client, m *model.Manifests) {
 	for _, kind := range []string{"AdminNetworkPolicy", "BaselineAdminNetworkPolicy"} {
@@ -124,9 +158,12 @@ func adminPolicies(ctx context.Context, c client.Client, m *model.Manifests) {
 
 // otherEngines notes which kinds of policies a live cluster has besides NetworkPolicy. Kinds that the cluster does not have, or that may not be
 // listed, are no obstacle to an answer about NetworkPolicies.
-func otherEngines(ctx context.Context, c client.Client) []string {
+func otherEngines(ctx context.Context, c client.Client, evaluated map[string]bool) []string {
 	var found []string
 	for _, kind := range otherKinds {
+		if evaluated[kind.Kind] {
+			continue
+		}
 		mapping, err := c.RESTMapper().RESTMapping(kind)
 		if err != nil {
 			continue

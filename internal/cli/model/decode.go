@@ -189,6 +189,8 @@ func (i *item) addTo(m *Manifests) error {
 		m.Add(i.object)
 	case m.Other != nil:
 		return m.Other(i.TypeMeta, i.raw)
+	case i.TypeMeta == applicationType:
+		return m.addApplication(i)
 	case isAdminPolicy(i.TypeMeta):
 		return m.addAdminPolicy(i)
 	case isPolicyOfOthers(i.TypeMeta):

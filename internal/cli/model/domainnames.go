@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strings"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // NameChange is what a workload gains and loses at a DNS name, by the rules that have the name.
@@ -40,6 +42,58 @@ func (e *Evaluator) namePorts(pod *Pod) map[string]PortSet {
 					}
 				}
 			}
+		}
+	}
+	return e.applicationPorts(pod, out)
+}
+
+// applicationPorts adds to the ports by name those of the ApplicationNetworkPolicies that select a pod.
+func (e *Evaluator) applicationPorts(pod *Pod, out map[string]PortSet) map[string]PortSet {
+	policies := e.Policies(pod.Namespace)
+	for i := range policies {
+		np := &policies[i]
+		if np.Kind != application.Kind || !policy.Selects(policy.Egress, np, &pod.Pod) {
+			continue
+		}
+		for j, r := range np.Spec.Egress {
+			for _, name := range canonicalNames(application.DomainNames(np, j)) {
+				if out == nil {
+					out = map[string]PortSet{}
+				}
+				out[name] = out[name].Plus(numberedPortsOf(r.Ports))
+			}
+		}
+	}
+	return out
+}
+
+// numberedPortsOf are the ports of a NetworkPolicy's rule that have numbers, or all of them.
+func numberedPortsOf(ports []networkingv1.NetworkPolicyPort) (out PortSet) {
+	if len(ports) == 0 {
+		return EveryPort()
+	}
+	for i := range ports {
+		p := &ports[i]
+		first, last := int32(1), int32(65535)
+		switch {
+		case p.Port != nil && p.Port.StrVal != "":
+			continue
+		case p.Port != nil:
+			first, last = p.Port.IntVal, p.Port.IntVal
+			if p.EndPort != nil {
+				last = *p.EndPort
+			}
+		}
+		out = out.Plus(PortSet{Ranges: []policy.PortRange{{Protocol: policy.ProtocolOf(p.Protocol), First: uint16(first), Last: uint16(last)}}})
+	}
+	return out
+}
+
+// canonicalNames are the names that DNS can mean.
+func canonicalNames(texts []string) (out []string) {
+	for _, text := range texts {
+		if name, err := policy.CanonicalDomainName(text); err == nil {
+			out = append(out, name)
 		}
 	}
 	return out
@@ -88,7 +142,8 @@ func nameChanges(before, after *Evaluator, workloads []Workload) (out []NameChan
 // NamesByWorkload are the DNS names that some pod of a workload may reach, with the ports.
 func (e *Evaluator) NamesByWorkload() map[Workload]map[string]PortSet {
 	out := map[Workload]map[string]PortSet{}
-	if !slices.ContainsFunc(e.cluster.ClusterPolicies, hasNames) {
+	isApplication := func(np networkingv1.NetworkPolicy) bool { return np.Kind == application.Kind }
+	if !slices.ContainsFunc(e.cluster.ClusterPolicies, hasNames) && !slices.ContainsFunc(e.cluster.Policies, isApplication) {
 		return out
 	}
 	for _, pod := range e.cluster.Distinct() {
@@ -111,19 +166,27 @@ func hasNames(p cnp.ClusterNetworkPolicy) bool {
 // PolicyNames are the DNS names that rules of policies have, in ascending order and canonical form. For a wildcard it is a name below it.
 func (c *Cluster) PolicyNames() []string {
 	names := map[string]bool{}
+	add := func(text string) {
+		for _, name := range canonicalNames([]string{text}) {
+			if base, ok := strings.CutPrefix(name, "*."); ok {
+				name = "any." + base
+			}
+			names[name] = true
+		}
+	}
 	for i := range c.ClusterPolicies {
 		for _, r := range c.ClusterPolicies[i].Spec.Egress {
 			for _, peer := range r.To {
 				for _, n := range peer.DomainNames {
-					name, err := policy.CanonicalDomainName(string(n))
-					if err != nil {
-						continue
-					}
-					if base, ok := strings.CutPrefix(name, "*."); ok {
-						name = "any." + base
-					}
-					names[name] = true
+					add(string(n))
 				}
+			}
+		}
+	}
+	for i := range c.Policies {
+		for j := range c.Policies[i].Spec.Egress {
+			for _, n := range application.DomainNames(&c.Policies[i], j) {
+				add(n)
 			}
 		}
 	}

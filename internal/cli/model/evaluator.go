@@ -108,7 +108,8 @@ func (e *Evaluator) Allows(f policy.Flow) bool { return e.Narrow(f).Allows(f) }
 
 // Narrow is the part of the cluster that a flow's verdict depends on.
 func (e *Evaluator) Narrow(f policy.Flow) *reference.Cluster {
-	out := &reference.Cluster{Nodes: e.nodes, ClusterPolicies: e.cluster.ClusterPolicies, Names: e.names}
+	out := &reference.Cluster{Nodes: e.nodes, ClusterPolicies: e.cluster.ClusterPolicies}
+	out.Names = e.names
 	for _, addr := range [...]netip.Addr{f.Source, f.Destination} {
 		p := e.byAddress[addr]
 		if p == nil || slices.ContainsFunc(out.Pods, func(q corev1.Pod) bool { return q.Namespace == p.Namespace && q.Name == p.Name }) {

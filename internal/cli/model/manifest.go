@@ -34,6 +34,7 @@ type Manifests struct {
 	endpoints    []*corev1.Endpoints                 //nolint:staticcheck // manifests still have them
 	jobs         map[Workload]*metav1.OwnerReference // the controllers of Jobs, nil for a Job without one
 	notEvaluated []string
+	applications []string
 	customs      []string
 	generated    map[string]int
 }
@@ -113,6 +114,7 @@ func (m *Manifests) Cluster() (*Cluster, error) {
 		names []string
 	}{
 		{"not evaluated", m.notEvaluated},
+		{"in force only with the controller's --application-network-policies", m.applications},
 		{"read as workloads, by their pod templates alone", m.customs},
 		{"not evaluated, as nothing enforces them (" + HintAdminPolicy + ")", c.AdminPolicies},
 		{"given more than once, with differences (the last one counts)", repeated(c)},

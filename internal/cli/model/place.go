@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
@@ -53,6 +54,7 @@ type rule struct {
 	decision
 	// peers; none: everyone. Those of blocks look at addresses.
 	peers, blocks []matcher
+	names         []string // of an ApplicationNetworkPolicy, in canonical form
 	matchPort     func(to *corev1.Pod, f policy.Flow) bool // nil: every port
 	matches       []match                                  // by place
 	parts         map[*possibleParts]bits
@@ -91,6 +93,7 @@ func newRule(np *networkingv1.NetworkPolicy, index int, r policy.NetworkPolicyRu
 			out.blocks = append(out.blocks, m)
 		}
 	}
+	out.names = canonicalNames(application.DomainNames(np, index))
 	if len(r.Ports) > 0 {
 		out.matchPort = func(to *corev1.Pod, f policy.Flow) bool { return policy.MatchesPorts(r.Ports, to, f) }
 	}
@@ -134,7 +137,7 @@ func (r *rule) matchesPeer(p *place) bits {
 	if r.matches[p.index] == unasked {
 		r.matches[p.index] = no
 		if slices.ContainsFunc(r.peers, func(m matcher) bool {
-			return m.Matches(p.known(), p.pod, p.namespace) || p.name != "" && coversName(m, p.name)
+			return m.Matches(p.known(), p.pod, p.namespace) || p.name != "" && (coversName(m, p.name) || coversAny(r.names, p.name))
 		}) {
 			r.matches[p.index] = yes
 		}

@@ -178,7 +178,11 @@ func newClusterPeer(p *cnp.ClusterNetworkPolicyEgressPeer, c *Cluster) *clusterP
 
 // coversName reports whether the peer has a name, or a wildcard above it.
 func (m *clusterPeer) coversName(name string) bool {
-	return slices.ContainsFunc(m.names, func(pattern string) bool { return policy.CoversName(pattern, name) })
+	return coversAny(m.names, name)
+}
+
+func coversAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return policy.CoversName(pattern, name) })
 }
 
 // ClusterPeer parses a peer of a ClusterNetworkPolicy in a cluster.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -64,9 +65,12 @@ func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present fu
 // SetEndpoint sets the parts of a PolicyEndpoint that the controller owns, and reports whether that changed
 // anything.
 func SetEndpoint(pe *v1alpha1.PolicyEndpoint, want *resolver.Endpoint) bool {
-	changed := setOwner(pe, metav1.OwnerReference{
-		APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: want.Spec.PolicyRef.Kind, Name: want.Policy.Name, UID: want.UID,
-	})
+	ref := &want.Spec.PolicyRef
+	owner := metav1.OwnerReference{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: ref.Kind, Name: ref.Name, UID: want.UID}
+	if ref.Kind == application.Kind {
+		owner.APIVersion = application.Group + "/" + application.Version
+	}
+	changed := setOwner(pe, owner)
 	if !equality.Semantic.DeepEqual(&pe.Spec, want.Spec) {
 		pe.Spec = *want.Spec.DeepCopy()
 		changed = true

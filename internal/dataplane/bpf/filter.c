@@ -40,7 +40,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 char _license[] SEC("license") = "GPL";
 
 /* Judges a packet that has no entry in conntrack, or a new one. */
-static __noinline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
+static __always_inline int judge_new(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
 	const struct net_device *in = ctx->state->in;
 	struct packet p = {
@@ -145,7 +145,7 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 		return NF_DROP;
 	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && !is_reply(nfct))))
 		return NF_ACCEPT;
-	return look_at_dns(ctx, nfct, false);
+	return look_at_question(ctx, nfct);
 }
 
 /* Runs on the hook of packets that the node itself sends, only while a trusted resolver runs on it. It judges nothing. */
@@ -156,17 +156,27 @@ int kidoban_local_out(struct bpf_nf_ctx *ctx)
 
 	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && is_reply(nfct))))
 		return NF_ACCEPT;
-	return look_at_dns(ctx, nfct, true);
+	return look_at_answer(ctx, nfct);
 }
 
-/* Judges a packet that may be the first of its flow, and reads it if it belongs to a flow of DNS. */
-static __noinline int look_closer(struct bpf_nf_ctx *ctx)
+/* Judges a packet that may be the first of its flow, which a question to a resolver is. */
+static __noinline int judge_first(struct bpf_nf_ctx *ctx)
 {
 	unsigned long nfct = ctx->skb->_nfct;
 
 	if (!passed_before(nfct) && judge_new(ctx, nfct) != NF_ACCEPT)
 		return NF_DROP;
-	return is_dns_flow(nfct) ? look_at_dns(ctx, nfct, is_reply(nfct)) : NF_ACCEPT;
+	return is_dns_flow(nfct) ? look_at_question(ctx, nfct) : NF_ACCEPT;
+}
+
+/* Looks for answers of resolvers among the packets of established flows. */
+static __noinline int look_at_established(struct bpf_nf_ctx *ctx)
+{
+	unsigned long nfct = ctx->skb->_nfct;
+
+	if (!is_dns_flow(nfct))
+		return NF_ACCEPT;
+	return is_reply(nfct) ? look_at_answer(ctx, nfct) : look_at_question(ctx, nfct);
 }
 
 /*
@@ -176,5 +186,7 @@ static __noinline int look_closer(struct bpf_nf_ctx *ctx)
 SEC("netfilter")
 int kidoban(struct bpf_nf_ctx *ctx)
 {
-	return is_established(ctx->skb->_nfct) && !has_names ? NF_ACCEPT : look_closer(ctx);
+	if (!is_established(ctx->skb->_nfct))
+		return judge_first(ctx);
+	return has_names ? look_at_established(ctx) : NF_ACCEPT;
 }

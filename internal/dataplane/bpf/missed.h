@@ -45,7 +45,7 @@ static long note_record(__u32 i, struct notes *n)
 }
 
 /* Notes the addresses that read_records has found. */
-static __noinline void note_records(struct worker *w, enum miss why)
+static __always_inline void note_records(struct worker *w, enum miss why)
 {
 	struct notes n = { .worker = w, .why = why };
 

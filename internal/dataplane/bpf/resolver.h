@@ -69,18 +69,30 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 	return ANSWERS;
 }
 
-/* Looks at a packet of a flow to port 53 that may pass. Without scratch memory an answer is dropped. */
-static __noinline int look_at_dns(struct bpf_nf_ctx *ctx, unsigned long nfct, bool is_answer)
+/* Looks at a client's packet of a flow to port 53 that may pass. */
+static __noinline int look_at_question(struct bpf_nf_ctx *ctx, unsigned long nfct)
+{
+	struct worker *w = take_worker();
+
+	if (!w)
+		return NF_ACCEPT;
+	read_dns(ctx, nfct, w, false);
+	give_back(w);
+	return NF_ACCEPT;
+}
+
+/* Looks at a server's packet of such a flow. Without scratch memory it is dropped. */
+static __noinline int look_at_answer(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
 	struct worker *w = take_worker();
 	enum answer result;
 
 	if (!w) {
 		count(COUNTER_ANSWERS + ANSWER_BUSY);
-		return is_answer ? NF_DROP : NF_ACCEPT;
+		return NF_DROP;
 	}
 	w->s.records = 0;
-	result = read_dns(ctx, nfct, w, is_answer);
+	result = read_dns(ctx, nfct, w, true);
 	if (result == ANSWERS && w->s.records) {
 		learn_records(w);
 		result = ANSWER_LEARNED;

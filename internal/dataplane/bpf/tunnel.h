@@ -93,10 +93,11 @@ __noinline bool is_smuggled(const struct packet *p, enum parsed parsed, bool is_
 
 /*
  * A packet to another node, which may see only this node's address in it. Tunnels between pods are their own
- * affair: these end at pods of this node, or lead through a tunnel to those of another.
+ * affair: these end at pods of this node, or lead through a tunnel to those of another. A frame of its own leaves the
+ * stack to the judging of policies.
  */
-static __always_inline enum verdict judge_tunnel(const struct packet *p, enum parsed parsed, const struct nf_hook_state *state,
-						 const struct pod *source, const struct pod *destination)
+static __noinline enum verdict judge_tunnel(const struct packet *p, enum parsed parsed, const struct nf_hook_state *state,
+					    const struct pod *source, const struct pod *destination)
 {
 	if (!has_tunnels || destination)
 		return VERDICT_ALLOW;

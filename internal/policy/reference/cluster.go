@@ -20,8 +20,6 @@ type Cluster struct {
 	NetworkPolicies
 	Nodes           []corev1.Node
 	ClusterPolicies []cnp.ClusterNetworkPolicy
-	// Names are the addresses that are known of DNS names, for all pods alike.
-	Names Names
 }
 
 // ClusterDecision is what all tiers decide about one direction of a flow.

@@ -24,3 +24,11 @@ func (n Names) Has(pattern string, addr netip.Addr) bool {
 func (n Names) hasAny(patterns []string, addr netip.Addr) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return n.Has(p, addr) })
 }
+
+// hasSome is hasAny for patterns as policies have them. One that DNS cannot mean matches nothing.
+func (n Names) hasSome(texts []string, addr netip.Addr) bool {
+	return slices.ContainsFunc(texts, func(text string) bool {
+		pattern, err := policy.CanonicalDomainName(text)
+		return err == nil && n.Has(pattern, addr)
+	})
+}

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // NetworkPolicies evaluates NetworkPolicies for the pods of a cluster, straight from the API objects and in the words of the
@@ -22,6 +23,8 @@ type NetworkPolicies struct {
 	Namespaces []corev1.Namespace
 	Pods       []corev1.Pod
 	Policies   []networkingv1.NetworkPolicy
+	// Names are the addresses that are known of DNS names, for all pods alike. Egress rules of ApplicationNetworkPolicies may have names.
+	Names Names
 }
 
 // Allows reports whether a flow is allowed: both directions must allow it. "A pod cannot block access to itself."
@@ -46,7 +49,8 @@ func (n *NetworkPolicies) Evaluate(d policy.Direction, f policy.Flow) Decision[n
 	out.Tier = policy.TierNetworkPolicy
 	for _, np := range out.Isolating {
 		for i, r := range rulesOf(d, np) {
-			if n.matchesPeers(np.Namespace, r.peers, peer) && n.matchesPorts(r.ports, f) {
+			matches := n.matchesPeers(np.Namespace, r.peers, peer) || d == policy.Egress && n.Names.hasSome(application.DomainNames(np, i), peer)
+			if matches && n.matchesPorts(r.ports, f) {
 				out.Policy, out.Rule = np, i
 				return out
 			}

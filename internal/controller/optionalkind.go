@@ -1,0 +1,96 @@
+package controller
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+)
+
+const (
+	// absentWait is how often the controller looks whether the cluster has a kind.
+	absentWait = 5 * time.Second
+	// watchSeconds and as many more at most are how long one watch lasts.
+	watchSeconds = 300
+)
+
+// optionalKind watches a kind that the cluster may not have. A watch of the manager's would have to have it from the start.
+type optionalKind struct {
+	client dynamic.ResourceInterface
+	log    logr.Logger
+	// objects take in what there is.
+	objects objects
+}
+
+// objects are those of a kind.
+type objects interface {
+	// replace takes in that these are all objects.
+	replace(all []unstructured.Unstructured)
+	// change takes in that an object appeared, changed or, if it is gone, disappeared.
+	change(obj *unstructured.Unstructured, isGone bool)
+}
+
+// NeedLeaderElection makes a follower watch, so that it can lead at once.
+func (*optionalKind) NeedLeaderElection() bool { return false }
+
+// Start watches until the context is done. The kind may appear and disappear.
+func (k *optionalKind) Start(ctx context.Context) error {
+	state := ""
+	for ctx.Err() == nil {
+		wait := time.Second
+		err := k.follow(ctx)
+		now := ""
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case apierrors.IsNotFound(err):
+			now, wait = "Watching no policies of a kind: the cluster does not have it", absentWait
+		case err != nil:
+			now, wait = "Cannot watch policies of a kind; retrying", maxPause
+		}
+		if now != state && now != "" {
+			k.log.Info(now, "reason", err.Error())
+		}
+		state = now
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// follow takes in all objects, and then their changes until the watch ends.
+func (k *optionalKind) follow(ctx context.Context) error {
+	list, err := k.client.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		if apierrors.IsNotFound(err) {
+			k.objects.replace(nil)
+		}
+		return err
+	}
+	k.objects.replace(list.Items)
+	seconds := int64(watchSeconds + rand.IntN(watchSeconds))
+	w, err := k.client.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		obj, ok := e.Object.(*unstructured.Unstructured)
+		switch {
+		case e.Type == watch.Error:
+			return nil // the next list has what this watch missed
+		case e.Type == watch.Bookmark || !ok:
+		default:
+			k.objects.change(obj, e.Type == watch.Deleted)
+		}
+	}
+	return nil
+}
