@@ -28,6 +28,7 @@ import (
 	"github.com/kidoban/kidoban/internal/observer/directory"
 	"github.com/kidoban/kidoban/internal/observer/flows"
 	"github.com/kidoban/kidoban/internal/observer/ingest"
+	"github.com/kidoban/kidoban/internal/observer/onward"
 	"github.com/kidoban/kidoban/internal/observer/serve"
 	"github.com/kidoban/kidoban/internal/observer/store"
 	"github.com/kidoban/kidoban/internal/observer/watch"
@@ -44,6 +45,7 @@ type options struct {
 	store       string
 	limits      store.Limits
 	memoryLimit int64
+	onward      onwardFlags
 	version     bool
 	log         zap.Options
 }
@@ -86,6 +88,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.Int64Var(&o.limits.Bytes, "max-bytes", 4<<30, "Size of the store. Beyond it the oldest flows are rolled up, and then deleted.")
 	fs.IntVar(&o.limits.Addresses, "max-addresses-per-hour", 10_000, "Maximum number of different addresses outside the cluster that are kept in an hour. Flows of others are kept without the address.")
 	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
+	o.onward.bind(fs)
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.log.BindFlags(fs)
 }
@@ -131,6 +134,14 @@ func run(o options) (err error) {
 		Cache:   watch.CacheOptions(),
 		Metrics: metricsserver.Options{BindAddress: "0"}, // startup.Servers has limits
 	})
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	sinks, err := o.onward.sinks(host)
 	if err != nil {
 		return err
 	}
@@ -185,7 +196,12 @@ func run(o options) (err error) {
 	}
 	maintain := manager.RunnableFunc(func(ctx context.Context) error { return maintain(ctx, kept, d) })
 	show := manager.RunnableFunc(func(ctx context.Context) error { f.Run(ctx); return nil })
-	for _, r := range []manager.Runnable{keeper, server, api, maintain, show} {
+	runnables := []manager.Runnable{keeper, server, api, maintain, show}
+	if len(sinks) > 0 {
+		sending := onward.New(onward.Options{Sinks: sinks, Log: ctrl.Log.WithName("onward"), Registry: metrics.Registry})
+		runnables = append(runnables, manager.RunnableFunc(func(ctx context.Context) error { return sendOn(ctx, f, sending) }))
+	}
+	for _, r := range runnables {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}

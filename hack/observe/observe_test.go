@@ -24,6 +24,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/flowpush"
+	"github.com/kidoban/kidoban/internal/observer/onward"
 	"github.com/kidoban/kidoban/internal/sink"
 	"github.com/kidoban/kidoban/internal/stream/client"
 	"github.com/kidoban/kidoban/internal/streamserver"
@@ -97,6 +98,7 @@ func TestTheTableListsWhatThereIs(t *testing.T) {
 		documented[string(m[1])] = true
 	}
 	there := agentMetrics()
+	onward.New(onward.Options{Registry: described{names: there}, Sinks: []sink.Sink{sink.Stdout()}, Log: logr.Discard()})
 	if _, err := streamserver.New(streamserver.Options{Address: "127.0.0.1:0", Registry: described{names: there}}); err != nil {
 		t.Fatal(err)
 	}

@@ -24,13 +24,19 @@ type Options struct {
 
 // Onward sends flows to sinks.
 type Onward struct {
-	log   logr.Logger
-	lines *sink.Lines
+	log    logr.Logger
+	lines  *sink.Lines
+	missed prometheus.Counter
 }
 
 // New returns an Onward. Nothing is sent before Run.
 func New(o Options) *Onward {
-	return &Onward{log: o.Log, lines: sink.NewLines(sink.Options{Sinks: o.Sinks, Log: o.Log, Registry: o.Registry, Metrics: metrics})}
+	missed := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metrics + "_missed_flows_total", Help: "Flows that came faster than they could be written as lines."})
+	o.Registry.MustRegister(missed)
+	return &Onward{
+		log: o.Log, missed: missed, lines: sink.NewLines(sink.Options{Sinks: o.Sinks, Log: o.Log, Registry: o.Registry, Metrics: metrics}),
+	}
 }
 
 // Send takes a flow. It does not wait.
@@ -42,6 +48,9 @@ func (o *Onward) Send(f *observerapi.Flow) {
 	}
 	o.lines.Write(f.Last, append(text, '\n'))
 }
+
+// Missed counts flows that did not come to Send.
+func (o *Onward) Missed(n uint64) { o.missed.Add(float64(n)) }
 
 // Run sends flows until the context is done; then those that are queued, as far as that goes in a few seconds.
 func (o *Onward) Run(ctx context.Context) { o.lines.Run(ctx) }
