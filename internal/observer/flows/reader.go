@@ -77,11 +77,12 @@ func (f *Flows) Edges(ctx context.Context, view *access.View, q Query) ([]*obser
 	if err != nil {
 		return nil, observerapi.Coverage{}, err
 	}
-	sum := pairing.NewSum(edgeEnd)
+	sum, resolution := pairing.NewSum(edgeEnd), store.Minute
 	of := q.Filter.query()
 	of.Since, of.Until = since, until
 	if err := f.options.Store.Sums(ctx, of, func(r *store.Report) bool {
 		sum.Add(r)
+		resolution = max(resolution, r.Resolution)
 		return true
 	}); err != nil {
 		return nil, observerapi.Coverage{}, err
@@ -96,7 +97,7 @@ func (f *Flows) Edges(ctx context.Context, view *access.View, q Query) ([]*obser
 		return nil, observerapi.Coverage{}, err
 	}
 	c, err := f.coverage(ctx, since, until)
-	c.Resolution = max(c.Resolution, int(store.Minute.Seconds()))
+	c.Resolution = max(c.Resolution, int(resolution.Seconds()))
 	return out, c, err
 }
 
@@ -115,10 +116,11 @@ func (f *Flows) Hits(ctx context.Context, view *access.View, q Query) ([]observe
 	if err != nil {
 		return nil, observerapi.Coverage{}, err
 	}
-	hits := map[string]*observerapi.Hit{}
+	hits, resolution := map[string]*observerapi.Hit{}, store.Minute
 	of := q.Filter.query()
 	of.Since, of.Until = since, until
 	if err := f.options.Store.Sums(ctx, of, func(r *store.Report) bool {
+		resolution = max(resolution, r.Resolution)
 		own, direction := r.Source, "Egress"
 		if r.Direction == store.Ingress {
 			own, direction = r.Destination, "Ingress"
@@ -170,7 +172,7 @@ func (f *Flows) Hits(ctx context.Context, view *access.View, q Query) ([]observe
 	}
 	slices.SortStableFunc(out, func(a, b observerapi.Hit) int { return cmp.Compare(b.Connections, a.Connections) })
 	c, err := f.coverage(ctx, since, until)
-	c.Resolution = max(c.Resolution, int(store.Minute.Seconds()))
+	c.Resolution = max(c.Resolution, int(resolution.Seconds()))
 	return out, c, err
 }
 

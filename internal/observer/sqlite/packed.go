@@ -56,6 +56,9 @@ func key(span, number int64) int64 {
 // spanOf returns the span of a key.
 func spanOf(key int64) int64 { return key >> numberBits * int64(store.Exact.Seconds()) }
 
+// sumSpan is the span of a row of the table minutes: longer than it must be, for fewer rows.
+const sumSpan = 5 * time.Minute
+
 // round returns the beginning, in Unix seconds, of the span of a time.
 func round(t time.Time, resolution time.Duration) int64 { return roundSeconds(t.Unix(), resolution) }
 

@@ -219,7 +219,7 @@ func (s *Store) sums(ctx context.Context, v view, q store.Query, yield func(*sto
 		return false, err
 	}
 	// The hours are a fraction of the minutes. They do where all of the partition is asked for.
-	resolution := store.Minute
+	resolution := sumSpan
 	hours := v.closed && q.Since.Unix() <= v.first && v.last < q.Until.Unix()
 	table := "minutes"
 	if v.rolled || hours {

@@ -320,7 +320,7 @@ func (t *transaction) report(r *store.Report) error {
 		connections, bytes, first, last)
 	t.now.reports++
 
-	minute := roundSeconds(span, store.Minute)
+	minute := roundSeconds(span, sumSpan)
 	first, last = after(minute)
 	k := sum{minute, source.summary, destination.summary, packed, decision, service}
 	if s, ok := t.minutes[k]; ok {

@@ -12,7 +12,7 @@ import (
 const (
 	// Exact is the span of a Report of Scan while it has pods and addresses.
 	Exact = 10 * time.Second
-	// Minute is the span of a Report of Sums in the newest part of the store.
+	// Minute is the shortest span of a Report of Sums in the newest part of the store. A store may use a longer one, up to an Hour.
 	Minute = time.Minute
 	// Hour is the span of all older ones.
 	Hour = time.Hour
