@@ -30,7 +30,8 @@ import (
 type browser struct {
 	*testing.T
 	ctx context.Context
-	url string
+	// base is the address of the server; no request may go elsewhere.
+	base string
 }
 
 var chromium = sync.OnceValues(func() (context.Context, context.CancelFunc) {
@@ -66,21 +67,34 @@ func openAt(t *testing.T, c *model.Cluster, hash, theme string) *browser {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	serving, stopServing := context.WithCancel(context.Background())
+	serving, stop := context.WithCancel(context.Background())
 	go func() { done <- server.Serve(serving) }()
-	root, _ := chromium()
-	tab, stop := chromedp.NewContext(root)
-	ctx, cancel := context.WithTimeout(tab, time.Minute)
 	t.Cleanup(func() {
-		cancel()
 		stop()
-		stopServing()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	first, _ := url.Parse(server.URL())
-	b := &browser{T: t, ctx: ctx, url: "http://" + first.Host + "/"}
+	at, _ := url.Parse(server.URL())
+	b := visit(t, "http://"+at.Host+"/", server.URL(), theme)
+	if hash != "" {
+		b.eval("location.hash = " + quote("#"+hash))
+	}
+	b.wait(`document.querySelector('footer b') !== null`)
+	return b
+}
+
+// visit a page of the server at base.
+func visit(t *testing.T, base, address, theme string) *browser {
+	t.Helper()
+	root, _ := chromium()
+	tab, stop := chromedp.NewContext(root)
+	ctx, cancel := context.WithTimeout(tab, 3*time.Minute)
+	t.Cleanup(func() {
+		cancel()
+		stop()
+	})
+	b := &browser{T: t, ctx: ctx, base: base}
 	if err := chromedp.Listen(ctx, func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
@@ -94,7 +108,7 @@ func openAt(t *testing.T, c *model.Cluster, hash, theme string) *browser {
 		case *log.EventEntryAdded:
 			t.Errorf("log: %s %s", e.Entry.Text, e.Entry.URL)
 		case *network.EventRequestWillBeSent:
-			if !strings.HasPrefix(e.Request.URL, b.url) && !strings.HasPrefix(e.Request.URL, "data:") {
+			if !strings.HasPrefix(e.Request.URL, base) && !strings.HasPrefix(e.Request.URL, "data:") {
 				t.Errorf("a request to %s", e.Request.URL)
 			}
 		}
@@ -105,14 +119,14 @@ func openAt(t *testing.T, c *model.Cluster, hash, theme string) *browser {
 	call(b, log.Enable, cdp.Empty{})
 	call(b, runtime.Enable, cdp.Empty{})
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
-	call(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: "globalThis.kidobanTest = {};"})
-	b.do(chromedp.Navigate(server.URL()))
-	if hash != "" {
-		b.eval("location.hash = " + quote("#"+hash))
-	}
-	b.wait(`document.querySelector('footer b') !== null`)
+	call(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: hook})
+	b.do(chromedp.Navigate(address))
 	return b
 }
+
+// hook is where the page puts what a canvas cannot be asked, and the length of long tasks in milliseconds.
+const hook = `globalThis.kidobanTest = {tasks: []};
+new PerformanceObserver(list => kidobanTest.tasks.push(...list.getEntries().map(e => e.duration))).observe({type: 'longtask', buffered: true});`
 
 // call a command of the browser.
 func call[P, R any](b *browser, command cdp.Command[P, R], params P) {
@@ -157,7 +171,7 @@ func (b *browser) list(script string) (out []string) {
 // wait until a condition holds.
 func (b *browser) wait(condition string) {
 	b.Helper()
-	for until := time.Now().Add(20 * time.Second); ; {
+	for until := time.Now().Add(time.Minute); ; {
 		if b.text("String(!!("+condition+"))") == "true" {
 			return
 		}

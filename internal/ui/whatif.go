@@ -62,7 +62,7 @@ func (s *Server) whatIf(r *http.Request) (any, error) {
 		Added: report.Added, Changed: report.Changed, Removed: report.Removed, Pairs: []ChangedPair{}, New: []string{}, Gone: []string{},
 		Notes: report.Notes, Text: report.Text(),
 		Read: map[string]int{
-			"NetworkPolicies": len(manifests.Policies), "ClusterNetworkPolicies": len(manifests.ClusterPolicies), "workloads": len(manifests.Workloads()),
+			"policies": len(manifests.Policies), "clusterPolicies": len(manifests.ClusterPolicies), "workloads": len(manifests.Workloads()),
 		},
 	}
 	name := func(w model.Workload) string {

@@ -24,7 +24,7 @@ function Header() {
   const c = s.cluster.value;
   return (
     <header class="top">
-      <span class="brand"><svg width="18" height="18" viewBox="0 0 18 18" aria-hidden="true"><path d="M1 3h16M2.5 6.5h13M5 3v13M13 3v13M9 3v3.5" fill="none" stroke="currentColor" stroke-width="1.8" /></svg><b>kidoban</b></span>
+      <h1 class="brand"><svg width="18" height="18" viewBox="0 0 18 18" aria-hidden="true"><path d="M1 3h16M2.5 6.5h13M5 3v13M13 3v13M9 3v3.5" fill="none" stroke="currentColor" stroke-width="1.8" /></svg><b>kidoban</b></h1>
       {c && <span class="where" title={plain(c.name)}>{plain(c.name)}</span>}
       <nav aria-label="Views">
         {NAMES.map(([v, name]) => {

@@ -74,8 +74,9 @@ export class MapCanvas {
   fit(): void {
     const s = this.scene?.sheet;
     if (!s || !this.width) return;
-    const k = Math.max(LEAST, Math.min(1.15, (this.width - 48) / s.width, (this.height - 112) / s.height));
-    this.camera = { k, x: (this.width - s.width * k) / 2, y: (this.height - s.height * k) / 2 + 8 };
+    const top = 56, bottom = 68; // the note and the tools
+    const k = Math.max(LEAST, Math.min(1.15, (this.width - 48) / s.width, (this.height - top - bottom) / s.height));
+    this.camera = { k, x: (this.width - s.width * k) / 2, y: top + (this.height - top - bottom - s.height * k) / 2 };
     this.fitted = true;
     this.request();
   }
@@ -142,7 +143,9 @@ export class MapCanvas {
     this.pen.fillRect(0, 0, this.canvas.width, this.canvas.height);
     this.pen.setTransform(ratio * f, 0, 0, ratio * f, ratio * (this.camera.x - this.pictured.x * f), ratio * (this.camera.y - this.pictured.y * f));
     this.pen.drawImage(this.picture, -MARGIN, -MARGIN, this.width + 2 * MARGIN, this.height + 2 * MARGIN);
+    if (document.documentElement.dataset.ready) return;
     document.documentElement.dataset.ready = 'yes';
+    performance.mark('map painted');
   }
   private sceneOf: Scene | undefined;
 

@@ -69,7 +69,7 @@ export function Graph() {
         <button onClick={() => live?.fit()} aria-label="Show all">⤢</button>
         <button class="wide" onClick={openAll}>{c && s.open.value.size === c.namespaces.length ? 'Close all' : 'Open all'}</button>
         <button class="wide" aria-pressed={s.every.value} onClick={() => s.go({ every: !s.every.value })}>Every edge</button>
-        <button class="wide" onClick={() => confirm('Give everything a new place? Who knows the map by heart has to learn it again.') && (s.tidy(), live?.fit())}>Tidy</button>
+        <button class="wide" onClick={() => confirm('Give all namespaces new places? The map will look different.') && (s.tidy(), live?.fit())}>Tidy</button>
       </div>
     </div>
   );

@@ -40,9 +40,10 @@ export interface Ask {
   open: ReadonlySet<number>;
   /** Every edge between open namespaces is a line of its own. */
   every: boolean;
-  /** At most so many routes are drawn, and of one source at most four. */
+  /** At most so many routes are drawn. */
   loud: number;
 }
+/** Of one source at most four are drawn, and to one destination twice as many: a popular namespace must not fill the map. */
 export const LOUD = 44, LOUD_EACH = 4;
 
 export function draw(c: Cluster, edges: readonly number[], s: Sheet, ask: Ask): Drawn {
@@ -78,13 +79,14 @@ export function draw(c: Cluster, edges: readonly number[], s: Sheet, ask: Ask): 
 function hush(routes: Route[], loud: number): number {
   if (routes.length <= loud) return 0;
   const score = (r: Route) => Math.log10(1 + r.rate + r.edges.length) + (r.n[0] ? 0.5 + Math.log10(r.n[0]) : 0) + (r.n[1] ? 0.3 : 0);
-  const each = new Map<Rep, number>();
+  const each = new Map<Rep, number>(), into = new Map<Rep, number>();
   let kept = 0;
   for (const r of routes.slice().sort((x, y) => score(y) - score(x) || x.a - y.a || x.b - y.b)) {
-    const n = each.get(r.a) ?? 0;
-    if (kept < loud && n < LOUD_EACH) {
+    const from = each.get(r.a) ?? 0, to = into.get(r.b) ?? 0;
+    if (kept < loud && (loud === Infinity || from < LOUD_EACH && to < 2 * LOUD_EACH)) {
       kept++;
-      each.set(r.a, n + 1);
+      each.set(r.a, from + 1);
+      into.set(r.b, to + 1);
     } else r.quiet = true;
   }
   return routes.length - kept;

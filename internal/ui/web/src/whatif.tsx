@@ -54,6 +54,10 @@ export function WhatIf() {
   );
 }
 
+const READ: Record<string, [string, string]> = {
+  policies: ['NetworkPolicy', 'NetworkPolicies'], clusterPolicies: ['ClusterNetworkPolicy', 'ClusterNetworkPolicies'], workloads: ['workload', 'workloads'],
+};
+
 function summary(w: api.WhatIf): string {
   const unknown = w.pairs.filter(p => p.depends).length, lost = w.pairs.filter(p => p.lost && !p.depends).length, gained = w.pairs.filter(p => p.gained && !p.depends).length;
   if (!w.pairs.length) return 'No pair gains or loses a port.';
@@ -69,7 +73,7 @@ function Answer({ w }: { w: api.WhatIf }) {
   return (
     <div class="answer">
       <p class="why" role="status"><b>{summary(w)}</b></p>
-      <p class="soft">{`Read: ${Object.entries(w.read).filter(([, n]) => n).map(([what, n]) => `${count(n)} ${what}`).join(', ') || 'nothing that policies are about'}.`}</p>
+      <p class="soft">{`Read: ${Object.entries(w.read).filter(([, n]) => n).map(([what, n]) => plural(n, ...READ[what])).join(', ') || 'nothing that policies are about'}.`}</p>
       {changed.length > 0 && <ul class="plainList">{changed.map(([sign, n]) => <li><span class="mono">{sign}</span> {plain(n)}</li>)}</ul>}
       {groups.map(([title, sign, style, of]) => {
         const list = w.pairs.filter(p => of(p));
