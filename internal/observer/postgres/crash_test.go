@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kidoban/kidoban/internal/observer/postgres"
 	"github.com/kidoban/kidoban/internal/observer/store"
 	"github.com/kidoban/kidoban/internal/observer/store/storetest"
 )
@@ -173,6 +174,81 @@ func TestReplicasTogether(t *testing.T) {
 		if got := summedUp(t, replica); got != sums {
 			t.Errorf("summed up %+v, want %+v", got, sums)
 		}
+		if err := replica.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A replica receives what each of them stores, once, also across a change of parts.
+func TestFollow(t *testing.T) {
+	s := newServer(t)
+	place := database(s.database(t))
+	one, two := place.Open(t, storetest.Large), place.Open(t, storetest.Large)
+	w := storetest.NewWorld(14, 2, 2, 2)
+	before := w.Batches(begin, time.Minute, 1, 10)[0]
+	before.Generation = "before"
+	if err := one.Put(t.Context(), []store.Batch{before}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	var got totals
+	received := func() totals {
+		mu.Lock()
+		defer mu.Unlock()
+		return got
+	}
+	started := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		one.(*postgres.Store).Follow(ctx, func(batches []store.Batch) {
+			mu.Lock()
+			defer mu.Unlock()
+			select {
+			case <-started:
+			default:
+				close(started)
+			}
+			got.addAll(batches)
+		})
+	}()
+	// What is stored before the first look is not received: store until something is, and then until all is.
+	for i := uint64(1); ; i++ {
+		b := w.Batches(begin, time.Minute, 1, 1)[0]
+		b.Generation, b.Sequence = "first", i
+		b.Reports[0].Connections, b.Reports[0].Bytes = 0, 0
+		pushUntilStored(t, two, []store.Batch{b}, new(atomic.Int64))
+		select {
+		case <-started:
+		case <-time.After(100 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	var want totals
+	for h := range 3 {
+		for i, replica := range []store.Store{one, two} {
+			b := w.Batches(begin.Add(time.Duration(h)*time.Hour), 30*time.Minute, 14, 20)
+			for j := range b {
+				b[j].Generation, b[j].Sequence = string(rune('a'+i)), uint64(100*h)+b[j].Sequence
+			}
+			want.addAll(b)
+			pushUntilStored(t, replica, b, new(atomic.Int64))
+		}
+		if err := two.Retain(t.Context(), begin.Add(time.Duration(h)*time.Hour)); err != nil {
+			t.Error(err)
+		}
+	}
+	// The first ones count nothing, and how many of them were received is not known.
+	eventually(t, "all connections are received", func() bool { return received().connections >= want.connections })
+	if got := received(); got.connections != want.connections || got.bytes != want.bytes {
+		t.Errorf("received %+v, want %+v", got, want)
+	}
+	cancel()
+	<-done
+	for _, replica := range []store.Store{one, two} {
 		if err := replica.Close(); err != nil {
 			t.Error(err)
 		}
