@@ -170,8 +170,9 @@ func run(o options) (err error) {
 	f := flows.New(flows.Options{
 		Store: kept, Nodes: d.Nodes, Agents: func() []ingest.Agent { return server.Agents() }, CertificateExpires: keeper.Expires, Version: version.String(),
 	})
+	stored, follow := live(kept, f)
 	if server, err = ingest.New(ingest.Options{
-		Flag: flowsFlag, Address: o.flows, Certificate: keeper.Certificate, Directory: d, Store: kept, Stored: f.Stored, Patience: patience,
+		Flag: flowsFlag, Address: o.flows, Certificate: keeper.Certificate, Directory: d, Store: kept, Stored: stored, Patience: patience,
 		Authenticator: &streamserver.Authenticator{Audience: flow.Audience, Namespace: o.namespace, Reviews: client.AuthenticationV1().TokenReviews(), Cluster: ingest.Cluster{Directory: d, Namespace: o.namespace}},
 		Registry:      metrics.Registry, Log: ctrl.Log.WithName("flows"),
 	}); err != nil {
@@ -196,7 +197,7 @@ func run(o options) (err error) {
 	}
 	maintain := manager.RunnableFunc(func(ctx context.Context) error { return maintain(ctx, kept, d) })
 	show := manager.RunnableFunc(func(ctx context.Context) error { f.Run(ctx); return nil })
-	runnables := []manager.Runnable{keeper, server, api, maintain, show}
+	runnables := []manager.Runnable{keeper, server, api, maintain, show, follow}
 	if len(sinks) > 0 {
 		sending := onward.New(onward.Options{Sinks: sinks, Log: ctrl.Log.WithName("onward"), Registry: metrics.Registry})
 		runnables = append(runnables, manager.RunnableFunc(func(ctx context.Context) error { return sendOn(ctx, f, sending) }))
