@@ -46,6 +46,8 @@ func (shop) DomainNames(netip.Addr) []string {
 	return []string{"api.example", "www.example", "x.example", "y.example"}
 }
 
+func (shop) NameMiss(compiler.SetID, policy.Flow) *agentapi.NameMiss { return nil }
+
 func TestRecords(t *testing.T) {
 	first := time.UnixMilli(1_000_000)
 	last := first.Add(4 * time.Second)
