@@ -21,7 +21,9 @@ import (
 // there, 13 is ICMP and has no port.
 func flows() []observerapi.Flow {
 	now := time.Now()
-	at := func(minutes uint16) observerapi.Flow { return hubbletest.FlowAt(minutes, now.Add(-time.Duration(minutes)*time.Minute)) }
+	at := func(minutes uint16) observerapi.Flow {
+		return hubbletest.FlowAt(minutes, now.Add(-time.Duration(minutes)*time.Minute))
+	}
 	denied, datagram, in, out, ping := at(5), at(7), at(9), at(11), at(13)
 	denied.Ingress, denied.Verdict = &hubbletest.ByDefault, observerapi.Denied
 	datagram.Protocol = "UDP"

@@ -10,17 +10,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/kidoban/kidoban/internal/observer/hubble"
@@ -41,11 +44,8 @@ func serve(t *testing.T, r *hubbletest.Reader) *server {
 	hubble.Register(g, hubble.Options{
 		Version: "v0.1.0", Now: time.Now,
 		Reader: func(ctx context.Context) (hubble.Reader, error) {
-			token, err := hubble.Token(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if token != "a-token" {
+			authorization := "Basic " + base64.StdEncoding.EncodeToString([]byte("kidoban:a-token"))
+			if !slices.Equal(metadata.ValueFromIncomingContext(ctx, "authorization"), []string{authorization}) {
 				return nil, status.Error(codes.Unauthenticated, "the token is not valid")
 			}
 			return r, nil

@@ -84,8 +84,8 @@ func newView(f *observerapi.Flow, direction flowpb.TrafficDirection) view {
 		DestinationNames: f.Destination.DomainNames,
 		TrafficDirection: direction,
 		IsReply:          wrapperspb.Bool(f.Reply),
-		Summary:          summary(f),
 	}
+	out.Summary = summary(f) //nolint:staticcheck // the CLI prints it, and nothing else says it
 	if namespace, name, ok := strings.Cut(f.Service, "/"); ok {
 		out.DestinationService = &flowpb.Service{Namespace: namespace, Name: name}
 	}
@@ -97,7 +97,7 @@ func newView(f *observerapi.Flow, direction flowpb.TrafficDirection) view {
 	if dropped(f) {
 		v.events = append(v.events, &flowpb.CiliumEventType{Type: eventDrop, SubType: int32(reason)})
 		out.DropReasonDesc = reason
-		out.DropReason = uint32(reason)
+		out.DropReason = uint32(reason) //nolint:staticcheck // older clients read it
 	} else {
 		sub := int32(traceToNetwork)
 		if f.Destination.Namespace != "" {

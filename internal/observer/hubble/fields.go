@@ -77,7 +77,7 @@ var fields = map[string]func(ff *flowpb.FlowFilter, list []*flowpb.FlowFilter) (
 	},
 	"drop_reason_desc": func(ff *flowpb.FlowFilter, _ []*flowpb.FlowFilter) (predicate, error) {
 		return func(v *view) bool {
-			return v.flow.GetDropReason() != 0 && slices.Contains(ff.GetDropReasonDesc(), v.flow.GetDropReasonDesc())
+			return hasReason(v) && slices.Contains(ff.GetDropReasonDesc(), v.flow.GetDropReasonDesc())
 		}, nil
 	},
 	"event_type": func(ff *flowpb.FlowFilter, _ []*flowpb.FlowFilter) (predicate, error) {
@@ -106,6 +106,11 @@ func beside(list []*flowpb.FlowFilter, counterpart func(*flowpb.FlowFilter) []st
 		}
 	}
 	return nil, fmt.Errorf("kidoban does not record this, so it cannot be a filter (except beside another filter with %s)", name)
+}
+
+// hasReason reports whether a view has a reason for a drop: "unknown" is none.
+func hasReason(v *view) bool {
+	return v.flow.GetDropReasonDesc() != flowpb.DropReason_DROP_REASON_UNKNOWN
 }
 
 func podOf(e *flowpb.Endpoint) (namespace, name string) { return e.GetNamespace(), e.GetPodName() }

@@ -185,6 +185,7 @@ func set(m protoreflect.Message, fd protoreflect.FieldDescriptor) {
 		}
 	case protoreflect.BoolKind:
 		v = protoreflect.ValueOfBool(true)
+	default: // the zero value
 	}
 	l.Append(v)
 }

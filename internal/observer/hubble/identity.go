@@ -38,8 +38,7 @@ func identity(e *observerapi.End, node string) uint32 {
 		kind, name = e.Workload.Kind, e.Workload.Name
 	}
 	for _, s := range []string{e.Namespace, kind, name} {
-		h.Write([]byte(s))
-		h.Write([]byte{0})
+		_, _ = h.Write(append([]byte(s), 0))
 	}
 	return identityReserved + 1 + h.Sum32()%(1<<identityBits-identityReserved-1)
 }
