@@ -208,8 +208,15 @@ const (
 // Port on which an observer serves its API.
 const Port = 4245
 
-// Service is the name of the observer's Service, in kidoban's namespace, and in its certificate.
-const Service = "kidoban-observer"
+// Names of an observer, in kidoban's namespace.
+const (
+	// Service is the name of its Service, and the name in its certificate.
+	Service = "kidoban-observer"
+	// Authority is the ConfigMap with the certificates that readers trust, PEM, below AuthorityKey.
+	Authority, AuthorityKey = "kidoban-observer-ca", "ca.crt"
+	// Audience is what a reader's token must have been issued for.
+	Audience = "kidoban-observer"
+)
 
 // Paths of the observer's API. All are GET; each needs a token, see docs/observer.md. Parameters: since and until (RFC 3339 or a
 // duration back from now), namespace, pod, workload (namespace/name), verdict, port, protocol, policy, limit.

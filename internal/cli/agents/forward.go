@@ -18,9 +18,14 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 )
 
-// dial an agent's port on its node's loopback address, as kubectl port-forward does.
+// dial an agent's port on its node's loopback address.
 func (a *Agents) dial(pod *corev1.Pod) (net.Conn, error) {
-	dialer, err := a.dialer(pod)
+	return Forward(a.config, pod, agentapi.DefaultPort)
+}
+
+// Forward connects to a port of a pod, as kubectl port-forward does.
+func Forward(config *rest.Config, pod *corev1.Pod, port int) (net.Conn, error) {
+	dialer, err := newDialer(config, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +34,7 @@ func (a *Agents) dial(pod *corev1.Pod) (net.Conn, error) {
 		return nil, fmt.Errorf("forward a port to pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	headers := http.Header{}
-	headers.Set(corev1.PortHeader, strconv.Itoa(agentapi.DefaultPort))
+	headers.Set(corev1.PortHeader, strconv.Itoa(port))
 	headers.Set(corev1.PortForwardRequestIDHeader, "0")
 	headers.Set(corev1.StreamType, corev1.StreamTypeError)
 	failure, err := connection.CreateStream(headers)
@@ -50,18 +55,18 @@ func closeWith(c io.Closer, err error) error {
 	return err
 }
 
-func (a *Agents) dialer(pod *corev1.Pod) (httpstream.Dialer, error) {
-	base, _, err := rest.DefaultServerUrlFor(a.config)
+func newDialer(config *rest.Config, pod *corev1.Pod) (httpstream.Dialer, error) {
+	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
 		return nil, err
 	}
 	target := base.JoinPath("api", "v1", "namespaces", pod.Namespace, "pods", pod.Name, "portforward")
-	transport, upgrader, err := spdy.RoundTripperFor(a.config)
+	transport, upgrader, err := spdy.RoundTripperFor(config)
 	if err != nil {
 		return nil, err
 	}
 	overSPDY := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
-	overWebsocket, err := portforward.NewSPDYOverWebsocketDialer(cloneURL(target), a.config)
+	overWebsocket, err := portforward.NewSPDYOverWebsocketDialer(cloneURL(target), config)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/observer"
 )
 
 // reorder is how long events of different nodes are held back to be sorted by time.
@@ -36,7 +37,7 @@ func New(env *command.Env) *cobra.Command {
 		Use:   "events",
 		Short: "Show the flow events of all nodes, sorted by time",
 		Long: `Show the flow events of the nodes' agents: connections that were denied or allowed, and by which policy. Agents keep the recent events; the
-flow log has all of them.`,
+flow log has all of them. Where an observer is installed, it is asked instead of the agents: by default about the last hour.`,
 		Example: `  # Connections that were denied in the last ten minutes
   kubectl kidoban events --since 10m --verdict DENY
 
@@ -69,15 +70,23 @@ flow log has all of them.`,
 		if err != nil {
 			return err
 		}
-		a, err := agents.Connect(cmd.Context(), env, c, namespace)
-		if err != nil {
-			return err
-		}
 		if follow && since == 0 {
 			since = time.Minute
 		}
 		p := printer{env: env, output: output, names: podNames(cmd.Context(), c)}
 		f.names = p.names
+		o, err := observer.Connect(cmd.Context(), env, c, namespace)
+		if err != nil {
+			fmt.Fprintln(env.ErrOut, "warning: asking the agents, not the observer:", err)
+		}
+		if o != nil {
+			fmt.Fprintln(env.ErrOut, "From the observer, pod", o.Pod.Name)
+			return observed(cmd.Context(), o, since, follow, f, p.print, env.ErrOut)
+		}
+		a, err := agents.Connect(cmd.Context(), env, c, namespace)
+		if err != nil {
+			return err
+		}
 		return stream(cmd.Context(), a, a.Open, path(since, follow), follow, f, p.print, env.ErrOut)
 	}
 	return cmd

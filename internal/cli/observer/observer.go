@@ -1,0 +1,139 @@
+// Package observer asks the observer of a cluster by its API (internal/observerapi), from outside the cluster: through the API
+// server's port forwarding, with a token that is good for the observer only.
+package observer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/cli/agents"
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/observerapi"
+)
+
+// patience is how long the observer may take for an answer that ends.
+const patience = time.Minute
+
+// Observer is one replica of the observer.
+type Observer struct {
+	// Pod is the replica that is asked.
+	Pod corev1.Pod
+
+	client http.Client
+	token  string
+}
+
+// Connect finds a replica that is ready, and gets a token for it. It returns nil if no observer is installed.
+func Connect(ctx context.Context, env *command.Env, c client.Client, namespace string) (*Observer, error) {
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{"app.kubernetes.io/name": "kidoban", "app.kubernetes.io/component": "observer"}); err != nil {
+		return nil, fmt.Errorf("list the observer's pods: %w", err)
+	}
+	if len(pods.Items) == 0 {
+		return nil, nil
+	}
+	i := slices.IndexFunc(pods.Items, isReady)
+	if i < 0 {
+		return nil, fmt.Errorf("no replica of the observer in namespace %s is ready", namespace)
+	}
+	roots, err := authorities(ctx, c, namespace)
+	if err != nil {
+		return nil, err
+	}
+	token, err := newToken(ctx, c, namespace)
+	if err != nil {
+		return nil, err
+	}
+	config, err := env.Config.ToRESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	o := &Observer{Pod: pods.Items[i], token: token}
+	o.client.Transport = &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return agents.Forward(config, &o.Pod, observerapi.Port)
+		},
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: observerapi.Service, MinVersion: tls.VersionTLS13},
+		DisableKeepAlives: true,
+	}
+	return o, nil
+}
+
+func isReady(p corev1.Pod) bool {
+	return p.DeletionTimestamp == nil && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func authorities(ctx context.Context, c client.Client, namespace string) (*x509.CertPool, error) {
+	var published corev1.ConfigMap
+	if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: observerapi.Authority}, &published); err != nil {
+		return nil, fmt.Errorf("read the authority of the observer's certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(published.Data[observerapi.AuthorityKey])) {
+		return nil, fmt.Errorf("ConfigMap %s/%s has no certificate: has the observer started?", namespace, observerapi.Authority)
+	}
+	return roots, nil
+}
+
+func newToken(ctx context.Context, c client.Client, namespace string) (string, error) {
+	viewer := &corev1.ServiceAccount{}
+	viewer.Namespace, viewer.Name = namespace, agentapi.Viewer
+	lifetime := int64(time.Hour / time.Second)
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{observerapi.Audience}, ExpirationSeconds: &lifetime}}
+	if err := c.SubResource("token").Create(ctx, viewer, request); err != nil {
+		return "", fmt.Errorf("get a token of ServiceAccount %s/%s for the observer (you need create on serviceaccounts/token there): %w", namespace, agentapi.Viewer, err)
+	}
+	return request.Status.Token, nil
+}
+
+// Get an answer.
+func (o *Observer) Get(ctx context.Context, path string, query url.Values, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	body, err := o.Open(ctx, path, query)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return fmt.Errorf("observer: %s: %w", path, err)
+	}
+	return nil
+}
+
+// Open an answer, to be read as it comes. It ends with the context.
+func (o *Observer) Open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	target := url.URL{Scheme: "https", Host: observerapi.Service, Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer "+o.token)
+	response, err := o.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("observer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		defer func() { _ = response.Body.Close() }()
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return nil, fmt.Errorf("observer: %s: %s", response.Status, strings.TrimSpace(string(text)))
+	}
+	return response.Body, nil
+}
