@@ -250,12 +250,12 @@ func ruleOf(d *observerapi.Decision) *flowpb.Policy {
 		p.Labels = append(p.Labels, "kidoban:ruleName="+d.Policy.RuleName)
 	}
 	if len(d.Policy.Rules) > 0 {
-		p.Labels = append(p.Labels, "kidoban:rules="+ruleIndexes(d.Policy.Rules))
+		p.Labels = append(p.Labels, "kidoban:rules="+commaSeparated(d.Policy.Rules))
 	}
 	return p
 }
 
-func ruleIndexes(rules []int32) string {
+func commaSeparated(rules []int32) string {
 	parts := make([]string, len(rules))
 	for i, r := range rules {
 		parts[i] = strconv.Itoa(int(r))
