@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 )
@@ -20,10 +21,12 @@ type Dataplane struct {
 	objs bpf.FilterObjects
 	// inherited is what an earlier generation has learned of names.
 	inherited *inheritance
-	maps      kernelMaps
-	repeats   *events.Repeats
-	records   *events.Repeats // nil without Options.Records
-	revoked   *revocations
+	// adopted are the patterns that have what was learned of their names before they came.
+	adopted map[compiler.PatternID]bool
+	maps    kernelMaps
+	repeats *events.Repeats
+	records *events.Repeats // nil without Options.Records
+	revoked *revocations
 
 	// The locks are taken in this order: syncMu, mu; and attachMu, the lock of revoked. The lock of repeats is
 	// not held together with another.
@@ -62,7 +65,7 @@ func New(opts Options) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{opts: opts, objs: *objs, inherited: inherited, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
+	d := &Dataplane{opts: opts, objs: *objs, inherited: inherited, adopted: map[compiler.PatternID]bool{}, maps: newKernelMaps(&objs.FilterMaps, &writeCount{variable: objs.Writes})}
 	d.revoked = newRevocations(objs.Revoked, objs.RevokedKinds, opts.Sizes.Revoked, d.isPod)
 	if d.repeats, err = events.NewRepeats(objs.Counting, opts.Sizes.Repeats); err != nil {
 		return nil, errors.Join(err, d.Close())

@@ -436,3 +436,23 @@ func TestExpiredNamesAreForgotten(t *testing.T) {
 		t.Errorf("names %v were not forgotten", names)
 	}
 }
+
+// An edit from a name to a wildcard above it, and the reverse, forget no address that the policy still allows.
+func TestEditsOfNamesForgetNothing(t *testing.T) {
+	n := newNameNode(t, withNames)
+	n.allow(named([]string{"api.example.com"}))
+	n.zone.set("api.example.com", n.target.V4)
+	n.ask(false, "api.example.com")
+	reaches(t, n.client, "tcp", n.target.V4, 80)
+	n.allow(named([]string{"*.example.com"}))
+	reaches(t, n.client, "tcp", n.target.V4, 80)
+	n.allow(named([]string{"api.example.com"}))
+	reaches(t, n.client, "tcp", n.target.V4, 80)
+	n.allow(named([]string{"*.api.example.com", "*.other.example"}))
+	isKept(t, n.client, "tcp", n.target.V4, 80)
+	n.allow(named([]string{"*.com"}))
+	reaches(t, n.client, "tcp", n.target.V4, 80)
+	n.d.ExpireNames(t)
+	n.allow(named([]string{"api.example.com", "*.example.com"}))
+	isKept(t, n.client, "tcp", n.target.V4, 80)
+}

@@ -24,6 +24,9 @@ func (d *Dataplane) write(c compiler.Changes) error {
 		t = d.journal.noting(t)
 	}
 	changes := encodeChanges(&c)
+	if err := d.adoptNames(&changes); err != nil {
+		return err
+	}
 	if err := changes.write(t); err != nil {
 		return err
 	}
@@ -88,6 +91,9 @@ func (d *Dataplane) repair(have *Contents, c Changes, between func() error) (Dri
 		defer d.mu.Lock()
 		return between()
 	})
+	if err := d.adoptNames(&c); err != nil {
+		return drift, err
+	}
 	err := c.write(t)
 	var full *MapFullError
 	if errors.As(err, &full) {
