@@ -138,7 +138,7 @@ func openReader(path string) (*partition, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s is not a file of the store", path)
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?mode=rw&_pragma=busy_timeout(10000)&_pragma=cache_size(-8192)&_pragma=query_only(1)")
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=rw&_pragma=busy_timeout(10000)&_pragma=cache_size(-8192)&_pragma=temp_store(MEMORY)&_pragma=query_only(1)")
 	if err != nil {
 		return nil, err
 	}

@@ -148,7 +148,7 @@ func (s *Store) rollUp(ctx context.Context, p *partition) error {
 	}
 	file := path(s.dir, prefixHours, p.start)
 	temporary := file + unfinished
-	db, err := sql.Open("sqlite", "file:"+temporary+"?_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)")
+	db, err := sql.Open("sqlite", "file:"+temporary+"?_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)&_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return err
 	}
