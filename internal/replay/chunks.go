@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/kidoban/kidoban/internal/observerapi"
@@ -19,6 +20,9 @@ type chunk struct {
 	text  []byte
 	first int // number of the first line
 }
+
+// buffers that chunks were read into, to be used again.
+var buffers = sync.Pool{New: func() any { return make([]byte, 0, 2*chunkSize) }}
 
 // errCutOff is the error for a recording without an end.
 var errCutOff = errors.New("the recording is cut off: its last line, which counts the flows, is missing; record it again")
@@ -62,7 +66,7 @@ func (r *Recording) eachChunk(ctx context.Context, work func(chunks <-chan chunk
 func (r *Recording) cut(ctx context.Context, chunks chan<- chunk) (flows uint64, err error) {
 	var rest []byte
 	for {
-		buf := make([]byte, len(rest)+chunkSize)
+		buf := slices.Grow(buffers.Get().([]byte)[:0], len(rest)+chunkSize)[:len(rest)+chunkSize]
 		copy(buf, rest)
 		n, err := io.ReadFull(r.in, buf[len(rest):])
 		buf = buf[:len(rest)+n]
@@ -74,7 +78,7 @@ func (r *Recording) cut(ctx context.Context, chunks chan<- chunk) (flows uint64,
 		if ended {
 			at = len(buf)
 		}
-		rest = buf[at:]
+		rest = append(rest[:0], buf[at:]...) // a copy: workers give the buffer back
 		buf = buf[:at]
 		if len(rest) > maxLine {
 			return 0, fmt.Errorf("line %d is longer than %d bytes", r.line+1+bytes.Count(buf, []byte("\n")), maxLine)
@@ -92,10 +96,11 @@ func (r *Recording) cut(ctx context.Context, chunks chan<- chunk) (flows uint64,
 			}
 			return end.Flows, send(ctx, chunks, chunk{buf[:last], r.line + 1})
 		}
-		if err := send(ctx, chunks, chunk{buf, r.line + 1}); err != nil {
+		first := r.line + 1
+		r.line += bytes.Count(buf, []byte("\n"))
+		if err := send(ctx, chunks, chunk{buf, first}); err != nil {
 			return 0, err
 		}
-		r.line += bytes.Count(buf, []byte("\n"))
 		if ended {
 			return 0, errCutOff
 		}
@@ -149,6 +154,7 @@ func (r *Recording) each(ctx context.Context, c *comparison, newWorker func(*Jud
 				flows++
 				line++
 			}
+			buffers.Put(c.text[:0]) //nolint:staticcheck // a slice's header is small beside what it saves
 		}
 		return flows, nil
 	})

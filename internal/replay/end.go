@@ -88,6 +88,8 @@ type end struct {
 	// identity is equal for ends that no policy can tell apart.
 	identity uint32
 	problem  Reason
+	// changed is set if the policies of its namespace differ between the sets.
+	changed bool
 	// text is the end as JSON.
 	text string
 }
@@ -113,6 +115,7 @@ func (j *Judge) newEnd(e observerapi.End) *end {
 	default:
 		out.pod, out.ns = podOf(&out.End), namespaceOf(&out.End)
 	}
+	out.changed = j.changed[e.Namespace]
 	key := j.features.look(out)
 	out.party = PartyOf(&out.End)
 	if out.party.Kind == KindOutside {

@@ -123,7 +123,7 @@ func (c *comparison) isPodAddress(a netip.Addr) bool {
 
 // unaffected reports whether no policy that can be about a flow differs between the sets.
 func (c *comparison) unaffected(source, destination *end) bool {
-	return !c.clusterChanged && !c.changed[source.Namespace] && !c.changed[destination.Namespace]
+	return !c.clusterChanged && !source.changed && !destination.changed
 }
 
 // Decide about a flow. The outcome is shared: it must not be changed.

@@ -134,3 +134,28 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+// A recording of several chunks, some of whose lines are longer than a chunk, is read as a short one is.
+func TestLongRecordings(t *testing.T) {
+	web, db := pod("shop", "web", "10.50.1.20"), pod("shop", "db", "10.50.2.10")
+	long := pod("shop", "long", "10.50.1.21", "note", strings.Repeat("x", 3*chunkSize/2))
+	var flows []observerapi.Flow
+	for i := range 6000 {
+		from := web
+		if i%2500 == 7 {
+			from = long
+		}
+		flows = append(flows, tcp(from, db, uint16(1+i%3)))
+	}
+	r := run(t, recordingOf(t, observerapi.Coverage{}, flows...), Options{After: Policies{NetworkPolicies: networkPolicies(t, []string{denyIngress})}})
+	if r.Judged.Records != 6000 || len(r.Changes) != 6 {
+		t.Errorf("%d records, %d changes", r.Judged.Records, len(r.Changes))
+	}
+	var denied uint64
+	for _, c := range r.Changes {
+		denied += c.Records
+	}
+	if denied != 6000 {
+		t.Errorf("%d records would be denied", denied)
+	}
+}

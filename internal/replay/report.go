@@ -40,26 +40,24 @@ type Count struct {
 	// Records of the recording, each of which sums up connections.
 	Records uint64 `json:"records"`
 	// Connections that were opened or tried.
-	Connections uint64     `json:"connections"`
-	First       *time.Time `json:"first,omitempty"`
-	Last        *time.Time `json:"last,omitempty"`
+	Connections uint64    `json:"connections"`
+	First       time.Time `json:"first,omitzero"`
+	Last        time.Time `json:"last,omitzero"`
 }
 
 func (c *Count) add(r *record) {
-	c.Add(&Count{Records: 1, Connections: r.connections, First: &r.first, Last: &r.last})
+	c.Add(&Count{Records: 1, Connections: r.connections, First: r.first, Last: r.last})
 }
 
 // Add another count.
 func (c *Count) Add(d *Count) {
 	c.Records += d.Records
 	c.Connections += d.Connections
-	if d.First != nil && (c.First == nil || d.First.Before(*c.First)) {
-		t := d.First.UTC()
-		c.First = &t
+	if !d.First.IsZero() && (c.First.IsZero() || d.First.Before(c.First)) {
+		c.First = d.First.UTC()
 	}
-	if d.Last != nil && (c.Last == nil || d.Last.After(*c.Last)) {
-		t := d.Last.UTC()
-		c.Last = &t
+	if d.Last.After(c.Last) {
+		c.Last = d.Last.UTC()
 	}
 }
 

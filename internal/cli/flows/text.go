@@ -14,14 +14,6 @@ import (
 // Time is a time as text, in UTC.
 func Time(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
 
-// TimeOf is as Time, and empty for nil.
-func TimeOf(t *time.Time) string {
-	if t == nil {
-		return ""
-	}
-	return Time(*t)
-}
-
 // Number is a number with separators of thousands.
 func Number(n uint64) string {
 	digits := fmt.Sprint(n)

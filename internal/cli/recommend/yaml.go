@@ -94,13 +94,10 @@ func count(c *replay.Count) string {
 	if c.Connections == 1 {
 		text = "1 connection"
 	}
-	if c.First == nil || c.Last == nil {
-		return text
-	}
-	if first, last := flows.Time(*c.First), flows.Time(*c.Last); first != last {
+	if first, last := flows.Time(c.First), flows.Time(c.Last); first != last {
 		return text + " from " + first + " to " + last
 	}
-	return text + " at " + flows.Time(*c.First)
+	return text + " at " + flows.Time(c.First)
 }
 
 // comment writes one line of a comment. What comes from objects cannot end it.

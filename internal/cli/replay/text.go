@@ -48,11 +48,11 @@ func sections(r *replay.Report) []flows.Section {
 				to = &out[2*i+1]
 			}
 			to.Rows = append(to.Rows, []string{g.Outside(g.From), g.Outside(g.To), strings.Join(g.ports, ", "), flows.Number(g.Connections),
-				flows.TimeOf(g.First), flows.TimeOf(g.Last), g.Why})
+				flows.Time(g.First), flows.Time(g.Last), g.Why})
 		}
 	}
 	for _, u := range r.Unknown {
-		out[4].Rows = append(out[4].Rows, []string{string(u.Reason), flows.Number(u.Connections), flows.TimeOf(u.First), flows.TimeOf(u.Last), u.Example})
+		out[4].Rows = append(out[4].Rows, []string{string(u.Reason), flows.Number(u.Connections), flows.Time(u.First), flows.Time(u.Last), u.Example})
 	}
 	return out
 }
