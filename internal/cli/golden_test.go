@@ -45,6 +45,9 @@ func run(stdin []byte, args ...string) string {
 
 var shop = []string{"-f", "../../examples/shop", "-f", "../../examples/shop/policies"}
 
+// recordedDay is a recording of the shop.
+const recordedDay = "../../examples/flows/shop.jsonl"
+
 func with(files []string, args ...string) []string {
 	return append(append([]string{}, args...), files...)
 }
@@ -105,6 +108,14 @@ func TestGolden(t *testing.T) {
 		"lint-skip-yaml":            {"lint", "-f", "testdata/lint", "--skip", "no-default-deny", "--skip", "open-peer", "-o", "yaml", "--fail-on", "error"},
 		"misspelt-field":            {"lint", "-f", "testdata/misspelt.yaml"},
 		"template":                  {"lint", "-f", "testdata/template.yaml"},
+		"replay":                    {"replay", "--flows", recordedDay, "-f", "../../examples/shop/policies", "-n", "shop"},
+		"replay-delete-markdown":    {"replay", "--flows", recordedDay, "--base", "../../examples/shop/policies", "-n", "shop", "--delete", "netpol/allow-metrics", "-o", "markdown"},
+		"replay-delete-nothing":     {"replay", "--flows", recordedDay, "--delete", "cnp/nothing"},
+		"replay-half-json":          {"replay", "--flows", recordedDay, "--since", "12h", "-f", "../../examples/shop/policies", "-n", "shop", "-o", "json"},
+		"recommend":                 {"recommend", "--flows", recordedDay, "-n", "shop"},
+		"recommend-missing":         {"recommend", "--flows", recordedDay, "-n", "shop", "--only-missing", "--audit", "-f", "../../examples/shop", "-f", "../../examples/shop/policies"},
+		"recommend-tighten":         {"recommend", "--flows", recordedDay, "-n", "shop", "--tighten", "--since", "2026-11-20T20:00:00Z", "-f", "../../examples/shop", "-f", "../../examples/shop/policies"},
+		"recommend-no-namespace":    {"recommend", "--flows", recordedDay},
 		"no-such-format":            with(shop, "matrix", "-o", "xml"),
 		"live-needs-no-files":       with(shop, "explain", "--live", "--from", "shop/frontend", "--to", "shop/backend:80"),
 		"explain-needs-both-ends":   with(shop, "explain", "--from", "shop/frontend"),

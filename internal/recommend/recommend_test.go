@@ -3,6 +3,7 @@ package recommend
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -414,7 +415,7 @@ func TestIncompleteRecordings(t *testing.T) {
 	if err != nil || r.Complete {
 		t.Error("complete, or", err)
 	}
-	if _, err := Run(in, Options{Namespaces: []string{"shop"}, RequireComplete: true}); err != ErrIncomplete { //nolint:errorlint // it is not wrapped
+	if _, err := Run(in, Options{Namespaces: []string{"shop"}, RequireComplete: true}); !errors.Is(err, ErrIncomplete) {
 		t.Error(err)
 	}
 }

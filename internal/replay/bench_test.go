@@ -3,6 +3,7 @@ package replay
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -77,7 +78,7 @@ func BenchmarkReplay(b *testing.B) {
 	decoder := json.NewDecoder(bytes.NewReader(file))
 	for {
 		var f observerapi.Flow
-		if err := decoder.Decode(&f); err == io.EOF {
+		if err := decoder.Decode(&f); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			b.Fatal(err)

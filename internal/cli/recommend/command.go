@@ -20,7 +20,7 @@ import (
 func New(env *command.Env) *cobra.Command {
 	c := &options{env: env}
 	cmd := &cobra.Command{
-		Use:   "recommend -n NAMESPACE --flows FILE",
+		Use:   "recommend -n NAMESPACE [--flows FILE]",
 		Short: "Write NetworkPolicies that allow the recorded connections, with a proof",
 		Long: `Write NetworkPolicies that allow the connections that were recorded and allowed, and no others. Destinations whose domain names are known get a
 ClusterNetworkPolicy. Comments say which connections need each rule.
@@ -31,6 +31,8 @@ workload is isolated only in the directions in which it had traffic.
 Before anything is printed, another evaluator than the writer proves that every recorded connection stays allowed, and that each rule except DNS is
 needed by one. Some connections are not allowed but listed, for a person to decide: those seen once, from a scanner, from behind SNAT, and those
 that are denied today.
+
+The flows are those of the cluster's observer, or of a file that replay --record wrote, which needs no cluster.
 
 Exit codes: 0 there are policies, and they are proven; 2 there is no answer.`,
 		Example: `  # Policies for a namespace, staged: they are audited until the label is taken away
@@ -163,7 +165,7 @@ func (c *options) read(ctx context.Context) (*recommend.Input, error) {
 		in.Coverage = replay.CoverageSince(in.Coverage, since)
 	}
 	if in.Traffic, err = replay.Distinct(ctx, recording, since); err != nil {
-		return nil, fmt.Errorf("--flows %s: %w", c.flows.File, err)
+		return nil, fmt.Errorf("read the flows: %w", err)
 	}
 	return in, nil
 }

@@ -24,7 +24,7 @@ import (
 func New(env *command.Env) *cobra.Command {
 	c := &options{env: env}
 	cmd := &cobra.Command{
-		Use:   "replay -f NEW --flows FILE",
+		Use:   "replay -f NEW [--flows FILE]",
 		Short: "Show which recorded connections would be denied or allowed by changed policies",
 		Long: `Show which of the connections that were recorded would get another verdict under today's policies with these manifests than under today's
 alone. diff shows what may change; replay shows what of it did happen.
@@ -35,11 +35,18 @@ kidoban.dev/enforcement: audit decides about nothing; what enforcing it would ch
 
 What cannot be decided is shown as unknown, with the reason. The first lines say how much of the time is recorded.
 
-Today's policies are those of the recording, or of --base.
+The flows are those of the cluster's observer, or of a file that --record wrote, which needs no cluster. Today's policies are those of the
+cluster, of the recording, or of --base.
 
 The exit code is 1 if a connection that is allowed today would be denied, and 2 if there is no answer: connections are unknown, or none was
 recorded.`,
-		Example: `  # In a pipeline, without access to the cluster
+		Example: `  # What would these policies have denied in the last week?
+  kubectl kidoban replay -f policies/ --since 7d
+
+  # Record a week
+  kubectl kidoban replay --since 7d --record week.jsonl
+
+  # In a pipeline, without access to the cluster
   kubectl kidoban replay --flows week.jsonl -f policies/
 
   # What does a policy keep out?
@@ -52,14 +59,15 @@ recorded.`,
 	c.output = command.AddOutput(cmd, "markdown")
 	c.source = command.AddSource(cmd)
 	c.flows = flows.AddSource(cmd)
+	c.flows.AddRecord(cmd)
 	cmd.Flags().StringArrayVar(&c.base, "base", nil, "Take today's policies from these manifests, not from the recording; may be repeated.")
 	cmd.Flags().StringArrayVar(&c.deleted, "delete", nil, "Take this policy away: netpol/namespace/name, or cnp/name for a ClusterNetworkPolicy; may be repeated.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := c.output.Check(); err != nil {
 			return err
 		}
-		if len(c.source.Files)+len(c.deleted) == 0 {
-			return errors.New("nothing to replay: give policies with -f, or --delete")
+		if len(c.source.Files)+len(c.deleted) == 0 && !c.flows.Recording() {
+			return errors.New("nothing to replay: give policies with -f, or --delete; or --record a file")
 		}
 		return c.run(cmd.Context())
 	}
@@ -80,13 +88,16 @@ func (c *options) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
+	if len(c.source.Files)+len(c.deleted) == 0 {
+		return nil // it is recorded
+	}
 	o, notes, err := c.options(ctx, recording)
 	if err != nil {
 		return err
 	}
 	report, err := replay.Run(ctx, recording, o)
 	if err != nil {
-		return fmt.Errorf("--flows %s: %w", c.flows.File, err)
+		return fmt.Errorf("read the flows: %w", err)
 	}
 	report.Notes = notes
 	if err := c.print(report); err != nil {

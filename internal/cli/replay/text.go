@@ -110,7 +110,7 @@ func summary(r *replay.Report) (out []string) {
 			flows.Number(r.Judged.Connections), flows.Number(r.Unchanged.Connections), flows.Number(denied), flows.Number(allowed), flows.Number(unknown)))
 	}
 	if n := r.Replies.Records; n > 0 {
-		out = append(out, fmt.Sprintf("%s records of late replies are not connections and were not judged", flows.Number(n)))
+		out = append(out, fmt.Sprintf("late replies, which are not connections and were not judged: %s", flows.Number(n)))
 	}
 	if n := r.AuditedUnknown.Connections; n > 0 {
 		out = append(out, fmt.Sprintf("unknown for %s connections: what enforcing the audited policies would change", flows.Number(n)))

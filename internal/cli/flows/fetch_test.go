@@ -1,0 +1,109 @@
+package flows
+
+import (
+	"context"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/observerapi"
+	"github.com/kidoban/kidoban/internal/replay"
+)
+
+var start = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+
+// fake answers as an observer does: with the flows that a time has a part of, and no more than the limit.
+type fake struct {
+	t       *testing.T
+	flows   []observerapi.Flow
+	answers int
+}
+
+func (f *fake) get(_ context.Context, path string, query url.Values, into any) error {
+	f.answers++
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	since, err := time.Parse(time.RFC3339, query.Get("since"))
+	if err != nil {
+		f.t.Error(err)
+	}
+	until, err := time.Parse(time.RFC3339, query.Get("until"))
+	if err != nil || path != observerapi.PathFlows {
+		f.t.Error(path, err)
+	}
+	list := into.(*observerapi.FlowList)
+	list.Hidden = []string{"bank"}
+	list.Coverage = observerapi.Coverage{CompleteSince: start.Add(time.Minute), Resolution: 10, Losses: []observerapi.Loss{{Node: "n7", First: start, Last: start, Reason: "map"}}}
+	for _, flow := range f.flows {
+		if !flow.Last.Before(since) && flow.First.Before(until) && len(list.Flows) < limit {
+			list.Flows = append(list.Flows, flow)
+		}
+	}
+	return nil
+}
+
+func TestEachFlowIsRecordedOnce(t *testing.T) {
+	f := &fake{t: t}
+	const limit, all = 100, 207
+	for i := range all {
+		first := start.Add(time.Duration(i) * time.Hour / all)
+		f.flows = append(f.flows, observerapi.Flow{First: first, Last: first.Add(15 * time.Second), Protocol: "TCP", Port: 443, Connections: 1,
+			Source: observerapi.End{Address: netip.MustParseAddr("192.0.2.1")}, Verdict: observerapi.Allowed})
+	}
+	file := filepath.Join(t.TempDir(), "flows.jsonl")
+	if err := writeRecording(t.Context(), f.get, limit, &replay.Objects{}, start, start.Add(time.Hour), file); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	r, err := replay.Open(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := r.Flows(func(*observerapi.Flow) error { n++; return nil }); err != nil || n != all {
+		t.Errorf("%d flows of %d: %v", n, all, err)
+	}
+	c := r.Coverage
+	if f.answers < 3 || len(c.Losses) != 1 || !c.CompleteSince.Equal(start.Add(time.Minute)) || !c.Since.Equal(start) || r.Hidden[0] != "bank" || r.Objects == nil {
+		t.Errorf("%d answers, %+v, hidden %v", f.answers, c, r.Hidden)
+	}
+}
+
+func TestTooManyFlowsAtOnce(t *testing.T) {
+	const limit = 100
+	f := &fake{t: t, flows: make([]observerapi.Flow, limit)}
+	for i := range f.flows {
+		f.flows[i].First, f.flows[i].Last = start, start.Add(time.Second)
+	}
+	file := filepath.Join(t.TempDir(), "flows.jsonl")
+	if err := writeRecording(t.Context(), f.get, limit, nil, start, start.Add(time.Hour), file); err == nil {
+		t.Error("no error")
+	}
+	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
+}
+
+func TestDurations(t *testing.T) {
+	r := &replay.Recording{Coverage: observerapi.Coverage{Until: start}}
+	for text, want := range map[string]time.Time{"": {}, "7d": start.Add(-168 * time.Hour), "90m": start.Add(-90 * time.Minute), "2026-11-20T09:00:00Z": start.Add(-time.Hour)} {
+		if got, err := (&Source{since: text}).Since(r); err != nil || !got.Equal(want) {
+			t.Errorf("--since %q: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"-1h", "yesterday", "d", "1.5d"} {
+		if _, err := (&Source{since: text}).Since(r); err == nil {
+			t.Errorf("--since %q is read", text)
+		}
+	}
+	if _, err := (&Source{since: "1h"}).Since(&replay.Recording{}); err == nil {
+		t.Error("a duration before no time is read")
+	}
+}

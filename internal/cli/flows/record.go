@@ -1,0 +1,92 @@
+package flows
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/cli/command"
+	"github.com/kidoban/kidoban/internal/cli/observer"
+	"github.com/kidoban/kidoban/internal/observerapi"
+	"github.com/kidoban/kidoban/internal/replay"
+)
+
+// record what the cluster's observer has since a time, with the objects of the cluster, into a file.
+func record(ctx context.Context, env *command.Env, namespace string, since time.Time, file string) error {
+	c, err := env.Client()
+	if err != nil {
+		return err
+	}
+	o, err := observer.Connect(ctx, env, c, namespace)
+	if err != nil {
+		return err
+	}
+	if o == nil {
+		return fmt.Errorf("there is no observer in namespace %s: install the component observer, give --kidoban-namespace, or --flows with a file", namespace)
+	}
+	cluster, err := command.Load(ctx, c)
+	if err != nil {
+		return err
+	}
+	return writeRecording(ctx, o.Get, answerLimit, ObjectsOf(cluster), since, env.Now().Truncate(time.Second), file)
+}
+
+// writeRecording writes a file, which is there once it is complete.
+func writeRecording(ctx context.Context, get getter, limit int, objects *replay.Objects, since, until time.Time, file string) (err error) {
+	flows, err := os.CreateTemp(filepath.Dir(file), ".kidoban-flows-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = flows.Close(), os.Remove(flows.Name()) }()
+	lines := bufio.NewWriterSize(flows, 1<<20)
+	encoder := json.NewEncoder(lines)
+	encoder.SetEscapeHTML(false)
+	coverage, hidden, err := fetch(ctx, get, limit, since, until, func(f *observerapi.Flow) error { return encoder.Encode(f) })
+	if err != nil {
+		return err
+	}
+	if err := lines.Flush(); err != nil {
+		return err
+	}
+	if _, err := flows.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	out, err := os.CreateTemp(filepath.Dir(file), ".kidoban-recording-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(out.Name()) }() // it has another name by then, if all went well
+	if err := copyRecording(out, flows, coverage, hidden, objects); err != nil {
+		_ = out.Close()
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), file)
+}
+
+func copyRecording(out io.Writer, flows io.Reader, coverage observerapi.Coverage, hidden []string, objects *replay.Objects) error {
+	w, err := replay.NewWriter(out, coverage, hidden, objects)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(flows)
+	for {
+		var f observerapi.Flow
+		if err := decoder.Decode(&f); errors.Is(err, io.EOF) {
+			return w.Close()
+		} else if err != nil {
+			return err
+		}
+		if err := w.Write(&f); err != nil {
+			return err
+		}
+	}
+}
