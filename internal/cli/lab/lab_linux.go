@@ -200,11 +200,10 @@ func (l *lab) plan() {
 		rows[i] = l.members(row)
 	}
 	columns := map[model.Workload][]member{}
-	for i, row := range l.table.Rows {
-		columns[row] = rows[i]
-	}
-	for name := range l.names {
-		columns[model.DomainName(name)] = l.members(model.DomainName(name))
+	for _, column := range l.table.Columns { // more than the rows: names, and workloads that are only reached
+		if w := column.Workload; columns[w] == nil {
+			columns[w] = l.members(w)
+		}
 	}
 	for i := range l.table.Rows {
 		for j, column := range l.table.Columns {
