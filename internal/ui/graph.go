@@ -25,6 +25,9 @@ type Graph struct {
 	Namespaces []string  `json:"namespaces"`
 	Nodes      Nodes     `json:"nodes"`
 	Edges      Edges     `json:"edges"`
+	// Seen and Traffic are what an observer saw; both are nil where there is none. Seen is nil if it does not answer.
+	Seen    *Seen    `json:"seen,omitempty"`
+	Traffic *Traffic `json:"traffic,omitempty"`
 	// Open is how many pairs of workloads are left out because no policy isolates either end in the direction of the connection, and Denied how many
 	// because policies deny all their ports. Both are 0 in a small cluster, whose edges are all there.
 	Open   int `json:"open"`
@@ -85,6 +88,13 @@ func (s *Server) graph(r *http.Request) (any, error) {
 	id := fnv.New64a()
 	_, _ = id.Write([]byte(s.options.Name)) // never fails
 	out.Name, out.Live, out.ID = s.options.Name, s.options.Live, fmt.Sprintf("%016x", id.Sum64())
+	if s.options.Edges != nil {
+		since, err := time.ParseDuration(cmp.Or(r.URL.Query().Get("since"), "24h"))
+		if err != nil || since <= 0 {
+			return nil, invalid(fmt.Errorf("since=%s is not a duration such as 24h", r.URL.Query().Get("since")))
+		}
+		snap.observe(r.Context(), &out, s.options.Edges, since)
+	}
 	return &out, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // bundle is the page, built by `make ui`.
@@ -39,6 +40,8 @@ type Options struct {
 	Live bool
 	// Read the cluster.
 	Read func(context.Context) (*model.Cluster, error)
+	// Edges asks an observer for the flows of a time until now, summed up by workload; nil where there is no observer.
+	Edges func(context.Context, time.Duration) (*observerapi.FlowList, error)
 	// Parse manifests that a user drops on the page.
 	Parse func(text []byte) (*model.Cluster, error)
 }

@@ -1,11 +1,9 @@
 package ui
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
@@ -88,7 +86,7 @@ func outsideOf(c *model.Cluster) map[netip.Addr]string {
 		}
 		for _, p := range prefixes { // widest first: the narrowest that begins here names it
 			if first := p.Masked().Addr(); p.IsSingleIP() && first == addr || !p.IsSingleIP() && first.Next() == addr {
-				out[addr] = outsidePrefix + strings.TrimSuffix(p.Masked().String(), suffixOfOne(p))
+				out[addr] = outsideID(p)
 			}
 		}
 	}
@@ -102,11 +100,12 @@ func outsideOf(c *model.Cluster) map[netip.Addr]string {
 	return out
 }
 
-func suffixOfOne(p netip.Prefix) string {
+// outsideID of a block; a block of one address is called by the address.
+func outsideID(p netip.Prefix) string {
 	if p.IsSingleIP() {
-		return fmt.Sprintf("/%d", p.Bits())
+		return outsidePrefix + p.Addr().String()
 	}
-	return ""
+	return outsidePrefix + p.Masked().String()
 }
 
 // blocks that policies name, excepts included, the widest first.

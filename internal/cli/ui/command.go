@@ -8,17 +8,21 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/ui"
 )
 
 // New is the command.
 func New(env *command.Env) *cobra.Command {
 	var port uint16
+	var namespace string
 	cmd := &cobra.Command{
 		Use:   "ui",
 		Short: "Show in a browser who may talk to whom, why, and what manifests would change",
@@ -28,6 +32,8 @@ evaluation; and what workloads would gain and lose if you applied manifests. It 
 
 The command prints an address, and serves the page until you stop it with Ctrl+C. The page is served on 127.0.0.1 only. The address has a
 secret in it and works once: the first browser that opens it gets a cookie, and no other program gets an answer.
+
+With an observer the map also shows what does talk: connections that were denied, and those that are allowed and never used.
 
 With -f the map is that of manifests, and no cluster is needed.`,
 		Example: `  # The live cluster
@@ -42,6 +48,7 @@ With -f the map is that of manifests, and no cluster is needed.`,
 	}
 	source := command.AddSource(cmd)
 	cmd.Flags().Uint16Var(&port, "port", 0, "Port on 127.0.0.1 for the browser. Default: a free one.")
+	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace, where the observer is.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
@@ -57,6 +64,16 @@ With -f the map is that of manifests, and no cluster is needed.`,
 				return read, nil
 			}
 			return env.Cluster(ctx, source)
+		}
+		if o.Live {
+			found, err := connect(ctx, env, namespace)
+			if found == nil && err == nil {
+				fmt.Fprintf(env.ErrOut, "note: no observer in namespace %s: the map shows what may talk, and no flows\n", namespace)
+			} else { // of an error the page informs, too, and asks again
+				o.Edges = func(ctx context.Context, since time.Duration) (*observerapi.FlowList, error) {
+					return edges(ctx, env, namespace, since)
+				}
+			}
 		}
 		server, err := ui.Listen(ctx, port, o)
 		if err != nil {

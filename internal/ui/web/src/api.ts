@@ -50,7 +50,7 @@ async function ask<T>(what: string, path: string, init?: RequestInit): Promise<T
   return JSON.parse(text) as T;
 }
 
-export const getGraph = () => ask<Wire>('the map', 'api/graph');
+export const getGraph = (since: string) => ask<Wire>('the map', `api/graph?${new URLSearchParams({ since })}`);
 export const getEdge = (from: string, to: string) => ask<EdgeAnswer>(`${from} → ${to}`, `api/edge?${new URLSearchParams({ from, to })}`);
 export const getPolicies = () => ask<{ policies: Policy[] }>('the policies', 'api/policies').then(a => a.policies);
 export const getPolicy = (id: string) => ask<PolicyDetail>(id, `api/policy?${new URLSearchParams({ id })}`);

@@ -1,12 +1,12 @@
 // The page: header, filter line, the view, the panel, and the footer.
 import { render } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
-import type { View } from './address.ts';
+import { SPANS, type View } from './address.ts';
 import { complete } from './filter.ts';
 import { Flows } from './flows.tsx';
 import { connection, Graph } from './map.tsx';
 import { Matrix } from './matrix.tsx';
-import { VERDICTS, WORD, type Verdict } from './model.ts';
+import { VERDICTS, WORD, type Cluster, type Verdict } from './model.ts';
 import { Panel } from './panel.tsx';
 import { Failed, Line, NoMatch, Sign } from './parts.tsx';
 import { Policies } from './policies.tsx';
@@ -34,6 +34,8 @@ function Header() {
         })}
       </nav>
       <div class="right">
+        {c?.covered && <label class="since">Last <select value={s.address.value.since} onChange={e => (s.go({ since: e.currentTarget.value }), void s.load())}>
+          {SPANS.map((v, i) => <option value={v}>{['hour', '6 hours', '24 hours', '7 days'][i]}</option>)}</select></label>}
         {c && <span class="live soft">{c.traffic ? <><i />Live</> : c.live ? 'No observer: what may talk' : 'Manifests: what may talk'}</span>}
         <button class="icon" onClick={() => void s.load()} aria-label="Read again" title="Read again">↻</button>
         <button class="icon" onClick={turn} aria-label={theme.value === 'dark' ? 'Light colours' : 'Dark colours'} title="Light or dark (D)">{theme.value === 'dark' ? '☀' : '☾'}</button>
@@ -96,6 +98,12 @@ function Main() {
   );
 }
 
+/** The observer is away: everything stays usable, and nothing is greyed. */
+function Strip() {
+  const error = s.cluster.value?.covered?.error;
+  return error ? <p class="strip" role="alert">{`▲ No flows, so this is what may talk: ${plain(error)}`} <button class="link" onClick={() => void s.load()}>Try again</button></p> : null;
+}
+
 function Footer() {
   const c = s.cluster.value, f = s.filtered.value;
   return (
@@ -103,11 +111,16 @@ function Footer() {
       {c && <><span>{`${count(c.namespaces.length)} namespaces`}</span><span>{`${count(c.nodes.length - c.outside.length)} workloads`}</span>
         <span><b>{count(f?.edges.length ?? 0)}</b>{` of ${count(c.size)} connections`}</span><span>{`${count(c.policies)} policies`}</span>
         {c.open + c.left > 0 && <span>{`${count(c.open + c.left)} pairs not listed`}</span>}
+        {c.traffic && <span class={lost(c) ? 'warn' : ''} title={lost(c)}>{lost(c) ? `▲ records lost on ${count(new Set(c.covered?.losses?.map(l => l.node)).size)} nodes` : 'no records lost'}</span>}
+        {!!c.covered?.unplaced && <span>{`${count(c.covered.unplaced)} connections of workloads that are not on the map`}</span>}
+        {!!c.covered?.hidden?.length && <span title={c.covered.hidden.map(plain).join(', ')}>{`${count(c.covered.hidden.length)} namespaces hidden from you`}</span>}
         {s.failed.value && <span class="warn" role="alert">{`▲ ${plain(s.failed.value.message)}`}</span>}</>}
       <span class="keys" aria-hidden="true"><kbd>/</kbd> filter <kbd>↑→</kbd> move <kbd>Space</kbd> open <kbd>N</kbd> next edge <kbd>T</kbd> table <kbd>?</kbd> keys</span>
     </footer>
   );
 }
+
+const lost = (c: Cluster) => c.covered?.losses?.map(l => `${plain(l.node)}: ${plain(l.reason)}`).join('; ') ?? '';
 
 const HELP: [string, string][] = [
   ['/', 'filter'], ['arrows', 'to the next thing in that direction; with Shift, move the map'], ['Space', 'open, close a namespace'],
@@ -178,7 +191,7 @@ function App() {
   return (
     <>
       <a class="skip" href="#main" onClick={e => (e.preventDefault(), document.getElementById('main')?.focus())}>Skip to the content</a>
-      <Header /><FilterLine /><Main /><Footer /><Help />
+      <Header /><div class="lines"><FilterLine /><Strip /></div><Main /><Footer /><Help />
       <div class="sr" role="status" aria-live="polite">{s.spoken.value}</div>
     </>
   );

@@ -19,7 +19,14 @@ export interface Wire {
   edges: { source: number[]; destination: number[]; first: number[]; port: number[]; protocol: number[]; verdict: number[] };
   /** By port, like edges.port: connections per minute, their number, and when the last one was, in seconds since 1970. */
   seen?: { rate: number[]; total: number[]; last: number[]; denied: number[] };
+  traffic?: Traffic;
   open: number; denied: number; policies: number; notes?: string[];
+}
+
+/** What the observer's answer covers, or why there is none. */
+export interface Traffic {
+  error?: string; since?: string; until?: string; completeSince?: string; losses?: { node: string; reason: string; records?: number; packets?: number }[];
+  hidden?: string[]; unplaced?: number;
 }
 
 export interface Node { index: number; id: string; ns: number; name: string; kind: string; pods: number; ingress: number; egress: number; search: string }
@@ -33,7 +40,7 @@ export interface Cluster {
   port: Uint16Array; protocol: Uint8Array; code: Uint8Array; portRate?: Float32Array; total?: Float64Array; last?: Float64Array;
   /** Edges of each node, by index of the edge. */
   out: number[][]; in: number[][];
-  open: number; left: number; policies: number; notes: string[]; traffic: boolean;
+  open: number; left: number; policies: number; notes: string[]; traffic: boolean; covered: Traffic | undefined;
 }
 
 export function unpack(w: Wire): Cluster {
@@ -60,7 +67,7 @@ export function unpack(w: Wire): Cluster {
     size, source: Int32Array.from(e.source), destination: Int32Array.from(e.destination), first, stroke, rate,
     port: Uint16Array.from(e.port), protocol: Uint8Array.from(e.protocol), code,
     portRate: w.seen && Float32Array.from(w.seen.rate), total: w.seen && Float64Array.from(w.seen.total), last: w.seen && Float64Array.from(w.seen.last),
-    out, in: into, open: w.open, left: w.denied, policies: w.policies, notes: w.notes ?? [], traffic: !!w.seen,
+    out, in: into, open: w.open, left: w.denied, policies: w.policies, notes: w.notes ?? [], traffic: !!w.seen, covered: w.traffic,
   };
 }
 

@@ -282,7 +282,7 @@ function ordered(c: Cluster): Promise<Order> {
 
 export async function load(): Promise<void> {
   try {
-    const c = unpack(await api.getGraph());
+    const c = unpack(await api.getGraph(address.value.since));
     const o = await ordered(c);
     batch(() => {
       places.value ??= remembered(c);

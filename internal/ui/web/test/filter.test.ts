@@ -46,7 +46,7 @@ test('words are completed from names', () => {
 });
 
 test('an address holds all state', () => {
-  const a = { view: 'policies', form: 'table', open: ['shop', 'a,b'], every: false, text: 'ns:shop port:5432', selected: 'shop/web>data/db', off: ['denied'], mode: 'does' } as const;
+  const a = { view: 'policies', form: 'table', open: ['shop', 'a,b'], every: false, text: 'ns:shop port:5432', selected: 'shop/web>data/db', off: ['denied'], mode: 'does', since: '6h' } as const;
   assert.deepEqual(parseAddress(formatAddress({ ...a, open: [...a.open], off: [...a.off] })), a);
   assert.equal(formatAddress(parseAddress('')), '');
   assert.equal(formatAddress(parseAddress('#sel=shop/web>data/db&view=nonsense')), '#sel=shop/web>data/db');

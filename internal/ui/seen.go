@@ -1,0 +1,192 @@
+package ui
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/observerapi"
+	"github.com/kidoban/kidoban/internal/policy"
+)
+
+// Seen is what happened at each port of the edges, in columns like Edges.Port.
+type Seen struct {
+	// Rate is connections per minute, Total their number, and Denied how many of them were denied.
+	Rate   []float64 `json:"rate"`
+	Total  []uint64  `json:"total"`
+	Denied []uint64  `json:"denied"`
+	// Last is the time of the last one in seconds since 1970, or 0.
+	Last []int64 `json:"last"`
+}
+
+// Traffic says what the observer's answer covers, or why there is none.
+type Traffic struct {
+	// Error is empty if the observer answered.
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// CompleteSince is when the observer began to record, if that is later than Since.
+	CompleteSince time.Time `json:"completeSince,omitzero"`
+	// Losses are what is missing, by node.
+	Losses []observerapi.Loss `json:"losses,omitempty"`
+	// Hidden are the namespaces of which the reader sees nothing but names.
+	Hidden []string `json:"hidden,omitempty"`
+	// Unplaced are the connections with an end that is not on the map, such as a workload that is gone.
+	Unplaced uint64 `json:"unplaced,omitempty"`
+}
+
+// observe asks the observer, and adds what it saw to a graph. Without its answer the graph stays what policies allow.
+func (s *snapshot) observe(ctx context.Context, g *Graph, edges func(context.Context, time.Duration) (*observerapi.FlowList, error), since time.Duration) {
+	list, err := edges(ctx, since)
+	if err != nil {
+		g.Traffic = &Traffic{Error: err.Error()}
+		return
+	}
+	c := list.Coverage
+	g.Traffic = &Traffic{Since: c.Since, Until: c.Until, CompleteSince: c.CompleteSince, Losses: c.Losses, Hidden: list.Hidden}
+	s.addFlows(g, list)
+}
+
+// seenPort is a port of an edge, with what happened there.
+type seenPort struct {
+	port          model.Port
+	code          Code
+	total, denied uint64
+	last          time.Time
+}
+
+// addFlows adds flows to the edges: those of connections that no policy allows, or that the map left out, become edges.
+func (s *snapshot) addFlows(g *Graph, list *observerapi.FlowList) {
+	type ends struct{ from, to int }
+	at := map[ends]int{}
+	var order []ends
+	var ports [][]seenPort
+	for i := range g.Edges.Source {
+		e := ends{g.Edges.Source[i], g.Edges.Destination[i]}
+		at[e], order = len(order), append(order, e)
+		var own []seenPort
+		for k := g.Edges.First[i]; k < g.Edges.First[i+1]; k++ {
+			own = append(own, seenPort{port: model.Port{Protocol: policy.Protocol(g.Edges.Protocol[k]), Number: uint16(g.Edges.Port[k])}, code: g.Edges.Verdict[k]})
+		}
+		ports = append(ports, own)
+	}
+	outside := s.outside()
+	for i := range list.Flows {
+		f := &list.Flows[i]
+		if f.Reply || f.Continues || f.Connections == 0 {
+			continue
+		}
+		from, known := s.nodeOf(&f.Source, outside)
+		to, alsoKnown := s.nodeOf(&f.Destination, outside)
+		protocol, ok := protocolOf(f.Protocol)
+		if !known || !alsoKnown || !ok {
+			g.Traffic.Unplaced += f.Connections
+			continue
+		}
+		e := ends{from, to}
+		n, ok := at[e]
+		if !ok {
+			n = len(order)
+			at[e], order, ports = n, append(order, e), append(ports, nil)
+		}
+		port := model.Port{Protocol: protocol, Number: f.Port}
+		k := slices.IndexFunc(ports[n], func(p seenPort) bool { return p.port == port })
+		if k < 0 {
+			k = len(ports[n])
+			ports[n] = append(ports[n], seenPort{port: port, code: seenCode(f.Verdict)})
+		}
+		p := &ports[n][k]
+		p.total += f.Connections
+		if f.Verdict == observerapi.Denied || f.Verdict == observerapi.WouldBeAllow {
+			p.denied += f.Connections
+		}
+		if f.Verdict == observerapi.WouldBeDeny && p.code == CodeAllowed {
+			p.code = CodeWouldDeny
+		}
+		if f.Last.After(p.last) {
+			p.last = f.Last
+		}
+	}
+	minutes := max(1, list.Coverage.Until.Sub(list.Coverage.Since).Minutes())
+	g.Edges, g.Seen = Edges{}, &Seen{}
+	for n, e := range order {
+		var plain []model.Port
+		var codes []Code
+		for _, p := range ports[n] {
+			plain, codes = append(plain, p.port), append(codes, p.code)
+			last := int64(0)
+			if !p.last.IsZero() {
+				last = p.last.Unix()
+			}
+			g.Seen.Rate, g.Seen.Total = append(g.Seen.Rate, float64(p.total)/minutes), append(g.Seen.Total, p.total)
+			g.Seen.Denied, g.Seen.Last = append(g.Seen.Denied, p.denied), append(g.Seen.Last, last)
+		}
+		g.Edges.add(e.from, e.to, plain, codes)
+	}
+	g.Edges.First = append(g.Edges.First, len(g.Edges.Port))
+}
+
+func seenCode(v observerapi.Verdict) Code {
+	switch v {
+	case observerapi.Denied:
+		return CodeDenied
+	case observerapi.WouldBeDeny:
+		return CodeWouldDeny
+	case observerapi.WouldBeAllow:
+		return CodeWouldAllow
+	case observerapi.Allowed:
+	}
+	return CodeAllowed
+}
+
+func protocolOf(name string) (policy.Protocol, bool) {
+	for _, p := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6} {
+		if p.String() == name {
+			return p, true
+		}
+	}
+	n, err := strconv.ParseUint(name, 10, 8)
+	return policy.Protocol(n), err == nil
+}
+
+// outsideBlock is a block outside the cluster that is a node.
+type outsideBlock struct {
+	prefix netip.Prefix
+	node   int
+}
+
+// outside are the blocks that are nodes, the narrowest first.
+func (s *snapshot) outside() (out []outsideBlock) {
+	for _, p := range slices.Backward(blocks(s.cluster)) {
+		if n, ok := s.byID[outsideID(p)]; ok {
+			out = append(out, outsideBlock{p, n})
+		}
+	}
+	return out
+}
+
+// nodeOf an end: its workload, a DNS name that policies name, the narrowest block with its address, or the internet.
+func (s *snapshot) nodeOf(e *observerapi.End, outside []outsideBlock) (int, bool) {
+	if e.Workload != nil {
+		n, ok := s.byObject[model.Workload{Namespace: e.Namespace, Kind: e.Workload.Kind, Name: e.Workload.Name}]
+		return n, ok
+	}
+	if e.IsNode || e.Namespace != "" {
+		return 0, false
+	}
+	for _, name := range e.DomainNames {
+		if n, ok := s.byID[outsidePrefix+name]; ok {
+			return n, true
+		}
+	}
+	for _, b := range outside {
+		if e.Address.IsValid() && b.prefix.Contains(e.Address) {
+			return b.node, true
+		}
+	}
+	n, ok := s.byID[internet]
+	return n, ok
+}
