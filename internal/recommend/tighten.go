@@ -9,6 +9,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/replay"
 )
 
@@ -100,7 +101,7 @@ func (t *tightener) parse() {
 		for _, d := range policy.Directions {
 			for n, r := range policy.NetworkPolicyRules(d, np) {
 				k := ruleKey{i, d, n}
-				if slices.Contains(t.o.Namespaces, np.Namespace) && !policy.IsLabelledAudit(np.Labels) {
+				if slices.Contains(t.o.Namespaces, np.Namespace) && !policy.IsLabelledAudit(np.Labels) && np.Kind != application.Kind {
 					t.keys = append(t.keys, k)
 				}
 				for p := range r.Peers {

@@ -13,6 +13,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // Policies are all policies of a cluster at one time.
@@ -49,14 +50,24 @@ func (p Policies) index() *Policies {
 
 // sameIn reports whether two indexed sets decide alike about pods of a namespace. It may report false although they do.
 func (p *Policies) sameIn(namespace string, q *Policies) bool {
-	return equality.Semantic.DeepEqual(sorted(p.byNamespace[namespace]), sorted(q.byNamespace[namespace]))
+	return equality.Semantic.DeepEqual(contents(p.byNamespace[namespace]), contents(q.byNamespace[namespace]))
 }
 
-// specs of a namespace's policies by name: nothing else of a policy decides.
-func sorted(policies []networkingv1.NetworkPolicy) map[string]networkingv1.NetworkPolicySpec {
-	out := map[string]networkingv1.NetworkPolicySpec{}
+// content is what decides of a NetworkPolicy. Names are by rule, those of an ApplicationNetworkPolicy.
+type content struct {
+	Spec  networkingv1.NetworkPolicySpec
+	Names [][]string
+}
+
+// contents of a namespace's policies by name.
+func contents(policies []networkingv1.NetworkPolicy) map[string]content {
+	out := map[string]content{}
 	for i := range policies {
-		out[policies[i].Name] = policies[i].Spec
+		is := content{Spec: policies[i].Spec}
+		for rule := range is.Spec.Egress {
+			is.Names = append(is.Names, application.DomainNames(&policies[i], rule))
+		}
+		out[policies[i].Name] = is
 	}
 	return out
 }
@@ -183,6 +194,13 @@ func (c *collector) block(text string) {
 
 func (c *collector) networkPolicy(np *networkingv1.NetworkPolicy) {
 	keysOf(&np.Spec.PodSelector, c.labels)
+	for rule := range np.Spec.Egress {
+		for _, n := range application.DomainNames(np, rule) {
+			if name, err := policy.CanonicalDomainName(n); err == nil {
+				c.names[name] = true
+			}
+		}
+	}
 	for _, d := range policy.Directions {
 		for _, r := range policy.NetworkPolicyRules(d, np) {
 			for _, p := range r.Peers {

@@ -12,8 +12,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/observerapi"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 const denyIngress = `
@@ -196,6 +198,24 @@ func TestReport(t *testing.T) {
 	other, _ := json.Marshal(run(t, recordingOf(t, r.Coverage, shuffled...), o))
 	if string(one) != string(other) {
 		t.Errorf("in another order:\n%s\n%s", one, other)
+	}
+}
+
+// A change of the domain names of an ApplicationNetworkPolicy is one, though its spec as a NetworkPolicy stays.
+func TestNamesOfApplicationNetworkPolicies(t *testing.T) {
+	named := func(name string) networkingv1.NetworkPolicy {
+		p := &application.Policy{}
+		if err := yaml.UnmarshalStrict([]byte("metadata: {name: vendor, namespace: shop}\nspec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{domainNames: ["+name+"]}]}]}"), p); err != nil {
+			t.Fatal(err)
+		}
+		return *p.NetworkPolicy()
+	}
+	file := recordingOf(t, observerapi.Coverage{}, tcp(pod("shop", "web", "10.50.1.20"), outside("192.0.2.1", "a.vendor.example"), 443))
+	for name, want := range map[string]int{"a.vendor.example": 0, "b.vendor.example": 1} {
+		r := run(t, file, Options{Before: Policies{NetworkPolicies: []networkingv1.NetworkPolicy{named("a.vendor.example")}}, After: Policies{NetworkPolicies: []networkingv1.NetworkPolicy{named(name)}}})
+		if len(r.Changes)+len(r.Unknown) != want {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/replay"
 )
 
@@ -16,7 +17,11 @@ func ObjectsOf(c *model.Cluster) *replay.Objects {
 	out := &replay.Objects{}
 	for i := range c.Policies {
 		np := &c.Policies[i]
-		out.NetworkPolicies = append(out.NetworkPolicies, networkingv1.NetworkPolicy{ObjectMeta: metaOf(&np.ObjectMeta), Spec: np.Spec})
+		is := networkingv1.NetworkPolicy{ObjectMeta: metaOf(&np.ObjectMeta), Spec: np.Spec}
+		if np.Kind == application.Kind { // its domain names are in an annotation
+			is.Kind, is.Annotations = np.Kind, np.Annotations
+		}
+		out.NetworkPolicies = append(out.NetworkPolicies, is)
 	}
 	for i := range c.ClusterPolicies {
 		p := &c.ClusterPolicies[i]
