@@ -168,17 +168,19 @@ func TestHostileNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, view := range []string{"as=graph", "as=matrix&off=", "as=table&off=", "view=policies", "view=workload"} {
-		b := open(t, c, view)
-		b.wait(`document.querySelector('main').childElementCount > 0`)
-		if b.text(`String(document.querySelectorAll('script:not([src]), img').length)`) != "0" {
-			t.Errorf("%s: a name became an element", view)
-		}
-		if b.text(`String(document.documentElement.scrollWidth <= innerWidth)`) != "true" {
-			t.Errorf("%s: a name widens the page", view)
-		}
-		if text := b.text(`document.body.innerText`); strings.ContainsAny(text, "\u001b\u202e") {
-			t.Errorf("%s: control characters are in the text", view)
-		}
+		t.Run(view, func(t *testing.T) {
+			b := open(t, c, view)
+			b.wait(`document.querySelector('main').childElementCount > 0`)
+			if b.text(`String(document.querySelectorAll('script:not([src]), img').length)`) != "0" {
+				t.Error("a name became an element")
+			}
+			if b.text(`String(document.documentElement.scrollWidth <= innerWidth)`) != "true" {
+				t.Error("a name widens the page")
+			}
+			if text := b.text(`document.body.innerText`); strings.ContainsAny(text, "\u001b\u202e") {
+				t.Error("control characters are in the text")
+			}
+		})
 	}
 }
 
