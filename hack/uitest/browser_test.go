@@ -194,6 +194,9 @@ func (b *browser) picture(name string) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		b.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
 		b.Fatal(err)
 	}

@@ -137,7 +137,6 @@ func TestWhatIf(t *testing.T) {
 			t.Errorf("no %q in %s", want, answer)
 		}
 	}
-	b.picture("whatif-light")
 }
 
 func TestStates(t *testing.T) {
@@ -208,14 +207,5 @@ func TestAxe(t *testing.T) {
 				t.Errorf("%s, %s:\n%s", theme, hash, found)
 			}
 		}
-	}
-}
-
-// The pictures of docs/ui.md.
-func TestPictures(t *testing.T) {
-	for _, theme := range []string{"light", "dark"} {
-		b := openAt(t, shop(t), "", theme)
-		b.wait(`document.documentElement.dataset.ready`)
-		b.picture("map-" + theme)
 	}
 }
