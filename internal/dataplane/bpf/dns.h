@@ -30,6 +30,17 @@ struct {
 	__type(value, struct asked);
 } asked SEC(".maps");
 
+/* Whether the client of an established flow opened it to port 53. */
+static __always_inline bool is_to_dns_port(unsigned long nfct)
+{
+	const struct nf_conn *ct;
+
+	if (!bpf_core_type_exists(struct nf_conn))
+		return false;
+	ct = bpf_rdonly_cast((void *)(nfct & NFCT_PTRMASK), bpf_core_type_id_kernel(struct nf_conn));
+	return ct->tuplehash[0].tuple.dst.u.all == DNS_PORT;
+}
+
 /*
  * Whether the packet's flow is one that its client opened to port 53. This is asked about every packet of every
  * flow while some policy has names: it is two loads from an entry that conntrack has just read.
