@@ -81,11 +81,14 @@ func TestSettingsExist(t *testing.T) {
 	}
 }
 
-// TestConfigMapsExist looks for each ConfigMap that pages name among those that kustomizations generate, and the one of the stream.
+// TestConfigMapsExist looks for each ConfigMap that pages name among those that kustomizations generate, and those of certificates.
 func TestConfigMapsExist(t *testing.T) {
 	var generated strings.Builder
-	for _, m := range regexp.MustCompile(`(?m)^kind: ConfigMap\nmetadata:\n  name: (\S+)$`).FindAllStringSubmatch(read(t, "config/controller/certificates.yaml"), -1) {
-		generated.WriteString("- name: " + m[1] + "\n")
+	configMap := regexp.MustCompile(`(?m)^kind: ConfigMap\nmetadata:\n  name: (\S+)$`)
+	for _, file := range []string{"config/controller/certificates.yaml", "config/components/observer/certificates.yaml"} {
+		for _, m := range configMap.FindAllStringSubmatch(read(t, file), -1) {
+			generated.WriteString("- name: " + m[1] + "\n")
+		}
 	}
 	for _, dir := range []string{"agent", "controller", "prometheus"} {
 		generated.WriteString(read(t, "config/"+dir+"/kustomization.yaml"))
