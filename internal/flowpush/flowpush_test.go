@@ -88,7 +88,6 @@ type replica struct {
 	mu       sync.Mutex
 	stored   map[uint64]*flow.PushRequest
 	repeated int // batches that came again
-	inFlight int // most batches that it had not confirmed
 	// What it does wrong:
 	isAway     bool
 	confirmsIn time.Duration

@@ -286,13 +286,14 @@ func codeOf(v model.Verdict) Code {
 
 // withAudit is the code of what is enforced, with what would become of it.
 func withAudit(now, enforced Code) Code {
-	switch {
-	case now == enforced:
+	switch now {
+	case enforced:
 		return now
-	case now == CodeAllowed:
+	case CodeAllowed:
 		return CodeWouldDeny
-	case now == CodeDenied:
+	case CodeDenied:
 		return CodeWouldAllow
+	default:
+		return cmp.Or(now, enforced)
 	}
-	return cmp.Or(now, enforced)
 }

@@ -80,7 +80,7 @@ func TestTheSecretWorksOnceAndIsExchangedForACookie(t *testing.T) {
 	s := serve(t, read(t, twoPods))
 	path := s.URL()[strings.Index(s.URL(), "/open"):]
 	ask := func(path string, cookies ...*http.Cookie) *http.Response {
-		r := httptest.NewRequest("GET", path, nil)
+		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Host = s.listener.Addr().String()
 		for _, c := range cookies {
 			r.AddCookie(c)
@@ -146,7 +146,7 @@ func TestOtherSitesGetNothing(t *testing.T) {
 
 func TestManifestsAreLimited(t *testing.T) {
 	s := serve(t, read(t, twoPods))
-	r := httptest.NewRequest("POST", "/api/whatif", io.LimitReader(zeros{}, mostUploaded+1))
+	r := httptest.NewRequest(http.MethodPost, "/api/whatif", io.LimitReader(zeros{}, mostUploaded+1))
 	r.Host = s.listener.Addr().String()
 	r.AddCookie(&http.Cookie{Name: s.session.name, Value: s.session.cookie})
 	r.Header.Set("Origin", "http://"+r.Host)

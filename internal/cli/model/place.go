@@ -54,7 +54,7 @@ type rule struct {
 	decision
 	// peers; none: everyone. Those of blocks look at addresses.
 	peers, blocks []matcher
-	names         []string // of an ApplicationNetworkPolicy, in canonical form
+	names         []string                                 // of an ApplicationNetworkPolicy, in canonical form
 	matchPort     func(to *corev1.Pod, f policy.Flow) bool // nil: every port
 	matches       []match                                  // by place
 	parts         map[*possibleParts]bits

@@ -241,7 +241,9 @@ func (f *Flows) Nodes(ctx context.Context) ([]observerapi.NodeStatus, error) {
 		nodes[n.Name] = observerapi.NodeStatus{First: n.First, Last: n.Last}
 	}
 	for _, name := range f.options.Nodes() {
-		nodes[name] = nodes[name] // those that have not reported, too
+		if _, ok := nodes[name]; !ok {
+			nodes[name] = observerapi.NodeStatus{}
+		}
 	}
 	for _, a := range f.options.Agents() {
 		n := nodes[a.Node]

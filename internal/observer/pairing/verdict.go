@@ -16,10 +16,10 @@ func Verdict(egress, ingress *observerapi.Decision) observerapi.Verdict {
 			audited = observerapi.Denied
 		}
 	}
-	switch {
-	case now == audited:
+	switch now {
+	case audited:
 		return now
-	case now == observerapi.Allowed:
+	case observerapi.Allowed:
 		return observerapi.WouldBeDeny
 	default:
 		return observerapi.WouldBeAllow

@@ -8,17 +8,20 @@ import (
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
+// Ends of flows.
 var (
-	// Web, DB and Vendor are ends of flows.
+	// Web is a pod of a Deployment.
 	Web = observerapi.End{
 		Namespace: "shop", Pod: "web-1", UID: "u1", Workload: &agentapi.Workload{Kind: "Deployment", Name: "web"},
 		Labels: map[string]string{"app": "web", "tier": "front"}, NamespaceLabels: map[string]string{"team": "a"},
 		Node: "node-1", Address: netip.MustParseAddr("10.0.0.1"),
 	}
+	// DB is a pod of a StatefulSet on another node.
 	DB = observerapi.End{
 		Namespace: "shop", Pod: "db-0", UID: "u2", Workload: &agentapi.Workload{Kind: "StatefulSet", Name: "db"},
 		Labels: map[string]string{"app": "db"}, Node: "node-2", Address: netip.MustParseAddr("10.0.1.2"),
 	}
+	// Vendor is outside the cluster, and has a name.
 	Vendor = observerapi.End{Address: netip.MustParseAddr("2001:db8::20"), DomainNames: []string{"api.vendor.example"}}
 
 	// Allowed is by a rule of a ClusterNetworkPolicy.
