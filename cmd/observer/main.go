@@ -10,7 +10,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -172,7 +171,7 @@ func run(o options) (err error) {
 	})
 	stored, follow := live(kept, f)
 	if server, err = ingest.New(ingest.Options{
-		Flag: flowsFlag, Address: o.flows, Certificate: keeper.Certificate, Directory: d, Store: kept, Stored: stored, Patience: patience,
+		Flag: flowsFlag, Address: o.flows, Certificate: keeper.Certificate, Expires: keeper.Expires, Directory: d, Store: kept, Stored: stored, Patience: patience,
 		Authenticator: &streamserver.Authenticator{Audience: flow.Audience, Namespace: o.namespace, Reviews: client.AuthenticationV1().TokenReviews(), Cluster: ingest.Cluster{Directory: d, Namespace: o.namespace}},
 		Registry:      metrics.Registry, Log: ctrl.Log.WithName("flows"),
 	}); err != nil {
@@ -183,9 +182,6 @@ func run(o options) (err error) {
 		Guard: &access.Guard{Audience: flow.Audience, Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews()},
 	})
 	if err != nil {
-		return err
-	}
-	if err := addMetrics(metrics.Registry, kept, keeper); err != nil {
 		return err
 	}
 	ready := map[string]healthz.Checker{"synced": func(*http.Request) error { return synced() }, "certificate": func(*http.Request) error {
@@ -231,30 +227,4 @@ func maintain(ctx context.Context, kept store.Store, d *directory.Directory) err
 			failing = err != nil
 		}
 	}
-}
-
-// addMetrics adds what is read when metrics are.
-func addMetrics(registry prometheus.Registerer, kept store.Store, keeper *certificates.Keeper) error {
-	status := func(read func(store.Status) float64) func() float64 {
-		return func() float64 {
-			s, err := kept.Status(context.Background())
-			if err != nil {
-				return 0
-			}
-			return read(s)
-		}
-	}
-	seconds := func(t time.Time) float64 {
-		if t.IsZero() {
-			return 0
-		}
-		return float64(t.Unix())
-	}
-	return errors.Join(
-		registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kidoban_observer_store_bytes", Help: "Size of the store on disk."},
-			status(func(s store.Status) float64 { return float64(s.Bytes) }))),
-		registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kidoban_observer_store_oldest_timestamp_seconds", Help: "Time of the oldest flow in the store; 0 if there is none."},
-			status(func(s store.Status) float64 { return seconds(s.Since) }))),
-		registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kidoban_observer_certificate_expiry_timestamp_seconds", Help: "Time when the certificate expires that agents and readers verify; 0 if there is none yet."},
-			func() float64 { return seconds(keeper.Expires()) })))
 }

@@ -111,6 +111,18 @@ var alertCases = map[string][]alertCase{
 		{series: []string{"kidoban_agent_verdicts_total" + onNode + `,verdict="Deny"} 0+60x1440 86400+2400x40`}}, // few
 		{series: []string{"kidoban_agent_verdicts_total" + onNode + `,verdict="Allow"} 0+60x1440 86400+6000x40`}},
 	},
+	"KidobanObserverCertificateExpires": { // the series begin at the time 0
+		{series: []string{`kidoban_observer_certificate_expiry_timestamp_seconds{instance="o"} 345600x60`}, fire: 1},
+		{series: []string{`kidoban_observer_certificate_expiry_timestamp_seconds{instance="o"} 864000x60`}},
+	},
+	"KidobanObserverLoses": {
+		{series: []string{`kidoban_observer_lost_packets_total{instance="o",reason="queue"} 0+5x40`}, fire: 1},
+		{series: []string{`kidoban_observer_lost_packets_total{instance="o",reason="queue"} 5x40`}},
+	},
+	"KidobanObserverStoreFails": {
+		{series: []string{`kidoban_observer_store_failures_total{instance="o"} 0+1x40`}, fire: 1},
+		{series: []string{`kidoban_observer_store_failures_total{instance="o"} 3x40`}},
+	},
 	"KidobanFlowLogLoses": {
 		{series: []string{"kidoban_agent_flow_log_dropped_lines_total" + onNode + `,sink="file",reason="queue-full"} 0+5x40`}, fire: 1},
 		{series: []string{"kidoban_agent_flow_log_dropped_lines_total" + onNode + `,sink="file",reason="queue-full"} 5x40`}},

@@ -24,6 +24,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/flowpush"
+	"github.com/kidoban/kidoban/internal/observer/ingest"
 	"github.com/kidoban/kidoban/internal/observer/onward"
 	"github.com/kidoban/kidoban/internal/sink"
 	"github.com/kidoban/kidoban/internal/stream/client"
@@ -73,6 +74,17 @@ func agentMetrics() map[string]bool {
 	return d.names
 }
 
+// observerMetrics are the names of what an observer exports of its own.
+func observerMetrics(t *testing.T) map[string]bool {
+	t.Helper()
+	d := described{names: map[string]bool{}}
+	onward.New(onward.Options{Registry: d, Sinks: []sink.Sink{sink.Stdout()}, Log: logr.Discard()})
+	if _, err := ingest.New(ingest.Options{Address: "127.0.0.1:0", Registry: d}); err != nil {
+		t.Fatal(err)
+	}
+	return d.names
+}
+
 // isController reports whether the controller exports a metric: then another one cannot have its name.
 func isController(name string) bool {
 	other := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: "Another one."})
@@ -98,7 +110,7 @@ func TestTheTableListsWhatThereIs(t *testing.T) {
 		documented[string(m[1])] = true
 	}
 	there := agentMetrics()
-	onward.New(onward.Options{Registry: described{names: there}, Sinks: []sink.Sink{sink.Stdout()}, Log: logr.Discard()})
+	maps.Copy(there, observerMetrics(t))
 	if _, err := streamserver.New(streamserver.Options{Address: "127.0.0.1:0", Registry: described{names: there}}); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +166,7 @@ func checkExpressions(t *testing.T, expressions []string) {
 		t.Error("no expression was found")
 	}
 	there := agentMetrics()
+	maps.Copy(there, observerMetrics(t))
 	for _, expr := range expressions {
 		for _, name := range metricsOf(t, expr) {
 			base := name

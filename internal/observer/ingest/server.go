@@ -55,6 +55,8 @@ type Options struct {
 	// Flag that has the address, for errors.
 	Flag, Address string
 	Certificate   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Expires is when the certificate does, for a metric; the zero time while there is none.
+	Expires       func() time.Time
 	Authenticator *streamserver.Authenticator
 	Directory     *directory.Directory
 	Store         store.Store
@@ -102,7 +104,7 @@ var (
 
 // New listens on the address.
 func New(o Options) (*Server, error) {
-	m, err := newMetrics(o.Registry)
+	m, err := newMetrics(o)
 	if err != nil {
 		return nil, err
 	}
