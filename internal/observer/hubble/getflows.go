@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/kidoban/kidoban/internal/observer/pairing"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
@@ -23,8 +24,6 @@ const (
 	mostLast = 100_000
 	// lossInterval is the time between two messages about losses.
 	lossInterval = time.Second
-	// overlap is the age up to which a flow that arrives may have been stored before: agents push what they have with a delay.
-	overlap = 15 * time.Minute
 )
 
 // GetFlows sends the flows of a request.
@@ -66,7 +65,7 @@ type answer struct {
 	now     func() time.Time
 	// since is the beginning of the time that the client asks for, and began is when it asked.
 	since, began time.Time
-	shown        shown
+	shown        pairing.Shown
 	losses       losses
 }
 
@@ -78,7 +77,7 @@ func (s *Server) newAnswer(req *observerpb.GetFlowsRequest, stream grpc.ServerSt
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{req: req, stream: stream, filters: f, mask: newMask(req.GetFieldMask()), now: s.opts.Now, began: s.opts.Now(), shown: shown{}}
+	a := &answer{req: req, stream: stream, filters: f, mask: newMask(req.GetFieldMask()), now: s.opts.Now, began: s.opts.Now(), shown: pairing.Shown{}}
 	if req.GetSince() != nil {
 		a.since = req.GetSince().AsTime()
 	}
@@ -195,7 +194,7 @@ func (a *answer) follow(ctx context.Context, arrivals <-chan Arrival) error {
 			if arrival.Loss != nil {
 				a.losses.add(arrival.Loss)
 			}
-			if f := arrival.Flow; f != nil && !f.Last.Before(a.since) && !a.shown.contains(f) {
+			if f := arrival.Flow; f != nil && !f.Last.Before(a.since) && !a.shown.Contains(f) {
 				if err := a.send(f); err != nil {
 					return err
 				}
@@ -204,7 +203,7 @@ func (a *answer) follow(ctx context.Context, arrivals <-chan Arrival) error {
 			if err := a.sendLosses(); err != nil {
 				return err
 			}
-			if a.now().Sub(a.began) > overlap {
+			if a.now().Sub(a.began) > pairing.Overlap {
 				a.shown = nil // what arrives from now on was not stored when the answer began
 			}
 		}
@@ -220,8 +219,8 @@ func (a *answer) send(f *observerapi.Flow) error {
 	if out == nil {
 		return nil
 	}
-	if a.req.GetFollow() && a.shown != nil && a.began.Sub(f.Last) < overlap {
-		a.shown.add(f)
+	if a.req.GetFollow() {
+		a.shown.Add(f, a.began)
 	}
 	return a.stream.Send(&observerpb.GetFlowsResponse{
 		NodeName:      out.GetNodeName(),

@@ -12,6 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/httpserver"
 	"github.com/kidoban/kidoban/internal/observer/access"
 	"github.com/kidoban/kidoban/internal/observer/flows"
+	"github.com/kidoban/kidoban/internal/observer/pairing"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
@@ -198,10 +199,10 @@ func (s *server) follow(w http.ResponseWriter, r *http.Request, view *access.Vie
 	}
 	began := time.Now()
 	arrivals := s.flows.Follow(ctx, view, p.Filter) // before what is stored is read, so that nothing is between the two
-	shown := flows.NewShown()
+	shown := pairing.Shown{}
 	if !p.Since.IsZero() {
 		if _, err := s.flows.Scan(ctx, view, p.Query, func(f *observerapi.Flow) bool {
-			shown.Add(f)
+			shown.Add(f, began)
 			return write(f)
 		}); err != nil {
 			return
@@ -218,7 +219,7 @@ func (s *server) follow(w http.ResponseWriter, r *http.Request, view *access.Vie
 			if _, err := s.view(r); err != nil {
 				return
 			}
-			if time.Since(began) > flows.Overlap {
+			if time.Since(began) > pairing.Overlap {
 				shown = nil
 			}
 			_ = connection.SetWriteDeadline(time.Now().Add(httpserver.WriteTime))
