@@ -57,9 +57,8 @@ func (o *eventLog) sinks(node string) (flowlog.Format, []sink.Sink, error) {
 	if o.interval < time.Second || o.rate < 1 || o.rate > 1e6 || o.burst < 1 || o.burst > 1e6 {
 		return "", nil, errors.New("--event-interval must be at least 1s, --event-rate and --event-burst from 1 to 1000000")
 	}
-	// Beyond these, lumberjack fails each write, or deletes rotated files at once: it multiplies them to bytes and nanoseconds.
-	if o.file.MaxMegabytes < 0 || o.file.MaxMegabytes > 1e6 || o.file.RetainDays < 0 || o.file.RetainDays > 36500 || o.file.MaxBackups < 0 {
-		return "", nil, errors.New("--event-log-file-max-size must be from 0 to 1000000, --event-log-file-max-age from 0 to 36500, --event-log-file-max-backups at least 0")
+	if err := o.file.Check("event-log-file"); err != nil {
+		return "", nil, err
 	}
 	if o.cloudWatch && o.logs.Group == "" && o.clusterName == "" {
 		return "", nil, errors.New("--enable-cloudwatch-logs needs --cluster-name or --cloudwatch-log-group")

@@ -55,9 +55,8 @@ func (o *onwardFlags) sinks(host string) (out []sink.Sink, err error) {
 		}
 		out = append(out, s)
 	}
-	// Beyond these, lumberjack fails each write, or deletes rotated files at once: it multiplies them to bytes and nanoseconds.
-	if o.file.MaxMegabytes < 0 || o.file.MaxMegabytes > 1e6 || o.file.RetainDays < 0 || o.file.RetainDays > 36500 || o.file.MaxBackups < 0 {
-		return nil, errors.New("--flow-file-max-size must be from 0 to 1000000, --flow-file-max-age from 0 to 36500, --flow-file-max-backups at least 0")
+	if err := o.file.Check("flow-file"); err != nil {
+		return nil, err
 	}
 	if o.file.Path != "" {
 		o.file.MaxAge = 24 * time.Hour

@@ -66,13 +66,13 @@ func newServer(o Options) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true) // a connection of HTTP/2 is many requests at once
 	server := &http.Server{
-		Handler:           withoutBody(o.Handler),
+		Handler:           WithoutBody(o.Handler),
 		Protocols:         protocols,
 		MaxHeaderBytes:    maxHeader - 4096,
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
 		WriteTimeout:      WriteTime,
-		ErrorLog:          log.New(errorLog{o.Log.WithValues("server", o.Name)}, "", 0),
+		ErrorLog:          ErrorLog(o.Log.WithValues("server", o.Name)),
 	}
 	if o.OnShutdown != nil {
 		server.RegisterOnShutdown(o.OnShutdown)
@@ -80,8 +80,8 @@ func newServer(o Options) *http.Server {
 	return server
 }
 
-// withoutBody answers requests that have a body itself: all that the servers do is answer.
-func withoutBody(next http.Handler) http.Handler {
+// WithoutBody answers requests that have a body itself: all that the servers do is answer.
+func WithoutBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close") // or net/http reads the body
@@ -106,6 +106,9 @@ func bounded(requests int, next http.Handler) http.Handler {
 		}
 	})
 }
+
+// ErrorLog logs what an http.Server reports.
+func ErrorLog(l logr.Logger) *log.Logger { return log.New(errorLog{l}, "", 0) }
 
 // errorLog logs what net/http reports. Everything but a panic is a client's doing, and any client could fill the log with it.
 type errorLog struct{ log logr.Logger }

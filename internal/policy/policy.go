@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // Tier is a step of evaluation. Admin decides about a flow first. What it leaves undecided goes to NetworkPolicy if a
@@ -79,6 +80,17 @@ func (p Protocol) String() string {
 		return "SCTP"
 	}
 	return fmt.Sprintf("%d", uint8(p))
+}
+
+// ParseProtocol reads a protocol as String writes it: a name or a number.
+func ParseProtocol(text string) (_ Protocol, ok bool) {
+	for _, p := range [...]Protocol{ICMP, TCP, UDP, ICMPv6, SCTP} {
+		if text == p.String() {
+			return p, true
+		}
+	}
+	n, err := strconv.ParseUint(text, 10, 8)
+	return Protocol(n), err == nil
 }
 
 // HasPorts reports whether flows of this protocol have ports, so that rules can distinguish them by port.

@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kidoban/kidoban/internal/policy"
-	"github.com/kidoban/kidoban/internal/replay"
 )
 
 // dns is the cluster's DNS, which every workload may ask.
@@ -100,7 +99,7 @@ func (d *dns) has(p pair) bool {
 
 // isDNS reports whether traffic asks DNS.
 func (w *writer) isDNS(t *item) bool {
-	protocol, _ := replay.ParseProtocol(t.Protocol)
+	protocol, _ := policy.ParseProtocol(t.Protocol)
 	return w.dns.has(pair{to: place{unit: w.unitOf(t.Destination)}, protocol: protocol, port: t.Port})
 }
 

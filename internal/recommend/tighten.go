@@ -142,7 +142,7 @@ func (t *tightener) count(i *item) {
 }
 
 func (t *tightener) matchesRule(k ruleKey, r *policy.NetworkPolicyRule, i *item, peer *observerapi.End) bool {
-	if protocol, ok := replay.ParseProtocol(i.Protocol); !ok || !policy.MatchesPorts(r.Ports, podOf(i.Destination), policy.Flow{Protocol: protocol, Port: i.Port}) {
+	if protocol, ok := policy.ParseProtocol(i.Protocol); !ok || !policy.MatchesPorts(r.Ports, podOf(i.Destination), policy.Flow{Protocol: protocol, Port: i.Port}) {
 		return false
 	}
 	if !peer.Address.IsValid() { // a block might contain it

@@ -288,7 +288,7 @@ func pairWhy(items []*item) Why {
 // decide whether a person should decide about traffic, and why.
 func (w *writer) decide(t *item, scanners map[scan]bool) (why Why, reason replay.Reason, ok bool) {
 	var known bool
-	t.protocol, known = replay.ParseProtocol(t.Protocol)
+	t.protocol, known = policy.ParseProtocol(t.Protocol)
 	switch {
 	case t.Verdict == observerapi.Denied || t.Verdict == observerapi.WouldBeAllow || t.today.Verdict == replay.Denied:
 		return DeniedToday, "", true

@@ -132,7 +132,7 @@ func (j *Judge) Decide(f *observerapi.Flow) *Outcome {
 }
 
 func (j *Judge) decide(source, destination *end, protocolName string, port uint16) *Outcome {
-	protocol, ok := ParseProtocol(protocolName)
+	protocol, ok := policy.ParseProtocol(protocolName)
 	switch {
 	case !ok:
 		return j.unknown(ReasonProtocol)
@@ -392,21 +392,4 @@ func describe(d policy.Direction, is *reference.ClusterDecision) string {
 		names = append(names, np.Namespace+"/"+np.Name)
 	}
 	return fmt.Sprintf("%s: isolated by %s, no rule allows it", strings.ToLower(d.String()), strings.Join(names, ", "))
-}
-
-// ParseProtocol reads a protocol as flows have it: a name or a number.
-func ParseProtocol(text string) (policy.Protocol, bool) {
-	for _, p := range [...]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6} {
-		if text == p.String() {
-			return p, true
-		}
-	}
-	n := 0
-	for _, c := range text {
-		if c < '0' || c > '9' || n > 255 {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return policy.Protocol(n), text != "" && n <= 255
 }

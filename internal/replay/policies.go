@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -134,7 +135,7 @@ func (f *features) findStarts() {
 	starts := map[netip.Addr]bool{netip.AddrFrom4([4]byte{1}): true, netip.MustParseAddr("2000::"): true}
 	for _, b := range f.blocks {
 		starts[b.Addr()] = true
-		if next := lastOf(b).Next(); next.IsValid() {
+		if next := netipx.PrefixLastIP(b).Next(); next.IsValid() {
 			starts[next] = true
 		}
 	}
@@ -148,15 +149,6 @@ func familyOf(a netip.Addr) int {
 		return 0
 	}
 	return 1
-}
-
-func lastOf(p netip.Prefix) netip.Addr {
-	bytes := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(bytes)*8; i++ {
-		bytes[i/8] |= 1 << (7 - i%8)
-	}
-	out, _ := netip.AddrFromSlice(bytes)
-	return out
 }
 
 // collector gathers features.

@@ -55,6 +55,15 @@ type FileOptions struct {
 	MaxBackups int
 }
 
+// Check validates the numbers. prefix begins the names of the flags that set them, for the error.
+func (o *FileOptions) Check(prefix string) error {
+	// Beyond these, lumberjack fails each write, or deletes rotated files at once: it multiplies them to bytes and nanoseconds.
+	if o.MaxMegabytes < 0 || o.MaxMegabytes > 1e6 || o.RetainDays < 0 || o.RetainDays > 36500 || o.MaxBackups < 0 {
+		return fmt.Errorf("--%[1]s-max-size must be from 0 to 1000000, --%[1]s-max-age from 0 to 36500, --%[1]s-max-backups at least 0", prefix)
+	}
+	return nil
+}
+
 type toFile struct {
 	toWriter
 	file  *lumberjack.Logger

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -81,7 +80,7 @@ func (s *snapshot) addFlows(g *Graph, list *observerapi.FlowList) {
 		}
 		from, known := s.nodeOf(&f.Source, outside)
 		to, alsoKnown := s.nodeOf(&f.Destination, outside)
-		protocol, ok := protocolOf(f.Protocol)
+		protocol, ok := policy.ParseProtocol(f.Protocol)
 		if !known || !alsoKnown || !ok {
 			g.Traffic.Unplaced += f.Connections
 			continue
@@ -140,16 +139,6 @@ func seenCode(v observerapi.Verdict) Code {
 	case observerapi.Allowed:
 	}
 	return CodeAllowed
-}
-
-func protocolOf(name string) (policy.Protocol, bool) {
-	for _, p := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP, policy.ICMP, policy.ICMPv6} {
-		if p.String() == name {
-			return p, true
-		}
-	}
-	n, err := strconv.ParseUint(name, 10, 8)
-	return policy.Protocol(n), err == nil
 }
 
 // outsideBlock is a block outside the cluster that is a node.

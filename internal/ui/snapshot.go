@@ -111,33 +111,10 @@ func outsideID(p netip.Prefix) string {
 // blocks that policies name, excepts included, the widest first.
 func blocks(c *model.Cluster) []netip.Prefix {
 	found := map[netip.Prefix]bool{}
-	add := func(text string) {
-		if p, err := netip.ParsePrefix(text); err == nil {
+	c.EachBlock(func(cidr string) {
+		if p, err := netip.ParsePrefix(cidr); err == nil {
 			found[p.Masked()] = true
 		}
-	}
-	for i := range c.Policies {
-		for _, d := range policy.Directions {
-			for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
-				for _, peer := range r.Peers {
-					if peer.IPBlock != nil {
-						add(peer.IPBlock.CIDR)
-						for _, e := range peer.IPBlock.Except {
-							add(e)
-						}
-					}
-				}
-			}
-		}
-	}
-	for i := range c.ClusterPolicies {
-		for _, r := range model.ClusterRules(policy.Egress, &c.ClusterPolicies[i]) {
-			for _, peer := range r.Peers {
-				for _, n := range peer.Networks {
-					add(string(n))
-				}
-			}
-		}
-	}
+	})
 	return slices.SortedFunc(maps.Keys(found), func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 }

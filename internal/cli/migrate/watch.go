@@ -168,7 +168,8 @@ func (w *watcher) event(ctx context.Context, e *agentapi.Event) (bool, error) {
 		return false, err
 	}
 	source, destination := w.endpoint(e.Source), w.endpoint(e.Destination)
-	traffic := calico.Traffic{Protocol: protocol(e.Protocol), Port: e.Destination.Port, Target: destination.Pod}
+	protocol, _ := policy.ParseProtocol(e.Protocol)
+	traffic := calico.Traffic{Protocol: protocol, Port: e.Destination.Port, Target: destination.Pod}
 	if !traffic.Protocol.HasPorts() {
 		traffic.Port = 0
 	}
@@ -246,15 +247,6 @@ func (w *watcher) name(e agentapi.Endpoint) string {
 		return known.Pod.Namespace + "/" + known.Pod.Name
 	}
 	return e.IP.String()
-}
-
-func protocol(name string) policy.Protocol {
-	for p := range 256 {
-		if policy.Protocol(p).String() == name {
-			return policy.Protocol(p)
-		}
-	}
-	return 0
 }
 
 // endpoint of an event: the pod that its agent names, or the one that has the address.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	netutils "k8s.io/utils/net"
 
@@ -248,7 +249,7 @@ func (p Part) String() string {
 		return p.First.String()
 	}
 	for bits := range p.First.BitLen() {
-		if cidr := netip.PrefixFrom(p.First, bits); cidr.Masked().Addr() == p.First && lastOf(cidr) == p.Last {
+		if cidr := netip.PrefixFrom(p.First, bits); cidr.Masked().Addr() == p.First && netipx.PrefixLastIP(cidr) == p.Last {
 			return cidr.String()
 		}
 	}
@@ -257,15 +258,6 @@ func (p Part) String() string {
 
 // MarshalText makes a Part a string in JSON.
 func (p Part) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
-
-func lastOf(p netip.Prefix) netip.Addr {
-	bytes := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(bytes)*8; i++ {
-		bytes[i/8] |= 1 << (7 - i%8)
-	}
-	out, _ := netip.AddrFromSlice(bytes)
-	return out
-}
 
 // Parts are the pieces into which blocks cut a space, in order.
 func Parts(space, blocks []netip.Prefix) []Part {
@@ -279,7 +271,7 @@ func Parts(space, blocks []netip.Prefix) []Part {
 		}
 		for _, b := range blocks {
 			add(b.Masked().Addr())
-			add(lastOf(b).Next())
+			add(netipx.PrefixLastIP(b).Next())
 		}
 		slices.SortFunc(starts, netip.Addr.Compare)
 		starts = slices.Compact(starts)
@@ -298,7 +290,7 @@ func Parts(space, blocks []netip.Prefix) []Part {
 func merge(blocks []netip.Prefix) []Part {
 	var parts []Part
 	for _, b := range blocks {
-		parts = append(parts, Part{b.Masked().Addr(), lastOf(b)})
+		parts = append(parts, Part{b.Masked().Addr(), netipx.PrefixLastIP(b)})
 	}
 	return union(parts)
 }

@@ -283,14 +283,21 @@ func (c *Cluster) Blocks() []netip.Addr {
 			out = append(out, addr)
 		}
 	}
+	c.EachBlock(add)
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// EachBlock calls do with each CIDR that policies have: in ipBlocks, their excepts, and networks.
+func (c *Cluster) EachBlock(do func(cidr string)) {
 	for i := range c.Policies {
 		for _, d := range policy.Directions {
 			for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
 				for _, peer := range r.Peers {
 					if peer.IPBlock != nil {
-						add(peer.IPBlock.CIDR)
+						do(peer.IPBlock.CIDR)
 						for _, e := range peer.IPBlock.Except {
-							add(e)
+							do(e)
 						}
 					}
 				}
@@ -301,11 +308,9 @@ func (c *Cluster) Blocks() []netip.Addr {
 		for _, r := range c.ClusterPolicies[i].Spec.Egress {
 			for _, peer := range r.To {
 				for _, n := range peer.Networks {
-					add(string(n))
+					do(string(n))
 				}
 			}
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return out
 }

@@ -16,11 +16,9 @@ import (
 	"strings"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/observerapi"
@@ -55,7 +53,7 @@ func Connect(ctx context.Context, env *command.Env, c client.Client, namespace s
 	if err != nil {
 		return nil, err
 	}
-	token, err := newToken(ctx, c, namespace)
+	token, err := agents.NewToken(ctx, c, namespace, observerapi.Audience, "the observer")
 	if err != nil {
 		return nil, err
 	}
@@ -90,17 +88,6 @@ func authorities(ctx context.Context, c client.Client, namespace string) (*x509.
 		return nil, fmt.Errorf("ConfigMap %s/%s has no certificate: has the observer started?", namespace, observerapi.Authority)
 	}
 	return roots, nil
-}
-
-func newToken(ctx context.Context, c client.Client, namespace string) (string, error) {
-	viewer := &corev1.ServiceAccount{}
-	viewer.Namespace, viewer.Name = namespace, agentapi.Viewer
-	lifetime := int64(time.Hour / time.Second)
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{observerapi.Audience}, ExpirationSeconds: &lifetime}}
-	if err := c.SubResource("token").Create(ctx, viewer, request); err != nil {
-		return "", fmt.Errorf("get a token of ServiceAccount %s/%s for the observer (you need create on serviceaccounts/token there): %w", namespace, agentapi.Viewer, err)
-	}
-	return request.Status.Token, nil
 }
 
 // Get an answer.

@@ -14,6 +14,7 @@ import (
 	"github.com/kidoban/kidoban/internal/migrate/clusterproof"
 	"github.com/kidoban/kidoban/internal/migrate/tiered"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
 
@@ -76,14 +77,14 @@ func (a *Application) isolates() (out [2]bool) {
 }
 
 // rules of a direction.
-func (a *Application) rules(d policy.Direction) (out []ApplicationEgressRule) {
+func (a *Application) rules(d policy.Direction) (out []application.EgressRule) {
 	if d == policy.Egress {
 		return a.Spec.Egress
 	}
 	for _, r := range a.Spec.Ingress {
-		rule := ApplicationEgressRule{Ports: r.Ports}
+		rule := application.EgressRule{Ports: r.Ports}
 		for _, p := range r.From {
-			rule.To = append(rule.To, ApplicationPeer{NetworkPolicyPeer: p})
+			rule.To = append(rule.To, application.Peer{NetworkPolicyPeer: p})
 		}
 		out = append(out, rule)
 	}
@@ -92,7 +93,7 @@ func (a *Application) rules(d policy.Direction) (out []ApplicationEgressRule) {
 
 func (a *Application) allows(d policy.Direction, f *clusterproof.Flow) (by string, ok bool) {
 	for i, r := range a.rules(d) {
-		if (len(r.To) == 0 || slices.ContainsFunc(r.To, func(p ApplicationPeer) bool { return a.isPeer(&p, f) })) &&
+		if (len(r.To) == 0 || slices.ContainsFunc(r.To, func(p application.Peer) bool { return a.isPeer(&p, f) })) &&
 			(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p networkingv1.NetworkPolicyPort) bool { return isPort(&p, d, f) })) {
 			return clusterproof.RuleName(d, i, ""), true
 		}
@@ -100,7 +101,7 @@ func (a *Application) allows(d policy.Direction, f *clusterproof.Flow) (by strin
 	return "", false
 }
 
-func (a *Application) isPeer(p *ApplicationPeer, f *clusterproof.Flow) bool {
+func (a *Application) isPeer(p *application.Peer, f *clusterproof.Flow) bool {
 	switch b := p.IPBlock; {
 	case len(p.DomainNames) > 0:
 		return slices.ContainsFunc(p.DomainNames, func(n string) bool { return f.Names[n] })

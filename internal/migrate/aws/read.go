@@ -16,15 +16,16 @@ import (
 
 	"github.com/kidoban/kidoban/internal/migrate"
 	"github.com/kidoban/kidoban/internal/migrate/tiered"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // Group of the kinds.
-const Group = "networking.k8s.aws"
+const Group = application.Group
 
 // The kinds that hold policies.
 const (
 	KindCluster     = "ClusterNetworkPolicy"
-	KindApplication = "ApplicationNetworkPolicy"
+	KindApplication = application.Kind
 )
 
 // Kind is Amazon's ClusterNetworkPolicy with its group: upstream has a kind of this name.
@@ -51,28 +52,8 @@ type clusterNetworkPolicy struct {
 type Application struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	Spec              ApplicationSpec `json:"spec"`
-	Status            json.RawMessage `json:"status,omitempty"`
-}
-
-// ApplicationSpec is that of an ApplicationNetworkPolicy.
-type ApplicationSpec struct {
-	PodSelector metav1.LabelSelector                    `json:"podSelector"`
-	PolicyTypes []networkingv1.PolicyType               `json:"policyTypes,omitempty"`
-	Ingress     []networkingv1.NetworkPolicyIngressRule `json:"ingress,omitempty"`
-	Egress      []ApplicationEgressRule                 `json:"egress,omitempty"`
-}
-
-// ApplicationEgressRule allows connections to peers.
-type ApplicationEgressRule struct {
-	To    []ApplicationPeer                `json:"to,omitempty"`
-	Ports []networkingv1.NetworkPolicyPort `json:"ports,omitempty"`
-}
-
-// ApplicationPeer is a NetworkPolicy's peer, or domain names.
-type ApplicationPeer struct {
-	networkingv1.NetworkPolicyPeer `json:",inline"`
-	DomainNames                    []string `json:"domainNames,omitempty"`
+	Spec              application.Spec `json:"spec"`
+	Status            json.RawMessage  `json:"status,omitempty"`
 }
 
 func (a *Application) String() string { return KindApplication + " " + a.Namespace + "/" + a.Name }

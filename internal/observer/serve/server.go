@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -77,7 +76,7 @@ func (s *Server) Start(ctx context.Context) error {
 		TLSConfig:      &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.options.Certificate},
 		MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingTime, PingTimeout: pingTimeout},
-		ErrorLog: log.New(errorLog{s.options.Log}, "", 0),
+		ErrorLog: httpserver.ErrorLog(s.options.Log),
 	}
 	stopped := make(chan struct{})
 	go func() {
@@ -99,28 +98,13 @@ func (s *Server) Start(ctx context.Context) error {
 
 // split passes gRPC's requests to one handler, and those without a body to the other.
 func split(rpc, api http.Handler) http.Handler {
+	api = httpserver.WithoutBody(api)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
 			rpc.ServeHTTP(w, r)
-		case r.ContentLength != 0:
-			w.Header().Set("Connection", "close") // or net/http reads the body
-			http.Error(w, "requests have no body here", http.StatusRequestEntityTooLarge)
 		default:
 			api.ServeHTTP(w, r)
 		}
 	})
-}
-
-// errorLog logs what net/http reports. Everything but a panic is a client's doing, and any client could fill the log with it.
-type errorLog struct{ log logr.Logger }
-
-func (l errorLog) Write(line []byte) (int, error) {
-	text := strings.TrimSpace(string(line))
-	if strings.Contains(text, "panic") {
-		l.log.Info("A request ended with a panic", "report", text)
-	} else {
-		l.log.V(1).Info("A connection failed", "report", text)
-	}
-	return len(line), nil
 }
