@@ -166,7 +166,11 @@ func (d *Directory) hold(of *pod, addr netip.Addr, since time.Time) {
 	d.changed = make(chan struct{})
 }
 
-// Learn notes an address that an agent has reported for a pod. It counts only for pods that run on the agent's node.
+// timeError is by how much the times of two agents may differ after they were corrected: a push takes its time.
+const timeError = time.Second
+
+// Learn notes an address that an agent has reported for a pod. It counts only for pods that run on the agent's node. since is the time of a packet;
+// the node of its other end may report the same packet with an earlier time.
 func (d *Directory) Learn(addr netip.Addr, uid types.UID, nodeName string, since time.Time) {
 	d.mu.RLock()
 	of := d.pods[uid]
@@ -178,6 +182,10 @@ func (d *Directory) Learn(addr netip.Addr, uid types.UID, nodeName string, since
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, isNode := d.nodeOf[addr]; !isNode {
+		since = since.Add(-timeError)
+		if created := of.versions[0].since; since.Before(created) {
+			since = created
+		}
 		d.hold(of, addr, since)
 	}
 }

@@ -128,6 +128,7 @@ func TestLearn(t *testing.T) {
 	check(t, d, "10.0.0.11", at(2), "n1")
 	d.Learn(netip.MustParseAddr("10.50.1.20"), "web", "n1", at(1))
 	check(t, d, "10.50.1.20", at(2), "web")
+	check(t, d, "10.50.1.20", at(1).Add(-10*time.Millisecond), "web") // by the other end's node
 	select {
 	case <-changed:
 	default:

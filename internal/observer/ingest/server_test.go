@@ -326,7 +326,9 @@ func TestNewPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	if flows := f.flows(); len(flows) != 1 || flows[0].Source.Pod != "new" || flows[0].Sides != observerapi.Complete {
-		t.Errorf("%+v", flows)
+		for _, f := range flows {
+			t.Errorf("%+v", *f)
+		}
 	}
 }
 
