@@ -29,7 +29,7 @@ func newMetrics(o Options) (*metrics, error) {
 		}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kidoban_observer_lost_packets_total", Help: "Packets that are in no record, by reason."}, []string{"reason"}),
 	}
-	for _, c := range append([]prometheus.Collector{m.agents, m.refused, m.reports, m.failures, m.storing, m.lost}, gauges(o)...) {
+	for _, c := range []prometheus.Collector{m.agents, m.refused, m.reports, m.failures, m.storing, m.lost, readings{o}} {
 		if err := o.Registry.Register(c); err != nil {
 			return nil, err
 		}
@@ -37,25 +37,30 @@ func newMetrics(o Options) (*metrics, error) {
 	return m, nil
 }
 
-// gauges are read when metrics are. They are 0 where there is nothing to say.
-func gauges(o Options) []prometheus.Collector {
-	status := func() store.Status {
-		s, err := o.Store.Status(context.Background())
-		if err != nil {
-			return store.Status{}
-		}
-		return s
+var (
+	storeBytes  = prometheus.NewDesc("kidoban_observer_store_bytes", "Size of the store on disk.", nil, nil)
+	storeOldest = prometheus.NewDesc("kidoban_observer_store_oldest_timestamp_seconds", "Time of the oldest flow in the store; 0 if there is none.", nil, nil)
+	expiry      = prometheus.NewDesc("kidoban_observer_certificate_expiry_timestamp_seconds",
+		"Time when the certificate expires that agents and readers verify; 0 if there is none yet.", nil, nil)
+)
+
+// readings are what is read when metrics are. They are 0 where there is nothing to say. The store is asked once: a database has to add up.
+type readings struct{ Options }
+
+func (r readings) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{storeBytes, storeOldest, expiry} {
+		out <- d
 	}
-	gauge := func(name, help string, read func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
+}
+
+func (r readings) Collect(out chan<- prometheus.Metric) {
+	status, err := r.Store.Status(context.Background())
+	if err != nil {
+		status = store.Status{}
 	}
-	return []prometheus.Collector{
-		gauge("kidoban_observer_store_bytes", "Size of the store on disk.", func() float64 { return float64(status().Bytes) }),
-		gauge("kidoban_observer_store_oldest_timestamp_seconds", "Time of the oldest flow in the store; 0 if there is none.",
-			func() float64 { return seconds(status().Since) }),
-		gauge("kidoban_observer_certificate_expiry_timestamp_seconds",
-			"Time when the certificate expires that agents and readers verify; 0 if there is none yet.", func() float64 { return seconds(o.Expires()) }),
-	}
+	out <- prometheus.MustNewConstMetric(storeBytes, prometheus.GaugeValue, float64(status.Bytes))
+	out <- prometheus.MustNewConstMetric(storeOldest, prometheus.GaugeValue, seconds(status.Since))
+	out <- prometheus.MustNewConstMetric(expiry, prometheus.GaugeValue, seconds(r.Expires()))
 }
 
 func seconds(t time.Time) float64 {
