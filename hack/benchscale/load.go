@@ -50,8 +50,8 @@ type load struct {
 	size
 	clusterPolicies int
 	seed            uint64
-	rng  *rand.Rand // of changes
-	next uint32     // number of the next pod
+	rng             *rand.Rand // of changes
+	next            uint32     // number of the next pod
 }
 
 func newLoad(s size, clusterPolicies int, seed uint64) *load {

@@ -29,11 +29,11 @@ type options struct {
 	// is measured
 	cluster         size
 	clusterPolicies int // in both
-	rates      []int
-	length     time.Duration
-	shareRate  int
-	watchers   int // nodes that watch while streams are counted
-	controller string
+	rates           []int
+	length          time.Duration
+	shareRate       int
+	watchers        int // nodes that watch while streams are counted
+	controller      string
 	// maxAddresses of a slice; 0: the controller's default
 	maxAddresses int
 	profile      string
