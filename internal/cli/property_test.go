@@ -12,6 +12,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/drawn"
 	"github.com/kidoban/kidoban/internal/cli/explain"
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
@@ -57,7 +58,7 @@ func newOracle(c *model.Cluster, all ...*model.Cluster) *oracle {
 	for _, c := range all {
 		for i := range c.Policies {
 			for _, d := range policy.Directions {
-				for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
+				for _, r := range netpol.Rules(d, &c.Policies[i]) {
 					for _, p := range r.Peers {
 						if p.IPBlock != nil {
 							add(p.IPBlock.CIDR)

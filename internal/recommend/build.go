@@ -14,6 +14,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/replay"
 )
@@ -159,7 +160,7 @@ func (w *writer) isIsolated(u *unit, d policy.Direction, audited bool) bool {
 	for _, labels := range u.pods() {
 		pod := &corev1.Pod{}
 		pod.Namespace, pod.Labels = u.namespace(), labels
-		if !slices.ContainsFunc(today, func(np networkingv1.NetworkPolicy) bool { return policy.Selects(d, &np, pod) }) {
+		if !slices.ContainsFunc(today, func(np networkingv1.NetworkPolicy) bool { return netpol.Selects(d, &np, pod) }) {
 			return false
 		}
 	}

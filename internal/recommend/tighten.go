@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/application"
@@ -87,7 +88,7 @@ func Tighten(in *Input, o Options) (*Tightened, error) {
 type tightener struct {
 	*writer
 	policies []networkingv1.NetworkPolicy
-	peers    map[ruleKey][]*policy.PeerMatcher
+	peers    map[ruleKey][]*netpol.PeerMatcher
 	keys     []ruleKey
 	// matches are the rules that match some traffic, in one direction of it: any of them would do.
 	matches [][]ruleKey
@@ -95,17 +96,17 @@ type tightener struct {
 }
 
 func (t *tightener) parse() {
-	t.peers = map[ruleKey][]*policy.PeerMatcher{}
+	t.peers = map[ruleKey][]*netpol.PeerMatcher{}
 	for i := range t.policies {
 		np := &t.policies[i]
 		for _, d := range policy.Directions {
-			for n, r := range policy.NetworkPolicyRules(d, np) {
+			for n, r := range netpol.Rules(d, np) {
 				k := ruleKey{i, d, n}
 				if slices.Contains(t.o.Namespaces, np.Namespace) && !policy.IsLabelledAudit(np.Labels) && np.Kind != application.Kind {
 					t.keys = append(t.keys, k)
 				}
 				for p := range r.Peers {
-					t.peers[k] = append(t.peers[k], policy.NewPeerMatcher(np.Namespace, &r.Peers[p]))
+					t.peers[k] = append(t.peers[k], netpol.NewPeerMatcher(np.Namespace, &r.Peers[p]))
 				}
 			}
 		}
@@ -125,10 +126,10 @@ func (t *tightener) count(i *item) {
 		var matches []ruleKey
 		for n := range t.policies {
 			np := &t.policies[n]
-			if np.Namespace != self.Namespace || policy.IsLabelledAudit(np.Labels) || !policy.Selects(d, np, podOf(self)) {
+			if np.Namespace != self.Namespace || policy.IsLabelledAudit(np.Labels) || !netpol.Selects(d, np, podOf(self)) {
 				continue
 			}
-			for index, r := range policy.NetworkPolicyRules(d, np) {
+			for index, r := range netpol.Rules(d, np) {
 				if k := (ruleKey{n, d, index}); t.matchesRule(k, &r, i, peer) {
 					matches = append(matches, k)
 					t.uses[k]++
@@ -141,14 +142,14 @@ func (t *tightener) count(i *item) {
 	}
 }
 
-func (t *tightener) matchesRule(k ruleKey, r *policy.NetworkPolicyRule, i *item, peer *observerapi.End) bool {
-	if protocol, ok := policy.ParseProtocol(i.Protocol); !ok || !policy.MatchesPorts(r.Ports, podOf(i.Destination), policy.Flow{Protocol: protocol, Port: i.Port}) {
+func (t *tightener) matchesRule(k ruleKey, r *netpol.Rule, i *item, peer *observerapi.End) bool {
+	if protocol, ok := policy.ParseProtocol(i.Protocol); !ok || !netpol.MatchesPorts(r.Ports, podOf(i.Destination), policy.Flow{Protocol: protocol, Port: i.Port}) {
 		return false
 	}
 	if !peer.Address.IsValid() { // a block might contain it
 		return true
 	}
-	return len(t.peers[k]) == 0 || slices.ContainsFunc(t.peers[k], func(m *policy.PeerMatcher) bool {
+	return len(t.peers[k]) == 0 || slices.ContainsFunc(t.peers[k], func(m *netpol.PeerMatcher) bool {
 		return m.Matches(peer.Address, podOf(peer), peer.NamespaceLabels)
 	})
 }
@@ -193,7 +194,7 @@ func withoutRules(np *networkingv1.NetworkPolicy, i int, spare map[ruleKey]bool)
 	out := *np.DeepCopy()
 	out.Spec.PolicyTypes = nil
 	for _, d := range policy.Directions {
-		if policy.PolicyTypes(np)[d] {
+		if netpol.PolicyTypes(np)[d] {
 			out.Spec.PolicyTypes = append(out.Spec.PolicyTypes, networkingv1.PolicyType(d.String()))
 		}
 	}

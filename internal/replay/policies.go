@@ -13,6 +13,7 @@ import (
 	netutils "k8s.io/utils/net"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/application"
 )
@@ -194,7 +195,7 @@ func (c *collector) networkPolicy(np *networkingv1.NetworkPolicy) {
 		}
 	}
 	for _, d := range policy.Directions {
-		for _, r := range policy.NetworkPolicyRules(d, np) {
+		for _, r := range netpol.Rules(d, np) {
 			for _, p := range r.Peers {
 				keysOf(p.PodSelector, c.labels)
 				keysOf(p.NamespaceSelector, c.namespaceLabels)

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -117,16 +118,16 @@ func (s *snapshot) list() []Policy {
 			Audit: policy.IsLabelledAudit(p.Labels),
 		}
 		for _, d := range policy.Directions {
-			if !policy.PolicyTypes(p)[d] {
+			if !netpol.PolicyTypes(p)[d] {
 				continue
 			}
 			var nodes []int
 			for _, pod := range byNamespace[p.Namespace] {
-				if at, ok := s.byObject[pod.Workload]; ok && policy.Selects(d, p, &pod.Pod) {
+				if at, ok := s.byObject[pod.Workload]; ok && netpol.Selects(d, p, &pod.Pod) {
 					nodes = append(nodes, at)
 				}
 			}
-			*one.of(d) = Selected{Nodes: unique(nodes), Rules: len(policy.NetworkPolicyRules(d, p)), Isolates: true}
+			*one.of(d) = Selected{Nodes: unique(nodes), Rules: len(netpol.Rules(d, p)), Isolates: true}
 		}
 		one.Source = s.position(one.ID)
 		out = append(out, one)
@@ -206,7 +207,7 @@ func (s *snapshot) rules(id string) []PolicyRule {
 		field := strings.ToLower(d.String())
 		switch {
 		case np != nil:
-			for i := range policy.NetworkPolicyRules(d, np) {
+			for i := range netpol.Rules(d, np) {
 				rule := PolicyRule{Path: fmt.Sprintf("spec.%s[%d]", field, i), Action: policy.Allow.String()}
 				if d == policy.Egress {
 					rule.YAML = text(np.Spec.Egress[i])

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -27,7 +28,7 @@ func nearest(e *model.Evaluator, d policy.Direction, isolating []*networkingv1.N
 	}
 	var found []ranked
 	for _, np := range isolating {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
+		for i, r := range netpol.Rules(d, np) {
 			m := ranked{Miss: Miss{Rule: quote(d, np, i, f.Peer(d))}}
 			peers, peerLacks := whyNotPeers(e, np.Namespace, r.Peers, f.Peer(d))
 			ports := append(whyNotPorts(e.PodAt(f.Destination), r.Ports, f), takenForService(e, r.Ports, f)...)
@@ -77,10 +78,10 @@ func whyNotPeer(e *model.Evaluator, namespace string, peer *networkingv1.Network
 		if ns := e.Namespace(pod.Namespace); ns != nil {
 			namespaceLabels = ns.Labels
 		}
-		if policy.NewPeerMatcher(namespace, peer).Matches(addr, &pod.Pod, namespaceLabels) {
+		if netpol.NewPeerMatcher(namespace, peer).Matches(addr, &pod.Pod, namespaceLabels) {
 			return nil
 		}
-	} else if policy.NewPeerMatcher(namespace, peer).Matches(addr, nil, nil) {
+	} else if netpol.NewPeerMatcher(namespace, peer).Matches(addr, nil, nil) {
 		return nil
 	}
 	if peer.IPBlock != nil {
@@ -110,12 +111,12 @@ func whyNotPeer(e *model.Evaluator, namespace string, peer *networkingv1.Network
 
 func whyNotBlock(block *networkingv1.IPBlock, addr netip.Addr) string {
 	whole := &networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: block.CIDR}}
-	if !policy.NewPeerMatcher("", whole).Matches(addr, nil, nil) {
+	if !netpol.NewPeerMatcher("", whole).Matches(addr, nil, nil) {
 		return fmt.Sprintf("%s is not in ipBlock %s", addr, block.CIDR)
 	}
 	for _, except := range block.Except {
 		part := &networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: except}}
-		if policy.NewPeerMatcher("", part).Matches(addr, nil, nil) {
+		if netpol.NewPeerMatcher("", part).Matches(addr, nil, nil) {
 			return fmt.Sprintf("%s is in ipBlock %s, and in its except %s", addr, block.CIDR, except)
 		}
 	}
@@ -194,9 +195,9 @@ func takenForService(e *model.Evaluator, ports []networkingv1.NetworkPolicyPort,
 
 func matchesPort(target *model.Pod, ports []networkingv1.NetworkPolicyPort, f policy.Flow) bool {
 	if target == nil {
-		return policy.MatchesPorts(ports, nil, f)
+		return netpol.MatchesPorts(ports, nil, f)
 	}
-	return policy.MatchesPorts(ports, &target.Pod, f)
+	return netpol.MatchesPorts(ports, &target.Pod, f)
 }
 
 func portText(p *networkingv1.NetworkPolicyPort, target *model.Pod) string {

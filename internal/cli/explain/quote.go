@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -23,7 +24,7 @@ func quote(d policy.Direction, np *networkingv1.NetworkPolicy, i int, peer netip
 	} else {
 		out.Path = fmt.Sprintf("spec.egress[%d]", i)
 	}
-	r := policy.NetworkPolicyRules(d, np)[i]
+	r := netpol.Rules(d, np)[i]
 	out.Quote = text(d, r)
 	short, left := shorten(r, peer)
 	if out.short = out.Quote; left != "" {
@@ -32,7 +33,7 @@ func quote(d policy.Direction, np *networkingv1.NetworkPolicy, i int, peer netip
 	return out
 }
 
-func text(d policy.Direction, r policy.NetworkPolicyRule) string {
+func text(d policy.Direction, r netpol.Rule) string {
 	var out []byte
 	if d == policy.Ingress {
 		out, _ = yaml.Marshal([]networkingv1.NetworkPolicyIngressRule{{From: r.Peers, Ports: r.Ports}})
@@ -43,7 +44,7 @@ func text(d policy.Direction, r policy.NetworkPolicyRule) string {
 }
 
 // shorten a rule to the peers and ports that fit on a screen, and describe the rest.
-func shorten(r policy.NetworkPolicyRule, peer netip.Addr) (policy.NetworkPolicyRule, string) {
+func shorten(r netpol.Rule, peer netip.Addr) (netpol.Rule, string) {
 	var left []string
 	if n := len(r.Peers) - mostQuoted; n > 0 {
 		peers := slices.Clone(r.Peers)
@@ -72,7 +73,7 @@ func shorten(r policy.NetworkPolicyRule, peer netip.Addr) (policy.NetworkPolicyR
 
 // rank puts an ipBlock that has the address first.
 func rank(p *networkingv1.NetworkPolicyPeer, addr netip.Addr) int {
-	if p.IPBlock != nil && policy.NewPeerMatcher("", p).Matches(addr, nil, nil) {
+	if p.IPBlock != nil && netpol.NewPeerMatcher("", p).Matches(addr, nil, nil) {
 		return 0
 	}
 	return 1

@@ -10,7 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
-	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/netpol"
 )
 
 // usual are the blocks that most clusters give to pods (RFC 1918, RFC 4193).
@@ -63,7 +63,7 @@ func (l *linter) blockCoversCluster() {
 			return
 		}
 		at += ".ipBlock"
-		m := policy.NewPeerMatcher(np.Namespace, peer)
+		m := netpol.NewPeerMatcher(np.Namespace, peer)
 		pods := l.podsWhere(func(p *pod) bool {
 			return p.isPeer && !p.Invented && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, nil, nil) })
 		})

@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -219,7 +220,7 @@ func (l *linter) eachEgressRule(source netip.Addr, wanted func(*networkingv1.Net
 	f := outside(source)
 	for _, np := range l.evaluator.Evaluate(policy.Egress, f).Isolating {
 		for i := range np.Spec.Egress {
-			if r := &np.Spec.Egress[i]; policy.MatchesPorts(r.Ports, nil, f) && wanted(r) {
+			if r := &np.Spec.Egress[i]; netpol.MatchesPorts(r.Ports, nil, f) && wanted(r) {
 				return true
 			}
 		}

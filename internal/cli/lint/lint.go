@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -192,13 +193,13 @@ func (l *linter) eachPolicy(yield func(*networkingv1.NetworkPolicy)) {
 }
 
 // eachRule yields the rules that count, with their paths.
-func (l *linter) eachRule(yield func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule)) {
+func (l *linter) eachRule(yield func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule)) {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
-			if !policy.PolicyTypes(np)[d] {
+			if !netpol.PolicyTypes(np)[d] {
 				continue
 			}
-			for i, r := range policy.NetworkPolicyRules(d, np) {
+			for i, r := range netpol.Rules(d, np) {
 				yield(np, d, rulePath(d, i), r)
 			}
 		}
@@ -219,7 +220,7 @@ func (l *linter) selected(np *networkingv1.NetworkPolicy) []*model.Pod {
 }
 
 func selects(np *networkingv1.NetworkPolicy, p *pod) bool {
-	return policy.Selects(policy.Ingress, np, &p.Pod.Pod) || policy.Selects(policy.Egress, np, &p.Pod.Pod)
+	return netpol.Selects(policy.Ingress, np, &p.Pod.Pod) || netpol.Selects(policy.Egress, np, &p.Pod.Pod)
 }
 
 func (l *linter) podsWhere(is func(*pod) bool) (out []*model.Pod) {
@@ -233,7 +234,7 @@ func (l *linter) podsWhere(is func(*pod) bool) (out []*model.Pod) {
 
 // matched are the pods that a peer matches.
 func (l *linter) matched(np *networkingv1.NetworkPolicy, peer *networkingv1.NetworkPolicyPeer) []*model.Pod {
-	m := policy.NewPeerMatcher(np.Namespace, peer)
+	m := netpol.NewPeerMatcher(np.Namespace, peer)
 	return l.podsWhere(func(p *pod) bool {
 		return p.isPeer && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return m.Matches(a, &p.Pod.Pod, p.namespace) })
 	})

@@ -8,6 +8,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -27,7 +28,7 @@ func some(names map[string]bool) string {
 func (l *linter) shadowedRule() {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
-			rules := policy.NetworkPolicyRules(d, np)
+			rules := netpol.Rules(d, np)
 			for i := range rules {
 				for j := range rules {
 					if i != j && covers(rules[j], rules[i]) && (!covers(rules[i], rules[j]) || i > j) {
@@ -41,7 +42,7 @@ func (l *linter) shadowedRule() {
 }
 
 // covers reports whether every peer and port of b is one of a, by their text.
-func covers(a, b policy.NetworkPolicyRule) bool {
+func covers(a, b netpol.Rule) bool {
 	peers := len(a.Peers) == 0 || len(b.Peers) > 0 && subset(b.Peers, a.Peers)
 	ports := len(a.Ports) == 0 || len(b.Ports) > 0 && subset(b.Ports, a.Ports)
 	return peers && ports
@@ -77,7 +78,7 @@ func (l *linter) noDefaultDeny() {
 		var open [2][]string
 		for _, p := range l.podsWhere(func(p *pod) bool { return p.isPeer && p.Namespace == name }) {
 			for _, d := range policy.Directions {
-				isolated := slices.ContainsFunc(l.evaluator.Policies(name), func(np networkingv1.NetworkPolicy) bool { return policy.Selects(d, &np, &p.Pod) })
+				isolated := slices.ContainsFunc(l.evaluator.Policies(name), func(np networkingv1.NetworkPolicy) bool { return netpol.Selects(d, &np, &p.Pod) })
 				if !isolated && !slices.Contains(open[d], p.Workload.Name) {
 					open[d] = append(open[d], p.Workload.Name)
 				}

@@ -8,11 +8,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // receivers are the pods whose ports a rule is about: the selected ones for ingress, the peers for egress.
-func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r policy.NetworkPolicyRule) []*model.Pod {
+func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r netpol.Rule) []*model.Pod {
 	if d == policy.Ingress {
 		return l.selected(np)
 	}
@@ -29,7 +30,7 @@ func (l *linter) receivers(np *networkingv1.NetworkPolicy, d policy.Direction, r
 }
 
 func (l *linter) namedPort() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		for i := range r.Ports {
 			p := &r.Ports[i]
 			if p.Port == nil || p.Port.StrVal == "" {
@@ -69,7 +70,7 @@ func (l *linter) namedPort() {
 }
 
 func (l *linter) portProtocol() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		for i := range r.Ports {
 			p := &r.Ports[i]
 			if p.Protocol != nil || p.Port == nil || p.Port.StrVal != "" {
@@ -109,7 +110,7 @@ func otherProtocol(ports []model.Port, number uint16) (policy.Protocol, bool) {
 
 // servicePort finds rules for a Service's port whose pods listen on another: policies see the pods' port.
 func (l *linter) servicePort() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		if d == policy.Egress && len(r.Peers) == 0 {
 			return // Services outside the cluster may be meant
 		}
@@ -133,7 +134,7 @@ func (l *linter) servicePort() {
 			}
 			for _, pod := range pods {
 				m := l.cluster.Mistaken(pod, ports)
-				if m == nil || policy.MatchesPorts(r.Ports, &pod.Pod, policy.Flow{Protocol: ports.Protocol, Port: m.Target}) {
+				if m == nil || netpol.MatchesPorts(r.Ports, &pod.Pod, policy.Flow{Protocol: ports.Protocol, Port: m.Target}) {
 					continue
 				}
 				l.found(Warning, object(np), fmt.Sprintf("%s.ports[%d]", path, i), fmt.Sprintf("Give port %d.", m.Target),

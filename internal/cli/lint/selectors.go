@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
@@ -50,7 +51,7 @@ func (l *linter) invalid() {
 func (l *linter) ignoredRules() {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for _, d := range policy.Directions {
-			if n := len(policy.NetworkPolicyRules(d, np)); n > 0 && !policy.PolicyTypes(np)[d] {
+			if n := len(netpol.Rules(d, np)); n > 0 && !netpol.PolicyTypes(np)[d] {
 				field := [...]string{"spec.ingress", "spec.egress"}[d]
 				l.found(Error, object(np), field, fmt.Sprintf("Add %s to spec.policyTypes, or delete %s.", d, field),
 					"%d rules without effect: spec.policyTypes is %v, without %s", n, np.Spec.PolicyTypes, d)
@@ -62,7 +63,7 @@ func (l *linter) ignoredRules() {
 // emptyRules finds "egress: []" and "ingress: []" that were meant to deny everything.
 func (l *linter) emptyRules() {
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
-		isolates := policy.PolicyTypes(np)
+		isolates := netpol.PolicyTypes(np)
 		for d, empty := range map[policy.Direction]bool{
 			policy.Ingress: np.Spec.Ingress != nil && len(np.Spec.Ingress) == 0,
 			policy.Egress:  np.Spec.Egress != nil && len(np.Spec.Egress) == 0,
@@ -180,7 +181,7 @@ func (l *linter) peerMatchesNothing() {
 
 // eachPeer yields the peers of the rules that count, with their paths.
 func (l *linter) eachPeer(yield func(np *networkingv1.NetworkPolicy, path string, peer *networkingv1.NetworkPolicyPeer)) {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		for i := range r.Peers {
 			yield(np, fmt.Sprintf("%s[%d]", peersPath(d, path), i), &r.Peers[i])
 		}
@@ -282,7 +283,7 @@ func (l *linter) someNamespace(s *metav1.LabelSelector) bool {
 
 // selectorsOr finds two list items where one was most likely meant: they differ by a dash.
 func (l *linter) selectorsOr() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		for i := 1; i < len(r.Peers); i++ {
 			a, b := &r.Peers[i-1], &r.Peers[i]
 			onlyNamespaces := a.NamespaceSelector != nil && a.PodSelector == nil && b.PodSelector != nil && b.NamespaceSelector == nil
@@ -312,7 +313,7 @@ func (l *linter) selectorsOr() {
 }
 
 func (l *linter) openPeer() {
-	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r policy.NetworkPolicyRule) {
+	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		who := [...]string{"from anywhere", "to anywhere"}[d]
 		if len(r.Peers) == 0 && len(r.Ports) == 0 {
 			l.found(Info, object(np), path, "Nothing, if that is meant; to deny everything, delete the rule.", "an empty rule allows all traffic %s, on every port", who)

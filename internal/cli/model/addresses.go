@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	netutils "k8s.io/utils/net"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -325,7 +326,7 @@ func blocksOf(clusters ...*Cluster) []netip.Prefix {
 	for _, c := range clusters {
 		for _, d := range policy.Directions {
 			for i := range c.Policies {
-				for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
+				for _, r := range netpol.Rules(d, &c.Policies[i]) {
 					add(blocksOfRule(&r))
 				}
 			}
@@ -341,7 +342,7 @@ func blocksOf(clusters ...*Cluster) []netip.Prefix {
 	return out
 }
 
-func blocksOfRule(r *policy.NetworkPolicyRule) (out []netip.Prefix) {
+func blocksOfRule(r *netpol.Rule) (out []netip.Prefix) {
 	for i := range r.Peers {
 		if b := r.Peers[i].IPBlock; b != nil {
 			for _, text := range append([]string{b.CIDR}, b.Except...) {
@@ -354,7 +355,7 @@ func blocksOfRule(r *policy.NetworkPolicyRule) (out []netip.Prefix) {
 	return out
 }
 
-// parseBlock reads a block as policy.PeerMatcher does.
+// parseBlock reads a block as netpol.PeerMatcher does.
 func parseBlock(text string) (netip.Prefix, bool) {
 	_, n, err := netutils.ParseCIDRSloppy(text)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -343,7 +344,7 @@ func specs(c *Cluster) map[string]scoped {
 // normal is a spec with the API server's defaults, so that a manifest equals what became of it.
 func normal(np *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicySpec {
 	spec := np.Spec.DeepCopy()
-	isolates := policy.PolicyTypes(np)
+	isolates := netpol.PolicyTypes(np)
 	spec.PolicyTypes = nil
 	if isolates[policy.Ingress] {
 		spec.PolicyTypes = append(spec.PolicyTypes, networkingv1.PolicyTypeIngress)

@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/application"
 )
@@ -52,7 +53,7 @@ func (e *Evaluator) applicationPorts(pod *Pod, out map[string]PortSet) map[strin
 	policies := e.Policies(pod.Namespace)
 	for i := range policies {
 		np := &policies[i]
-		if np.Kind != application.Kind || !policy.Selects(policy.Egress, np, &pod.Pod) {
+		if np.Kind != application.Kind || !netpol.Selects(policy.Egress, np, &pod.Pod) {
 			continue
 		}
 		for j, r := range np.Spec.Egress {

@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/reference"
 )
@@ -89,7 +90,7 @@ func (e *Evaluator) selfOf(d policy.Direction, f policy.Flow, isolating []*netwo
 	selected := len(isolating) > 0
 	self.isolated[d] = selected
 	for _, np := range isolating {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
+		for i, r := range netpol.Rules(d, np) {
 			self.rules[d][policy.TierNetworkPolicy] = append(self.rules[d][policy.TierNetworkPolicy], newRule(np, i, r, 2))
 			blocks = append(blocks, blocksOfRule(&r)...)
 		}

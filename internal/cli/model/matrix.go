@@ -7,6 +7,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -60,7 +61,7 @@ func (c *Cluster) Matrix(o MatrixOptions) *Matrix {
 		}
 		if w.Kind == "Address" && len(out) == 0 {
 			out = c.egressPorts(func(p networkingv1.NetworkPolicyPeer) bool {
-				return policy.NewPeerMatcher("", &p).Matches(netip.MustParseAddr(w.Name), nil, nil)
+				return netpol.NewPeerMatcher("", &p).Matches(netip.MustParseAddr(w.Name), nil, nil)
 			}, func(p *clusterPeer) bool { return p.Matches(netip.MustParseAddr(w.Name), nil, nil) })
 		}
 		if w.Kind == "DomainName" && len(out) == 0 {
@@ -208,7 +209,7 @@ func (c *Cluster) HasFamily(addr netip.Addr) bool {
 func (c *Cluster) egressPorts(isPeer func(networkingv1.NetworkPolicyPeer) bool, isClusterPeer func(*clusterPeer) bool) []Port {
 	out := []Port{OtherPort}
 	for i := range c.Policies {
-		for _, r := range policy.NetworkPolicyRules(policy.Egress, &c.Policies[i]) {
+		for _, r := range netpol.Rules(policy.Egress, &c.Policies[i]) {
 			if isPeer == nil || !slices.ContainsFunc(r.Peers, isPeer) {
 				continue
 			}
@@ -292,7 +293,7 @@ func (c *Cluster) Blocks() []netip.Addr {
 func (c *Cluster) EachBlock(do func(cidr string)) {
 	for i := range c.Policies {
 		for _, d := range policy.Directions {
-			for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
+			for _, r := range netpol.Rules(d, &c.Policies[i]) {
 				for _, peer := range r.Peers {
 					if peer.IPBlock != nil {
 						do(peer.IPBlock.CIDR)

@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/policy/reference"
@@ -84,18 +85,18 @@ type portAt struct {
 }
 
 // newRule of a NetworkPolicy.
-func newRule(np *networkingv1.NetworkPolicy, index int, r policy.NetworkPolicyRule, places int) *rule {
+func newRule(np *networkingv1.NetworkPolicy, index int, r netpol.Rule, places int) *rule {
 	out := &rule{decision: decision{action: policy.Allow, policy: np, index: index}}
 	out.remember(places)
 	for i := range r.Peers {
-		m := policy.NewPeerMatcher(np.Namespace, &r.Peers[i])
+		m := netpol.NewPeerMatcher(np.Namespace, &r.Peers[i])
 		if out.peers = append(out.peers, m); r.Peers[i].IPBlock != nil {
 			out.blocks = append(out.blocks, m)
 		}
 	}
 	out.names = canonicalNames(application.DomainNames(np, index))
 	if len(r.Ports) > 0 {
-		out.matchPort = func(to *corev1.Pod, f policy.Flow) bool { return policy.MatchesPorts(r.Ports, to, f) }
+		out.matchPort = func(to *corev1.Pod, f policy.Flow) bool { return netpol.MatchesPorts(r.Ports, to, f) }
 	}
 	for i := range r.Ports {
 		port := &r.Ports[i]
@@ -272,12 +273,12 @@ func newLooks(c *Cluster) *looks {
 	for i := range c.Policies {
 		selector(&c.Policies[i].Spec.PodSelector)
 		for _, d := range policy.Directions {
-			for _, r := range policy.NetworkPolicyRules(d, &c.Policies[i]) {
+			for _, r := range netpol.Rules(d, &c.Policies[i]) {
 				for _, peer := range r.Peers {
 					selector(peer.PodSelector)
 					if b := peer.IPBlock; b != nil && !blocks[fmt.Sprint(*b)] {
 						blocks[fmt.Sprint(*b)] = true
-						l.blocks = append(l.blocks, policy.NewPeerMatcher("", &peer))
+						l.blocks = append(l.blocks, netpol.NewPeerMatcher("", &peer))
 					}
 				}
 			}

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -177,7 +178,7 @@ func (r *Reach) judge(e *Evaluator) {
 			for i := range policies {
 				for _, d := range policy.Directions {
 					var rules []*rule
-					for n, cr := range policy.NetworkPolicyRules(d, &policies[i]) {
+					for n, cr := range netpol.Rules(d, &policies[i]) {
 						rules = append(rules, newRule(&policies[i], n, cr, len(r.places)))
 					}
 					all[d] = append(all[d], rules)
@@ -187,7 +188,7 @@ func (r *Reach) judge(e *Evaluator) {
 		}
 		for i := range policies {
 			for _, d := range policy.Directions {
-				if policy.Selects(d, &policies[i], pod) {
+				if netpol.Selects(d, &policies[i], pod) {
 					p.isolated[d] = true
 					p.rules[d][policy.TierNetworkPolicy] = append(p.rules[d][policy.TierNetworkPolicy], all[d][i]...)
 				}

@@ -18,6 +18,7 @@ import (
 	netutils "k8s.io/utils/net"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -51,7 +52,7 @@ func PolicyWarnings(np *networkingv1.NetworkPolicy) []string {
 	var out []string
 	spec := field.NewPath("spec")
 	for _, d := range policy.Directions {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
+		for i, r := range netpol.Rules(d, np) {
 			path := spec.Child([...]string{"ingress", "egress"}[d]).Index(i).Child([...]string{"from", "to"}[d])
 			for j := range r.Peers {
 				b := r.Peers[j].IPBlock

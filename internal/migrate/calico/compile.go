@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -211,7 +212,7 @@ func (n *NetworkSet) String() string {
 
 // kubernetes makes a NetworkPolicy of Kubernetes' ready.
 func kubernetes(np *networkingv1.NetworkPolicy) *JudgedPolicy {
-	out := &JudgedPolicy{Name: KubernetesName(np), Order: KubernetesOrder, Isolates: policy.PolicyTypes(np), name: np.Name, namespace: np.Namespace}
+	out := &JudgedPolicy{Name: KubernetesName(np), Order: KubernetesOrder, Isolates: netpol.PolicyTypes(np), name: np.Name, namespace: np.Namespace}
 	selector, err := metav1.LabelSelectorAsSelector(&np.Spec.PodSelector)
 	if err != nil {
 		selector = labels.Nothing()
@@ -220,13 +221,13 @@ func kubernetes(np *networkingv1.NetworkPolicy) *JudgedPolicy {
 		return e.Pod.Namespace == np.Namespace && selector.Matches(labels.Set(e.Pod.Labels))
 	}
 	for _, d := range policy.Directions {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
+		for i, r := range netpol.Rules(d, np) {
 			out.Rules[d] = append(out.Rules[d], &JudgedRule{
 				Action: Allow, Path: RulePath(d, i),
 				self: func(*Endpoint) bool { return true },
 				peer: peers(np.Namespace, r.Peers),
 				traffic: func(t Traffic) bool {
-					return policy.MatchesPorts(r.Ports, t.Target, policy.Flow{Protocol: t.Protocol, Port: t.Port})
+					return netpol.MatchesPorts(r.Ports, t.Target, policy.Flow{Protocol: t.Protocol, Port: t.Port})
 				},
 			})
 		}
@@ -243,11 +244,11 @@ func peers(namespace string, list []networkingv1.NetworkPolicyPeer) func(*Endpoi
 	if len(list) == 0 {
 		return func(*Endpoint) bool { return true }
 	}
-	var matchers []*policy.PeerMatcher
+	var matchers []*netpol.PeerMatcher
 	for i := range list {
-		matchers = append(matchers, policy.NewPeerMatcher(namespace, &list[i]))
+		matchers = append(matchers, netpol.NewPeerMatcher(namespace, &list[i]))
 	}
 	return func(e *Endpoint) bool {
-		return slices.ContainsFunc(matchers, func(m *policy.PeerMatcher) bool { return m.Matches(e.Addr, e.Pod, e.NamespaceLabels) })
+		return slices.ContainsFunc(matchers, func(m *netpol.PeerMatcher) bool { return m.Matches(e.Addr, e.Pod, e.NamespaceLabels) })
 	}
 }

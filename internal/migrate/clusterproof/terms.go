@@ -9,6 +9,7 @@ import (
 	netutils "k8s.io/utils/net"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -148,11 +149,11 @@ func NetworkPolicyTerms(policies []networkingv1.NetworkPolicy) ([]Terms, error) 
 			return nil, err
 		}
 		for _, d := range policy.Directions {
-			if !policy.PolicyTypes(np)[d] {
+			if !netpol.PolicyTypes(np)[d] {
 				continue
 			}
 			t := Terms{Direction: d, Subject: subject}
-			for _, r := range policy.NetworkPolicyRules(d, np) {
+			for _, r := range netpol.Rules(d, np) {
 				for _, peer := range r.Peers {
 					if err := t.AddPeer(np.Namespace, &peer); err != nil {
 						return nil, err

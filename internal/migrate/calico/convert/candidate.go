@@ -7,6 +7,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -86,14 +87,14 @@ func (c *candidate) parts() ([]*candidate, error) {
 
 // stays is a policy of Kubernetes' own.
 func stays(np *networkingv1.NetworkPolicy, set *calico.Set) *candidate {
-	c := &candidate{kubernetes: np, name: calico.KubernetesName(np), order: calico.KubernetesOrder, isolates: policy.PolicyTypes(np)}
+	c := &candidate{kubernetes: np, name: calico.KubernetesName(np), order: calico.KubernetesOrder, isolates: netpol.PolicyTypes(np)}
 	c.tier, _ = set.Tier(calico.DefaultTier)
 	c.selects = podsOfLabels(&np.Spec.PodSelector, false)
 	for i, t := range c.selects {
 		c.selects[i] = t.with(label{true, nameKey}, oneOf(np.Namespace))
 	}
 	for _, d := range policy.Directions {
-		for i, r := range policy.NetworkPolicyRules(d, np) {
+		for i, r := range netpol.Rules(d, np) {
 			f := flow{everyone, portsOfPolicy(r.Ports)}
 			if len(r.Peers) > 0 {
 				f.peers = peersOfPolicy(np.Namespace, r.Peers)

@@ -11,6 +11,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/migrate/calico"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -64,7 +65,7 @@ func (t *terms) add(s *calico.Set, namespace string, d policy.Direction) {
 		t.cluster(&s.Cluster[i], d)
 	}
 	for i := range s.Kubernetes {
-		if np := &s.Kubernetes[i]; np.Namespace == namespace && policy.PolicyTypes(np)[d] {
+		if np := &s.Kubernetes[i]; np.Namespace == namespace && netpol.PolicyTypes(np)[d] {
 			t.kubernetes(np, d)
 		}
 	}
@@ -167,7 +168,7 @@ func (l labels) labelSelector(o owner, s *metav1.LabelSelector) {
 
 func (t *terms) kubernetes(np *networkingv1.NetworkPolicy, d policy.Direction) {
 	t.self.labelSelector(ofPod, &np.Spec.PodSelector)
-	for _, r := range policy.NetworkPolicyRules(d, np) {
+	for _, r := range netpol.Rules(d, np) {
 		for _, p := range r.Ports {
 			t.kubernetesPort(&p)
 		}
