@@ -22,8 +22,8 @@ for file in install.yaml install-audit.yaml install-strict.yaml install-observer
 	"kidoban-${version#v}.tgz" {controller,agent,observer}_linux_{amd64,arm64}.cdx.json kubectl-kidoban_{linux,darwin}_{amd64,arm64}.tar.gz kubectl-kidoban_windows_amd64.tar.gz; do
 	[[ -s dist/release/$file ]] || { echo "release-check.sh: dist/release/$file is missing" >&2; exit 1; }
 done
-for half in controller agent; do
-	grep -q "image: $registry/$half:$version\$" dist/release/install.yaml || { echo "release-check.sh: install.yaml does not name $registry/$half:$version" >&2; exit 1; }
+for image in controller agent; do
+	grep -q "image: $registry/$image:$version\$" dist/release/install.yaml || { echo "release-check.sh: install.yaml does not name $registry/$image:$version" >&2; exit 1; }
 done
 
 grep -q "image: $registry/observer:$version\$" dist/release/install-observer.yaml || { echo "release-check.sh: install-observer.yaml does not name $registry/observer:$version" >&2; exit 1; }

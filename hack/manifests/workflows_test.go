@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,36 @@ func TestActionsArePinned(t *testing.T) {
 	}
 	if n == 0 {
 		t.Error("there are none")
+	}
+}
+
+// TestEveryImageIsReleased compares the Dockerfile's images with those that the workflow pushes and that `make image` packs.
+func TestEveryImageIsReleased(t *testing.T) {
+	var targets, packed []string
+	for _, m := range regexp.MustCompile(`(?m)^FROM image AS (\w+)$`).FindAllStringSubmatch(string(read(t, filepath.Join(repo, "Dockerfile"))), -1) {
+		targets = append(targets, m[1])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\t\$\(call pack,(\w+),`).FindAllStringSubmatch(string(read(t, filepath.Join(repo, "Makefile"))), -1) {
+		packed = append(packed, m[1])
+	}
+	var workflow struct {
+		Jobs struct {
+			Images struct {
+				Strategy struct {
+					Matrix struct{ Image []string }
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(read(t, filepath.Join(repo, ".github", "workflows", "release.yaml")), &workflow); err != nil {
+		t.Fatal(err)
+	}
+	pushed := workflow.Jobs.Images.Strategy.Matrix.Image
+	for _, images := range [][]string{targets, packed, pushed} {
+		slices.Sort(images)
+	}
+	if len(targets) == 0 || !slices.Equal(pushed, targets) || !slices.Equal(packed, targets) {
+		t.Errorf("the Dockerfile has %v, the release workflow pushes %v, and make image packs %v", targets, pushed, packed)
 	}
 }
 

@@ -5,6 +5,6 @@ variable "kubeconfig_path" {
 }
 
 variable "image_registry" {
-  description = "The images are REGISTRY/controller and REGISTRY/agent."
+  description = "The images are REGISTRY/controller, REGISTRY/agent and REGISTRY/observer."
   type        = string
 }
