@@ -73,7 +73,7 @@ var alertCases = map[string][]alertCase{
 		{series: []string{"kidoban_agent_programming_failures_total" + onNode + "} 7x30"}},
 		{series: []string{"kidoban_agent_programming_failures_total" + onNode + "} 0x25 1x5"}}, // one failure is tried again
 	},
-	"KidobanPodsClosed": {
+	"KidobanPodsFailClosed": {
 		{series: []string{"kidoban_agent_fail_closed_addresses" + onNode + "} 1x10"}, fire: 1},
 		{series: []string{"kidoban_agent_fail_closed_addresses" + onNode + "} 0x10"}},
 	},
@@ -105,7 +105,7 @@ var alertCases = map[string][]alertCase{
 		{series: []string{"kidoban_agent_over_budget_policies" + onNode + `,resource="rows",direction="Ingress"} 1x10`}, fire: 1},
 		{series: []string{"kidoban_agent_over_budget_policies" + onNode + `,resource="rows",direction="Ingress"} 0x10`}},
 	},
-	"KidobanRefusalsSurge": {
+	"KidobanDenialsSurge": {
 		{series: []string{"kidoban_agent_verdicts_total" + onNode + `,verdict="Deny"} 0+60x1440 86400+6000x40`}, fire: 1},
 		{series: []string{"kidoban_agent_verdicts_total" + onNode + `,verdict="Deny"} 0+6000x1480`}},             // as yesterday
 		{series: []string{"kidoban_agent_verdicts_total" + onNode + `,verdict="Deny"} 0+60x1440 86400+2400x40`}}, // few
