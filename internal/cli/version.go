@@ -36,7 +36,7 @@ work together.`,
   kubectl kidoban version --client`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"Versions": Versions{}})
 	cmd.Flags().BoolVar(&clientOnly, "client", false, "Print the version of this plugin only, and ask no cluster.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -27,7 +27,7 @@ func ParseFormat(s string) (Format, error) {
 	case Text, JSON:
 		return f, nil
 	}
-	return "", fmt.Errorf("%q is no format: text or json", s)
+	return "", fmt.Errorf("%q is not a format: text or json", s)
 }
 
 // tiers are the names of tiers in the text format, as users of Amazon's agent know them, by agentapi's. DEFAULT: no policy decided.

@@ -11,7 +11,7 @@ import (
 const EnvPrefix = "KIDOBAN_"
 
 // ParseFlags sets flags by environ ("NAME=value"), and then by args, which win. A variable with EnvPrefix that belongs to no flag is an
-// error, and so is an argument that is no flag: a setting that is misspelt must not look as if it were in force.
+// error, and so is an argument that is not a flag: a setting that is misspelt must not look as if it were in force.
 func ParseFlags(fs *flag.FlagSet, args, environ []string) error {
 	settings := map[string]string{}
 	fs.VisitAll(func(f *flag.Flag) { settings[EnvName(f.Name)] = f.Name })
@@ -32,7 +32,7 @@ func ParseFlags(fs *flag.FlagSet, args, environ []string) error {
 		return err
 	}
 	if fs.NArg() > 0 { // the parser stops there: a switch before it is on, and what follows is not read
-		return fmt.Errorf("argument %q is no flag; a flag and its value are one argument, as --name=value", fs.Arg(0))
+		return fmt.Errorf("argument %q is not a flag; a flag and its value are one argument, as --name=value", fs.Arg(0))
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ The exit code is 1 when something changes, so that a pipeline can stop for a rev
   helm template ./chart | kubectl kidoban diff -n shop -f -`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"Difference": Report{}})
 	source := command.AddSource(cmd)
 	cmd.Flags().StringArrayVar(&base, "base", nil, "Compare with these manifests instead of the live cluster; may be repeated.")
 	cmd.Flags().BoolVar(&prune, "prune", false, "Count policies as removed that are in the manifests' namespaces and not in the manifests; ClusterNetworkPolicies, if the manifests have some.")

@@ -51,7 +51,7 @@ flow log has all of them. Where an observer is installed, it is asked instead of
   kubectl kidoban events -f --policy shop/default-deny -o json`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, nil)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Continue with new events as they happen.")
 	cmd.Flags().DurationVar(&since, "since", 0, "Show events that are no older than this. Default: all that agents keep; with -f the last minute.")
 	cmd.Flags().StringVar(&f.policy, "policy", "", "Show decisions of this policy, also those by which it isolates: namespace/name, or the name of a ClusterNetworkPolicy.")

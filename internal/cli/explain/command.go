@@ -42,7 +42,7 @@ unless it is the same for all addresses of --pod-cidr (without it: for all priva
   helm template ./chart | kubectl kidoban explain -f - shop/frontend shop/backend:http`,
 		Args: cobra.MaximumNArgs(2),
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"Explanation": Answer{}})
 	source := command.AddSource(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "Source: namespace/pod, namespace/workload, kind/name, svc/[namespace/]name or an address.")
 	cmd.Flags().StringVar(&to, "to", "", "Destination: namespace/pod[:port[/protocol]], svc/[namespace/]name[:port], address:port or DNS name:port.")

@@ -74,7 +74,7 @@ with the label k8s-app=kube-dns is the resolver, and is made if there is none.`,
   helm template ./chart | sudo kubectl-kidoban lab -f -`,
 		Args: cobra.NoArgs,
 	}
-	o.output = command.AddOutput(cmd, "csv")
+	o.output = command.AddOutput(cmd, matrix.Kinds(), "csv")
 	o.source = command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&o.namespaces, "namespace", "n", nil, "Connect pods of this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringArrayVar(&o.outside, "outside", nil, "Make this address outside the cluster; may be repeated. Default: 192.0.2.1, with IPv6 2001:db8::1, and one in each ipBlock and except.")

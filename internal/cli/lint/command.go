@@ -46,7 +46,7 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
   kubectl kidoban lint -f deploy/ -o sarif > lint.sarif`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd, "sarif", "junit")
+	output := command.AddOutput(cmd, command.Kinds{"LintReport": Report{}, "CheckList": CheckList{}}, "sarif", "junit")
 	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Report findings of this namespace only; may be repeated. Default: all.")
 	cmd.Flags().StringSliceVar(&skip, "skip", nil, "Leave this check out; may be repeated.")
@@ -145,22 +145,27 @@ func (r *Report) write(out io.Writer, p command.Paint) {
 	fmt.Fprintln(out)
 }
 
+// CheckList has a description of each check.
+type CheckList struct {
+	Checks []Description `json:"checks"`
+}
+
+// Description of a check.
+type Description struct {
+	Name  string `json:"name"`
+	About string `json:"about"`
+	// Help is the page that describes it.
+	Help string `json:"help"`
+}
+
 // printChecks lists the checks.
 func printChecks(env *command.Env, output *command.Output) error {
-	type description struct {
-		Name  string `json:"name"`
-		About string `json:"about"`
-		// Help is the page that describes it.
-		Help string `json:"help"`
-	}
-	var list []description
+	var list CheckList
 	table := &command.Table{Paint: env.Paint()}
 	table.Head("CHECK", "FINDS")
 	for _, c := range checks {
-		list = append(list, description{c.name, c.about, c.help()})
+		list.Checks = append(list.Checks, Description{c.name, c.about, c.help()})
 		table.Add(command.Plain(c.name, c.about)...)
 	}
-	return output.Print(env.Out, struct {
-		Checks []description `json:"checks"`
-	}{list}, table.Write)
+	return output.Print(env.Out, list, table.Write)
 }

@@ -71,7 +71,7 @@ var checks = []check{
 	{"no-default-deny", "a namespace with pods that no policy isolates", (*linter).noDefaultDeny},
 	{"cluster-unreadable", "a rule of a ClusterNetworkPolicy that cannot be honoured, and fails closed", (*linter).clusterUnreadable},
 	{"cluster-shadowed-rule", "a rule of a ClusterNetworkPolicy that never matches, as one before it matches all that it does", (*linter).clusterShadowedRule},
-	{"cluster-pass", "a Pass rule that is no exception of a rule behind it", (*linter).clusterPass},
+	{"cluster-pass", "a Pass rule that is not an exception to a rule behind it", (*linter).clusterPass},
 	{"cluster-equal-priority", "rules with different actions that overlap, of ClusterNetworkPolicies of equal priority", (*linter).clusterPriorities},
 	{"cluster-shared-priority", "ClusterNetworkPolicies for the same pods that share a tier and a priority", (*linter).clusterSharedPriority},
 	{"cluster-empty-rules", "an empty list of rules of a ClusterNetworkPolicy, which denies nothing", (*linter).clusterEmptyRules},

@@ -57,7 +57,7 @@ that for a pod that has resolved the name, and a question mark where it depends 
   kubectl kidoban matrix -n shop --probe`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd, "list", "csv", "markdown", "html", "mermaid", "dot")
+	output := command.AddOutput(cmd, Kinds(), "list", "csv", "markdown", "html", "mermaid", "dot")
 	source := command.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&namespaces, "namespace", "n", nil, "Show this namespace, and its peers in others; may be repeated. Default: all.")
 	cmd.Flags().BoolVarP(&allNamespaces, "all-namespaces", "A", false, "Show all namespaces, as without -n.")

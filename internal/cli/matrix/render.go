@@ -79,6 +79,17 @@ func (t *Table) Wrong() (wrong, asked int) {
 	return wrong, asked
 }
 
+// matrix is a table's machine-readable form.
+type matrix struct {
+	Cells []Cell `json:"cells"`
+	// NotShown is the number of workloads of other namespaces that are left out.
+	NotShown int      `json:"notShown,omitempty"`
+	Notes    []string `json:"notes,omitempty"`
+}
+
+// Kinds that a table is printed as.
+func Kinds() command.Kinds { return command.Kinds{"Matrix": matrix{}} }
+
 // Print in a format.
 func (t *Table) Print(env *command.Env, output *command.Output, width int) error {
 	switch {
@@ -99,12 +110,7 @@ func (t *Table) Print(env *command.Env, output *command.Output, width int) error
 		t.graph().write(env.Out, dot)
 		return nil
 	}
-	return output.Print(env.Out, struct {
-		Cells []Cell `json:"cells"`
-		// NotShown is the number of workloads of other namespaces that are left out.
-		NotShown int      `json:"notShown,omitempty"`
-		Notes    []string `json:"notes,omitempty"`
-	}{t.cells(), t.Left, t.Notes}, func(out io.Writer) { t.draw(out, env.Paint(), width) })
+	return output.Print(env.Out, matrix{t.cells(), t.Left, t.Notes}, func(out io.Writer) { t.draw(out, env.Paint(), width) })
 }
 
 func (t *Table) csv(out io.Writer) error {

@@ -22,7 +22,6 @@ func newANP(env *command.Env) *cobra.Command {
 
 func newANPConvert(env *command.Env) *cobra.Command {
 	var files []string
-	var format string
 	cmd := &cobra.Command{
 		Use:   "convert [-f DIR]",
 		Short: "Write AdminNetworkPolicies as ClusterNetworkPolicies",
@@ -43,9 +42,9 @@ Without -f the live cluster is read. The exit code is 1 if a policy could not be
 		Args: cobra.NoArgs,
 	}
 	command.Files(cmd, &files)
-	clusterFormat(cmd, &format)
+	output := addConversion(cmd, "ClusterConversion", ClusterConversion{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkFormat(format); err != nil {
+		if err := output.Check(); err != nil {
 			return err
 		}
 		set, err := readANP(cmd.Context(), env, files)
@@ -59,7 +58,7 @@ Without -f the live cluster is read. The exit code is 1 if a policy could not be
 		if err != nil {
 			return err
 		}
-		if err := c.print(env, format, "AdminNetworkPolicies"); err != nil {
+		if err := c.print(env, output, "AdminNetworkPolicies"); err != nil {
 			return err
 		}
 		return command.Yes(c.Complete)
@@ -67,15 +66,9 @@ Without -f the live cluster is read. The exit code is 1 if a policy could not be
 	return cmd
 }
 
-func clusterFormat(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "yaml", "Format: yaml (the policies alone; the report goes to standard error) or json (everything).")
-}
-
-func checkFormat(format string) error {
-	if format != "yaml" && format != "json" {
-		return fmt.Errorf("-o %s: the formats are yaml, json", format)
-	}
-	return nil
+// addConversion adds the flag -o of a command that writes policies.
+func addConversion(cmd *cobra.Command, kind string, of any) *command.Output {
+	return command.AddFormats(cmd, command.Kinds{kind: of}, "Format: yaml (the policies alone; the report goes to standard error) or json (everything).", "yaml", "json")
 }
 
 // convertANP converts a set, and proves it.

@@ -52,7 +52,7 @@ Without -f the live cluster is read. With -f give the Services, Nodes and Networ
 		Args: cobra.NoArgs,
 	}
 	command.Files(cmd, &files)
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"AWSCheck": AWSCheck{}})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
@@ -95,7 +95,7 @@ func (c *AWSCheck) write(out io.Writer, p command.Paint, set *aws.Set) {
 
 func newAWSConvert(env *command.Env) *cobra.Command {
 	var files []string
-	var format, order string
+	var order string
 	cmd := &cobra.Command{
 		Use:   "convert [-f DIR]",
 		Short: "Write Amazon's policies as upstream's",
@@ -118,10 +118,10 @@ Without -f the live cluster is read. With -f give the NetworkPolicies and Servic
 		Args: cobra.NoArgs,
 	}
 	command.Files(cmd, &files)
-	clusterFormat(cmd, &format)
+	output := addConversion(cmd, "ClusterConversion", ClusterConversion{})
 	cmd.Flags().StringVar(&order, "order", "written", "Order of rules within a policy: written, or aws (Deny, then Accept, then Pass).")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkFormat(format); err != nil {
+		if err := output.Check(); err != nil {
 			return err
 		}
 		if order != "written" && order != "aws" {
@@ -139,7 +139,7 @@ Without -f the live cluster is read. With -f give the NetworkPolicies and Servic
 		if order == "aws" {
 			source = "Amazon's agent"
 		}
-		if err := c.print(env, format, source); err != nil {
+		if err := c.print(env, output, source); err != nil {
 			return err
 		}
 		return command.Yes(c.Complete)

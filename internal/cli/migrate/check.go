@@ -65,7 +65,7 @@ With --node look at this node instead, as root: what is left on it of a Calico t
   sudo kubectl-kidoban migrate calico check --node`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"CalicoCheck": Check{}, "Leftovers": Leftovers{}})
 	cmd.Flags().BoolVar(&onNode, "node", false, "Look at this node instead of the cluster.")
 	cmd.Flags().StringVar(&root, "root", "/", "With --node: where the node's root directory is.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

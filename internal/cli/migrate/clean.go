@@ -50,7 +50,7 @@ The exit code is 1 while there is something to remove, or to see to.`,
   kubectl-kidoban migrate calico clean --root /host --pod-cidr 192.168.0.0/16`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"Leftovers": Leftovers{}})
 	cmd.Flags().BoolVar(&yes, "yes", false, "Remove what is listed.")
 	cmd.Flags().StringVar(&root, "root", "/", "Where the node's root directory is.")
 	cmd.Flags().StringArrayVar(&cidrs, "pod-cidr", nil, "A pool of Calico's: routes of BIRD's to it and addresses of tunl0 in it are Calico's; may be repeated.")

@@ -44,12 +44,9 @@ func (c *ClusterConversion) finish() {
 }
 
 // print the conversion. source is the engine or the kind that the policies come from.
-func (c *ClusterConversion) print(env *command.Env, format, source string) error {
-	if format == "json" {
-		encoder := json.NewEncoder(env.Out)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(c)
+func (c *ClusterConversion) print(env *command.Env, output *command.Output, source string) error {
+	if output.Is("json") {
+		return output.Print(env.Out, c, nil)
 	}
 	c.write(env.ErrOut, env.Paint(), source)
 	for i := range c.ClusterPolicies {

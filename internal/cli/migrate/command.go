@@ -68,7 +68,7 @@ func parseCIDRs(texts []string) ([]netip.Prefix, error) {
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("--pod-cidr %s is no network", text)
+			return nil, fmt.Errorf("--pod-cidr %s is not a network", text)
 		}
 		out = append(out, p.Masked())
 	}

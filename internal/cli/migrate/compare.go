@@ -74,7 +74,7 @@ Calico's policies. A flow that kidoban allows has an event only where agents log
   kubectl kidoban migrate calico compare --for 1h --timeout 8h -o json > compare.json`,
 		Args: cobra.NoArgs,
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"Comparison": Comparison{}})
 	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "End when no flow differed for this long; a minute at least, and longer than the agents' --event-interval.")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "End after this long whatever there is. Default: never.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")

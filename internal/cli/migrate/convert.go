@@ -2,7 +2,6 @@ package migrate
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -42,7 +41,6 @@ type Conversion struct {
 
 func newConvert(env *command.Env) *cobra.Command {
 	var files, cidrs []string
-	var format string
 	var networkOnly bool
 	o := convert.Options{}
 	cmd := &cobra.Command{
@@ -68,14 +66,14 @@ Without -f the live cluster is read. With -f give the Namespaces too, and Networ
 		Args: cobra.NoArgs,
 	}
 	command.Files(cmd, &files)
-	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "Format: yaml (the policies alone; the report goes to standard error) or json (everything).")
+	output := addConversion(cmd, "CalicoConversion", Conversion{})
 	cmd.Flags().StringArrayVar(&cidrs, "pod-cidr", nil, "All pods' addresses are in this network; may be repeated. Rules about other networks are then not about pods.")
 	cmd.Flags().BoolVar(&o.ExpandGlobal, "expand-global", false, "Write a GlobalNetworkPolicy that cannot be a ClusterNetworkPolicy into each namespace that there is. Namespaces that come later do not have it.")
 	cmd.Flags().BoolVar(&networkOnly, "network-policies-only", false, "Write no ClusterNetworkPolicies.")
 	cmd.Flags().BoolVar(&o.WithoutLog, "without-log", false, "Leave out rules whose action is Log.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if format != "yaml" && format != "json" {
-			return fmt.Errorf("-o %s: the formats are yaml, json", format)
+		if err := output.Check(); err != nil {
+			return err
 		}
 		var err error
 		if o.PodCIDRs, err = parseCIDRs(cidrs); err != nil {
@@ -93,11 +91,8 @@ Without -f the live cluster is read. With -f give the Namespaces too, and Networ
 		if err != nil {
 			return err
 		}
-		if format == "json" {
-			encoder := json.NewEncoder(env.Out)
-			encoder.SetEscapeHTML(false)
-			encoder.SetIndent("", "  ")
-			err = encoder.Encode(c)
+		if output.Is("json") {
+			err = output.Print(env.Out, c, nil)
 		} else {
 			c.write(env.ErrOut, env.Paint(), o.PodCIDRs, in.set.IPPools)
 			for _, p := range c.ClusterPolicies {

@@ -48,7 +48,7 @@ func ParsePort(s string) (Port, error) {
 	}
 	n, err := strconv.ParseUint(number, 10, 16)
 	if err != nil || n == 0 {
-		return Port{}, fmt.Errorf("%q is no port: give a number from 1 to 65535, as 80 or 53/UDP", s)
+		return Port{}, fmt.Errorf("%q is not a port: give a number from 1 to 65535, as 80 or 53/UDP", s)
 	}
 	return Port{Protocol: p, Number: uint16(n)}, nil
 }
@@ -59,7 +59,7 @@ func ParseProtocol(s string) (policy.Protocol, error) {
 	if p := policy.ProtocolOf(&name); p != 0 {
 		return p, nil
 	}
-	return 0, fmt.Errorf("%q is no protocol: give TCP, UDP or SCTP", s)
+	return 0, fmt.Errorf("%q is not a protocol: give TCP, UDP or SCTP", s)
 }
 
 // Ports that a pod's containers declare and Services send to, in order.

@@ -62,7 +62,7 @@ POD is namespace/name, or a prefix of it.`,
   kubectl kidoban names --policy shop-egress -o json`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	output := command.AddOutput(cmd)
+	output := command.AddOutput(cmd, command.Kinds{"DomainNames": List{}})
 	cmd.Flags().StringVar(&f.policy, "policy", "", "Show names of this policy: namespace/name, or the name of a ClusterNetworkPolicy.")
 	cmd.Flags().StringVar(&f.node, "node", "", "Show names on this node.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")

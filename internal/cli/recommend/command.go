@@ -45,7 +45,7 @@ Exit codes: 0 there are policies, and they are proven; 2 there is no answer.`,
   kubectl kidoban recommend -n shop --flows week.jsonl --tighten`,
 		Args: cobra.NoArgs,
 	}
-	c.output = command.AddOutput(cmd)
+	c.output = command.AddOutput(cmd, command.Kinds{"Recommendation": recommend.Result{}, "SpareRules": recommend.Tightened{}})
 	c.source = command.AddSource(cmd)
 	c.flows = flows.AddSource(cmd)
 	cmd.Flags().StringSliceVarP(&c.o.Namespaces, "namespace", "n", nil, "Write policies for the workloads of this namespace; may be repeated.")

@@ -56,7 +56,7 @@ recorded.`,
   kubectl kidoban replay --flows week.jsonl --base main/policies -f policies -o markdown`,
 		Args: cobra.NoArgs,
 	}
-	c.output = command.AddOutput(cmd, "markdown")
+	c.output = command.AddOutput(cmd, command.Kinds{"Replay": replay.Report{}}, "markdown")
 	c.source = command.AddSource(cmd)
 	c.flows = flows.AddSource(cmd)
 	c.flows.AddRecord(cmd)

@@ -47,7 +47,7 @@ for it to end.`,
   kubectl kidoban status policy shop/default-deny`,
 		Args: cobra.NoArgs,
 	}
-	o.output = command.AddOutput(cmd)
+	o.output = command.AddOutput(cmd, command.Kinds{"Status": Status{}})
 	o.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		only := selection{}
@@ -73,7 +73,7 @@ ClusterNetworkPolicy (clusternetworkpolicies.policy.networking.k8s.io).`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.ValidArgsFunction = env.CompletePolicies(&command.Source{})
-	o.output = command.AddOutput(cmd)
+	o.output = command.AddOutput(cmd, command.Kinds{"Status": Status{}})
 	o.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		namespace, name, ok := strings.Cut(args[0], "/")

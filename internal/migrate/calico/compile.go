@@ -60,13 +60,13 @@ func (c *compiler) rule(p *Policy, d policy.Direction, i int) (*JudgedRule, erro
 	}
 	switch {
 	case !slices.Contains([]Action{Allow, Deny, Pass, Log}, r.Action):
-		return nil, fail("action", "%q is no action", r.Action)
+		return nil, fail("action", "%q is not an action", r.Action)
 	case r.ICMP != nil || r.NotICMP != nil:
 		return nil, fail("icmp", "types of ICMP are not looked at")
 	case r.HTTP != nil:
 		return nil, fail("http", "requests are not looked at")
 	case r.IPVersion != nil && *r.IPVersion != 4 && *r.IPVersion != 6:
-		return nil, fail("ipVersion", "%d is no version of IP", *r.IPVersion)
+		return nil, fail("ipVersion", "%d is not an IP version", *r.IPVersion)
 	case len(r.Source.Ports)+len(r.Source.NotPorts) > 0:
 		return nil, fail("source.ports", "source ports are not looked at")
 	}

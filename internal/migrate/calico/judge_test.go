@@ -153,15 +153,15 @@ func TestWhatCannotBeReadIsToldAndNotSkipped(t *testing.T) {
 	for _, tc := range []struct{ document, want string }{
 		{document(KindNetworkPolicy, "a", "ingres: []"), "NetworkPolicy shop/a: spec.ingres: the field is not known"},
 		{document(KindNetworkPolicy, "a", "ingress: [{action: Allow, source: {nets: [x], foo: 1}}]"), "spec.ingress[0].source.foo"},
-		{document(KindNetworkPolicy, "a", "ingress: [{action: Allow, protocol: TCPP}]"), `spec.ingress[0].protocol: "TCPP" is no protocol`},
-		{document(KindNetworkPolicy, "a", "egress: [{action: Allow}, {action: Allow, protocol: TCP, destination: {notPorts: [80, '80-90']}}]"), `spec.egress[1].destination.notPorts[1]: "80-90" is no port`},
+		{document(KindNetworkPolicy, "a", "ingress: [{action: Allow, protocol: TCPP}]"), `spec.ingress[0].protocol: "TCPP" is not a protocol`},
+		{document(KindNetworkPolicy, "a", "egress: [{action: Allow}, {action: Allow, protocol: TCP, destination: {notPorts: [80, '80-90']}}]"), `spec.egress[1].destination.notPorts[1]: "80-90" is not a port`},
 		{document(KindNetworkPolicy, "a", "order: ten"), "spec.order: a string where"},
 		{document(KindNetworkPolicy, "a", "ingress: {action: Allow}"), "spec.ingress: an object where"},
 		{document(KindNetworkPolicy, "a", "namespaceSelector: all()"), "spec.namespaceSelector: a NetworkPolicy has no such field"},
 		{document(KindNetworkPolicy, "a", "preDNAT: true"), "spec.preDNAT: a NetworkPolicy has no such field"},
 		{document(KindNetworkPolicy, "a", "doNotTrack: true"), "spec.doNotTrack: a NetworkPolicy has no such field"},
 		{document(KindNetworkPolicy, "a", "applyOnForward: true"), "spec.applyOnForward: a NetworkPolicy has no such field"},
-		{document(KindNetworkPolicy, "a", "ingress: [{action: Allow, destination: {ports: ['90:80']}}]"), "is no range of ports"},
+		{document(KindNetworkPolicy, "a", "ingress: [{action: Allow, destination: {ports: ['90:80']}}]"), "is not a range of ports"},
 		{document(KindGlobalNetworkSet, "a", "nets: [10.0.0.0/33]"), "spec.nets"},
 		{document(KindTier, "a", "defaultAction: Allow"), "spec.defaultAction"},
 	} {

@@ -29,13 +29,13 @@ func (p Port) String() string {
 func (p *Port) UnmarshalJSON(b []byte) error {
 	text, err := numberOrString(b)
 	if err != nil {
-		return fmt.Errorf("%s is no port", b)
+		return fmt.Errorf("%s is not a port", b)
 	}
 	first, last, ranged := strings.Cut(text, ":")
 	a, err := strconv.ParseUint(first, 10, 16)
 	if err != nil {
 		if ranged || text == "" || text[0] >= '0' && text[0] <= '9' || text[0] == '-' {
-			return fmt.Errorf("%s is no port", b)
+			return fmt.Errorf("%s is not a port", b)
 		}
 		p.Name = text
 		return nil
@@ -43,7 +43,7 @@ func (p *Port) UnmarshalJSON(b []byte) error {
 	z := a
 	if ranged {
 		if z, err = strconv.ParseUint(last, 10, 16); err != nil || z < a {
-			return fmt.Errorf("%s is no range of ports", b)
+			return fmt.Errorf("%s is not a range of ports", b)
 		}
 	}
 	p.First, p.Last = uint16(a), uint16(z)
@@ -62,7 +62,7 @@ var protocols = map[string]policy.Protocol{
 func (p *Protocol) UnmarshalJSON(b []byte) error {
 	text, err := numberOrString(b)
 	if err != nil {
-		return fmt.Errorf("%s is no protocol", b)
+		return fmt.Errorf("%s is not a protocol", b)
 	}
 	if known, ok := protocols[strings.ToLower(text)]; ok {
 		*p = Protocol(known)
@@ -70,7 +70,7 @@ func (p *Protocol) UnmarshalJSON(b []byte) error {
 	}
 	n, err := strconv.ParseUint(text, 10, 8)
 	if err != nil || n == 0 {
-		return fmt.Errorf("%s is no protocol", b)
+		return fmt.Errorf("%s is not a protocol", b)
 	}
 	*p = Protocol(n)
 	return nil

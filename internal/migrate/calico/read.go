@@ -242,7 +242,7 @@ func ParseNets(nets []string) ([]netip.Prefix, error) {
 		if err != nil {
 			a, err := netip.ParseAddr(text)
 			if err != nil {
-				return nil, fmt.Errorf("%q is no network", text)
+				return nil, fmt.Errorf("%q is not a network", text)
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}

@@ -105,7 +105,7 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	return err == nil && s.Matches(labels.Set(set))
 }
 
-// matchesPort: "If not specified, this field defaults to TCP." A range from a higher to a lower port is no port.
+// matchesPort: "If not specified, this field defaults to TCP." A range from a higher to a lower port is not a port.
 func matchesPort(p *anp.AdminNetworkPolicyPort, d policy.Direction, f *clusterproof.Flow) bool {
 	is := func(protocol corev1.Protocol) bool {
 		if protocol == "" {

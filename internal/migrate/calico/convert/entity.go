@@ -198,7 +198,7 @@ var families = map[int]peers{
 func (r *reader) version(field string, version int, p peers) peers {
 	of, ok := families[version]
 	if !ok {
-		r.problem(field, "give 4 or 6", "%d is no version of IP", version)
+		r.problem(field, "give 4 or 6", "%d is not an IP version", version)
 		return p
 	}
 	out, err := r.space.intersect(p, of)

@@ -51,7 +51,7 @@ func (r *reader) read(p *calico.Policy) *candidate {
 	}
 	for i, t := range p.Spec.Types {
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
-			r.problem(fmt.Sprintf("spec.types[%d]", i), "give Ingress or Egress", "%q is no type", t)
+			r.problem(fmt.Sprintf("spec.types[%d]", i), "give Ingress or Egress", "%q is not a type", t)
 		}
 	}
 	if p.Stored && len(p.Spec.Types) == 0 {
@@ -149,7 +149,7 @@ func (r *reader) rule(p *calico.Policy, c *candidate, d policy.Direction, i int)
 		r.problem(path+".action", "--without-log leaves such rules out: they decide nothing, and kidoban's flow log has every refusal", "NetworkPolicies log nothing")
 		return
 	default:
-		r.problem(path+".action", "give Allow, Deny, Pass or Log", "%q is no action", in.Action)
+		r.problem(path+".action", "give Allow, Deny, Pass or Log", "%q is not an action", in.Action)
 	}
 	if in.ICMP != nil || in.NotICMP != nil {
 		r.problem(path+".icmp", "a rule without ports allows ICMP too", "NetworkPolicies cannot tell kinds of ICMP apart")
