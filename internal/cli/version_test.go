@@ -14,7 +14,7 @@ func TestVersion(t *testing.T) {
 	for args, want := range map[string]string{
 		"--version":               version.String() + "\n",
 		"version --client":        "client       " + version.String() + "\n",
-		"version --client -ojson": "{\n  \"client\": \"" + version.String() + "\"\n}\n",
+		"version --client -ojson": "{\n  \"apiVersion\": \"cli.kidoban.dev/v1alpha1\",\n  \"kind\": \"Versions\",\n  \"client\": \"" + version.String() + "\"\n}\n",
 	} {
 		if got := help(t, strings.Fields(args)...); got != want {
 			t.Errorf("%s: %q, want %q", args, got, want)
