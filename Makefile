@@ -333,6 +333,10 @@ bench: ## Cost of packets, changes and memory beside an empty program, nftables 
 	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
 	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/agent/kerneltest
 
+.PHONY: bench-replay
+bench-replay: ## Replay a day of 10 million records (1 minute)
+	go test -run='^$$' -bench='^BenchmarkReplay$$' -benchtime=1x ./internal/replay
+
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, results into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, prints only)
 	$(go-build) -o bin/ ./cmd/controller

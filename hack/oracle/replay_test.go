@@ -196,10 +196,10 @@ func TestRecommendationsHold(t *testing.T) {
 // input of a recommendation: each flow twice or more, so that none is left out for being seen once.
 func (r *recorded) input(t *testing.T) *recommend.Input {
 	var file bytes.Buffer
-	w, err := replay.NewWriter(&file, observerapi.Coverage{}, nil, nil)
-	if err != nil {
+	if err := replay.WriteHead(&file, observerapi.Coverage{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	w := replay.NewWriter(&file)
 	random := rand.New(rand.NewPCG(1, 1))
 	for _, f := range r.flows {
 		verdict := observerapi.Denied

@@ -127,7 +127,7 @@ type Coverage struct {
 	Losses []Loss `json:"losses,omitempty"`
 }
 
-// FlowList is an answer with flows, and the form of a recorded file's first line (without Flows, which follow as lines of JSON).
+// FlowList is an answer with flows, and without Flows the first line of a recorded file.
 type FlowList struct {
 	APIVersion string   `json:"apiVersion"` // APIVersion
 	Kind       string   `json:"kind"`       // FlowList

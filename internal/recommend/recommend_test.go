@@ -37,10 +37,10 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, ends: map[string]observerapi.End{}, file: &bytes.Buffer{}}
 	w.in.Objects = &replay.Objects{}
 	w.in.Coverage = observerapi.Coverage{Since: day, Until: day.Add(24 * time.Hour)}
-	var err error
-	if w.out, err = replay.NewWriter(w.file, w.in.Coverage, nil, nil); err != nil {
+	if err := replay.WriteHead(w.file, w.in.Coverage, nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	w.out = replay.NewWriter(w.file)
 	for i, name := range []string{"n1", "n2"} {
 		n := corev1.Node{}
 		n.Name = name

@@ -90,8 +90,6 @@ type end struct {
 	problem  Reason
 	// changed is set if the policies of its namespace differ between the sets.
 	changed bool
-	// text is the end as JSON.
-	text string
 }
 
 func (j *Judge) newEnd(e observerapi.End) *end {

@@ -62,10 +62,10 @@ func clusterPolicy(t testing.TB, text string) (out cnp.ClusterNetworkPolicy) {
 func recordingOf(t testing.TB, coverage observerapi.Coverage, flows ...observerapi.Flow) []byte {
 	t.Helper()
 	var file bytes.Buffer
-	w, err := NewWriter(&file, coverage, nil, nil)
-	if err != nil {
+	if err := WriteHead(&file, coverage, nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	w := NewWriter(&file)
 	for i := range flows {
 		if err := w.Write(&flows[i]); err != nil {
 			t.Fatal(err)

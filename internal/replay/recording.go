@@ -14,7 +14,7 @@ import (
 )
 
 // Recording is flows with what is needed to judge them without a cluster. Its file has lines of JSON: a FlowList without flows; an Objects; then
-// a Flow each; and at last an End, without which the file is cut off.
+// ends and flows, each with a number, before the records that refer to them; and at last an End, without which the file is cut off.
 type Recording struct {
 	Coverage observerapi.Coverage
 	Hidden   []string
@@ -23,10 +23,11 @@ type Recording struct {
 
 	in     *bufio.Reader
 	inline []observerapi.Flow
+	known  *dictionary
 	line   int // lines that were read
 }
 
-// KindObjects and KindEnd are the kinds of the lines of a recording that are no Flow.
+// KindObjects and KindEnd are the kinds of the second and the last line of a recording.
 const (
 	kindList    = "FlowList"
 	KindObjects = "Objects"
@@ -44,19 +45,17 @@ type Objects struct {
 	Nodes      []corev1.Node      `json:"nodes,omitempty"`
 }
 
-// end of a file.
-type fileEnd struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"` // KindEnd
-	Flows      uint64 `json:"flows"`
-}
-
 // maxLine is the longest line that is read.
 const maxLine = 64 << 20
 
+// New is a recording of an observer's answer. objects may be nil.
+func New(list *observerapi.FlowList, objects *Objects) *Recording {
+	return &Recording{Coverage: list.Coverage, Hidden: list.Hidden, Objects: objects, inline: list.Flows, known: newDictionary()}
+}
+
 // Open reads the head of a recording. It reads an answer of the observer, too: a FlowList with its flows in it.
 func Open(in io.Reader) (*Recording, error) {
-	r := &Recording{in: bufio.NewReaderSize(in, 1<<20)}
+	r := &Recording{in: bufio.NewReaderSize(in, 1<<20), known: newDictionary()}
 	text, err := r.next()
 	if errors.Is(err, io.EOF) {
 		return nil, errors.New("the file is empty: record one with --record")
@@ -77,10 +76,10 @@ func Open(in io.Reader) (*Recording, error) {
 		return nil, fmt.Errorf("line 1: apiVersion %q, kind %q: not a recording, which begins with apiVersion %s, kind %s",
 			head.APIVersion, head.Kind, observerapi.APIVersion, kindList)
 	}
-	r.Coverage, r.Hidden, r.inline = head.Coverage, head.Hidden, head.Flows
 	if head.Flows != nil {
-		return r, nil
+		return New(&head, nil), nil
 	}
+	r.Coverage, r.Hidden = head.Coverage, head.Hidden
 	return r, r.readObjects()
 }
 
@@ -130,50 +129,4 @@ func (r *Recording) all(text []byte) ([]byte, error) {
 		err = fmt.Errorf("an answer in one piece may have %d bytes: record a file of lines with --record", maxLine)
 	}
 	return append(text, rest...), err
-}
-
-// isEnd reports whether a line is the End of a file.
-func isEnd(line []byte) (end fileEnd, ok bool) {
-	if !bytes.HasPrefix(line, []byte(`{"apiVersion":`)) {
-		return end, false
-	}
-	err := json.Unmarshal(line, &end)
-	return end, err == nil && end.Kind == KindEnd
-}
-
-// Writer writes a recording.
-type Writer struct {
-	out   *bufio.Writer
-	lines *json.Encoder
-	flows uint64
-}
-
-// NewWriter writes the head of a recording. objects may be nil.
-func NewWriter(out io.Writer, coverage observerapi.Coverage, hidden []string, objects *Objects) (*Writer, error) {
-	w := &Writer{out: bufio.NewWriterSize(out, 1<<20)}
-	w.lines = json.NewEncoder(w.out)
-	w.lines.SetEscapeHTML(false)
-	if err := w.lines.Encode(observerapi.FlowList{APIVersion: observerapi.APIVersion, Kind: kindList, Coverage: coverage, Hidden: hidden}); err != nil {
-		return nil, err
-	}
-	if objects == nil {
-		return w, nil
-	}
-	head := *objects
-	head.APIVersion, head.Kind = observerapi.APIVersion, KindObjects
-	return w, w.lines.Encode(&head)
-}
-
-// Write a flow.
-func (w *Writer) Write(f *observerapi.Flow) error {
-	w.flows++
-	return w.lines.Encode(f)
-}
-
-// Close writes the end of the recording.
-func (w *Writer) Close() error {
-	if err := w.lines.Encode(fileEnd{observerapi.APIVersion, KindEnd, w.flows}); err != nil {
-		return err
-	}
-	return w.out.Flush()
 }

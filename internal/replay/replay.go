@@ -31,48 +31,63 @@ func Run(ctx context.Context, in *Recording, o Options) (*Report, error) {
 		enforced.EnforceAudited = true
 		sets = append(sets, enforced)
 	}
-	var all []*tally
-	err := in.each(ctx, newComparison(o.Cluster, sets...), func(j *Judge) func(*record) {
-		t := newTally()
-		all = append(all, t)
-		return func(r *record) {
-			if !r.last.Before(o.Since) {
-				t.count(j, r)
-			}
-		}
-	})
+	sums, err := in.sums(ctx, o.Since)
 	if err != nil {
 		return nil, err
 	}
-	sum := newTally()
-	for _, t := range all {
-		sum.plus(t)
+	judge := NewJudge(o.Cluster, sets...)
+	ends := make([]*end, len(in.known.ends))
+	endAt := func(number int) *end {
+		if ends[number] == nil {
+			ends[number] = judge.newEnd(in.known.ends[number])
+		}
+		return ends[number]
+	}
+	all := newTally()
+	for number := range sums {
+		if sums[number].records == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		f := &in.known.flows[number]
+		all.count(judge, &record{source: endAt(f.Source), destination: endAt(f.Destination), protocol: f.Protocol, port: f.Port, reply: f.Reply, Count: sums[number].count()})
 	}
 	out := &Report{Coverage: in.Coverage, Hidden: in.Hidden}
 	if o.Since.After(out.Coverage.Since) {
 		out.Coverage = CoverageSince(out.Coverage, o.Since)
 	}
 	out.Complete = IsComplete(out.Coverage)
-	sum.fill(out)
+	all.fill(out)
 	return out, nil
 }
 
-// count a record.
+// record is all records of a flow together.
+type record struct {
+	source, destination *end
+	protocol            string
+	port                uint16
+	reply               bool
+	Count
+}
+
+// count the records of a flow.
 func (t *tally) count(j *Judge, r *record) {
 	if r.reply {
-		t.replies.add(r)
+		t.replies.Add(&r.Count)
 		return
 	}
-	t.judged.add(r)
+	t.judged.Add(&r.Count)
 	if j.unaffected(r.source, r.destination) {
-		t.unchanged.add(r)
+		t.unchanged.Add(&r.Count)
 		return
 	}
 	is := j.decide(r.source, r.destination, r.protocol, r.port)
 	before, after := is.Answers[setBefore], is.Answers[setAfter]
 	switch {
 	case is.Same[setAfter] || before.Verdict == after.Verdict && before.Verdict != Unknown:
-		t.unchanged.add(r)
+		t.unchanged.Add(&r.Count)
 	case before.Verdict == Unknown:
 		t.undecided(r, Reason(before.Why))
 	case after.Verdict == Unknown:
@@ -86,7 +101,7 @@ func (t *tally) count(j *Judge, r *record) {
 	switch audited := is.Answers[setAudited]; audited.Verdict {
 	case after.Verdict:
 	case Unknown:
-		t.auditedUnknown.add(r)
+		t.auditedUnknown.Add(&r.Count)
 	default:
 		t.change(r, after, audited, true)
 	}

@@ -45,10 +45,6 @@ type Count struct {
 	Last        time.Time `json:"last,omitzero"`
 }
 
-func (c *Count) add(r *record) {
-	c.Add(&Count{Records: 1, Connections: r.connections, First: r.first, Last: r.last})
-}
-
 // Add another count.
 func (c *Count) Add(d *Count) {
 	c.Records += d.Records
@@ -117,7 +113,7 @@ func (c *changed) addAddress(a netip.Addr) {
 	c.addresses[a] = struct{}{}
 }
 
-// tally is what one worker counts.
+// tally is what is counted of a report.
 type tally struct {
 	judged, unchanged, replies, auditedUnknown Count
 
@@ -139,7 +135,7 @@ func (t *tally) change(r *record, before, after Answer, audited bool) {
 		c = &changed{}
 		t.changes[k] = c
 	}
-	c.Count.add(r)
+	c.Count.Add(&r.Count)
 	for _, e := range [...]*end{r.source, r.destination} {
 		if e.party.Kind == KindOutside {
 			c.addAddress(e.Address)
@@ -153,7 +149,7 @@ func (t *tally) undecided(r *record, reason Reason) {
 		u = &Undecided{Reason: reason}
 		t.unknown[reason] = u
 	}
-	u.Count.add(r)
+	u.Count.Add(&r.Count)
 	if example := exampleOf(r); u.Example == "" || example < u.Example {
 		u.Example = example
 	}
@@ -171,34 +167,6 @@ func addressText(a netip.Addr) string {
 		return "an address that was not kept"
 	}
 	return a.String()
-}
-
-// plus adds what another worker counted.
-func (t *tally) plus(u *tally) {
-	t.judged.Add(&u.judged)
-	t.unchanged.Add(&u.unchanged)
-	t.replies.Add(&u.replies)
-	t.auditedUnknown.Add(&u.auditedUnknown)
-	for k, c := range u.changes {
-		have := t.changes[k]
-		if have == nil {
-			t.changes[k] = c
-			continue
-		}
-		have.Count.Add(&c.Count)
-		for a := range c.addresses {
-			have.addAddress(a)
-		}
-	}
-	for reason, c := range u.unknown {
-		have := t.unknown[reason]
-		if have == nil {
-			t.unknown[reason] = c
-			continue
-		}
-		have.Count.Add(&c.Count)
-		have.Example = min(have.Example, c.Example)
-	}
 }
 
 // fill the report.

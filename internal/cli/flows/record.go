@@ -1,10 +1,7 @@
 package flows
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +10,6 @@ import (
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/observer"
-	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/replay"
 )
 
@@ -37,21 +33,19 @@ func record(ctx context.Context, env *command.Env, namespace string, since time.
 	return writeRecording(ctx, o.Get, answerLimit, ObjectsOf(cluster), since, env.Now().Truncate(time.Second), file)
 }
 
-// writeRecording writes a file, which is there once it is complete.
+// writeRecording writes a file, which is there once it is complete. Its head comes last, and is written before the rest by a second file.
 func writeRecording(ctx context.Context, get getter, limit int, objects *replay.Objects, since, until time.Time, file string) (err error) {
 	flows, err := os.CreateTemp(filepath.Dir(file), ".kidoban-flows-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _, _ = flows.Close(), os.Remove(flows.Name()) }()
-	lines := bufio.NewWriterSize(flows, 1<<20)
-	encoder := json.NewEncoder(lines)
-	encoder.SetEscapeHTML(false)
-	coverage, hidden, err := fetch(ctx, get, limit, since, until, func(f *observerapi.Flow) error { return encoder.Encode(f) })
+	w := replay.NewWriter(flows)
+	coverage, hidden, err := fetch(ctx, get, limit, since, until, w.Write)
 	if err != nil {
 		return err
 	}
-	if err := lines.Flush(); err != nil {
+	if err := w.Close(); err != nil {
 		return err
 	}
 	if _, err := flows.Seek(0, io.SeekStart); err != nil {
@@ -62,31 +56,14 @@ func writeRecording(ctx context.Context, get getter, limit int, objects *replay.
 		return err
 	}
 	defer func() { _ = os.Remove(out.Name()) }() // it has another name by then, if all went well
-	if err := copyRecording(out, flows, coverage, hidden, objects); err != nil {
-		_ = out.Close()
-		return err
+	if err = replay.WriteHead(out, coverage, hidden, objects); err == nil {
+		_, err = io.Copy(out, flows)
 	}
-	if err := out.Close(); err != nil {
-		return err
+	if closed := out.Close(); err == nil {
+		err = closed
 	}
-	return os.Rename(out.Name(), file)
-}
-
-func copyRecording(out io.Writer, flows io.Reader, coverage observerapi.Coverage, hidden []string, objects *replay.Objects) error {
-	w, err := replay.NewWriter(out, coverage, hidden, objects)
 	if err != nil {
 		return err
 	}
-	decoder := json.NewDecoder(flows)
-	for {
-		var f observerapi.Flow
-		if err := decoder.Decode(&f); errors.Is(err, io.EOF) {
-			return w.Close()
-		} else if err != nil {
-			return err
-		}
-		if err := w.Write(&f); err != nil {
-			return err
-		}
-	}
+	return os.Rename(out.Name(), file)
 }
