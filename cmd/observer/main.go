@@ -34,6 +34,7 @@ import (
 	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/startup"
 	"github.com/kidoban/kidoban/internal/streamserver"
+	"github.com/kidoban/kidoban/internal/ui"
 	"github.com/kidoban/kidoban/internal/version"
 )
 
@@ -41,6 +42,7 @@ type options struct {
 	namespace   string
 	servers     startup.Servers
 	flows, api  string
+	uiURL       string
 	store       string
 	limits      store.Limits
 	memoryLimit int64
@@ -81,6 +83,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.servers.Bind(fs, ":8080", ":8081")
 	fs.StringVar(&o.flows, flowsFlag[2:], ":8443", "Address on which agents push flow records.")
 	fs.StringVar(&o.api, apiFlag[2:], fmt.Sprint(":", observerapi.Port), "Address of the API for readers, and of Hubble's Observer API.")
+	fs.StringVar(&o.uiURL, uiFlag[2:], "", "Address at which browsers open the map, such as https://tools.example.com/kidoban/, behind an Ingress or a Gateway; it is served below this path on the API's port, to readers with a token. Empty: it is not served.")
 	fs.StringVar(&o.store, "store", "/var/lib/kidoban-observer", "Where flows are kept: a directory, or a PostgreSQL database (postgres://USER:PASSWORD@HOST/DATABASE), which several replicas can share. A database's URL is best set as the environment variable KIDOBAN_STORE, from a Secret.")
 	fs.DurationVar(&o.limits.Age, "retention", 7*24*time.Hour, "Age of the oldest flows.")
 	fs.DurationVar(&o.limits.ExactAge, "exact-retention", 24*time.Hour, "Age of the oldest flows with pods, addresses and a resolution of 10 seconds. Older ones are kept by workload and hour.")
@@ -105,6 +108,11 @@ func (o *options) check() error {
 	}
 	if o.limits.Age < time.Hour || o.limits.ExactAge < time.Hour {
 		return fmt.Errorf("--retention=%s and --exact-retention=%s must be at least 1h", o.limits.Age, o.limits.ExactAge)
+	}
+	if o.uiURL != "" {
+		if _, err := ui.ParseURL(o.uiURL); err != nil {
+			return fmt.Errorf("%s: %w", uiFlag, err)
+		}
 	}
 	if o.limits.Addresses < 1 {
 		return fmt.Errorf("--max-addresses-per-hour=%d must be positive", o.limits.Addresses)
@@ -177,10 +185,14 @@ func run(o options) (err error) {
 	}); err != nil {
 		return err
 	}
-	api, err := serve.New(serve.Options{
-		Flag: apiFlag, Address: o.api, Certificate: keeper.Certificate, Flows: f, Version: version.String(), Log: ctrl.Log.WithName("api"),
-		Guard: &access.Guard{Audience: flow.Audience, Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews()},
-	})
+	guard := &access.Guard{Audience: flow.Audience, Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews()}
+	serving := serve.Options{
+		Flag: apiFlag, Address: o.api, Certificate: keeper.Certificate, Flows: f, Version: version.String(), Log: ctrl.Log.WithName("api"), Guard: guard,
+	}
+	if err := o.servePage(&serving, config); err != nil {
+		return err
+	}
+	api, err := serve.New(serving)
 	if err != nil {
 		return err
 	}

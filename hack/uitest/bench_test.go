@@ -85,6 +85,13 @@ func TestSpeed(t *testing.T) {
 		answer := func(out any) http.HandlerFunc {
 			return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(out) }
 		}
+		mux.HandleFunc("GET /cytoscape.js", func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFile(w, r, "../../internal/ui/web/node_modules/cytoscape/dist/cytoscape.min.js")
+		})
+		mux.HandleFunc("GET /cytoscape", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = w.Write([]byte(cytoscapePage))
+		})
 		mux.HandleFunc("GET /api/graph", answer(graph))
 		mux.HandleFunc("GET /api/policies", answer(map[string]any{"policies": []any{}}))
 		server := httptest.NewServer(mux)
@@ -111,6 +118,9 @@ func TestSpeed(t *testing.T) {
 		letter := painted(`(() => { const f = document.getElementById('filter'); f.value = 'app-00'; f.dispatchEvent(new Event('input', {bubbles: true})); })()`, "q=app-00")
 		open := painted(`location.hash = '#as=graph&open=team-000'`, "open=")
 		heap := b.text(`String(Math.round(performance.memory.usedJSHeapSize / 1e6))`)
+		if size.workloads == 500 {
+			besideCytoscape(t, server.URL, graph, plain)
+		}
 		t.Logf("%d workloads, %d edges: painted after %s ms, longest task %s ms, pan %s frames/s (plain canvas %s), verdict filter %s ms, a letter %s ms, open a namespace %s ms, heap %s MB",
 			size.workloads, size.edges, ready, longest, pan, plain, toggle, letter, open, heap)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type browser struct {
 	ctx context.Context
 	// base is the address of the server; no request may go elsewhere.
 	base string
+	// failing is set while requests may fail: the browser logs each.
+	failing *atomic.Bool
 }
 
 var chromium = sync.OnceValues(func() (context.Context, context.CancelFunc) {
@@ -62,7 +65,12 @@ func open(t *testing.T, c *model.Cluster, hash string) *browser {
 
 func openAt(t *testing.T, c *model.Cluster, hash, theme string) *browser {
 	t.Helper()
-	server, err := ui.Listen(t.Context(), 0, ui.Options{Name: "shop", Parse: parse, Read: func(context.Context) (*model.Cluster, error) { return c, nil }})
+	return openWith(t, ui.Options{Name: "shop", Parse: parse, Read: func(context.Context) (*model.Cluster, error) { return c, nil }}, hash, theme)
+}
+
+func openWith(t *testing.T, o ui.Options, hash, theme string) *browser {
+	t.Helper()
+	server, err := ui.Listen(t.Context(), 0, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +102,7 @@ func visit(t *testing.T, base, address, theme string) *browser {
 		cancel()
 		stop()
 	})
-	b := &browser{T: t, ctx: ctx, base: base}
+	b := &browser{T: t, ctx: ctx, base: base, failing: &atomic.Bool{}}
 	if err := chromedp.Listen(ctx, func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
@@ -106,7 +114,9 @@ func visit(t *testing.T, base, address, theme string) *browser {
 			text, _ := json.Marshal(e.ExceptionDetails)
 			t.Errorf("exception: %s", text)
 		case *log.EventEntryAdded:
-			t.Errorf("log: %s %s", e.Entry.Text, e.Entry.URL)
+			if !b.failing.Load() || !strings.HasPrefix(e.Entry.Text, "Failed to load resource") {
+				t.Errorf("log: %s %s", e.Entry.Text, e.Entry.URL)
+			}
 		case *network.EventRequestWillBeSent:
 			if !strings.HasPrefix(e.Request.URL, base) && !strings.HasPrefix(e.Request.URL, "data:") {
 				t.Errorf("a request to %s", e.Request.URL)

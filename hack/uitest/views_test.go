@@ -185,10 +185,7 @@ func TestHostileNames(t *testing.T) {
 
 // axe-core finds nothing in any view, light and dark.
 func TestAxe(t *testing.T) {
-	axe, err := os.ReadFile("../../internal/ui/web/node_modules/axe-core/axe.min.js")
-	if err != nil {
-		t.Fatalf("make ui installs axe-core: %v", err)
-	}
+	axe := axeScript(t)
 	for _, theme := range []string{"light", "dark"} {
 		b := openAt(t, shop(t), "", theme)
 		for _, hash := range []string{
@@ -198,14 +195,29 @@ func TestAxe(t *testing.T) {
 			b.eval("location.hash = " + quote("#"+hash))
 			b.text(`new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(''))))`)
 			b.wait(`!document.querySelector('.panel .close') || !location.hash.includes('%3E') || document.querySelector('.decisions')`)
-			found := b.text(`(async () => {
-				if (!globalThis.axe) { ` + string(axe) + ` }
-				const r = await axe.run(document, {resultTypes: ['violations']});
-				return r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html.slice(0, 160) + ' ' + n.failureSummary).join('\n')).join('\n');
-			})()`)
+			found := b.axe(axe)
 			if found != "" {
 				t.Errorf("%s, %s:\n%s", theme, hash, found)
 			}
 		}
 	}
+}
+
+func axeScript(t *testing.T) string {
+	t.Helper()
+	axe, err := os.ReadFile("../../internal/ui/web/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("make ui installs axe-core: %v", err)
+	}
+	return string(axe)
+}
+
+// axe is what axe-core finds on the page.
+func (b *browser) axe(script string) string {
+	b.Helper()
+	return b.text(`(async () => {
+		if (!globalThis.axe) { ` + script + ` }
+		const r = await axe.run(document, {resultTypes: ['violations']});
+		return r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html.slice(0, 160) + ' ' + n.failureSummary).join('\n')).join('\n');
+	})()`)
 }

@@ -20,6 +20,8 @@ type Graph struct {
 	Name string `json:"name"`
 	ID   string `json:"id"`
 	Live bool   `json:"live"`
+	// Agents is set where agents are asked what is in force.
+	Agents bool `json:"agents,omitempty"`
 	// Taken is when the cluster was read.
 	Taken      time.Time `json:"taken"`
 	Namespaces []string  `json:"namespaces"`
@@ -87,13 +89,13 @@ func (s *Server) graph(r *http.Request) (any, error) {
 	out := *snap.graph
 	id := fnv.New64a()
 	_, _ = id.Write([]byte(s.options.Name)) // never fails
-	out.Name, out.Live, out.ID = s.options.Name, s.options.Live, fmt.Sprintf("%016x", id.Sum64())
-	if s.options.Edges != nil {
+	out.Name, out.Live, out.Agents, out.ID = s.options.Name, s.options.Live, s.options.InForce != nil, fmt.Sprintf("%016x", id.Sum64())
+	if s.options.Observer != nil {
 		since, err := time.ParseDuration(cmp.Or(r.URL.Query().Get("since"), "24h"))
 		if err != nil || since <= 0 {
 			return nil, invalid(fmt.Errorf("since=%s is not a duration such as 24h", r.URL.Query().Get("since")))
 		}
-		snap.observe(r.Context(), &out, s.options.Edges, since)
+		s.observe(r.Context(), snap, &out, since)
 	}
 	return &out, nil
 }

@@ -3,7 +3,9 @@ package ui
 import (
 	"context"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -23,10 +25,11 @@ type Seen struct {
 
 // Traffic says what the observer's answer covers, or why there is none.
 type Traffic struct {
-	// Error is empty if the observer answered.
-	Error string    `json:"error,omitempty"`
-	Since time.Time `json:"since,omitzero"`
-	Until time.Time `json:"until,omitzero"`
+	// Error is empty if the observer answered; Rights is set if the reader lacks the rights.
+	Error  string    `json:"error,omitempty"`
+	Rights bool      `json:"rights,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
 	// CompleteSince is when the observer began to record, if that is later than Since.
 	CompleteSince time.Time `json:"completeSince,omitzero"`
 	// Losses are what is missing, by node.
@@ -37,16 +40,21 @@ type Traffic struct {
 	Unplaced uint64 `json:"unplaced,omitempty"`
 }
 
+// mostEdges is how many sums an observer may answer with.
+const mostEdges = 50_000
+
 // observe asks the observer, and adds what it saw to a graph. Without its answer the graph stays what policies allow.
-func (s *snapshot) observe(ctx context.Context, g *Graph, edges func(context.Context, time.Duration) (*observerapi.FlowList, error), since time.Duration) {
-	list, err := edges(ctx, since)
-	if err != nil {
-		g.Traffic = &Traffic{Error: err.Error()}
+func (s *Server) observe(ctx context.Context, snap *snapshot, g *Graph, since time.Duration) {
+	list := &observerapi.FlowList{}
+	query := url.Values{"since": {since.String()}, "limit": {strconv.Itoa(mostEdges)}}
+	if err := s.ask(ctx, observerapi.PathEdges, query, list); err != nil {
+		problem := problemOf(err)
+		g.Traffic = &Traffic{Error: problem.Error, Rights: problem.Rights}
 		return
 	}
 	c := list.Coverage
 	g.Traffic = &Traffic{Since: c.Since, Until: c.Until, CompleteSince: c.CompleteSince, Losses: c.Losses, Hidden: list.Hidden}
-	s.addFlows(g, list)
+	snap.addFlows(g, list)
 }
 
 // seenPort is a port of an edge, with what happened there.

@@ -1,9 +1,14 @@
 package ui
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +19,16 @@ import (
 
 func end(namespace, kind, name string) observerapi.End {
 	return observerapi.End{Namespace: namespace, Workload: &agentapi.Workload{Kind: kind, Name: name}}
+}
+
+// answer of an observer.
+func answer(t *testing.T, of any) io.ReadCloser {
+	t.Helper()
+	text, err := json.Marshal(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return io.NopCloser(bytes.NewReader(text))
 }
 
 func TestFlowsAreAddedToTheEdges(t *testing.T) {
@@ -35,11 +50,11 @@ func TestFlowsAreAddedToTheEdges(t *testing.T) {
 		},
 	}
 	s := serve(t, readShop(t))
-	s.options.Edges = func(_ context.Context, since time.Duration) (*observerapi.FlowList, error) {
-		if since != 6*time.Hour {
-			return nil, errors.New("asked for " + since.String())
+	s.options.Observer = func(_ context.Context, path string, query url.Values) (io.ReadCloser, error) {
+		if path != observerapi.PathEdges || query.Get("since") != "6h0m0s" {
+			return nil, fmt.Errorf("asked for %s %s", path, query)
 		}
-		return list, nil
+		return answer(t, list), nil
 	}
 	g := get[Graph](t, s, "/api/graph?since=6h")
 	if g.Traffic == nil || g.Traffic.Error != "" || g.Traffic.Unplaced != 5 || len(g.Traffic.Losses) != 1 || len(g.Seen.Rate) != len(g.Edges.Port) {
@@ -77,9 +92,7 @@ func TestFlowsAreAddedToTheEdges(t *testing.T) {
 
 func TestTheMapStaysWithoutTheObserver(t *testing.T) {
 	s := serve(t, readShop(t))
-	s.options.Edges = func(context.Context, time.Duration) (*observerapi.FlowList, error) {
-		return nil, errors.New("it is away")
-	}
+	s.options.Observer = func(context.Context, string, url.Values) (io.ReadCloser, error) { return nil, errors.New("it is away") }
 	g := get[Graph](t, s, "/api/graph")
 	if g.Traffic == nil || g.Traffic.Error != "it is away" || g.Seen != nil || len(g.Edges.Source) == 0 {
 		t.Errorf("traffic %+v, %d edges", g.Traffic, len(g.Edges.Source))

@@ -6,15 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
-	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
 // bundle is the page, built by `make ui`.
@@ -40,8 +41,11 @@ type Options struct {
 	Live bool
 	// Read the cluster.
 	Read func(context.Context) (*model.Cluster, error)
-	// Edges asks an observer for the flows of a time until now, summed up by workload; nil where there is no observer.
-	Edges func(context.Context, time.Duration) (*observerapi.FlowList, error)
+	// Observer opens an answer of an observer (paths and queries as in internal/observerapi), which is read as it comes and ends with the context; nil
+	// where there is no observer. An error is NoRights if the reader lacks the rights.
+	Observer func(ctx context.Context, path string, query url.Values) (io.ReadCloser, error)
+	// InForce asks the agents how far policies are in force; nil where there are no agents to ask.
+	InForce func(context.Context) (*InForce, error)
 	// Parse manifests that a user drops on the page.
 	Parse func(text []byte) (*model.Cluster, error)
 }
@@ -55,6 +59,10 @@ type Server struct {
 	mu   sync.Mutex
 	last *snapshot
 	read time.Time
+
+	inForceMu sync.Mutex
+	inForce   *InForce
+	asked     time.Time
 }
 
 // Listen on a loopback port; 0 is a free one.
@@ -88,26 +96,48 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // Handler of all requests.
 func (s *Server) Handler() http.Handler {
-	files, _ := fs.Sub(bundle, "dist") // the folder is embedded
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /open", s.session.open)
-	mux.Handle("GET /", s.known(http.FileServerFS(files)))
+	mux.Handle("GET /", s.known(page()))
+	for pattern, handler := range s.api() {
+		mux.Handle(pattern, s.known(handler))
+	}
+	return s.checked(mux)
+}
+
+// page is the bundle.
+func page() http.Handler {
+	files, _ := fs.Sub(bundle, "dist") // the folder is embedded
+	return http.FileServerFS(files)
+}
+
+// api returns the handlers of the page's questions, by pattern.
+func (s *Server) api() map[string]http.Handler {
+	out := map[string]http.Handler{"GET /api/flows/live": http.HandlerFunc(s.live)}
 	for pattern, answer := range map[string]func(*http.Request) (any, error){
 		"GET /api/graph":    s.graph,
 		"GET /api/edge":     s.edge,
+		"GET /api/flows":    s.flows,
+		"GET /api/hits":     s.hits,
+		"GET /api/inforce":  s.whatIsInForce,
 		"GET /api/policies": s.policies,
 		"GET /api/policy":   s.policy,
 		"POST /api/whatif":  s.whatIf,
 	} {
-		mux.Handle(pattern, s.known(s.json(answer)))
+		out[pattern] = s.json(answer)
 	}
-	return s.checked(mux)
+	return out
 }
 
 // checked answers only what comes from the page itself: a name that leads to this address (DNS rebinding) and other sites' pages get nothing.
 func (s *Server) checked(next http.Handler) http.Handler {
 	_, port, _ := net.SplitHostPort(s.listener.Addr().String())
 	hosts := map[string]bool{"127.0.0.1:" + port: true, "localhost:" + port: true}
+	return fromPage(next, "http", func(host string) bool { return hosts[host] })
+}
+
+// fromPage answers what comes from a page at one of the hosts, with the headers that keep the page apart from other sites.
+func fromPage(next http.Handler, scheme string, isOwn func(host string) bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentSecurityPolicy)
@@ -120,11 +150,11 @@ func (s *Server) checked(next http.Handler) http.Handler {
 		origin := r.Header.Get("Origin")
 		site := r.Header.Get("Sec-Fetch-Site")
 		switch {
-		case !hosts[r.Host]:
+		case !isOwn(r.Host):
 			http.Error(w, "This server answers to its own address only.", http.StatusForbidden)
-		case origin != "" && origin != "http://"+r.Host, site != "" && site != "same-origin" && site != "none":
+		case origin != "" && origin != scheme+"://"+r.Host, site != "" && site != "same-origin" && site != "none":
 			http.Error(w, "This request comes from another site.", http.StatusForbidden)
-		case r.Method == http.MethodPost && origin == "":
+		case r.Method != http.MethodGet && r.Method != http.MethodHead && origin == "":
 			http.Error(w, "This request does not say where it comes from (Origin).", http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
@@ -157,22 +187,50 @@ func notFound(format string, a ...any) error {
 
 func invalid(err error) error { return failure{http.StatusBadRequest, err.Error()} }
 
+// NoRights is an error of a reader who lacks the rights to see something.
+type NoRights struct{ Err error }
+
+func (e NoRights) Error() string { return e.Err.Error() }
+func (e NoRights) Unwrap() error { return e.Err }
+
+// Problem is an error as the page reads it.
+type Problem struct {
+	Error string `json:"error"`
+	// Rights is set if the reader lacks the rights.
+	Rights bool `json:"rights,omitempty"`
+}
+
+func problemOf(err error) Problem {
+	noRights := NoRights{}
+	return Problem{strings.TrimSpace(err.Error()), errors.As(err, &noRights)}
+}
+
 // json writes an answer, or an object with the error.
 func (s *Server) json(answer func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, mostUploaded)
 		out, err := answer(r)
-		w.Header().Set("Content-Type", "application/json")
 		if err != nil {
-			status := http.StatusInternalServerError
-			if f := (failure{}); errors.As(err, &f) {
-				status = f.status
-			}
-			w.WriteHeader(status)
-			out = map[string]string{"error": strings.TrimSpace(err.Error())}
+			answerError(w, err)
+			return
 		}
+		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(out) // a browser that has gone needs no answer
 	})
+}
+
+// answerError writes the object with an error.
+func answerError(w http.ResponseWriter, err error) {
+	status, problem := http.StatusInternalServerError, problemOf(err)
+	if problem.Rights {
+		status = http.StatusForbidden
+	}
+	if f := (failure{}); errors.As(err, &f) {
+		status = f.status
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(problem) // a browser that has gone needs no answer
 }
 
 // snapshot of the cluster: the last one, if it is new enough.

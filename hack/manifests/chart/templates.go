@@ -153,6 +153,7 @@ metadata:
 		"components/observer/service.yaml", "components/observer/certificates.yaml", "components/observer/rbac.yaml", "components/observer/reader_role.yaml",
 		"components/observer/network_policy.yaml",
 	}},
+	{name: "observer-ui.yaml", when: "and .Values.observer.enabled .Values.observer.settings.UI_URL", from: []string{"components/observer-ui/rbac.yaml"}},
 	{name: "viewer.yaml", from: []string{"rbac/viewer.yaml"}},
 	{name: "startup-taint.yaml", when: ".Values.startupTaint", from: []string{"components/startup-taint/role.yaml", "components/startup-taint/role_binding.yaml"}},
 	{name: "boot-guard.yaml", when: ".Values.bootGuard", from: []string{"components/boot-guard/policy.yaml", "components/boot-guard/policy_binding.yaml"}},

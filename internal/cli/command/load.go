@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
@@ -50,6 +51,11 @@ func (e *Env) Client() (client.Client, error) {
 		return nil, err
 	}
 	return client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
+}
+
+// NewClient is a client of a cluster that Load reads, for processes without kubeconfig's flags.
+func NewClient(config *rest.Config) (client.Client, error) {
+	return client.New(config, client.Options{Scheme: scheme})
 }
 
 // Load lists the objects of the live cluster.

@@ -90,6 +90,16 @@ func authorities(ctx context.Context, c client.Client, namespace string) (*x509.
 	return roots, nil
 }
 
+// StatusError is an answer of the observer other than 200.
+type StatusError struct {
+	Code int
+	Text string
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("observer: %d %s: %s", e.Code, http.StatusText(e.Code), e.Text)
+}
+
 // Get an answer.
 func (o *Observer) Get(ctx context.Context, path string, query url.Values, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -120,7 +130,7 @@ func (o *Observer) Open(ctx context.Context, path string, query url.Values) (io.
 	if response.StatusCode != http.StatusOK {
 		defer func() { _ = response.Body.Close() }()
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-		return nil, fmt.Errorf("observer: %s: %s", response.Status, strings.TrimSpace(string(text)))
+		return nil, &StatusError{Code: response.StatusCode, Text: strings.TrimSpace(string(text))}
 	}
 	return response.Body, nil
 }

@@ -5,17 +5,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/url"
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
-	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/ui"
 )
 
@@ -70,10 +70,11 @@ With -f the map is that of manifests, and no cluster is needed.`,
 			if found == nil && err == nil {
 				fmt.Fprintf(env.ErrOut, "note: no observer in namespace %s: the map shows what may talk, and no flows\n", namespace)
 			} else { // of an error the page informs, too, and asks again
-				o.Edges = func(ctx context.Context, since time.Duration) (*observerapi.FlowList, error) {
-					return edges(ctx, env, namespace, since)
+				o.Observer = func(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+					return ask(ctx, env, namespace, path, query)
 				}
 			}
+			o.InForce = func(ctx context.Context) (*ui.InForce, error) { return inForce(ctx, env, namespace) }
 		}
 		server, err := ui.Listen(ctx, port, o)
 		if err != nil {

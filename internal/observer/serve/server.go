@@ -41,6 +41,10 @@ type Options struct {
 	Guard         *access.Guard
 	Version       string
 	Log           logr.Logger
+	// Page makes the handler of a page for browsers from that of the API; it answers requests below PagePath, which ends with a slash. Nil: there is no
+	// page.
+	Page     func(api http.Handler) http.Handler
+	PagePath string
 }
 
 // Server serves the API and Hubble's Observer API on one port. It implements the manager's Runnable.
@@ -71,8 +75,13 @@ func (s *Server) Start(ctx context.Context) error {
 	protocols.SetHTTP2(true)
 	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest))
 	hubble.Register(rpc, hubble.Options{Reader: s.hubbleReader, Version: s.options.Version, Now: time.Now})
+	api := Handler(ctx, s.options.Flows, s.options.Guard)
+	handler := split(rpc, api)
+	if s.options.Page != nil {
+		handler = below(s.options.PagePath, s.options.Page(api), handler)
+	}
 	server := &http.Server{
-		Handler: split(rpc, Handler(ctx, s.options.Flows, s.options.Guard)), Protocols: protocols,
+		Handler: handler, Protocols: protocols,
 		TLSConfig:      &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.options.Certificate},
 		MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingTime, PingTimeout: pingTimeout},
@@ -94,6 +103,17 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	<-stopped
 	return nil
+}
+
+// below passes requests below a path to one handler, and the others to the next.
+func below(path string, page, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path+"/", path) {
+			page.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // split passes gRPC's requests to one handler, and those without a body to the other.

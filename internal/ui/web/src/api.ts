@@ -25,9 +25,35 @@ export interface WhatIf {
   notes: string[] | null; read: Record<string, number>; text: string;
 }
 
+/** One end of a flow. */
+export interface End {
+  namespace?: string; pod?: string; workload?: { kind: string; name: string }; node?: string; isNode?: boolean; address?: string; domainNames?: string[]; hidden?: boolean;
+}
+export interface PolicyRef { kind: string; namespace?: string; name: string }
+export interface RuleRef extends PolicyRef { ruleName?: string; rules?: number[] }
+export interface Decision { verdict: string; reason: string; tier?: string; policy?: RuleRef; isolatedBy?: PolicyRef[]; audited?: string; auditedBy?: PolicyRef[] }
+/** A flow as the observer has it, with the IDs of its ends on the map. */
+export interface SeenFlow {
+  first: string; last: string; source: End; destination: End; service?: string; protocol: string; port?: number;
+  verdict: 'Allowed' | 'Denied' | 'WouldBeDenied' | 'WouldBeAllowed'; egress?: Decision; ingress?: Decision; sides: 'Complete' | 'OneSide';
+  connections: number; continues?: boolean; reply?: boolean; from?: string; to?: string;
+}
+export interface Coverage { since: string; until: string; completeSince?: string; losses?: { node: string; reason: string; records?: number; packets?: number }[] }
+export interface FlowsAnswer { coverage: Coverage; hidden?: string[]; flows: SeenFlow[] }
+
+/** How often a rule decided, or a default because of a policy. */
+export interface Hit extends RuleRef { direction: 'Ingress' | 'Egress'; verdict: SeenFlow['verdict']; reason: string; tier?: string; connections: number; last: string }
+export interface HitsAnswer { coverage: Coverage; hits: Hit[] | null }
+
+export interface PolicyInForce {
+  nodes: number; inForce: number; resolved: string; message?: string; auditedSince?: string; waiting?: { node: string; state: string; reason?: string }[];
+}
+export interface WorkloadInForce { pods: number; inForce: number; nodes: string[]; audit?: number }
+export interface InForceAnswer { policies: Record<string, PolicyInForce>; workloads: Record<string, WorkloadInForce>; problems?: string[] }
+
 /** What was asked and what answered, for a person. */
 export class Failure extends Error {
-  constructor(readonly asked: string, readonly answered: string) {
+  constructor(readonly asked: string, readonly answered: string, readonly rights = false, readonly token = false) {
     super(`${asked}: ${answered}`);
   }
 }
@@ -37,15 +63,15 @@ async function ask<T>(what: string, path: string, init?: RequestInit): Promise<T
   try {
     answer = await fetch(path, { ...init, credentials: 'same-origin' });
   } catch {
-    throw new Failure(what, 'no answer: is kubectl kidoban ui still running?');
+    throw new Failure(what, 'no answer of the mapâ€™s server: is kubectl kidoban ui still running?');
   }
   const text = await answer.text();
   if (!answer.ok) {
-    let said = text;
+    let problem: { error: string; rights?: boolean } = { error: text };
     try {
-      said = (JSON.parse(text) as { error: string }).error;
+      problem = JSON.parse(text) as typeof problem;
     } catch { /* not an object: the text says it */ }
-    throw new Failure(what, said.trim() || `status ${answer.status}`);
+    throw new Failure(what, problem.error.trim() || `status ${answer.status}`, problem.rights, answer.status === 401);
   }
   return JSON.parse(text) as T;
 }
@@ -55,3 +81,12 @@ export const getEdge = (from: string, to: string) => ask<EdgeAnswer>(`${from} â†
 export const getPolicies = () => ask<{ policies: Policy[] }>('the policies', 'api/policies').then(a => a.policies);
 export const getPolicy = (id: string) => ask<PolicyDetail>(id, `api/policy?${new URLSearchParams({ id })}`);
 export const postWhatIf = (manifests: string) => ask<WhatIf>('the change', 'api/whatif', { method: 'POST', body: manifests });
+
+/** The newest flows first. Parameters are those of the observer's API. */
+export const getFlows = (query: Record<string, string>) => ask<FlowsAnswer>('flows', `api/flows?${new URLSearchParams(query)}`);
+/** Flows as they arrive. */
+export const followFlows = (query: Record<string, string>) => new EventSource(`api/flows/live?${new URLSearchParams(query)}`);
+export const getHits = (since: string) => ask<HitsAnswer>('how often rules decided', `api/hits?${new URLSearchParams({ since })}`);
+export const getInForce = () => ask<InForceAnswer>('what is in force', 'api/inforce');
+/** Exchanges a token for a cookie, where the page is served to readers with tokens. */
+export const postToken = (token: string) => ask<object>('the token', 'api/token', { method: 'POST', body: token });

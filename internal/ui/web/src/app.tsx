@@ -3,7 +3,8 @@ import { render } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import { SPANS, type View } from './address.ts';
 import { complete } from './filter.ts';
-import { Flows } from './flows.tsx';
+import { Flows, NoRights } from './flows.tsx';
+import * as live from './live.ts';
 import { connection, Graph } from './map.tsx';
 import { Matrix } from './matrix.tsx';
 import { VERDICTS, WORD, type Cluster, type Verdict } from './model.ts';
@@ -14,6 +15,7 @@ import * as s from './state.ts';
 import { Table } from './table.tsx';
 import { count, plain } from './text.ts';
 import { theme, turn } from './theme.ts';
+import { Token } from './token.tsx';
 import { WhatIf } from './whatif.tsx';
 import { WorkloadView } from './workload.tsx';
 import { formatAddress } from './address.ts';
@@ -47,7 +49,8 @@ function Header() {
 
 function FilterLine() {
   const c = s.cluster.value, f = s.filtered.value, v = s.view.value, a = s.address.value;
-  if (v !== 'map' && v !== 'policies') return null;
+  if (v !== 'map' && v !== 'policies' && v !== 'flows' || v === 'flows' && c && !c.covered) return null;
+  const n = v === 'flows' ? VERDICTS.map(x => live.counts.value[x]) : f?.counts;
   const toggle = (x: Verdict) => {
     const next = new Set(s.off.value);
     if (!next.delete(x)) next.add(x);
@@ -61,11 +64,13 @@ function FilterLine() {
         <kbd aria-hidden="true">/</kbd>
         <datalist id="completions">{c && complete(c, s.typed.value, s.selectors.value).map(t => <option value={t} />)}</datalist>
       </div>
+      {v !== 'policies' && (
+        <div class="verdicts" role="group" aria-label="Verdicts">
+          {VERDICTS.map((x, i) => (x !== 'unused' || c?.traffic && v === 'map') && <button aria-pressed={!s.off.value.has(x)} onClick={() => toggle(x)}><Line v={x} /><Sign v={x} /><span>{WORD[x]}</span><b>{n ? count(n[i]) : ''}</b></button>)}
+        </div>
+      )}
       {v === 'map' && (
         <>
-          <div class="verdicts" role="group" aria-label="Verdicts">
-            {VERDICTS.map((x, i) => (x !== 'unused' || c?.traffic) && <button aria-pressed={!s.off.value.has(x)} onClick={() => toggle(x)}><Line v={x} /><Sign v={x} /><span>{WORD[x]}</span><b>{f ? count(f.counts[i]) : ''}</b></button>)}
-          </div>
           {c?.traffic && <Choice label="Talk" value={a.mode} of={[['both', 'Both'], ['may', 'May talk'], ['does', 'Does talk']]} on={mode => s.go({ mode })} />}
           <Choice label="Form" value={s.form.value} of={[['graph', 'Graph'], ['matrix', 'Matrix'], ['table', 'Table']]} on={form => s.go({ form }, true)} />
         </>
@@ -81,7 +86,10 @@ function Choice<T extends string>({ label, value, of, on }: { label: string; val
 
 function Main() {
   const v = s.view.value, failure = s.failed.value;
-  if (failure && !s.cluster.value) return <main id="main"><Failed failure={failure} again={() => void s.load()} /></main>;
+  if (failure?.token) return <main id="main"><Token failure={failure} /></main>;
+  if (failure && !s.cluster.value && v !== 'flows') {
+    return <main id="main">{failure.rights ? <NoRights text={failure.answered} /> : <Failed failure={failure} again={() => void s.load()} />}</main>;
+  }
   if (v === 'map') {
     const none = s.form.value === 'graph' && s.filtered.value && !s.filtered.value.edges.length && s.cluster.value!.size > 0 && s.address.value.text !== '';
     return (
@@ -101,6 +109,7 @@ function Main() {
 /** The observer is away: everything stays usable, and nothing is greyed. */
 function Strip() {
   const error = s.cluster.value?.covered?.error;
+  if (s.view.value === 'flows') return null; // it has its own report
   return error ? <p class="strip" role="alert">{`▲ No flows, so this is what may talk: ${plain(error)}`} <button class="link" onClick={() => void s.load()}>Try again</button></p> : null;
 }
 
@@ -124,7 +133,7 @@ const lost = (c: Cluster) => c.covered?.losses?.map(l => `${plain(l.node)}: ${pl
 
 const HELP: [string, string][] = [
   ['/', 'filter'], ['arrows', 'to the next thing in that direction; with Shift, move the map'], ['Space', 'open, close a namespace'],
-  ['Page Down, Page Up', 'into a namespace, out of it'], ['Enter', 'select'], ['N, P', 'next, previous connection'], ['+ − 0', 'larger, smaller, all'],
+  ['Page Down, Page Up', 'into a namespace, out of it'], ['Enter', 'select'], ['N, P', 'next, previous connection; in Flows, P pauses'], ['+ − 0', 'larger, smaller, all'],
   ['M, T', 'next form; table'], ['D', 'light or dark'], ['Esc', 'close, clear'],
 ];
 const WORDS: [string, string][] = [
@@ -183,7 +192,9 @@ document.addEventListener('keydown', e => {
     case 'd': turn(); return;
     case 'm': s.go({ view: 'map', form: FORMS[(FORMS.indexOf(s.form.value) + 1) % 3] }, true); return;
     case 't': s.go({ view: 'map', form: 'table' }, true); return;
-    case 'n': case 'p': if (on.id !== 'map' && s.view.value === 'map' && s.filtered.value) connection(e.key.toLowerCase() === 'n' ? 1 : -1);
+    case 'n': case 'p':
+      if (s.view.value === 'flows' && e.key.toLowerCase() === 'p') live.pause(!live.paused.value);
+      else if (on.id !== 'map' && s.view.value === 'map' && s.filtered.value) connection(e.key.toLowerCase() === 'n' ? 1 : -1);
   }
 });
 

@@ -35,25 +35,29 @@ export interface Filtered {
 export function filter(c: Cluster, text: string, off: ReadonlySet<string>, mode: 'both' | 'may' | 'does', policies: readonly Selector[]): Filtered {
   const q = parse(text);
   const tests = q.terms.map(t => test(c, t, policies));
-  // Words, and all that excludes, must each hold; of several values of one key one must.
-  const must = q.terms.flatMap((t, i) => (t.key === '' || t.not ? [tests[i]] : []));
-  const either = new Map<string, ((i: number) => boolean)[]>();
-  q.terms.forEach((t, i) => {
-    if (t.key && !t.not) either.set(t.key, [...(either.get(t.key) ?? []), tests[i]]);
-  });
-  const groups = [...either.values()];
+  const holds = together(q.terms, tests);
   const edges: number[] = [], counts = [0, 0, 0, 0], hidden = VERDICTS.map(v => off.has(v));
   const nodes = q.terms.length ? new Uint8Array(c.nodes.length) : undefined;
   for (let i = 0; i < c.size; i++) {
     const s = c.stroke[i];
     if (mode === 'does' && s === 3 || mode === 'may' && s === 0) continue;
-    if (!must.every(f => f(i)) || !groups.every(g => g.some(f => f(i)))) continue;
+    if (!holds(i)) continue;
     counts[s]++;
     if (hidden[s]) continue;
     edges.push(i);
     if (nodes) nodes[c.source[i]] = nodes[c.destination[i]] = 1;
   }
   return { edges, counts, nodes, unknown: q.unknown };
+}
+
+/** Words, and all that excludes, must each hold; of several values of one key one must. */
+export function together<T>(terms: readonly Term[], tests: readonly ((x: T) => boolean)[]): (x: T) => boolean {
+  const must = terms.flatMap((t, i) => (t.key === '' || t.not ? [tests[i]] : [])), either = new Map<string, ((x: T) => boolean)[]>();
+  terms.forEach((t, i) => {
+    if (t.key && !t.not) either.set(t.key, [...(either.get(t.key) ?? []), tests[i]]);
+  });
+  const groups = [...either.values()];
+  return x => must.every(f => f(x)) && groups.every(g => g.some(f => f(x)));
 }
 
 function test(c: Cluster, t: Term, policies: readonly Selector[]): (i: number) => boolean {

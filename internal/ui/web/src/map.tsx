@@ -198,5 +198,8 @@ function expose(c: MapCanvas): void {
     const b = node !== undefined ? l.plates[node] : ns !== undefined ? l.boxes[ns] : undefined;
     return b && { x: (b.x + b.w / 2) * c.camera.k + c.camera.x, y: (b.y + b.h / 2) * c.camera.k + c.camera.y };
   };
+  hook.places = () => ({
+    nodes: s.layout.value!.plates, routes: s.drawn.value!.routes.map(r => ({ a: r.a, b: r.b, line: r.line, curve: r.curve, worst: r.worst })),
+  });
   hook.drawn = () => s.drawn.value && { routes: s.drawn.value.routes.length, quiet: s.drawn.value.quiet, inside: s.drawn.value.inside };
 }

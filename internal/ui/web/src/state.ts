@@ -62,7 +62,7 @@ const shownEdges = (c: Cluster) => c.stroke.reduce((n, s) => n + +(s > 0), 0);
 export const view = computed<View>(() => address.value.view);
 export const form = computed<Form>(() => address.value.form ?? ((cluster.value?.namespaces.length ?? 0) > MANY_NAMESPACES ? 'matrix' : 'graph'));
 /** Without traffic nothing was tried: what policies deny is everything else, and is shown to those who ask. */
-export const off = computed<ReadonlySet<string>>(() => new Set(address.value.off ?? (cluster.value?.traffic ? [] : ['denied'])));
+export const off = computed<ReadonlySet<string>>(() => new Set(address.value.off ?? (cluster.value?.traffic || view.value === 'flows' ? [] : ['denied'])));
 export const every = computed(() => address.value.every ?? small.value);
 export const open = computed<ReadonlySet<number>>(() => {
   const c = cluster.value;

@@ -1,8 +1,10 @@
 // One workload: its policies in the order of evaluation, who reaches it, and what it reaches.
+import * as api from './api.ts';
 import type { Policy } from './api.ts';
 import { edgeId, portsOf, type Cluster, type Node } from './model.ts';
-import { Empty, Name, Ports, Sign, strokeName } from './parts.tsx';
+import { Empty, Name, Ports, Sign, strokeName, useAnswer } from './parts.tsx';
 import { Isolation } from './panel.tsx';
+import { decider, endName, flowKey } from './seenflow.ts';
 import * as s from './state.ts';
 import { count, plain, plural } from './text.ts';
 
@@ -30,12 +32,55 @@ function Detail({ c, n }: { c: Cluster; n: Node }) {
     <>
       <header class="head"><span class="soft">{n.ns < 0 ? 'Outside the cluster' : `${n.kind}, ${plural(n.pods, 'pod')}`}</span><h2><Name id={n.id} /></h2></header>
       {n.ns >= 0 && <Isolation ingress={n.ingress} egress={n.egress} />}
+      {n.ns >= 0 && c.live && c.agents && <InForce c={c} n={n} />}
       <Drawing c={c} n={n} into={into.filter(i => c.stroke[i] > 0)} out={out.filter(i => c.stroke[i] > 0)} />
       <div class="two">
         <Side c={c} title="In" edges={into} end="source" policies={s.policies.value.filter(p => p.ingress.nodes?.includes(n.index))} of="ingress" />
         <Side c={c} title="Out" edges={out} end="destination" policies={s.policies.value.filter(p => p.egress.nodes?.includes(n.index))} of="egress" />
       </div>
+      {n.ns >= 0 && c.covered && <Denials key={n.id} c={c} n={n} />}
     </>
+  );
+}
+
+/** What the agents of its pods' nodes report. */
+function InForce({ c, n }: { c: Cluster; n: Node }) {
+  const { answer, failure } = useAnswer(api.getInForce, [c.taken]), own = answer?.workloads[n.id];
+  if (failure) return <p class="hint warn" role="alert">{`▲ ${plain(failure.message)}`}</p>;
+  if (!answer) return null;
+  if (!own) return <p class="hint warn">▲ No agent reports a pod of it: its policies are not known to be in force.</p>;
+  const all = own.inForce === own.pods;
+  return (
+    <p class={all ? '' : 'warn'}>{`${all ? '✔' : '▲'} Its policies are in force for ${count(own.inForce)} of ${plural(own.pods, 'pod')}, on ${own.nodes.map(plain).join(', ')}.`}
+      {!!own.audit && <span class="warn">{` ▲ ${plural(own.audit, 'pod')} in audit mode: nothing is denied.`}</span>}</p>
+  );
+}
+
+const LAST = 20;
+/** Recent denials at either of its ends. */
+function Denials({ c, n }: { c: Cluster; n: Node }) {
+  const since = s.address.value.since;
+  const { answer, failure, slow } = useAnswer(() => api.getFlows({ workload: `${c.namespaces[n.ns]}/${n.name}`, verdict: 'Denied', since, limit: String(LAST) }), [c.taken, n.id, since]);
+  return (
+    <section>
+      <h2>Recent denials<span class="tally">{answer ? count(answer.flows.length) : ''}</span></h2>
+      {failure && <p class="warn" role="alert">{`▲ ${plain(failure.answered)}`}</p>}
+      {slow && <p class="soft">Reading flows …</p>}
+      {answer && (answer.flows.length ? (
+        <table class="list">
+          <thead><tr><th scope="col">Last</th><th scope="col">From</th><th scope="col">To</th><th scope="col">Port</th><th scope="col" class="right">Connections</th><th scope="col">Denied by</th></tr></thead>
+          <tbody>{answer.flows.map(f => (
+            <tr key={flowKey(f)}>
+              <td class="mono">{new Date(f.last).toLocaleString()}</td>
+              <td>{f.from && f.to ? <button class="plain" onClick={() => s.go({ view: 'map', selected: `${f.from}>${f.to}` }, true)}><Name id={endName(f.source)} /></button> : <Name id={endName(f.source)} />}</td>
+              <td><Name id={endName(f.destination)} /></td><td class="mono">{f.port || ''}{f.protocol === 'TCP' ? '' : `/${f.protocol}`}</td>
+              <td class="right mono">{count(f.connections)}</td><td class="soft">{plain(decider(f))}</td>
+            </tr>
+          ))}</tbody>
+        </table>
+      ) : <p class="soft">Nothing to or from it was denied in this time.</p>)}
+      <div class="actions"><button class="button" onClick={() => s.go({ view: 'flows', text: n.id.toLowerCase(), selected: '' }, true)}>Its flows, as they arrive</button></div>
+    </section>
   );
 }
 
