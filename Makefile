@@ -93,6 +93,10 @@ release: ## Build all files of a release into dist/release (VERSION=v0.1.0 REGIS
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(go-build) -o dist/plugin/$$p/ ./cmd/kubectl-kidoban || exit 1; done
 	hack/release.sh $(VERSION) $(REGISTRY)
 
+.PHONY: push
+push: bin/image ## Push the images of `make release` to a registry, for both architectures (VERSION=v0.1.0 REGISTRY=registry.example.com/kidoban; docker login first)
+	for image in controller agent observer; do bin/image push $(REGISTRY)/$$image:$(VERSION) dist/{amd64,arm64}/$$image.tar || exit 1; done
+
 .PHONY: release-check
 release-check: ## Build a release twice, at two paths, compare every file and image, and start the binaries (VERSION=v0.1.0; 10 minutes)
 	hack/release-check.sh $(VERSION) $(REGISTRY)

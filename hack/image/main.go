@@ -2,9 +2,11 @@
 // engine. The same files give the same bytes: all times are the epoch, and the order is fixed.
 //
 //	image --output agent.tar --tag kidoban.dev/agent:dev --entrypoint /agent bin/agent:/agent
+//	image push registry.example.com/kidoban/agent:v0.1.0 amd64/agent.tar arm64/agent.tar
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,7 +18,7 @@ import (
 )
 
 func main() {
-	if err := newCommand().Execute(); err != nil {
+	if err := newCommand().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintf(os.Stderr, "image: %v\n", err)
 		os.Exit(1)
 	}
@@ -69,6 +71,7 @@ func newCommand() *cobra.Command {
 			panic(err) // no such flag
 		}
 	}
+	cmd.AddCommand(newPushCommand())
 	return cmd
 }
 
