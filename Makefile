@@ -370,8 +370,8 @@ verify-format:
 	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
-verify-words: # hack/words.txt, and the width of lines
-	go -C hack/docs test -count=1 -run='^TestWords$$' .
+verify-words: # hack/words.txt in pages and code, and the width of pages' lines
+	go -C hack/docs test -count=1 -run='^TestWords' .
 
 .PHONY: verify-plugin
 verify-plugin: # on every platform for which krew installs it

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,24 +17,7 @@ const width = 110
 // TestWords looks through the pages for the words of hack/words.txt, and for lines that are too wide. What commands and tests generate is
 // left out, but for the texts of the commands, which are in docs/cli.
 func TestWords(t *testing.T) {
-	type habit struct {
-		pattern *regexp.Regexp
-		instead string
-	}
-	var habits []habit
-	for line := range strings.Lines(read(t, "hack/words.txt")) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		pattern, instead, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		if !ok {
-			t.Fatalf("hack/words.txt: %q has no tab", line)
-		}
-		habits = append(habits, habit{regexp.MustCompile(pattern), instead})
-	}
-	if len(habits) < 10 {
-		t.Errorf("only %d words", len(habits))
-	}
+	habits := readHabits(t)
 	all, err := pages(repo)
 	if err != nil {
 		t.Fatal(err)
@@ -68,4 +54,69 @@ func TestWords(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWordsInCode looks for these words in what programs print, in comments, and in manifests.
+func TestWordsInCode(t *testing.T) {
+	habits := readHabits(t)
+	files := 0
+	for _, dir := range []string{"api", "charts", "cmd", "config", "examples", "internal"} {
+		err := filepath.WalkDir(filepath.Join(repo, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				if err == nil && (d.Name() == "testdata" || d.Name() == "node_modules" || d.Name() == "dist") {
+					return filepath.SkipDir
+				}
+				return err
+			}
+			if ext := filepath.Ext(path); ext != ".go" && ext != ".yaml" && ext != ".txt" || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			files++
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			number := 0
+			for line := range strings.Lines(string(text)) {
+				number++
+				for _, h := range habits {
+					if found := h.pattern.FindString(line); found != "" {
+						t.Errorf("%s:%d: %q: write %s", path, number, found, h.instead)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files < 300 {
+		t.Errorf("only %d files", files)
+	}
+}
+
+// habit is a line of hack/words.txt.
+type habit struct {
+	pattern *regexp.Regexp
+	instead string
+}
+
+func readHabits(t *testing.T) []habit {
+	t.Helper()
+	var habits []habit
+	for line := range strings.Lines(read(t, "hack/words.txt")) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		pattern, instead, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if !ok {
+			t.Fatalf("hack/words.txt: %q has no tab", line)
+		}
+		habits = append(habits, habit{regexp.MustCompile(pattern), instead})
+	}
+	if len(habits) < 10 {
+		t.Errorf("only %d words", len(habits))
+	}
+	return habits
 }

@@ -68,14 +68,14 @@ const (
 const (
 	ReasonPolicy      = "policy"       // a rule of a policy decided
 	ReasonDefaultDeny = "default-deny" // the pod is isolated and no rule allows it
-	// ReasonDefaultAllow: ClusterNetworkPolicies select the pod, no rule of theirs matches, and no NetworkPolicy isolates the pod.
+	// ReasonDefaultAllow: ClusterNetworkPolicies select the pod, none of their rules matches, and no NetworkPolicy isolates the pod.
 	ReasonDefaultAllow = "default-allow"
 	ReasonUnparsable   = "unparsable" // the packet cannot be read, and an end of it is isolated
 	ReasonInvalid      = "invalid"    // no honest packet looks like this
 	ReasonRevoked      = "revoked"    // of a flow that was cut, because no policy allows it any more
 	ReasonSpoofed      = "spoofed"    // out of a pod's own interface, with an address that is not the pod's
 	ReasonUnknown      = "unknown"    // an address behind a workload's interface that is no known pod's (enforcing mode guarded or strict)
-	// ReasonEncapsulated: a packet that a node would decapsulate, from what is no end of a tunnel.
+	// ReasonEncapsulated: a packet that a node would decapsulate, from an address that is not an end of a tunnel.
 	ReasonEncapsulated = "encapsulated"
 	ReasonMapFull      = "map-full" // the pod's policies did not fit into the kernel's maps
 )

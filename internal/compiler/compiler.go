@@ -237,7 +237,7 @@ func (c *Compiler) UpdateGroup(key policy.GroupKey, add, remove []netip.Prefix) 
 	}
 }
 
-// SetPod sets what a pod is like now. key is the pod's namespace, a slash, and what tells it from the namespace's other pods.
+// SetPod sets what a pod is like now. key is the pod's namespace, a slash, and what distinguishes it from the namespace's other pods.
 func (c *Compiler) SetPod(key string, spec PodSpec) {
 	p := c.pods[key]
 	if p == nil {

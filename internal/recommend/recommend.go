@@ -109,7 +109,7 @@ type Decision struct {
 	replay.Count
 	// Denied is set if it is denied once the policies are enforced.
 	Denied bool `json:"denied"`
-	// Allowed is set if it is denied today and allowed once the policies are in force: by the rule for DNS, or because no label tells it apart from
+	// Allowed is set if it is denied today and allowed once the policies are in force: by the rule for DNS, or because no label distinguishes it from
 	// traffic that is allowed.
 	Allowed bool `json:"allowed,omitempty"`
 	// Reason why it cannot be decided.

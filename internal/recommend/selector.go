@@ -75,7 +75,7 @@ func unitsOf(workloads []*workload) []*unit {
 	return units
 }
 
-// select1 finds a selector of the unit's pods that selects no pod of the others. It returns the index of a unit that cannot be told apart, or -1.
+// select1 finds a selector of the unit's pods that selects no pod of the others. It returns the index of a unit that cannot be distinguished, or -1.
 // Without any stable label there is no selector: such a unit is not merged with all others.
 func (u *unit) select1(units []*unit) (*metav1.LabelSelector, int) {
 	labels := common(u.pods())

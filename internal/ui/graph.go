@@ -199,7 +199,7 @@ func (s *snapshot) addEdges(g *Graph, m, audited *model.Matrix) {
 }
 
 // likeInternet are the verdicts between each workload and the internet, with which those of blocks are compared: a block has an edge only where
-// policies tell it apart.
+// policies distinguish the two.
 type likeInternet struct {
 	internet model.Workload
 	in, out  map[model.Workload][]Code // by workload, of its ports from the internet, and of the internet's ports

@@ -76,7 +76,7 @@ func decisions(out io.Writer, list []recommend.Decision) {
 			text += "; denied from then on"
 		}
 		if d.Allowed {
-			text += "; allowed from then on: no rule can tell it apart"
+			text += "; allowed from then on: no rule can distinguish it"
 		}
 		comment(out, "", text)
 	}

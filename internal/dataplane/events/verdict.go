@@ -39,7 +39,7 @@ const (
 	ReasonRevoked    = Reason(bpf.FilterReasonREASON_REVOKED)    // belongs to a flow that was cut
 	ReasonSpoofed    = Reason(bpf.FilterReasonREASON_SPOOFED)    // comes out of a pod's own interface with an address of another pod
 	ReasonUnknown    = Reason(bpf.FilterReasonREASON_UNKNOWN)    // an address behind a workload's interface that belongs to no known pod
-	// ReasonEncapsulated is a tunnel's packet from what is no end of a tunnel.
+	// ReasonEncapsulated is a tunnel's packet from an address that is not an end of a tunnel.
 	ReasonEncapsulated = Reason(bpf.FilterReasonREASON_ENCAPSULATED)
 
 	// Reasons is their number.

@@ -296,7 +296,7 @@ func (n *Namespace) await(what string, done func() bool) {
 }
 
 // SetRouteMTU limits the packets that this namespace forwards to a pod of its own. Its veth keeps its MTU: an end takes no packet that is larger than its
-// own MTU, unless it is one of several segments, and says so to nobody.
+// own MTU, unless it is one of several segments, and sends no error.
 func (n *Namespace) SetRouteMTU(p *Pod, mtu int) {
 	n.t.Helper()
 	for _, v6 := range []bool{false, true} {

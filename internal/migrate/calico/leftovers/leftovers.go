@@ -15,7 +15,7 @@ type Leftover struct {
 	// Kind of thing, as "ipset"; Name of it, as "cali40s:abc".
 	Kind string `json:"kind"`
 	Name string `json:"name"`
-	// Detail that tells it from others.
+	// Detail that distinguishes it from others.
 	Detail string `json:"detail,omitempty"`
 	// Kept is why Remove leaves it; empty for what is removed.
 	Kept string `json:"kept,omitempty"`
