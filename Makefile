@@ -184,7 +184,7 @@ test-postgres: ## The observer's store in PostgreSQL, on a server of its own tha
 	go test $(patience) -count=1 -tags=postgres ./internal/observer/postgres
 
 .PHONY: test-answers
-test-answers: ## What explain and diff print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
+test-answers: ## What explain, diff and replay print of drawn manifests, compared with real packets (MANIFESTS=32; 5 minutes; needs root)
 	go test $(patience) -count=1 -v -run='^TestPacketsAgreeWithExplainAndDiff$$' ./internal/cli/lab -manifests=$(or $(MANIFESTS),32)
 
 .PHONY: test-dns

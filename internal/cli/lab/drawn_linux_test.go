@@ -34,7 +34,7 @@ type pair struct {
 	port     uint16
 }
 
-// What explain and diff print of drawn manifests is what packets do between the pods, and between them and addresses outside.
+// What explain, diff and replay print of drawn manifests is what packets do between the pods, and between them and addresses outside.
 func TestPacketsAgreeWithExplainAndDiff(t *testing.T) {
 	program := binary(t)
 	for seed := range *manifests {
@@ -51,6 +51,9 @@ func TestPacketsAgreeWithExplainAndDiff(t *testing.T) {
 			t.Fatalf("seed %d:\n%s", seed, after)
 		}
 		if !checkDifference(t, model.NewDifference(cluster(t, before, m.Addressing), cluster(t, after, m.Addressing)), was, is) {
+			t.Fatalf("seed %d:\n%s\n=====\n%s", seed, before, m.After)
+		}
+		if !checkReplay(t, cluster(t, before, m.Addressing), cluster(t, after, m.Addressing), was, is) {
 			t.Fatalf("seed %d:\n%s\n=====\n%s", seed, before, m.After)
 		}
 	}
