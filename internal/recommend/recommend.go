@@ -1,9 +1,12 @@
 package recommend
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
@@ -20,6 +23,20 @@ type Input struct {
 	// Objects of the cluster today. Their policies count as those of today.
 	Objects *replay.Objects
 	replay.Cluster
+}
+
+// Read the flows of a recording that did not end before a time.
+func Read(ctx context.Context, recording *replay.Recording, since time.Time, podCIDRs []netip.Prefix) (in *Input, err error) {
+	in = &Input{Coverage: recording.Coverage, Hidden: recording.Hidden, Objects: recording.Objects}
+	in.PodCIDRs = podCIDRs
+	if in.Objects != nil {
+		in.Nodes = in.Objects.Nodes
+	}
+	if since.After(in.Coverage.Since) {
+		in.Coverage = replay.CoverageSince(in.Coverage, since)
+	}
+	in.Traffic, err = replay.Distinct(ctx, recording, since)
+	return in, err
 }
 
 // Options of Run.

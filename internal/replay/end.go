@@ -25,6 +25,9 @@ type Party struct {
 	class string
 }
 
+// nameSeparator is between the domain names of a party.
+const nameSeparator = ", "
+
 // Kinds of parties that are no workloads.
 const (
 	KindNode    = "Node"
@@ -42,6 +45,14 @@ func (p Party) String() string {
 	return p.Name
 }
 
+// DomainNames of what is outside.
+func (p Party) DomainNames() []string {
+	if p.Kind != KindOutside || p.Name == "" {
+		return nil
+	}
+	return strings.Split(p.Name, nameSeparator)
+}
+
 // Compare orders parties by namespace, name, kind and class.
 func (p Party) Compare(q Party) int {
 	return cmp.Or(cmp.Compare(p.Namespace, q.Namespace), cmp.Compare(p.Name, q.Name), cmp.Compare(p.Kind, q.Kind), cmp.Compare(p.class, q.class))
@@ -53,7 +64,7 @@ func PartyOf(e *observerapi.End) Party {
 	case e.IsNode:
 		return Party{Kind: KindNode, Name: e.Node}
 	case e.Namespace == "":
-		return Party{Kind: KindOutside, Name: strings.Join(e.DomainNames, ", ")}
+		return Party{Kind: KindOutside, Name: strings.Join(e.DomainNames, nameSeparator)}
 	case e.Workload != nil:
 		return Party{Namespace: e.Namespace, Kind: e.Workload.Kind, Name: e.Workload.Name}
 	}

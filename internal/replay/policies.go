@@ -26,6 +26,19 @@ type Policies struct {
 	byNamespace     map[string][]networkingv1.NetworkPolicy
 }
 
+// With is the policies, with others added. Those of the same name are replaced.
+func (p Policies) With(others Policies) Policies {
+	p.NetworkPolicies = slices.DeleteFunc(slices.Clone(p.NetworkPolicies), func(old networkingv1.NetworkPolicy) bool {
+		return slices.ContainsFunc(others.NetworkPolicies, func(np networkingv1.NetworkPolicy) bool { return old.Namespace == np.Namespace && old.Name == np.Name })
+	})
+	p.ClusterPolicies = slices.DeleteFunc(slices.Clone(p.ClusterPolicies), func(old cnp.ClusterNetworkPolicy) bool {
+		return slices.ContainsFunc(others.ClusterPolicies, func(c cnp.ClusterNetworkPolicy) bool { return old.Name == c.Name })
+	})
+	p.NetworkPolicies = append(p.NetworkPolicies, others.NetworkPolicies...)
+	p.ClusterPolicies = append(p.ClusterPolicies, others.ClusterPolicies...)
+	return p
+}
+
 // HasAudited reports whether a label puts one of the policies under audit.
 func (p *Policies) HasAudited() bool {
 	return slices.ContainsFunc(p.NetworkPolicies, func(np networkingv1.NetworkPolicy) bool { return policy.IsLabelledAudit(np.Labels) }) ||

@@ -123,6 +123,9 @@ func (s *Server) api() map[string]http.Handler {
 		"GET /api/policies": s.policies,
 		"GET /api/policy":   s.policy,
 		"POST /api/whatif":  s.whatIf,
+
+		"GET /api/recommend": s.recommended,
+		"POST /api/replay":   s.replayed,
 	} {
 		out[pattern] = s.json(answer)
 	}

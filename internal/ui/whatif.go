@@ -43,12 +43,9 @@ func (s *Server) whatIf(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(r.Body)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, failure{http.StatusRequestEntityTooLarge, fmt.Sprintf("the manifests are larger than %d MiB", mostUploaded>>20)}
-	}
+	body, err := uploaded(r)
 	if err != nil {
-		return nil, invalid(err)
+		return nil, err
 	}
 	manifests, err := s.options.Parse(body)
 	if err != nil {
@@ -93,4 +90,16 @@ func (s *Server) whatIf(r *http.Request) (any, error) {
 		out.Gone = append(out.Gone, name(w))
 	}
 	return out, nil
+}
+
+// uploaded are the manifests of a question.
+func uploaded(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(r.Body)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, failure{http.StatusRequestEntityTooLarge, fmt.Sprintf("the manifests are larger than %d MiB", mostUploaded>>20)}
+	}
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return body, nil
 }

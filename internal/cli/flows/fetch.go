@@ -20,11 +20,11 @@ const (
 	shortest = 10 * time.Second
 )
 
-// getter gets an answer of an observer.
-type getter func(ctx context.Context, path string, query url.Values, into any) error
+// Getter gets an answer of an observer.
+type Getter func(ctx context.Context, path string, query url.Values, into any) error
 
 // fetch all flows of a time, in as many answers as it takes. Where an answer is full, each half of its time is asked for.
-func fetch(ctx context.Context, get getter, limit int, since, until time.Time, write func(*observerapi.Flow) error) (coverage observerapi.Coverage, hidden []string, err error) {
+func fetch(ctx context.Context, get Getter, limit int, since, until time.Time, write func(*observerapi.Flow) error) (coverage observerapi.Coverage, hidden []string, err error) {
 	all := &fetched{get: get, limit: limit, write: write, hidden: map[string]bool{}, losses: map[observerapi.Loss]bool{}}
 	if err := all.fetch(ctx, since, until, true); err != nil {
 		return coverage, nil, err
@@ -38,7 +38,7 @@ func fetch(ctx context.Context, get getter, limit int, since, until time.Time, w
 }
 
 type fetched struct {
-	get      getter
+	get      Getter
 	limit    int
 	write    func(*observerapi.Flow) error
 	coverage observerapi.Coverage

@@ -91,6 +91,24 @@ func TestTooManyFlowsAtOnce(t *testing.T) {
 	}
 }
 
+func TestFlowsAreCollectedInMemory(t *testing.T) {
+	f := &fake{t: t}
+	for i := range 50_000 {
+		first := start.Add(time.Duration(i) * time.Hour / 50_000)
+		f.flows = append(f.flows, observerapi.Flow{First: first, Last: first, Protocol: "TCP", Port: uint16(i), Connections: 1, Verdict: observerapi.Allowed})
+	}
+	r, err := collect(t.Context(), f.get, 10_000, 64<<20, nil, start, start.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if traffic, err := replay.Distinct(t.Context(), r, time.Time{}); err != nil || len(traffic) != 50_000 || r.Hidden[0] != "bank" {
+		t.Errorf("%d flows, %v, hidden %v", len(traffic), err, r.Hidden)
+	}
+	if _, err := collect(t.Context(), f.get, 10_000, 1<<20, nil, start, start.Add(time.Hour)); err == nil {
+		t.Error("more than there is room for are collected")
+	}
+}
+
 func TestDurations(t *testing.T) {
 	r := &replay.Recording{Coverage: observerapi.Coverage{Until: start}}
 	for text, want := range map[string]time.Time{"": {}, "7d": start.Add(-168 * time.Hour), "90m": start.Add(-90 * time.Minute), "2026-11-20T09:00:00Z": start.Add(-time.Hour)} {

@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/observer"
+	"github.com/kidoban/kidoban/internal/observerapi"
 	"github.com/kidoban/kidoban/internal/replay"
 )
 
@@ -33,8 +35,37 @@ func record(ctx context.Context, env *command.Env, namespace string, since time.
 	return writeRecording(ctx, o.Get, answerLimit, ObjectsOf(cluster), since, env.Now().Truncate(time.Second), file)
 }
 
+// maxCollected is how large a recording in memory may become.
+const maxCollected = 64 << 20
+
+// Collect what an observer has of a time, in memory.
+func Collect(ctx context.Context, get Getter, objects *replay.Objects, since, until time.Time) (*replay.Recording, error) {
+	return collect(ctx, get, answerLimit, maxCollected, objects, since, until)
+}
+
+func collect(ctx context.Context, get Getter, limit, most int, objects *replay.Objects, since, until time.Time) (*replay.Recording, error) {
+	var head, flows bytes.Buffer
+	w := replay.NewWriter(&flows)
+	coverage, hidden, err := fetch(ctx, get, limit, since, until, func(f *observerapi.Flow) error {
+		if flows.Len() > most {
+			return fmt.Errorf("the flows since %s take more than %d MiB: ask for a shorter time, or use kubectl kidoban replay --record", Time(since), most>>20)
+		}
+		return w.Write(f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	if err := replay.WriteHead(&head, coverage, hidden, objects); err != nil {
+		return nil, err
+	}
+	return replay.Open(io.MultiReader(&head, &flows))
+}
+
 // writeRecording writes a file, which is there once it is complete. Its head comes last, and is written before the rest by a second file.
-func writeRecording(ctx context.Context, get getter, limit int, objects *replay.Objects, since, until time.Time, file string) (err error) {
+func writeRecording(ctx context.Context, get Getter, limit int, objects *replay.Objects, since, until time.Time, file string) (err error) {
 	flows, err := os.CreateTemp(filepath.Dir(file), ".kidoban-flows-*")
 	if err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/flows"
 	"github.com/kidoban/kidoban/internal/recommend"
-	"github.com/kidoban/kidoban/internal/replay"
 )
 
 // New is the command.
@@ -149,22 +148,15 @@ func (c *options) read(ctx context.Context) (*recommend.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &recommend.Input{Coverage: recording.Coverage, Hidden: recording.Hidden, Objects: recording.Objects}
 	if len(c.source.Files) > 0 {
 		cluster, err := c.env.Cluster(ctx, c.source)
 		if err != nil {
 			return nil, err
 		}
-		in.Objects = flows.ObjectsOf(cluster)
+		recording.Objects = flows.ObjectsOf(cluster)
 	}
-	in.PodCIDRs = addressing.PodCIDRs
-	if in.Objects != nil {
-		in.Nodes = in.Objects.Nodes
-	}
-	if since.After(in.Coverage.Since) {
-		in.Coverage = replay.CoverageSince(in.Coverage, since)
-	}
-	if in.Traffic, err = replay.Distinct(ctx, recording, since); err != nil {
+	in, err := recommend.Read(ctx, recording, since, addressing.PodCIDRs)
+	if err != nil {
 		return nil, fmt.Errorf("read the flows: %w", err)
 	}
 	return in, nil

@@ -20,15 +20,15 @@ func (c *options) print(in *recommend.Input, r *recommend.Result) error {
 	if c.output.Is("json") {
 		return c.output.Print(c.env.Out, r, nil)
 	}
-	text, err := manifest(in, r)
+	text, err := Manifest(in, r)
 	if err == nil {
 		_, err = c.env.Out.Write(text)
 	}
 	return err
 }
 
-// manifest is the policies as YAML, with all that a reader should know in comments.
-func manifest(in *recommend.Input, r *recommend.Result) ([]byte, error) {
+// Manifest is the policies as YAML, with all that a reader should know in comments.
+func Manifest(in *recommend.Input, r *recommend.Result) ([]byte, error) {
 	var out bytes.Buffer
 	comment(&out, "", "Written by kubectl kidoban recommend.")
 	for _, line := range flows.Coverage(in.Coverage, in.Hidden) {

@@ -138,7 +138,7 @@ func (c *options) options(ctx context.Context, recording *replay.Recording) (o r
 	case recording.Objects == nil:
 		return o, nil, errors.New("the recording has no policies: give those of today with --base")
 	}
-	o.After = replay.Policies{NetworkPolicies: slices.Clone(o.Before.NetworkPolicies), ClusterPolicies: slices.Clone(o.Before.ClusterPolicies)}
+	o.After = o.Before.With(replay.Policies{})
 	if len(c.source.Files) > 0 {
 		manifests, err := c.env.Cluster(ctx, c.source)
 		if err != nil {
@@ -151,7 +151,7 @@ func (c *options) options(ctx context.Context, recording *replay.Recording) (o r
 		if note := notReplayed(manifests); note != "" {
 			notes = append(notes, note)
 		}
-		apply(&o.After, manifests)
+		o.After = o.After.With(replay.Policies{NetworkPolicies: manifests.Policies, ClusterPolicies: manifests.ClusterPolicies})
 	}
 	for _, text := range c.deleted {
 		if err := remove(&o.After, text, c.env.Namespace()); err != nil {
@@ -168,20 +168,6 @@ func notReplayed(m *model.Cluster) string {
 		return ""
 	}
 	return "only the policies of the manifests are replayed: labels of namespaces and pods are those of the recording"
-}
-
-// apply the policies of manifests: those of the same name are replaced.
-func apply(to *replay.Policies, m *model.Cluster) {
-	for i := range m.Policies {
-		np := m.Policies[i]
-		to.NetworkPolicies = slices.DeleteFunc(to.NetworkPolicies, func(old networkingv1.NetworkPolicy) bool { return old.Namespace == np.Namespace && old.Name == np.Name })
-		to.NetworkPolicies = append(to.NetworkPolicies, np)
-	}
-	for i := range m.ClusterPolicies {
-		p := m.ClusterPolicies[i]
-		to.ClusterPolicies = slices.DeleteFunc(to.ClusterPolicies, func(old cnp.ClusterNetworkPolicy) bool { return old.Name == p.Name })
-		to.ClusterPolicies = append(to.ClusterPolicies, p)
-	}
 }
 
 var (
