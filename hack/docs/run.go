@@ -14,8 +14,9 @@ import (
 
 // Kinds of blocks: where they are run.
 const (
-	offline   = "offline"
-	onCluster = "cluster"
+	offline    = "offline"
+	onCluster  = "cluster"
+	onObserver = "observer"
 )
 
 // A block is a script that a page shows.
