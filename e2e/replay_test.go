@@ -15,7 +15,6 @@ import (
 
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/observerapi"
-	"github.com/kidoban/kidoban/internal/replay"
 )
 
 // recordedPair is a connection that TestReplayAndRecommend makes several times.
@@ -43,13 +42,22 @@ func TestReplayAndRecommend(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var report replay.Report
+		type party struct{ Namespace, Name string }
+		var report struct {
+			Unchanged struct{ Connections uint64 }
+			Changes   []struct {
+				From, To    party
+				Port        uint16
+				After       string
+				Connections uint64
+			}
+		}
 		kidobanJSON(t, 1, &report, "replay", "-f", file, "--since", since)
 		if len(report.Changes) != 1 || report.Unchanged.Connections < 6 {
 			t.Fatalf("%+v", report)
 		}
 		c := report.Changes[0]
-		if c.From.String() != "shop/frontend" || c.To.String() != "shop/database" || c.Port != 5432 || c.After != replay.Denied || c.Connections < 3 {
+		if c.From != (party{"shop", "frontend"}) || c.To != (party{"shop", "database"}) || c.Port != 5432 || c.After != "Denied" || c.Connections < 3 {
 			t.Errorf("%+v", c)
 		}
 		contains(t, kidoban(t, 1, "replay", "-f", file, "--since", since, "-o", "markdown"), "shop/frontend", "isolated by shop/database")
