@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"os"
 	"path"
 	"path/filepath"
@@ -95,6 +96,7 @@ type definitions struct {
 }
 
 var (
+	jsonType   = reflect.TypeFor[json.Marshaler]()
 	textType   = reflect.TypeFor[encoding.TextMarshaler]()
 	objectType = reflect.TypeFor[runtime.Object]()
 )
@@ -107,10 +109,14 @@ func (d *definitions) schema(t reflect.Type) object {
 		return object{"type": []string{"integer", "string"}}
 	case t == reflect.TypeFor[json.RawMessage](), t.Kind() == reflect.Interface:
 		return object{}
+	case t == reflect.TypeFor[*big.Int]():
+		return object{"type": "integer"}
 	case t.Implements(textType):
 		return object{"type": "string"}
 	case t.Kind() == reflect.Struct && reflect.PointerTo(t).Implements(objectType):
 		return object{"type": "object", "description": "an object of Kubernetes"}
+	case t.Kind() == reflect.Struct && t.Implements(jsonType):
+		panic(fmt.Sprintf("%v marshals itself: add its schema", t))
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
