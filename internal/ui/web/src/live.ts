@@ -34,7 +34,8 @@ let source: EventSource | undefined, held: api.SeenFlow[] = [], timer = 0, clock
 function add(): void {
   timer = 0;
   if (paused.value) {
-    waiting.value = held.length;
+    const known = new Set(rows.value.map(flowKey)); // flows that are read twice are not new
+    waiting.value = held.filter(f => !known.has(flowKey(f))).length;
     return;
   }
   const all = new Map(rows.value.map(f => [flowKey(f), f]));
