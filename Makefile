@@ -341,6 +341,11 @@ bench: ## Cost of packets, changes and memory beside an empty program, nftables 
 bench-replay: ## Replay a day of 10 million records (1 minute)
 	go test -run='^$$' -bench='^BenchmarkReplay$$' -benchtime=1x ./internal/replay
 
+.PHONY: bench-ui
+bench-ui: ui ## Large maps in a real browser beside a plain canvas and Cytoscape, results into docs/performance.md (2 minutes)
+	@hack/apt.sh chromium=chromium
+	PERFORMANCE=$(CURDIR)/docs/performance.md go -C hack/uitest test -count=1 -v -tags=browser -timeout=20m -run='^TestSpeed$$' . -rounds=3
+
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, results into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, prints only)
 	$(go-build) -o bin/ ./cmd/controller

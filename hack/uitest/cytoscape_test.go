@@ -44,8 +44,9 @@ const drawWithCytoscape = `(places => new Promise(done => {
 }))`
 
 // besideCytoscape draws every edge of a map with the page's painter and then with Cytoscape, at the same places, and prints both figures.
-func besideCytoscape(t *testing.T, server string, graph *ui.Graph, plain string) {
+func besideCytoscape(t *testing.T, server string, graph *ui.Graph) {
 	t.Helper()
+	plain := plainFrames(t, server, len(graph.Edges.Source))
 	b := visit(t, server+"/", server+"/#as=graph&every=1&open="+url.QueryEscape(strings.Join(graph.Namespaces, ",")), "light")
 	b.wait(`document.documentElement.dataset.ready`)
 	measure := func(move, filter, painted string) (pan, filtered, heap string) {
@@ -59,7 +60,7 @@ func besideCytoscape(t *testing.T, server string, graph *ui.Graph, plain string)
 	b.eval(`location.hash = '#as=graph&every=1&off=&open=` + strings.Join(graph.Namespaces, ",") + `'`)
 	b.wait(`!document.querySelector('.verdicts button[aria-pressed=false]')`)
 	places := b.text(`JSON.stringify(kidobanTest.places())`)
-	t.Logf("our painter, every edge: painted after %s ms, pan %s frames/s (plain canvas %s), verdict filter %s ms, heap %s MB", ready, pan, plain, filtered, heap)
+	t.Logf("our painter, every edge: painted after %s ms, pan %s frames/s (plain canvas %.0f), verdict filter %s ms, heap %s MB", ready, pan, plain, filtered, heap)
 
 	b = visit(t, server+"/", server+"/cytoscape", "light")
 	ready = b.text(drawWithCytoscape + `(` + places + `)`)

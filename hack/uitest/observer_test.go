@@ -184,7 +184,7 @@ func TestFlowsArrive(t *testing.T) {
 	rows("shop/backend shop/database 6000", "shop/backend shop/frontend 80", "shop/backend shop/database 5432", "shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
 
 	b.eval(`document.querySelector('.flows tbody tr:nth-child(4) button').click()`)
-	b.wait(`location.hash.includes('sel=shop/frontend>shop/database') && document.querySelector('.panel .decisions')`)
+	b.wait(`decodeURIComponent(location.hash).includes('sel=shop/frontend>shop/database') && document.querySelector('.panel .decisions')`)
 }
 
 // following waits until the page follows.
