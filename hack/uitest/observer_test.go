@@ -304,3 +304,31 @@ func TestStatesOfFlows(t *testing.T) {
 	b.eval(`[...document.querySelectorAll('button')].find(x => x.textContent === 'Retry').click()`)
 	b.wait(`document.querySelector('.flows tbody tr')`)
 }
+
+// What manifests would change has the recorded connections that it concerns, and a recommendation is compared at once.
+func TestWhatIfWithRecordedConnections(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	allowed := newFlow("backend", "database", 5432, observerapi.Allowed, 1)
+	allowed.First, allowed.Last = now.Add(-2*time.Minute), now.Add(-time.Minute)
+	o := &observer{}
+	b := openWith(t, live(t, o), "view=whatif&since=1h", "light")
+	for _, end := range []*observerapi.End{&allowed.Source, &allowed.Destination} {
+		end.Labels, end.NamespaceLabels = map[string]string{"app.kubernetes.io/name": end.Workload.Name}, map[string]string{"kubernetes.io/metadata.name": "shop"}
+	}
+	o.set(func() { o.flows = []observerapi.Flow{allowed} })
+	b.eval(`(() => { const t = document.getElementById('manifests'); t.value = ` + quote(narrower) + `; t.dispatchEvent(new Event('input', {bubbles: true})); })()`)
+	b.wait(`!document.querySelector('.side .primary').disabled`)
+	b.eval(`document.querySelector('.side .primary').click()`)
+	b.wait(`document.querySelector('.answer')?.textContent.includes('Of 3 connections in the last hour, 3 would be denied')`)
+	if text := b.text(`document.querySelector('.answer').textContent`); !strings.Contains(text, "shop/backend → shop/database3 denied") {
+		t.Error(text)
+	}
+	b.picture("whatif-light")
+	b.eval(`[...document.querySelectorAll('.side button')].find(x => x.textContent === 'Clear').click()`)
+	b.wait(`document.querySelector('.side select')`)
+	b.eval(`(() => { const x = document.querySelector('.side select'); x.value = 'shop'; x.dispatchEvent(new Event('change', {bubbles: true})); })()`)
+	b.eval(`[...document.querySelectorAll('.side button')].find(x => x.textContent === 'Recommend').click()`)
+	b.wait(`[...document.querySelectorAll('.side button')].some(x => x.textContent === 'Compare before and after')`)
+	b.eval(`[...document.querySelectorAll('.side button')].find(x => x.textContent === 'Compare before and after').click()`)
+	b.wait(`document.querySelector('.answer .why') && document.getElementById('manifests').value.includes('kind: NetworkPolicy')`)
+}

@@ -22,6 +22,8 @@ type Graph struct {
 	Live bool   `json:"live"`
 	// Agents is set where agents are asked what is in force.
 	Agents bool `json:"agents,omitempty"`
+	// Replay is set where recorded connections can be judged again.
+	Replay bool `json:"replay,omitempty"`
 	// Taken is when the cluster was read.
 	Taken      time.Time `json:"taken"`
 	Namespaces []string  `json:"namespaces"`
@@ -89,7 +91,8 @@ func (s *Server) graph(r *http.Request) (any, error) {
 	out := *snap.graph
 	id := fnv.New64a()
 	_, _ = id.Write([]byte(s.options.Name)) // never fails
-	out.Name, out.Live, out.Agents, out.ID = s.options.Name, s.options.Live, s.options.InForce != nil, fmt.Sprintf("%016x", id.Sum64())
+	out.Agents, out.Replay = s.options.InForce != nil, s.options.Observer != nil && !s.mounted
+	out.Name, out.Live, out.ID = s.options.Name, s.options.Live, fmt.Sprintf("%016x", id.Sum64())
 	if s.options.Observer != nil {
 		since, err := time.ParseDuration(cmp.Or(r.URL.Query().Get("since"), "24h"))
 		if err != nil || since <= 0 {

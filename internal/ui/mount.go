@@ -74,7 +74,7 @@ func (m Mounted) Handler() http.Handler {
 		r, _ := ctx.Value(readerKey{}).(reader)
 		return m.Ask(ctx, r.token, path, query)
 	}
-	s := &Server{options: o}
+	s := &Server{options: o, mounted: true}
 	mux := http.NewServeMux()
 	mux.Handle("GET /", page())
 	mux.HandleFunc("POST /api/token", m.token)

@@ -93,6 +93,9 @@ func TestATokenIsEnteredOnce(t *testing.T) {
 	if c.Value != "all" || c.Path != "/net/kidoban/" || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteStrictMode {
 		t.Errorf("cookie: %v", c)
 	}
+	if r := ask("GET", "/net/kidoban/api/recommend?namespace=shop", "", "token", "all"); r.StatusCode != 404 {
+		t.Errorf("recommend: %d", r.StatusCode)
+	}
 	for _, path := range []string{"graph", "policies", "flows", "hits"} {
 		if r := ask("GET", "/net/kidoban/api/"+path, "", "token", "all"); r.StatusCode != 200 {
 			t.Errorf("%s: %d %s", path, r.StatusCode, body(t, r))

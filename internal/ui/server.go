@@ -55,6 +55,8 @@ type Server struct {
 	options  Options
 	listener net.Listener
 	session  *session
+	// mounted is set in the observer's own process, which must not hold the flows of days in memory: it replays and recommends nothing.
+	mounted bool
 
 	mu   sync.Mutex
 	last *snapshot
@@ -128,6 +130,10 @@ func (s *Server) api() map[string]http.Handler {
 		"POST /api/replay":   s.replayed,
 	} {
 		out[pattern] = s.json(answer)
+	}
+	if s.mounted {
+		delete(out, "GET /api/recommend")
+		delete(out, "POST /api/replay")
 	}
 	return out
 }

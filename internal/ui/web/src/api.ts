@@ -51,6 +51,12 @@ export interface PolicyInForce {
 export interface WorkloadInForce { pods: number; inForce: number; nodes: string[]; audit?: number }
 export interface InForceAnswer { policies: Record<string, PolicyInForce>; workloads: Record<string, WorkloadInForce>; problems?: string[] }
 
+interface Count { connections: number }
+/** Which recorded connections would get another verdict, by pair of nodes; an end that is not on the map is empty. */
+export interface Replayed { complete: boolean; judged: Count; unknown?: Count[]; edges: { from: string; to: string; denied: number; allowed: number }[] }
+/** Policies that allow what was recorded in a namespace. */
+export interface Recommended { yaml: string; complete: boolean; policies: unknown[]; proof: { allowed: Count; denied: Count }; decisions?: unknown[] }
+
 /** What was asked and what answered, for a person. */
 export class Failure extends Error {
   constructor(readonly asked: string, readonly answered: string, readonly rights = false, readonly token = false) {
@@ -81,6 +87,9 @@ export const getEdge = (from: string, to: string) => ask<EdgeAnswer>(`${from} â†
 export const getPolicies = () => ask<{ policies: Policy[] }>('the policies', 'api/policies').then(a => a.policies);
 export const getPolicy = (id: string) => ask<PolicyDetail>(id, `api/policy?${new URLSearchParams({ id })}`);
 export const postWhatIf = (manifests: string) => ask<WhatIf>('the change', 'api/whatif', { method: 'POST', body: manifests });
+
+export const postReplay = (manifests: string, since: string) => ask<Replayed>('the recorded connections', `api/replay?${new URLSearchParams({ since })}`, { method: 'POST', body: manifests });
+export const getRecommended = (namespace: string, since: string) => ask<Recommended>(`policies for ${namespace}`, `api/recommend?${new URLSearchParams({ namespace, since })}`);
 
 /** The newest flows first. Parameters are those of the observer's API. */
 export const getFlows = (query: Record<string, string>) => ask<FlowsAnswer>('flows', `api/flows?${new URLSearchParams(query)}`);

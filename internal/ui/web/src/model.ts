@@ -14,8 +14,8 @@ const STROKE_OF_CODE = [ALLOWED, DENIED, AUDIT, ALLOWED, ALLOWED, DENIED];
 
 /** The answer of /api/graph. */
 export interface Wire {
-  /** agents: whether the nodes' agents are asked what is in force. */
-  name: string; id: string; live: boolean; agents?: boolean; taken: string; namespaces: string[];
+  /** agents: whether the nodes' agents are asked what is in force; replay: whether recorded connections can be judged again. */
+  name: string; id: string; live: boolean; agents?: boolean; replay?: boolean; taken: string; namespaces: string[];
   nodes: { id: string[]; namespace: number[]; name: string[]; kind: string[]; pods: number[]; ingress: number[]; egress: number[] };
   edges: { source: number[]; destination: number[]; first: number[]; port: number[]; protocol: number[]; verdict: number[] };
   /** By port, like edges.port: connections per minute, their number, and when the last one was, in seconds since 1970. */
@@ -34,7 +34,7 @@ export interface Node { index: number; id: string; ns: number; name: string; kin
 export interface Port { port: number; protocol: number; code: number; rate: number; total: number; last: number }
 
 export interface Cluster {
-  name: string; id: string; live: boolean; agents: boolean; taken: string;
+  name: string; id: string; live: boolean; agents: boolean; replay: boolean; taken: string;
   namespaces: string[]; nodes: Node[]; members: Node[][]; outside: Node[];
   byId: Map<string, number>; nsByName: Map<string, number>;
   size: number; source: Int32Array; destination: Int32Array; first: Int32Array; stroke: Uint8Array; rate: Float32Array;
@@ -63,7 +63,7 @@ export function unpack(w: Wire): Cluster {
     into[e.destination[i]].push(i);
   }
   return {
-    name: w.name, id: w.id, live: w.live, agents: !!w.agents, taken: w.taken, namespaces: w.namespaces, nodes, members, outside,
+    name: w.name, id: w.id, live: w.live, agents: !!w.agents, replay: !!w.replay, taken: w.taken, namespaces: w.namespaces, nodes, members, outside,
     byId: new Map(nodes.map(x => [x.id, x.index])), nsByName: new Map(w.namespaces.map((x, i) => [x, i])),
     size, source: Int32Array.from(e.source), destination: Int32Array.from(e.destination), first, stroke, rate,
     port: Uint16Array.from(e.port), protocol: Uint8Array.from(e.protocol), code,

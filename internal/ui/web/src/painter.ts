@@ -9,7 +9,8 @@ import { plain } from './text.ts';
 
 export interface Camera { x: number; y: number; k: number }
 /** Lines of a comparison: gained and lost pairs. */
-export interface Change { line: number[]; gained: boolean; lost: boolean }
+/** A pair that gains or loses ports; the label is how many recorded connections that concerns. */
+export interface Change { line: number[]; gained: boolean; lost: boolean; label: string }
 export interface Scene {
   cluster: Cluster; sheet: Sheet; drawn: Drawn; open: ReadonlySet<number>; every: boolean;
   selected: Rep | undefined; hovered: Rep | undefined; focused: Rep | undefined;
@@ -343,6 +344,14 @@ class Brush {
         g.lineTo(x, y + r / 2);
       }
       g.stroke();
+      if (!c.label) continue;
+      g.font = `600 ${11.5 * z}px ${FONT}`;
+      g.textBaseline = 'middle';
+      g.lineWidth = 3 * z;
+      g.strokeStyle = ink.canvas;
+      g.strokeText(c.label, x + r + 3 * z, y);
+      g.fillStyle = colour;
+      g.fillText(c.label, x + r + 3 * z, y);
     }
   }
 

@@ -9,6 +9,7 @@ import { boxOf, draw, LOUD, nsOfRep, repOfNs, shape, type Rep, type Route } from
 import { placesOf, question, sheet, slotsOf, type Places } from './sheet.ts';
 import type { Change, Scene } from './painter.ts';
 import { bend } from './lanes.ts';
+import { rate } from './text.ts';
 
 export const address = signal<Address>(parseAddress(location.hash));
 export const cluster = signal<Cluster | undefined>(undefined);
@@ -20,6 +21,8 @@ export const focused = signal<Rep | undefined>(undefined);
 export const help = signal(false);
 export const spoken = signal('');
 export const change = signal<api.WhatIf | undefined>(undefined);
+/** Recorded connections that the change would deny or allow. */
+export const replayed = signal<api.Replayed | undefined>(undefined);
 /** What was typed that is not filtered by yet. */
 export const typed = signal(address.value.text);
 
@@ -252,7 +255,11 @@ const changes = computed<Change[] | undefined>(() => {
     pairs.push(p);
   }
   bend(c, routes, s);
-  routes.forEach((r, i) => out.push({ line: r.line, gained: !!pairs[i].gained, lost: !!pairs[i].lost }));
+  const seen = new Map(replayed.value?.edges.map(e => [e.from + '>' + e.to, e]));
+  routes.forEach((r, i) => {
+    const e = seen.get(pairs[i].from + '>' + pairs[i].to);
+    out.push({ line: r.line, gained: !!pairs[i].gained, lost: !!pairs[i].lost, label: e ? rate(e.denied || e.allowed) : '' });
+  });
   return out;
 });
 
