@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kidoban/kidoban/e2e/cluster"
 	"github.com/kidoban/kidoban/e2e/reach"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
@@ -29,10 +30,7 @@ func TestReplayAndRecommend(t *testing.T) {
 	frontend, backend, database := pods(t, "frontend")[0], pods(t, "backend")[0], pods(t, "database")[0]
 	recorded := []recordedPair{{frontend, backend, 8000}, {backend, database, 5432}, {frontend, database, 5432}}
 	began := time.Now().Add(-time.Second)
-	for range 3 {
-		checkReached(t, recorded)
-	}
-	awaitRecorded(t, connectToObserver(t), began, recorded)
+	record(t, connectToObserver(t), began, recorded)
 	since := began.UTC().Format(time.RFC3339)
 
 	t.Run("a policy that denies one pair", func(t *testing.T) {
@@ -69,7 +67,10 @@ func TestReplayAndRecommend(t *testing.T) {
 		}
 	})
 	t.Run("recommended policies", func(t *testing.T) {
-		text := kidoban(t, 0, "recommend", "-n", "shop", "--since", since)
+		text, err := cluster.Output(kidobanCommand(t, t.Context(), "recommend", "-n", "shop", "--since", since))
+		if err != nil {
+			t.Fatal(err)
+		}
 		contains(t, text, "Proven:", "kind: NetworkPolicy")
 		apply(t, text)
 		if _, err := store.AwaitInForce(t.Context(), inForceTimeout); err != nil {
@@ -91,10 +92,11 @@ func checkReached(t *testing.T, recorded []recordedPair) {
 	}
 }
 
-// awaitRecorded waits until the observer has three connections of each pair.
-func awaitRecorded(t *testing.T, o *observer, since time.Time, recorded []recordedPair) {
+// record connects pairs until the observer has three connections of each since a time.
+func record(t *testing.T, o *observer, since time.Time, recorded []recordedPair) {
 	t.Helper()
 	eventually(t, "the recorded connections", func(ctx context.Context) error {
+		checkReached(t, recorded)
 		var list observerapi.FlowList
 		if err := o.get(ctx, observerapi.PathFlows, url.Values{"namespace": {"shop"}, "since": {since.UTC().Format(time.RFC3339)}}, &list); err != nil {
 			return err
