@@ -12,20 +12,8 @@ import (
 	"github.com/kidoban/kidoban/e2e/cluster"
 )
 
-// TestDocs runs the commands that the pages show for a cluster, as a reader does.
+// TestDocs runs the commands that the pages show for a cluster, as a reader does: kubectl points to this one, and finds its plugin.
 func TestDocs(t *testing.T) {
-	t.Cleanup(func() { // of a page that ended early
-		policies := filepath.Join(test.Repo, "examples", "shop", "policies")
-		if _, err := cluster.Output(test.Kubectl(context.Background(), "delete", "--ignore-not-found", "-k", policies)); err != nil {
-			t.Error(err)
-		}
-	})
-	runDocs(t, "cluster")
-}
-
-// runDocs runs the commands of one kind that the pages show: kubectl points to this cluster, and finds its plugin.
-func runDocs(t *testing.T, kind string) {
-	t.Helper()
 	bin := t.TempDir()
 	for module, program := range map[string]string{".": "./cmd/kubectl-kidoban", filepath.Join("hack", "docs"): "."} {
 		build := exec.CommandContext(t.Context(), "go", "-C", filepath.Join(test.Repo, module), "build", "-o", bin+"/", program)
@@ -34,7 +22,13 @@ func runDocs(t *testing.T, kind string) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	docs := test.Outside(t.Context(), filepath.Join(bin, "docs"), "--kind="+kind)
+	t.Cleanup(func() { // of a page that ended early
+		policies := filepath.Join(test.Repo, "examples", "shop", "policies")
+		if _, err := cluster.Output(test.Kubectl(context.Background(), "delete", "--ignore-not-found", "-k", policies)); err != nil {
+			t.Error(err)
+		}
+	})
+	docs := test.Outside(t.Context(), filepath.Join(bin, "docs"), "--kind=cluster")
 	docs.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 	docs.Stdout, docs.Stderr = t.Output(), t.Output()
 	if err := docs.Run(); err != nil {

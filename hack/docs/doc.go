@@ -4,7 +4,6 @@
 //
 //	```sh offline          needs no cluster: `go test` runs it, with a kubectl that knows `kubectl kidoban` alone
 //	```sh cluster          is run on the cluster of the end-to-end tests, which have kidoban and examples/shop on it
-//	```sh observer         is run there while an observer has recorded connections of examples/shop, and no policies are there
 //	```sh offline exit=1   ends with this status
 //
 // Each block is a bash script of its own, run in the root of the repository. All blocks of a page run in their order, pages in

@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	kind := flag.String("kind", onCluster, "Run the blocks of this kind: "+offline+", "+onCluster+" or "+onObserver+".")
+	kind := flag.String("kind", onCluster, "Run the blocks of this kind: "+offline+" or "+onCluster+".")
 	root := flag.String("root", ".", "Root of the repository.")
 	show := flag.Bool("show", false, "Show what the blocks print.")
 	timeout := flag.Duration("timeout", time.Minute, "For all of them.")

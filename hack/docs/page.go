@@ -110,7 +110,7 @@ func (p *page) addBlock(n *ast.FencedCodeBlock, source []byte) error {
 	for _, word := range info[1:] {
 		status, isExit := strings.CutPrefix(word, "exit=")
 		switch {
-		case word == offline || word == onCluster || word == onObserver:
+		case word == offline || word == onCluster:
 			b.kind = word
 		case isExit:
 			var err error
@@ -118,7 +118,7 @@ func (p *page) addBlock(n *ast.FencedCodeBlock, source []byte) error {
 				return fmt.Errorf("%s:%d: %w", p.path, b.line, err)
 			}
 		default:
-			return fmt.Errorf("%s:%d: %q is none of %s, %s, %s and exit=N", p.path, b.line, word, offline, onCluster, onObserver)
+			return fmt.Errorf("%s:%d: %q is none of %s, %s and exit=N", p.path, b.line, word, offline, onCluster)
 		}
 	}
 	if b.kind != "" {

@@ -14,9 +14,8 @@ import (
 
 // Kinds of blocks: where they are run.
 const (
-	offline    = "offline"
-	onCluster  = "cluster"
-	onObserver = "observer"
+	offline   = "offline"
+	onCluster = "cluster"
 )
 
 // A block is a script that a page shows.
