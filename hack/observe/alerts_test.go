@@ -68,6 +68,10 @@ var alertCases = map[string][]alertCase{
 		{series: []string{`kidoban_controller_unresolved_policies{reason="NoTrustedResolver"} 1x10`}, fire: 1},
 		{series: []string{`kidoban_controller_unresolved_policies{reason="OverBudget"} 1x10`}},
 	},
+	"KidobanAnswersBehindBridge": {
+		{series: []string{"kidoban_agent_dns_answers_total" + onNode + `,result="shared-interface"} 0+5x30`}, fire: 1},
+		{series: []string{"kidoban_agent_dns_answers_total" + onNode + `,result="forged"} 0+5x30`}},
+	},
 	"KidobanProgrammingFails": {
 		{series: []string{"kidoban_agent_programming_failures_total" + onNode + "} 0+1x30"}, fire: 1},
 		{series: []string{"kidoban_agent_programming_failures_total" + onNode + "} 7x30"}},

@@ -82,3 +82,32 @@ func TestLinkLocalOnABridge(t *testing.T) {
 		t.Error("nothing was counted")
 	}
 }
+
+// A resolver and its client on one bridge: any pod of the bridge could have sent the answer, so it teaches nothing, and is counted apart.
+func TestAnswersBehindABridge(t *testing.T) {
+	n := newNode(t, withNames)
+	n.Sysctl("bridge/bridge-nf-call-iptables", "1")
+	n.Sysctl("bridge/bridge-nf-call-ip6tables", "1")
+	bridge := n.AddBridge("cni0")
+	client, resolver := n.AddBridgedPod(bridge, "10.9.0.1", "fd09::1"), n.AddBridgedPod(bridge, "10.9.0.2", "fd09::2")
+	n.compiler.SetResolvers([]netip.AddrPort{netip.AddrPortFrom(resolver.V4, 53), netip.AddrPortFrom(resolver.V6, 53)})
+	n.set(resolver)
+	n.set(client, isolate(policy.Egress, with(pods(resolver), port(policy.UDP, 53)), named([]string{"api.example.com"})))
+	zone := resolve(t, resolver.Namespace, 53)
+	bothFamilies(t, func(t *testing.T, v6 bool) {
+		addr := netip.MustParseAddr("198.51.100.1")
+		if v6 {
+			addr = netip.MustParseAddr("2001::1")
+		}
+		zone.set("api.example.com", addr)
+		ask(t, client, netip.AddrPortFrom(resolver.Addr(v6), 53), "api.example.com", kindOf(v6))
+		if len(n.d.PatternsOf(addr)) > 0 {
+			t.Error("an answer through a bridge taught something")
+		}
+	})
+	counters, err := n.d.Counters()
+	check(t, err)
+	if got := counters.Names.Answers["shared-interface"]; got != 2 {
+		t.Errorf("%d answers through a shared interface, want 2", got)
+	}
+}

@@ -47,7 +47,7 @@ type AnswerResult string
 
 // answerResults are those of enum answer, in its order.
 var answerResults = [...]AnswerResult{
-	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", "untrusted", "out-of-order", "busy",
+	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", "shared-interface", "untrusted", "out-of-order", "busy",
 }
 
 // verdictCounters are the counters of verdicts. The others of bpf/report.h come after them.

@@ -74,20 +74,20 @@ static __always_inline bool is_resolver(const struct address *a, __u16 port)
 }
 
 /*
- * Whether an answer came by the resolver's own interface. Conntrack believes whoever writes a flow's addresses and
- * ports: a pod that answers its own question could allow itself any address. A pod's interface must carry that
- * pod's packets only. From a workload's interface that is not known to be one pod's, such as a bridge, nothing
- * is believed.
+ * Whether an answer came by the resolver's own interface (ANSWERS), or what becomes of it. Conntrack believes
+ * whatever has a flow's addresses and ports: a pod that answers its own question could allow itself any address. A
+ * pod's interface must carry that pod's packets only. From a workload's interface that is not known to be one
+ * pod's, such as a bridge, nothing is believed.
  */
-static __always_inline bool came_from_source(struct worker *w, struct net_device *in)
+static __always_inline enum answer check_source(struct worker *w, struct net_device *in)
 {
 	struct interface known;
 
 	if (!in)
-		return true;
+		return ANSWERS;
 	if (find_interface(w->p.ifindex, &known) && known.kind == INTERFACE_POD)
-		return find_pod(&w->p.src, &w->pod) && known.pod && w->pod.ifindex == known.pod;
-	return !is_workload_interface(in);
+		return find_pod(&w->p.src, &w->pod) && known.pod && w->pod.ifindex == known.pod ? ANSWERS : ANSWER_FORGED;
+	return is_workload_interface(in) ? ANSWER_SHARED_INTERFACE : ANSWERS;
 }
 
 /* Copies the message of a UDP packet. */

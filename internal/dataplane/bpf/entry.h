@@ -93,21 +93,38 @@ static __always_inline bool find_class(const struct address *a, __u32 *class)
 	return true;
 }
 
-/* The pod with the address, or NULL. A pod that cannot be read is denied everything. */
-static __always_inline const struct pod *find_pod(const struct address *a, struct pod *pod)
+/*
+ * Reads the pod with the address. False: there is none. A pod that cannot be read is denied everything.
+ *
+ * This function and others are not static: the verifier checks each of these once, whatever its callers have done
+ * before. A static one it checks again for every state of every caller.
+ */
+__noinline bool read_pod(const struct address *a, struct pod *pod)
 {
-	const enum entry entry = read_entry(&pods, a, pod, sizeof(*pod));
+	enum entry entry;
 
+	if (!a || !pod)
+		return false;
+	entry = read_entry(&pods, a, pod, sizeof(*pod));
 	if (entry == ENTRY_CHANGING)
 		*pod = (struct pod){ .sets = { SET_DENY_ALL, SET_DENY_ALL } };
-	return entry == ENTRY_ABSENT ? NULL : pod;
+	return entry != ENTRY_ABSENT;
 }
 
-/* The interface with the index. One that cannot be read is a pod's own. */
-static __always_inline bool find_interface(__u32 ifindex, struct interface *found)
+/* The pod with the address, or NULL. */
+static __always_inline const struct pod *find_pod(const struct address *a, struct pod *pod)
 {
-	const enum entry entry = read_entry(&interfaces, &ifindex, found, sizeof(*found));
+	return read_pod(a, pod) ? pod : NULL;
+}
 
+/* Reads the interface with the index. False: it is not known. One that cannot be read is a pod's own. */
+__noinline bool find_interface(__u32 ifindex, struct interface *found)
+{
+	enum entry entry;
+
+	if (!found)
+		return false;
+	entry = read_entry(&interfaces, &ifindex, found, sizeof(*found));
 	if (entry == ENTRY_CHANGING)
 		*found = (struct interface){ .kind = INTERFACE_POD };
 	return entry != ENTRY_ABSENT;

@@ -145,7 +145,8 @@ int kidoban_local_in(struct bpf_nf_ctx *ctx)
 		return NF_DROP;
 	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && !is_reply(nfct))))
 		return NF_ACCEPT;
-	return look_at_question(ctx, nfct);
+	look_at_question(ctx, nfct);
+	return NF_ACCEPT;
 }
 
 /* Runs on the hook of packets that the node itself sends, only while a trusted resolver runs on it. It judges nothing. */
@@ -156,7 +157,7 @@ int kidoban_local_out(struct bpf_nf_ctx *ctx)
 
 	if (!reads_own || !(is_untracked(nfct) || (is_dns_flow(nfct) && is_reply(nfct))))
 		return NF_ACCEPT;
-	return look_at_answer(ctx, nfct);
+	return pass_answer(ctx, nfct);
 }
 
 /* Judges a packet that may be the first of its flow, which a question to a resolver is. */
@@ -166,7 +167,9 @@ static __noinline int judge_first(struct bpf_nf_ctx *ctx)
 
 	if (!passed_before(nfct) && judge_new(ctx, nfct) != NF_ACCEPT)
 		return NF_DROP;
-	return is_dns_flow(nfct) ? look_at_question(ctx, nfct) : NF_ACCEPT;
+	if (is_dns_flow(nfct))
+		look_at_question(ctx, nfct);
+	return NF_ACCEPT;
 }
 
 /* Looks for answers of resolvers among the packets of established flows. */
@@ -176,7 +179,10 @@ static __noinline int look_at_established(struct bpf_nf_ctx *ctx)
 
 	if (!is_dns_flow(nfct))
 		return NF_ACCEPT;
-	return is_reply(nfct) ? look_at_answer(ctx, nfct) : look_at_question(ctx, nfct);
+	if (is_reply(nfct))
+		return pass_answer(ctx, nfct);
+	look_at_question(ctx, nfct);
+	return NF_ACCEPT;
 }
 
 /*

@@ -21,18 +21,19 @@ type FilterAddress struct {
 type FilterAnswer uint32
 
 const (
-	FilterAnswerANSWER_LEARNED      FilterAnswer = 0
-	FilterAnswerANSWER_UNWANTED     FilterAnswer = 1
-	FilterAnswerANSWER_EMPTY        FilterAnswer = 2
-	FilterAnswerANSWER_TRUNCATED    FilterAnswer = 3
-	FilterAnswerANSWER_MALFORMED    FilterAnswer = 4
-	FilterAnswerANSWER_TOO_LONG     FilterAnswer = 5
-	FilterAnswerANSWER_UNASKED      FilterAnswer = 6
-	FilterAnswerANSWER_FORGED       FilterAnswer = 7
-	FilterAnswerANSWER_UNTRUSTED    FilterAnswer = 8
-	FilterAnswerANSWER_OUT_OF_ORDER FilterAnswer = 9
-	FilterAnswerANSWER_BUSY         FilterAnswer = 10
-	FilterAnswerANSWERS             FilterAnswer = 11
+	FilterAnswerANSWER_LEARNED          FilterAnswer = 0
+	FilterAnswerANSWER_UNWANTED         FilterAnswer = 1
+	FilterAnswerANSWER_EMPTY            FilterAnswer = 2
+	FilterAnswerANSWER_TRUNCATED        FilterAnswer = 3
+	FilterAnswerANSWER_MALFORMED        FilterAnswer = 4
+	FilterAnswerANSWER_TOO_LONG         FilterAnswer = 5
+	FilterAnswerANSWER_UNASKED          FilterAnswer = 6
+	FilterAnswerANSWER_FORGED           FilterAnswer = 7
+	FilterAnswerANSWER_SHARED_INTERFACE FilterAnswer = 8
+	FilterAnswerANSWER_UNTRUSTED        FilterAnswer = 9
+	FilterAnswerANSWER_OUT_OF_ORDER     FilterAnswer = 10
+	FilterAnswerANSWER_BUSY             FilterAnswer = 11
+	FilterAnswerANSWERS                 FilterAnswer = 12
 )
 
 type FilterDecision struct {

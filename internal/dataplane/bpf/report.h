@@ -12,6 +12,7 @@ enum answer {
 	ANSWER_TOO_LONG,
 	ANSWER_UNASKED,   /* its client did not ask this, or not lately */
 	ANSWER_FORGED,   /* did not come by the resolver's own interface */
+	ANSWER_SHARED_INTERFACE, /* came by a workload's interface that is not known to be one pod's, such as a bridge */
 	ANSWER_UNTRUSTED, /* from a resolver that is not trusted */
 	ANSWER_OUT_OF_ORDER, /* a segment of a stream that is not the next one */
 	ANSWER_BUSY,      /* there was no scratch memory: it was dropped, and the client asks again */
@@ -148,26 +149,27 @@ static __noinline void report_event(const struct packet *p, struct repeat_key *k
 #include "record.h"
 
 /* Counts the packet, and makes an event of it where events are wanted. */
-static __noinline void count_and_report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
+__noinline int count_and_report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
 {
-	struct repeat_key k = {
-		.src = p->src,
-		.dst = p->dst,
-		.rule = f->rule,
-		.set = pod ? pod->sets[f->place & (SETS - 1)] : 0,
-		.dport = p->dport,
-		.protocol = p->protocol,
-		.direction = direction,
-		.verdict = f->verdict,
-		.tier = f->tier,
-		.reason = f->reason,
-	};
+	struct repeat_key k = { .direction = direction };
 
+	if (!p || !f)
+		return 0;
+	k.src = p->src;
+	k.dst = p->dst;
+	k.rule = f->rule;
+	k.set = pod ? pod->sets[f->place & (SETS - 1)] : 0;
+	k.dport = p->dport;
+	k.protocol = p->protocol;
+	k.verdict = f->verdict;
+	k.tier = f->tier;
+	k.reason = f->reason;
 	count((direction * VERDICTS + f->verdict) * REASONS + f->reason);
 	if (hits_wanted && (f->reason == REASON_RULE || f->reason == REASON_DEFAULT))
 		count_hit(f->rule, k.set, f->verdict);
 	if (events_wanted == EVENTS_ALL || (events_wanted == EVENTS_DENIED && f->verdict != VERDICT_ALLOW))
 		report_event(p, &k, pod);
+	return 0;
 }
 
 /*

@@ -32,6 +32,7 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 {
 	struct net_device *in = ctx->state->in;
 	struct bpf_dynptr data;
+	enum answer source;
 
 	w->p.family = ctx->state->pf;
 	w->p.ifindex = in ? in->ifindex : 0;
@@ -48,12 +49,13 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 	if (!is_resolver(&w->server, 53) && !is_resolver(is_answer ? &w->p.src : &w->p.dst, is_answer ? w->p.sport : w->p.dport)) {
 		if (!is_answer)
 			return ANSWERS;
-		if (w->p.protocol == IPPROTO_UDP && came_from_source(w, in) && fetch(w, &data))
+		if (w->p.protocol == IPPROTO_UDP && check_source(w, in) == ANSWERS && fetch(w, &data))
 			return read_untrusted(w);
 		return ANSWER_UNTRUSTED;
 	}
-	if (!came_from_source(w, in))
-		return is_answer ? ANSWER_FORGED : ANSWERS;
+	source = check_source(w, in);
+	if (source != ANSWERS)
+		return is_answer ? source : ANSWERS;
 	if (w->p.protocol == IPPROTO_TCP) {
 		if (is_answer)
 			take_segment(w, &data);
@@ -70,26 +72,26 @@ static __always_inline enum answer read_dns(struct bpf_nf_ctx *ctx, unsigned lon
 }
 
 /* Looks at a client's packet of a flow to port 53 that may pass. */
-static __noinline int look_at_question(struct bpf_nf_ctx *ctx, unsigned long nfct)
+__noinline int look_at_question(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
 	struct worker *w = take_worker();
 
 	if (!w)
-		return NF_ACCEPT;
+		return 0;
 	read_dns(ctx, nfct, w, false);
 	give_back(w);
-	return NF_ACCEPT;
+	return 0;
 }
 
-/* Looks at a server's packet of such a flow. Without scratch memory it is dropped. */
-static __noinline int look_at_answer(struct bpf_nf_ctx *ctx, unsigned long nfct)
+/* Looks at a server's packet of such a flow. False: it is to be dropped, as there is no scratch memory. */
+__noinline bool look_at_answer(struct bpf_nf_ctx *ctx, unsigned long nfct)
 {
 	struct worker *w = take_worker();
 	enum answer result;
 
 	if (!w) {
 		count(COUNTER_ANSWERS + ANSWER_BUSY);
-		return NF_DROP;
+		return false;
 	}
 	w->s.records = 0;
 	result = read_dns(ctx, nfct, w, true);
@@ -100,5 +102,14 @@ static __noinline int look_at_answer(struct bpf_nf_ctx *ctx, unsigned long nfct)
 	give_back(w);
 	if (result < ANSWERS)
 		count(COUNTER_ANSWERS + result);
-	return NF_ACCEPT;
+	return true;
+}
+
+/* The verdict for a server's packet. The verifier does not know that look_at_answer returns 0 or 1, and the compiler does. */
+static __always_inline int pass_answer(struct bpf_nf_ctx *ctx, unsigned long nfct)
+{
+	__u32 passes = look_at_answer(ctx, nfct);
+
+	barrier_var(passes);
+	return passes ? NF_ACCEPT : NF_DROP;
 }

@@ -19,68 +19,85 @@ static __noinline bool denies_reverse(const struct packet *p, const struct pod *
 	return decision.action != ACTION_ALLOW;
 }
 
-/*
- * The record of a cut flow that the packet may belong to. Its memory may be another record's by the time that
- * it is read: then it is held by that one's time.
- */
-static __noinline struct revocation *find_revoked(const struct packet *p, struct revoked_key *key, __u64 now)
+/* How many records of cut flows a packet may belong to: one of each kind for each of its ends. */
+#define REVOKED_KEYS (2 * REVOKED_KINDS)
+
+/* Makes one of the keys of the records that the packet may belong to. False: there is no such record. */
+static __always_inline bool make_revoked_key(struct revoked_key *key, const struct packet *p, __u32 i)
 {
 	const bool has_opening = p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_SCTP;
-	const __u32 kinds = revoked_kinds;
+	const bool is_receivers = i & 1;
+	const __u32 kind = i / 2;
 
-	for (__u32 i = 0; i < 2 * REVOKED_KINDS; i++) {
-		const bool is_receivers = i & 1;
-		const __u32 kind = i / 2;
-		struct revocation *found;
-
-		if (!(kinds & 1 << kind) || (kind == REVOKED_SERVER && is_receivers) || (kind == REVOKED_CLIENT && !is_receivers))
-			continue;
-		__builtin_memset(key, 0, sizeof(*key));
-		key->pod = is_receivers ? p->dst : p->src;
-		key->kind = kind;
-		key->protocol = has_opening ? IPPROTO_TCP : IPPROTO_UDP;
-		if (kind == REVOKED_PEER)
-			key->peer = is_receivers ? p->src : p->dst;
-		if (kind == REVOKED_SERVER || kind == REVOKED_CLIENT) {
-			key->protocol = p->protocol;
-			key->port = p->sport;
-		}
-		found = bpf_map_lookup_elem(&revoked, key);
-		if (found && found->until > now)
-			return found;
+	if (!(revoked_kinds & 1 << kind) || (kind == REVOKED_SERVER && is_receivers) || (kind == REVOKED_CLIENT && !is_receivers))
+		return false;
+	__builtin_memset(key, 0, sizeof(*key));
+	key->pod = is_receivers ? p->dst : p->src;
+	key->kind = kind;
+	key->protocol = has_opening ? IPPROTO_TCP : IPPROTO_UDP;
+	if (kind == REVOKED_PEER)
+		key->peer = is_receivers ? p->src : p->dst;
+	if (kind == REVOKED_SERVER || kind == REVOKED_CLIENT) {
+		key->protocol = p->protocol;
+		key->port = p->sport;
 	}
-	return NULL;
+	return true;
+}
+
+/*
+ * The number of the key of a cut flow's record that the packet may belong to; REVOKED_KEYS: there is none. The
+ * record's memory may be another's by the time that it is read: then that one's time holds.
+ */
+static __noinline __u32 find_revoked(const struct packet *p, __u64 now)
+{
+	struct revoked_key key;
+	struct revocation *found;
+	__u32 i;
+
+	for (i = 0; i < REVOKED_KEYS; i++) {
+		if (!make_revoked_key(&key, p, i))
+			continue;
+		found = bpf_map_lookup_elem(&revoked, &key);
+		if (found && found->until > now)
+			break;
+	}
+	return i;
 }
 
 /* A hit renews the record, but does not write it for every packet. */
-static __always_inline void renew(const struct revoked_key *key, __u64 until, __u64 hold, __u64 now)
+static __noinline void renew(const struct packet *p, __u32 i, __u64 now)
 {
-	const struct revocation renewed = { .until = now + hold, .hold = hold };
+	struct revoked_key key;
+	struct revocation *found, renewed;
 
-	if (hold && until - now < hold - hold / 8)
-		bpf_map_update_elem(&revoked, key, &renewed, BPF_EXIST);
+	if (!make_revoked_key(&key, p, i))
+		return;
+	found = bpf_map_lookup_elem(&revoked, &key);
+	if (!found)
+		return;
+	renewed.hold = found->hold;
+	renewed.until = now + renewed.hold;
+	if (renewed.hold && found->until - now < renewed.hold - renewed.hold / 8)
+		bpf_map_update_elem(&revoked, &key, &renewed, BPF_EXIST);
 }
 
 /*
  * The next packet of the other end must not open a cut flow again. A TCP SYN is a flow of its own, and so may
- * be what the policies would allow in the other direction too. ICMP's answers open nothing.
+ * be what the policies would allow in the other direction too. ICMP's answers open nothing. The key is not kept
+ * while policies are asked: the stack is small.
  */
-static __noinline bool is_revoked(const struct packet *p, const struct pod *source, const struct pod *destination)
+__noinline bool is_revoked(const struct packet *p, const struct pod *source, const struct pod *destination)
 {
 	const __u64 now = bpf_ktime_get_ns();
-	struct revoked_key key;
-	struct revocation *found;
-	__u64 until, hold;
+	__u32 i;
 
-	if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
+	if (!p || p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6)
 		return false;
-	found = find_revoked(p, &key, now);
-	if (!found)
+	i = find_revoked(p, now);
+	if (i == REVOKED_KEYS)
 		return false;
-	until = found->until;
-	hold = found->hold;
 	if (!(destination && denies_reverse(p, destination, EGRESS)) && !(source && denies_reverse(p, source, INGRESS)))
 		return false;
-	renew(&key, until, hold, now);
+	renew(p, i, now);
 	return true;
 }

@@ -26,10 +26,12 @@ static __always_inline bool is_sender(const struct packet *p, const struct pod *
  * pod's packet may come in by another interface, as when it left the node and came back. But another node
  * sends no packet of this node's pods through a tunnel.
  */
-static __always_inline enum verdict judge_source(const struct packet *p, const struct pod *source)
+__noinline enum verdict judge_source(const struct packet *p, const struct pod *source)
 {
 	struct interface in;
 
+	if (!p)
+		return VERDICT_DENY;
 	if (find_interface(p->ifindex, &in) && in.kind == INTERFACE_POD) {
 		if (source && in.pod && source->ifindex == in.pod)
 			return VERDICT_ALLOW;
@@ -45,11 +47,13 @@ static __always_inline enum verdict judge_source(const struct packet *p, const s
  * conntrack accepts a report from every sender that names the flow. Behind a pod's own interface there is no
  * router.
  */
-static __noinline bool may_report_on_flow(const struct packet *p, const struct pod *source)
+__noinline bool may_report_on_flow(const struct packet *p, const struct pod *source)
 {
 	struct interface in;
 	struct nf_conn *ct;
 
+	if (!p)
+		return false;
 	if (!find_interface(p->ifindex, &in) || in.kind != INTERFACE_POD)
 		return true;
 	if (!source || source->ifindex != in.pod)
