@@ -13,6 +13,7 @@ import (
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 // Severity of a finding.
@@ -32,7 +33,7 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	// Check is the name of the check that found it.
 	Check string `json:"check"`
-	// Object is "NetworkPolicy namespace/name", "ClusterNetworkPolicy name" or "Namespace name".
+	// Object is its kind and its name, such as "NetworkPolicy namespace/name" or "ClusterNetworkPolicy name".
 	Object string `json:"object"`
 	// Path of the field in the object.
 	Path string `json:"path,omitempty"`
@@ -182,6 +183,9 @@ func (f Finding) namespace() string {
 }
 
 func object(np *networkingv1.NetworkPolicy) string {
+	if written, ok := application.AsWritten(np); ok {
+		return model.Describe(application.Kind, written)
+	}
 	return model.Describe("NetworkPolicy", np)
 }
 

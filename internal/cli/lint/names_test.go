@@ -20,6 +20,10 @@ func TestNameCases(t *testing.T) {
 	pod := func(spec string) string {
 		return "\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: team}\nspec: {containers: [{name: c}], " + spec + "}\nstatus: {phase: Running, podIP: 10.1.0.77}\n"
 	}
+	application := func(rules ...string) string {
+		return "\n---\napiVersion: networking.k8s.aws/v1alpha1\nkind: ApplicationNetworkPolicy\nmetadata: {name: web, namespace: team}\n" +
+			"spec: {podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [" + strings.Join(rules, ", ") + "]}\n"
+	}
 	const (
 		first = "spec.egress[0].to[0].domainNames[0]"
 		all4  = "to: [{networks: [0.0.0.0/0]}]"
@@ -60,6 +64,25 @@ func TestNameCases(t *testing.T) {
 		{"name-nat64", "metadata", egress("{action: Deny, to: [{networks: [169.254.169.254/32]}]}", names("a.example")), "info spec.egress[0]"},
 		{"name-nat64", "with its form for NAT64", egress(`{action: Deny, to: [{networks: [169.254.169.254/32, "64:ff9b::a9fe:a9fe/128"]}]}`, names("a.example")), ""},
 		{"name-nat64", "without names", egress("{action: Deny, to: [{networks: [169.254.169.254/32]}]}"), ""},
+
+		{"invalid", "an ApplicationNetworkPolicy", application("{to: [{domainNames: [a.example]}], ports: [{port: 443}]}", "{to: [{podSelector: {}}]}"), ""},
+		{"invalid", "an ApplicationNetworkPolicy with a wrong block", application("{to: [{ipBlock: {cidr: 10.0.0.300/8}}]}"), "error spec.egress[0].to[0].ipBlock.cidr"},
+		{"peer-matches-nothing", "an ApplicationNetworkPolicy's names", application("{to: [{domainNames: [a.example]}]}"), ""},
+		{"peer-matches-nothing", "an ApplicationNetworkPolicy's selector", application("{to: [{podSelector: {matchLabels: {app: gone}}}]}"), "warning spec.egress[0].to[0].podSelector"},
+		{"shadowed-rule", "other names in an ApplicationNetworkPolicy", application("{to: [{domainNames: [a.example]}]}", "{to: [{domainNames: [b.example]}]}"), ""},
+		{"shadowed-rule", "fewer names in an ApplicationNetworkPolicy", application("{to: [{domainNames: [a.example, b.example]}]}", "{to: [{domainNames: [b.example]}]}"), "warning spec.egress[1]"},
+		{"shadowed-rule", "names beside all addresses in an ApplicationNetworkPolicy", application("{}", "{to: [{domainNames: [b.example]}]}"), "warning spec.egress[1]"},
+		{"name-invalid", "an ApplicationNetworkPolicy's address", application("{to: [{domainNames: [10.0.0.1]}]}"), "error spec.egress[0].to"},
+		{"name-public-suffix", "an ApplicationNetworkPolicy's", application(`{to: [{domainNames: ["*.co.uk"]}]}`), "warning spec.egress[0].to"},
+		{"name-of-service", "an ApplicationNetworkPolicy's", application("{to: [{domainNames: [web.shop.svc.cluster.local]}]}"), "warning spec.egress[0].to"},
+		{"name-useless", "an ApplicationNetworkPolicy's, beside a block for all", application("{to: [{domainNames: [a.example]}], ports: [{port: 443}]}", "{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}]}"), "warning spec.egress[0]"},
+		{"name-useless", "an ApplicationNetworkPolicy's, on other ports", application("{to: [{domainNames: [a.example]}], ports: [{port: 443}]}", "{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 80}]}"), ""},
+		{"name-resolvers", "an ApplicationNetworkPolicy's", application("{to: [{domainNames: [a.example]}]}") + strings.Replace(pod("dnsPolicy: Default"), "namespace: team", "namespace: team, labels: {app: client}", 1), "warning spec.egress[0]"},
+		{"name-resolvers", "pods that an ApplicationNetworkPolicy does not select", application("{to: [{domainNames: [a.example]}]}") + pod("dnsPolicy: Default"), ""},
+		{"name-encrypted-dns", "an ApplicationNetworkPolicy's", application("{to: [{domainNames: [dns.google]}]}"), "info spec.egress[0].to"},
+		{"name-encrypted-dns", "DNS over TLS beside an ApplicationNetworkPolicy's", application("{to: [{domainNames: [a.example]}]}", "{ports: [{port: 853}]}"), "info spec.egress[1]"},
+		{"name-searched", "an ApplicationNetworkPolicy's", application(`{to: [{domainNames: ["*.corp.example"]}]}`) + strings.Replace(pod("dnsConfig: {searches: [corp.example]}"), "namespace: team", "namespace: team, labels: {app: client}", 1), "warning spec.egress[0].to"},
+		{"dns-forgotten", "an ApplicationNetworkPolicy with names alone", application("{to: [{domainNames: [a.example]}]}"), "warning spec.egress"},
 	} {
 		t.Run(tc.check+"/"+tc.name, func(t *testing.T) {
 			findings, _ := Run(read(t, clusterWorld+tc.manifests), Options{})

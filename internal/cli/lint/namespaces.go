@@ -10,6 +10,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
 func some(names map[string]bool) string {
@@ -31,7 +32,7 @@ func (l *linter) shadowedRule() {
 			rules := netpol.Rules(d, np)
 			for i := range rules {
 				for j := range rules {
-					if i != j && covers(rules[j], rules[i]) && (!covers(rules[i], rules[j]) || i > j) {
+					if i != j && coversRule(np, d, j, i) && (!coversRule(np, d, i, j) || i > j) {
 						l.found(Warning, object(np), rulePath(d, i), "Delete it.", "allows nothing that %s does not allow already", rulePath(d, j))
 						break
 					}
@@ -39,6 +40,15 @@ func (l *linter) shadowedRule() {
 			}
 		}
 	})
+}
+
+// coversRule reports whether a rule of a policy has every peer, name and port of another one.
+func coversRule(np *networkingv1.NetworkPolicy, d policy.Direction, i, j int) bool {
+	rules := policy.NetworkPolicyRules(d, np)
+	if !covers(rules[i], rules[j]) {
+		return false
+	}
+	return d == policy.Ingress || len(rules[i].Peers) == 0 || subset(application.DomainNames(np, j), application.DomainNames(np, i))
 }
 
 // covers reports whether every peer and port of b is one of a, by their text.

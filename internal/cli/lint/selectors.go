@@ -8,10 +8,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
@@ -24,11 +26,15 @@ func (l *linter) invalid() {
 	for i := range l.cluster.Pods {
 		r.SetPod(resolver.PodOf(&l.cluster.Pods[i].Pod))
 	}
+	objects := map[types.NamespacedName]string{}
 	for i := range l.cluster.Policies {
 		np := &l.cluster.Policies[i]
+		objects[types.NamespacedName{Namespace: np.Namespace, Name: np.Name}] = object(np)
 		errs := model.ValidatePolicy(np)
 		if len(errs) == 0 {
-			r.SetPolicy(np)
+			written, _ := application.AsWritten(np) // without the peers that stand for names
+			written.Name = np.Name
+			r.SetPolicy(written)
 		}
 		for _, err := range errs {
 			l.found(Error, object(np), err.Field, "Correct the field: the API server rejects the policy.", "%s", err.ErrorBody())
@@ -43,7 +49,7 @@ func (l *linter) invalid() {
 			if p.Reason == "UnresolvedNamedPort" {
 				continue // named-port gives more detail
 			}
-			l.found(Error, "NetworkPolicy "+e.Policy.String(), "", "Correct the field; until then that part of the policy is not in force.", "%s: %s", p.Reason, p.Message)
+			l.found(Error, objects[e.Policy], "", "Correct the field; until then that part of the policy is not in force.", "%s: %s", p.Reason, p.Message)
 		}
 	}
 }
@@ -183,7 +189,9 @@ func (l *linter) peerMatchesNothing() {
 func (l *linter) eachPeer(yield func(np *networkingv1.NetworkPolicy, path string, peer *networkingv1.NetworkPolicyPeer)) {
 	l.eachRule(func(np *networkingv1.NetworkPolicy, d policy.Direction, path string, r netpol.Rule) {
 		for i := range r.Peers {
-			yield(np, fmt.Sprintf("%s[%d]", peersPath(d, path), i), &r.Peers[i])
+			if r.Peers[i] != (networkingv1.NetworkPolicyPeer{}) { // in an ApplicationNetworkPolicy such a one stands for names
+				yield(np, fmt.Sprintf("%s[%d]", peersPath(d, path), i), &r.Peers[i])
+			}
 		}
 	})
 }

@@ -37,7 +37,7 @@ func (c *Cluster) remember(i *item, d *document, file string) {
 	case *networkingv1.NetworkPolicy, *cnp.ClusterNetworkPolicy, *corev1.Namespace:
 		object = Describe(i.Kind, i.object)
 	default:
-		if !isAdminPolicy(i.TypeMeta) {
+		if !isAdminPolicy(i.TypeMeta) && i.TypeMeta != applicationType {
 			return
 		}
 	}

@@ -20,10 +20,13 @@ import (
 
 	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
+	"github.com/kidoban/kidoban/internal/policy/application"
 )
 
-// ValidatePolicy returns the errors for which the API server would reject a NetworkPolicy, in its words.
+// ValidatePolicy returns the errors for which the API server would reject a NetworkPolicy, in its words; for an ApplicationNetworkPolicy, those
+// of the part that it has in common with that kind.
 func ValidatePolicy(np *networkingv1.NetworkPolicy) field.ErrorList {
+	np, _ = application.AsWritten(np)
 	out := validateMeta(np, true)
 	spec := field.NewPath("spec")
 	out = append(out, validateSelector(&np.Spec.PodSelector, spec.Child("podSelector"))...)

@@ -5,6 +5,7 @@ package application
 import (
 	"encoding/json"
 	"maps"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,6 +72,9 @@ func (p *Policy) Split() (*networkingv1.NetworkPolicy, map[int][]string) {
 	return np, names
 }
 
+// kindShown is the end of a policy's name in what NetworkPolicy returns.
+const kindShown = " (" + Kind + ")"
+
 // namesAnnotation has the domain names of a policy that NetworkPolicy returned.
 const namesAnnotation = "kidoban.dev/domain-names"
 
@@ -78,7 +82,7 @@ const namesAnnotation = "kidoban.dev/domain-names"
 // kind, as a NetworkPolicy may have the policy's own. A rule with names and no other peer has a peer that matches nothing.
 func (p *Policy) NetworkPolicy() *networkingv1.NetworkPolicy {
 	np, names := p.Split()
-	np.Kind, np.Name = Kind, p.Name+" ("+Kind+")"
+	np.Kind, np.Name = Kind, p.Name+kindShown
 	for i := range names {
 		if len(np.Spec.Egress[i].To) == 0 {
 			np.Spec.Egress[i].To = []networkingv1.NetworkPolicyPeer{{}}
@@ -94,6 +98,22 @@ func (p *Policy) NetworkPolicy() *networkingv1.NetworkPolicy {
 	}
 	np.Annotations[namesAnnotation] = string(text)
 	return np
+}
+
+// AsWritten returns what NetworkPolicy returned under the policy's own name, and its rules without the peers that stand for names: so it is as
+// valid as the policy. False: np is a NetworkPolicy.
+func AsWritten(np *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, bool) {
+	if np.Kind != Kind {
+		return np, false
+	}
+	np = np.DeepCopy()
+	np.Name = strings.TrimSuffix(np.Name, kindShown)
+	for i := range np.Spec.Egress {
+		if to := np.Spec.Egress[i].To; len(to) == 1 && to[0] == (networkingv1.NetworkPolicyPeer{}) && len(DomainNames(np, i)) > 0 {
+			np.Spec.Egress[i].To = nil
+		}
+	}
+	return np, true
 }
 
 // DomainNames are the names of an egress rule, as the policy has them. Only what Policy.NetworkPolicy returned has any.
