@@ -188,7 +188,8 @@ test-answers: ## What explain, diff and replay print of drawn manifests, compare
 	go test $(patience) -count=1 -v -run='^TestPacketsAgreeWithExplainAndDiff$$' ./internal/cli/lab -manifests=$(or $(MANIFESTS),32)
 
 .PHONY: test-dns
-test-dns: ## Random DNS messages: what the program learns, compared with a second reader (MESSAGES=10000000; an hour; needs root)
+test-dns: ## First packets after DNS answers, 10,000 over UDP and TCP each, and random DNS messages, compared with a second reader (MESSAGES=10000000; an hour; needs root)
+	go test $(patience) -count=1 -v -run='^TestEveryFirstPacketAfterItsAnswer$$' ./internal/dataplane -first-packets=10000
 	go test $(patience) -count=1 -timeout=3h -v -run='^TestHostileAnswers$$' ./internal/dataplane -hostile-answers=$(or $(MESSAGES),10000000)
 
 .PHONY: gcc
@@ -332,7 +333,8 @@ fuzz-short: ## Run every Go fuzz test briefly, a minute in total (FUZZTIME=1m: e
 bench: ## Cost of packets, changes and memory beside an empty program, nftables and no program (6 minutes; needs root)
 	@hack/apt.sh nft=nftables
 	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=300x ./internal/dataplane
-	go test -run='^$$' -bench='^Benchmark(FirstPacket|Tiers|Report|Records|Audited)$$' -benchtime=30x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(FirstPacket|FirstPacketByName|Tiers|Report|Records|Audited)$$' -benchtime=30x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(Answers|MemoryOfNames)$$' -benchtime=10x ./internal/dataplane
 	go test -run='^$$' -bench='^BenchmarkEstablished$$' -benchtime=20000x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(OneAddress|NodeFromNothing|AddressJoinsAndLeaves|FromNothing|MemoryOfAnAddress)$$' -benchtime=20x ./internal/dataplane ./internal/compiler
 	go test -run='^$$' -bench='^BenchmarkChange$$' -benchtime=20x ./internal/agent/kerneltest
@@ -345,6 +347,10 @@ bench-replay: ## Replay a day of 10 million records (1 minute)
 bench-ui: ui ## Large maps in a real browser beside a plain canvas and Cytoscape, results into docs/performance.md (2 minutes)
 	@hack/apt.sh chromium=chromium
 	PERFORMANCE=$(CURDIR)/docs/performance.md go -C hack/uitest test -count=1 -v -tags=browser -timeout=20m -run='^TestSpeed$$' . -rounds=3
+
+.PHONY: bench-beside
+bench-beside: ## Cost of packets beside the build of an older commit, in turn: medians and ratios (OLD=commit ROUNDS=12; 8 minutes; needs root)
+	hack/bench-beside.sh '$(or $(OLD),$(error give OLD=commit))' $(or $(ROUNDS),12) '^BenchmarkEstablished$$' 20000x '^BenchmarkFirstPacket$$/.*/peers=100$$' 20x
 
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, results into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, prints only)
