@@ -26,7 +26,7 @@ func BenchmarkAnswers(b *testing.B) {
 
 // answers measures so many exchanges an iteration.
 func answers(b *testing.B, names, records int) {
-	const exchanges = 50
+	const exchanges = 30
 	opts := withNames
 	opts.Sizes.Domains = 1 << 17
 	n := newNameNode(b, opts)

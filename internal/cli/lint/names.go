@@ -12,6 +12,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/internal/cli/model"
+	"github.com/kidoban/kidoban/internal/netpol"
 	"github.com/kidoban/kidoban/internal/policy"
 	"github.com/kidoban/kidoban/internal/policy/application"
 )
@@ -41,7 +42,7 @@ func (l *linter) eachNamedRule(yield func(*namedRule)) {
 	})
 	l.eachPolicy(func(np *networkingv1.NetworkPolicy) {
 		for i := range np.Spec.Egress {
-			if policy.PolicyTypes(np)[policy.Egress] && len(application.DomainNames(np, i)) > 0 {
+			if netpol.PolicyTypes(np)[policy.Egress] && len(application.DomainNames(np, i)) > 0 {
 				yield(&namedRule{object: object(np), path: rulePath(policy.Egress, i), application: np, index: i})
 			}
 		}
@@ -206,7 +207,7 @@ func (l *linter) applicationNamesUseless() {
 		if r.application == nil {
 			return
 		}
-		rules := policy.NetworkPolicyRules(policy.Egress, r.application)
+		rules := netpol.NetworkPolicyRules(policy.Egress, r.application)
 		for i, o := range rules {
 			if !isEverywhere(o.Peers) || len(o.Ports) > 0 && (len(rules[r.index].Ports) == 0 || !subset(rules[r.index].Ports, o.Ports)) {
 				continue
