@@ -207,7 +207,7 @@ func (l *linter) applicationNamesUseless() {
 		if r.application == nil {
 			return
 		}
-		rules := netpol.NetworkPolicyRules(policy.Egress, r.application)
+		rules := netpol.Rules(policy.Egress, r.application)
 		for i, o := range rules {
 			if !isEverywhere(o.Peers) || len(o.Ports) > 0 && (len(rules[r.index].Ports) == 0 || !subset(rules[r.index].Ports, o.Ports)) {
 				continue

@@ -44,7 +44,7 @@ func (l *linter) shadowedRule() {
 
 // coversRule reports whether a rule of a policy has every peer, name and port of another one.
 func coversRule(np *networkingv1.NetworkPolicy, d policy.Direction, i, j int) bool {
-	rules := netpol.NetworkPolicyRules(d, np)
+	rules := netpol.Rules(d, np)
 	if !covers(rules[i], rules[j]) {
 		return false
 	}
