@@ -132,9 +132,9 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-map, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
 	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
-	for suite in test-ui test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
+	for suite in test-ui test-map test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -158,6 +158,12 @@ test-ui: ui ## The map in a real browser, and its pictures in docs/ui (3 minutes
 	@hack/apt.sh chromium=chromium
 	$(call heading,The map in a browser)
 	SCREENSHOTS=$(CURDIR)/docs/ui go -C hack/uitest test -count=1 -tags=browser -timeout=20m .
+
+.PHONY: test-map
+test-map: ui bin/cluster ## The map of a cluster's shop in a real browser, beside measured connections (6 minutes; needs root)
+	@hack/apt.sh chromium=chromium
+	$(call heading,The map of a cluster)
+	go -C e2e test -count=1 -v -timeout=30m -tags='e2e browser' -run='^TestMap$$' .
 
 # What a tenant could do to others, with more of everything than the part that the other targets run: tests named TestHostile….
 .PHONY: test-hostile

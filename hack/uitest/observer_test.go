@@ -156,6 +156,9 @@ func TestFlowsArrive(t *testing.T) {
 		b.wait(`JSON.stringify(` + seen + `) === ` + quote(string(marshal(t, want))))
 	}
 	rows("shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
+	if hidden := b.text(`String([...document.querySelectorAll('.flowActions button')].some(x => !x.contains(document.elementFromPoint(x.getBoundingClientRect().x + 9, x.getBoundingClientRect().y + 9))))`); hidden != "false" {
+		t.Error("a button of the table cannot be seen")
+	}
 	o.following(t)
 	o.arrive(t, newFlow("backend", "database", 5432, observerapi.Allowed, 3))
 	rows("shop/backend shop/database 5432", "shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
@@ -166,11 +169,11 @@ func TestFlowsArrive(t *testing.T) {
 	rows("shop/backend shop/database 5432", "shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
 	o.following(t)
 
-	b.eval(`[...document.querySelectorAll('.bar button')].find(x => x.textContent === 'Pause').click()`)
+	b.eval(`[...document.querySelectorAll('.flowActions button')].find(x => x.textContent === 'Pause').click()`)
 	o.arrive(t, newFlow("backend", "frontend", 80, observerapi.Denied, 4))
-	b.wait(`document.querySelector('.bar').textContent.includes('Continue (1 new)')`)
+	b.wait(`document.querySelector('.flowActions').textContent.includes('Continue (1 new)')`)
 	rows("shop/backend shop/database 5432", "shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
-	b.eval(`[...document.querySelectorAll('.bar button')].find(x => x.textContent.startsWith('Continue')).click()`)
+	b.eval(`[...document.querySelectorAll('.flowActions button')].find(x => x.textContent.startsWith('Continue')).click()`)
 	rows("shop/backend shop/frontend 80", "shop/backend shop/database 5432", "shop/frontend shop/database 5432", "shop/frontend shop/backend 8000")
 	b.picture("flows-light")
 
@@ -219,7 +222,7 @@ func TestExports(t *testing.T) {
 	b.wait(`document.querySelector('.flows tbody tr')`)
 	b.eval(`(globalThis.saved = [], URL.createObjectURL = blob => (saved.push(blob), 'data:,'))`)
 	for _, name := range []string{"Export CSV", "Export JSON"} {
-		b.eval(`[...document.querySelectorAll('.bar button')].find(x => x.textContent === ` + quote(name) + `).click()`)
+		b.eval(`[...document.querySelectorAll('.flowActions button')].find(x => x.textContent === ` + quote(name) + `).click()`)
 	}
 	if csv := b.text(`saved[0].text()`); !strings.Contains(csv, `shop/frontend,"'=HYPERLINK(""x"")"`) || strings.Count(csv, "\r\n") != 2 {
 		t.Errorf("CSV: %q", csv)

@@ -54,7 +54,7 @@ function Nothing() {
 function Bar() {
   const list = live.shown.value, paused = live.paused.value;
   return (
-    <div class="actions bar">
+    <div class="actions flowActions">
       <button class="button" aria-pressed={paused} onClick={() => live.pause(!paused)}>{paused ? `Continue${live.waiting.value ? ` (${count(live.waiting.value)} new)` : ''}` : 'Pause'}</button>
       <button class="button" disabled={!list.length} onClick={() => save('flows.csv', 'text/csv', flowsCsv(list))}>Export CSV</button>
       <button class="button" disabled={!list.length} onClick={() => save('flows.jsonl', 'application/x-ndjson', flowsJson(list))}>Export JSON</button>
