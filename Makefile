@@ -371,6 +371,12 @@ bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, 
 	CGO_ENABLED=0 go -C hack/benchscale build -o $(CURDIR)/bin/ .
 	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets bin/benchscale --controller=bin/controller $(or $(ARGS),--write=docs/performance.md)
 
+.PHONY: bench-fleet
+bench-fleet: bin/cluster ## 300 agents beside as many clients with kube-proxy's watches, on a real API server, results into docs/performance.md (ARGS=--quick: small, prints only)
+	$(go-build) -o bin/ ./cmd/controller
+	CGO_ENABLED=0 go -C hack/benchscale build -o $(CURDIR)/bin/ .
+	assets=$$(bin/cluster assets) && KUBEBUILDER_ASSETS=$$assets bin/benchscale --controller=bin/controller --only=fleet --cluster=300,1500,6000 $(or $(ARGS),--write=docs/performance.md)
+
 .PHONY: lint
 lint: ## Run golangci-lint in every module (the first run builds it: minutes)
 	for m in $(code); do (cd $$m && $(tool) golangci-lint run ./...) || exit 1; done

@@ -49,13 +49,14 @@ var tiers = []string{"frontend", "backend", "data"}
 type load struct {
 	size
 	clusterPolicies int
+	perNode         int // namespaces that have pods on one node
 	seed            uint64
 	rng             *rand.Rand // of changes
 	next            uint32     // number of the next pod
 }
 
 func newLoad(s size, clusterPolicies int, seed uint64) *load {
-	return &load{size: s, clusterPolicies: clusterPolicies, seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
+	return &load{size: s, clusterPolicies: clusterPolicies, perNode: teamSize, seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
 }
 
 func namespaceName(i int) string { return fmt.Sprintf("ns-%04d", i) }
@@ -90,7 +91,7 @@ func (l *load) pod(namespace, j int) pod {
 		name:      fmt.Sprintf("%s-%07d", app, n),
 		labels:    map[string]string{"app": app, "tier": tiers[j%len(tiers)], "pod-template-hash": fmt.Sprintf("%08x", j%apps*2654435), "version": fmt.Sprintf("v%d", j%2)},
 		address:   netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}),
-		node:      nodeName(namespace, j),
+		node:      l.nodeName(namespace, j),
 	}
 	if namespace == 0 && j < 5 {
 		p.labels["app"] = []string{"dns", "dns", "dns", "monitoring", "monitoring"}[j]
@@ -98,9 +99,10 @@ func (l *load) pod(namespace, j int) pod {
 	return p
 }
 
-// nodeName spreads a team's pods over its nodes: each runs pods of all the team's namespaces.
-func nodeName(namespace, j int) string {
-	return fmt.Sprintf("node-%03d-%d", namespace/teamSize, j%nodesPerBlock)
+// nodeName spreads a team's pods over its nodes: each runs pods of all the team's namespaces, and of its
+// neighbours' with a larger perNode.
+func (l *load) nodeName(namespace, j int) string {
+	return fmt.Sprintf("node-%03d-%d", namespace/l.perNode, j%nodesPerBlock)
 }
 
 // allPods makes the pods that exist at the beginning.

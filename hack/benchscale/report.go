@@ -70,19 +70,17 @@ func (r *report) markdown(command string) []byte {
 	return b.Bytes()
 }
 
-const (
-	beginMark = "<!-- make bench-scale writes from here … -->\n"
-	endMark   = "<!-- … to here -->\n"
-)
+const endMark = "<!-- … to here -->\n"
 
-// replaceIn replaces the text between the marks of a file by the report.
-func replaceIn(file string, content []byte) error {
+// replaceIn replaces the text between the marks of a make target in a file by the report.
+func replaceIn(file, target string, content []byte) error {
+	beginMark := "<!-- make " + target + " writes from here … -->\n"
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	before, rest, ok := bytes.Cut(old, []byte(beginMark))
-	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
+	_, after, ok2 := bytes.Cut(rest, []byte(endMark)) // the first one after it
 	if !ok || !ok2 {
 		return fmt.Errorf("%s lacks the lines %q and %q, between which the report belongs", file, beginMark, endMark)
 	}

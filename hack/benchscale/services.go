@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,23 +44,12 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	if err := c.fill(ctx); err != nil {
 		return nil, err
 	}
-	seen := newServiceObserver(c)
-	if err := seen.create(ctx, c); err != nil {
-		return nil, err
-	}
-	if err := seen.watch(ctx, c); err != nil {
-		return nil, err
-	}
-	p, err := start(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager"), "--kubeconfig="+c.kubeconfig,
-		"--controllers=endpointslice-controller", "--concurrent-service-endpoint-syncs=16", "--kube-api-qps=800", "--kube-api-burst=1600",
-		"--leader-elect=false", "--secure-port=0")
+	services, err := c.startServices(ctx, slices.Collect(maps.Keys(serviceLabels)))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = p.cmd.Process.Kill() }()
-	if err := poll(ctx, 5*time.Minute, 500*time.Millisecond, func() error { return seen.expectRight(c) }); err != nil {
-		return nil, fmt.Errorf("%w; the log of %s ends with: %s", err, p.cmd.Path, p.log.last())
-	}
+	defer func() { _ = services.process.cmd.Process.Kill() }()
+	seen := services.observer
 	for _, rate := range o.rates {
 		out.logf("EndpointSlices: %d changes/s", rate)
 		done, err := c.churn(ctx, seen, rate, o.length)
@@ -79,14 +70,47 @@ func serviceCases(ctx context.Context, o options, out *report) (all []churned, e
 	return all, nil
 }
 
-// serviceObserver watches EndpointSlices. Its groups are the Services.
-type serviceObserver struct{ members }
+// services are the Services of a cluster, with Kubernetes' controller of their EndpointSlices.
+type services struct {
+	observer *serviceObserver
+	process  *process
+}
 
-func newServiceObserver(c *cluster) *serviceObserver {
-	o := &serviceObserver{newMembers()}
+// startServices creates a Service for each value of these labels in each namespace, starts the controller,
+// and waits until the EndpointSlices are right.
+func (c *cluster) startServices(ctx context.Context, labels []string) (*services, error) {
+	seen := newServiceObserver(c, labels)
+	if err := seen.create(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := seen.watch(ctx, c); err != nil {
+		return nil, err
+	}
+	p, err := start(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager"), "--kubeconfig="+c.kubeconfig,
+		"--controllers=endpointslice-controller", "--concurrent-service-endpoint-syncs=16", "--kube-api-qps=800", "--kube-api-burst=1600",
+		"--leader-elect=false", "--secure-port=0")
+	if err != nil {
+		return nil, err
+	}
+	if err := poll(ctx, 5*time.Minute, 500*time.Millisecond, func() error { return seen.expectRight(c) }); err != nil {
+		_ = p.cmd.Process.Kill()
+		return nil, fmt.Errorf("%w; the log of %s ends with: %s", err, p.cmd.Path, p.log.last())
+	}
+	return &services{seen, p}, nil
+}
+
+// serviceObserver watches EndpointSlices. Its groups are the Services.
+type serviceObserver struct {
+	members
+	labels []string // keys of serviceLabels
+}
+
+func newServiceObserver(c *cluster, labels []string) *serviceObserver {
+	o := &serviceObserver{newMembers(), labels}
 	for i := range c.pods {
 		p := &c.pods[i]
-		for label, kind := range serviceLabels {
+		for _, label := range labels {
+			kind := serviceLabels[label]
 			key := policy.GroupKey{Namespace: namespaceName(p.namespace), Name: kind + "-" + p.labels[label]}
 			if o.groups[key] == nil {
 				selector, _ := parseSelectors(key.Namespace, nil, matching(label, p.labels[label]))
@@ -165,7 +189,8 @@ func (o *serviceObserver) expectRight(c *cluster) error {
 	wrong, want, got := 0, 0, 0
 	for i := range c.pods {
 		p := &c.pods[i]
-		for label, kind := range serviceLabels {
+		for _, label := range o.labels {
+			kind := serviceLabels[label]
 			g := o.groups[policy.GroupKey{Namespace: namespaceName(p.namespace), Name: kind + "-" + p.labels[label]}]
 			if g == nil { // no pod had this value when the Services were created
 				continue

@@ -177,7 +177,7 @@ func (c *cluster) caseShare(ctx context.Context, o options, t tracker, out *repo
 	for ns := range min(teamSize, c.namespaces) {
 		namespaces = append(namespaces, ns+c.namespaces/teamSize/2*teamSize)
 	}
-	received, err := c.watchShare(ctx, nodeName(namespaces[0], 0), namespaces)
+	received, err := c.watchShare(ctx, c.nodeName(namespaces[0], 0), namespaces)
 	if err != nil {
 		return err
 	}
