@@ -272,7 +272,7 @@ func (c *cluster) trackFleet(ctx context.Context, f fleet) (*fleetTracker, error
 			return nil, err
 		}
 	}
-	return t, t.expectRight(c.pods)
+	return t, poll(ctx, time.Minute, time.Second, func() error { return t.expectRight(c.pods) })
 }
 
 // caseFleetChanges changes pods and measures when the kernel of each agent concerned is right, and the bytes that all agents receive.

@@ -193,19 +193,20 @@ func (t *fleetTracker) expectRight(pods []pod) error {
 	defer t.mu.Unlock()
 	want := t.use.addresses(pods)
 	for node, is := range t.present {
-		lacks, more := 0, 0
+		var lacks, more []netip.Addr
 		for a := range want[node] {
 			if !is[a] {
-				lacks++
+				lacks = append(lacks, a)
 			}
 		}
 		for a := range is {
 			if !want[node][a] {
-				more++
+				more = append(more, a)
 			}
 		}
-		if lacks+more > 0 {
-			return fmt.Errorf("the kernel of %s lacks %d addresses, and has %d that belong to no group in use there", node, lacks, more)
+		if len(lacks)+len(more) > 0 {
+			return fmt.Errorf("the kernel of %s lacks %d addresses, such as %v, and has %d that belong to no group in use there, such as %v",
+				node, len(lacks), lacks[:min(3, len(lacks))], len(more), more[:min(3, len(more))])
 		}
 	}
 	return nil
