@@ -178,7 +178,7 @@ func run(o options) error {
 		taint = &agent.NodeTaint{Nodes: api.CoreV1().Nodes(), NodeName: o.nodeName}
 	}
 	a := agent.New(mgr.GetCache(), agent.NewKernel(dp, o.tunnelEnds), agent.Options{
-		NamespaceCache:  agent.NamespaceCaches(mgr),
+		NamespaceCache:  agent.NamespaceCaches(mgr, o.namespace),
 		SharedNamespace: o.namespace,
 		Policies:        agent.NewPolicies(mgr.GetAPIReader()),
 		Audit:           o.audit,

@@ -128,7 +128,7 @@ func (c *cluster) watchShare(ctx context.Context, node string, namespaces []int)
 	for _, ns := range namespaces {
 		names = append(names, namespaceName(ns))
 	}
-	newCache := agent.NamespaceCaches(mgr)
+	newCache := agent.NamespaceCaches(mgr, sharedNamespace)
 	kinds := []client.Object{&corev1.Namespace{}, &v1alpha1.PolicyEndpointSlice{}, &v1alpha1.PolicyEndpoint{}}
 	for _, name := range names {
 		caches, err := newCache(name)

@@ -214,7 +214,7 @@ func (a *agent) take(d delivery) error {
 		a.node.RemoveDeleted(began, types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
 		a.received.deletePolicy(types.NamespacedName{Namespace: d.endpoint.Namespace, Name: d.endpoint.Name})
 	case d.endpoint != nil:
-		if err := a.node.SetPolicyEndpoint(began, d.endpoint); err != nil {
+		if err := a.node.SetPolicyEndpoint(began, policy.ReadEndpoint(d.endpoint, sharedNamespace)); err != nil {
 			return err
 		}
 		return a.received.setEndpoint(d.endpoint)

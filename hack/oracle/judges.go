@@ -161,7 +161,7 @@ func newEngineJudge(k *kidoban) (*engineJudge, error) {
 	for _, e := range endpoints {
 		for d := range e.policy.Rules {
 			for _, r := range e.policy.Rules[d] {
-				for _, p := range r.Peers {
+				for p := range r.Peers.All() {
 					if _, ok := j.members[p.Group]; !ok && !p.CIDR.IsValid() {
 						return nil, fmt.Errorf("%s refers to group %s, which is not there", e.policy.ID, p.Group)
 					}

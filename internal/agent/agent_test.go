@@ -152,11 +152,8 @@ func (r *running) add(obj client.Object) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	stripped, err := strip(obj) // as the caches do
-	if err != nil {
-		r.Fatal(err)
-	}
-	i.Add(stripped.(metav1.Object))
+	stripped := strip(obj, shared).(metav1.Object) // as the caches do
+	i.Add(stripped)
 	synctest.Wait()
 }
 

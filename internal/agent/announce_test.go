@@ -376,11 +376,8 @@ func (r *running) change(obj client.Object) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	stripped, err := strip(obj) // as the caches do
-	if err != nil {
-		r.Fatal(err)
-	}
-	i.Update(stripped.(metav1.Object), stripped.(metav1.Object))
+	stripped := strip(obj, shared).(metav1.Object) // as the caches do
+	i.Update(stripped, stripped)
 	r.sleep(0)
 }
 

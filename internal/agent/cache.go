@@ -27,15 +27,15 @@ func CacheOptions(nodeName string) cache.Options {
 }
 
 // NamespaceCaches makes the caches of single namespaces that an Agent watches while it has pods there: of what is in
-// them, and of the Namespace itself. They share the manager's connection.
-func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, error) {
+// them, and of the Namespace itself. shared is kidoban's own namespace. They share the manager's connection.
+func NamespaceCaches(mgr manager.Manager, shared string) func(namespace string) (cache.Cache, error) {
 	return func(namespace string) (cache.Cache, error) {
 		return cache.New(mgr.GetConfig(), cache.Options{
 			HTTPClient:               mgr.GetHTTPClient(),
 			Scheme:                   mgr.GetScheme(),
 			Mapper:                   mgr.GetRESTMapper(),
 			DefaultNamespaces:        map[string]cache.Config{namespace: {}},
-			DefaultTransform:         strip,
+			DefaultTransform:         func(obj any) (any, error) { return strip(obj, shared), nil },
 			DefaultWatchErrorHandler: watches.handle,
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Namespace{}: {Field: fields.OneTermEqualSelector("metadata.name", namespace)},
@@ -44,16 +44,19 @@ func NamespaceCaches(mgr manager.Manager) func(namespace string) (cache.Cache, e
 	}
 }
 
-// strip keeps of an object what is used; of a slice, a policy.Slice, which is what onSlice receives. It is for objects of all kinds: a transform
-// for one kind would make a cache look the kind up at the API server, which may be away. An object may come here twice.
-func strip(obj any) (any, error) {
+// strip keeps of an object what is used; of a slice, a policy.Slice, which is what onSlice receives, and of a PolicyEndpoint, a
+// policy.Endpoint. It is for objects of all kinds: a transform for one kind would make a cache look the kind up at the API server, which may be
+// away. An object may come here twice.
+func strip(obj any, shared string) any {
 	switch in := obj.(type) {
 	case *v1alpha1.PolicyEndpointSlice:
-		return policy.ReadSlice(in), nil
+		return policy.ReadSlice(in)
+	case *v1alpha1.PolicyEndpoint:
+		return policy.ReadEndpoint(in, shared)
 	case client.Object:
 		in.SetManagedFields(nil)
 	}
-	return obj, nil
+	return obj
 }
 
 func stripPod(obj any) (any, error) {

@@ -19,14 +19,21 @@ func TestAStrippedSliceIsReadOnce(t *testing.T) {
 			Classes:   []v1alpha1.AddressClass{{Groups: []int32{0}, Count: 1}},
 		},
 	}
-	obj, err := strip(pes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	obj := strip(pes, shared)
 	if want := policy.ReadSlice(pes); !reflect.DeepEqual(obj, want) {
 		t.Errorf("%+v, want %+v", obj, want)
 	}
-	if again, err := strip(obj); err != nil || again != obj { // as for the first objects of a watch
-		t.Errorf("stripped again it is %+v, %v", again, err)
+	if again := strip(obj, shared); again != obj { // as for the first objects of a watch
+		t.Errorf("stripped again it is %+v", again)
+	}
+}
+
+func TestAStrippedPolicyEndpointIsReadOnce(t *testing.T) {
+	obj := strip(policyEndpoint("deny"), shared)
+	if want := policy.ReadEndpoint(policyEndpoint("deny"), shared); !reflect.DeepEqual(obj, want) {
+		t.Errorf("%+v, want %+v", obj, want)
+	}
+	if again := strip(obj, shared); again != obj {
+		t.Errorf("stripped again it is %+v", again)
 	}
 }

@@ -20,7 +20,7 @@ func TestHitsOfAPodThatHasGone(t *testing.T) {
 	s.node.NamespaceSynced(start, "shop")
 	pe := policyEndpoint("deny")
 	pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
-	if err := s.node.SetPolicyEndpoint(start, pe); err != nil {
+	if err := s.node.SetPolicyEndpoint(start, policy.ReadEndpoint(pe, shared)); err != nil {
 		t.Fatal(err)
 	}
 	s.commit(false)
@@ -47,7 +47,7 @@ func TestHitsOfAuditedPolicies(t *testing.T) {
 	audited.Spec.Enforcement = v1alpha1.EnforcementAudit
 	for _, pe := range []*v1alpha1.PolicyEndpoint{audited, enforced} {
 		pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeEgress}
-		if err := s.node.SetPolicyEndpoint(start, pe); err != nil {
+		if err := s.node.SetPolicyEndpoint(start, policy.ReadEndpoint(pe, shared)); err != nil {
 			t.Fatal(err)
 		}
 	}

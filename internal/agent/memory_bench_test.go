@@ -52,7 +52,7 @@ func benchmarkMemory(b *testing.B, each, used int) {
 			pe.Spec.PolicyTypes = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress}
 			peers := []v1alpha1.Peer{{Group: &v1alpha1.GroupReference{Name: groupName(i), Shared: true}}}
 			pe.Spec.Ingress = []v1alpha1.Rule{{Action: v1alpha1.ActionAllow, Peers: peers}}
-			if err := n.SetPolicyEndpoint(now, pe); err != nil {
+			if err := n.SetPolicyEndpoint(now, policy.ReadEndpoint(pe, shared)); err != nil {
 				b.Fatal(err)
 			}
 		}

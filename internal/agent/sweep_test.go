@@ -117,7 +117,7 @@ func tablesOf(t *testing.T, p *corev1.Pod, pe *v1alpha1.PolicyEndpoint) *compile
 	n := node.New(node.Options{SharedNamespace: shared})
 	n.SetPod(start, p)
 	n.NamespaceSynced(start, p.Namespace)
-	if err := n.SetPolicyEndpoint(start, pe); err != nil {
+	if err := n.SetPolicyEndpoint(start, policy.ReadEndpoint(pe, shared)); err != nil {
 		t.Fatal(err)
 	}
 	n.Commit()
@@ -128,7 +128,7 @@ func tablesOf(t *testing.T, p *corev1.Pod, pe *v1alpha1.PolicyEndpoint) *compile
 func TestFlowsToNamesStayWhileARuleHasTheName(t *testing.T) {
 	client, target := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
 	p := &policy.Policy{Tier: policy.TierNetworkPolicy, Isolates: [2]bool{policy.Egress: true}}
-	p.Rules[policy.Egress] = []policy.Rule{{EveryPort: true, Peers: []policy.Peer{{DomainNames: []string{"api.example"}}}}}
+	p.Rules[policy.Egress] = []policy.Rule{{EveryPort: true, Peers: policy.ListPeers(policy.Peer{DomainNames: []string{"api.example"}})}}
 	c := compiler.New()
 	c.SetPod("shop/web", compiler.PodSpec{Addresses: []netip.Addr{client}, Policies: []*policy.Policy{p}})
 	c.Commit()

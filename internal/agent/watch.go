@@ -13,7 +13,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/node"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -101,14 +100,14 @@ func (a *Agent) onNamespace(ctx context.Context, _, obj any) {
 }
 
 func (a *Agent) onPolicyEndpoint(ctx context.Context, _, obj any) {
-	pe := obj.(*v1alpha1.PolicyEndpoint)
+	pe := obj.(*policy.Endpoint)
 	var err error
 	a.state.update(ctx, func(now time.Time, n *node.Node) { err = n.SetPolicyEndpoint(now, pe) })
 	a.reject("PolicyEndpoint", pe, err)
 }
 
 func (a *Agent) onPolicyEndpointGone(ctx context.Context, obj any) {
-	pe := last[*v1alpha1.PolicyEndpoint](obj)
+	pe := last[*policy.Endpoint](obj)
 	key := types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}
 	a.state.update(ctx, func(now time.Time, n *node.Node) { n.DeletePolicyEndpoint(now, key) })
 	a.deleted.endpointGone()

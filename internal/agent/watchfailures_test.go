@@ -91,7 +91,7 @@ func TestAnAPIServerThatIsAwayIsOneLine(t *testing.T) {
 	}
 	watch(mgr.GetCache(), &corev1.Pod{})
 	for _, namespace := range []string{"one", "two"} {
-		c, err := NamespaceCaches(mgr)(namespace)
+		c, err := NamespaceCaches(mgr, shared)(namespace)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -76,6 +76,7 @@ func (c *Compiler) acquire(p *policy.Peer, later *backlog) *atom {
 	if a := c.atoms[key]; a != nil {
 		return a
 	}
+	key.group = policy.GroupKey{Namespace: strings.Clone(key.group.Namespace), Name: strings.Clone(key.group.Name)} // parts of a policy, which ends before
 	c.next.atom++
 	a := &atom{key: key, sets: map[*set]struct{}{}, backlog: later}
 	c.forest.replace(&a.leaf, c.forest.leaf(c.next.atom))

@@ -83,8 +83,8 @@ func BenchmarkOrdinaryPolicies(b *testing.B) {
 	for i := range 300 {
 		private := policy.Peer{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}
 		all = append(all, ingress(fmt.Sprint("p", i),
-			onPort(policy.Rule{Peers: []policy.Peer{{Group: key(i)}, {Group: key(i * 7)}}}, tcp(80, 80), tcp(443, 443)),
-			onPort(policy.Rule{Peers: []policy.Peer{{Group: key(i * 13)}, private}}, tcp(uint16(1000+i), uint16(1010+i))),
+			onPort(policy.Rule{Peers: policy.ListPeers(policy.Peer{Group: key(i)}, policy.Peer{Group: key(i * 7)})}, tcp(80, 80), tcp(443, 443)),
+			onPort(policy.Rule{Peers: policy.ListPeers(policy.Peer{Group: key(i * 13)}, private)}, tcp(uint16(1000+i), uint16(1010+i))),
 			from(key(i*3))))
 	}
 	b.ReportAllocs()

@@ -103,7 +103,7 @@ func (c *Compiler) measure(d policy.Direction, policies []*policy.Policy, wait f
 	next := netip.AddrFrom4([4]byte{240}) // reserved: blocks leave none of these out, but for tests
 	for _, p := range policies {
 		for i := range p.Rules[d] {
-			for _, peer := range p.Rules[d][i].Peers {
+			for peer := range p.Rules[d][i].Peers.All() {
 				if peer.IsGroup() && m.members[peer.Group] == nil {
 					m.UpdateGroup(peer.Group, []netip.Prefix{netip.PrefixFrom(next, 32)}, nil)
 					next = next.Next()
@@ -229,8 +229,8 @@ type estimate struct {
 func (e *estimate) add(p *policy.Policy, d policy.Direction) {
 	for i := range p.Rules[d] {
 		r := &p.Rules[d][i]
-		for j := range r.Peers {
-			e.peers += 1 + len(r.Peers[j].Except) + len(r.Peers[j].DomainNames)
+		for peer := range r.Peers.All() {
+			e.peers += 1 + len(peer.Except) + len(peer.DomainNames)
 		}
 		for _, pr := range r.Ports {
 			if pr.First == pr.Last {

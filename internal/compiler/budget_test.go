@@ -25,7 +25,7 @@ var unlimited = Cost{1 << 40, 1 << 40, 1 << 40, 1 << 40}
 
 func TestAPolicyOverTheBudgetIsolatesWithoutItsRules(t *testing.T) {
 	small := ingress("small", onPort(policy.Rule{Everyone: true}, tcp(22, 22)))
-	large := ingress("large", onPort(policy.Rule{Everyone: true}, tcp(80, 80), tcp(82, 82), tcp(84, 84)), onPort(policy.Rule{Peers: []policy.Peer{but(nth(1), nth(2), nth(3))}}, tcp(90, 90), tcp(92, 92)))
+	large := ingress("large", onPort(policy.Rule{Everyone: true}, tcp(80, 80), tcp(82, 82), tcp(84, 84)), onPort(policy.Rule{Peers: policy.ListPeers(but(nth(1), nth(2), nth(3)))}, tcp(90, 90), tcp(92, 92)))
 	for _, tc := range []struct {
 		resource Resource
 		budget   func(*Cost) *int

@@ -31,7 +31,7 @@ func ingress(name string, rules ...policy.Rule) *policy.Policy {
 }
 
 func from(group policy.GroupKey) policy.Rule {
-	return policy.Rule{Peers: []policy.Peer{{Group: group}}, EveryPort: true}
+	return policy.Rule{Peers: policy.ListPeers(policy.Peer{Group: group}), EveryPort: true}
 }
 
 func onPort(r policy.Rule, ports ...policy.PortRange) policy.Rule {
@@ -193,7 +193,7 @@ func TestPortRangesBecomeTheFewestPrefixes(t *testing.T) {
 
 func TestThousandsOfPortsForOneNetwork(t *testing.T) {
 	c := New()
-	rule := policy.Rule{Peers: []policy.Peer{{CIDR: netip.MustParsePrefix("10.0.0.0/8")}}}
+	rule := policy.Rule{Peers: policy.ListPeers(policy.Peer{CIDR: netip.MustParsePrefix("10.0.0.0/8")})}
 	for port := uint16(1); port < 8000; port += 2 {
 		rule.Ports = append(rule.Ports, tcp(port, port))
 	}

@@ -29,12 +29,12 @@ func but(excepts ...netip.Prefix) policy.Peer { return policy.Peer{CIDR: everywh
 // blocksOfOneRule are n blocks 0.0.0.0/0 except x/32, as the controller writes one rule: split, with the same ports.
 func blocksOfOneRule(n int) *policy.Policy {
 	p := ingress("blocks")
-	for i := range n {
-		if i%mostPeers == 0 {
-			p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], policy.Rule{Ports: []policy.PortRange{tcp(80, 80)}})
+	for first := 0; first < n; first += mostPeers {
+		var peers []policy.Peer
+		for i := first; i < min(first+mostPeers, n); i++ {
+			peers = append(peers, but(nth(i)))
 		}
-		r := &p.Rules[policy.Ingress][i/mostPeers]
-		r.Peers = append(r.Peers, but(nth(i)))
+		p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], policy.Rule{Peers: policy.ListPeers(peers...), Ports: []policy.PortRange{tcp(80, 80)}})
 	}
 	return p
 }
@@ -54,11 +54,13 @@ func nestedBlocks(rules, peers int) *policy.Policy {
 	p := ingress("nested")
 	for i := range rules {
 		r := policy.Rule{Ports: []policy.PortRange{tcp(uint16(1+i), uint16(1+i))}}
+		var list []policy.Peer
 		for k := range peers {
 			bits := (i*7 + k*5) % 24
 			addr := single(10+i%2, i*17+k*3, k*31+i, i^k).Addr()
-			r.Peers = append(r.Peers, policy.Peer{CIDR: must(addr.Prefix(bits)), Except: []netip.Prefix{must(addr.Prefix(bits + 1 + k%8)), must(addr.Next().Prefix(bits + 4))}})
+			list = append(list, policy.Peer{CIDR: must(addr.Prefix(bits)), Except: []netip.Prefix{must(addr.Prefix(bits + 1 + k%8)), must(addr.Next().Prefix(bits + 4))}})
 		}
+		r.Peers = policy.ListPeers(list...)
 		p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], r)
 	}
 	return p
@@ -80,7 +82,7 @@ func overlappingRules(name string, rules, excepts, ports, width int) *policy.Pol
 			peer.Except = append(peer.Except, nth(i*excepts+k))
 		}
 		peer.CIDR = everywhere
-		r := policy.Rule{Peers: []policy.Peer{peer}}
+		r := policy.Rule{Peers: policy.ListPeers(peer)}
 		for k := range ports {
 			first := 1 + (2*(i*ports+k))%(65534-width)
 			r.Ports = append(r.Ports, tcp(uint16(first), uint16(first+width)))

@@ -217,11 +217,10 @@ func (c *Compiler) newPrefixes(d policy.Direction, policies []*policy.Policy) Us
 	var out Usage
 	for _, p := range policies {
 		for i := range p.Rules[d] {
-			for j := range p.Rules[d][i].Peers {
-				peer := &p.Rules[d][i].Peers[j]
+			for peer := range p.Rules[d][i].Peers.All() {
 				if peer.CIDR.IsValid() {
 					out.Addresses += 1 + len(peer.Except)
-				} else if peer.IsGroup() && c.atoms[keyOf(peer)] == nil {
+				} else if peer.IsGroup() && c.atoms[keyOf(&peer)] == nil {
 					out.Addresses += len(c.members[peer.Group])
 				}
 			}

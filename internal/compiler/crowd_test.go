@@ -113,10 +113,10 @@ func (n *crowdedNode) refusedPolicies() []string {
 // wanting is a policy that allows port 1 from some addresses, and makes about so many rows of so many ports each.
 func wanting(from netip.Prefix, namespace, name string, rows, ports int) *policy.Policy {
 	p := overlappingRules(name, rows, 1, ports, 0)
-	p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], policy.Rule{Peers: []policy.Peer{{CIDR: from}}, Ports: []policy.PortRange{tcp(1, 1)}})
+	p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], policy.Rule{Peers: policy.ListPeers(policy.Peer{CIDR: from}), Ports: []policy.PortRange{tcp(1, 1)}})
 	for i := range rows {
-		p.Rules[policy.Ingress][i].Peers[0].CIDR = must(nth(len(name)<<12 + int(name[len(name)-1])<<6 + i).Addr().Prefix(32))
-		p.Rules[policy.Ingress][i].Peers[0].Except = nil
+		block := must(nth(len(name)<<12 + int(name[len(name)-1])<<6 + i).Addr().Prefix(32))
+		p.Rules[policy.Ingress][i].Peers = policy.ListPeers(policy.Peer{CIDR: block})
 	}
 	return of(namespace, p)
 }
@@ -147,7 +147,7 @@ func TestAFullMapConcernsTheNamespaceThatFillsIt(t *testing.T) {
 // The group of one tenant splits the addresses of another's policy. That costs the first.
 func TestRowsThatOthersSplitDoNotCountForANamespace(t *testing.T) {
 	n := newCrowdedNode(t)
-	everything := of("good", ingress("p", onPort(policy.Rule{Peers: []policy.Peer{{CIDR: everywhere}}}, tcp(1, 1))))
+	everything := of("good", ingress("p", onPort(policy.Rule{Peers: policy.ListPeers(policy.Peer{CIDR: everywhere})}, tcp(1, 1))))
 	n.pod(1, 1, everything)
 	for i := range 30 {
 		n.pod(10+i, int64(10+i), wanting(everywhere, "evil", fmt.Sprint("p", i), 30, 1))

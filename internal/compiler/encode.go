@@ -3,7 +3,6 @@ package compiler
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"net/netip"
 
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -52,12 +51,6 @@ func (e *encoder) flag(b ...bool) {
 	}
 }
 
-func (e *encoder) prefix(p netip.Prefix) {
-	addr := p.Addr().AsSlice()
-	e.number(uint64(len(addr)), uint64(p.Bits()+1))
-	*e = append(*e, addr...)
-}
-
 func (e *encoder) id(id *policy.ID) {
 	e.text(id.Kind, id.Namespace, id.Name, id.UID)
 	e.number(uint64(id.Generation))
@@ -71,18 +64,7 @@ func (e *encoder) rule(r *policy.Rule) {
 	for _, o := range r.Origin {
 		e.number(uint64(uint32(o)))
 	}
-	e.number(uint64(len(r.Peers)))
-	for i := range r.Peers {
-		p := &r.Peers[i]
-		e.text(p.Group.Namespace, p.Group.Name)
-		e.prefix(p.CIDR)
-		e.number(uint64(len(p.Except)))
-		for _, x := range p.Except {
-			e.prefix(x)
-		}
-		e.number(uint64(len(p.DomainNames)))
-		e.text(p.DomainNames...)
-	}
+	e.text(r.Peers.Packed())
 	e.number(uint64(len(r.Ports)))
 	for i := range r.Ports {
 		p := &r.Ports[i]

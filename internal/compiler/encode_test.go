@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"net/netip"
 	"reflect"
 	"testing"
 
@@ -12,7 +11,7 @@ import (
 func TestEveryFieldIsEncoded(t *testing.T) {
 	full := func() *policy.Policy {
 		p := ingress("p", policy.Rule{
-			Origin: []int32{1}, Peers: []policy.Peer{{Group: g1, CIDR: everywhere, Except: prefixes("10.0.0.0/8")}}, Ports: []policy.PortRange{tcp(80, 81)},
+			Origin: []int32{1}, Peers: policy.ListPeers(policy.Peer{Group: g1}), Ports: []policy.PortRange{tcp(80, 81)},
 		})
 		p.Rules[policy.Egress] = []policy.Rule{{}}
 		return p
@@ -39,8 +38,12 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 			changes++
 		}
 		switch {
-		case v.Type() == reflect.TypeFor[netip.Prefix]():
-			check(func(v reflect.Value) { v.Set(reflect.ValueOf(netip.MustParsePrefix("192.168.0.0/17"))) })
+		case v.Type() == reflect.TypeFor[policy.Peers]():
+			for _, peers := range [][]policy.Peer{
+				{{Group: g2}}, {{Group: g1}, {Group: g1}}, {{CIDR: everywhere}}, {{CIDR: everywhere, Except: prefixes("10.0.0.0/8")}}, {{DomainNames: []string{"a.example"}}},
+			} {
+				check(func(v reflect.Value) { v.Set(reflect.ValueOf(policy.ListPeers(peers...))) })
+			}
 			return
 		case v.Kind() == reflect.Struct:
 			for i := range v.NumField() {

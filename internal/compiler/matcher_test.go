@@ -60,6 +60,7 @@ func manyRules(rng *rand.Rand, i int) *policy.Policy {
 			r.Action = pick(rng, []policy.Action{policy.Allow, policy.Deny})
 		case policy.TierNetworkPolicy: // its rules only allow
 		}
+		var peers []policy.Peer
 		for range rng.IntN(4) {
 			if r.Everyone {
 				break
@@ -70,8 +71,9 @@ func manyRules(rng *rand.Rand, i int) *policy.Policy {
 					peer.Except = append(peer.Except, must(e.Addr().Prefix(max(peer.CIDR.Bits()+1, pick(rng, []int{28, 31, 32})))))
 				}
 			}
-			r.Peers = append(r.Peers, peer)
+			peers = append(peers, peer)
 		}
+		r.Peers = policy.ListPeers(peers...)
 		for range rng.IntN(8) {
 			if r.EveryPort {
 				break

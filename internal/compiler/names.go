@@ -81,7 +81,7 @@ func (c *Compiler) SetResolvers(resolvers []netip.AddrPort) {
 
 // askNames makes the names of a peer some of those of a rule. Only rules that allow can have names, and only where a tier comes after them; of any
 // other rule with names nothing is known to be meant, and it denies what it can.
-func (c *Compiler) askNames(s *set, rule int, p *policy.Peer) {
+func (c *Compiler) askNames(s *set, rule int, names []string) {
 	r := &s.rules[rule]
 	if r.action != policy.Allow {
 		r.action, r.everyPort, s.denying = policy.Deny, true, true
@@ -103,7 +103,7 @@ func (c *Compiler) askNames(s *set, rule int, p *policy.Peer) {
 	if s.byName == nil {
 		s.byName = map[string][]int{}
 	}
-	for _, name := range p.DomainNames {
+	for _, name := range names {
 		if rules := s.byName[name]; len(rules) == 0 || rules[len(rules)-1] != rule {
 			s.byName[name] = append(rules, rule)
 		}

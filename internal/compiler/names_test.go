@@ -52,7 +52,7 @@ func (w *world) addNames(p *policy.Policy) {
 		if other := pick(w.rng, testPatterns); other != peer.DomainNames[0] {
 			peer.DomainNames = append(peer.DomainNames, other)
 		}
-		r.Peers = append(r.Peers, peer)
+		r.Peers = policy.ListPeers(append(slices.Collect(r.Peers.All()), peer)...)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestDomainsFollowThePolicies(t *testing.T) {
 	set := func(pod string, names ...string) {
 		t.Helper()
 		p := &policy.Policy{ID: policy.ID{Kind: "NetworkPolicy", Namespace: "a", Name: pod}, Tier: policy.TierNetworkPolicy, Isolates: [2]bool{policy.Egress: true}}
-		p.Rules[policy.Egress] = []policy.Rule{{EveryPort: true, Peers: []policy.Peer{{DomainNames: names}}}}
+		p.Rules[policy.Egress] = []policy.Rule{{EveryPort: true, Peers: policy.ListPeers(policy.Peer{DomainNames: names})}}
 		c.SetPod("a/"+pod, PodSpec{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0." + pod)}, Policies: []*policy.Policy{p}})
 		c.Commit()
 	}

@@ -65,11 +65,13 @@ func (w *world) rule(tier policy.Tier) policy.Rule {
 		r.Action = pick(w.rng, []policy.Action{policy.Allow, policy.Deny})
 	case policy.TierNetworkPolicy: // its rules only allow
 	}
+	var peers []policy.Peer
 	for range w.rng.IntN(4) {
 		if !r.Everyone {
-			r.Peers = append(r.Peers, w.peer())
+			peers = append(peers, w.peer())
 		}
 	}
+	r.Peers = policy.ListPeers(peers...)
 	for range w.rng.IntN(4) {
 		if r.EveryPort {
 			break

@@ -28,12 +28,13 @@ func drawExpensive(rng *rand.Rand) []*policy.Policy {
 			if p.Tier == policy.TierAdmin {
 				rule.Action = policy.Action(rng.IntN(3))
 			}
+			var list []policy.Peer
 			for k := range peers {
 				if rule.Everyone {
 					break
 				}
 				if changing&1 != 0 && k == 0 {
-					rule.Peers = append(rule.Peers, policy.Peer{Group: policy.GroupKey{Namespace: "shop", Name: fmt.Sprint("g", r%20)}})
+					list = append(list, policy.Peer{Group: policy.GroupKey{Namespace: "shop", Name: fmt.Sprint("g", r%20)}})
 					continue
 				}
 				b := bits
@@ -53,8 +54,9 @@ func drawExpensive(rng *rand.Rand) []*policy.Policy {
 						peer.Except = append(peer.Except, except)
 					}
 				}
-				rule.Peers = append(rule.Peers, peer)
+				list = append(list, peer)
 			}
+			rule.Peers = policy.ListPeers(list...)
 			for k := range ports {
 				if rule.EveryPort {
 					break

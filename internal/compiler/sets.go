@@ -228,7 +228,7 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 			return false
 		}
 		r := &p.Rules[d][i]
-		c.work += len(r.Peers)
+		c.work += r.Peers.Len()
 		n := len(s.rules)
 		s.rules = append(s.rules, setRule{id: v.rules[i], tier: p.Tier, action: r.Action, everyPort: r.EveryPort, ports: r.Ports})
 		if p.Tier != policy.TierBaseline {
@@ -238,13 +238,14 @@ func (c *Compiler) include(s *set, d policy.Direction, p *policy.Policy, v *vers
 		if r.Everyone {
 			s.everyone = append(s.everyone, n)
 		}
-		for j := range r.Peers {
-			switch p := &r.Peers[j]; {
-			case len(p.DomainNames) > 0:
-				c.work += len(p.DomainNames)
-				c.askNames(s, n, p)
-			case p.IsGroup():
-				c.ask(s, n, p)
+		for peer := range r.Peers.All() {
+			switch {
+			case len(peer.DomainNames) > 0:
+				c.work += len(peer.DomainNames)
+				c.askNames(s, n, peer.DomainNames)
+			case peer.IsGroup():
+				group := peer
+				c.ask(s, n, &group)
 			}
 		}
 		blocks := c.blocksOf(r)
@@ -260,10 +261,11 @@ func (c *Compiler) blocksOf(r *policy.Rule) []policy.Peer {
 	if blocks, ok := c.united[r]; ok {
 		return blocks
 	}
-	isOther := func(p policy.Peer) bool { return !p.CIDR.IsValid() }
-	blocks := r.Peers
-	if slices.ContainsFunc(blocks, isOther) {
-		blocks = slices.DeleteFunc(slices.Clone(blocks), isOther)
+	var blocks []policy.Peer
+	for peer := range r.Peers.All() {
+		if peer.CIDR.IsValid() {
+			blocks = append(blocks, peer)
+		}
 	}
 	if len(blocks) == 0 {
 		return nil

@@ -213,7 +213,7 @@ func TestNoStepOfALargeSetIsLong(t *testing.T) {
 			for k := range mostExcepts {
 				peer.Except = append(peer.Except, nth((i*mostRules+r)*mostExcepts+k))
 			}
-			p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], onPort(policy.Rule{Peers: []policy.Peer{peer}}, tcp(uint16(r%4), uint16(r%4))))
+			p.Rules[policy.Ingress] = append(p.Rules[policy.Ingress], onPort(policy.Rule{Peers: policy.ListPeers(peer)}, tcp(uint16(r%4), uint16(r%4))))
 		}
 		return p
 	}
@@ -233,7 +233,7 @@ func TestNoStepOfALargeSetIsLong(t *testing.T) {
 			for n, more := 0, true; more; n++ {
 				if asked < 0 && n%3 == 1 {
 					asked, since = n, n
-					small := ingress(fmt.Sprint("small", n), onPort(policy.Rule{Peers: []policy.Peer{{CIDR: nth(n)}}}, tcp(22, 22)))
+					small := ingress(fmt.Sprint("small", n), onPort(policy.Rule{Peers: policy.ListPeers(policy.Peer{CIDR: nth(n)})}, tcp(22, 22)))
 					c.SetPod("good/p", PodSpec{Addresses: []netip.Addr{podAt(n)}, Policies: []*policy.Policy{small}})
 				}
 				before := c.work

@@ -14,9 +14,9 @@ func of(namespace string, p *policy.Policy) *policy.Policy {
 }
 
 func TestUsage(t *testing.T) {
-	everyone := onPort(policy.Rule{Peers: []policy.Peer{but()}}, tcp(80, 80), tcp(443, 443))
-	three := onPort(policy.Rule{Peers: []policy.Peer{{Group: g1}}}, tcp(1, 1))
-	except := onPort(policy.Rule{Peers: []policy.Peer{but(nth(1), nth(2))}}, tcp(2, 2))
+	everyone := onPort(policy.Rule{Peers: policy.ListPeers(but())}, tcp(80, 80), tcp(443, 443))
+	three := onPort(policy.Rule{Peers: policy.ListPeers(policy.Peer{Group: g1})}, tcp(1, 1))
+	except := onPort(policy.Rule{Peers: policy.ListPeers(but(nth(1), nth(2)))}, tcp(2, 2))
 	c := New()
 	c.UpdateGroup(g1, []netip.Prefix{nth(11), nth(12), nth(13)}, nil)
 	pod := func(i int, p *policy.Policy) {

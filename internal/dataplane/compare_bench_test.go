@@ -78,7 +78,7 @@ func contenders(b *testing.B, peers int) []*contender {
 			c.set(c.peer)
 			c.set(c.stranger)
 			c.set(c.server, isolate(policy.Ingress, policy.Rule{
-				Peers: []policy.Peer{{Group: group}}, Ports: []policy.PortRange{port(policy.TCP, 1024, 65535), port(policy.UDP, 1024, 65535)},
+				Peers: policy.ListPeers(policy.Peer{Group: group}), Ports: []policy.PortRange{port(policy.TCP, 1024, 65535), port(policy.UDP, 1024, 65535)},
 			}))
 		}
 	}
@@ -260,7 +260,7 @@ func under50(members []netip.Prefix) *compiler.Compiler {
 	c.UpdateGroup(group, members, nil)
 	var policies []*policy.Policy
 	for i := range 50 {
-		p := isolate(policy.Ingress, policy.Rule{Peers: []policy.Peer{{Group: group}}, Ports: []policy.PortRange{port(policy.TCP, uint16(1000+i))}})
+		p := isolate(policy.Ingress, policy.Rule{Peers: policy.ListPeers(policy.Peer{Group: group}), Ports: []policy.PortRange{port(policy.TCP, uint16(1000+i))}})
 		p.ID.Name = fmt.Sprint("policy-", i)
 		policies = append(policies, p)
 	}

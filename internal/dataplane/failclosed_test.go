@@ -24,7 +24,7 @@ func TestFailClosed(t *testing.T) {
 		c.SetPod(addr, compiler.PodSpec{Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Policies: policies})
 	}
 	group := func(name string) policy.Rule {
-		return policy.Rule{EveryPort: true, Peers: []policy.Peer{{Group: policy.GroupKey{Name: name}}}}
+		return policy.Rule{EveryPort: true, Peers: policy.ListPeers(policy.Peer{Group: policy.GroupKey{Name: name}})}
 	}
 	from := func(d policy.Direction, name string) *policy.Policy {
 		p := isolate(d, group(name))
@@ -106,7 +106,7 @@ func TestFailClosedInANewGeneration(t *testing.T) {
 	c := compiler.New()
 	from := func(ports ...policy.PortRange) *policy.Policy {
 		peer := policy.Peer{CIDR: netip.MustParsePrefix(client + "/32")}
-		return isolate(policy.Ingress, policy.Rule{EveryPort: ports == nil, Ports: ports, Peers: []policy.Peer{peer}})
+		return isolate(policy.Ingress, policy.Rule{EveryPort: ports == nil, Ports: ports, Peers: policy.ListPeers(peer)})
 	}
 	var ports []policy.PortRange
 	for i := range uint16(20) {
@@ -174,7 +174,7 @@ func TestADenyThatDoesNotFit(t *testing.T) {
 	run := newRunner(t, d)
 	c := compiler.New()
 	group := func(name string, action policy.Action) policy.Rule {
-		return policy.Rule{Action: action, EveryPort: true, Peers: []policy.Peer{{Group: policy.GroupKey{Name: name}}}}
+		return policy.Rule{Action: action, EveryPort: true, Peers: policy.ListPeers(policy.Peer{Group: policy.GroupKey{Name: name}})}
 	}
 	admin := isolate(policy.Ingress, group("bad", policy.Deny))
 	admin.Tier, admin.ID.Kind = policy.TierAdmin, "ClusterNetworkPolicy"

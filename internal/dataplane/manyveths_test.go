@@ -15,6 +15,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane/inspect"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
 	core "github.com/kidoban/kidoban/internal/node"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // objects are a node's state as the agent has it, made from objects of the API, and the node's links and routes.
@@ -65,7 +66,7 @@ func (o *objects) isolate(name string, d v1alpha1.PolicyType, rules ...v1alpha1.
 	} else {
 		pe.Spec.Egress = rules
 	}
-	check(o.t, o.state.SetPolicyEndpoint(time.Now(), pe))
+	check(o.t, o.state.SetPolicyEndpoint(time.Now(), policy.ReadEndpoint(pe, "kidoban-system")))
 	o.apply()
 }
 
@@ -164,8 +165,8 @@ func testSecondVeth(t *testing.T, second secondVeth, mode core.Mode) {
 	// No other address passes by this interface, and each of the pod's own does.
 	in := inbox(t, db, 53)
 	o.isolate("db", v1alpha1.PolicyTypeIngress)
-	check(t, o.state.SetPolicyEndpoint(time.Now(), unrestricted("db")))
-	check(t, o.state.SetPolicyEndpoint(time.Now(), unrestricted("web")))
+	check(t, o.state.SetPolicyEndpoint(time.Now(), policy.ReadEndpoint(unrestricted("db"), "kidoban-system")))
+	check(t, o.state.SetPolicyEndpoint(time.Now(), policy.ReadEndpoint(unrestricted("web"), "kidoban-system")))
 	o.apply()
 	before := spoofed(t, n.d)
 	for _, source := range []netip.Addr{netip.MustParseAddr("10.9.0.9"), netip.MustParseAddr("fd09::9")} {

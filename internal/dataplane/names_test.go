@@ -19,7 +19,7 @@ var withNames = dataplane.Options{Names: dataplane.NameOptions{On: true}, Sizes:
 
 // named allows these ports, or all, of what these names resolve to.
 func named(names []string, ports ...policy.PortRange) policy.Rule {
-	return policy.Rule{Peers: []policy.Peer{{DomainNames: names}}, Ports: ports, EveryPort: ports == nil}
+	return policy.Rule{Peers: policy.ListPeers(policy.Peer{DomainNames: names}), Ports: ports, EveryPort: ports == nil}
 }
 
 // nameNode is a node with a client, a resolver in a pod, and a target.

@@ -91,11 +91,13 @@ func isolate(d policy.Direction, rules ...policy.Rule) *policy.Policy {
 // with accepts these ports, or all, from or to these pods.
 func with(pods []*netnstest.Pod, ports ...policy.PortRange) policy.Rule {
 	r := policy.Rule{Ports: ports, EveryPort: ports == nil}
+	var peers []policy.Peer
 	for _, p := range pods {
 		for _, a := range []netip.Addr{p.V4, p.V6} {
-			r.Peers = append(r.Peers, policy.Peer{CIDR: netip.PrefixFrom(a, a.BitLen())})
+			peers = append(peers, policy.Peer{CIDR: netip.PrefixFrom(a, a.BitLen())})
 		}
 	}
+	r.Peers = policy.ListPeers(peers...)
 	return r
 }
 

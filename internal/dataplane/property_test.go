@@ -40,11 +40,12 @@ func randomRule(r *rand.Rand, tier policy.Tier) policy.Rule {
 		rule.Action = pick(r, []policy.Action{policy.Allow, policy.Deny})
 	case policy.TierNetworkPolicy: // which only allows
 	}
+	var peers []policy.Peer
 	for range r.IntN(4) {
 		switch {
 		case rule.Everyone:
 		case r.IntN(2) == 0:
-			rule.Peers = append(rule.Peers, policy.Peer{Group: pick(r, groupKeys)})
+			peers = append(peers, policy.Peer{Group: pick(r, groupKeys)})
 		default:
 			cidr, err := pick(r, someAddrs).Prefix(pick(r, []int{0, 8, 15, 24, 31, 32}))
 			if err != nil {
@@ -56,9 +57,10 @@ func randomRule(r *rand.Rand, tier policy.Tier) policy.Rule {
 					peer.Except = append(peer.Except, except)
 				}
 			}
-			rule.Peers = append(rule.Peers, peer)
+			peers = append(peers, peer)
 		}
 	}
+	rule.Peers = policy.ListPeers(peers...)
 	for range r.IntN(4) {
 		if first, last := pick(r, somePorts), pick(r, somePorts); !rule.EveryPort {
 			rule.Ports = append(rule.Ports, policy.PortRange{Protocol: pick(r, someProtocol), First: min(first, last), Last: max(first, last)})
@@ -148,8 +150,8 @@ func TestLargePolicies(t *testing.T) {
 	}
 	pod := netip.MustParseAddr("10.0.0.1")
 	policies := []*policy.Policy{
-		isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: []policy.Peer{{Group: group}}}),
-		isolate(policy.Egress, policy.Rule{Ports: ports, Peers: []policy.Peer{{CIDR: netip.MustParsePrefix("172.16.0.0/12")}}}),
+		isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: policy.ListPeers(policy.Peer{Group: group})}),
+		isolate(policy.Egress, policy.Rule{Ports: ports, Peers: policy.ListPeers(policy.Peer{CIDR: netip.MustParsePrefix("172.16.0.0/12")})}),
 	}
 	policies[1].ID.Name = "other"
 	c.SetPod("pod", compiler.PodSpec{Addresses: []netip.Addr{pod}, Policies: policies})

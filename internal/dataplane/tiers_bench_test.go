@@ -27,11 +27,11 @@ func judgedBy(peers int, tiers bool) *compiler.Maps {
 		return policy.Peer{Group: key}
 	}
 	allowed := group("allowed", 11)
-	policies := []*policy.Policy{isolate(policy.Ingress, policy.Rule{Peers: []policy.Peer{allowed}, Ports: []policy.PortRange{port(policy.TCP, 80)}})}
+	policies := []*policy.Policy{isolate(policy.Ingress, policy.Rule{Peers: policy.ListPeers(allowed), Ports: []policy.PortRange{port(policy.TCP, 80)}})}
 	if tiers {
-		admin := denies(policy.Ingress, policy.Rule{Peers: []policy.Peer{group("denied", 12)}, EveryPort: true})
+		admin := denies(policy.Ingress, policy.Rule{Peers: policy.ListPeers(group("denied", 12)), EveryPort: true})
 		admin.Rules[policy.Ingress] = append(admin.Rules[policy.Ingress],
-			policy.Rule{Action: policy.Pass, Peers: []policy.Peer{allowed}, Ports: []policy.PortRange{port(policy.TCP, 1, 1023)}})
+			policy.Rule{Action: policy.Pass, Peers: policy.ListPeers(allowed), Ports: []policy.PortRange{port(policy.TCP, 1, 1023)}})
 		baseline := denies(policy.Ingress, everyone())
 		baseline.Tier = policy.TierBaseline
 		policies = []*policy.Policy{admin, policies[0], baseline}

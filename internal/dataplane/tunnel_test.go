@@ -165,7 +165,7 @@ func flannelNode(t *testing.T, opts dataplane.Options, layout func(*node) (a, v 
 		}
 		policies := []*policy.Policy{isolate(policy.Ingress), isolate(policy.Egress)}
 		if p == v {
-			policies[0] = isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: []policy.Peer{{CIDR: netip.MustParsePrefix("10.244.1.0/24")}}})
+			policies[0] = isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: policy.ListPeers(policy.Peer{CIDR: netip.MustParsePrefix("10.244.1.0/24")})})
 		}
 		n.setBehind(p, index, 0, policies)
 	}

@@ -204,7 +204,7 @@ func TestAFullMapUnderTraffic(t *testing.T) {
 			addr := netip.AddrFrom4([4]byte{10, 77, 0, byte(i)})
 			many = append(many, policy.Peer{CIDR: netip.PrefixFrom(addr, 32)})
 		}
-		n.compiler.SetPod(e.V4.String(), compiler.PodSpec{Addresses: addrs(e), Policies: []*policy.Policy{isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: many})}})
+		n.compiler.SetPod(e.V4.String(), compiler.PodSpec{Addresses: addrs(e), Policies: []*policy.Policy{isolate(policy.Ingress, policy.Rule{EveryPort: true, Peers: policy.ListPeers(many...)})}})
 		var full *dataplane.MapFullError
 		if err := n.d.Apply(n.compiler.Commit()); !errors.As(err, &full) {
 			t.Fatalf("error %v", err)

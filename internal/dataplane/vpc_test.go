@@ -108,9 +108,9 @@ func TestVPCLayout(t *testing.T) {
 		n.vpcRules(p, unix.RT_TABLE_MAIN)
 	}
 	n.nft(strings.ReplaceAll(awsSNAT, "VPC*", vpc.Host.Attrs().Name))
-	farPeers := policy.Rule{Ports: []policy.PortRange{port(policy.TCP, 80)}, Peers: []policy.Peer{
-		{CIDR: netip.PrefixFrom(far[0], 32)}, {CIDR: netip.PrefixFrom(far[1], 128)},
-	}}
+	farPeers := policy.Rule{Ports: []policy.PortRange{port(policy.TCP, 80)}, Peers: policy.ListPeers(
+		policy.Peer{CIDR: netip.PrefixFrom(far[0], 32)}, policy.Peer{CIDR: netip.PrefixFrom(far[1], 128)},
+	)}
 	n.set(a, isolate(policy.Egress, farPeers, with(pods(b), port(policy.UDP, 80))), isolate(policy.Ingress))
 	n.set(b, isolate(policy.Ingress, with(pods(a)), with(pods(vpc), port(policy.TCP, 80))))
 	check1 := func(t *testing.T, v6 bool, far netip.Addr) {

@@ -53,7 +53,7 @@ func (n *Node) readCluster(cpe *v1alpha1.ClusterPolicyEndpoint) (*version, error
 	if err != nil {
 		return nil, fmt.Errorf("spec.subject.podSelector: %w", err)
 	}
-	v := &version{namespaces: namespaces, selector: pods, object: &cpe.ObjectMeta, spec: &cpe.Spec}
+	v := &version{namespaces: namespaces, selector: pods, object: &cpe.ObjectMeta}
 	v.policy, err = policy.FromClusterPolicyEndpoint(cpe, n.opts.SharedNamespace)
 	if err == nil {
 		v.strict, err = policy.FromClusterPolicyEndpointStrict(cpe, n.opts.SharedNamespace)

@@ -102,7 +102,7 @@ func AuditedRefs(d policy.Direction, policies []*policy.Policy) []agentapi.Polic
 
 func (n *Node) describeRule(p *policy.Policy, r *policy.Rule) agentapi.Rule {
 	out := agentapi.Rule{Tier: p.Tier.String(), Action: r.Action.String(), Policy: RuleRef(p, r)}
-	for _, peer := range r.Peers {
+	for peer := range r.Peers.All() {
 		if !peer.IsGroup() {
 			out.Peers = append(out.Peers, agentapi.Peer{CIDR: peer.CIDR, Except: peer.Except, DomainNames: peer.DomainNames})
 			continue

@@ -26,6 +26,11 @@ type story struct {
 	*Node
 }
 
+// SetPolicyEndpoint takes in an object as a watch reports it.
+func (s story) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) error {
+	return s.Node.SetPolicyEndpoint(now, policy.ReadEndpoint(pe, shared))
+}
+
 // removeDeleted removes the policies that were deleted long enough before.
 func (s story) removeDeleted(now time.Time) {
 	for key := range s.Deleted(now) {

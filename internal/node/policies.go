@@ -2,14 +2,13 @@ package node
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
@@ -32,7 +31,6 @@ type version struct {
 	strict     *policy.Policy // of a ClusterPolicyEndpoint, for pods that are denied what no policy decides about
 	groups     []policy.GroupKey
 	object     *metav1.ObjectMeta
-	spec       any // pointer to the spec, to be compared
 	seen       time.Time
 	revision   Revision  // at which the compiler received it
 	inForce    time.Time // zero: the kernel does not have it yet
@@ -51,13 +49,13 @@ const DeletionPatience = 500 * time.Millisecond
 
 // SetPolicyEndpoint takes in a PolicyEndpoint. On an error the version that is in force stays in force; if there is none, the policy isolates
 // its pods and allows nothing.
-func (n *Node) SetPolicyEndpoint(now time.Time, pe *v1alpha1.PolicyEndpoint) error {
+func (n *Node) SetPolicyEndpoint(now time.Time, e *policy.Endpoint) error {
 	n.begin(now)
-	v, err := n.read(pe)
-	if err != nil {
-		v = n.readFailClosed(pe)
+	key := types.NamespacedName{Namespace: e.Namespace, Name: e.Name}
+	if e.Selector == nil {
+		return n.setVersion(key, nil, e.Err)
 	}
-	return n.setVersion(types.NamespacedName{Namespace: pe.Namespace, Name: pe.Name}, v, err)
+	return n.setVersion(key, &version{selector: e.Selector, policy: e.Policy, groups: e.Policy.Groups(), object: &e.ObjectMeta}, e.Err)
 }
 
 // setVersion takes in a version; on an error it is the one to enforce if there is no other, or nil.
@@ -94,9 +92,11 @@ func (n *Node) endAudit(key types.NamespacedName, next *version) {
 	}
 }
 
-// sameAs reports whether only what is not spec differs. A generation comes twice where etcd was restored.
+// sameAs reports whether nothing differs that was read. A generation comes twice where etcd was restored.
 func (v *version) sameAs(w *version) bool {
-	return v.object.UID == w.object.UID && v.object.Generation == w.object.Generation && equality.Semantic.DeepEqual(v.spec, w.spec)
+	return v.object.UID == w.object.UID && v.object.Generation == w.object.Generation &&
+		reflect.DeepEqual(v.selector, w.selector) && reflect.DeepEqual(v.namespaces, w.namespaces) &&
+		reflect.DeepEqual(v.policy, w.policy) && reflect.DeepEqual(v.strict, w.strict)
 }
 
 // again returns the version as if it had just been read.
@@ -234,29 +234,6 @@ func (n *Node) removeEndpoint(key types.NamespacedName) {
 	if delete(n.byNamespace[key.Namespace], key); len(n.byNamespace[key.Namespace]) == 0 {
 		delete(n.byNamespace, key.Namespace)
 	}
-}
-
-func (n *Node) read(pe *v1alpha1.PolicyEndpoint) (*version, error) {
-	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
-	if err != nil {
-		return nil, fmt.Errorf("spec.podSelector: %w", err)
-	}
-	p, err := policy.FromPolicyEndpoint(pe, n.opts.SharedNamespace)
-	if err != nil {
-		return nil, err
-	}
-	groups := policy.GroupKeys(pe.Namespace, n.opts.SharedNamespace, pe.Spec.Ingress, pe.Spec.Egress)
-	return &version{selector: selector, policy: p, groups: groups, object: &pe.ObjectMeta, spec: &pe.Spec}, nil
-}
-
-// readFailClosed returns the version that isolates the pods of a PolicyEndpoint that cannot be read and allows nothing; nil if not even its
-// selector can be read.
-func (n *Node) readFailClosed(pe *v1alpha1.PolicyEndpoint) *version {
-	selector, err := metav1.LabelSelectorAsSelector(&pe.Spec.PodSelector)
-	if err != nil {
-		return nil
-	}
-	return &version{selector: selector, policy: policy.FailClosed(pe), object: &pe.ObjectMeta, spec: &pe.Spec}
 }
 
 func (n *Node) complete(v *version) bool {

@@ -41,13 +41,13 @@ func ClusterFailClosed(cpe *v1alpha1.ClusterPolicyEndpoint, shared string, passe
 	return p
 }
 
-// Groups are those that the policy's rules refer to, each as often as they do.
+// Groups are those that the policy's rules refer to, each as often as they do. They keep no part of the policy in memory.
 func (p *Policy) Groups() (out []GroupKey) {
 	for _, rules := range p.Rules {
 		for i := range rules {
-			for _, peer := range rules[i].Peers {
+			for peer := range rules[i].Peers.All() {
 				if peer.IsGroup() {
-					out = append(out, peer.Group)
+					out = append(out, GroupKey{Namespace: strings.Clone(peer.Group.Namespace), Name: strings.Clone(peer.Group.Name)})
 				}
 			}
 		}

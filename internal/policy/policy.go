@@ -135,7 +135,7 @@ type Rule struct {
 	Origin []int32
 	// Everyone makes the rule match every address; Peers is empty then.
 	Everyone bool
-	Peers    []Peer
+	Peers    Peers
 	// EveryPort makes the rule match every port of every protocol, also protocols without ports; Ports is empty then.
 	EveryPort bool
 	Ports     []PortRange
@@ -175,7 +175,12 @@ type Policy struct {
 // HasNames reports whether a rule has a peer with domain names.
 func (p *Policy) HasNames() bool {
 	return slices.ContainsFunc(p.Rules[Egress], func(r Rule) bool {
-		return slices.ContainsFunc(r.Peers, func(peer Peer) bool { return len(peer.DomainNames) > 0 })
+		for peer := range r.Peers.All() {
+			if len(peer.DomainNames) > 0 {
+				return true
+			}
+		}
+		return false
 	})
 }
 

@@ -157,6 +157,7 @@ func (r *reader) rules(path string, rules []v1alpha1.Rule) ([]Rule, error) {
 			return nil, fmt.Errorf("%s[%d].action: unknown action %q", path, i, in.Action)
 		}
 		rule := Rule{Name: in.Name, Action: action, Origin: in.RuleIndexes, Everyone: len(in.Peers) == 0, EveryPort: len(in.Ports) == 0}
+		peers := newPeerPacker(len(in.Peers))
 		for j := range in.Peers {
 			peer, err := r.peer(&in.Peers[j])
 			if err == nil && len(peer.DomainNames) > 0 {
@@ -165,7 +166,11 @@ func (r *reader) rules(path string, rules []v1alpha1.Rule) ([]Rule, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s[%d].peers[%d].%w", path, i, j, err)
 			}
-			rule.Peers = append(rule.Peers, peer)
+			peers.peer(&peer)
+		}
+		rule.Peers = peers.list()
+		if len(in.Ports) > 0 {
+			rule.Ports = make([]PortRange, 0, len(in.Ports))
 		}
 		for j, port := range in.Ports {
 			pr, err := portRange(port)

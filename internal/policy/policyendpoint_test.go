@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,10 @@ import (
 
 const shared = "kidoban-system"
 
-var compareAddresses = cmpopts.EquateComparable(netip.Prefix{})
+var compareAddresses = cmp.Options{
+	cmpopts.EquateComparable(netip.Prefix{}),
+	cmp.Transformer("Peers", func(p Peers) []Peer { return slices.Collect(p.All()) }),
+}
 
 func TestFromPolicyEndpoint(t *testing.T) {
 	pe := &v1alpha1.PolicyEndpoint{}
@@ -38,11 +42,11 @@ func TestFromPolicyEndpoint(t *testing.T) {
 		ID: ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "web", UID: "u", Generation: 3}, Tier: TierNetworkPolicy,
 		Isolates: [2]bool{Ingress: true},
 		Rules: [2][]Rule{Ingress: {
-			{Name: "own", Action: Allow, Origin: []int32{0, 2}, EveryPort: true, Peers: []Peer{
-				{Group: GroupKey{"shop", "g"}},
-				{Group: GroupKey{shared, "g"}},
-				{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}},
-			}},
+			{Name: "own", Action: Allow, Origin: []int32{0, 2}, EveryPort: true, Peers: ListPeers(
+				Peer{Group: GroupKey{"shop", "g"}},
+				Peer{Group: GroupKey{shared, "g"}},
+				Peer{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}},
+			)},
 			{Action: Allow, Everyone: true, Ports: []PortRange{
 				{Protocol: TCP, First: 80, Last: 80}, {Protocol: UDP, Last: 65535}, {Protocol: TCP, First: 1, Last: 9}, {Protocol: TCP, Name: "http"},
 			}},
@@ -81,7 +85,7 @@ func TestFromClusterPolicyEndpoint(t *testing.T) {
 		ID: ID{Kind: "ClusterNetworkPolicy", Name: "dns", UID: "u", Generation: 1}, Tier: TierAdmin, Priority: 7,
 		Isolates: [2]bool{Egress: true},
 		Rules: [2][]Rule{Ingress: {}, Egress: {
-			{Name: "dns", Action: Allow, EveryPort: true, Peers: []Peer{{Group: GroupKey{shared, "g"}}}},
+			{Name: "dns", Action: Allow, EveryPort: true, Peers: ListPeers(Peer{Group: GroupKey{shared, "g"}})},
 			{Action: Pass, Everyone: true, Ports: []PortRange{{Protocol: TCP, First: 80, Last: 80}}},
 			{Action: Deny, Everyone: true, EveryPort: true},
 		}},

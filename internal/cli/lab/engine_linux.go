@@ -89,7 +89,7 @@ func feed(c *model.Cluster, hosts map[*model.Pod]*host, trusted []netip.AddrPort
 			continue // its policy is gone
 		}
 		pe := &v1alpha1.PolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Spec: *e.Spec}
-		if err := n.SetPolicyEndpoint(now, pe); err != nil {
+		if err := n.SetPolicyEndpoint(now, policy.ReadEndpoint(pe, shared)); err != nil {
 			return nil, fmt.Errorf("NetworkPolicy %s: %w", e.Policy, err)
 		}
 	}

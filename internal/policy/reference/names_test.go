@@ -11,7 +11,7 @@ func TestNamesInEvaluation(t *testing.T) {
 	api, other := netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8::9")
 	names := Names{"api.example.com": {api}, "a.b.example.org": {other}}
 	rule := func(a policy.Action, peer policy.Peer) policy.Rule {
-		return policy.Rule{Action: a, Peers: []policy.Peer{peer}, Ports: []policy.PortRange{{Protocol: policy.TCP, First: 443, Last: 443}}}
+		return policy.Rule{Action: a, Peers: policy.ListPeers(peer), Ports: []policy.PortRange{{Protocol: policy.TCP, First: 443, Last: 443}}}
 	}
 	byName := func(names ...string) policy.Rule { return rule(policy.Allow, policy.Peer{DomainNames: names}) }
 	deny := rule(policy.Deny, policy.Peer{CIDR: netip.MustParsePrefix("203.0.113.0/24")})

@@ -83,8 +83,8 @@ func matchesPeer(r *policy.Rule, addr netip.Addr, groups Groups, names Names) bo
 	if r.Everyone {
 		return true
 	}
-	for i := range r.Peers {
-		if Contains(&r.Peers[i], addr, groups) || names.hasAny(r.Peers[i].DomainNames, addr) {
+	for peer := range r.Peers.All() {
+		if Contains(&peer, addr, groups) || names.hasAny(peer.DomainNames, addr) {
 			return true
 		}
 	}
