@@ -97,6 +97,7 @@ const (
 	status          requestKind = "status"
 	sliceSet        requestKind = "slice"
 	stray           requestKind = "stray"
+	unusedGroup     requestKind = "unused group"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[request]
@@ -276,6 +277,8 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 		err = c.writeSlices(ctx, r)
 	case stray:
 		err = c.delete(ctx, r.name, &v1alpha1.PolicyEndpointSlice{})
+	case unusedGroup:
+		c.forget(r)
 	case start:
 	}
 	return reconcile.Result{}, err
@@ -357,18 +360,29 @@ func (c *Controller) enqueue(q queue, changes resolver.Changes, cause string, se
 		c.enqueueSlice(q, s.Name, cause)
 	}
 	for _, g := range changes.Unused {
-		if !c.slices.References.Has(g) {
-			c.forget(q, g, cause)
-		}
+		c.enqueueUnused(q, g, cause)
 	}
 }
 
-// forget removes a group to which no PolicyEndpoint refers from all slices, unless a policy uses it. The caller
-// holds mu.
-func (c *Controller) forget(q queue, group policy.GroupKey, cause string) {
+// enqueueUnused enqueues a group that no policy uses, if no PolicyEndpoint refers to it. The caller holds mu.
+func (c *Controller) enqueueUnused(q queue, g policy.GroupKey, cause string) {
+	if !c.slices.References.Has(g) {
+		q.Add(request{unusedGroup, types.NamespacedName{Namespace: g.Namespace, Name: g.Name}, cause})
+	}
+}
+
+// forget removes a group to which no PolicyEndpoint refers from slices, unless a policy uses it. A large group is
+// enqueued again until it is gone: others have their turn meanwhile.
+func (c *Controller) forget(r request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	group := policy.GroupKey{Namespace: r.name.Namespace, Name: r.name.Name}
+	if c.slices.References.Has(group) {
+		return
+	}
 	changes := c.resolver.Forget(group)
 	c.slices.Forgotten(group)
-	c.enqueue(q, changes, cause, time.Time{})
+	c.enqueue(c.queue, changes, r.cause, time.Time{})
 }
 
 // compare enqueues a slice that is not what it should be. The caller holds mu.

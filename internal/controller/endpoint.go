@@ -161,7 +161,7 @@ func (c *Controller) refer(name types.NamespacedName, groups []policy.GroupKey, 
 	defer c.mu.Unlock()
 	c.unresolved.set(name, reasonOf(problems))
 	for _, g := range c.slices.References.Set(name, groups) {
-		c.forget(c.queue, g, name.Namespace)
+		c.enqueueUnused(c.queue, g, name.Namespace)
 	}
 }
 

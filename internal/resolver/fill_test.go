@@ -18,7 +18,7 @@ import (
 // TestFillIsExact draws events, resolves policies in steps with other events between them, and compares the resolver with one
 // that gets the current objects at once.
 func TestFillIsExact(t *testing.T) {
-	steps := 0
+	steps, forgotten := 0, 0
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			d := dice{rand.New(rand.NewPCG(seed, 2))}
@@ -37,11 +37,18 @@ func TestFillIsExact(t *testing.T) {
 				checkChanges(t, what, before, after, changes)
 				checkSlices(t, after)
 				before = after
-				for _, g := range changes.Unused {
-					changes := r.Forget(g)
+				for unused := changes.Unused; len(unused) > 0; {
+					what, changes := happening{name: fmt.Sprint("forget ", unused[0])}, r.Forget(unused[0])
+					unused = unused[1:]
+					if len(changes.Unused) > 0 && d.IntN(4) == 0 { // another change between two steps
+						forgotten++
+						checkChanges(t, what, before, snap(r), changes)
+						before, unused = snap(r), append(unused, changes.Unused...)
+						what, changes = podEvent(d, m, r)
+					}
 					after := snap(r)
-					checkChanges(t, happening{name: fmt.Sprint("forget ", g)}, before, after, changes)
-					before = after
+					checkChanges(t, what, before, after, changes)
+					before, unused = after, append(unused, changes.Unused...)
 				}
 				if t.Failed() {
 					t.Fatalf("after: %s", what.name)
@@ -76,8 +83,8 @@ func TestFillIsExact(t *testing.T) {
 			}
 		})
 	}
-	if steps < 500 {
-		t.Errorf("%d steps, want more", steps)
+	if steps < 500 || forgotten < 20 {
+		t.Errorf("%d steps to fill and %d events while a group is forgotten, want more", steps, forgotten)
 	}
 }
 
@@ -150,8 +157,8 @@ func TestFillStops(t *testing.T) {
 		t.Fatal("no group was made")
 	}
 	c := r.SetPolicy(r.age(greedy("a", 10, 1), 1))
-	for _, g := range c.Unused {
-		r.Forget(g)
+	for unused := c.Unused; len(unused) > 0; {
+		unused = append(unused[1:], r.Forget(unused[0]).Unused...)
 	}
 	if len(r.groups) != 1 || state(t, r, "a") != "a" {
 		t.Errorf("%d groups", len(r.groups))
@@ -187,5 +194,31 @@ func TestFillPoliciesThatWait(t *testing.T) {
 	}
 	if got := state(t, r, "b", "c"); got != "b-" {
 		t.Errorf("in force: %s", got)
+	}
+}
+
+// A large group is forgotten in steps, and a policy that asks for it meanwhile has all of it.
+func TestHostileALargeGroupIsForgottenInSteps(t *testing.T) {
+	r := budgeted(Budget{}, 30)
+	r.fillAtOnce = 10
+	a := r.age(greedy("a", 0, 1), 1)
+	r.SetPolicy(a)
+	want := memberSizes(snap(r).members(t))
+	for _, again := range []bool{false, true} {
+		unused := r.DeletePolicy(types.NamespacedName{Namespace: "evil", Name: "a"}).Unused
+		if len(unused) != 1 {
+			t.Fatalf("unused: %v", unused)
+		}
+		steps := 0
+		for ; len(unused) > 0 && (!again || steps < 1); steps++ {
+			unused = r.Forget(unused[0]).Unused
+		}
+		if !again && (steps < 3 || len(r.groups) != 0) {
+			t.Errorf("%d steps, %d groups", steps, len(r.groups))
+		}
+		r.SetPolicy(a)
+		if diff := cmp.Diff(want, memberSizes(snap(r).members(t))); diff != "" {
+			t.Error(diff)
+		}
 	}
 }

@@ -21,6 +21,8 @@ type group struct {
 	id      int32 // in the space
 	// lacks are pods whose addresses are not in it yet (see Fill).
 	lacks map[types.NamespacedName]struct{}
+	// leaving are pods whose addresses are still in it, while it is forgotten in steps.
+	leaving []types.NamespacedName
 }
 
 // acquire adds a user to a group, and creates the group for the first one.
@@ -30,6 +32,7 @@ func (r *Resolver) acquire(from string, ref groupRef) {
 		g = r.newGroup(from, ref)
 	}
 	g.users++
+	g.leaving = nil
 	r.fill(g, slices.SortedFunc(maps.Keys(g.lacks), compareNames))
 }
 
@@ -62,6 +65,36 @@ func (r *Resolver) release(key policy.GroupKey) {
 	if g.users--; g.users == 0 {
 		r.unused[key] = struct{}{}
 	}
+}
+
+// drain takes addresses of pods out of a group without a user, and reports whether that is to be done again before forget. They are as many as
+// Fill puts in at a time, in the same order.
+func (r *Resolver) drain(g *group) (more bool) {
+	if r.groupSize(g) <= r.fillAtOnce {
+		return false
+	}
+	if g.leaving == nil {
+		for p := range r.pods(g.matcher) {
+			if g.holds(p) && g.isIn(p) {
+				g.leaving = append(g.leaving, p.Key)
+			}
+		}
+		slices.SortFunc(g.leaving, compareNames)
+	}
+	n := min(len(g.leaving), r.fillAtOnce)
+	for _, key := range g.leaving[:n] {
+		if ns, ok := r.namespaces[key.Namespace]; ok {
+			if p, ok := ns.pods[key.Name]; ok && slices.Contains(p.in, g.matcher) && g.holds(p) && g.isIn(p) {
+				r.place(g, g.of(p), nil, p)
+				if g.lacks == nil {
+					g.lacks = map[types.NamespacedName]struct{}{}
+				}
+				g.lacks[key] = struct{}{}
+			}
+		}
+	}
+	g.leaving = g.leaving[n:]
+	return n > 0
 }
 
 // forget removes a group without a user.

@@ -240,10 +240,15 @@ func (r *Resolver) Slice(name types.NamespacedName) (v1alpha1.PolicyEndpointSlic
 }
 
 // Forget removes a group from all slices, unless a policy uses it. The caller forgets unused groups when no
-// PolicyEndpoint refers to them, also none that was not written yet when its policy's edit was reverted.
+// PolicyEndpoint refers to them, also none that was not written yet when its policy's edit was reverted. A large group
+// is removed in steps: it is unused again until the last. Other changes may come in between.
 func (r *Resolver) Forget(group policy.GroupKey) Changes {
 	if g, ok := r.groups[group]; ok && g.users == 0 {
-		r.forget(g)
+		if r.drain(g) {
+			r.unused[group] = struct{}{}
+		} else {
+			r.forget(g)
+		}
 	}
 	return r.takeChanges()
 }
