@@ -71,7 +71,7 @@ func remove(r *running, pe *v1alpha1.PolicyEndpoint) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	i.Delete(pe)
+	i.Delete(policy.ReadEndpoint(pe, shared))
 }
 
 // fakePolicies are Policies by functions.

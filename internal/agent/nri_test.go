@@ -115,7 +115,7 @@ func TestAContainerWaitsForItsNamespace(t *testing.T) {
 		}
 		go func() {
 			r.sleep(time.Second)
-			policies.Add(policyEndpoint("deny"))
+			policies.Add(policy.ReadEndpoint(policyEndpoint("deny"), shared))
 			policies.Synced()
 		}()
 		if waited := r.hook("web", "10.0.0.1"); waited < time.Second || waited >= hookTimeout || !r.isolated("10.0.0.1") {

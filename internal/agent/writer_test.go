@@ -317,7 +317,7 @@ func TestUnusedEntriesAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		rows := len(r.kernel.maps.Rows)
-		i.Delete(policyEndpoint("first"))
+		i.Delete(policy.ReadEndpoint(policyEndpoint("first"), shared))
 		r.sleep(5 * collectInterval)
 		if rows == 0 || len(r.kernel.maps.Rows) != 0 {
 			t.Errorf("%d rows, then %d", rows, len(r.kernel.maps.Rows))

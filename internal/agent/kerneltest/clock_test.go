@@ -11,6 +11,7 @@ import (
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
+	"github.com/kidoban/kidoban/internal/policy"
 )
 
 // What the agent does after a while, or again and again, it does by a clock that does not jump.
@@ -35,7 +36,7 @@ func TestTheClockJumps(t *testing.T) {
 		if !n.ready() {
 			t.Errorf("after %v: the agent is not ready", by)
 		}
-		informer(t, n.watches, deny).Delete(deny)
+		informer(t, n.watches, deny).Delete(policy.ReadEndpoint(deny, "shop"))
 		n.await("the pod is open again", func() bool { return n.isolated(pods, 0) == 0 })
 	}
 }

@@ -143,7 +143,7 @@ func policyFor(name string, selector metav1.LabelSelector, peers ...v1alpha1.Pee
 }
 
 func (n *node) policy(pe *v1alpha1.PolicyEndpoint) {
-	informer(n.t, n.watches, &v1alpha1.PolicyEndpoint{}).Add(pe)
+	informer(n.t, n.watches, pe).Add(policy.ReadEndpoint(pe, "shop"))
 }
 
 // inKernel opens a pinned map.
