@@ -98,7 +98,7 @@ func TestMap(t *testing.T) {
 		b.wait(t, `document.querySelector('.flows tbody tr')`)
 		scale := func(replicas string) {
 			t.Helper()
-			if _, err := cluster.Output(test.Kubectl(context.Background(), "-n", engine.Namespace, "scale", "deployment/"+observerName, "--replicas="+replicas)); err != nil {
+			if _, err := cluster.Output(test.Kubectl(context.Background(), "-n", engine.Namespace, "scale", "deployment/"+engine.Observer, "--replicas="+replicas)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -29,9 +29,6 @@ import (
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
 
-// observerName is the name of the Deployment and in the certificate, and the audience of tokens.
-const observerName = "kidoban-observer"
-
 // TestObserver installs the observer and asks it for flows of the shop: allowed and denied ones, with the decisions of both ends, and those of
 // pods that no policy isolates.
 func TestObserver(t *testing.T) {
@@ -50,6 +47,18 @@ func TestObserver(t *testing.T) {
 		t.Fatalf("the frontend does not reach the backend: %+v", r)
 	}
 	o := connectToObserver(t)
+	t.Run("status through the observer", func(t *testing.T) {
+		var s struct {
+			Observer string
+			Observed int
+			Nodes    []struct{}
+		}
+		kidobanJSON(t, 0, &s, "status", "--wait")
+		if s.Observer == "" || s.Observed != len(s.Nodes) || len(s.Nodes) == 0 {
+			t.Errorf("the observer %q answered for %d of %d nodes", s.Observer, s.Observed, len(s.Nodes))
+		}
+		contains(t, kidoban(t, 0, "status", "policy", "shop/database"), "From the observer, pod "+s.Observer)
+	})
 	for _, want := range []struct {
 		name     string
 		from, to corev1.Pod
@@ -117,29 +126,13 @@ func policyNames(d *observerapi.Decision) string {
 func installObserver(t *testing.T) {
 	t.Helper()
 	ctx := context.Background() // this also runs as a cleanup
-	apply := func(components ...string) error {
-		overlay := engine.Overlay{Root: test.Repo, Base: "config/overlays/local", Components: components}
-		return errors.Join(overlay.Apply(ctx, test), engine.AwaitReady(ctx, test))
-	}
 	t.Cleanup(func() {
-		if err := apply(); err != nil {
-			t.Error(err)
-		}
-		objects := []string{
-			"deployment/" + observerName, "service/" + observerName, "networkpolicy/" + observerName, "serviceaccount/" + observerName,
-			"secret/" + observerName + "-certificates", "configmap/" + observerName + "-ca", "role/" + observerName + "-authority",
-			"role/" + observerName + "-certificates", "rolebinding/" + observerName + "-certificates",
-			"clusterrole/" + observerName, "clusterrolebinding/" + observerName, "clusterrole/kidoban-flow-reader", "clusterrolebinding/kidoban-flow-reader",
-		}
-		if _, err := cluster.Output(test.Kubectl(ctx, append([]string{"-n", engine.Namespace, "delete"}, objects...)...)); err != nil {
+		if err := engine.RemoveObserver(ctx, test); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := apply("observer", "local-images"); err != nil { // the component's own images are those of a release
+	if err := engine.InstallObserver(ctx, test); err != nil {
 		t.Fatal(err)
-	}
-	if _, err := cluster.Output(test.Kubectl(ctx, "-n", engine.Namespace, "rollout", "status", "--timeout=2m", "deployment/"+observerName)); err != nil {
-		t.Fatal(errors.Join(err, errors.New(engine.Describe(ctx, test))))
 	}
 }
 
@@ -148,12 +141,14 @@ type observer struct {
 	client *http.Client
 	url    string
 	token  string
+	// authority has the certificates that it is verified with, PEM.
+	authority []byte
 }
 
 // connectToObserver forwards a port, as kubectl kidoban does.
 func connectToObserver(t *testing.T) *observer {
 	t.Helper()
-	forward := test.Kubectl(t.Context(), "-n", engine.Namespace, "port-forward", "deployment/"+observerName, fmt.Sprint(":", observerapi.Port))
+	forward := test.Kubectl(t.Context(), "-n", engine.Namespace, "port-forward", "deployment/"+engine.Observer, fmt.Sprint(":", observerapi.Port))
 	out, err := forward.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +167,7 @@ func connectToObserver(t *testing.T) *observer {
 		t.Fatalf("kubectl forwards no port: %v", err)
 	}
 	var authority corev1.ConfigMap
-	key := client.ObjectKey{Namespace: engine.Namespace, Name: observerName + "-ca"}
+	key := client.ObjectKey{Namespace: engine.Namespace, Name: engine.Observer + "-ca"}
 	if err := store.Client.Get(t.Context(), key, &authority); err != nil {
 		t.Fatal(err)
 	}
@@ -181,10 +176,10 @@ func connectToObserver(t *testing.T) *observer {
 		t.Fatalf("ConfigMap %s has no certificate", key)
 	}
 	return &observer{
-		url: "https://" + address, token: createToken(t, observerName),
+		url: "https://" + address, token: createToken(t, engine.Observer), authority: []byte(authority.Data["ca.crt"]),
 		client: &http.Client{
 			Timeout:   30 * time.Second,
-			Transport: &http.Transport{DialContext: test.DialControlPlane, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: observerName}},
+			Transport: &http.Transport{DialContext: test.DialControlPlane, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: engine.Observer}},
 		},
 	}
 }

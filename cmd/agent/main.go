@@ -27,6 +27,7 @@ import (
 	"github.com/kidoban/kidoban/internal/agent"
 	"github.com/kidoban/kidoban/internal/agent/npbackend"
 	"github.com/kidoban/kidoban/internal/agentapi"
+	"github.com/kidoban/kidoban/internal/agentapi/serve"
 	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flowlog"
@@ -211,7 +212,8 @@ func run(o options) error {
 		return err
 	}
 	if pushes {
-		if err := mgr.Add(o.pusher(dp, a.Names(), api.CoreV1(), log.WithName("observer"))); err != nil {
+		report := func() (*agentapi.NodeReport, error) { return serve.Report(o.nodeName, a, events.Recent(), served) }
+		if err := mgr.Add(o.pusher(dp, a.Names(), report, api.CoreV1(), log.WithName("observer"))); err != nil {
 			return err
 		}
 	}

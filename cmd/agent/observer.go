@@ -11,6 +11,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/flow"
 	"github.com/kidoban/kidoban/internal/flowlog"
@@ -48,9 +49,9 @@ const (
 	recordBuffer = 16 << 20
 )
 
-func (o *options) pusher(dp *dataplane.Dataplane, names flowlog.Directory, api corev1client.CoreV1Interface, log logr.Logger) *flowpush.Pusher {
+func (o *options) pusher(dp *dataplane.Dataplane, names flowlog.Directory, report func() (*agentapi.NodeReport, error), api corev1client.CoreV1Interface, log logr.Logger) *flowpush.Pusher {
 	return flowpush.New(flowpush.Options{
-		Source: dp, Names: flowlog.NewRecorder(o.nodeName, names), Interval: recordInterval, BufferBytes: recordBuffer,
+		Source: dp, Names: flowlog.NewRecorder(o.nodeName, names), Interval: recordInterval, BufferBytes: recordBuffer, Report: report,
 		Replicas: replicas.WatchPods(api, replicas.Component{
 			Namespace: o.namespace, Name: flow.Component, PortName: flow.PortName, Choose: flowpush.Choose(o.nodeName),
 		}),

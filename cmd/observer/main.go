@@ -187,7 +187,7 @@ func run(o options) (err error) {
 	}
 	guard := &access.Guard{Audience: flow.Audience, Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews()}
 	serving := serve.Options{
-		Flag: apiFlag, Address: o.api, Certificate: keeper.Certificate, Flows: f, Version: version.String(), Log: ctrl.Log.WithName("api"), Guard: guard,
+		Flag: apiFlag, Address: o.api, Certificate: keeper.Certificate, Flows: f, Agents: server, Version: version.String(), Log: ctrl.Log.WithName("api"), Guard: guard,
 	}
 	if err := o.servePage(&serving, config); err != nil {
 		return err

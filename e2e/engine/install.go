@@ -39,9 +39,16 @@ func Restart(ctx context.Context, c *cluster.Cluster) error {
 // AwaitReady waits until both halves are ready.
 func AwaitReady(ctx context.Context, c *cluster.Cluster) error {
 	for _, workload := range workloads {
-		if _, err := cluster.Output(c.Kubectl(ctx, "-n", Namespace, "rollout", "status", "--timeout=2m", workload)); err != nil {
-			return errors.Join(err, errors.New(Describe(ctx, c)))
+		if err := awaitReady(ctx, c, workload); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func awaitReady(ctx context.Context, c *cluster.Cluster, workload string) error {
+	if _, err := cluster.Output(c.Kubectl(ctx, "-n", Namespace, "rollout", "status", "--timeout=2m", workload)); err != nil {
+		return errors.Join(err, errors.New(Describe(ctx, c)))
 	}
 	return nil
 }

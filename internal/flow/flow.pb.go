@@ -73,7 +73,7 @@ func (x Record_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Record_Direction.Descriptor instead.
 func (Record_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{3, 0}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{4, 0}
 }
 
 type Record_Verdict int32
@@ -130,7 +130,7 @@ func (x Record_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Record_Verdict.Descriptor instead.
 func (Record_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{3, 1}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{4, 1}
 }
 
 // PushRequest is a batch of records. One is at most 1 MiB.
@@ -150,7 +150,9 @@ type PushRequest struct {
 	// until is a time by the node's clock in Unix milliseconds: with this batch the node has sent, or reported as lost, all
 	// that happened before. 0: more batches about the same time follow. An agent without records sends empty batches every
 	// few seconds.
-	Until         int64 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
+	Until int64 `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
+	// report answers a PushResponse that asks for one. The request is no batch then: all other fields are empty.
+	Report        *NodeReport `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,11 +229,21 @@ func (x *PushRequest) GetUntil() int64 {
 	return 0
 }
 
+func (x *PushRequest) GetReport() *NodeReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // PushResponse confirms that a batch is stored: the agent may forget it.
 type PushResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Sequence   uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// report, if it is not 0, asks for a NodeReport with this number. Generation and sequence are empty then, and agents that
+	// have no reports ignore the message.
+	Report        uint64 `protobuf:"varint,3,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +292,77 @@ func (x *PushResponse) GetSequence() uint64 {
 	return 0
 }
 
+func (x *PushResponse) GetReport() uint64 {
+	if x != nil {
+		return x.Report
+	}
+	return 0
+}
+
+// NodeReport is what kubectl kidoban status needs from an agent.
+type NodeReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// number of the question.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// content is a NodeReport of the agent's API (internal/agentapi) as JSON, compressed with gzip. Empty: see problem.
+	Content []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	// problem is why there is no content.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeReport) Reset() {
+	*x = NodeReport{}
+	mi := &file_internal_flow_flow_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeReport) ProtoMessage() {}
+
+func (x *NodeReport) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_flow_flow_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
+func (*NodeReport) Descriptor() ([]byte, []int) {
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeReport) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *NodeReport) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *NodeReport) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Loss says that records are missing: what it counts happened, and is in no record.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -299,7 +382,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_internal_flow_flow_proto_msgTypes[2]
+	mi := &file_internal_flow_flow_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +394,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_flow_flow_proto_msgTypes[2]
+	mi := &file_internal_flow_flow_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +407,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{2}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Loss) GetReason() string {
@@ -410,7 +493,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_internal_flow_flow_proto_msgTypes[3]
+	mi := &file_internal_flow_flow_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +505,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_flow_flow_proto_msgTypes[3]
+	mi := &file_internal_flow_flow_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +518,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{3}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Record) GetFirst() int64 {
@@ -590,7 +673,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_internal_flow_flow_proto_msgTypes[4]
+	mi := &file_internal_flow_flow_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +685,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_flow_flow_proto_msgTypes[4]
+	mi := &file_internal_flow_flow_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +698,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{4}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *End) GetAddress() []byte {
@@ -673,7 +756,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_internal_flow_flow_proto_msgTypes[5]
+	mi := &file_internal_flow_flow_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +768,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_flow_flow_proto_msgTypes[5]
+	mi := &file_internal_flow_flow_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +781,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{5}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Policy) GetKind() string {
@@ -735,7 +818,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_internal_flow_flow_proto_msgTypes[6]
+	mi := &file_internal_flow_flow_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +830,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_flow_flow_proto_msgTypes[6]
+	mi := &file_internal_flow_flow_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +843,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_internal_flow_flow_proto_rawDescGZIP(), []int{6}
+	return file_internal_flow_flow_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Rule) GetPolicy() *Policy {
@@ -788,7 +871,7 @@ var File_internal_flow_flow_proto protoreflect.FileDescriptor
 
 const file_internal_flow_flow_proto_rawDesc = "" +
 	"\n" +
-	"\x18internal/flow/flow.proto\x12\x0fkidoban.flow.v1\"\xd5\x01\n" +
+	"\x18internal/flow/flow.proto\x12\x0fkidoban.flow.v1\"\x8a\x02\n" +
 	"\vPushRequest\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
@@ -797,12 +880,19 @@ const file_internal_flow_flow_proto_rawDesc = "" +
 	"\x04sent\x18\x03 \x01(\x03R\x04sent\x121\n" +
 	"\arecords\x18\x04 \x03(\v2\x17.kidoban.flow.v1.RecordR\arecords\x12-\n" +
 	"\x06losses\x18\x05 \x03(\v2\x15.kidoban.flow.v1.LossR\x06losses\x12\x14\n" +
-	"\x05until\x18\x06 \x01(\x03R\x05until\"J\n" +
+	"\x05until\x18\x06 \x01(\x03R\x05until\x123\n" +
+	"\x06report\x18\a \x01(\v2\x1b.kidoban.flow.v1.NodeReportR\x06report\"b\n" +
 	"\fPushResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
 	"generation\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"|\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06report\x18\x03 \x01(\x04R\x06report\"X\n" +
+	"\n" +
+	"NodeReport\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"|\n" +
 	"\x04Loss\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x18\n" +
@@ -874,37 +964,39 @@ func file_internal_flow_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_flow_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_internal_flow_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_internal_flow_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_internal_flow_flow_proto_goTypes = []any{
 	(Record_Direction)(0), // 0: kidoban.flow.v1.Record.Direction
 	(Record_Verdict)(0),   // 1: kidoban.flow.v1.Record.Verdict
 	(*PushRequest)(nil),   // 2: kidoban.flow.v1.PushRequest
 	(*PushResponse)(nil),  // 3: kidoban.flow.v1.PushResponse
-	(*Loss)(nil),          // 4: kidoban.flow.v1.Loss
-	(*Record)(nil),        // 5: kidoban.flow.v1.Record
-	(*End)(nil),           // 6: kidoban.flow.v1.End
-	(*Policy)(nil),        // 7: kidoban.flow.v1.Policy
-	(*Rule)(nil),          // 8: kidoban.flow.v1.Rule
+	(*NodeReport)(nil),    // 4: kidoban.flow.v1.NodeReport
+	(*Loss)(nil),          // 5: kidoban.flow.v1.Loss
+	(*Record)(nil),        // 6: kidoban.flow.v1.Record
+	(*End)(nil),           // 7: kidoban.flow.v1.End
+	(*Policy)(nil),        // 8: kidoban.flow.v1.Policy
+	(*Rule)(nil),          // 9: kidoban.flow.v1.Rule
 }
 var file_internal_flow_flow_proto_depIdxs = []int32{
-	5,  // 0: kidoban.flow.v1.PushRequest.records:type_name -> kidoban.flow.v1.Record
-	4,  // 1: kidoban.flow.v1.PushRequest.losses:type_name -> kidoban.flow.v1.Loss
-	0,  // 2: kidoban.flow.v1.Record.direction:type_name -> kidoban.flow.v1.Record.Direction
-	1,  // 3: kidoban.flow.v1.Record.verdict:type_name -> kidoban.flow.v1.Record.Verdict
-	8,  // 4: kidoban.flow.v1.Record.policy:type_name -> kidoban.flow.v1.Rule
-	7,  // 5: kidoban.flow.v1.Record.isolated_by:type_name -> kidoban.flow.v1.Policy
-	7,  // 6: kidoban.flow.v1.Record.audited:type_name -> kidoban.flow.v1.Policy
-	6,  // 7: kidoban.flow.v1.Record.source:type_name -> kidoban.flow.v1.End
-	6,  // 8: kidoban.flow.v1.Record.destination:type_name -> kidoban.flow.v1.End
-	6,  // 9: kidoban.flow.v1.Record.original_destination:type_name -> kidoban.flow.v1.End
-	7,  // 10: kidoban.flow.v1.Rule.policy:type_name -> kidoban.flow.v1.Policy
-	2,  // 11: kidoban.flow.v1.Flows.Push:input_type -> kidoban.flow.v1.PushRequest
-	3,  // 12: kidoban.flow.v1.Flows.Push:output_type -> kidoban.flow.v1.PushResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	6,  // 0: kidoban.flow.v1.PushRequest.records:type_name -> kidoban.flow.v1.Record
+	5,  // 1: kidoban.flow.v1.PushRequest.losses:type_name -> kidoban.flow.v1.Loss
+	4,  // 2: kidoban.flow.v1.PushRequest.report:type_name -> kidoban.flow.v1.NodeReport
+	0,  // 3: kidoban.flow.v1.Record.direction:type_name -> kidoban.flow.v1.Record.Direction
+	1,  // 4: kidoban.flow.v1.Record.verdict:type_name -> kidoban.flow.v1.Record.Verdict
+	9,  // 5: kidoban.flow.v1.Record.policy:type_name -> kidoban.flow.v1.Rule
+	8,  // 6: kidoban.flow.v1.Record.isolated_by:type_name -> kidoban.flow.v1.Policy
+	8,  // 7: kidoban.flow.v1.Record.audited:type_name -> kidoban.flow.v1.Policy
+	7,  // 8: kidoban.flow.v1.Record.source:type_name -> kidoban.flow.v1.End
+	7,  // 9: kidoban.flow.v1.Record.destination:type_name -> kidoban.flow.v1.End
+	7,  // 10: kidoban.flow.v1.Record.original_destination:type_name -> kidoban.flow.v1.End
+	8,  // 11: kidoban.flow.v1.Rule.policy:type_name -> kidoban.flow.v1.Policy
+	2,  // 12: kidoban.flow.v1.Flows.Push:input_type -> kidoban.flow.v1.PushRequest
+	3,  // 13: kidoban.flow.v1.Flows.Push:output_type -> kidoban.flow.v1.PushResponse
+	13, // [13:14] is the sub-list for method output_type
+	12, // [12:13] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_internal_flow_flow_proto_init() }
@@ -918,7 +1010,7 @@ func file_internal_flow_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_flow_flow_proto_rawDesc), len(file_internal_flow_flow_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/dataplane/events"
 	"github.com/kidoban/kidoban/internal/flow"
 	"github.com/kidoban/kidoban/internal/flowlog"
@@ -31,6 +32,8 @@ type Options struct {
 	Names *flowlog.Recorder
 	// Interval between two readings of Source.
 	Interval time.Duration
+	// Report returns what the observer can ask for on behalf of kubectl kidoban status.
+	Report func() (*agentapi.NodeReport, error)
 	// BufferBytes is the memory of records that some replica has not confirmed.
 	BufferBytes int
 	Replicas    replicas.Watch

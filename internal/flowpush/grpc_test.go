@@ -1,14 +1,19 @@
 package flowpush
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +29,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/flow"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/replicas"
@@ -39,6 +45,8 @@ type observer struct {
 	token   string
 	changed chan struct{}  // closed when the token changes
 	batches map[string]int // by token
+	asks    uint64         // the number of a question to ask with the next confirmation
+	reports []*flow.NodeReport
 	refused int
 }
 
@@ -90,9 +98,20 @@ func (o *observer) Push(s flow.Flows_PushServer) error {
 			r, err := s.Recv()
 			if err == nil {
 				o.mu.Lock()
-				o.batches[token]++
+				ask := o.asks
+				o.asks = 0
+				if r.GetReport() != nil {
+					o.reports = append(o.reports, r.GetReport())
+				} else {
+					o.batches[token]++
+				}
 				o.mu.Unlock()
-				err = s.Send(&flow.PushResponse{Generation: r.GetGeneration(), Sequence: r.GetSequence()})
+				if ask != 0 {
+					err = s.Send(&flow.PushResponse{Report: ask})
+				}
+				if err == nil && r.GetReport() == nil {
+					err = s.Send(&flow.PushResponse{Generation: r.GetGeneration(), Sequence: r.GetSequence()})
+				}
 			}
 			if err != nil {
 				ended <- err
@@ -126,6 +145,9 @@ func pushTo(t *testing.T, o *observer) (tokenFile string, p *Pusher) {
 		},
 		Access: replicas.Access{
 			Authority: func(context.Context) ([]byte, error) { return o.authority, nil }, ServerName: flow.ServerName, TokenFile: tokenFile,
+		},
+		Report: func() (*agentapi.NodeReport, error) {
+			return &agentapi.NodeReport{Node: agentapi.Node{Version: "v1"}}, nil
 		},
 		Log: logr.Discard(), Registry: prometheus.NewRegistry(),
 	})
@@ -174,5 +196,39 @@ func TestAServerWithAnotherName(t *testing.T) {
 	})
 	if n := o.count(func() int { return o.refused + len(o.batches) }); n > 0 {
 		t.Errorf("%d streams reached it", n)
+	}
+}
+
+// Records go on while the observer asks for the node's report.
+func TestAReport(t *testing.T) {
+	o := serveObserver(t, flow.ServerName)
+	pushTo(t, o)
+	o.mu.Lock()
+	o.asks = 7
+	o.mu.Unlock()
+	eventually(t, "a report", func() bool { return o.count(func() int { return len(o.reports) }) == 1 })
+	before := o.count(func() int { return o.batches["first"] })
+	eventually(t, "batches after it", func() bool { return o.count(func() int { return o.batches["first"] }) > before })
+	r := o.reports[0]
+	content, err := gzip.NewReader(bytes.NewReader(r.GetContent()))
+	must(t, err)
+	var report agentapi.NodeReport
+	must(t, json.NewDecoder(content).Decode(&report))
+	if r.GetNumber() != 7 || r.GetProblem() != "" || report.Node.Version != "v1" {
+		t.Errorf("%+v, %+v", r, report)
+	}
+}
+
+// A node whose report is larger than a message says so: kubectl kidoban asks its agent.
+func TestAReportThatIsTooLarge(t *testing.T) {
+	version := make([]byte, flow.MaxMessageSize)
+	for i := range version {
+		version[i] = byte(mathrand.N(256))
+	}
+	p := &Pusher{opts: Options{Report: func() (*agentapi.NodeReport, error) {
+		return &agentapi.NodeReport{Node: agentapi.Node{Version: hex.EncodeToString(version)}}, nil
+	}}}
+	if r := p.report(1).GetReport(); r.GetProblem() == "" || len(r.GetContent()) > 0 {
+		t.Errorf("%q and %d bytes", r.GetProblem(), len(r.GetContent()))
 	}
 }

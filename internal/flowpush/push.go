@@ -83,8 +83,9 @@ func (p *Pusher) push(ctx context.Context, address string, c *cursor) (confirmed
 	p.buffer.rewind(c)
 	tooLate := time.AfterFunc(confirmTimeout, func() { cancel(errSilent) })
 	defer tooLate.Stop()
+	asked := make(chan uint64, maxAsked)
 	go func() {
-		if err := p.send(ctx, s, c, tooLate); err != nil {
+		if err := p.send(ctx, s, c, asked, tooLate); err != nil {
 			cancel(err)
 		}
 	}()
@@ -95,6 +96,13 @@ func (p *Pusher) push(ctx context.Context, address string, c *cursor) (confirmed
 				err = cause
 			}
 			return confirmed, err
+		}
+		if m.GetReport() != 0 {
+			select {
+			case asked <- m.GetReport():
+			default:
+			}
+			continue
 		}
 		if m.GetGeneration() != p.generation {
 			continue
@@ -114,9 +122,17 @@ func (p *Pusher) push(ctx context.Context, address string, c *cursor) (confirmed
 
 var errSilent = status.Error(codes.DeadlineExceeded, "the observer confirms nothing")
 
-// send sends what there is, until the context is done or the stream has ended. An error is the agent's own.
-func (p *Pusher) send(ctx context.Context, s pushStream, c *cursor, tooLate *time.Timer) error {
+// send sends what there is, and what the replica asks for, until the context is done or the stream has ended. An error is the agent's own.
+func (p *Pusher) send(ctx context.Context, s pushStream, c *cursor, asked <-chan uint64, tooLate *time.Timer) error {
 	for {
+		select {
+		case number := <-asked: // also while there are batches
+			if !p.sendReport(s, c, number, tooLate) {
+				return nil
+			}
+			continue
+		default:
+		}
 		r, err := p.buffer.take(c, time.Now())
 		if err != nil {
 			return err
@@ -126,6 +142,10 @@ func (p *Pusher) send(ctx context.Context, s pushStream, c *cursor, tooLate *tim
 			case <-ctx.Done():
 				return nil
 			case <-c.woken:
+			case number := <-asked:
+				if !p.sendReport(s, c, number, tooLate) {
+					return nil
+				}
 			}
 			continue
 		}
@@ -134,4 +154,17 @@ func (p *Pusher) send(ctx context.Context, s pushStream, c *cursor, tooLate *tim
 			return nil // Recv has the reason
 		}
 	}
+}
+
+// sendReport answers a question, and reports whether the stream goes on. A replica that does not read is given up as one that does not confirm.
+func (p *Pusher) sendReport(s pushStream, c *cursor, number uint64, tooLate *time.Timer) bool {
+	answer := p.report(number)
+	tooLate.Reset(confirmTimeout)
+	if s.Send(answer) != nil {
+		return false
+	}
+	if !p.buffer.awaits(c) {
+		tooLate.Stop()
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package observerapi
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -180,6 +181,14 @@ type Status struct {
 	Losses []Loss `json:"losses,omitempty"`
 }
 
+// Began is when the replica began to record: all that agents have pushed since then is in its store, unless it is too old.
+func (s *Status) Began() time.Time {
+	if !s.Since.IsZero() && s.Since.Before(s.Started) {
+		return s.Since
+	}
+	return s.Started
+}
+
 // NodeStatus is what an observer knows of an agent.
 type NodeStatus struct {
 	Name string `json:"name"`
@@ -188,6 +197,15 @@ type NodeStatus struct {
 	// First and Last push that is stored.
 	First time.Time `json:"first,omitzero"`
 	Last  time.Time `json:"last,omitzero"`
+}
+
+// NodeReport is a line of the answer of PathNodes.
+type NodeReport struct {
+	Node string `json:"node"`
+	// Report is an agentapi.NodeReport as the node's agent has sent it.
+	Report json.RawMessage `json:"report,omitempty"`
+	// Problem is why there is none.
+	Problem string `json:"problem,omitempty"`
 }
 
 // APIVersion of all answers.
@@ -229,4 +247,7 @@ const (
 	PathHits = "/v1/hits"
 	// PathStatus answers a Status, to readers of all namespaces.
 	PathStatus = "/v1/status"
+	// PathNodes answers lines of JSON, a NodeReport each, of the agents that are connected to this replica, or of those of the nodes in the
+	// parameter node, which may come several times. The agents are asked for it now. It is for readers of all namespaces.
+	PathNodes = "/v1/nodes"
 )

@@ -21,7 +21,10 @@ import (
 
 type node struct{}
 
-func (node) Pods() []agentapi.Pod { return []agentapi.Pod{{Namespace: "shop", Name: "web"}} }
+func (node) Pods() []agentapi.Pod {
+	rules := []agentapi.Rule{{Action: "Allow", Peers: []agentapi.Peer{{Group: "shop/g"}}}, {Action: "Allow", Peers: []agentapi.Peer{{DomainNames: []string{"api.example.com"}}}}}
+	return []agentapi.Pod{{Namespace: "shop", Name: "web", Ingress: agentapi.PodPolicy{Rules: rules[:1]}, Egress: agentapi.PodPolicy{Rules: rules}}}
+}
 func (node) LearnedNames() (agentapi.NameList, error) {
 	return agentapi.NameList{Names: []agentapi.LearnedName{{Name: "api.example.com"}}}, nil
 }
@@ -210,4 +213,26 @@ func (s *slow) Wait(_ context.Context, number uint64) ([]agentapi.Event, uint64)
 	}
 	s.done = true
 	return []agentapi.Event{event(1), event(2)}, number + 5
+}
+
+// A report has the rules with domain names only: the others are large, and status does not need them.
+func TestReport(t *testing.T) {
+	now := time.Now()
+	r := &ring{events: []agentapi.Event{
+		{Time: now.Add(-time.Hour), Verdict: agentapi.VerdictDeny, Count: 100}, {Time: now, Verdict: agentapi.VerdictAccept, Count: 10},
+		{Time: now, Verdict: agentapi.VerdictDeny}, {Time: now, Verdict: agentapi.VerdictDeny, Count: 5},
+	}}
+	got, err := Report("node-1", node{}, r, metrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Denied != 6 || got.Node.Version != "v1" || len(got.Pods) != 1 || len(got.Policies) != 1 || got.Pods[0].Ingress.Rules != nil {
+		t.Errorf("%+v", got)
+	}
+	if rules := got.Pods[0].Egress.Rules; len(rules) != 1 || !rules[0].HasDomainNames() {
+		t.Errorf("%+v", rules)
+	}
+	if got.Names == nil || got.Names.Node != "node-1" {
+		t.Errorf("%+v", got.Names)
+	}
 }

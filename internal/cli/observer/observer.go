@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,7 +37,7 @@ type Observer struct {
 	token  string
 }
 
-// Connect finds a replica that is ready, and gets a token for it. It returns nil if no observer is installed.
+// Connect finds the replica that is ready and has the longest history, and gets a token for it. It returns nil if no observer is installed.
 func Connect(ctx context.Context, env *command.Env, c client.Client, namespace string) (*Observer, error) {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{"app.kubernetes.io/name": "kidoban", "app.kubernetes.io/component": "observer"}); err != nil {
@@ -45,8 +46,8 @@ func Connect(ctx context.Context, env *command.Env, c client.Client, namespace s
 	if len(pods.Items) == 0 {
 		return nil, nil
 	}
-	i := slices.IndexFunc(pods.Items, isReady)
-	if i < 0 {
+	ready := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return !isReady(&p) })
+	if len(ready) == 0 {
 		return nil, fmt.Errorf("no replica of the observer in namespace %s is ready", namespace)
 	}
 	roots, err := authorities(ctx, c, namespace)
@@ -61,18 +62,58 @@ func Connect(ctx context.Context, env *command.Env, c client.Client, namespace s
 	if err != nil {
 		return nil, err
 	}
-	o := &Observer{Pod: pods.Items[i], token: token}
-	o.client.Transport = &http.Transport{
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return agents.Forward(config, &o.Pod, observerapi.Port)
-		},
-		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: observerapi.Service, MinVersion: tls.VersionTLS13},
-		DisableKeepAlives: true,
+	replicas := make([]*Observer, len(ready))
+	for i := range ready {
+		o := &Observer{Pod: ready[i], token: token}
+		o.client.Transport = &http.Transport{
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				return agents.Forward(config, &o.Pod, observerapi.Port)
+			},
+			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: observerapi.Service, MinVersion: tls.VersionTLS13},
+			DisableKeepAlives: true,
+		}
+		replicas[i] = o
 	}
-	return o, nil
+	return longest(ctx, replicas, func(ctx context.Context, o *Observer) (began time.Time, err error) {
+		var s observerapi.Status
+		if err = o.Get(ctx, observerapi.PathStatus, nil, &s); err != nil {
+			return began, err
+		}
+		return s.Began(), nil
+	}), nil
 }
 
-func isReady(p corev1.Pod) bool {
+// statusPatience is how long a replica may take to report since when it has flows.
+const statusPatience = 5 * time.Second
+
+// longest returns the replica that began to record first, by the time that a function returns. All replicas receive what agents push, so one
+// that has restarted without its flows has none that this one lacks. Of replicas that do not answer it returns the first.
+func longest(ctx context.Context, replicas []*Observer, began func(context.Context, *Observer) (time.Time, error)) *Observer {
+	if len(replicas) == 1 {
+		return replicas[0]
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	times := make([]time.Time, len(replicas))
+	var group sync.WaitGroup
+	for i, o := range replicas {
+		group.Go(func() {
+			if at, err := began(ctx, o); err == nil {
+				times[i] = at
+			}
+		})
+	}
+	group.Wait()
+	best := 0
+	for i, at := range times {
+		if !at.IsZero() && (times[best].IsZero() || at.Before(times[best])) {
+			best = i
+		}
+	}
+	return replicas[best]
+}
+
+func isReady(p *corev1.Pod) bool {
 	return p.DeletionTimestamp == nil && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})

@@ -36,8 +36,9 @@ func New(env *command.Env) *cobra.Command {
 		Long: `Show whether kidoban works: its controller, the agent of each node, each policy with the number of nodes where its newest generation is in
 force, problems that need action, and the number of connections denied in the last ten minutes.
 
-A policy counts on the nodes that have pods in its namespace, and a ClusterNetworkPolicy on all that have pods. The exit code is 1 if there is a problem; with --wait the command first waits
-for it to end.`,
+A policy counts on the nodes that have pods in its namespace, and a ClusterNetworkPolicy on all that have pods. Where an observer is installed, it
+asks the agents: that takes one connection instead of one per node. Agents that it cannot reach are asked directly. The exit code is 1 if there
+is a problem; with --wait the command first waits for it to end.`,
 		Example: `  kubectl kidoban status
 
   # In a pipeline, after kubectl apply
@@ -84,6 +85,7 @@ ClusterNetworkPolicy (clusternetworkpolicies.policy.networking.k8s.io).`,
 			for i := range s.Policies {
 				writePolicy(out, env.Paint(), &s.Policies[i], s.Attention)
 			}
+			writeSource(out, s)
 		})
 	}
 	return cmd
@@ -106,6 +108,9 @@ func (o *options) run(ctx context.Context, only selection, table func(io.Writer,
 	s, err := o.until(ctx, c, only)
 	if err != nil {
 		return err
+	}
+	if s.observerProblem != nil {
+		fmt.Fprintln(o.env.ErrOut, "warning: the observer did not answer; asked the agents:", s.observerProblem)
 	}
 	if err := o.output.Print(o.env.Out, s, func(out io.Writer) { table(out, s) }); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 
 // denials counts the connections that an agent denied lately and still remembers.
 func denials(ctx context.Context, a *agents.Agents, pod *corev1.Pod) (int, error) {
-	body, err := a.Open(ctx, pod, agentapi.PathEvents+"?"+agentapi.ParamSince+"="+DeniedWithin)
+	body, err := a.Open(ctx, pod, agentapi.PathEvents+"?"+agentapi.ParamSince+"="+agentapi.DeniedWithin)
 	if err != nil {
 		return 0, err
 	}

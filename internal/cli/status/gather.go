@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -37,7 +36,13 @@ type Status struct {
 	Unseen []UnseenInterface `json:"unseen,omitempty"`
 	// Resolvers that nodes trust, where policies have domain names.
 	Resolvers []Resolver `json:"resolvers,omitempty"`
-	// Denied counts the connections denied in the last DeniedWithin that agents remember; -1: the agents were not queried.
+	// Observer is the pod of the observer that was asked, and Observed the number of agents that answered through it. The others were asked
+	// directly.
+	Observer string `json:"observer,omitempty"`
+	Observed int    `json:"observed,omitempty"`
+	// observerProblem is why the observer that is installed has not answered.
+	observerProblem error
+	// Denied counts the connections denied in the last agentapi.DeniedWithin that agents remember; -1: the agents were not queried.
 	Denied int `json:"denied"`
 }
 
@@ -47,9 +52,6 @@ type UnseenInterface struct {
 	Pod       string `json:"pod"`
 	agentapi.Interface
 }
-
-// DeniedWithin is the period for which denied connections are counted.
-const DeniedWithin = "10m"
 
 // Node and its agent.
 type Node struct {
@@ -135,7 +137,7 @@ func gather(ctx context.Context, env *command.Env, c client.Client, namespace st
 	if err := c.List(ctx, &pods, client.InNamespace(only.Namespace)); err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
-	reports, err := ask(ctx, a, c)
+	reports, err := s.ask(ctx, env, a, c, namespace)
 	if err != nil {
 		s.Attention = append(s.Attention, err.Error())
 	}
@@ -194,52 +196,6 @@ func (s *Status) controller(ctx context.Context, c client.Client, namespace stri
 
 func (s *Status) attend(format string, args ...any) {
 	s.Attention = append(s.Attention, fmt.Sprintf(format, args...))
-}
-
-// report is what one agent says.
-type report struct {
-	node     agentapi.Node
-	pods     []agentapi.Pod
-	policies []agentapi.Policy
-	names    *agentapi.NameList // nil: no rule has domain names
-	denied   int
-	err      error
-}
-
-// ask all agents. Without a token there are no reports; an agent that does not answer has one that says so.
-func ask(ctx context.Context, a *agents.Agents, c client.Client) (map[string]*report, error) {
-	if err := a.Authorize(ctx, c); err != nil {
-		return nil, err
-	}
-	out := map[string]*report{}
-	var mu sync.Mutex
-	_ = a.Each(func(pod *corev1.Pod) error {
-		r := &report{}
-		var policies agentapi.PolicyList
-		if r.err = a.Get(ctx, pod, agentapi.PathNode, &r.node); r.err == nil {
-			r.pods, r.err = awaitPods(ctx, pause, func() ([]agentapi.Pod, error) {
-				var list agentapi.PodList
-				err := a.Get(ctx, pod, agentapi.PathPods, &list)
-				return list.Pods, err
-			})
-		}
-		if r.err == nil {
-			r.err = a.Get(ctx, pod, agentapi.PathPolicies, &policies)
-		}
-		if r.err == nil && hasNames(r.pods) {
-			r.names = &agentapi.NameList{}
-			r.err = a.Get(ctx, pod, agentapi.PathNames, r.names)
-		}
-		if r.err == nil {
-			r.denied, r.err = denials(ctx, a, pod)
-		}
-		r.policies = policies.Policies
-		mu.Lock()
-		defer mu.Unlock()
-		out[pod.Spec.NodeName] = r
-		return nil
-	})
-	return out, nil
 }
 
 func (s *Status) node(node *corev1.Node, agent *corev1.Pod, r *report) {

@@ -23,15 +23,6 @@ type NameOnNodes struct {
 	Learned int `json:"learned"`
 }
 
-// hasNames reports whether a rule in force for one of these pods has domain names.
-func hasNames(pods []agentapi.Pod) bool {
-	return slices.ContainsFunc(pods, func(p agentapi.Pod) bool {
-		return slices.ContainsFunc(p.Egress.Rules, func(r agentapi.Rule) bool {
-			return slices.ContainsFunc(r.Peers, func(peer agentapi.Peer) bool { return len(peer.DomainNames) > 0 })
-		})
-	})
-}
-
 // domainNames adds which resolvers the nodes trust, and on how many nodes the names of policies have addresses.
 func (s *Status) domainNames(reports map[string]*report) {
 	nodes := map[netip.AddrPort]int{}

@@ -41,7 +41,7 @@ func TestDomainNamesOfPolicies(t *testing.T) {
 }
 
 func TestOnlyPodsWithNamesAreAskedAbout(t *testing.T) {
-	if hasNames([]agentapi.Pod{{Egress: agentapi.PodPolicy{Rules: []agentapi.Rule{{Peers: []agentapi.Peer{{CIDR: netip.MustParsePrefix("10.0.0.0/8")}}}}}}}) {
+	if agentapi.HaveDomainNames([]agentapi.Pod{{Egress: agentapi.PodPolicy{Rules: []agentapi.Rule{{Peers: []agentapi.Peer{{CIDR: netip.MustParsePrefix("10.0.0.0/8")}}}}}}}) {
 		t.Error("a pod without names")
 	}
 }

@@ -27,8 +27,7 @@ const mostNames = 3
 func awaitPods(ctx context.Context, every time.Duration, look func() ([]agentapi.Pod, error)) ([]agentapi.Pod, error) {
 	for n := 1; ; n++ {
 		pods, err := look()
-		pending := slices.ContainsFunc(pods, func(p agentapi.Pod) bool { return p.State != agentapi.StateInForce })
-		if err != nil || !pending || n == looks {
+		if err != nil || !arePending(pods) || n == looks {
 			return pods, err
 		}
 		select {
@@ -37,6 +36,10 @@ func awaitPods(ctx context.Context, every time.Duration, look func() ([]agentapi
 		case <-time.After(every):
 		}
 	}
+}
+
+func arePending(pods []agentapi.Pod) bool {
+	return slices.ContainsFunc(pods, func(p agentapi.Pod) bool { return p.State != agentapi.StateInForce })
 }
 
 // unjudged compares the pods that there are with those that agents have in force. A node without an agent, or without its answer, is

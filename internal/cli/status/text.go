@@ -26,9 +26,10 @@ func write(out io.Writer, p command.Paint, s *Status) {
 	}
 	fmt.Fprintf(out, "Policies: %d/%d in force everywhere.", everywhere, len(s.Policies))
 	if s.Denied >= 0 {
-		fmt.Fprintf(out, "  Denied in the last %s: %d.", DeniedWithin, s.Denied)
+		fmt.Fprintf(out, "  Denied in the last %s: %d.", agentapi.DeniedWithin, s.Denied)
 	}
 	fmt.Fprintln(out)
+	writeSource(out, s)
 
 	fmt.Fprintln(out)
 	t := &command.Table{Paint: p}
@@ -62,6 +63,13 @@ func write(out io.Writer, p command.Paint, s *Status) {
 		for _, a := range s.Attention {
 			fmt.Fprintf(out, "  %s\n", a)
 		}
+	}
+}
+
+// writeSource writes that the observer was asked, if it was.
+func writeSource(out io.Writer, s *Status) {
+	if s.Observer != "" {
+		fmt.Fprintf(out, "From the observer, pod %s: the reports of %d of %d nodes.\n", s.Observer, s.Observed, len(s.Nodes))
 	}
 }
 

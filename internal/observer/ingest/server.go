@@ -86,6 +86,7 @@ type Server struct {
 type agent struct {
 	since      time.Time
 	translator translator
+	questions  questions
 	cancel     context.CancelCauseFunc
 	ended      chan struct{}
 }
@@ -163,7 +164,7 @@ func (s *Server) Push(conn grpc.BidiStreamingServer[flow.PushRequest, flow.PushR
 	}
 	ctx, cancel := context.WithCancelCause(conn.Context())
 	defer cancel(nil)
-	a := s.open(id, cancel)
+	a := s.open(id, conn, cancel)
 	defer s.close(id.Node, a)
 	expiry := time.AfterFunc(time.Until(id.Expires), func() { cancel(errExpired) })
 	defer expiry.Stop()
@@ -211,8 +212,11 @@ func (s *Server) admit(ctx context.Context) (streamserver.Identity, streamserver
 }
 
 // open makes a stream that of its node. One that the node has ends first, so that pushes do not overlap.
-func (s *Server) open(id streamserver.Identity, cancel context.CancelCauseFunc) *agent {
-	a := &agent{since: time.Now(), cancel: cancel, ended: make(chan struct{}), translator: newTranslator(id.Node, s.options.Directory, &s.decisions)}
+func (s *Server) open(id streamserver.Identity, conn grpc.BidiStreamingServer[flow.PushRequest, flow.PushResponse], cancel context.CancelCauseFunc) *agent {
+	a := &agent{
+		since: time.Now(), cancel: cancel, ended: make(chan struct{}), questions: newQuestions(conn),
+		translator: newTranslator(id.Node, s.options.Directory, &s.decisions),
+	}
 	s.mu.Lock()
 	s.opening--
 	old := s.agents[id.Node]
@@ -264,6 +268,13 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 		if err != nil {
 			return err
 		}
+		if request.Report != nil {
+			if err := limiter.Wait(ctx); err != nil {
+				return status.Error(codes.ResourceExhausted, err.Error())
+			}
+			a.questions.answered(request.Report)
+			continue
+		}
 		if request.Generation == "" || len(request.Generation) > maxWord || request.Sequence == 0 {
 			return status.Error(codes.InvalidArgument, "a push needs a generation of at most 64 bytes and a sequence from 1 on")
 		}
@@ -285,7 +296,7 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 		if err := s.writer.put(ctx, batch); err != nil {
 			return status.Error(codes.Unavailable, "cannot store flows at the moment")
 		}
-		if err := conn.Send(&flow.PushResponse{Generation: request.Generation, Sequence: request.Sequence}); err != nil {
+		if err := a.questions.send(&flow.PushResponse{Generation: request.Generation, Sequence: request.Sequence}); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -42,12 +43,14 @@ const namespace = "kidoban-system"
 
 // fixture is an observer with a store, and agents of nodes n1 and n2.
 type fixture struct {
-	t         *testing.T
+	t         testing.TB
 	server    *Server
 	store     store.Store
 	directory *directory.Directory
 
 	shared *grpc.ClientConn
+	// kill ends the server, not the store.
+	kill func()
 
 	mu     sync.Mutex
 	failed error // what the store returns
@@ -100,6 +103,14 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f.store = s
+	f.start(s, testr.New(t))
+	return f
+}
+
+// start starts the server. The test's end ends it and closes the store.
+func (f *fixture) start(s store.Store, log logr.Logger) {
+	t := f.t
+	t.Helper()
 	client := fake.NewClientset()
 	client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
@@ -112,14 +123,12 @@ func newFixture(t *testing.T) *fixture {
 		}}
 		return true, review, nil
 	})
-	b, _, err := issuer.Rotate(certificates.Bundle{}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := bundle()
+	var err error
 	f.server, err = New(Options{
 		Flag: "--flows-bind-address", Address: "127.0.0.1:0", Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return issuer.Usable(b, time.Now()), nil },
 		Authenticator: &streamserver.Authenticator{Audience: flow.Audience, Namespace: namespace, Reviews: client.AuthenticationV1().TokenReviews(), Cluster: Cluster{f.directory, namespace}},
-		Directory:     f.directory, Store: failing{s, f}, Stored: func([]store.Batch) {}, Patience: 2 * time.Second, Registry: prometheus.NewRegistry(), Log: testr.New(t),
+		Directory:     f.directory, Store: failing{s, f}, Stored: func([]store.Batch) {}, Patience: 2 * time.Second, Registry: prometheus.NewRegistry(), Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -127,21 +136,31 @@ func newFixture(t *testing.T) *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.server.Start(ctx) }()
-	t.Cleanup(func() {
+	f.kill = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+	t.Cleanup(func() {
+		f.kill()
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return f
 }
 
 var (
 	begin  = time.Now().Add(-time.Hour)
 	issuer = certificates.Issuer{ServerName: flow.ServerName, Lifetimes: certificates.Usual}
+	// bundle has the certificates of all replicas.
+	bundle = sync.OnceValue(func() certificates.Bundle {
+		b, _, err := issuer.Rotate(certificates.Bundle{}, time.Now())
+		if err != nil {
+			panic(err)
+		}
+		return b
+	})
 )
 
 type claims struct {

@@ -26,21 +26,27 @@ const (
 )
 
 // Handler returns the handler of the API. Streams end with ctx.
-func Handler(ctx context.Context, f *flows.Flows, guard *access.Guard) http.Handler {
-	s := &server{ctx: ctx, flows: f, guard: guard, answering: make(chan struct{}, answers), following: make(chan struct{}, followers)}
+func Handler(ctx context.Context, f *flows.Flows, agents Agents, guard *access.Guard) http.Handler {
+	s := &server{
+		ctx: ctx, flows: f, agents: agents, guard: guard,
+		answering: make(chan struct{}, answers), following: make(chan struct{}, followers), asking: make(chan struct{}, nodeAnswers),
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+observerapi.PathFlows, s.getFlows)
 	mux.HandleFunc("GET "+observerapi.PathEdges, s.answer(s.edges))
 	mux.HandleFunc("GET "+observerapi.PathHits, s.answer(s.hits))
 	mux.HandleFunc("GET "+observerapi.PathStatus, s.answer(s.status))
+	mux.HandleFunc("GET "+observerapi.PathNodes, s.nodes)
 	return mux
 }
 
 type server struct {
-	ctx                  context.Context
-	flows                *flows.Flows
-	guard                *access.Guard
-	answering, following chan struct{}
+	ctx    context.Context
+	flows  *flows.Flows
+	agents Agents
+	guard  *access.Guard
+	// Places of those whose requests are worked on.
+	answering, following, asking chan struct{}
 }
 
 // TokenOf returns the token of an Authorization header: a bearer token, or the password of the Basic scheme.

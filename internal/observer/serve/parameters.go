@@ -36,6 +36,9 @@ func (b badParameter) Error() string { return b.text }
 
 func bad(format string, args ...any) badParameter { return badParameter{fmt.Sprintf(format, args...)} }
 
+// paramNode is the parameter of PathNodes.
+const paramNode = "node"
+
 var names = []string{"since", "until", "namespace", "pod", "workload", "verdict", "port", "protocol", "policy", "limit", "follow", "newest"}
 
 // parse reads the parameters of a request. One that is not known is an error: it must not look as if it had an effect.

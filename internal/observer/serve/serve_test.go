@@ -80,7 +80,7 @@ func newFixture(t *testing.T) *fixture {
 	})}
 	server, err := New(Options{
 		Flag: "--api-bind-address", Address: "127.0.0.1:0", Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return issuer.Usable(b, time.Now()), nil },
-		Flows: f.flows, Log: testr.New(t),
+		Flows: f.flows, Agents: reporters{"n1": `{"denied":1}`, "n2": "", "n3": "{"}, Log: testr.New(t),
 		Guard: &access.Guard{Audience: flow.Audience, Tokens: client.AuthenticationV1().TokenReviews(), Access: client.AuthorizationV1().SubjectAccessReviews()},
 	})
 	if err != nil {

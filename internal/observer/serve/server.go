@@ -38,6 +38,7 @@ type Options struct {
 	Flag, Address string
 	Certificate   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Flows         *flows.Flows
+	Agents        Agents
 	Guard         *access.Guard
 	Version       string
 	Log           logr.Logger
@@ -75,7 +76,7 @@ func (s *Server) Start(ctx context.Context) error {
 	protocols.SetHTTP2(true)
 	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest))
 	hubble.Register(rpc, hubble.Options{Reader: s.hubbleReader, Version: s.options.Version, Now: time.Now})
-	api := Handler(ctx, s.options.Flows, s.options.Guard)
+	api := Handler(ctx, s.options.Flows, s.options.Agents, s.options.Guard)
 	handler := split(rpc, api)
 	if s.options.Page != nil {
 		handler = below(s.options.PagePath, s.options.Page(api), handler)
