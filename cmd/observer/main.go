@@ -47,6 +47,7 @@ type options struct {
 	limits      store.Limits
 	memoryLimit int64
 	onward      onwardFlags
+	followers   followerFlags
 	version     bool
 	log         zap.Options
 }
@@ -91,6 +92,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.limits.Addresses, "max-addresses-per-hour", 10_000, "Maximum number of different addresses outside the cluster that are kept in an hour. Flows of others are kept without the address.")
 	fs.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory that the container may use, in bytes; 0: no limit. The Go runtime's soft limit is 10 % less. The Deployment sets it.")
 	o.onward.bind(fs)
+	o.followers.bind(fs)
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.log.BindFlags(fs)
 }
@@ -117,7 +119,7 @@ func (o *options) check() error {
 	if o.limits.Addresses < 1 {
 		return fmt.Errorf("--max-addresses-per-hour=%d must be positive", o.limits.Addresses)
 	}
-	return errors.Join(startup.LimitMemory(o.memoryLimit, 0), o.servers.Check(), startup.CheckFree(flowsFlag, o.flows), startup.CheckFree(apiFlag, o.api))
+	return errors.Join(startup.LimitMemory(o.memoryLimit, 0), o.followers.check(), o.servers.Check(), startup.CheckFree(flowsFlag, o.flows), startup.CheckFree(apiFlag, o.api))
 }
 
 func run(o options) (err error) {
@@ -205,7 +207,11 @@ func run(o options) (err error) {
 	}
 	maintain := manager.RunnableFunc(func(ctx context.Context) error { return maintain(ctx, kept, d) })
 	show := manager.RunnableFunc(func(ctx context.Context) error { f.Run(ctx); return nil })
-	runnables := []manager.Runnable{keeper, server, api, maintain, show, follow}
+	runnables, err := o.followers.runnables(f, host, client.CoreV1(), metrics.Registry, ctrl.Log)
+	if err != nil {
+		return err
+	}
+	runnables = append(runnables, keeper, server, api, maintain, show, follow)
 	if len(sinks) > 0 {
 		sending := onward.New(onward.Options{Sinks: sinks, Log: ctrl.Log.WithName("onward"), Registry: metrics.Registry})
 		runnables = append(runnables, manager.RunnableFunc(func(ctx context.Context) error { return sendOn(ctx, f, sending) }))

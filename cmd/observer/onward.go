@@ -21,14 +21,21 @@ import (
 
 // onwardFlags say where flows are sent on. docs/observer.md describes them.
 type onwardFlags struct {
-	otlp, headers string
-	file          sink.FileOptions
-	logs          sink.CloudWatchOptions
+	otlp, protocol, headers string
+	file                    sink.FileOptions
+	logs                    sink.CloudWatchOptions
 }
 
+// Protocols of OTLP, by the names of OpenTelemetry's OTEL_EXPORTER_OTLP_PROTOCOL.
+const (
+	otlpHTTP = "http/protobuf"
+	otlpGRPC = "grpc"
+)
+
 func (o *onwardFlags) bind(fs *flag.FlagSet) {
-	fs.StringVar(&o.otlp, "otlp-endpoint", "", "Send flows as OTLP logs (HTTP, protobuf) to this URL, such as http://collector.monitoring:4318; empty: none.")
-	fs.StringVar(&o.headers, "otlp-headers", "", "Headers of these requests: NAME=VALUE,… Credentials are best set as the environment variable KIDOBAN_OTLP_HEADERS, from a Secret.")
+	fs.StringVar(&o.otlp, "otlp-endpoint", "", "Send flows as OTLP logs to this URL, such as http://collector.monitoring:4318, or http://collector.monitoring:4317 for gRPC; https is TLS. Empty: none.")
+	fs.StringVar(&o.protocol, "otlp-protocol", otlpHTTP, "Protocol of OTLP: "+otlpHTTP+" or "+otlpGRPC+".")
+	fs.StringVar(&o.headers, "otlp-headers", "", "Headers (metadata) of these requests: NAME=VALUE,… Credentials are best set as the environment variable KIDOBAN_OTLP_HEADERS, from a Secret.")
 	fs.StringVar(&o.file.Path, "flow-file", "", "File to which flows are written, a JSON object a line; empty: none.")
 	fs.IntVar(&o.file.MaxMegabytes, "flow-file-max-size", 50, "Rotate and compress the file at this size (MB). It is also rotated daily.")
 	fs.IntVar(&o.file.MaxBackups, "flow-file-max-backups", 10, "Number of rotated files to keep.")
@@ -49,7 +56,11 @@ func (o *onwardFlags) sinks(host string) (out []sink.Sink, err error) {
 		}
 	}
 	if o.otlp != "" {
-		s, err := onward.OTLP(onward.OTLPOptions{Endpoint: o.otlp, Header: header, Version: version.String()})
+		open, ok := map[string]func(onward.OTLPOptions) (sink.Sink, error){otlpHTTP: onward.OTLP, otlpGRPC: onward.OTLPOverGRPC}[o.protocol]
+		if !ok {
+			return nil, fmt.Errorf("--otlp-protocol=%q must be %s or %s", o.protocol, otlpHTTP, otlpGRPC)
+		}
+		s, err := open(onward.OTLPOptions{Endpoint: o.otlp, Header: header, Version: version.String()})
 		if err != nil {
 			return nil, fmt.Errorf("--otlp-endpoint: %w", err)
 		}

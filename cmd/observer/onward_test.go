@@ -10,6 +10,10 @@ func TestWhereFlowsAreSentOn(t *testing.T) {
 	for args, want := range map[string]string{
 		"": "",
 		"--otlp-endpoint=http://collector:4318 --otlp-headers=a=b,c=d": "otlp",
+		"--otlp-endpoint=http://collector:4317 --otlp-protocol=grpc":   "otlp",
+		"--otlp-endpoint=https://collector --otlp-protocol=grpc":       "otlp",
+		"--otlp-endpoint=http://collector:4317/p --otlp-protocol=grpc": "error: must not have a path",
+		"--otlp-endpoint=http://collector:4317 --otlp-protocol=http":   "error: --otlp-protocol",
 		"--flow-file=/f": "file",
 		"--cloudwatch-log-group=g --flow-file=/f": "file cloudwatch",
 		"--otlp-endpoint=collector:4318":          "error: --otlp-endpoint",

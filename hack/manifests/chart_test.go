@@ -36,6 +36,7 @@ var equal = map[string]values{
 	"hack/manifests/testdata": {"nri": false, "prometheus": values{"enabled": true}, "secureMetrics": true, "vpcCNI": true},
 
 	"config/overlays/observer":           {"observer": values{"enabled": true}},
+	"hack/manifests/testdata/pod-events": {"observer": values{"enabled": true, "settings": values{"POD_EVENTS": "true"}}},
 	"config/overlays/eks-audit":          {"eks": true, "audit": true},
 	"hack/manifests/testdata/boot-guard": {"bootGuard": true},
 	"examples/terraform/eks/kidoban": {

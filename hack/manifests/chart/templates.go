@@ -154,6 +154,9 @@ metadata:
 		"components/observer/network_policy.yaml",
 	}},
 	{name: "observer-ui.yaml", when: "and .Values.observer.enabled .Values.observer.settings.UI_URL", from: []string{"components/observer-ui/rbac.yaml"}},
+	{name: "observer-pod-events.yaml", when: `and .Values.observer.enabled (eq (toString .Values.observer.settings.POD_EVENTS) "true")`, from: []string{
+		"components/observer-pod-events/role.yaml", "components/observer-pod-events/role_binding.yaml",
+	}},
 	{name: "viewer.yaml", from: []string{"rbac/viewer.yaml"}},
 	{name: "startup-taint.yaml", when: ".Values.startupTaint", from: []string{"components/startup-taint/role.yaml", "components/startup-taint/role_binding.yaml"}},
 	{name: "boot-guard.yaml", when: ".Values.bootGuard", from: []string{"components/boot-guard/policy.yaml", "components/boot-guard/policy_binding.yaml"}},

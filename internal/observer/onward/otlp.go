@@ -22,7 +22,8 @@ import (
 
 // OTLPOptions say where flows go as OTLP logs.
 type OTLPOptions struct {
-	// Endpoint is the base URL of a receiver of OTLP over HTTP, such as http://collector.monitoring:4318: /v1/logs is added to it.
+	// Endpoint is the URL of a receiver: over HTTP its base, such as http://collector.monitoring:4318, to which /v1/logs is added, and over
+	// gRPC one without a path, such as http://collector.monitoring:4317.
 	Endpoint string
 	// Header of each request, such as Authorization.
 	Header http.Header
@@ -30,11 +31,20 @@ type OTLPOptions struct {
 	Version string
 }
 
-// OTLP is a sink that sends flows as OTLP logs, in binary protobuf over HTTP.
-func OTLP(o OTLPOptions) (sink.Sink, error) {
+// url parses the endpoint; port is the protocol's usual one.
+func (o *OTLPOptions) url(port string) (*url.URL, error) {
 	u, err := url.Parse(o.Endpoint)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("%q is not a valid OTLP endpoint: it has the form http://HOST:4318 or https://HOST:4318", o.Endpoint)
+		return nil, fmt.Errorf("%q is not a valid OTLP endpoint: it has the form http://HOST:%s or https://HOST:%[2]s", o.Endpoint, port)
+	}
+	return u, nil
+}
+
+// OTLP is a sink that sends flows as OTLP logs, in binary protobuf over HTTP.
+func OTLP(o OTLPOptions) (sink.Sink, error) {
+	u, err := o.url("4318")
+	if err != nil {
+		return nil, err
 	}
 	header := o.Header.Clone()
 	if header == nil {
