@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -54,9 +55,12 @@ func run(ctx context.Context) (err error) {
 		style:   matrix.Style{Color: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""},
 		cluster: &cluster.Cluster{Name: "demo", Program: filepath.Join(repo, "bin", "cluster"), Repo: repo, Log: os.Stdout},
 	}
-	d.step("building the controller, the agent and the probe (a first time takes minutes)")
+	d.step("building the controller, the agent, the observer, the plugin and the probe (a first time takes minutes)")
 	build, err := engine.Make(ctx, d.cluster.Repo, d.out)
 	if err != nil {
+		return err
+	}
+	if err := d.buildPlugin(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.leave()) }()
@@ -76,8 +80,11 @@ func (d *demo) show(ctx context.Context, build *engine.Build) error {
 	if err := d.cluster.UpAnew(ctx, "--nodes="+nodes, "--proxy-mode="+proxyMode); err != nil {
 		return err
 	}
-	d.step("installing kidoban: kubectl apply -k config/overlays/local")
-	if err := engine.Install(ctx, d.cluster, build); err != nil {
+	d.step("installing kidoban: kubectl apply -k config/overlays/local, with config/components/observer")
+	if err := engine.Install(ctx, d.cluster, build, engine.ObserverComponents...); err != nil {
+		return err
+	}
+	if err := engine.AwaitObserver(ctx, d.cluster); err != nil {
 		return err
 	}
 	if err := d.kubectl(ctx, "-n", engine.Namespace, "get", "pods", "-o", "wide"); err != nil {
@@ -134,7 +141,50 @@ func (d *demo) show(ctx context.Context, build *engine.Build) error {
 		n += len(t.Probes)
 	}
 	d.step("all %d connections went as the policies say", n)
-	return nil
+	d.step("what the observer has of them: kubectl kidoban events --verdict DENY")
+	return d.denials(ctx)
+}
+
+// plugin is kubectl-kidoban, in bin/ like the program that makes clusters.
+const plugin = "kubectl-kidoban"
+
+func (d *demo) buildPlugin(ctx context.Context) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join("bin", plugin), "./cmd/kubectl-kidoban")
+	build.Dir, build.Stdout, build.Stderr = d.cluster.Repo, d.out, d.out
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return build.Run()
+}
+
+const (
+	// observedTimeout is how long the observer may take to show a connection: agents push every few seconds.
+	observedTimeout = 30 * time.Second
+	// shownDenials is how many denials are printed.
+	shownDenials = 6
+)
+
+// denials prints the newest denials that the observer has.
+func (d *demo) denials(ctx context.Context) error {
+	for deadline := time.Now().Add(observedTimeout); ; {
+		out, err := cluster.Output(d.cluster.Outside(ctx, filepath.Join(d.cluster.Repo, "bin", plugin), "events", "--since", "5m", "--verdict", "DENY"))
+		if err != nil {
+			return err
+		}
+		if lines := cluster.Lines(out); len(lines) > 0 {
+			fmt.Fprintln(d.out)
+			for _, line := range lines[max(0, len(lines)-shownDenials):] {
+				fmt.Fprintln(d.out, line)
+			}
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the observer has no denied connection")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // leave takes the cluster down, or tells how to use it.
@@ -147,6 +197,8 @@ func (d *demo) leave() error {
 The cluster is still up:
   bin/cluster --name %[1]s kubectl -- get pe,pes -A
   bin/cluster --name %[1]s exec --pod shop/POD -- COMMAND
+  bin/cluster --name %[1]s exec -- bin/kubectl-kidoban status
+  bin/cluster --name %[1]s exec -- bin/kubectl-kidoban ui    (a map of the connections, in the browser)
   bin/cluster --name %[1]s down
 `, d.cluster.Name)
 	return d.cluster.Keep()
