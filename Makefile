@@ -179,9 +179,10 @@ test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, a
 	go -C e2e test -count=1 -v -timeout=30m -tags=e2e,helm -run='^TestHelm$$' .
 
 .PHONY: test-hubble
-test-hubble: ## The hubble command, of two releases, against an observer's API (the first run builds the commands: 4 minutes)
+test-hubble: bin/cluster ## The hubble command, of two releases, against an observer's API, and on a cluster (5 minutes, the first run 10; needs root)
 	$(call heading,Hubble)
 	go -C hack/hubble test $(patience) -count=1 -tags=hubble ./...
+	go -C e2e test -count=1 -v -timeout=30m -tags=e2e,hubble -run='^TestHubble$$' .
 
 .PHONY: test-postgres
 test-postgres: ## The observer's store in PostgreSQL, on a server of its own that is killed under load (a minute; as root it runs as postgres)
@@ -364,6 +365,13 @@ bench-ui: ui ## Large maps in a real browser beside a plain canvas and Cytoscape
 .PHONY: bench-beside
 bench-beside: ## Cost of packets beside the build of an older commit, in turn: medians and ratios (OLD=commit ROUNDS=12; 8 minutes; needs root)
 	hack/bench-beside.sh '$(or $(OLD),$(error give OLD=commit))' $(or $(ROUNDS),12) '^BenchmarkEstablished$$' 20000x '^BenchmarkFirstPacket$$/.*/peers=100$$' 20x
+
+.PHONY: bench-observer
+bench-observer: ## The observer under the load of 200 nodes, and questions about 10 million records (10 minutes, 4 GiB of disk; RECORDS=10000000)
+	@hack/apt.sh '/usr/lib/postgresql=postgresql'
+	go test -run='^$$' -bench='^BenchmarkLoad$$' -benchtime=1x ./internal/observer/ingest
+	go test -run='^$$' -bench='^BenchmarkReplicas$$' -benchtime=1x -tags=postgres ./internal/observer/postgres
+	go test -run='^$$' -bench='^BenchmarkDay$$' -benchtime=1x -timeout=30m ./internal/observer/flows -rows=$(or $(RECORDS),10000000)
 
 .PHONY: bench-scale
 bench-scale: bin/cluster ## Large clusters, in memory and on a real API server, results into docs/performance.md (10 minutes; ARGS=--quick: 1 minute, prints only)

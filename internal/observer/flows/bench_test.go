@@ -89,7 +89,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkDay stores a day of reports, and asks with cold caches. It prints the figures of docs/performance.md.
+// BenchmarkDay stores a day of reports, asks with cold caches, and rolls all of it up. It prints the figures of docs/performance.md.
 func BenchmarkDay(b *testing.B) {
 	ctx, dir := context.Background(), b.TempDir()
 	limits := store.Limits{Age: 48 * time.Hour, ExactAge: 48 * time.Hour, Bytes: 1 << 40, Addresses: 1000}
@@ -131,6 +131,28 @@ func BenchmarkDay(b *testing.B) {
 			b.Fatal(err)
 		}
 		ask(b, dir, open)
+		rollUp(ctx, b, dir)
+	}
+}
+
+// rollUp makes everything too old to be exact.
+func rollUp(ctx context.Context, b *testing.B, dir string) {
+	s, err := sqlite.Open(dir, store.Limits{Age: 1000 * time.Hour, ExactAge: time.Hour, Bytes: 1 << 40, Addresses: 1000}, logr.Discard())
+	if err != nil {
+		b.Fatal(err)
+	}
+	before := cpuTime()
+	if err := s.Retain(ctx, time.Now().Add(48*time.Hour)); err != nil {
+		b.Fatal(err)
+	}
+	status, err := s.Status(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric((cpuTime() - before).Seconds(), "rollup-cpu-s")
+	b.ReportMetric(float64(status.Bytes), "B-rolled-up")
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
 	}
 }
 

@@ -35,7 +35,7 @@ type server struct {
 }
 
 // newServer starts a server in a temporary directory. The test's end ends it.
-func newServer(t *testing.T) *server {
+func newServer(t testing.TB) *server {
 	t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(found) == 0 {
@@ -70,7 +70,7 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-func credential(t *testing.T, name string) *syscall.Credential {
+func credential(t testing.TB, name string) *syscall.Credential {
 	t.Helper()
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -94,13 +94,13 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 }
 
 // start starts the server and waits until it answers.
-func (s *server) start(t *testing.T) {
+func (s *server) start(t testing.TB) {
 	t.Helper()
 	eventually(t, "the server answers", func() bool { return s.isUp(t) })
 }
 
 // isUp reports whether the server answers, and starts it if it does not run: after a kill, children of the former one may have to end first.
-func (s *server) isUp(t *testing.T) bool {
+func (s *server) isUp(t testing.TB) bool {
 	t.Helper()
 	if s.process == nil {
 		s.launch(t)
@@ -117,7 +117,7 @@ func (s *server) isUp(t *testing.T) bool {
 	return false
 }
 
-func (s *server) launch(t *testing.T) {
+func (s *server) launch(t testing.TB) {
 	t.Helper()
 	s.process = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=50")
 	s.process.Stderr = s.log
@@ -133,7 +133,7 @@ func (s *server) launch(t *testing.T) {
 }
 
 // end sends the server a signal and waits until it and its children have ended.
-func (s *server) end(t *testing.T, signal syscall.Signal) {
+func (s *server) end(t testing.TB, signal syscall.Signal) {
 	t.Helper()
 	if err := s.process.Process.Signal(signal); err != nil {
 		t.Error(err)
@@ -147,7 +147,7 @@ func (s *server) connection(database string) string {
 }
 
 // database makes an empty database, and returns how to connect to it.
-func (s *server) database(t *testing.T) string {
+func (s *server) database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprint("test", s.number.Add(1))
 	c, err := pgx.Connect(t.Context(), s.connection("postgres"))
@@ -174,7 +174,7 @@ func (d database) Open(t *testing.T, limits store.Limits) store.Store {
 }
 
 // eventually polls until a condition is met.
-func eventually(t *testing.T, what string, met func() bool) {
+func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
