@@ -37,6 +37,7 @@ var equal = map[string]values{
 
 	"config/overlays/observer":           {"observer": values{"enabled": true}},
 	"hack/manifests/testdata/pod-events": {"observer": values{"enabled": true, "settings": values{"POD_EVENTS": "true"}}},
+	"hack/manifests/testdata/observer-ui": {"observer": values{"enabled": true, "settings": values{"UI_URL": "https://tools.example.com/kidoban/"}}},
 	"config/overlays/eks-audit":          {"eks": true, "audit": true},
 	"hack/manifests/testdata/boot-guard": {"bootGuard": true},
 	"examples/terraform/eks/kidoban": {

@@ -87,7 +87,7 @@ func TestComponents(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, file := range glob(t, "config/overlays/*/kustomization.yaml", "examples/terraform/eks/kidoban/kustomization.yaml", "hack/manifests/testdata/kustomization.yaml",
-		"hack/manifests/testdata/boot-guard/kustomization.yaml", "hack/manifests/testdata/pod-events/kustomization.yaml", "hack/manifests/testdata/cluster-network-policy*/kustomization.yaml") {
+		"hack/manifests/testdata/boot-guard/kustomization.yaml", "hack/manifests/testdata/pod-events/kustomization.yaml", "hack/manifests/testdata/observer-ui/kustomization.yaml", "hack/manifests/testdata/cluster-network-policy*/kustomization.yaml") {
 		var k struct{ Components []string }
 		if err := yaml.Unmarshal(read(t, file), &k); err != nil {
 			t.Fatal(err)
