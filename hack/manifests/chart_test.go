@@ -35,11 +35,11 @@ var equal = map[string]values{
 	"config/overlays/local":   {"image": values{"tag": "dev", "pullPolicy": "Never"}},
 	"hack/manifests/testdata": {"nri": false, "prometheus": values{"enabled": true}, "secureMetrics": true, "vpcCNI": true},
 
-	"config/overlays/observer":           {"observer": values{"enabled": true}},
-	"hack/manifests/testdata/pod-events": {"observer": values{"enabled": true, "settings": values{"POD_EVENTS": "true"}}},
+	"config/overlays/observer":            {"observer": values{"enabled": true}},
+	"hack/manifests/testdata/pod-events":  {"observer": values{"enabled": true, "settings": values{"POD_EVENTS": "true"}}},
 	"hack/manifests/testdata/observer-ui": {"observer": values{"enabled": true, "settings": values{"UI_URL": "https://tools.example.com/kidoban/"}}},
-	"config/overlays/eks-audit":          {"eks": true, "audit": true},
-	"hack/manifests/testdata/boot-guard": {"bootGuard": true},
+	"config/overlays/eks-audit":           {"eks": true, "audit": true},
+	"hack/manifests/testdata/boot-guard":  {"bootGuard": true},
 	"examples/terraform/eks/kidoban": {
 		"eks": true, "mode": "strict", "startupTaint": true, "cloudWatch": values{"enabled": true, "clusterName": "my-cluster"},
 	},
