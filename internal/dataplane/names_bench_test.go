@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/kidoban/kidoban/internal/compiler"
 	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/dataplane/bpf"
 	"github.com/kidoban/kidoban/internal/dataplane/netnstest"
@@ -24,17 +25,27 @@ func BenchmarkAnswers(b *testing.B) {
 	}
 }
 
+// namesOfAPod are the names in the policies of one pod, for which there is a budget.
+const namesOfAPod = 20_000
+
 // answers measures so many exchanges an iteration.
 func answers(b *testing.B, names, records int) {
 	const exchanges = 30
 	opts := withNames
 	opts.Sizes.Domains = 1 << 17
 	n := newNameNode(b, opts)
-	list := []string{"api.example.com"}
-	for i := range names - 1 {
-		list = append(list, fmt.Sprintf("n%d.example.org", i))
+	n.allow(named([]string{"api.example.com"}))
+	for i := 1; i < names; i += namesOfAPod {
+		var list []string
+		for k := range min(namesOfAPod, names-i) {
+			list = append(list, fmt.Sprintf("n%d.example.org", i+k))
+		}
+		key := fmt.Sprintf("pod-%d", i)
+		n.compiler.SetPod(key, compiler.PodSpec{
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 10, 0, byte(i / namesOfAPod)})}, Policies: []*policy.Policy{isolate(policy.Egress, named(list))},
+		})
 	}
-	n.allow(named(list))
+	check(b, n.d.Apply(n.compiler.Commit()))
 	c, err := n.client.Dial("udp", netip.AddrPortFrom(n.resolver.V4, 53), netnstest.Patience)
 	check(b, err)
 	defer func() { _ = c.Close() }()
