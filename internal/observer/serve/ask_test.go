@@ -40,7 +40,9 @@ func TestAskReadsAnAnswerAsItIsWritten(t *testing.T) {
 }
 
 func TestAskReturnsErrors(t *testing.T) {
-	ask := Ask(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a token is needed", http.StatusUnauthorized) }))
+	ask := Ask(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "a token is needed", http.StatusUnauthorized)
+	}))
 	_, err := ask(t.Context(), "", "/v1/flows", nil)
 	if status := (*StatusError)(nil); !errors.As(err, &status) || status.Code != http.StatusUnauthorized || status.Text != "a token is needed" {
 		t.Errorf("%v", err)
