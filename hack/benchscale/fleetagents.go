@@ -105,7 +105,7 @@ func (a *agents) start(ctx context.Context, i int, nodeName string, config *rest
 	kernel := &fleetKernel{classes: map[netip.Addr]compiler.ClassID{}}
 	kernel.changed = func(at arrival) { at.Agent = i; a.report(at) }
 	one := agent.New(mgr.GetCache(), kernel, agent.Options{
-		NamespaceCache: agent.NamespaceCaches(mgr), SharedNamespace: sharedNamespace,
+		NamespaceCache: agent.NamespaceCaches(mgr, sharedNamespace), SharedNamespace: sharedNamespace,
 		Policies: agent.NewPolicies(mgr.GetAPIReader()), Budget: compiler.DefaultBudget, GuaranteedNamespaces: compiler.DefaultNamespaces,
 		CheckInterval: time.Minute, Log: logr.Discard(), Registry: prometheus.NewRegistry(),
 	})

@@ -200,7 +200,7 @@ func (t *fleetTracker) expectRight(pods []pod) error {
 			}
 		}
 		for a := range is {
-			if !want[node][a] {
+			if podNetwork.Contains(a) && !want[node][a] { // others are blocks of one address
 				more = append(more, a)
 			}
 		}

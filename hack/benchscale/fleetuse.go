@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -21,12 +22,13 @@ type fleetUse struct {
 type subject struct {
 	pods  groupSelector
 	peers []string
+	// isolates reports that a NetworkPolicy isolates ingress. Then no packet reaches the Baseline tier, and agents leave out its groups.
+	isolates, baseline bool
 }
 
 func newFleetUse(policies []*networkingv1.NetworkPolicy, clusterPolicies []*cnp.ClusterNetworkPolicy) (*fleetUse, error) {
 	u := &fleetUse{groups: map[string]groupSelector{}, nodes: map[string]map[string]int{}}
-	add := func(pods groupSelector, peers []groupSelector) {
-		s := subject{pods: pods}
+	add := func(s subject, peers []groupSelector) {
 		seen := map[string]bool{}
 		for _, p := range peers {
 			if text := p.String(); !seen[text] {
@@ -46,7 +48,7 @@ func newFleetUse(policies []*networkingv1.NetworkPolicy, clusterPolicies []*cnp.
 		if err != nil {
 			return nil, err
 		}
-		add(pods, peers)
+		add(subject{pods: pods, isolates: slices.Contains(np.Spec.PolicyTypes, networkingv1.PolicyTypeIngress)}, peers)
 	}
 	for _, np := range clusterPolicies {
 		namespaces, podSelector := np.Spec.Subject.Namespaces, np.Spec.Subject.Pods
@@ -64,16 +66,23 @@ func newFleetUse(policies []*networkingv1.NetworkPolicy, clusterPolicies []*cnp.
 		if err != nil {
 			return nil, err
 		}
-		add(pods, peers)
+		add(subject{pods: pods, baseline: np.Spec.Tier == cnp.BaselineTier}, peers) // a load's Baseline policies have ingress rules only
 	}
 	return u, nil
 }
 
 // count adds n to the use of groups by a pod's node.
 func (u *fleetUse) count(p *pod, n int) {
+	var of []*subject
+	isolated := false
 	for i := range u.subjects {
-		s := &u.subjects[i]
-		if !s.pods.selects(p.namespace, p.labels) {
+		if s := &u.subjects[i]; s.pods.selects(p.namespace, p.labels) {
+			of = append(of, s)
+			isolated = isolated || s.isolates
+		}
+	}
+	for _, s := range of {
+		if s.baseline && isolated {
 			continue
 		}
 		for _, g := range s.peers {

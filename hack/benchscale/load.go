@@ -80,6 +80,9 @@ type pod struct {
 	node      string
 }
 
+// podNetwork has the addresses of all pods.
+var podNetwork = netip.MustParsePrefix("10.0.0.0/8")
+
 // pod makes the j-th pod of a namespace, with a new name and address.
 func (l *load) pod(namespace, j int) pod {
 	n := l.next

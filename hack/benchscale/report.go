@@ -72,9 +72,11 @@ func (r *report) markdown(command string) []byte {
 
 const endMark = "<!-- … to here -->\n"
 
+func beginMarkOf(target string) string { return "<!-- make " + target + " writes from here … -->\n" }
+
 // replaceIn replaces the text between the marks of a make target in a file by the report.
 func replaceIn(file, target string, content []byte) error {
-	beginMark := "<!-- make " + target + " writes from here … -->\n"
+	beginMark := beginMarkOf(target)
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err

@@ -24,24 +24,25 @@ func TestPercentile(t *testing.T) {
 
 func TestTheReportReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "page.md")
-	page := "before\n" + beginMark + "old\n" + endMark + "after\n"
+	beginMark, other := beginMarkOf("bench-fleet"), beginMarkOf("bench-scale")+"stays\n"+endMark
+	page := "before\n" + other + beginMark + "old\n" + endMark + "after\n"
 	if err := os.WriteFile(file, []byte(page), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceIn(file, []byte("new\n")); err != nil {
+	if err := replaceIn(file, "bench-fleet", []byte("new\n")); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "before\n" + beginMark + "new\n" + endMark + "after\n"; string(got) != want {
+	if want := "before\n" + other + beginMark + "new\n" + endMark + "after\n"; string(got) != want {
 		t.Errorf("the page is %q", got)
 	}
 	if err := os.WriteFile(file, []byte("no marks\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if replaceIn(file, nil) == nil {
+	if replaceIn(file, "bench-fleet", nil) == nil {
 		t.Error("a page without marks was written")
 	}
 }

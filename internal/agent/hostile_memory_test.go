@@ -103,11 +103,11 @@ func TestHostileAgentOfLargePolicies(t *testing.T) {
 		inForce, decided := 0, 0
 		a.state.read(func(n *node.Node) {
 			for _, r := range n.PolicyReports() {
-				switch {
-				case r.Reason == "":
+				switch r.Reason {
+				case "":
 					inForce++
 					decided++
-				case r.Reason == node.ReasonOverBudget:
+				case node.ReasonOverBudget:
 					decided++
 				}
 			}

@@ -73,11 +73,10 @@ func countLines(b *testing.B, name string) (n int) {
 	}
 	defer func() { _ = in.Close() }()
 	for lines := bufio.NewReaderSize(in, chunkSize); ; {
-		text, err := lines.Peek(1)
-		if err != nil {
+		if _, err := lines.Peek(1); err != nil {
 			return n
 		}
-		text, _ = lines.Peek(lines.Buffered())
+		text, _ := lines.Peek(lines.Buffered())
 		n += bytes.Count(text, []byte("\n"))
 		_, _ = lines.Discard(len(text))
 	}

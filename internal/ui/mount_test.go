@@ -86,22 +86,22 @@ func TestATokenIsEnteredOnce(t *testing.T) {
 		}
 	}
 	r := ask("POST", "/net/kidoban/api/token", " all\n", "Origin", own)
-	if r.StatusCode != 200 || len(r.Cookies()) != 1 {
+	if r.StatusCode != http.StatusOK || len(r.Cookies()) != 1 {
 		t.Fatalf("%d %v", r.StatusCode, r.Cookies())
 	}
 	c := r.Cookies()[0]
 	if c.Value != "all" || c.Path != "/net/kidoban/" || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteStrictMode {
 		t.Errorf("cookie: %v", c)
 	}
-	if r := ask("GET", "/net/kidoban/api/recommend?namespace=shop", "", "token", "all"); r.StatusCode != 404 {
+	if r := ask("GET", "/net/kidoban/api/recommend?namespace=shop", "", "token", "all"); r.StatusCode != http.StatusNotFound {
 		t.Errorf("recommend: %d", r.StatusCode)
 	}
 	for _, path := range []string{"graph", "policies", "flows", "hits"} {
-		if r := ask("GET", "/net/kidoban/api/"+path, "", "token", "all"); r.StatusCode != 200 {
+		if r := ask("GET", "/net/kidoban/api/"+path, "", "token", "all"); r.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", path, r.StatusCode, body(t, r))
 		}
 	}
-	if r := ask("GET", "/net/kidoban/api/graph?token=all", ""); r.StatusCode != 401 {
+	if r := ask("GET", "/net/kidoban/api/graph?token=all", ""); r.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a token in the address: %d", r.StatusCode)
 	}
 }

@@ -40,14 +40,16 @@ func AddFormats(cmd *cobra.Command, kinds Kinds, usage string, formats ...string
 	return o
 }
 
-// String, Set and Type make it the value of a flag, by which a test finds the kinds of all commands.
+// String is the format. With Set and Type, Output is the value of a flag, by which a test finds the kinds of all commands.
 func (o *Output) String() string { return o.format }
 
+// Set sets the format.
 func (o *Output) Set(format string) error {
 	o.format = format
 	return nil
 }
 
+// Type is the flag's, for help.
 func (o *Output) Type() string { return "string" }
 
 // Kinds that the command prints.
