@@ -8,8 +8,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Limits of the connections to one server. The zero value of a field means its default.
@@ -30,25 +28,13 @@ const (
 	mostPaces = 4096
 )
 
-// Sizes of a connection's socket buffers, which are the kernel's memory and count as the container's. The kernel doubles them. Without them a client
-// that reads slowly makes the kernel hold megabytes.
-const (
-	receiveBuffer = 16 << 10
-	sendBuffer    = 32 << 10
-)
-
 // Listen listens on a TCP address. A connection beyond the limits displaces an older one: of its own source if that has its maximum, else of the source
 // that has the most. So a source with few connections, such as a kubelet or Prometheus, is served however many others there are. A source that connects
 // faster than its rate is reset at once: that costs least, and leaves the connections of others time to be served.
 func Listen(address string, limits Limits) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
-		err := raw.Control(func(fd uintptr) { // accepted connections inherit both
-			if failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); failed == nil {
-				failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
-			}
-		})
-		if err != nil {
+		if err := raw.Control(func(fd uintptr) { failed = limitBuffers(fd) }); err != nil { // accepted connections inherit them
 			return err
 		}
 		return failed
