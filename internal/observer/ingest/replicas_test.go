@@ -26,15 +26,18 @@ import (
 type traffic struct {
 	mu      sync.Mutex
 	ended   bool
-	packets uint64
+	first   uint16 // of the destinations' ports
+	packets uint64 // in all
+	newer   uint64 // to the present ports
 }
 
 func (s *traffic) Records() (out []events.Event, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for port := uint16(1); port <= 20 && !s.ended; port++ {
+	for port := s.first; port < s.first+20 && !s.ended; port++ {
 		now := time.Now()
 		s.packets++
+		s.newer++
 		out = append(out, events.Event{
 			Time: now, First: now, Packets: 1, Bytes: 60, Direction: vocabulary.Egress, Protocol: vocabulary.TCP, Verdict: events.Allow, Reason: events.ReasonDefault,
 			Source: netip.MustParseAddrPort("10.50.1.20:40000"), Destination: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port),
@@ -45,11 +48,24 @@ func (s *traffic) Records() (out []events.Event, err error) {
 
 func (*traffic) UnrecordedPackets() (uint64, error) { return 0, nil }
 
-func (s *traffic) end() uint64 {
+// move lets later connections go to other ports, from this one on.
+func (s *traffic) move(first uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.first, s.newer = first, 0
+}
+
+// sent is the number of connections in all, and of those since the last move.
+func (s *traffic) sent() (all, newer uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.packets, s.newer
+}
+
+func (s *traffic) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	return s.packets
 }
 
 type namesOfWeb struct{}
@@ -63,9 +79,12 @@ func (namesOfWeb) Audited(compiler.SetID) ([]agentapi.PolicyRef, bool)         {
 func (namesOfWeb) DomainNames(netip.Addr) []string                             { return nil }
 func (namesOfWeb) NameMiss(compiler.SetID, vocabulary.Flow) *agentapi.NameMiss { return nil }
 
-func (f *fixture) connections() (n uint64) {
+// connections counts those to ports from this one on.
+func (f *fixture) connections(first uint16) (n uint64) {
 	for _, flow := range f.flows() {
-		n += flow.Connections
+		if flow.Port >= first {
+			n += flow.Connections
+		}
 	}
 	return n
 }
@@ -93,7 +112,8 @@ func TestAReplicaKilledUnderLoad(t *testing.T) {
 	if err := os.WriteFile(token, []byte(agentClaims("n1").token()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	source := &traffic{}
+	const newer = 100 // ports of connections that begin once the new replica receives flows
+	source := &traffic{first: 1}
 	pusher := flowpush.New(flowpush.Options{
 		Source: source, Names: flowlog.NewRecorder("n1", namesOfWeb{}), Interval: 50 * time.Millisecond, BufferBytes: 16 << 20,
 		Replicas: func(ctx context.Context, set func(map[string]struct{})) {
@@ -123,25 +143,19 @@ func TestAReplicaKilledUnderLoad(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	await(t, "flows at both", func() bool { return stays.connections() > 200 && killed.connections() > 200 })
+	await(t, "flows at both", func() bool { return stays.connections(0) > 200 && killed.connections(0) > 200 })
 	killed.kill()
-	began := time.Now()
 	fresh := newFixture(t)
 	are(stays, fresh)
-	await(t, "flows at the new one", func() bool { return fresh.connections() > 200 })
-	all := source.end()
-	await(t, "all flows at the one that stays", func() bool { return stays.connections() == all })
-	since := func(f *fixture) (n uint64) {
-		for _, flow := range f.flows() {
-			if flow.Last.After(began) {
-				n += flow.Connections
-			}
-		}
-		return n
-	}
-	await(t, "all newer flows at the new one", func() bool { return since(fresh) >= since(stays) })
-	if stays.connections() != all {
-		t.Errorf("%d connections of %d", stays.connections(), all)
+	await(t, "flows at the new one", func() bool { return fresh.connections(0) > 200 })
+	source.move(newer)
+	await(t, "newer flows", func() bool { _, n := source.sent(); return n > 200 })
+	source.end()
+	all, since := source.sent()
+	await(t, "all flows at the one that stays", func() bool { return stays.connections(0) >= all })
+	await(t, "all newer flows at the new one", func() bool { return fresh.connections(newer) >= since })
+	if stays.connections(0) != all || stays.connections(newer) != since || fresh.connections(newer) != since {
+		t.Errorf("%d connections of %d, of the newer ones %d and %d of %d", stays.connections(0), all, stays.connections(newer), fresh.connections(newer), since)
 	}
 }
 
