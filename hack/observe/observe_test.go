@@ -26,6 +26,8 @@ import (
 	"github.com/kidoban/kidoban/internal/flowpush"
 	"github.com/kidoban/kidoban/internal/observer/ingest"
 	"github.com/kidoban/kidoban/internal/observer/onward"
+	"github.com/kidoban/kidoban/internal/observer/podevents"
+	"github.com/kidoban/kidoban/internal/observer/workloadmetrics"
 	"github.com/kidoban/kidoban/internal/sink"
 	"github.com/kidoban/kidoban/internal/stream/client"
 	"github.com/kidoban/kidoban/internal/streamserver"
@@ -78,6 +80,8 @@ func agentMetrics() map[string]bool {
 func observerMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	d := described{names: map[string]bool{}}
+	podevents.New(podevents.Options{Registry: d, Log: logr.Discard()})
+	d.MustRegister(workloadmetrics.New(1))
 	onward.New(onward.Options{Registry: d, Sinks: []sink.Sink{sink.Stdout()}, Log: logr.Discard()})
 	if _, err := ingest.New(ingest.Options{Address: "127.0.0.1:0", Registry: d}); err != nil {
 		t.Fatal(err)
