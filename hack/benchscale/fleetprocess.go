@@ -67,7 +67,7 @@ func (c *cluster) startFleet(nodes []string) (fleet, error) {
 func (f fleet) kill() {
 	for _, p := range f {
 		_ = p.cmd.Process.Kill()
-		<-p.ended
+		_ = <-p.ended // it was killed
 	}
 }
 

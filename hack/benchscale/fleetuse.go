@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
@@ -52,7 +51,7 @@ func newFleetUse(policies []*networkingv1.NetworkPolicy, clusterPolicies []*cnp.
 	}
 	for _, np := range clusterPolicies {
 		namespaces, podSelector := np.Spec.Subject.Namespaces, np.Spec.Subject.Pods
-		pods := groupSelector{pods: labels.Everything()}
+		var pods groupSelector
 		var err error
 		if podSelector != nil {
 			pods, err = parseSelectors("", &podSelector.NamespaceSelector, &podSelector.PodSelector)
