@@ -67,7 +67,7 @@ func (c *cluster) startFleet(nodes []string) (fleet, error) {
 func (f fleet) kill() {
 	for _, p := range f {
 		_ = p.cmd.Process.Kill()
-		_ = <-p.ended // it was killed
+		p.ended <- <-p.ended // wait for its end, and leave what it was for the next who asks
 	}
 }
 
