@@ -345,6 +345,8 @@ const (
 	FilterVarRecordsWanted    = "records_wanted"
 	FilterVarReordersLoads    = "reorders_loads"
 	FilterVarRevokedKinds     = "revoked_kinds"
+	FilterVarTick             = "tick"
+	FilterVarTickTime         = "tick_time"
 	FilterVarTtlMax           = "ttl_max"
 	FilterVarTtlMin           = "ttl_min"
 	FilterVarWrites           = "writes"
@@ -452,6 +454,8 @@ type FilterVariableSpecs struct {
 	RecordsWanted *ebpf.VariableSpec `ebpf:"records_wanted"`
 	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
+	Tick          *ebpf.VariableSpec `ebpf:"tick"`
+	TickTime      *ebpf.VariableSpec `ebpf:"tick_time"`
 	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
 	TtlMin        *ebpf.VariableSpec `ebpf:"ttl_min"`
 	Writes        *ebpf.VariableSpec `ebpf:"writes"`
@@ -560,6 +564,8 @@ type FilterVariables struct {
 	RecordsWanted *ebpf.Variable `ebpf:"records_wanted"`
 	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
+	Tick          *ebpf.Variable `ebpf:"tick"`
+	TickTime      *ebpf.Variable `ebpf:"tick_time"`
 	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`
 	TtlMin        *ebpf.Variable `ebpf:"ttl_min"`
 	Writes        *ebpf.Variable `ebpf:"writes"`

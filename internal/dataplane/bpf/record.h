@@ -58,22 +58,14 @@ static __always_inline bool add_to_record(void *counts, const struct repeat_key 
 /* Counts the packet in the record of its kind, or of its sender. The verifier checks a function that is not static once. */
 __noinline int record(const struct packet *p, const struct pod *pod, const struct finding *f, enum direction direction)
 {
-	struct repeat_key k = { .direction = direction };
+	struct repeat_key k;
 	struct address end;
 	__u32 slot = 0;
 	void *counts = bpf_map_lookup_elem(&recording, &slot);
 
 	if (!p || !f || !counts)
 		return 0;
-	k.src = p->src;
-	k.dst = p->dst;
-	k.rule = f->rule;
-	k.set = pod ? pod->sets[f->place & (SETS - 1)] : 0;
-	k.dport = p->dport;
-	k.protocol = p->protocol;
-	k.verdict = f->verdict;
-	k.tier = f->tier;
-	k.reason = f->reason;
+	fill_key(&k, p, direction, pod, f);
 	k.flags = p->late | (f->place & IF_AUDITED_ENFORCED ? REPEAT_WOULD_BE : 0);
 	if (add_to_record(counts, &k, p))
 		return 0;

@@ -122,6 +122,23 @@ static __noinline void count_hit(__u32 rule, __u32 set, enum verdict verdict)
 		count(COUNTER_UNATTRIBUTED);
 }
 
+static __always_inline void fill_key(struct repeat_key *k, const struct packet *p, enum direction direction, const struct pod *pod,
+				     const struct finding *f)
+{
+	k->src = p->src;
+	k->dst = p->dst;
+	k->rule = f->rule;
+	k->set = pod ? pod->sets[f->place & (SETS - 1)] : 0;
+	k->dport = p->dport;
+	k->protocol = p->protocol;
+	k->direction = direction;
+	k->verdict = f->verdict;
+	k->tier = f->tier;
+	k->reason = f->reason;
+	k->flags = 0;
+	k->port = 0;
+}
+
 /* Puts the packet into one event or into one count. */
 static __noinline void report_event(const struct packet *p, struct repeat_key *k, const struct pod *pod)
 {
@@ -151,19 +168,11 @@ static __noinline void report_event(const struct packet *p, struct repeat_key *k
 /* Counts the packet, and makes an event of it where events are wanted. */
 __noinline int count_and_report(const struct packet *p, enum direction direction, const struct pod *pod, const struct finding *f)
 {
-	struct repeat_key k = { .direction = direction };
+	struct repeat_key k;
 
 	if (!p || !f)
 		return 0;
-	k.src = p->src;
-	k.dst = p->dst;
-	k.rule = f->rule;
-	k.set = pod ? pod->sets[f->place & (SETS - 1)] : 0;
-	k.dport = p->dport;
-	k.protocol = p->protocol;
-	k.verdict = f->verdict;
-	k.tier = f->tier;
-	k.reason = f->reason;
+	fill_key(&k, p, direction, pod, f);
 	count((direction * VERDICTS + f->verdict) * REASONS + f->reason);
 	if (hits_wanted && (f->reason == REASON_RULE || f->reason == REASON_DEFAULT))
 		count_hit(f->rule, k.set, f->verdict);
