@@ -146,7 +146,7 @@ func specOf(opts Options) (*ebpf.CollectionSpec, error) {
 		bpf.FilterVarRecordsWanted: opts.Records,
 		bpf.FilterVarEventPace:     pace,
 		bpf.FilterVarEventAhead:    ahead,
-		bpf.FilterVarReordersLoads: runtime.GOARCH != "amd64",
+		bpf.FilterVarReorders:      runtime.GOARCH != "amd64",
 	}
 	maps.Copy(variables, opts.Names.variables())
 	for name, value := range variables {

@@ -5,20 +5,6 @@
 /* Goes up when the agent begins a write to a map and when that write ends: odd in between. */
 volatile __u32 writes = 0;
 
-/* Set before the program is loaded: this CPU may make loads in another order than the program's. */
-volatile const bool reorders_loads = false;
-
-/* Keeps the loads before it ahead of those after it. BPF has no weaker barrier before Linux 6.15. */
-static __always_inline void order_loads(void)
-{
-	__u64 word = 0;
-
-	barrier();
-	if (reorders_loads)
-		__sync_fetch_and_or(&word, 0);
-	barrier();
-}
-
 /* Set by a test: one in so many reads of an entry is held up, as an interrupt would. 0: none. */
 volatile const __u32 held_up_one_in = 0;
 
@@ -65,13 +51,13 @@ static __always_inline enum entry read_entry(void *map, const void *key, void *v
 		const __u32 before = writes;
 		void *entry;
 
-		order_loads();
+		keep_order();
 		entry = bpf_map_lookup_elem(map, key);
 		hold_up();
 		if (entry)
 			__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
 		hold_up();
-		order_loads();
+		keep_order();
 		/* An odd number is that of a write that had begun before: it is the one that there may be. */
 		if (writes - (before & ~1u) <= 2)
 			return entry ? ENTRY_READ : ENTRY_ABSENT;

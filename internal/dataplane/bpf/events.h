@@ -55,7 +55,7 @@ enum repeat_flags {
 
 struct repeat {
 	__u64 packets, bytes;
-	__u64 first, last; /* tick_ns */
+	__u64 first, last; /* bpf_ktime_get_ns, to a tick */
 	struct address original_dst;
 	__u32 pod_flags;
 	__u32 ifindex;
@@ -106,24 +106,6 @@ struct {
 volatile const __u64 event_pace = 0;
 volatile const __u64 event_ahead = 0;
 
-/* The time of the last tick that a packet was counted in, and the tick. */
-volatile __u64 tick_time = 0, tick = 0;
-
-/*
- * bpf_ktime_get_ns at the first packet of this tick: up to 10 ms ago (CONFIG_HZ). Reading the clock costs as much as
- * looking up a count, reading jiffies is one load. CPUs that begin a tick at the same time both write it.
- */
-static __always_inline __u64 tick_ns(void)
-{
-	const __u64 now = bpf_jiffies64();
-
-	if (tick != now) {
-		tick_time = bpf_ktime_get_ns();
-		tick = now;
-	}
-	return tick_time;
-}
-
 /* Reads from conntrack where the sender of the packet sent it. */
 static __noinline void read_original(const struct packet *p, struct address *dst, __u16 *dport)
 {
@@ -155,7 +137,7 @@ static __always_inline struct address whose(const struct packet *p, const struct
 /* The generic cell rate algorithm: a token bucket in one number. */
 static __noinline bool may_make_event(const struct address *end)
 {
-	__u64 now = tick_ns(), due, next, *pace;
+	__u64 now = recent_ns(), due, next, *pace;
 
 	if (!event_pace)
 		return true;
@@ -220,7 +202,7 @@ static __noinline void begin_count(void *counts, const struct repeat_key *k, con
 
 static __noinline void count_repeat(struct repeat *r, __u32 bytes)
 {
-	r->last = tick_ns();
+	r->last = recent_ns();
 	if (!r->first)
 		r->first = r->last;
 	__sync_fetch_and_add(&r->packets, 1);

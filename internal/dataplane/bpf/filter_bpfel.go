@@ -343,10 +343,11 @@ const (
 	FilterVarPodsFull         = "pods_full"
 	FilterVarReadsOwn         = "reads_own"
 	FilterVarRecordsWanted    = "records_wanted"
-	FilterVarReordersLoads    = "reorders_loads"
+	FilterVarReorders         = "reorders"
 	FilterVarRevokedKinds     = "revoked_kinds"
 	FilterVarTick             = "tick"
-	FilterVarTickTime         = "tick_time"
+	FilterVarTickNs           = "tick_ns"
+	FilterVarTickSecond       = "tick_second"
 	FilterVarTtlMax           = "ttl_max"
 	FilterVarTtlMin           = "ttl_min"
 	FilterVarWrites           = "writes"
@@ -452,10 +453,11 @@ type FilterVariableSpecs struct {
 	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
 	ReadsOwn      *ebpf.VariableSpec `ebpf:"reads_own"`
 	RecordsWanted *ebpf.VariableSpec `ebpf:"records_wanted"`
-	ReordersLoads *ebpf.VariableSpec `ebpf:"reorders_loads"`
+	Reorders      *ebpf.VariableSpec `ebpf:"reorders"`
 	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
 	Tick          *ebpf.VariableSpec `ebpf:"tick"`
-	TickTime      *ebpf.VariableSpec `ebpf:"tick_time"`
+	TickNs        *ebpf.VariableSpec `ebpf:"tick_ns"`
+	TickSecond    *ebpf.VariableSpec `ebpf:"tick_second"`
 	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
 	TtlMin        *ebpf.VariableSpec `ebpf:"ttl_min"`
 	Writes        *ebpf.VariableSpec `ebpf:"writes"`
@@ -562,10 +564,11 @@ type FilterVariables struct {
 	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
 	ReadsOwn      *ebpf.Variable `ebpf:"reads_own"`
 	RecordsWanted *ebpf.Variable `ebpf:"records_wanted"`
-	ReordersLoads *ebpf.Variable `ebpf:"reorders_loads"`
+	Reorders      *ebpf.Variable `ebpf:"reorders"`
 	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
 	Tick          *ebpf.Variable `ebpf:"tick"`
-	TickTime      *ebpf.Variable `ebpf:"tick_time"`
+	TickNs        *ebpf.Variable `ebpf:"tick_ns"`
+	TickSecond    *ebpf.Variable `ebpf:"tick_second"`
 	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`
 	TtlMin        *ebpf.Variable `ebpf:"ttl_min"`
 	Writes        *ebpf.Variable `ebpf:"writes"`

@@ -86,11 +86,6 @@ volatile bool has_names = false;
 #define NAME_CLASS 0x80000000u
 #define NAME_CLASS_TIER 0x40000000u /* of the NetworkPolicy tier */
 
-static __always_inline __u32 seconds_now(void)
-{
-	return bpf_ktime_get_boot_ns() / 1000000000ULL;
-}
-
 static __always_inline __u32 pattern_of(__u64 slot)
 {
 	return slot;
@@ -138,7 +133,7 @@ __noinline int apply_names(__u32 protocol, __u32 port, __u32 set, const struct a
 
 		if (until_of(slot) <= now)
 			continue;
-		order_loads();
+		keep_order();
 		if (!is_same(&entry->address, peer) || !is_same(&entry->again, peer))
 			return 0;
 		if (admin && look_up_pattern(protocol, port, set, class, &named) && named.names[0] < admin) {
