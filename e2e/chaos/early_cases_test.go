@@ -52,7 +52,7 @@ func returningPods(t *testing.T) *earlyRow {
 		})
 	}
 	before := map[string]*corev1.Pod{}
-	for range times(10, 2) {
+	for range times(25, 2) {
 		for _, node := range steady {
 			name := "early-" + node + "-0"
 			var p *corev1.Pod
@@ -75,7 +75,7 @@ func returningPods(t *testing.T) *earlyRow {
 
 // cronJobs are the pods of CronJobs that run each minute.
 func cronJobs(t *testing.T) *earlyRow {
-	const each = 5
+	const each = 10
 	row := newRow(held, ", CronJob", each*len(steady))
 	var jobs []*batchv1.CronJob
 	for _, node := range steady {
@@ -147,7 +147,7 @@ func newServers(t *testing.T) {
 		await(t, w, 1)
 		watches = append(watches, w)
 	}
-	n := times(20, 2)
+	n := times(50, 2)
 	for i := range n {
 		join(i + 1)
 	}
@@ -176,7 +176,7 @@ func addressTaken(t *testing.T) {
 	const elsewhere = "early-elsewhere"
 	create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: elsewhere}})
 	setAgents(t, held)
-	n := times(20, 2)
+	n := times(50, 2)
 	wrong := 0
 	var took []time.Duration
 	for i := range n {

@@ -191,12 +191,13 @@ func (rows *earlyRows) measure(t *testing.T, mode early, name string, burst, pod
 	rows.n++
 	row := newRow(mode, name, burst)
 	for row.pods < pods {
-		row.start(t, fmt.Sprintf("early-%d-%d", rows.n, row.pods), burst, meanwhile)
+		// Pods that start one by one are judged and removed ten at a time.
+		row.start(t, fmt.Sprintf("early-%d-%d", rows.n, row.pods), max(burst, min(10, pods-row.pods)), meanwhile)
 	}
 	rows.add(t, row)
 }
 
-// start starts some pods at once.
+// start starts some pods at once or, one by one, each when the one before it has started.
 func (r *earlyRow) start(t *testing.T, prefix string, n int, meanwhile func()) {
 	t.Helper()
 	var pods []*corev1.Pod
@@ -207,21 +208,30 @@ func (r *earlyRow) start(t *testing.T, prefix string, n int, meanwhile func()) {
 		created[p.Name] = time.Now()
 		create(t, p)
 		pods = append(pods, p)
+		if r.burst == 1 {
+			awaitPhase(t, p, corev1.PodRunning, corev1.PodSucceeded)
+		}
 	}
 	if meanwhile != nil {
 		meanwhile()
 	}
 	for _, p := range pods {
-		eventually(t, p.Name+" has called", func(ctx context.Context) error {
-			now, err := getPod(ctx, p.Name)
-			if err == nil && now.Status.Phase != corev1.PodSucceeded {
-				err = fmt.Errorf("it is %s", now.Status.Phase)
-			}
-			return err
-		})
+		awaitPhase(t, p, corev1.PodSucceeded)
 		r.starts = append(r.starts, r.judge(t, p, printedBy(t, p, "probe")).Sub(created[p.Name]))
 		remove(t, p)
 	}
+}
+
+// awaitPhase waits until a pod is in one of some phases.
+func awaitPhase(t *testing.T, p *corev1.Pod, phases ...corev1.PodPhase) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s is %s", p.Name, phases), func(ctx context.Context) error {
+		now, err := getPod(ctx, p.Name)
+		if err == nil && !slices.Contains(phases, now.Status.Phase) {
+			err = fmt.Errorf("it is %s", now.Status.Phase)
+		}
+		return err
+	})
 }
 
 // printedResults are those that a probe has printed.
