@@ -44,23 +44,32 @@ enum entry {
  * before it began, and what it frees is there for the next. So what was looked up and copied is the key's own,
  * and no mix of two values, unless a second write began before the copy was complete.
  */
+static __always_inline enum entry try_entry(void *map, const void *key, void *value, __u32 size)
+{
+	const __u32 before = writes;
+	void *entry;
+
+	keep_order();
+	entry = bpf_map_lookup_elem(map, key);
+	hold_up();
+	if (entry)
+		__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
+	hold_up();
+	keep_order();
+	/* An odd number is that of a write that had begun before: it is the one that there may be. */
+	if (writes - (before & ~1u) > 2)
+		return ENTRY_CHANGING;
+	return entry ? ENTRY_READ : ENTRY_ABSENT;
+}
+
 static __always_inline enum entry read_entry(void *map, const void *key, void *value, __u32 size)
 {
 	__builtin_memset(value, 0, size);
 	for (int i = 0; i < TRIES; i++) {
-		const __u32 before = writes;
-		void *entry;
+		const enum entry entry = try_entry(map, key, value, size);
 
-		keep_order();
-		entry = bpf_map_lookup_elem(map, key);
-		hold_up();
-		if (entry)
-			__builtin_memcpy(value, __builtin_assume_aligned(entry, 4), size);
-		hold_up();
-		keep_order();
-		/* An odd number is that of a write that had begun before: it is the one that there may be. */
-		if (writes - (before & ~1u) <= 2)
-			return entry ? ENTRY_READ : ENTRY_ABSENT;
+		if (entry != ENTRY_CHANGING)
+			return entry;
 	}
 	return ENTRY_CHANGING;
 }
@@ -97,14 +106,22 @@ __noinline bool read_pod(const struct address *a, struct pod *pod)
 	return entry != ENTRY_ABSENT;
 }
 
-/* The pod with the address, or NULL. */
+/* The pod with the address, or NULL. Nearly always the first try reads it, and saves a call. */
 static __always_inline const struct pod *find_pod(const struct address *a, struct pod *pod)
 {
-	return read_pod(a, pod) ? pod : NULL;
+	__builtin_memset(pod, 0, sizeof(*pod));
+	switch (try_entry(&pods, a, pod, sizeof(*pod))) {
+	case ENTRY_READ:
+		return pod;
+	case ENTRY_ABSENT:
+		return NULL;
+	default:
+		return read_pod(a, pod) ? pod : NULL;
+	}
 }
 
 /* Reads the interface with the index. False: it is not known. One that cannot be read is a pod's own. */
-__noinline bool find_interface(__u32 ifindex, struct interface *found)
+__noinline bool read_interface(__u32 ifindex, struct interface *found)
 {
 	enum entry entry;
 
@@ -114,6 +131,16 @@ __noinline bool find_interface(__u32 ifindex, struct interface *found)
 	if (entry == ENTRY_CHANGING)
 		*found = (struct interface){ .kind = INTERFACE_POD };
 	return entry != ENTRY_ABSENT;
+}
+
+/* As read_interface; as find_pod, it mostly needs no call. */
+static __always_inline bool find_interface(__u32 ifindex, struct interface *found)
+{
+	enum entry entry;
+
+	__builtin_memset(found, 0, sizeof(*found));
+	entry = try_entry(&interfaces, &ifindex, found, sizeof(*found));
+	return entry == ENTRY_CHANGING ? read_interface(ifindex, found) : entry == ENTRY_READ;
 }
 
 /* Whether an interface is one of the pod's own. */
