@@ -60,6 +60,7 @@ type Agent struct {
 	applied *applied
 	writer  *writer
 	sweeper *sweeper
+	live    liveDenials
 	hits    *hitCounter
 
 	announcer *announcer // nil without a stream

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
@@ -20,9 +22,22 @@ func (a *Agent) Pods() (pods []agentapi.Pod) {
 	return pods
 }
 
-// Policies returns how far each policy that selects pods of the node is in force.
+// Policies returns how far each policy that selects pods of the node is in force, and what enforcing the audited ones would cut.
 func (a *Agent) Policies() (policies []agentapi.Policy) {
 	a.state.read(func(n *node.Node) { policies = n.DescribePolicies() })
+	if !slices.ContainsFunc(policies, func(p agentapi.Policy) bool { return p.Audited }) {
+		return policies
+	}
+	live, err := a.live.of(a.sweeper, time.Now())
+	if err != nil {
+		a.opts.Log.Error(err, "Cannot read the live connections that audited policies would cut")
+		return policies
+	}
+	for i := range policies {
+		if p := &policies[i]; p.Audited && p.Realised != nil {
+			p.Live = cmp.Or(live[p.PolicyRef], &agentapi.LiveDenials{})
+		}
+	}
 	return policies
 }
 

@@ -159,6 +159,8 @@ type Policy struct {
 	State string `json:"state"`
 	// Audited: the version in force decides about no packet. What it would decide is recorded.
 	Audited bool `json:"audited,omitempty"`
+	// Live are the connections that enforcing the policy would cut; nil: it is not audited, or they could not be read.
+	Live *LiveDenials `json:"live,omitempty"`
 	// Newest is the newest version that the agent has seen.
 	Newest Version `json:"newest"`
 	// Realised is the version that the kernel enforces; none: no version is in force.
@@ -167,6 +169,28 @@ type Policy struct {
 	WaitingFor []string `json:"waitingFor,omitempty"`
 	// Problem is what the policy needs more of than there is; its State is Isolating then, unless it is audited.
 	Problem string `json:"problem,omitempty"`
+}
+
+// LiveDenials are live connections of a node's pods that would be cut if all audited policies were enforced, and that one of them denies.
+type LiveDenials struct {
+	Connections int `json:"connections"`
+	// Unnamed of them lead to addresses of which the node has learned no name that the policies allow. Such a connection is allowed by its
+	// name only after the pod resolves the name again.
+	Unnamed int `json:"unnamed,omitempty"`
+	// Examples of them, ten at most.
+	Examples []LiveConnection `json:"examples,omitempty"`
+}
+
+// LiveConnection is a connection of a pod.
+type LiveConnection struct {
+	Pod string `json:"pod"` // namespace/name
+	// Direction is Egress if the pod opened the connection, otherwise Ingress.
+	Direction string     `json:"direction"`
+	Peer      netip.Addr `json:"peer"`
+	PeerPod   string     `json:"peerPod,omitempty"` // namespace/name, of a pod of the same node
+	Protocol  string     `json:"protocol"`
+	Port      uint16     `json:"port"`
+	Unnamed   bool       `json:"unnamed,omitempty"`
 }
 
 // Version is one version of a policy, by the policy's own metadata.

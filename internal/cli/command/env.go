@@ -67,7 +67,7 @@ func (e *Env) keepPlain(out io.Writer) io.Writer {
 }
 
 // ascii has a character for each symbol, so that tables stay aligned.
-var ascii = strings.NewReplacer("✔", "y", "✘", "n", "±", "~", "·", ".", "≠", "!", "→", ">", "…", "_", "–", "-", "×", "x")
+var ascii = strings.NewReplacer("✔", "y", "✘", "n", "±", "~", "·", ".", "≠", "!", "→", ">", "←", "<", "…", "_", "–", "-", "×", "x")
 
 // asciiWriter replaces symbols if the flag is set when it is written to. It gets characters that are complete.
 type asciiWriter struct {

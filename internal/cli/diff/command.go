@@ -276,7 +276,7 @@ func writeNames(out io.Writer, p command.Paint, names []model.NameChange) {
 		}
 	}
 	if slices.ContainsFunc(names, func(n model.NameChange) bool { return !n.Gained.Empty() }) {
-		fmt.Fprintln(out, "\nA name is reachable once a pod of the node has resolved it at a trusted resolver; live connections to addresses whose names are not known are cut where policies deny the rest")
+		fmt.Fprintln(out, "\nA name is reachable once a pod of the node has resolved it at a trusted resolver; live connections to addresses whose names are not known are cut where policies deny the rest. Apply the policy in audit first: `kubectl kidoban status policy` lists these connections")
 	}
 }
 

@@ -89,6 +89,8 @@ type Policy struct {
 	// Audited: the policy isolates no pod and denies nothing. AuditedSince is since when.
 	Audited      bool         `json:"audited,omitempty"`
 	AuditedSince *metav1.Time `json:"auditedSince,omitempty"`
+	// Live are the connections that enforcing the audited policy would cut, on all nodes that answered.
+	Live *agentapi.LiveDenials `json:"live,omitempty"`
 	// InForce is on how many of them this generation is.
 	InForce int `json:"inForce"`
 	// SlowestSeconds of them, from the moment that the agent saw it.
@@ -272,6 +274,9 @@ func (s *Status) policies(ctx context.Context, c client.Client, pods []corev1.Po
 func (s *Status) add(p *Policy, object metav1.Object, kind string, nodes map[string]bool, reports map[string]*report) {
 	for node := range nodes {
 		p.Nodes = append(p.Nodes, onNode(object, kind, node, reports[node]))
+	}
+	if p.Audited {
+		p.addLive(object, kind, reports)
 	}
 	slices.SortFunc(p.Nodes, func(a, b NodePolicy) int { return cmp.Compare(a.Node, b.Node) })
 	for _, n := range p.Nodes {

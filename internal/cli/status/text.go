@@ -188,6 +188,7 @@ func writePolicy(out io.Writer, p command.Paint, pol *Policy, attention []string
 		}
 		t.Write(out)
 	}
+	writeLive(out, p, pol.Live)
 	for _, n := range pol.Nodes {
 		if n.Problem != "" {
 			isolates := "isolates"

@@ -1,8 +1,12 @@
 package status
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 )
@@ -72,5 +76,62 @@ func TestANodeWhoseRecordsDoNotReachTheObserver(t *testing.T) {
 		if len(s.Attention) != tc.attends {
 			t.Errorf("%s: %q", name, s.Attention)
 		}
+	}
+}
+
+// An audited policy's connections are announced before it is enforced.
+func TestLiveConnectionsText(t *testing.T) {
+	live := func(pod, direction, peer, peerPod string, unnamed bool) agentapi.LiveConnection {
+		return agentapi.LiveConnection{Pod: pod, Direction: direction, Peer: netip.MustParseAddr(peer), PeerPod: peerPod, Protocol: "TCP", Port: 443, Unnamed: unnamed}
+	}
+	for _, tc := range []struct {
+		name string
+		live *agentapi.LiveDenials
+		want string
+	}{
+		{"not audited", nil, ""},
+		{"none", &agentapi.LiveDenials{}, "\nEnforcing it would cut no live connection.\n"},
+		{"one", &agentapi.LiveDenials{Connections: 1, Examples: []agentapi.LiveConnection{live("shop/web", "Egress", "192.0.2.1", "", false)}}, `
+Enforcing it would cut 1 live connection:
+POD            PEER        PORT      NAME
+shop/web   →   192.0.2.1   443 TCP
+`},
+		{"more than are listed", &agentapi.LiveDenials{Connections: 12, Unnamed: 2, Examples: []agentapi.LiveConnection{
+			live("shop/web", "Egress", "192.0.2.1", "", true), live("shop/db", "Ingress", "10.0.0.9", "other/job", false),
+		}}, `
+Enforcing it would cut 12 live connections; 2 lead to addresses without a known name, and would be allowed by name only after the pod resolves the name again:
+POD            PEER        PORT      NAME
+shop/web   →   192.0.2.1   443 TCP   not known
+shop/db    ←   other/job   443 TCP
+and 10 more
+`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out strings.Builder
+			writeLive(&out, false, tc.live)
+			if out.String() != tc.want {
+				t.Errorf("%q\nwant\n%q", out.String(), tc.want)
+			}
+		})
+	}
+}
+
+// What nodes report adds up, with a few examples of all.
+func TestLiveConnectionsOfAllNodes(t *testing.T) {
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	on := func(connections, unnamed, examples int) *report {
+		ref := agentapi.PolicyRef{Kind: agentapi.KindNetworkPolicy, Namespace: "shop", Name: "web"}
+		return &report{policies: []agentapi.Policy{{PolicyRef: ref, Live: &agentapi.LiveDenials{
+			Connections: connections, Unnamed: unnamed, Examples: make([]agentapi.LiveConnection, examples),
+		}}}}
+	}
+	p := Policy{Audited: true}
+	p.addLive(np, agentapi.KindNetworkPolicy, map[string]*report{"n1": on(12, 3, 10), "n2": on(4, 1, 4), "n3": {}})
+	if p.Live == nil || p.Live.Connections != 16 || p.Live.Unnamed != 4 || len(p.Live.Examples) != liveExamples {
+		t.Errorf("%+v", p.Live)
+	}
+	p = Policy{Audited: true}
+	if p.addLive(np, agentapi.KindNetworkPolicy, map[string]*report{"n3": {}}); p.Live != nil {
+		t.Errorf("%+v, though no node has answered about it", p.Live)
 	}
 }
