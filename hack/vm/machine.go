@@ -28,8 +28,10 @@ func (m machine) run(ctx context.Context, out io.Writer) (*result, error) {
 	report := m.initrd + ".report"
 	// The kernel hands report on to init, as a variable of its environment.
 	kernelArgs := fmt.Sprintf("console=%s quiet panic=-1 mitigations=off report=%s", m.arch.console, m.arch.report)
+	// In a thread for each CPU the emulator may run an instruction that another CPU's kernel has just replaced, such as
+	// the int3 of a static branch, and the kernel panics. On a busy machine that happens.
 	cmd := exec.CommandContext(ctx, m.arch.qemu, slices.Concat(
-		[]string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg,thread=multi"},
+		[]string{"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg,thread=single"},
 		m.arch.machine,
 		[]string{"-smp", fmt.Sprint(m.cpus), "-m", fmt.Sprint(m.memory), "-kernel", m.kernel.image, "-initrd", m.initrd, "-append", kernelArgs, "-serial", "stdio"},
 		m.arch.reportFlags(report),
