@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -117,49 +115,64 @@ func readClusterPolicy(obj *unstructured.Unstructured) (*cnp.ClusterNetworkPolic
 	metadata := obj.DeepCopy()
 	metadata.SetManagedFields(nil)
 	content["metadata"] = metadata.Object["metadata"]
-	data, err := json.Marshal(content)
-	if err != nil {
-		return nil, err
-	}
 	np := &cnp.ClusterNetworkPolicy{}
-	strict, err := kjson.UnmarshalStrict(data, np, kjson.DisallowUnknownFields)
+	unknown, err := readStrictly(content, np)
+	if err == nil && unknown {
+		spec, _ := content["spec"].(map[string]any)
+		err = closeUnknown(&np.Spec, spec)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read ClusterNetworkPolicy %s: %w", obj.GetName(), err)
-	}
-	for _, unknown := range strict {
-		var field kjson.FieldError
-		if !errors.As(unknown, &field) {
-			return nil, fmt.Errorf("read ClusterNetworkPolicy %s: %w", obj.GetName(), unknown)
-		}
-		if path, ok := strings.CutPrefix(field.FieldPath(), "spec."); ok {
-			closeAt(&np.Spec, path)
-		}
 	}
 	return np, nil
 }
 
-// closeAt makes the part of a policy that has an unknown field one that cannot be read: a rule, the subject, or all rules.
-func closeAt(spec *cnp.ClusterNetworkPolicySpec, path string) {
-	ingress := func(i int) { spec.Ingress[i].From = []cnp.ClusterNetworkPolicyIngressPeer{{}} }
-	egress := func(i int) { spec.Egress[i].To = []cnp.ClusterNetworkPolicyEgressPeer{{}} }
-	field, rest, _ := strings.Cut(path, "[")
-	digits, _, _ := strings.Cut(rest, "]")
-	index, err := strconv.Atoi(digits)
-	switch {
-	case field == "ingress" && err == nil && index < len(spec.Ingress):
-		ingress(index)
-	case field == "egress" && err == nil && index < len(spec.Egress):
-		egress(index)
-	case strings.HasPrefix(path, "subject."):
-		spec.Subject = cnp.ClusterNetworkPolicySubject{}
-	default:
-		for i := range spec.Ingress {
-			ingress(i)
-		}
-		for i := range spec.Egress {
-			egress(i)
+// readStrictly reads the content of an object, and reports whether it has fields that its type does not have.
+func readStrictly(content, into any) (unknown bool, err error) {
+	data, err := json.Marshal(content)
+	if err != nil {
+		return false, err
+	}
+	strict, err := kjson.UnmarshalStrict(data, into, kjson.DisallowUnknownFields)
+	return len(strict) > 0, err
+}
+
+// closeUnknown makes the parts of a policy that have unknown fields such that cannot be read: a rule, the subject, or all rules. It reads each
+// part alone, because the list of unknown fields that a decoder returns ends after a hundred.
+func closeUnknown(spec *cnp.ClusterNetworkPolicySpec, content map[string]any) error {
+	var errs []error
+	has := func(content, into any) bool {
+		unknown, err := readStrictly(content, into)
+		errs = append(errs, err)
+		return unknown
+	}
+	rules := func(content any) []any { list, _ := content.([]any); return list }
+	for i, r := range rules(content["ingress"]) {
+		if has(r, &cnp.ClusterNetworkPolicyIngressRule{}) {
+			spec.Ingress[i].From = []cnp.ClusterNetworkPolicyIngressPeer{{}}
 		}
 	}
+	for i, r := range rules(content["egress"]) {
+		if has(r, &cnp.ClusterNetworkPolicyEgressRule{}) {
+			spec.Egress[i].To = []cnp.ClusterNetworkPolicyEgressPeer{{}}
+		}
+	}
+	if has(content["subject"], &cnp.ClusterNetworkPolicySubject{}) {
+		spec.Subject = cnp.ClusterNetworkPolicySubject{}
+	}
+	rest := maps.Clone(content)
+	for _, known := range []string{"ingress", "egress", "subject"} {
+		delete(rest, known)
+	}
+	if has(rest, &cnp.ClusterNetworkPolicySpec{}) {
+		for i := range spec.Ingress {
+			spec.Ingress[i].From = []cnp.ClusterNetworkPolicyIngressPeer{{}}
+		}
+		for i := range spec.Egress {
+			spec.Egress[i].To = []cnp.ClusterNetworkPolicyEgressPeer{{}}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // compareClusterEndpoints enqueues all ClusterPolicyEndpoints to be compared. The caller holds mu.
