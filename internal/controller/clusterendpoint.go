@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -146,7 +145,7 @@ func (c *Controller) reportCluster(ctx context.Context, want *resolver.ClusterEn
 			c.cluster.note(want, cpe, n.Reason, "Resolve", n.Text)
 		}
 	}
-	return c.cluster.report(ctx, want, condition)
+	return c.cluster.report(ctx, want, condition, cpe)
 }
 
 // note writes an Event on a policy; no text: none. The resourceVersion of its ClusterPolicyEndpoint makes the recorder write a new
@@ -164,27 +163,32 @@ func (p *clusterPolicies) note(want *resolver.ClusterEndpoint, cpe *v1alpha1.Clu
 	}
 }
 
-// report applies a condition to the status of a policy, as the only field of this manager's.
-func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndpoint, condition metav1.Condition) error {
+// report applies conditions to the status of a policy, as the only fields of this manager's. cpe is its ClusterPolicyEndpoint, nil if there is none.
+func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndpoint, condition metav1.Condition, cpe *v1alpha1.ClusterPolicyEndpoint) error {
 	p.c.mu.Lock()
 	np := p.policies[want.Policy]
 	p.c.mu.Unlock()
 	if np == nil || np.UID != want.UID {
 		return nil
 	}
-	condition, differs := plan.PolicyCondition(np.Status.Conditions, want.Spec, condition)
+	conditions, differs := plan.PolicyConditions(np.Status.Conditions, want.Spec, condition, cpe)
 	if !differs {
 		return nil
 	}
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&condition)
-	if err != nil {
-		return err
+	var content []any
+	for i := range conditions {
+		c, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&conditions[i])
+		if err != nil {
+			return err
+		}
+		content = append(content, c)
 	}
-	obj := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{content}}}}
-	obj.SetGroupVersionKind(schema.GroupVersion(cnp.GroupVersion).WithKind(want.Spec.PolicyRef.Kind))
+	obj := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": content}}}
+	obj.SetAPIVersion(cnp.GroupVersion.String())
+	obj.SetKind(want.Spec.PolicyRef.Kind)
 	obj.SetName(want.Policy)
 	obj.SetUID(want.UID) // not one that was created again under the name
-	err = timed("ClusterNetworkPolicy", "apply-status", func() error {
+	err := timed("ClusterNetworkPolicy", "apply-status", func() error {
 		_, err := p.client.ApplyStatus(ctx, want.Policy, obj, metav1.ApplyOptions{FieldManager: Name, Force: true})
 		return err
 	})

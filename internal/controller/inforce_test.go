@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/controller/plan"
 	"github.com/kidoban/kidoban/internal/stream"
 )
 
@@ -57,6 +59,12 @@ ingress:
 			if condition.Status != want || !strings.Contains(condition.Message, message) || condition.ObservedGeneration != cpe.Generation {
 				return fmt.Errorf("the condition is %+v", condition)
 			}
+			if err := c.Get(ctx, client.ObjectKeyFromObject(np), np); err != nil {
+				return err
+			}
+			if of := meta.FindStatusCondition(np.Status.Conditions, plan.InForceConditionOfPolicy); of == nil || of.Status != want || of.Message != condition.Message || of.ObservedGeneration != np.Generation {
+				return fmt.Errorf("the policy's condition is %+v", of)
+			}
 			return nil
 		})
 		return out
@@ -71,4 +79,35 @@ ingress:
 		}
 	}
 	expect(metav1.ConditionTrue, "all 2 nodes")
+
+	// An hour in which 20 nodes are replaced per minute. No agent reports from the new ones.
+	np.Status.Conditions = append(np.Status.Conditions, metav1.Condition{Type: "example.com/Ready", Status: "True", Reason: "Ready", LastTransitionTime: metav1.Now()})
+	if err := c.Status().Update(ctx, np); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 * 20 {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("replaced-%d", i)}}
+		c.create(node)
+		pod := c.bound("shop", node.Name, node.Name, db)
+		if i == 600 { // this one stays until the status names it
+			expect(metav1.ConditionFalse, "on 2 of 3 nodes that have its pods; not on node replaced-600")
+		}
+		c.delete(pod)
+		c.delete(node)
+	}
+	expect(metav1.ConditionTrue, "all 2 nodes")
+	ours := 0
+	for _, m := range np.ManagedFields {
+		if m.Manager == Name {
+			ours++
+		}
+	}
+	if len(np.Status.Conditions) != 3 || ours > 2 || meta.FindStatusCondition(np.Status.Conditions, "example.com/Ready") == nil {
+		t.Errorf("conditions %+v, %d managedFields", np.Status.Conditions, ours)
+	}
+	for _, condition := range append(np.Status.Conditions, cpe.Status.Conditions...) {
+		if strings.Contains(condition.Message, "replaced-") {
+			t.Errorf("a node that is gone is named: %s", condition.Message)
+		}
+	}
 }

@@ -29,21 +29,37 @@ func SetClusterStatus(cpe *v1alpha1.ClusterPolicyEndpoint, condition metav1.Cond
 	return setStatus(&cpe.Status, cpe.Generation, cpe.Spec.PolicyRef.Generation, condition, cpe.Spec.Ingress, cpe.Spec.Egress) || changed
 }
 
-// ConditionOfPolicy is the type of kidoban's condition in the status of a ClusterNetworkPolicy, which other implementations may
-// write to as well.
-const ConditionOfPolicy = "kidoban.dev/Resolved"
+// The types of kidoban's conditions in the status of a ClusterNetworkPolicy, which other implementations may write to as well.
+const (
+	ConditionOfPolicy        = "kidoban.dev/Resolved"
+	InForceConditionOfPolicy = "kidoban.dev/InForce"
+)
 
-// PolicyCondition returns the condition for the status of a ClusterNetworkPolicy, of which conditions are there; false if it is
-// there already.
-func PolicyCondition(have []metav1.Condition, spec *v1alpha1.ClusterPolicyEndpointSpec, condition metav1.Condition) (metav1.Condition, bool) {
-	condition.Type, condition.ObservedGeneration = ConditionOfPolicy, spec.PolicyRef.Generation
+// PolicyConditions returns kidoban's conditions for the status of a ClusterNetworkPolicy, of which conditions are there: whether all of it can be
+// enforced, and where it is in force as its ClusterPolicyEndpoint says, unless that is nil or does not say it. It reports whether they differ
+// from those that are there.
+func PolicyConditions(have []metav1.Condition, spec *v1alpha1.ClusterPolicyEndpointSpec, resolved metav1.Condition, cpe *v1alpha1.ClusterPolicyEndpoint) (all []metav1.Condition, changed bool) {
+	for _, c := range have {
+		if c.Type == ConditionOfPolicy || c.Type == InForceConditionOfPolicy {
+			all = append(all, c)
+		}
+	}
+	resolved.Type, resolved.ObservedGeneration = ConditionOfPolicy, spec.PolicyRef.Generation
 	if spec.Enforcement == v1alpha1.EnforcementAudit {
-		condition.Message += ". The policy is audited and denies nothing"
+		resolved.Message += ". The policy is audited and denies nothing"
 	}
-	all := []metav1.Condition{}
-	if old := meta.FindStatusCondition(have, ConditionOfPolicy); old != nil {
-		all = append(all, *old)
+	changed = meta.SetStatusCondition(&all, resolved)
+	if cpe == nil {
+		return all, meta.RemoveStatusCondition(&all, InForceConditionOfPolicy) || changed
 	}
-	changed := meta.SetStatusCondition(&all, condition)
-	return all[0], changed
+	inForce := meta.FindStatusCondition(cpe.Status.Conditions, v1alpha1.ConditionInForce)
+	switch {
+	case inForce == nil:
+		changed = meta.RemoveStatusCondition(&all, InForceConditionOfPolicy) || changed
+	case inForce.ObservedGeneration == cpe.Generation: // otherwise nothing is known of this version yet
+		now := *inForce
+		now.Type, now.ObservedGeneration = InForceConditionOfPolicy, cpe.Spec.PolicyRef.Generation
+		changed = meta.SetStatusCondition(&all, now) || changed
+	}
+	return all, changed
 }
