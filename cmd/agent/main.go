@@ -230,11 +230,10 @@ func mapper() func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 			v1alpha1.GroupVersion.WithKind("PolicyEndpointSlice"),
 			agent.NetworkPolicyKind,
 		},
-		[]schema.GroupVersionKind{
+		append([]schema.GroupVersionKind{
 			corev1.SchemeGroupVersion.WithKind("Namespace"),
 			v1alpha1.GroupVersion.WithKind("ClusterPolicyEndpoint"),
-			agent.ClusterNetworkPolicyKind,
-		})
+		}, agent.ClusterNetworkPolicyKinds...))
 }
 
 // addNPBackend serves the VPC CNI's network policy backend on a socket, if there is one.

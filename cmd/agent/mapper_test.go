@@ -20,6 +20,7 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 	have := map[string]string{
 		"/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/web":           "1",
 		"/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/no-tenant": "2",
+		"/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies/newer":      "3",
 		"/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies":               "list",
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,6 +65,7 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 		{policy.ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "web", UID: "0"}, false}, // another one of the name
 		{policy.ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "gone", UID: "1"}, false},
 		{policy.ID{Kind: "ClusterNetworkPolicy", Name: "no-tenant", UID: "2"}, true},
+		{policy.ID{Kind: "ClusterNetworkPolicy", Name: "newer", UID: "3"}, true}, // the API server does not serve v1alpha2
 		{policy.ID{Kind: "ClusterNetworkPolicy", Name: "gone", UID: "2"}, false},
 		{policy.ID{Kind: "Other", Namespace: "shop", Name: "web", UID: "1"}, false},
 	} {
@@ -74,6 +76,12 @@ func TestAgentsAskForPoliciesOfBothKinds(t *testing.T) {
 	if _, err := policies.Exists(t.Context(), policy.ID{Kind: "NetworkPolicy", Namespace: "shop", Name: "busy", UID: "1"}); err == nil {
 		t.Error("no error where the API server does not say")
 	}
+	have["/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies"] = "list"
+	newer, err := policies.List(t.Context(), nil)
+	if want := []policy.ID{{Kind: "ClusterNetworkPolicy", Namespace: "shop", Name: "web", UID: "1"}}; err != nil || !slices.Equal(newer, want) {
+		t.Errorf("listed %v of v1beta1, want %v: %v", newer, want, err)
+	}
+	delete(have, "/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies")
 	// The kind ClusterNetworkPolicy is not installed.
 	list, err := policies.List(t.Context(), []string{"shop"})
 	if want := []policy.ID{{Kind: "NetworkPolicy", Namespace: "shop", Name: "web", UID: "1"}}; err != nil || !slices.Equal(list, want) {

@@ -94,8 +94,12 @@ func (d *deletedPolicies) ask(ctx context.Context, before map[types.NamespacedNa
 // The kinds of policies of which the controller writes PolicyEndpoints and ClusterPolicyEndpoints. Other clients write those of other kinds, and
 // delete them with their policies.
 var (
-	NetworkPolicyKind        = schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"}
-	ClusterNetworkPolicyKind = schema.GroupVersionKind{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"}
+	NetworkPolicyKind = schema.GroupVersionKind{Group: "networking.k8s.io", Version: "v1", Kind: "NetworkPolicy"}
+	// ClusterNetworkPolicyKinds are the versions of one kind. An API server need not serve all of them.
+	ClusterNetworkPolicyKinds = []schema.GroupVersionKind{
+		{Group: "policy.networking.k8s.io", Version: "v1alpha2", Kind: "ClusterNetworkPolicy"},
+		{Group: "policy.networking.k8s.io", Version: "v1beta1", Kind: "ClusterNetworkPolicy"},
+	}
 )
 
 // Policies asks the API server about the policies themselves.
@@ -112,32 +116,52 @@ func NewPolicies(r client.Reader) Policies { return policyReader{r} }
 type policyReader struct{ client.Reader }
 
 func (r policyReader) Exists(ctx context.Context, id policy.ID) (bool, error) {
-	var kind schema.GroupVersionKind
+	var kinds []schema.GroupVersionKind
 	switch id.Kind {
 	case NetworkPolicyKind.Kind:
-		kind = NetworkPolicyKind
-	case ClusterNetworkPolicyKind.Kind:
-		kind = ClusterNetworkPolicyKind
-	default:
-		return false, nil
+		kinds = []schema.GroupVersionKind{NetworkPolicyKind}
+	case ClusterNetworkPolicyKinds[0].Kind:
+		kinds = ClusterNetworkPolicyKinds
 	}
+	for _, kind := range kinds {
+		uid, err := r.uid(ctx, kind, id)
+		if err != nil {
+			return false, err
+		}
+		if uid != "" {
+			return uid == id.UID, nil
+		}
+	}
+	return false, nil
+}
+
+// uid returns the UID of the object of a kind that has a policy's name; empty if there is none, or if the API server does not serve the kind.
+func (r policyReader) uid(ctx context.Context, kind schema.GroupVersionKind, id policy.ID) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, deletedTimeout)
 	defer cancel()
 	obj := &metav1.PartialObjectMetadata{}
 	obj.SetGroupVersionKind(kind)
 	switch err := r.Get(ctx, client.ObjectKey{Namespace: id.Namespace, Name: id.Name}, obj); {
-	case apierrors.IsNotFound(err): // of the policy, or of its kind
-		return false, nil
+	case apierrors.IsNotFound(err):
+		return "", nil
 	case err != nil:
-		return false, fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)
+		return "", fmt.Errorf("get %s %s/%s: %w", id.Kind, id.Namespace, id.Name, err)
 	}
-	return string(obj.UID) == id.UID, nil
+	return string(obj.UID), nil
 }
 
 func (r policyReader) List(ctx context.Context, namespaces []string) ([]policy.ID, error) {
-	out, err := r.list(ctx, ClusterNetworkPolicyKind, "")
-	if err != nil && !apierrors.IsNotFound(err) { // the kind may not be installed
-		return nil, err
+	var out []policy.ID
+	for _, kind := range ClusterNetworkPolicyKinds {
+		policies, err := r.list(ctx, kind, "")
+		if apierrors.IsNotFound(err) {
+			continue // the kind may not be installed, or be served in another version
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = policies
+		break
 	}
 	for _, namespace := range namespaces {
 		policies, err := r.list(ctx, NetworkPolicyKind, namespace)

@@ -49,7 +49,7 @@ func (c *Controller) watchApplications(mgr manager.Manager, isOn bool) error {
 		return err
 	}
 	resource := schema.GroupVersionResource{Group: application.Group, Version: application.Version, Resource: application.Resource}
-	return mgr.Add(&optionalKind{client: all.Resource(resource), log: c.applications.log, objects: c.applications})
+	return mgr.Add(&optionalKind{versions: []dynamic.ResourceInterface{all.Resource(resource)}, log: c.applications.log, objects: c.applications})
 }
 
 // replace takes in that these are all policies.

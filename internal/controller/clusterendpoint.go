@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/controller/plan"
@@ -183,13 +183,17 @@ func (p *clusterPolicies) report(ctx context.Context, want *resolver.ClusterEndp
 		}
 		content = append(content, c)
 	}
+	client, ok := p.versions[np.APIVersion]
+	if !ok {
+		return fmt.Errorf("report the status of ClusterNetworkPolicy %s: it was read in version %q", np.Name, np.APIVersion)
+	}
 	obj := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": content}}}
-	obj.SetAPIVersion(cnp.GroupVersion.String())
+	obj.SetAPIVersion(np.APIVersion)
 	obj.SetKind(want.Spec.PolicyRef.Kind)
 	obj.SetName(want.Policy)
 	obj.SetUID(want.UID) // not one that was created again under the name
 	err := timed("ClusterNetworkPolicy", "apply-status", func() error {
-		_, err := p.client.ApplyStatus(ctx, want.Policy, obj, metav1.ApplyOptions{FieldManager: Name, Force: true})
+		_, err := client.ApplyStatus(ctx, want.Policy, obj, metav1.ApplyOptions{FieldManager: Name, Force: true})
 		return err
 	})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // the event of what happened to it enqueues it again

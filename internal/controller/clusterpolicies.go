@@ -25,9 +25,9 @@ import (
 
 // clusterPolicies are the ClusterNetworkPolicies of the cluster, which may not have the kind.
 type clusterPolicies struct {
-	c      *Controller
-	client dynamic.ResourceInterface
-	log    logr.Logger
+	c        *Controller
+	versions map[string]dynamic.ResourceInterface // by apiVersion
+	log      logr.Logger
 
 	// Guarded by the Controller's mu. Until synced is true, no ClusterPolicyEndpoint is deleted.
 	synced   bool
@@ -41,9 +41,16 @@ func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
 	}
 	c.cluster = &clusterPolicies{
 		c: c, log: mgr.GetLogger().WithName("clusternetworkpolicies"), policies: map[string]*cnp.ClusterNetworkPolicy{},
-		client: client.Resource(schema.GroupVersion(cnp.GroupVersion).WithResource("clusternetworkpolicies")),
+		versions: map[string]dynamic.ResourceInterface{},
 	}
-	return mgr.Add(&optionalKind{client: c.cluster.client, log: c.cluster.log, objects: c.cluster})
+	kind := &optionalKind{log: c.cluster.log, objects: c.cluster}
+	for _, version := range []string{cnp.GroupVersion.Version, "v1beta1"} { // v0.3.0 of upstream's API has both
+		group := schema.GroupVersion{Group: cnp.GroupVersion.Group, Version: version}
+		of := client.Resource(group.WithResource("clusternetworkpolicies"))
+		c.cluster.versions[group.String()] = of
+		kind.versions = append(kind.versions, of)
+	}
+	return mgr.Add(kind)
 }
 
 // change takes in a change of a policy.

@@ -224,6 +224,77 @@ egress:
 	c.expectClusterPeers(np, policy.Ingress, "10.9.0.1 10.9.0.2")
 }
 
+// An API server that stops serving a version still has the policies. They stay in force, and their status is written.
+func TestClusterPoliciesStayWhenTheirVersionIsNotServed(t *testing.T) {
+	c := newCluster(t, "shop")
+	startController(t, false)
+	crd := c.installClusterKind("cluster-network-policy")
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(c.Delete(ctx, crd)); err != nil {
+			t.Error(err)
+		}
+		c.expectNoClusterEndpoints()
+	})
+	c.pod("shop", "w1", web, "10.9.0.1")
+	np := c.clusterPolicy("a", `
+tier: Admin
+priority: 7
+subject: {namespaces: {matchLabels: {test: TEST}}}
+ingress:
+- {action: Deny, from: [{pods: {namespaceSelector: {matchLabels: {test: TEST}}, podSelector: {matchLabels: {app: web}}}}]}`)
+	c.expectClusterPeers(np, policy.Ingress, "10.9.0.1")
+	before, err := c.clusterEndpointOf(np)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	next := crd.DeepCopy()
+	versions, _, err := unstructured.NestedSlice(next.Object, "spec", "versions")
+	if err != nil || len(versions) != 1 {
+		t.Fatalf("%d versions, %v", len(versions), err)
+	}
+	old := versions[0].(map[string]any)
+	beta := (&unstructured.Unstructured{Object: old}).DeepCopy().Object
+	beta["name"], beta["storage"], old["served"] = "v1beta1", false, false
+	if err := unstructured.SetNestedSlice(next.Object, []any{old, beta}, "spec", "versions"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(next), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+		t.Fatal(err)
+	}
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(schema.GroupVersionKind{Group: cnp.GroupVersion.Group, Version: "v1beta1", Kind: "ClusterNetworkPolicy"})
+	eventually(t, func() error { // the API server needs a moment to serve the version
+		if err := c.List(ctx, &cnp.ClusterNetworkPolicyList{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("v1alpha2 is served: %v", err)
+		}
+		if err := c.Get(ctx, client.ObjectKeyFromObject(np), live); err != nil {
+			return err
+		}
+		if err := unstructured.SetNestedField(live.Object, int64(8), "spec", "priority"); err != nil {
+			return err
+		}
+		return c.Update(ctx, live)
+	})
+	eventually(t, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(np), live); err != nil {
+			return err
+		}
+		now := &v1alpha1.ClusterPolicyEndpoint{}
+		if err := c.Get(ctx, client.ObjectKeyFromObject(before), now); err != nil {
+			return err
+		}
+		if now.UID != before.UID {
+			t.Fatal("it was deleted meanwhile")
+		}
+		conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions")
+		if len(conditions) != 1 || conditions[0].(map[string]any)["observedGeneration"] != live.GetGeneration() || now.Spec.Priority != 8 {
+			return fmt.Errorf("priority %d, conditions %v at generation %d", now.Spec.Priority, conditions, live.GetGeneration())
+		}
+		return nil
+	})
+}
+
 // addressesOf returns the peers of the first rule: CIDRs, and the addresses of groups.
 func (c *cluster) addressesOf(rules []v1alpha1.Rule) (string, error) {
 	var all []string

@@ -22,8 +22,10 @@ const (
 
 // optionalKind watches a kind that the cluster may not have. A watch of the manager's would have to have it from the start.
 type optionalKind struct {
-	client dynamic.ResourceInterface
-	log    logr.Logger
+	// versions of the kind, the one to read first at first. Objects of all of them have the same fields. If an API server stops serving a
+	// version, its objects are still there.
+	versions []dynamic.ResourceInterface
+	log      logr.Logger
 	// objects take in what there is.
 	objects objects
 }
@@ -68,7 +70,7 @@ func (k *optionalKind) Start(ctx context.Context) error {
 
 // follow takes in all objects, and then their changes until the watch ends.
 func (k *optionalKind) follow(ctx context.Context) error {
-	list, err := k.client.List(ctx, metav1.ListOptions{})
+	client, list, err := k.list(ctx)
 	if err != nil {
 		if apierrors.IsNotFound(err) {
 			k.objects.replace(nil)
@@ -77,7 +79,7 @@ func (k *optionalKind) follow(ctx context.Context) error {
 	}
 	k.objects.replace(list.Items)
 	seconds := int64(watchSeconds + rand.IntN(watchSeconds))
-	w, err := k.client.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
+	w, err := client.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
 	if err != nil {
 		return err
 	}
@@ -93,4 +95,14 @@ func (k *optionalKind) follow(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// list lists the objects in the first version that is served.
+func (k *optionalKind) list(ctx context.Context) (client dynamic.ResourceInterface, list *unstructured.UnstructuredList, err error) {
+	for _, client = range k.versions {
+		if list, err = client.List(ctx, metav1.ListOptions{}); !apierrors.IsNotFound(err) {
+			break
+		}
+	}
+	return client, list, err
 }

@@ -105,12 +105,36 @@ var otherKinds = []schema.GroupKind{
 // clusterPolicies lists the ClusterNetworkPolicies, if the cluster has the kind. One that may not be listed could change every answer, so that
 // is a note.
 func clusterPolicies(ctx context.Context, c client.Client, m *model.Manifests) error {
-	err := list(ctx, c, &cnp.ClusterNetworkPolicyList{}, func(l *cnp.ClusterNetworkPolicyList) { add(m, l.Items) })
-	if apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+	err := ListClusterPolicies(ctx, c, func(items []cnp.ClusterNetworkPolicy) { add(m, items) })
+	if isAbsent(err) {
 		return nil
 	}
 	return optional(m, model.ClusterPolicyResource, err)
 }
+
+// ListClusterPolicies lists the ClusterNetworkPolicies in a version that the API server has, page by page.
+func ListClusterPolicies(ctx context.Context, c client.Client, each func([]cnp.ClusterNetworkPolicy)) error {
+	err := list(ctx, c, &cnp.ClusterNetworkPolicyList{}, func(l *cnp.ClusterNetworkPolicyList) { each(l.Items) })
+	if !isAbsent(err) {
+		return err
+	}
+	newer := &unstructured.UnstructuredList{}
+	newer.SetGroupVersionKind(schema.GroupVersionKind{Group: cnp.GroupVersion.Group, Version: model.ClusterPolicyBeta, Kind: model.ClusterPolicyKind + "List"})
+	var unreadable error
+	err = list(ctx, c, newer, func(l *unstructured.UnstructuredList) {
+		items := make([]cnp.ClusterNetworkPolicy, len(l.Items))
+		for i := range l.Items {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(l.Items[i].Object, &items[i]); err != nil && unreadable == nil {
+				unreadable = fmt.Errorf("read %s %s: %w", model.ClusterPolicyKind, l.Items[i].GetName(), err)
+			}
+		}
+		each(items)
+	})
+	return errors.Join(err, unreadable)
+}
+
+// isAbsent reports whether the cluster does not have a kind.
+func isAbsent(err error) bool { return apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) }
 
 // applications reads the ApplicationNetworkPolicies of a cluster whose controller enforces them: it has written PolicyEndpoints for them. It
 // reports whether it has read them.

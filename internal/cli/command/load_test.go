@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -40,6 +41,21 @@ func TestLoadClusterPolicies(t *testing.T) {
 	c, err := Load(t.Context(), fake.NewClientBuilder().WithScheme(scheme).WithObjects(p).Build())
 	if err != nil || len(c.ClusterPolicies) != 1 || c.ClusterPolicies[0].Name != "tenants" {
 		t.Errorf("%+v, %v", c, err)
+	}
+	newer := interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme).Build(), interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if _, ok := list.(*cnp.ClusterNetworkPolicyList); ok {
+				return &apimeta.NoKindMatchError{}
+			}
+			if l, ok := list.(*unstructured.UnstructuredList); ok && l.GetAPIVersion() == "policy.networking.k8s.io/v1beta1" {
+				l.Items = []unstructured.Unstructured{{Object: map[string]any{"metadata": map[string]any{"name": "newer"}, "spec": map[string]any{"priority": int64(5)}}}}
+				return nil
+			}
+			return c.List(ctx, list, opts...)
+		},
+	})
+	if c, err := Load(t.Context(), newer); err != nil || len(c.ClusterPolicies) != 1 || c.ClusterPolicies[0].Spec.Priority != 5 {
+		t.Errorf("where the API server has v1beta1 only: %+v, %v", c, err)
 	}
 	without := interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme).Build(), interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {

@@ -19,7 +19,13 @@ const (
 	ClusterPolicyResource = "clusternetworkpolicies.policy.networking.k8s.io"
 )
 
-var clusterPolicyType = metav1.TypeMeta{APIVersion: cnp.GroupVersion.String(), Kind: ClusterPolicyKind}
+// ClusterPolicyBeta is a version that network-policy-api has since v0.3.0, beside v1alpha2 and with the same fields.
+const ClusterPolicyBeta = "v1beta1"
+
+var (
+	clusterPolicyType = metav1.TypeMeta{APIVersion: cnp.GroupVersion.String(), Kind: ClusterPolicyKind}
+	clusterPolicyBeta = metav1.TypeMeta{APIVersion: cnp.GroupVersion.Group + "/" + ClusterPolicyBeta, Kind: ClusterPolicyKind}
+)
 
 // checkClusterPolicy reads the JSON of a ClusterNetworkPolicy's spec as strictly as an API server that is asked for strict validation. An
 // unknown field is never dropped: what is left often means more than what was written.

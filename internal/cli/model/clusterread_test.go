@@ -25,8 +25,11 @@ spec:
 
 // A field that v1alpha2 does not have is an error that names its line and how v1alpha2 spells it, and is never evaluated without it.
 func TestClusterPoliciesAreReadStrictly(t *testing.T) {
-	if c := mustRead(t, clusterPolicyText); len(c.ClusterPolicies) != 1 || len(c.Notes) != 0 {
-		t.Fatalf("%+v", c)
+	for _, version := range []string{"v1alpha2", "v1beta1"} {
+		text := strings.Replace(clusterPolicyText, "v1alpha2", version, 1)
+		if c := mustRead(t, text); len(c.ClusterPolicies) != 1 || len(c.Notes) != 0 || c.ClusterPolicies[0].Spec.Priority != 7 {
+			t.Fatalf("%s: %+v", version, c)
+		}
 	}
 	const (
 		from      = "    from: [{namespaces: {matchLabels: {team: ops}}}]\n"
@@ -68,6 +71,8 @@ func TestClusterPoliciesAreReadStrictly(t *testing.T) {
 		{"a label that is no string", "{team: ops}", "{team: 1}", []string{"matchLabels.team: must be of type string"}},
 		{"a selector that is none", "{matchLabels: {team: ops}}", "{matchExpressions: [{key: team, operator: In}]}", []string{"spec.ingress[0].from[0].namespaces.matchExpressions[0].values"}},
 		{"a version before", "v1alpha2", "v1alpha1", []string{"no kind \"ClusterNetworkPolicy\" in version \"policy.networking.k8s.io/v1alpha1\"", "v1alpha2"}},
+		{"Allow in v1beta1", "v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: tenants}\nspec:\n  tier: Admin\n  priority: 7\n  subject: {namespaces: {}}\n  ingress:\n  - action: Accept",
+			"v1beta1\nkind: ClusterNetworkPolicy\nmetadata: {name: tenants}\nspec:\n  tier: Admin\n  priority: 7\n  subject: {namespaces: {}}\n  ingress:\n  - action: Allow", []string{"line 10: spec.ingress[0].action", "write Accept"}},
 		{"a kind that never was", "v1alpha2\nkind: ClusterNetworkPolicy", "v1beta1\nkind: AdminNetworkPolicy", []string{"not read", "ClusterNetworkPolicy", "v1alpha2", "migrate anp convert"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -133,6 +133,9 @@ func (i *item) describeOther() string {
 }
 
 func (i *item) read() error {
+	if i.TypeMeta == clusterPolicyBeta {
+		i.TypeMeta = clusterPolicyType
+	}
 	if err := refusal(i.TypeMeta); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/cli/model"
 	"github.com/kidoban/kidoban/internal/policy"
 )
@@ -24,8 +25,9 @@ func (s *Status) clusterPolicies(ctx context.Context, c client.Client, pods []co
 	if !only.cluster {
 		return nil
 	}
-	var policies cnp.ClusterNetworkPolicyList
-	switch err := c.List(ctx, &policies); {
+	var policies []cnp.ClusterNetworkPolicy
+	err := command.ListClusterPolicies(ctx, c, func(page []cnp.ClusterNetworkPolicy) { policies = append(policies, page...) })
+	switch {
 	case isAbsent(err) || apierrors.IsForbidden(err) && only.Name != "":
 		return nil
 	case err != nil:
@@ -52,8 +54,8 @@ func (s *Status) clusterPolicies(ctx context.Context, c client.Client, pods []co
 			nodes[p.Spec.NodeName] = true
 		}
 	}
-	for i := range policies.Items {
-		if o := &policies.Items[i]; only.Name == "" || o.Name == only.Name {
+	for i := range policies {
+		if o := &policies[i]; only.Name == "" || o.Name == only.Name {
 			p := newClusterPolicy(o, made[o.UID])
 			s.add(&p, o, model.ClusterPolicyKind, nodes, reports)
 		}
