@@ -16,6 +16,9 @@ import (
 const (
 	// absentWait is how often the controller looks whether the cluster has a kind.
 	absentWait = 5 * time.Second
+	// absentTimes is how often it must find that the cluster does not have the kind before the objects count as gone: a single answer may come
+	// from a proxy, or from an API server that does not serve custom resources yet, and policies must not end by it.
+	absentTimes = 2
 	// watchSeconds and as many more at most are how long one watch lasts.
 	watchSeconds = 300
 )
@@ -43,16 +46,22 @@ func (*optionalKind) NeedLeaderElection() bool { return false }
 
 // Start watches until the context is done. The kind may appear and disappear.
 func (k *optionalKind) Start(ctx context.Context) error {
-	state := ""
+	state, absent := "", 0
 	for ctx.Err() == nil {
 		wait := time.Second
 		err := k.follow(ctx)
 		now := ""
+		if absent++; !apierrors.IsNotFound(err) {
+			absent = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case apierrors.IsNotFound(err):
+		case absent > 0:
 			now, wait = "Watching no policies of a kind: the cluster does not have it", absentWait
+			if absent >= absentTimes {
+				k.objects.replace(nil)
+			}
 		case err != nil:
 			now, wait = "Cannot watch policies of a kind; retrying", maxPause
 		}
@@ -72,9 +81,6 @@ func (k *optionalKind) Start(ctx context.Context) error {
 func (k *optionalKind) follow(ctx context.Context) error {
 	client, list, err := k.list(ctx)
 	if err != nil {
-		if apierrors.IsNotFound(err) {
-			k.objects.replace(nil)
-		}
 		return err
 	}
 	k.objects.replace(list.Items)
