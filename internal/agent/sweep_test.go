@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/compiler"
@@ -108,6 +109,46 @@ func TestAnExpectedFlowIsCutWithItsMaster(t *testing.T) {
 		f.Original.Source, f.Reply.Source = netip.AddrPortFrom(tc.flow.Source, 40000), netip.AddrPortFrom(tc.flow.Destination, tc.flow.Port)
 		if got := (&judgement{maps: tables}).isToCut(&f); got != tc.cut {
 			t.Errorf("%s: cut %v, want %v", tc.name, got, tc.cut)
+		}
+	}
+}
+
+// Cluster policies also cut a pod's flows to its own node, and to itself through a Service, in both tiers. NetworkPolicies do not.
+func TestWhichLiveFlowsClusterPoliciesCut(t *testing.T) {
+	own := map[netip.Addr]bool{netip.MustParseAddr("10.9.9.9"): true}
+	for _, tier := range []v1alpha1.Tier{v1alpha1.TierAdmin, v1alpha1.TierBaseline} {
+		for _, d := range policy.Directions {
+			spec := v1alpha1.ClusterPolicyEndpointSpec{PolicyRef: v1alpha1.PolicyReference{Kind: "ClusterNetworkPolicy", Name: "c"}, Tier: tier}
+			rules := []v1alpha1.Rule{{Action: v1alpha1.ActionDeny, Ports: []v1alpha1.Port{{Protocol: "TCP", Port: 80}}}}
+			if spec.Egress = rules; d == policy.Ingress {
+				spec.Egress, spec.Ingress = nil, rules
+			}
+			n := node.New(node.Options{SharedNamespace: shared})
+			n.SetPod(start, pod("web", "10.0.0.1"))
+			n.NamespaceSynced(start, "shop")
+			if err := n.SetClusterPolicyEndpoint(start, &v1alpha1.ClusterPolicyEndpoint{ObjectMeta: metav1.ObjectMeta{Name: "c", UID: "1", Generation: 1}, Spec: spec}); err != nil {
+				t.Fatal(err)
+			}
+			n.ClusterSynced(start)
+			n.Commit()
+			j := &judgement{maps: n.Maps(), own: own}
+			for _, tc := range []struct {
+				name, from, to string
+				port           uint16
+				cut            bool
+			}{
+				{"to the own node", "10.0.0.1", "10.9.9.9", 80, d == policy.Egress},
+				{"to another port of the own node", "10.0.0.1", "10.9.9.9", 81, false},
+				{"from the own node, as the kubelet's probes", "10.9.9.9", "10.0.0.1", 80, false},
+				{"to itself through a Service", "10.0.0.1", "10.0.0.1", 80, true},
+				{"to another address", "10.0.0.1", "10.0.0.2", 80, d == policy.Egress},
+				{"from another address", "10.0.0.2", "10.0.0.1", 80, d == policy.Ingress},
+			} {
+				f := policy.Flow{Source: netip.MustParseAddr(tc.from), Destination: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: tc.port}
+				if got := j.denies(f); got != tc.cut {
+					t.Errorf("%s, %s rule: %s: cut %t, want %t", tier, d, tc.name, got, tc.cut)
+				}
+			}
 		}
 	}
 }
