@@ -129,7 +129,7 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 ##@ Test
 
 .PHONY: test
-test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short ## All tests that a change must pass (needs root)
+test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short conformance-cnp-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
 test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-map, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
@@ -255,6 +255,11 @@ conformance-cnp: bin/cluster ## Upstream's conformance suite of ClusterNetworkPo
 .PHONY: conformance-cnp-all
 conformance-cnp-all: ## … under both proxies, with each family and both (an hour)
 	for p in nftables iptables; do for f in IPv4 IPv6 IPv4,IPv6; do $(MAKE) conformance-cnp PROXY_MODE=$$p IP_FAMILIES=$$f || exit 1; done; done
+
+.PHONY: conformance-cnp-short
+conformance-cnp-short: bin/cluster ## … a part of it
+	$(call heading,Conformance: a part of ClusterNetworkPolicy)
+	go -C e2e run ./cnp --proxy-mode=$(PROXY_MODE) --ip-families=$(families) --only=CNPAdminTierPriorityField,CNPAdminTierSamePriority,CNPAdminTierIntegration,CNPAdminTierEgressNodePeers
 
 .PHONY: conformance-all
 conformance-all: ## … under both proxies, with each family and both (30 minutes)
