@@ -29,6 +29,25 @@ func isolated(flags compiler.PodFlags, pods ...netip.Addr) *compiler.Maps {
 	return t
 }
 
+// tiered are maps under which these pods accept the same packets, by the Baseline tier after a Pass of the Admin tier.
+func tiered(pods ...netip.Addr) *compiler.Maps {
+	pass, baseline := denies(policy.Ingress, everyone()), denies(policy.Ingress, everyone())
+	pass.Rules[policy.Ingress][0].Action = policy.Pass
+	accept := everyone()
+	accept.Action, accept.EveryPort = policy.Allow, false
+	for _, protocol := range someProtocol {
+		accept.Ports = append(accept.Ports, port(protocol, 80))
+	}
+	baseline.Tier = policy.TierBaseline
+	baseline.Rules[policy.Ingress] = []policy.Rule{accept, baseline.Rules[policy.Ingress][0]}
+	c := compiler.New()
+	for _, p := range pods {
+		c.SetPod(p.String(), compiler.PodSpec{Addresses: []netip.Addr{p}, Policies: []*policy.Policy{pass, baseline}})
+	}
+	c.Commit()
+	return c.Maps()
+}
+
 // pokes bytes into the IP packet.
 func poke(offset int, values ...byte) func([]byte) []byte {
 	return func(ip []byte) []byte {
@@ -164,14 +183,19 @@ func TestHostilePackets(t *testing.T) {
 			if got, want := run.passes(test.packet), test.want == passes; got != want {
 				t.Errorf("isolated: passes %v, want %v", got, want)
 			}
-			if test.want == passes {
-				return
-			}
 			reason := map[int]events.Reason{
 				refused: events.ReasonDefault, unparsable: events.ReasonUnparsable, invalid: events.ReasonInvalid,
 			}[test.want]
-			if n := denied(t, d)[reason] - before[reason]; n != 1 {
+			if n := denied(t, d)[reason] - before[reason]; test.want != passes && n != 1 {
 				t.Errorf("counted %d for %v, want 1; all: %v", n, reason, denied(t, d))
+			}
+			sync(t, d, tiered(pods...))
+			before = denied(t, d)
+			if got, want := run.passes(test.packet), test.want == passes; got != want {
+				t.Errorf("tiers: passes %v, want %v", got, want)
+			}
+			if n := denied(t, d)[reason] - before[reason]; (test.want == unparsable || test.want == invalid) && n != 1 {
+				t.Errorf("tiers: counted %d for %v, want 1; all: %v", n, reason, denied(t, d))
 			}
 		})
 	}
