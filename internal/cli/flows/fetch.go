@@ -26,7 +26,7 @@ type Getter func(ctx context.Context, path string, query url.Values, into any) e
 // fetch all flows of a time, in as many answers as it takes. Where an answer is full, each half of its time is asked for.
 func fetch(ctx context.Context, get Getter, limit int, since, until time.Time, write func(*observerapi.Flow) error) (coverage observerapi.Coverage, hidden []string, err error) {
 	all := &fetched{get: get, limit: limit, write: write, hidden: map[string]bool{}, losses: map[observerapi.Loss]bool{}}
-	if err := all.fetch(ctx, since, until, true); err != nil {
+	if err := all.fetch(ctx, since, until); err != nil {
 		return coverage, nil, err
 	}
 	coverage = all.coverage
@@ -46,8 +46,8 @@ type fetched struct {
 	losses   map[observerapi.Loss]bool
 }
 
-// fetch a part of the time. Flows that began before it are those of the part before, if there is one.
-func (f *fetched) fetch(ctx context.Context, since, until time.Time, isFirst bool) error {
+// fetch a part of the time. A flow belongs to the part with its last connection, also if it began before.
+func (f *fetched) fetch(ctx context.Context, since, until time.Time) error {
 	var list observerapi.FlowList
 	query := url.Values{"since": {since.UTC().Format(time.RFC3339)}, "until": {until.UTC().Format(time.RFC3339)}, "limit": {strconv.Itoa(f.limit)}}
 	if err := f.get(ctx, observerapi.PathFlows, query, &list); err != nil {
@@ -58,10 +58,10 @@ func (f *fetched) fetch(ctx context.Context, since, until time.Time, isFirst boo
 		if !half.After(since) {
 			return fmt.Errorf("there are more than %d flows within %s from %s on, more than an observer answers with", f.limit, until.Sub(since), Time(since))
 		}
-		if err := f.fetch(ctx, since, half, isFirst); err != nil {
+		if err := f.fetch(ctx, since, half); err != nil {
 			return err
 		}
-		return f.fetch(ctx, half, until, false)
+		return f.fetch(ctx, half, until)
 	}
 	if list.Coverage.CompleteSince.After(f.coverage.CompleteSince) {
 		f.coverage.CompleteSince = list.Coverage.CompleteSince
@@ -74,10 +74,8 @@ func (f *fetched) fetch(ctx context.Context, since, until time.Time, isFirst boo
 		f.hidden[ns] = true
 	}
 	for i := range list.Flows {
-		if flow := &list.Flows[i]; isFirst || !flow.First.Before(since) {
-			if err := f.write(flow); err != nil {
-				return err
-			}
+		if err := f.write(&list.Flows[i]); err != nil {
+			return err
 		}
 	}
 	return nil

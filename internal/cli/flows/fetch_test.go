@@ -16,7 +16,7 @@ import (
 
 var start = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
 
-// fake answers as an observer does: with the flows that a time has a part of, and no more than the limit.
+// fake answers as an observer does: with the flows whose last connection is in a time, and no more than the limit.
 type fake struct {
 	t       *testing.T
 	flows   []observerapi.Flow
@@ -38,7 +38,7 @@ func (f *fake) get(_ context.Context, path string, query url.Values, into any) e
 	list.Hidden = []string{"bank"}
 	list.Coverage = observerapi.Coverage{CompleteSince: start.Add(time.Minute), Resolution: 10, Losses: []observerapi.Loss{{Node: "n7", First: start, Last: start, Reason: "map"}}}
 	for _, flow := range f.flows {
-		if !flow.Last.Before(since) && flow.First.Before(until) && len(list.Flows) < limit {
+		if !flow.Last.Before(since) && flow.Last.Before(until) && len(list.Flows) < limit {
 			list.Flows = append(list.Flows, flow)
 		}
 	}

@@ -42,7 +42,8 @@ func (f *Flows) Scan(ctx context.Context, view *access.View, q Query, visit func
 		return shown == nil || !q.Match(shown) || visit(shown)
 	})
 	of := q.Filter.query()
-	of.Since, of.Until, of.Oldest = since.Add(-maxRecord), until, !q.Newest
+	// A flow with an end that was reported before until is read with its other end: only then it is known whether it belongs here.
+	of.Since, of.Until, of.Oldest = since.Add(-maxRecord), until.Add(pairing.Tolerance+store.Exact), !q.Newest
 	if err := f.options.Store.Scan(ctx, of, s.Add); err != nil {
 		return observerapi.Coverage{}, err
 	}
