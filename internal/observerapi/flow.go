@@ -120,7 +120,8 @@ type Loss struct {
 type Coverage struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
-	// CompleteSince is when the observer began to record, if that is later than Since.
+	// CompleteSince is since when the observer has all that agents have pushed, if that is later than Since: it began to record then, or has
+	// deleted what is older.
 	CompleteSince time.Time `json:"completeSince,omitzero"`
 	// Resolution of the oldest flows, in seconds: older ones are rolled up.
 	Resolution int `json:"resolution"`
@@ -164,8 +165,10 @@ type Status struct {
 	APIVersion string `json:"apiVersion"` // APIVersion
 	Kind       string `json:"kind"`       // ObserverStatus
 	Version    string `json:"version"`
-	// Started is when this replica started, and Since the time of the oldest flow that it has; with pods and addresses since ExactSince.
-	Started    time.Time `json:"started"`
+	// Started is when this replica started. It has all that agents have pushed since CompleteSince.
+	Started       time.Time `json:"started"`
+	CompleteSince time.Time `json:"completeSince,omitzero"`
+	// Since is the time of the oldest flow that it has; with pods and addresses since ExactSince.
 	Since      time.Time `json:"since,omitzero"`
 	ExactSince time.Time `json:"exactSince,omitzero"`
 	// Bytes on disk, and Reports with pods and addresses: one for each end of a flow.
@@ -181,12 +184,12 @@ type Status struct {
 	Losses []Loss `json:"losses,omitempty"`
 }
 
-// Began is when the replica began to record: all that agents have pushed since then is in its store, unless it is too old.
+// Began is since when the replica has all that agents have pushed.
 func (s *Status) Began() time.Time {
-	if !s.Since.IsZero() && s.Since.Before(s.Started) {
-		return s.Since
+	if s.CompleteSince.IsZero() {
+		return s.Started
 	}
-	return s.Started
+	return s.CompleteSince
 }
 
 // NodeStatus is what an observer knows of an agent.

@@ -30,7 +30,7 @@ type Traffic struct {
 	Rights bool      `json:"rights,omitempty"`
 	Since  time.Time `json:"since,omitzero"`
 	Until  time.Time `json:"until,omitzero"`
-	// CompleteSince is when the observer began to record, if that is later than Since.
+	// CompleteSince is since when the observer has all flows, if that is later than Since.
 	CompleteSince time.Time `json:"completeSince,omitzero"`
 	// Losses are what is missing, by node.
 	Losses []observerapi.Loss `json:"losses,omitempty"`

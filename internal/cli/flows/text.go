@@ -32,7 +32,7 @@ func Coverage(c observerapi.Coverage, hidden []string) (out []string) {
 		out = append(out, text+": incomplete")
 	}
 	if c.CompleteSince.After(c.Since) {
-		out = append(out, "the observer began to record at "+Time(c.CompleteSince))
+		out = append(out, "the observer has all flows since "+Time(c.CompleteSince))
 	}
 	for _, l := range c.Losses {
 		out = append(out, loss(l))

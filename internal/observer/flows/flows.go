@@ -53,6 +53,15 @@ func (f *Flows) Run(ctx context.Context) {
 	}
 }
 
+// began is since when there is all that agents have pushed. Flows of earlier times are some of those that were late, or they are what is left
+// of a time whose other flows were deleted.
+func (f *Flows) began(stored store.Status) time.Time {
+	if stored.Began.IsZero() {
+		return f.started
+	}
+	return stored.Began
+}
+
 // coverage says how much of a span of time the store has.
 func (f *Flows) coverage(ctx context.Context, since, until time.Time) (observerapi.Coverage, error) {
 	status, err := f.options.Store.Status(ctx)
@@ -60,11 +69,7 @@ func (f *Flows) coverage(ctx context.Context, since, until time.Time) (observera
 		return observerapi.Coverage{}, err
 	}
 	c := observerapi.Coverage{Since: since, Until: until, Resolution: int(store.Exact.Seconds())}
-	began := status.Since
-	if began.IsZero() || f.started.Before(began) {
-		began = f.started
-	}
-	if began.After(since) {
+	if began := f.began(status); began.After(since) {
 		c.CompleteSince = began
 	}
 	if !status.ExactSince.IsZero() && status.Since.Before(status.ExactSince) && since.Before(status.ExactSince) {

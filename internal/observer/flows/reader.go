@@ -214,7 +214,7 @@ func (f *Flows) Status(ctx context.Context) (observerapi.Status, error) {
 	now := time.Now()
 	out := observerapi.Status{
 		APIVersion: observerapi.APIVersion, Kind: observerapi.KindStatus, Version: f.options.Version, Started: f.started,
-		Since: stored.Since, ExactSince: stored.ExactSince, Bytes: stored.Bytes, Reports: stored.Reports, CertificateExpires: f.options.CertificateExpires(),
+		CompleteSince: f.began(stored), Since: stored.Since, ExactSince: stored.ExactSince, Bytes: stored.Bytes, Reports: stored.Reports, CertificateExpires: f.options.CertificateExpires(),
 	}
 	out.PerSecond, _ = f.live.rate.read(now)
 	if out.Nodes, err = f.Nodes(ctx); err != nil {

@@ -86,3 +86,44 @@ func TestPartsOfATime(t *testing.T) {
 		}
 	}
 }
+
+// An observer is complete since the oldest push that it still has. Flows of earlier times, which an agent pushed late, do not change that, and
+// neither does a process that runs for longer than the store keeps flows.
+func TestCompleteSince(t *testing.T) {
+	hours := func(n int) time.Time { return time.Now().Add(time.Duration(n) * time.Hour) }
+	for name, tc := range map[string]struct {
+		limits store.Limits
+		began  int // hours
+		fill   func(f *fixture)
+	}{
+		"late records": {large(), -1, func(f *fixture) {
+			f.push("n1", hours(-1), report(store.Egress, hours(-20), hours(-20), 1))
+			f.push("n2", hours(-1), report(store.Ingress, hours(-1), hours(-1), 1))
+		}},
+		"old flows are deleted": {store.Limits{Age: 5 * time.Hour, ExactAge: 5 * time.Hour, Bytes: 1 << 30, Addresses: 100}, -4, func(f *fixture) {
+			f.started = hours(-10)
+			for _, h := range []int{-10, -8, -4, -2} {
+				f.push("n1", hours(h), report(store.Egress, hours(h), hours(h), 1))
+			}
+			if err := f.store.Retain(f.t.Context(), time.Now()); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+		"nothing was pushed": {large(), 0, func(*fixture) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, tc.limits)
+			tc.fill(f)
+			c, err := f.Scan(t.Context(), access.Everything(), Query{Since: hours(-12)}, func(*observerapi.Flow) bool { return true })
+			if away := c.CompleteSince.Sub(hours(tc.began)).Abs(); err != nil || away > time.Minute {
+				t.Errorf("complete since %s, want %s: %v", c.CompleteSince, hours(tc.began), err)
+			}
+			if s, err := f.Status(t.Context()); err != nil || !s.CompleteSince.Equal(c.CompleteSince) || !s.Began().Equal(c.CompleteSince) {
+				t.Errorf("%+v, %v", s, err)
+			}
+			if c, err = f.Scan(t.Context(), access.Everything(), Query{Since: time.Now()}, func(*observerapi.Flow) bool { return true }); err != nil || tc.began < 0 && !c.CompleteSince.IsZero() {
+				t.Errorf("since now: %+v, %v", c, err)
+			}
+		})
+	}
+}

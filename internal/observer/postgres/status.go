@@ -51,6 +51,9 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 	out.Bytes = total
 	for i := range all {
 		p := &all[i]
+		if i == 0 {
+			out.Began = time.Unix(p.started, 0).UTC()
+		}
 		if p.state == stateOpen || p.state == stateClosed {
 			if err := s.measureOpen(ctx, p); err != nil {
 				return out, err

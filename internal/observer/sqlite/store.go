@@ -43,6 +43,8 @@ type Store struct {
 	// mu guards partitions, and of each the fields from closed on. It is never held while files are read or written.
 	mu         sync.RWMutex
 	partitions []*partition // by start
+	// broken is the start of the newest file that could not be read when the store was opened.
+	broken int64
 }
 
 var _ store.Store = (*Store)(nil)
@@ -83,6 +85,7 @@ func (s *Store) open() error {
 		if e != nil {
 			// One broken file must not end the recording of new flows.
 			s.log.Error(e, "Cannot read a file of the store; its flows are left out", "file", file)
+			s.broken = max(s.broken, start)
 			continue
 		}
 		if prefix == prefixFlows && rolled[start] { // the process ended before it was deleted
@@ -91,6 +94,7 @@ func (s *Store) open() error {
 		}
 		if e := readBatches(p.db, s.batches); e != nil {
 			s.log.Error(e, "Cannot read a file of the store; its flows are left out", "file", file)
+			s.broken = max(s.broken, start)
 			err = errors.Join(err, p.db.Close())
 			continue
 		}
@@ -336,6 +340,9 @@ func (s *Store) Status(context.Context) (store.Status, error) {
 	}
 	for _, p := range s.partitions {
 		out.Bytes += p.size()
+		if out.Began.IsZero() && p.start > s.broken {
+			out.Began = time.Unix(p.start, 0)
+		}
 		earliest(&out.Since, p)
 		if !p.rolled {
 			out.Reports += p.reports

@@ -128,6 +128,8 @@ type Node struct {
 
 // Status is what a store contains.
 type Status struct {
+	// Began is the time since which everything that was pushed is stored; zero: nothing is. Reports may be about earlier times.
+	Began time.Time
 	// Since is the time of the oldest report, and ExactSince that of the oldest with exact ends.
 	Since, ExactSince time.Time
 	// Bytes on disk, and Reports with exact ends.

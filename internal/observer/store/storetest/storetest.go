@@ -346,6 +346,9 @@ func testAge(t *testing.T, p Place) {
 	if err != nil || status.Since.Before(begin.Add(4*time.Hour)) || status.Since.After(begin.Add(7*time.Hour)) {
 		t.Errorf("%+v, %v", status, err)
 	}
+	if status.Began.Before(begin.Add(4*time.Hour)) || status.Began.After(begin.Add(8*time.Hour)) {
+		t.Errorf("all that was pushed since %s is said to be stored", status.Began)
+	}
 	check(t, "sums of the newest", sum(t, s, store.Query{Since: begin.Add(8 * time.Hour), Until: all.Until}), summed(batches[8:]))
 }
 
