@@ -81,6 +81,14 @@ func newBuffer(limit int, m *metrics) *buffer {
 	return &buffer{limit: limit, metrics: m, cursors: map[*cursor]struct{}{}}
 }
 
+// begin sets the time since which there are records. A replica that never gets the first ones has lost them since then.
+func (b *buffer) begin(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last.until = at.UnixMilli()
+	b.base = b.last
+}
+
 // add appends a batch, and gives it its sequence. until is when the time that it is about ends.
 func (b *buffer) add(r *flow.PushRequest, until time.Time) error {
 	b.mu.Lock()

@@ -68,6 +68,7 @@ const lastPushes = 3 * time.Second
 // Start reads and pushes records until the context is done, and then what is left, as far as that goes in a few seconds.
 func (p *Pusher) Start(ctx context.Context) error {
 	p.until = time.Now()
+	p.buffer.begin(p.until)
 	pushing, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() {

@@ -352,6 +352,26 @@ func TestAnObserverThatIsAwayForAnHour(t *testing.T) {
 	}
 }
 
+// The loss of a replica that comes too late for the first records is since the agent's start.
+func TestAnObserverThatComesAnHourAfterTheAgent(t *testing.T) {
+	in(t, 64<<10, func(w *world) {
+		began := time.Now()
+		w.pass(time.Hour)
+		w.are("one")
+		w.pass(2 * time.Minute)
+		if w.accounts("one") == 0 {
+			t.Error("no packets are lost")
+		}
+		var losses []*flow.Loss
+		for _, b := range w.replicas["one"].stored {
+			losses = append(losses, b.GetLosses()...)
+		}
+		if len(losses) != 1 || losses[0].GetReason() != lossQueue || losses[0].GetFirst() != began.UnixMilli() || time.UnixMilli(losses[0].GetLast()).Sub(began) < time.Minute {
+			t.Errorf("began %d: %v", began.UnixMilli(), losses)
+		}
+	})
+}
+
 func TestASlowObserverDelaysNoOther(t *testing.T) {
 	in(t, 32<<10, func(w *world) {
 		w.replicas["slow"].change(func(r *replica) { r.confirmsIn = 20 * time.Second })

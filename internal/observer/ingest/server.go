@@ -289,6 +289,11 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 			return status.Error(codes.ResourceExhausted, err.Error())
 		}
 		s.await(ctx, &a.translator, request, received)
+		if slices.ContainsFunc(request.Losses, func(l *flow.Loss) bool { return l.GetReason() == reasonRestart }) {
+			if a.translator.heard, err = s.heard(ctx, a.translator.node); err != nil {
+				return status.Error(codes.Unavailable, "cannot read the store at the moment")
+			}
+		}
 		batch := a.translator.batch(request, received)
 		for _, l := range batch.Losses {
 			s.metrics.lost.WithLabelValues(l.Reason).Add(float64(l.Packets))
@@ -300,6 +305,20 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 			return err
 		}
 	}
+}
+
+// heard is when a node has pushed last; the zero time if there is no such push in the store.
+func (s *Server) heard(ctx context.Context, node string) (time.Time, error) {
+	nodes, err := s.options.Store.Nodes(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, n := range nodes {
+		if n.Name == node {
+			return n.Last, nil
+		}
+	}
+	return time.Time{}, nil
 }
 
 // await waits a short time for the names of pods that are new.

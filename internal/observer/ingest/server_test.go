@@ -485,6 +485,49 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
+// Losses are as long as agents say, and one of an agent that has started begins with the node's last push: an answer about any time within them
+// says so.
+func TestLongLosses(t *testing.T) {
+	f := newFixture(t)
+	ago := func(minutes int) time.Time { return time.Now().Add(-time.Duration(minutes) * time.Minute) }
+	if err := f.store.Put(t.Context(), []store.Batch{{Node: "n1", Generation: "g", Sequence: 1, Received: ago(50)}}); err != nil {
+		t.Fatal(err)
+	}
+	losses := func(reason string, since, until time.Time) (n uint64) {
+		t.Helper()
+		all, err := f.store.Losses(t.Context(), since, until)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range all {
+			if l.Reason == reason {
+				n++
+			}
+		}
+		return n
+	}
+	for node, l := range map[string]*flow.Loss{
+		"n1": {Reason: "restart", Last: ago(10).UnixMilli()},
+		"n2": {Reason: "queue", Records: 7, First: ago(90).UnixMilli(), Last: ago(20).UnixMilli()},
+	} {
+		if err := push1(f.connect(agentClaims(node).token()), &flow.PushRequest{Generation: "h", Sequence: 1, Sent: time.Now().UnixMilli(), Losses: []*flow.Loss{l}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		reason       string
+		since, until int
+		want         uint64
+	}{
+		{"restart", 60, 55, 0}, {"restart", 45, 40, 1}, {"restart", 15, 12, 1}, {"restart", 8, 5, 0},
+		{"queue", 100, 95, 0}, {"queue", 85, 80, 1}, {"queue", 25, 22, 1}, {"queue", 18, 0, 0},
+	} {
+		if n := losses(tc.reason, ago(tc.since), ago(tc.until)); n != tc.want {
+			t.Errorf("from %d to %d minutes ago: %d losses of reason %s, want %d", tc.since, tc.until, n, tc.reason, tc.want)
+		}
+	}
+}
+
 // A newer stream of a node ends the older.
 func TestReplacedStream(t *testing.T) {
 	f := newFixture(t)

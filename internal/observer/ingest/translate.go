@@ -36,8 +36,11 @@ const (
 	reasonOther    = "other"    // a reason of the agent's that this version does not know
 )
 
+// reasonRestart is the reason of an agent's loss: there was no agent before it for some time.
+const reasonRestart = "restart"
+
 // agentReasons are those of agents' losses.
-var agentReasons = []string{"map", "queue", "restart", "ring", "rate"}
+var agentReasons = []string{"map", "queue", reasonRestart, "ring", "rate"}
 
 // translator makes reports of the records of one node. It is used by one goroutine.
 type translator struct {
@@ -47,6 +50,7 @@ type translator struct {
 	distinct  map[string]struct{}
 	cleared   time.Time
 	offset    time.Duration // of the observer's clock before the node's
+	heard     time.Time     // when the node's agent before this one pushed last; zero: not known
 }
 
 func newTranslator(node string, d *directory.Directory, shared *decisions) translator {
@@ -105,7 +109,7 @@ func (t *translator) batch(push *flow.PushRequest, now time.Time) store.Batch {
 		if !slices.Contains(agentReasons, reason) {
 			reason = reasonOther
 		}
-		first, last := t.times(l.First, l.Last, now)
+		first, last := t.lossTimes(l, now)
 		b.Losses = append(b.Losses, observerapi.Loss{Node: t.node, Reason: reason, First: first, Last: last, Packets: l.Packets, Records: l.Records})
 	}
 	for _, reason := range []string{reasonUnlisted, reasonInvalid, reasonLate} {
@@ -134,6 +138,27 @@ func (t *translator) times(first, last int64, now time.Time) (time.Time, time.Ti
 		since = until.Add(-maxSpan)
 	}
 	return since, until
+}
+
+// lossTimes returns times of a loss by the observer's clock. It can be as long as the oldest record that is taken is old: while an observer was
+// away for hours, agents drop what they have recorded in hours. An agent that has started does not know since when there was none, but the
+// observer knows when the node pushed last.
+func (t *translator) lossTimes(l *flow.Loss, now time.Time) (time.Time, time.Time) {
+	_, last := t.times(l.Last, l.Last, now)
+	first := last
+	switch {
+	case l.First != 0:
+		_, first = t.times(l.First, l.First, now)
+	case l.Reason == reasonRestart && !t.heard.IsZero():
+		first = t.heard
+	}
+	if oldest := now.Add(-maxAge); first.Before(oldest) {
+		first = oldest
+	}
+	if first.After(last) {
+		first = last
+	}
+	return first, last
 }
 
 func (t *translator) report(r *flow.Record, now time.Time) (store.Report, bool) {
