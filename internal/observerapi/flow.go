@@ -197,6 +197,8 @@ type NodeStatus struct {
 	Name string `json:"name"`
 	// Connected since then; zero: the agent is not connected to this replica.
 	Connected time.Time `json:"connected,omitzero"`
+	// ClockAhead is how far the node's clock is before the observer's, in seconds, as far as recent pushes show it. Times of flows are corrected.
+	ClockAhead float64 `json:"clockAhead,omitempty"`
 	// First and Last push that is stored.
 	First time.Time `json:"first,omitzero"`
 	Last  time.Time `json:"last,omitzero"`

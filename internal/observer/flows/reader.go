@@ -248,7 +248,7 @@ func (f *Flows) Nodes(ctx context.Context) ([]observerapi.NodeStatus, error) {
 	}
 	for _, a := range f.options.Agents() {
 		n := nodes[a.Node]
-		n.Connected = a.Since
+		n.Connected, n.ClockAhead = a.Since, a.ClockAhead.Seconds()
 		nodes[a.Node] = n
 	}
 	out := make([]observerapi.NodeStatus, 0, len(nodes))

@@ -76,6 +76,7 @@ type Server struct {
 	metrics   *metrics
 	writer    *writer
 	decisions decisions
+	clocks    clocks
 
 	mu      sync.Mutex
 	agents  map[string]*agent // by node
@@ -95,6 +96,8 @@ type agent struct {
 type Agent struct {
 	Node  string
 	Since time.Time
+	// ClockAhead is how far the node's clock is before the observer's.
+	ClockAhead time.Duration
 }
 
 var (
@@ -215,7 +218,7 @@ func (s *Server) admit(ctx context.Context) (streamserver.Identity, streamserver
 func (s *Server) open(id streamserver.Identity, conn grpc.BidiStreamingServer[flow.PushRequest, flow.PushResponse], cancel context.CancelCauseFunc) *agent {
 	a := &agent{
 		since: time.Now(), cancel: cancel, ended: make(chan struct{}), questions: newQuestions(conn),
-		translator: newTranslator(id.Node, s.options.Directory, &s.decisions),
+		translator: newTranslator(id.Node, s.options.Directory, &s.decisions, s.clocks.of(id.Node)),
 	}
 	s.mu.Lock()
 	s.opening--
@@ -254,7 +257,7 @@ func (s *Server) Agents() []Agent {
 	defer s.mu.Unlock()
 	out := make([]Agent, 0, len(s.agents))
 	for node, a := range s.agents {
-		out = append(out, Agent{node, a.since})
+		out = append(out, Agent{node, a.since, a.translator.clock.ahead()})
 	}
 	slices.SortFunc(out, func(a, b Agent) int { return cmp.Compare(a.Node, b.Node) })
 	return out
@@ -288,6 +291,7 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 		if err := limiter.WaitN(ctx, len(request.Records)+1); err != nil {
 			return status.Error(codes.ResourceExhausted, err.Error())
 		}
+		a.translator.read(request.Sent, received)
 		s.await(ctx, &a.translator, request, received)
 		if slices.ContainsFunc(request.Losses, func(l *flow.Loss) bool { return l.GetReason() == reasonRestart }) {
 			if a.translator.heard, err = s.heard(ctx, a.translator.node); err != nil {
@@ -323,10 +327,6 @@ func (s *Server) heard(ctx context.Context, node string) (time.Time, error) {
 
 // await waits a short time for the names of pods that are new.
 func (s *Server) await(ctx context.Context, t *translator, request *flow.PushRequest, received time.Time) {
-	t.offset = 0
-	if request.Sent != 0 {
-		t.offset = received.Sub(time.UnixMilli(request.Sent))
-	}
 	patience := time.NewTimer(s.options.Patience)
 	defer patience.Stop()
 	for {

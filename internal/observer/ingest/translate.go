@@ -47,24 +47,29 @@ type translator struct {
 	node      string
 	directory *directory.Directory
 	decisions *decisions
+	clock     *clock
 	distinct  map[string]struct{}
 	cleared   time.Time
 	offset    time.Duration // of the observer's clock before the node's
 	heard     time.Time     // when the node's agent before this one pushed last; zero: not known
 }
 
-func newTranslator(node string, d *directory.Directory, shared *decisions) translator {
-	return translator{node: node, directory: d, decisions: shared, distinct: map[string]struct{}{}, cleared: time.Now()}
+func newTranslator(node string, d *directory.Directory, shared *decisions, c *clock) translator {
+	return translator{node: node, directory: d, decisions: shared, clock: c, distinct: map[string]struct{}{}, cleared: time.Now()}
 }
 
-// batch returns what is stored of a push. Losses count the records that it leaves out.
+// read compares the clocks: the agent sent a push at a time of its own.
+func (t *translator) read(sent int64, received time.Time) {
+	t.offset = 0
+	if sent != 0 {
+		t.offset = t.clock.sent(time.UnixMilli(sent), received)
+	}
+}
+
+// batch returns what is stored of a push, after read. Losses count the records that it leaves out.
 func (t *translator) batch(push *flow.PushRequest, now time.Time) store.Batch {
 	if now.Sub(t.cleared) > time.Hour {
 		t.distinct, t.cleared = map[string]struct{}{}, now
-	}
-	t.offset = 0
-	if push.Sent != 0 {
-		t.offset = now.Sub(time.UnixMilli(push.Sent))
 	}
 	b := store.Batch{Node: t.node, Generation: push.Generation, Sequence: push.Sequence, Received: now}
 	lost := map[string]*observerapi.Loss{}
