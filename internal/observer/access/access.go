@@ -63,7 +63,7 @@ type user struct {
 	until time.Time
 }
 
-type question struct{ uid, name, groups, namespace string }
+type question struct{ uid, name, groups, extra, namespace string }
 
 type answer struct {
 	allowed bool
@@ -133,7 +133,7 @@ func (g *Guard) ask(ctx context.Context, do func(context.Context) error) error {
 // CanRead reports whether the reader may see the flows of a namespace; "" stands for all namespaces.
 func (r *Reader) CanRead(ctx context.Context, namespace string) (bool, error) {
 	g := r.guard
-	q := question{r.info.UID, r.info.Username, fmt.Sprint(r.info.Groups), namespace}
+	q := question{r.info.UID, r.info.Username, fmt.Sprintf("%q", r.info.Groups), fmt.Sprintf("%q", r.info.Extra), namespace}
 	g.mu.Lock()
 	known, ok := g.answers[q]
 	g.mu.Unlock()
