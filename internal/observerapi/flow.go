@@ -129,6 +129,23 @@ type Coverage struct {
 	Losses []Loss `json:"losses,omitempty"`
 }
 
+// Missing is a line of an answer that follows, beside those that are a Flow each: what is missing among the flows that arrive.
+type Missing struct {
+	// Losses that agents have reported.
+	Losses []Loss `json:"losses,omitempty"`
+	// Missed is how many flows arrived that the reader was too slow for.
+	Missed uint64 `json:"missed,omitempty"`
+}
+
+// FollowedLine is a line of an answer that follows: a Flow, or Missing.
+type FollowedLine struct {
+	Flow
+	Missing
+}
+
+// IsFlow reports whether the line is a Flow.
+func (l *FollowedLine) IsFlow() bool { return len(l.Losses) == 0 && l.Missed == 0 }
+
 // FlowList is an answer with flows, and without Flows the first line of a recorded file.
 type FlowList struct {
 	APIVersion string   `json:"apiVersion"` // APIVersion
@@ -244,7 +261,7 @@ const (
 // Paths of the observer's API. All are GET; each needs a token, see docs/observer.md. Parameters: since and until (RFC 3339 or a
 // duration back from now), namespace, pod, workload (namespace/name), verdict, port, protocol, policy, limit.
 const (
-	// PathFlows answers a FlowList; with follow=true lines of JSON, a Flow each, from since on without end.
+	// PathFlows answers a FlowList; with follow=true lines of JSON, a Flow or Missing each, from since on without end.
 	PathFlows = "/v1/flows"
 	// PathEdges answers a FlowList summed up by workload: pods, labels and addresses of ends are left out.
 	PathEdges = "/v1/edges"

@@ -108,8 +108,8 @@ func (s *Server) hits(r *http.Request) (any, error) {
 	return out, s.ask(r.Context(), observerapi.PathHits, query, out)
 }
 
-// live streams flows as server-sent events: those since a time, and those that arrive. The event "live" says that the observer answers, and "lost"
-// with a Problem that it does not; it is asked again until the browser goes.
+// live streams flows as server-sent events: those since a time, and those that arrive. The event "missing" has an
+// observerapi.Missing, "live" says that the observer answers, and "lost" with a Problem that it does not; it is asked again until the browser goes.
 func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 	if s.options.Observer == nil {
 		http.Error(w, "there is no observer", http.StatusNotFound)
@@ -206,10 +206,18 @@ type stream struct {
 }
 
 func (s *stream) flow(line []byte) error {
-	var f observerapi.Flow
-	if err := json.Unmarshal(line, &f); err != nil {
+	var l observerapi.FollowedLine
+	if err := json.Unmarshal(line, &l); err != nil {
 		return fmt.Errorf("read a flow of the observer: %w", err)
 	}
+	if !l.IsFlow() {
+		text, err := json.Marshal(l.Missing)
+		if err != nil {
+			return err
+		}
+		return s.event("missing", "", text)
+	}
+	f := l.Flow
 	if f.Last.After(s.last) {
 		s.last = f.Last
 	}

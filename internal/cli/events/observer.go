@@ -35,9 +35,21 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 		}
 		return nil
 	}
+	missing := func(m observerapi.Missing) {
+		for _, l := range m.Losses {
+			fmt.Fprintf(errOut, "incomplete: node %s, %s to %s: %s (%d packets)\n", l.Node, l.First.Local().Format(time.TimeOnly), l.Last.Local().Format(time.TimeOnly), l.Reason, l.Packets)
+		}
+		if m.Missed > 0 {
+			fmt.Fprintf(errOut, "incomplete: the observer left out %d flows, as this command read too slowly\n", m.Missed)
+		}
+	}
 	if follow {
 		query.Set("follow", "true")
-		return followFlows(ctx, o, query, show)
+		body, err := o.Open(ctx, observerapi.PathFlows, query)
+		if err != nil {
+			return err
+		}
+		return followFlows(ctx, body, show, missing)
 	}
 	query.Set("newest", "true")
 	query.Set("limit", strconv.Itoa(mostFlows))
@@ -45,9 +57,13 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 	if err := o.Get(ctx, observerapi.PathFlows, query, &list); err != nil {
 		return err
 	}
-	for _, l := range list.Coverage.Losses {
-		fmt.Fprintf(errOut, "incomplete: node %s, %s to %s: %s (%d packets)\n", l.Node, l.First.Format(time.TimeOnly), l.Last.Format(time.TimeOnly), l.Reason, l.Packets)
+	if c := list.Coverage.CompleteSince; !c.IsZero() {
+		fmt.Fprintf(errOut, "incomplete: the observer has all flows since %s\n", c.Local().Format(time.DateTime))
 	}
+	if len(list.Flows) == mostFlows {
+		fmt.Fprintf(errOut, "incomplete: these are the newest %d flows; ask for less time by --since\n", mostFlows)
+	}
+	missing(observerapi.Missing{Losses: list.Coverage.Losses})
 	for i := len(list.Flows) - 1; i >= 0; i-- {
 		if err := show(&list.Flows[i]); err != nil {
 			return err
@@ -56,11 +72,8 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 	return nil
 }
 
-func followFlows(ctx context.Context, o *observer.Observer, query url.Values, show func(*observerapi.Flow) error) error {
-	body, err := o.Open(ctx, observerapi.PathFlows, query)
-	if err != nil {
-		return err
-	}
+// followFlows reads lines until the context is done.
+func followFlows(ctx context.Context, body io.ReadCloser, show func(*observerapi.Flow) error, missing func(observerapi.Missing)) error {
 	defer func() { _ = body.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = body.Close() })()
 	lines := bufio.NewReaderSize(body, 1<<16)
@@ -70,11 +83,13 @@ func followFlows(ctx context.Context, o *observer.Observer, query url.Values, sh
 			return nil // ctrl-c is how following ends
 		}
 		if len(line) > 1 { // not an empty one, which keeps the connection
-			var flow observerapi.Flow
-			if err := json.Unmarshal(line, &flow); err != nil {
+			var l observerapi.FollowedLine
+			if err := json.Unmarshal(line, &l); err != nil {
 				return fmt.Errorf("observer: %w", err)
 			}
-			if err := show(&flow); err != nil {
+			if !l.IsFlow() {
+				missing(l.Missing)
+			} else if err := show(&l.Flow); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,8 @@
 package events
 
 import (
+	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,5 +37,26 @@ func TestEventsOfFlows(t *testing.T) {
 	f.Ingress = nil
 	if events := eventsOf(f); len(events) != 1 || byPolicy(&events[0].Event) {
 		t.Errorf("%+v", events)
+	}
+}
+
+// What is missing in the stream of an observer is reported, and is no event.
+func TestFollowReportsWhatIsMissing(t *testing.T) {
+	body := io.NopCloser(strings.NewReader(`{"protocol":"TCP","port":80,"egress":{"verdict":"Allowed","reason":"policy"}}
+
+{"losses":[{"node":"n1","reason":"map","packets":7}]}
+{"missed":3}
+`))
+	var ports []uint16
+	var missing observerapi.Missing
+	err := followFlows(t.Context(), body, func(f *observerapi.Flow) error {
+		ports = append(ports, f.Port)
+		return nil
+	}, func(m observerapi.Missing) {
+		missing.Losses = append(missing.Losses, m.Losses...)
+		missing.Missed += m.Missed
+	})
+	if err == nil || !strings.Contains(err.Error(), "ended") || len(ports) != 1 || ports[0] != 80 || len(missing.Losses) != 1 || missing.Losses[0].Packets != 7 || missing.Missed != 3 {
+		t.Errorf("flows to ports %v, missing %+v, %v", ports, missing, err)
 	}
 }

@@ -199,18 +199,19 @@ func (s *server) follow(w http.ResponseWriter, r *http.Request, view *access.Vie
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	connection := http.NewResponseController(w)
 	lines := json.NewEncoder(w)
-	write := func(f *observerapi.Flow) bool {
+	write := func(line any) bool {
 		_ = connection.SetWriteDeadline(time.Now().Add(httpserver.WriteTime))
-		return lines.Encode(f) == nil
+		return lines.Encode(line) == nil
 	}
 	began := time.Now()
 	arrivals := s.flows.Follow(ctx, view, p.Filter) // before what is stored is read, so that nothing is between the two
 	shown := pairing.Shown{}
 	if !p.Since.IsZero() {
-		if _, err := s.flows.Scan(ctx, view, p.Query, func(f *observerapi.Flow) bool {
+		coverage, err := s.flows.Scan(ctx, view, p.Query, func(f *observerapi.Flow) bool {
 			shown.Add(f, began)
 			return write(f)
-		}); err != nil {
+		})
+		if err != nil || len(coverage.Losses) > 0 && !write(observerapi.Missing{Losses: coverage.Losses}) {
 			return
 		}
 	}
@@ -234,6 +235,9 @@ func (s *server) follow(w http.ResponseWriter, r *http.Request, view *access.Vie
 			}
 		case a, ok := <-arrivals:
 			if !ok {
+				return
+			}
+			if missing := (observerapi.Missing{Losses: a.Losses, Missed: a.Missed}); (len(a.Losses) > 0 || a.Missed > 0) && !write(missing) {
 				return
 			}
 			if a.Flow != nil && !shown.Contains(a.Flow) && !write(a.Flow) {

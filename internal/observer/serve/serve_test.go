@@ -318,21 +318,28 @@ func TestFollow(t *testing.T) {
 	res := f.request("shop", observerapi.PathFlows+"?follow&since=35m")
 	defer func() { _ = res.Body.Close() }()
 	lines := bufio.NewScanner(res.Body)
-	read := func() (flow observerapi.Flow) {
+	read := func() (line observerapi.FollowedLine) {
 		for lines.Scan() {
 			if len(lines.Bytes()) == 0 {
 				continue
 			}
-			if err := json.Unmarshal(lines.Bytes(), &flow); err != nil {
+			if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 				t.Fatalf("%s: %v", lines.Text(), err)
 			}
-			return flow
+			return line
 		}
 		t.Fatal("the answer ended", lines.Err())
-		return flow
+		return line
 	}
 	if a, b := read(), read(); a.Connections != 4 || b.Connections != 16 {
 		t.Errorf("%d and %d connections", a.Connections, b.Connections)
+	}
+	if l := read(); l.IsFlow() || len(l.Losses) != 2 || l.Losses[0].Node != "n2" || l.Losses[1].Reason != observerapi.LossAbsent {
+		t.Errorf("what is missing in the time before: %+v", l)
+	}
+	f.flows.Stored([]store.Batch{{Node: "n1", Generation: "h", Sequence: 1, Losses: []observerapi.Loss{{Node: "n1", Reason: "map", Packets: 7}}}})
+	if l := read(); l.IsFlow() || len(l.Losses) != 1 || l.Losses[0].Packets != 7 {
+		t.Errorf("what is missing in what arrives: %+v", l)
 	}
 	f.put(key, vault, 8200, observerapi.Allowed, 32, 0) // not for this reader
 	f.put(web, vault, 8200, observerapi.Denied, 64, 0)
