@@ -117,7 +117,7 @@ func optionsCommand(env *command.Env, root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:     "options",
 		Short:   "List the flags that every command has",
-		Long:    "List the flags that every command has: those of kubeconfig, as of kubectl, and --ascii.",
+		Long:    "List the flags that every command has: those of kubeconfig, as of kubectl, --ascii and --observer-account.",
 		Example: "  kubectl kidoban options",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -30,7 +30,7 @@ func TestHelpFits(t *testing.T) {
 	}
 	options := help(t, "options")
 	checkWidth(t, []string{"options"}, options)
-	for _, flag := range []string{"--kubeconfig", "--namespace", "--ascii"} {
+	for _, flag := range []string{"--kubeconfig", "--namespace", "--ascii", "--observer-account"} {
 		if !strings.Contains(options, flag) {
 			t.Errorf("options lacks %s", flag)
 		}

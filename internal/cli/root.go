@@ -49,6 +49,7 @@ Exit codes: 0 the answer is yes, or there is nothing to report; 1 it is no: deni
 	root.SetErr(env.ErrOut)
 	env.Config.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().BoolVar(&env.ASCII, "ascii", false, "Print ASCII only: y for allowed, n for denied, ~ for not the same for all pods.")
+	root.PersistentFlags().StringVar(&env.ObserverAccount, "observer-account", "", "ServiceAccount (NAMESPACE/NAME) with whose tokens the observer is asked; it shows what that account may read. Default: kidoban-viewer in kidoban's namespace.")
 	_ = root.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(&command.Source{}))
 	setHelp(root)
 	root.AddCommand(

@@ -201,14 +201,6 @@ type Status struct {
 	Losses []Loss `json:"losses,omitempty"`
 }
 
-// Began is since when the replica has all that agents have pushed.
-func (s *Status) Began() time.Time {
-	if s.CompleteSince.IsZero() {
-		return s.Started
-	}
-	return s.CompleteSince
-}
-
 // NodeStatus is what an observer knows of an agent.
 type NodeStatus struct {
 	Name string `json:"name"`

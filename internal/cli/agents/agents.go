@@ -76,18 +76,18 @@ func Find(ctx context.Context, env *command.Env, c client.Client, namespace stri
 // Authorize gets a token for the agents.
 func (a *Agents) Authorize(ctx context.Context, c client.Client) error {
 	var err error
-	a.token, err = NewToken(ctx, c, a.namespace, agentapi.Audience, "the agents")
+	a.token, err = NewToken(ctx, c, client.ObjectKey{Namespace: a.namespace, Name: agentapi.Viewer}, agentapi.Audience, "the agents")
 	return err
 }
 
-// NewToken gets a token of the viewer's ServiceAccount for an audience; whom names the audience in the error.
-func NewToken(ctx context.Context, c client.Client, namespace, audience, whom string) (string, error) {
-	viewer := &corev1.ServiceAccount{}
-	viewer.Namespace, viewer.Name = namespace, agentapi.Viewer
+// NewToken gets a token of a ServiceAccount for an audience; whom names the audience in the error.
+func NewToken(ctx context.Context, c client.Client, account client.ObjectKey, audience, whom string) (string, error) {
+	of := &corev1.ServiceAccount{}
+	of.Namespace, of.Name = account.Namespace, account.Name
 	lifetime := int64(time.Hour / time.Second)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: &lifetime}}
-	if err := c.SubResource("token").Create(ctx, viewer, request); err != nil {
-		return "", fmt.Errorf("get a token of ServiceAccount %s/%s for %s (you need create on serviceaccounts/token there): %w", namespace, agentapi.Viewer, whom, err)
+	if err := c.SubResource("token").Create(ctx, of, request); err != nil {
+		return "", fmt.Errorf("get a token of ServiceAccount %s for %s (you need create on serviceaccounts/token there): %w", account, whom, err)
 	}
 	return request.Status.Token, nil
 }

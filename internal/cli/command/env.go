@@ -22,6 +22,9 @@ type Env struct {
 	Config *genericclioptions.ConfigFlags
 	// ASCII is the flag --ascii: symbols are letters.
 	ASCII bool
+	// ObserverAccount is the flag --observer-account: NAMESPACE/NAME of the ServiceAccount with whose tokens the observer is asked. Empty: the
+	// viewer in kidoban's namespace.
+	ObserverAccount string
 	// Now is the time, which tests set.
 	Now func() time.Time
 }

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/cli/agents"
 	"github.com/kidoban/kidoban/internal/cli/command"
 	"github.com/kidoban/kidoban/internal/observerapi"
@@ -54,7 +55,11 @@ func Connect(ctx context.Context, env *command.Env, c client.Client, namespace s
 	if err != nil {
 		return nil, err
 	}
-	token, err := agents.NewToken(ctx, c, namespace, observerapi.Audience, "the observer")
+	account, err := accountOf(env.ObserverAccount, namespace)
+	if err != nil {
+		return nil, err
+	}
+	token, err := agents.NewToken(ctx, c, account, observerapi.Audience, "the observer")
 	if err != nil {
 		return nil, err
 	}
@@ -74,19 +79,33 @@ func Connect(ctx context.Context, env *command.Env, c client.Client, namespace s
 		}
 		replicas[i] = o
 	}
-	return longest(ctx, replicas, func(ctx context.Context, o *Observer) (began time.Time, err error) {
-		var s observerapi.Status
-		if err = o.Get(ctx, observerapi.PathStatus, nil, &s); err != nil {
-			return began, err
-		}
-		return s.Began(), nil
+	return longest(ctx, replicas, func(ctx context.Context, o *Observer) (time.Time, error) {
+		var list observerapi.FlowList
+		err := o.Get(ctx, observerapi.PathFlows, longAgo, &list)
+		return list.Coverage.CompleteSince, err
 	}), nil
+}
+
+// longAgo is a time of which no replica has flows. The answer about it says since when a replica has all of them, and any reader may ask, which is
+// not so for the status of a replica.
+var longAgo = url.Values{"since": {"1970-01-01T00:00:00Z"}, "until": {"1970-01-01T00:00:01Z"}}
+
+// accountOf returns the ServiceAccount that a flag names.
+func accountOf(flag, namespace string) (client.ObjectKey, error) {
+	if flag == "" {
+		return client.ObjectKey{Namespace: namespace, Name: agentapi.Viewer}, nil
+	}
+	of, name, ok := strings.Cut(flag, "/")
+	if !ok || of == "" || name == "" || strings.Contains(name, "/") {
+		return client.ObjectKey{}, fmt.Errorf("--observer-account=%s: give NAMESPACE/NAME of a ServiceAccount", flag)
+	}
+	return client.ObjectKey{Namespace: of, Name: name}, nil
 }
 
 // statusPatience is how long a replica may take to report since when it has flows.
 const statusPatience = 5 * time.Second
 
-// longest returns the replica that began to record first, by the time that a function returns. All replicas receive what agents push, so one
+// longest returns the replica that is complete for longest, by the time that a function returns. All replicas receive what agents push, so one
 // that has restarted without its flows has none that this one lacks. Of replicas that do not answer it returns the first.
 func longest(ctx context.Context, replicas []*Observer, began func(context.Context, *Observer) (time.Time, error)) *Observer {
 	if len(replicas) == 1 {

@@ -43,3 +43,16 @@ func TestTheReplicaWithTheLongestHistory(t *testing.T) {
 		}
 	}
 }
+
+func TestAccount(t *testing.T) {
+	for flag, want := range map[string]string{"": "kidoban-system/kidoban-viewer", "shop/flows": "shop/flows"} {
+		if got, err := accountOf(flag, "kidoban-system"); err != nil || got.String() != want {
+			t.Errorf("%q: %s, %v; want %s", flag, got, err, want)
+		}
+	}
+	for _, flag := range []string{"flows", "/flows", "shop/", "shop/flows/x"} {
+		if got, err := accountOf(flag, "kidoban-system"); err == nil {
+			t.Errorf("%q: %s", flag, got)
+		}
+	}
+}
