@@ -2,6 +2,7 @@ package hubble
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -22,6 +23,8 @@ const (
 	// mostLast is the largest number of flows that a client can ask for from the end, less than all: they are collected before they are
 	// sent.
 	mostLast = 100_000
+	// maxGaps is how many messages about times without flows of a node an answer has.
+	maxGaps = 100
 	// lossInterval is the time between two messages about losses.
 	lossInterval = time.Second
 )
@@ -175,7 +178,48 @@ func (a *answer) stored(ctx context.Context, reader Reader) error {
 	for i := range coverage.Losses {
 		a.losses.add(&coverage.Losses[i])
 	}
+	from := a.since
+	if len(last) > 0 && uint64(len(last)) == number && last[0].Last.After(from) {
+		from = last[0].Last // the client asked for no earlier ones
+	}
+	if err := a.gaps(&coverage, from); err != nil {
+		return err
+	}
 	return a.sendLosses()
+}
+
+// gaps sends what is missing since a time and cannot be counted, as errors of nodes: the hubble command shows their messages.
+func (a *answer) gaps(c *observerapi.Coverage, from time.Time) error {
+	var errs []*relaypb.NodeStatusEvent
+	if a.req.GetSince() != nil && c.CompleteSince.After(from) {
+		errs = append(errs, &relaypb.NodeStatusEvent{Message: "the observer has all flows since " + c.CompleteSince.UTC().Format(time.RFC3339)})
+	}
+	by := map[string]*relaypb.NodeStatusEvent{}
+	for i := range c.Losses {
+		l := &c.Losses[i]
+		if !isUncounted(l) || l.Last.Before(from) {
+			continue
+		}
+		// A node that does not report is UNAVAILABLE, too, unless it reports by now.
+		text := fmt.Sprintf("flows between %s and %s are missing (%s)", l.First.UTC().Format(time.RFC3339), l.Last.UTC().Format(time.RFC3339), l.Reason)
+		if by[text] == nil {
+			if len(errs) == maxGaps {
+				continue
+			}
+			by[text] = &relaypb.NodeStatusEvent{Message: text}
+			errs = append(errs, by[text])
+		}
+		by[text].NodeNames = append(by[text].NodeNames, l.Node)
+	}
+	for _, e := range errs {
+		e.StateChange = relaypb.NodeState_NODE_ERROR
+		if err := a.stream.Send(&observerpb.GetFlowsResponse{
+			Time: timestamppb.New(a.began), ResponseTypes: &observerpb.GetFlowsResponse_NodeStatus{NodeStatus: e},
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // follow sends what arrives.

@@ -13,16 +13,19 @@ type losses struct {
 }
 
 func (l *losses) add(loss *observerapi.Loss) {
-	number := max(loss.Packets, loss.Records)
-	if number == 0 {
-		return // such as a node that did not report: its number is not known, and the answer names the node
+	if isUncounted(loss) {
+		return
 	}
+	number := max(loss.Packets, loss.Records)
 	source := lossSource(loss.Reason)
 	if l.number > 0 && l.source != source {
 		source = flowpb.LostEventSource_UNKNOWN_LOST_EVENT_SOURCE
 	}
 	l.number, l.source = l.number+number, source
 }
+
+// isUncounted reports whether the number of what is missing is not known: the node did not report, or had no agent.
+func isUncounted(l *observerapi.Loss) bool { return l.Packets == 0 && l.Records == 0 }
 
 // take returns what was added since it was called last; nil: nothing.
 func (l *losses) take() *flowpb.LostEvent {

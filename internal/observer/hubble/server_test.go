@@ -189,6 +189,51 @@ func TestLossesAreAddedUp(t *testing.T) {
 	}
 }
 
+// What is missing and has no number is an error of the node, which the hubble command shows.
+func TestTimesWithoutFlowsOfANode(t *testing.T) {
+	r := minutes()
+	r.CompleteSince = noon.Add(-time.Hour)
+	r.Losses = []observerapi.Loss{
+		{Node: "a", Reason: "restart", First: noon.Add(-9 * time.Minute), Last: noon.Add(-8 * time.Minute)},
+		{Node: "a", Reason: "restart", First: noon.Add(-3 * time.Minute), Last: noon.Add(-time.Minute)},
+		{Node: "b", Reason: "restart", First: noon.Add(-3 * time.Minute), Last: noon.Add(-time.Minute)},
+		{Node: "c", Reason: "absent", First: noon.Add(-2 * time.Minute), Last: noon},
+	}
+	for name, tc := range map[string]struct {
+		req  *observerpb.GetFlowsRequest
+		want []*relaypb.NodeStatusEvent
+	}{
+		"since": {&observerpb.GetFlowsRequest{Since: timestamppb.New(noon.Add(-2 * time.Hour))}, []*relaypb.NodeStatusEvent{
+			{StateChange: relaypb.NodeState_NODE_ERROR, Message: "the observer has all flows since 2026-05-01T11:00:00Z"},
+			{StateChange: relaypb.NodeState_NODE_ERROR, NodeNames: []string{"a"}, Message: "flows between 2026-05-01T11:51:00Z and 2026-05-01T11:52:00Z are missing (restart)"},
+			{StateChange: relaypb.NodeState_NODE_ERROR, NodeNames: []string{"a", "b"}, Message: "flows between 2026-05-01T11:57:00Z and 2026-05-01T11:59:00Z are missing (restart)"},
+			{StateChange: relaypb.NodeState_NODE_ERROR, NodeNames: []string{"c"}, Message: "flows between 2026-05-01T11:58:00Z and 2026-05-01T12:00:00Z are missing (absent)"},
+		}},
+		"last": {&observerpb.GetFlowsRequest{Number: 1}, []*relaypb.NodeStatusEvent{
+			{StateChange: relaypb.NodeState_NODE_ERROR, NodeNames: []string{"a", "b"}, Message: "flows between 2026-05-01T11:57:00Z and 2026-05-01T11:59:00Z are missing (restart)"},
+			{StateChange: relaypb.NodeState_NODE_ERROR, NodeNames: []string{"c"}, Message: "flows between 2026-05-01T11:58:00Z and 2026-05-01T12:00:00Z are missing (absent)"},
+		}},
+	} {
+		stream, err := serve(t, r).GetFlows(t.Context(), tc.req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []*relaypb.NodeStatusEvent
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				break
+			}
+			if s := m.GetNodeStatus(); s.GetStateChange() == relaypb.NodeState_NODE_ERROR {
+				got = append(got, s)
+			}
+		}
+		if d := cmp.Diff(tc.want, got, protocmp.Transform()); d != "" {
+			t.Errorf("%s (-want +got)\n%s", name, d)
+		}
+	}
+}
+
 func TestNodesOfAnAnswer(t *testing.T) {
 	r := minutes()
 	r.NodeList = []hubble.Node{{Name: "a", Connected: true}, {Name: "b"}, {Name: "c", Connected: true}}

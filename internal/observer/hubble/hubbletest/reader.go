@@ -14,8 +14,9 @@ import (
 
 // Reader contains flows in memory. Its exported fields are set before it is used.
 type Reader struct {
-	Losses   []observerapi.Loss
-	NodeList []hubble.Node
+	Losses        []observerapi.Loss
+	CompleteSince time.Time
+	NodeList      []hubble.Node
 	// Subscribed is called after a subscription and before Flows: what is put in between is stored, and arrives too.
 	Subscribed func()
 
@@ -47,7 +48,7 @@ func (r *Reader) Flows(_ context.Context, q hubble.Query, visit func(*observerap
 			break
 		}
 	}
-	return observerapi.Coverage{Losses: r.Losses}, nil
+	return observerapi.Coverage{Losses: r.Losses, CompleteSince: r.CompleteSince}, nil
 }
 
 // Subscribe returns a channel that End closes.
