@@ -310,7 +310,7 @@ test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual 
 	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent ./cmd/observer
 	CGO_ENABLED=0 GOARCH=$(ARCH) go -C hack/vpcenv build -o $(CURDIR)/dist/$(ARCH)/ github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
 	bin/vm --arch=$(ARCH) --kernel=$(kernels) --tags=sctp,ownclock,tunnels,vlan --start=dist/$(ARCH)/controller,dist/$(ARCH)/agent,dist/$(ARCH)/observer \
-		--cni-plugin=dist/$(ARCH)/routed-eni-cni-plugin $(if $(filter arm64,$(ARCH)),--skip='$(traffic-tests)') --write=docs/compatibility.md $(dataplane-tests)
+		--cni-plugin=dist/$(ARCH)/routed-eni-cni-plugin $(if $(filter arm64,$(ARCH)),--timeout=3h --skip='$(traffic-tests)') --write=docs/compatibility.md $(dataplane-tests)
 
 # What depends on the kernel's version, in two parts of about the same length. Emulation is slow: all tests are in test-kernels.
 short-packets = Bridge|Connections|EncapsulationByProtocol|FamiliesAreApart|Fragments|HostilePackets|ICMPErrorsOfAllowedFlows|InnerPacketWithAPodsAddress|LocalInOnlyWithTunnels|\
