@@ -78,6 +78,7 @@ func TestGolden(t *testing.T) {
 		"matrix-from":               with(shop, "matrix", "--from", "deploy/backend", "-n", "shop", "--only", "denied"),
 		"matrix-to-address":         with(shop, "matrix", "--to", "203.0.113.7", "-o", "list"),
 		"matrix-to-name":            {"matrix", "-f", "testdata/tiers/world.yaml", "-f", "testdata/tiers/names.yaml", "--to", "a.feeds.example", "-o", "list"},
+		"matrix-to-open":            {"matrix", "-f", "../../examples/shop", "--ip-families", "IPv4,IPv6", "--to", "shop/database"},
 		"matrix-to-nothing":         with(shop, "matrix", "--to", "shop/databases"),
 		"matrix-markdown":           with(shop, "matrix", "-n", "shop", "-o", "markdown"),
 		"matrix-html":               with(shop, "matrix", "-n", "shop", "-o", "html"),

@@ -39,6 +39,17 @@ func (e *Env) CompleteWorkloads(s *Source) Completion {
 	})
 }
 
+// CompletePods completes namespace/name of pods.
+func (e *Env) CompletePods(s *Source) Completion {
+	return e.complete(s, func(c *model.Cluster) []string {
+		var out []string
+		for i := range c.Pods {
+			out = append(out, c.Pods[i].Key())
+		}
+		return out
+	})
+}
+
 // CompletePolicies completes namespace/name of NetworkPolicies, and names of ClusterNetworkPolicies.
 func (e *Env) CompletePolicies(s *Source) Completion {
 	return e.complete(s, func(c *model.Cluster) []string {
@@ -57,7 +68,11 @@ func (e *Env) complete(s *Source, names func(*model.Cluster) []string) Completio
 	return func(cmd *cobra.Command, _ []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 		defer cancel()
-		cluster, err := e.Unchecked(ctx, s, s.Files)
+		files := s.Files
+		if len(files) == 0 && cmd.Flags().Lookup("filename") != nil { // of a command whose source the flag does not belong to, as with -n of all
+			files, _ = cmd.Flags().GetStringArray("filename")
+		}
+		cluster, err := e.Unchecked(ctx, s, files)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

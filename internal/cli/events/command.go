@@ -58,12 +58,15 @@ flow log has all of them. Where an observer is installed, it is asked instead of
 	cmd.Flags().StringVar(&f.pod, "pod", "", "Show flows of this pod, by namespace/name or a prefix of it.")
 	cmd.Flags().StringVar(&f.verdict, "verdict", "", "Show this verdict: ACCEPT, DENY, AUDIT-DENY, AUDIT-ALLOW, or AUDIT for both of the last.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
+	_ = cmd.RegisterFlagCompletionFunc("policy", env.CompletePolicies(&command.Source{}))
+	_ = cmd.RegisterFlagCompletionFunc("pod", env.CompletePods(&command.Source{}))
+	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions(verdicts, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
 		}
 		f.verdict = strings.ToUpper(f.verdict)
-		if !slices.Contains([]string{"", agentapi.VerdictAccept, agentapi.VerdictDeny, agentapi.VerdictAuditDeny, agentapi.VerdictAuditAllow, bothAudits}, f.verdict) {
+		if f.verdict != "" && !slices.Contains(verdicts, f.verdict) {
 			return fmt.Errorf("--verdict %s: give ACCEPT, DENY, AUDIT-DENY, AUDIT-ALLOW or AUDIT", f.verdict)
 		}
 		c, err := env.Client()
@@ -114,6 +117,9 @@ type filter struct {
 
 // bothAudits stands for both verdicts of audits.
 const bothAudits = "AUDIT"
+
+// verdicts that --verdict takes.
+var verdicts = []string{agentapi.VerdictAccept, agentapi.VerdictDeny, agentapi.VerdictAuditDeny, agentapi.VerdictAuditAllow, bothAudits}
 
 func (f *filter) wants(e *agentapi.Event) bool {
 	isVerdict := f.verdict == "" || e.Verdict == f.verdict || f.verdict == bothAudits && strings.HasPrefix(e.Verdict, bothAudits+"-")

@@ -82,6 +82,7 @@ with the label k8s-app=kube-dns is the resolver, and is made if there is none.`,
 	cmd.Flags().IntVar(&o.replicas, "replicas", 2, "Make this many pods of a workload at most.")
 	cmd.Flags().IntVar(&o.width, "width", 0, "Columns of text to fit the table in. Default: the terminal's.")
 	_ = cmd.MarkFlagRequired("filename")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(o.source))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.output.Check(); err != nil {
 			return err

@@ -52,6 +52,9 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
 	cmd.Flags().StringSliceVar(&skip, "skip", nil, "Leave this check out; may be repeated.")
 	cmd.Flags().StringVar(&failOn, "fail-on", "warning", "Exit with 1 from this severity on: error, warning, info, or none.")
 	cmd.Flags().BoolVar(&listChecks, "list-checks", false, "Print the checks, and check nothing.")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", env.CompleteNamespaces(source))
+	_ = cmd.RegisterFlagCompletionFunc("skip", completeChecks)
+	_ = cmd.RegisterFlagCompletionFunc("fail-on", cobra.FixedCompletions([]cobra.Completion{string(Error), string(Warning), string(Info), "none"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := output.Check(); err != nil {
 			return err
@@ -111,6 +114,16 @@ The exit code is 1 when there is a finding of the severity that --fail-on gives,
 	return cmd
 }
 
+// completeChecks completes the names of checks, and shows what they are about.
+func completeChecks(_ *cobra.Command, _ []string, begin string) (out []cobra.Completion, _ cobra.ShellCompDirective) {
+	for _, c := range checks {
+		if strings.HasPrefix(c.name, begin) {
+			out = append(out, cobra.CompletionWithDesc(c.name, c.about))
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
 // Report is the result of lint.
 type Report struct {
 	Findings []Finding `json:"findings"`
@@ -138,11 +151,20 @@ func (r *Report) write(out io.Writer, p command.Paint) {
 		}
 		fmt.Fprintf(out, "%s  %s  [%s]\n  %s\n  %s %s\n\n", p.Text(colours[f.Severity], string(f.Severity)), p.Text(command.Bold, where), f.Check, f.Message, p.Text(command.Green, "fix:"), f.Fix)
 	}
-	fmt.Fprintf(out, "%d policies: %d errors, %d warnings, %d notes", r.Policies, count[Error], count[Warning], count[Info])
+	fmt.Fprintf(out, "%s: %s, %s, %d info", counted(r.Policies, "policy", "policies"), counted(count[Error], "error", "errors"),
+		counted(count[Warning], "warning", "warnings"), count[Info])
 	if r.Suppressed > 0 {
-		fmt.Fprintf(out, "; annotations leave out %d findings", r.Suppressed)
+		fmt.Fprintf(out, "; annotations leave out %s", counted(r.Suppressed, "finding", "findings"))
 	}
 	fmt.Fprintln(out)
+}
+
+// counted is a number with its noun.
+func counted(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // CheckList has a description of each check.

@@ -37,7 +37,7 @@ type Finding struct {
 	Object string `json:"object"`
 	// Path of the field in the object.
 	Path string `json:"path,omitempty"`
-	// File and Line are where the field is; absent for an object of a cluster, and for one that kustomize built.
+	// File and Line are where the field is; absent for an object of a cluster, and for one that kustomize generated or downloaded.
 	File    string `json:"file,omitempty"`
 	Line    int    `json:"line,omitempty"`
 	Message string `json:"message"`

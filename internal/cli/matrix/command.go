@@ -29,8 +29,8 @@ The pods of a workload are one row unless policies tell them apart (±).
 With -n the workloads of other namespaces are shown that policies allow to reach the namespace's, or to be reached from there.
 
 With --from or --to one workload is the only row or the only workload in the columns, and the others are all that it could reach or be
-reached by: of every namespace, and addresses outside the cluster that policies have blocks of, and the DNS names in rules. A Service
-stands for the workloads behind it.
+reached by: the workloads of every namespace and, outside the cluster, the blocks and DNS names in policies, and "internet" for addresses
+in none of these blocks. A Service stands for the workloads behind it.
 
 Columns are the ports that containers declare and Services send to; --port asks about others. "other" is a port that no rule names.
 --outside adds addresses outside the cluster as rows and columns, and DNS names as columns. A name's addresses are not known: the verdict is
@@ -121,12 +121,9 @@ that for a pod that has resolved the name, and a question mark where it depends 
 		if err := CheckOutside(cluster, o.Outside); err != nil {
 			return err
 		}
+		var stands map[model.Workload]string
 		if len(from)+len(to) > 0 && len(outside) == 0 {
-			for _, addr := range cluster.Blocks() {
-				if !slices.Contains(o.Outside, addr) && cluster.HasFamily(addr) {
-					o.Outside = append(o.Outside, addr)
-				}
-			}
+			stands = sampleOutside(cluster, &o)
 			for _, name := range cluster.PolicyNames() {
 				addName(&o, name)
 			}
@@ -135,6 +132,7 @@ that for a pod that has resolved the name, and a question mark where it depends 
 			return errors.New("there are no pods with addresses of their own")
 		}
 		t := &Table{Matrix: cluster.Matrix(o), Notes: cluster.Notes}
+		t.rename(stands)
 		if keep != nil {
 			t.Only(keep)
 		}

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/konfig"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
 var extensions = []string{".yaml", ".yml", ".json"}
@@ -65,11 +63,11 @@ func (d *directory) read(dir string) error {
 	}
 	d.seen[real] = true
 	if isKustomization(dir) {
-		built, err := build(dir)
+		built, origins, err := build(dir)
 		if err != nil {
 			return fmt.Errorf("kustomize build %s: %w", dir, err)
 		}
-		d.files = append(d.files, &file{name: dir, text: built, built: true})
+		d.files = append(d.files, &file{name: dir, text: built, built: true, origins: origins})
 		// files below it that are not among its resources, such as the policies beside a base, belong to another kustomization
 		return nil
 	}
@@ -101,14 +99,6 @@ func isKustomization(dir string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
 		return err == nil
 	})
-}
-
-func build(dir string) ([]byte, error) {
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-	if err != nil {
-		return nil, err
-	}
-	return built.AsYaml()
 }
 
 // ReadPaths reads the manifests at these paths. A path without any object is an error.

@@ -289,6 +289,31 @@ func (c *Cluster) Blocks() []netip.Addr {
 	return out
 }
 
+// elsewhere are addresses of no host that a cluster has, for IPv4 and IPv6: for documentation (RFC 5737, RFC 3849, RFC 9637), and others far from those.
+var elsewhere = [2][]netip.Addr{
+	{PlaceholderOf(true), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("64.0.0.1"), netip.MustParseAddr("32.0.0.1")},
+	{PlaceholderOf(false), netip.MustParseAddr("3fff::1"), netip.MustParseAddr("2000::1")},
+}
+
+// Elsewhere is an address of a family that stands for all outside the cluster that policies do not name: it is in as few of their blocks as
+// may be.
+func (c *Cluster) Elsewhere(is4 bool) netip.Addr {
+	candidates := elsewhere[0]
+	if !is4 {
+		candidates = elsewhere[1]
+	}
+	in := make([]int, len(candidates))
+	c.EachBlock(func(cidr string) {
+		p, err := netip.ParsePrefix(cidr)
+		for i, addr := range candidates {
+			if err == nil && p.Contains(addr) {
+				in[i]++
+			}
+		}
+	})
+	return candidates[slices.Index(in, slices.Min(in))]
+}
+
 // EachBlock calls do with each CIDR that policies have: in ipBlocks, their excepts, and networks.
 func (c *Cluster) EachBlock(do func(cidr string)) {
 	for i := range c.Policies {

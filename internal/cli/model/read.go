@@ -20,9 +20,10 @@ import (
 // file is read, cut into documents and decoded in parallel with others, and added after those before it.
 type file struct {
 	name      string
-	path      string // where text is to be read from
-	found     bool   // in a directory: not named by the user, so it may be another program's file
-	built     bool   // by kustomize: its lines are those of no file
+	path      string   // where text is to be read from
+	found     bool     // in a directory: not named by the user, so it may be another program's file
+	built     bool     // by kustomize: its lines are those of no file
+	origins   []string // of its documents, then
 	text      []byte
 	documents []*document
 	err       error
@@ -35,6 +36,8 @@ type document struct {
 	text []byte
 	json []byte
 	line int // of its first byte in the file, from 1
+	// origin is the file that kustomize made it from; empty if it did not, or there is no such file.
+	origin string
 	// wanted whatever its kind.
 	wanted bool
 	// other: an object of a kind that is not decoded.
@@ -50,6 +53,11 @@ func (m *Manifests) read(files []*file) error {
 	var documents []*document
 	parallel(files, (*file).cut)
 	for _, f := range files {
+		if len(f.origins) == len(f.documents) {
+			for i, d := range f.documents {
+				d.origin = f.origins[i]
+			}
+		}
 		documents = append(documents, f.documents...)
 	}
 	for _, d := range documents {
@@ -252,7 +260,9 @@ func (d *document) addTo(m *Manifests, f *file) error {
 			return err
 		}
 		if !f.built {
-			m.cluster.remember(i, d, f.name)
+			m.cluster.remember(i, source{file: f.name, document: d, path: i.path()})
+		} else if d.origin != "" {
+			m.cluster.remember(i, source{file: d.origin, kind: i.Kind, name: string(i.Metadata.Name)})
 		}
 	}
 	return d.err

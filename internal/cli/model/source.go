@@ -17,6 +17,8 @@ type source struct {
 	file     string
 	document *document
 	path     string // to the object in the Lists of the document
+	// kind and name are those of an object that kustomize made from the file: its document is looked for when it is needed.
+	kind, name string
 }
 
 // Position is a line of a file, from 1.
@@ -31,7 +33,7 @@ func Describe(kind string, o metav1.Object) string {
 }
 
 // remember where a policy or a namespace was read from.
-func (c *Cluster) remember(i *item, d *document, file string) {
+func (c *Cluster) remember(i *item, from source) {
 	object := i.describe()
 	switch i.object.(type) {
 	case *networkingv1.NetworkPolicy, *cnp.ClusterNetworkPolicy, *corev1.Namespace:
@@ -44,15 +46,20 @@ func (c *Cluster) remember(i *item, d *document, file string) {
 	if c.sources == nil {
 		c.sources = map[string]source{}
 	}
-	c.sources[object] = source{file, d, i.path()}
+	c.sources[object] = from
 }
 
 // Position of a field of an object, which Describe describes; of the next field above it where the object does not have that one. False
-// for an object that was not read from a file, or that kustomize built.
+// for an object that was not read from a file. For one that kustomize built, it is the position in the file that kustomize read it from.
 func (c *Cluster) Position(object, path string) (Position, bool) {
 	s, ok := c.sources[object]
 	if !ok {
 		return Position{}, false
+	}
+	if s.document == nil {
+		if s.document = original(s.file, s.kind, s.name); s.document == nil {
+			return Position{}, false
+		}
 	}
 	return Position{s.file, s.document.lineOf(s.path + path)}, true
 }

@@ -66,6 +66,8 @@ POD is namespace/name, or a prefix of it.`,
 	cmd.Flags().StringVar(&f.policy, "policy", "", "Show names of this policy: namespace/name, or the name of a ClusterNetworkPolicy.")
 	cmd.Flags().StringVar(&f.node, "node", "", "Show names on this node.")
 	cmd.Flags().StringVar(&namespace, "kidoban-namespace", agents.DefaultNamespace, "kidoban's own namespace.")
+	cmd.ValidArgsFunction = env.CompletePods(&command.Source{})
+	_ = cmd.RegisterFlagCompletionFunc("policy", env.CompletePolicies(&command.Source{}))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := output.Check(); err != nil {
 			return err
