@@ -304,12 +304,11 @@ traffic-tests = UnderTraffic|LargePolicies|EveryPacketIsJudged|NoWriteLeavesHalf
 kernels = $(if $(and $(filter arm64,$(ARCH)),$(filter file,$(origin KERNELS))),6.12,$(KERNELS))
 
 .PHONY: test-kernels
-test-kernels: bin/vm qemu ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; ARCH=arm64: on 6.12, without the longest; 6 minutes each)
+test-kernels: bin/vm qemu programs ## The dataplane's tests on other kernels, in virtual machines (KERNELS=6.12,6.18,newest; ARCH=arm64: on 6.12, without the longest; 6 minutes each)
 	$(call heading,Tests on Linux 6.1 and $(kernels) for $(ARCH))
 	bin/vm --arch=$(ARCH) --kernel=6.1 --tags=oldkernel --run=TestKernelThatIsTooOld ./internal/dataplane
-	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent ./cmd/observer
 	CGO_ENABLED=0 GOARCH=$(ARCH) go -C hack/vpcenv build -o $(CURDIR)/dist/$(ARCH)/ github.com/aws/amazon-vpc-cni-k8s/cmd/routed-eni-cni-plugin
-	bin/vm --arch=$(ARCH) --kernel=$(kernels) --tags=sctp,ownclock,tunnels,vlan --start=dist/$(ARCH)/controller,dist/$(ARCH)/agent,dist/$(ARCH)/observer \
+	bin/vm --arch=$(ARCH) --kernel=$(kernels) --tags=sctp,ownclock,tunnels,vlan $(start) \
 		--cni-plugin=dist/$(ARCH)/routed-eni-cni-plugin $(if $(filter arm64,$(ARCH)),--timeout=3h --skip='$(traffic-tests)') --write=docs/compatibility.md $(dataplane-tests)
 
 # What depends on the kernel's version, in two parts of about the same length. Emulation is slow: all tests are in test-kernels.
@@ -320,14 +319,31 @@ short-others = AGenerationOutlivesItsProcess|ALaterGenerationWins|AnswersOverTCP
 FailClosed|HoldingEnds|LateReplies|NamesExpire|NodeLocalDNS|ReadInterfaces|RecordsFollowThePoliciesInForce|RuleHits|RulesByNameStandInOrder|SyncHealsAndCounts|\
 TheFirstPacketAfterTheAnswerPasses|TheVerifiersFigures|WatchInterfaces
 
+# Emulated arm64 is slow, too: one of each kind.
+arm64-tests = Bridge|Connections|FamiliesAreApart|Fragments|HostilePackets|ICMPErrorsOfAllowedFlows|PathMTUDiscovery|ServicesAreJudgedByTheirBackends|SpoofedSources|VPCLayout|\
+AGenerationOutlivesItsProcess|AttachFindsAFreePriority|AuditedPoliciesChangeNoPacket|CapabilitiesSuffice|EventContents|RuleHits|SyncHealsAndCounts|\
+TheFirstPacketAfterTheAnswerPasses|TheVerifiersFigures
+
+# What starts in the machine: the programs of the images for another architecture.
+.PHONY: programs
+programs:
+	GOARCH=$(ARCH) $(go-build) -o dist/$(ARCH)/ ./cmd/controller ./cmd/agent ./cmd/observer
+
+start = --start=dist/$(ARCH)/controller,dist/$(ARCH)/agent,dist/$(ARCH)/observer
+
 .PHONY: test-kernels-short
-test-kernels-short: bin/vm qemu ## … a part of it, on 6.12, in two machines at once: emulation mostly uses one core
-	$(call heading,Tests on Linux 6.12)
+test-kernels-short: bin/vm qemu $(if $(filter arm64,$(ARCH)),programs) ## … a part of it, on 6.12, in two machines at once: emulation mostly uses one core (ARCH=arm64: a smaller part, and its row)
+	$(call heading,Tests on Linux 6.12 for $(ARCH))
 	@mkdir -p dist
-	some() { bin/vm --kernel=6.12 --tags=sctp,ownclock,tunnels --run="^Test($$1)\$$" $(dataplane-tests); }; \
+	$(if $(filter arm64,$(ARCH)),bin/vm --arch=$(ARCH) --kernel=6.12 --timeout=3h --tags=sctp$(comma)ownclock$(comma)tunnels$(comma)vlan $(start) \
+		--run='^Test($(subst $() ,,$(arm64-tests)))$$' --part --write=docs/compatibility.md $(dataplane-tests),$(short-amd64))
+
+define short-amd64
+some() { bin/vm --kernel=6.12 --tags=sctp,ownclock,tunnels --run="^Test($$1)\$$" $(dataplane-tests); }; \
 	some '$(subst $() ,,$(short-packets))' >dist/vm.out 2>&1 & first=$$!; \
 	some '$(subst $() ,,$(short-others))'; rest=$$?; \
 	wait $$first; first=$$?; cat dist/vm.out; exit $$((first + rest))
+endef
 
 .PHONY: qemu
 qemu:

@@ -18,6 +18,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	corev1 "k8s.io/api/core/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
@@ -138,7 +139,43 @@ func TestDigestsOfImages(t *testing.T) {
 func everything() values {
 	return values{
 		"mode": "strict", "audit": true, "eks": true, "vpcCNI": true, "bootGuard": true, "startupTaint": true, "secureMetrics": true,
-		"cloudWatch": values{"enabled": true, "clusterName": "my-cluster"}, "prometheus": values{"enabled": true},
+		"cloudWatch": values{"enabled": true, "clusterName": "my-cluster"}, "prometheus": values{"enabled": true}, "observer": values{"enabled": true},
+	}
+}
+
+// TestEveryProgramIsScraped: the alerts are about metrics of each program that has a port for them.
+func TestEveryProgramIsScraped(t *testing.T) {
+	r := renderChart(t, "kidoban-system", everything())
+	scraped := map[string]bool{} // components
+	programs := 0
+	all := parse(t, r)
+	for id, o := range all {
+		if kind, _, _ := strings.Cut(id, "/"); kind == "PodMonitor" || kind == "ServiceMonitor" {
+			selector := o["spec"].(values)["selector"].(values)["matchLabels"].(values)
+			scraped[selector["app.kubernetes.io/component"].(string)] = true
+		}
+	}
+	for id := range all {
+		if kind, _, _ := strings.Cut(id, "/"); kind != "Deployment" && kind != "DaemonSet" {
+			continue
+		}
+		pod := decode[struct {
+			Spec struct{ Template corev1.PodTemplateSpec }
+		}](t, r, id).Spec.Template
+		for _, c := range pod.Spec.Containers {
+			for _, p := range c.Ports {
+				if p.Name != "metrics" {
+					continue
+				}
+				programs++
+				if component := pod.Labels["app.kubernetes.io/component"]; !scraped[component] {
+					t.Errorf("no monitor selects the %s", component)
+				}
+			}
+		}
+	}
+	if programs != 3 {
+		t.Errorf("%d programs have metrics, want 3", programs)
 	}
 }
 

@@ -34,6 +34,7 @@ type options struct {
 	arch    string
 	kernels []string
 	page    string
+	part    bool
 	tags    string
 	run     string
 	skip    string
@@ -57,7 +58,8 @@ func newCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.arch, "arch", "amd64", "of the machine: amd64 or arm64")
 	flags.StringSliceVar(&o.kernels, "kernel", []string{"6.12"}, "versions, as far as they matter: 6.12 is the newest of these that is cached, or else that Debian has; newest is the newest of all")
-	flags.StringVar(&o.page, "write", "", "page whose table gets the results, unless --run is given")
+	flags.StringVar(&o.page, "write", "", "page whose table gets the results, unless --run is given without --part")
+	flags.BoolVar(&o.part, "part", false, "write the results of a part of the tests too, which --run gives; the row says that they are a part")
 	flags.StringVar(&o.tags, "tags", "", "build tags of the tests")
 	flags.StringVar(&o.run, "run", "", "tests to run, as go test has it")
 	flags.StringVar(&o.skip, "skip", "", "tests to leave out, as go test has it")
@@ -141,8 +143,8 @@ func (o *options) runOn(ctx context.Context, store store, want, work string, pro
 	}
 	fmt.Printf("==> Linux %s: %d passed, %d failed, %d skipped, in %v\n",
 		kernel.release, len(r.passed), len(r.failed), len(r.skipped), took.Round(time.Second))
-	if err := r.err(len(programs)); err != nil || o.page == "" || o.run != "" {
+	if err := r.err(len(programs)); err != nil || o.page == "" || o.run != "" && !o.part {
 		return err
 	}
-	return updatePage(o.page, kernel.release, r, took)
+	return updatePage(o.page, kernel.release, r, o.part, took)
 }

@@ -16,17 +16,25 @@ const (
 )
 
 // updatePage puts a run's row into a page, in the place of the row of the same version of Linux.
-func updatePage(file, release string, r *result, took time.Duration) error {
+func updatePage(file, release string, r *result, part bool, took time.Duration) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	page, err := update(string(old), release, fmt.Sprintf("%d | %d | %v | %s |\n",
-		len(r.passed), len(r.failed), took.Round(time.Second), time.Now().UTC().Format(time.DateOnly)))
+	page, err := update(string(old), release, cells(r, part, took, time.Now()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, []byte(page), 0o644)
+}
+
+// cells of a row behind the release.
+func cells(r *result, part bool, took time.Duration, now time.Time) string {
+	passed := fmt.Sprint(len(r.passed))
+	if part {
+		passed += " (a part)"
+	}
+	return fmt.Sprintf("%s | %d | %v | %s |\n", passed, len(r.failed), took.Round(time.Second), now.UTC().Format(time.DateOnly))
 }
 
 func update(page, release, results string) (string, error) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNewest(t *testing.T) {
@@ -117,6 +118,16 @@ func TestPage(t *testing.T) {
 	}
 	if _, err := update("# Title\n", "6.1.0-cloud-amd64", ""); err == nil {
 		t.Error("a page without marks")
+	}
+}
+
+func TestCellsNameAPart(t *testing.T) {
+	now := time.Date(2026, 11, 30, 23, 0, 0, 0, time.UTC)
+	r := &result{passed: []string{"TestA", "TestB"}}
+	for part, want := range map[bool]string{false: "2 | 0 | 1m2s | 2026-11-30 |\n", true: "2 (a part) | 0 | 1m2s | 2026-11-30 |\n"} {
+		if got := cells(r, part, 62*time.Second, now); got != want {
+			t.Errorf("part %t: %q, want %q", part, got, want)
+		}
 	}
 }
 

@@ -168,5 +168,6 @@ metadata:
 		name: "prometheus-controller.yaml", when: ".Values.prometheus.enabled", from: []string{"prometheus/service_monitor_controller.yaml"},
 		edits: []edit{monitor, monitorLabels},
 	},
+	{name: "prometheus-observer.yaml", when: ".Values.prometheus.enabled", from: []string{"prometheus/pod_monitor_observer.yaml"}, edits: []edit{monitorLabels}},
 	{name: "prometheus-service.yaml", when: ".Values.prometheus.enabled", from: []string{"prometheus/service_controller.yaml"}},
 }
