@@ -90,7 +90,7 @@ func (tr *traffic) stop(t *testing.T) {
 			if r.Outcome != want {
 				wrong++
 				if wrong <= 10 {
-					t.Errorf("%s → %s (held: %t): %s %s, want %s", tr.sources[i], r.Target, r.Held, r.Outcome, r.Error, want)
+					t.Errorf("%s: %s → %s (held: %t): %s %s, want %s", r.Start.Format("15:04:05.000"), tr.sources[i], r.Target, r.Held, r.Outcome, r.Error, want)
 				}
 			}
 		}
