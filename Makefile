@@ -98,7 +98,7 @@ push: bin/image ## Push the images of `make release` to a registry, for both arc
 	for image in controller agent observer; do bin/image push $(REGISTRY)/$$image:$(VERSION) dist/{amd64,arm64}/$$image.tar || exit 1; done
 
 .PHONY: release-check
-release-check: ## Build a release twice, at two paths, compare every file and image, and start the binaries (VERSION=v0.1.0; 10 minutes)
+release-check: ## Build a release twice, at two paths, compare every file and image, start the binaries, and push it to a registry on this machine (VERSION=v0.1.0; 10 minutes)
 	hack/release-check.sh $(VERSION) $(REGISTRY)
 
 .PHONY: generate
@@ -426,7 +426,7 @@ verify-ui: ui # the committed page, and no registry in the lock file
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,release,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
 verify-words: # hack/words.txt in pages and code, and the width of pages' lines

@@ -138,7 +138,10 @@ func (r *Report) junit(out io.Writer, fails func(Finding) bool) error {
 	for _, f := range r.Findings {
 		c := add(f.Object)
 		c.File = f.File
-		text := f.Path + ": " + f.Message + "\n" + f.Fix
+		text := f.Message + "\n" + f.Fix
+		if f.Path != "" {
+			text = f.Path + ": " + text
+		}
 		if !fails(f) {
 			c.Out += string(f.Severity) + ", " + f.Check + ": " + text + "\n"
 			continue
