@@ -459,7 +459,8 @@ demo: bin/cluster ## A small shop on a cluster of its own: its connections befor
 	go -C e2e run ./demo
 
 .PHONY: lab
-lab: build ## The demo's policies with real packets, without a cluster (needs root)
+lab: ## The demo's policies with real packets, without a cluster (needs root)
+	$(go-build) -o bin/ ./cmd/kubectl-kidoban
 	bin/kubectl-kidoban lab -f examples/shop -f examples/shop/policies
 
 .PHONY: cluster-up
