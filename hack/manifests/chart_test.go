@@ -18,6 +18,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -156,12 +157,13 @@ func TestEveryProgramIsScraped(t *testing.T) {
 		}
 	}
 	for id := range all {
-		if kind, _, _ := strings.Cut(id, "/"); kind != "Deployment" && kind != "DaemonSet" {
-			continue
+		var pod corev1.PodTemplateSpec
+		switch kind, _, _ := strings.Cut(id, "/"); kind {
+		case "Deployment":
+			pod = decode[appsv1.Deployment](t, r, id).Spec.Template
+		case "DaemonSet":
+			pod = decode[appsv1.DaemonSet](t, r, id).Spec.Template
 		}
-		pod := decode[struct {
-			Spec struct{ Template corev1.PodTemplateSpec }
-		}](t, r, id).Spec.Template
 		for _, c := range pod.Spec.Containers {
 			for _, p := range c.Ports {
 				if p.Name != "metrics" {
