@@ -176,7 +176,7 @@ test-hostile: bin/cluster ## Attacks by tenants: connections, objects and packet
 test-helm: bin/cluster ## Install, upgrade, roll back and uninstall with Helm, and move from kustomize and back, under traffic (5 minutes; needs root)
 	$(call heading,Helm)
 	CGO_ENABLED=0 go -C hack/helmenv build -trimpath -o $(CURDIR)/bin/ helm.sh/helm/v4/cmd/helm
-	go -C e2e test -count=1 -v -timeout=30m -tags=e2e,helm -run='^TestHelm$$' .
+	go -C e2e test -count=1 -v -timeout=1h -tags=e2e,helm -run='^TestHelm$$' .
 
 .PHONY: test-hubble
 test-hubble: bin/cluster ## The hubble command, of two releases, against an observer's API, and on a cluster (5 minutes, the first run 10; needs root)

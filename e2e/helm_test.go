@@ -72,12 +72,12 @@ func TestHelm(t *testing.T) {
 			t.Fatal(err)
 		}
 		kubectl(t, "patch", "crd", "policyendpoints.networking.kidoban.dev", "--type=json", "--dry-run=server", "-p", `[{"op": "test", "path": "`+field+`/type", "value": "string"}]`)
-		helm(t, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--force-conflicts", "--wait", "--timeout=3m")
+		helm(t, "upgrade", "kidoban", "charts/kidoban", "--reset-then-reuse-values", "--set=agent.settings.EVENT_LOG_FORMAT=json", "--force-conflicts", "--wait", "--timeout=10m")
 		hasSetting(t, "EVENT_LOG_FORMAT", "json")
 		changeUnder(t, frontend, traffic)
 	})
 	t.Run("rollback", func(t *testing.T) {
-		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=3m")
+		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=10m")
 		hasSetting(t, "EVENT_LOG_FORMAT", "")
 		changeUnder(t, frontend, traffic)
 	})
@@ -86,7 +86,7 @@ func TestHelm(t *testing.T) {
 		if _, err := helmOutput(t.Context(), "upgrade", "kidoban", "charts/kidoban", "--reuse-values"); err == nil || !strings.Contains(err.Error(), "another operation") {
 			t.Errorf("another upgrade: %v", err)
 		}
-		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=3m")
+		helm(t, "rollback", "kidoban", "--force-conflicts", "--wait", "--timeout=10m")
 		if s := releaseStatus(t); s != "deployed" {
 			t.Errorf("the release is %s", s)
 		}
@@ -138,7 +138,7 @@ func TestHelm(t *testing.T) {
 // install installs the chart with the images of this build.
 func install(t *testing.T, flags ...string) {
 	t.Helper()
-	helm(t, append(append([]string{"install", "kidoban", "charts/kidoban", "--wait", "--timeout=3m"}, localImages...), flags...)...)
+	helm(t, append(append([]string{"install", "kidoban", "charts/kidoban", "--wait", "--timeout=10m"}, localImages...), flags...)...)
 }
 
 // interruptUpgrade kills Helm in the middle of an upgrade.
