@@ -80,6 +80,15 @@ func (c *cluster) bound(ns, name, node string, labels map[string]string) *corev1
 // streamObjects creates what the stream needs of the manifests.
 func (c *cluster) streamObjects() {
 	c.t.Helper()
+// runs writes a pod's status: it runs and has an address.
+func (c *cluster) runs(p *corev1.Pod, address string) {
+	c.t.Helper()
+	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: address, PodIPs: []corev1.PodIP{{IP: address}}}
+	if err := c.Status().Update(ctx, p); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 	for _, obj := range []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.AgentServiceAccount}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CertificateSecret}},
@@ -188,11 +197,7 @@ func TestAnnouncements(t *testing.T) {
 	first, second := c.node("early-1", "192.0.2.1"), c.node("early-2", "192.0.2.2")
 	np := c.policy("shop", "db", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
 	web := map[string]string{"app": "web"}
-	former := c.bound("shop", "former", "early-1", web)
-	former.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.9.0.1", PodIPs: []corev1.PodIP{{IP: "10.9.0.1"}}}
-	if err := c.Status().Update(ctx, former); err != nil {
-		t.Fatal(err)
-	}
+	c.runs(c.bound("shop", "former", "early-1", web), "10.9.0.1")
 	address := startWithStream(t)
 	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.0.1")
 	s := c.connect(address, first)
@@ -220,10 +225,7 @@ func TestAnnouncements(t *testing.T) {
 
 	// What a node must not announce.
 	elsewhere := c.bound("shop", "elsewhere", "early-2", web)
-	elsewhere.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.9.0.3", PodIPs: []corev1.PodIP{{IP: "10.9.0.3"}}}
-	if err := c.Status().Update(ctx, elsewhere); err != nil {
-		t.Fatal(err)
-	}
+	c.runs(elsewhere, "10.9.0.3")
 	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.0.2 10.9.0.3")
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "db"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
 	c.create(service)
@@ -299,8 +301,8 @@ func TestAnnouncements(t *testing.T) {
 	s2.reportInForce()
 	c.expectInForce(np, metav1.ConditionTrue, "all 0 nodes")
 	db := map[string]string{"app": "db"}
-	c.bound("shop", "db-1", "early-1", db)
-	c.bound("shop", "db-2", "early-2", db)
+	c.runs(c.bound("shop", "db-1", "early-1", db), "10.9.6.1")
+	c.runs(c.bound("shop", "db-2", "early-2", db), "10.9.6.2")
 	c.expectInForce(np, metav1.ConditionFalse, "on 1 of 2 nodes")
 	s2.reportInForce(pe)
 	c.expectInForce(np, metav1.ConditionTrue, "all 2 nodes")

@@ -24,8 +24,8 @@ func TestInForceOfClusterPolicies(t *testing.T) {
 	c.streamObjects()
 	first, second := c.node("cluster-1", "192.0.2.11"), c.node("cluster-2", "192.0.2.12")
 	db := map[string]string{"app": "db"}
-	c.bound("shop", "db", "cluster-1", db)
-	c.bound("tools", "db", "cluster-2", db)
+	c.runs(c.bound("shop", "db", "cluster-1", db), "10.9.7.1")
+	c.runs(c.bound("tools", "db", "cluster-2", db), "10.9.7.2")
 	address := startWithStream(t)
 	s, s2 := c.connect(address, first), c.connect(address, second)
 	s2.reportInForce()
@@ -89,6 +89,7 @@ ingress:
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("replaced-%d", i)}}
 		c.create(node)
 		pod := c.bound("shop", node.Name, node.Name, db)
+		c.runs(pod, fmt.Sprintf("10.10.%d.%d", i/250, i%250+1))
 		if i == 600 { // this one stays until the status names it
 			expect(metav1.ConditionFalse, "on 2 of 3 nodes that have its pods; not on node replaced-600")
 		}

@@ -68,13 +68,14 @@ func statusOf(name types.NamespacedName) request {
 	return request{kind: status, name: name}
 }
 
-// trackPod records a pod for the counts of nodes.
+// trackPod records a pod for the counts of nodes. A pod counts when it has an address: a node has nothing to enforce
+// for one that waits for a volume or an image, and its agent reports nothing.
 func (c *Controller) trackPod(old, now **corev1.Pod) {
 	p := old
 	node := ""
 	if now != nil {
 		p = now
-		if phase := (*now).Status.Phase; !(*now).Spec.HostNetwork && phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+		if policy.IsPeer(*now) {
 			node = (*now).Spec.NodeName
 		}
 	}
