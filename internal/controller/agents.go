@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -40,13 +41,21 @@ type Agents struct {
 	log logr.Logger
 	ctx context.Context // of the manager's run
 
-	mu       sync.Mutex // guards what follows; Controller.mu may be taken while it is held, never the reverse
+	answers  atomic.Bool // is leading, for those who may not take mu
+	mu       sync.Mutex  // guards what follows; Controller.mu may be taken while it is held, never the reverse
 	leading  bool
 	sessions map[*streamserver.Session]chan struct{} // slots for announcements that are being written
-	unknown  map[types.UID]announcement              // the pod is not known yet
-	waiting  map[types.UID]announcement              // accepted by a follower
+	unknown  map[onNode]announcement                 // the pod is not known yet
+	waiting  map[onNode]announcement                 // that a follower has not answered
 
+	limits        *announceLimits
 	confirmations *confirmations
+}
+
+// onNode is a pod that a node announces. Another node that announces the same pod does not take its place.
+type onNode struct {
+	node string
+	uid  types.UID
 }
 
 // announcement is one that was not answered yet.
@@ -54,6 +63,8 @@ type announcement struct {
 	resolver.Announcement
 	session *streamserver.Session
 	at      time.Time
+	// accepted: the resolver uses it.
+	accepted bool
 	// left are the groups that the addresses left, and slices those that changed.
 	left   []*stream.Group
 	slices []types.NamespacedName
@@ -62,7 +73,8 @@ type announcement struct {
 func newAgents(c *Controller, log logr.Logger) *Agents {
 	return &Agents{
 		c: c, log: log, ctx: context.Background(), sessions: map[*streamserver.Session]chan struct{}{},
-		unknown: map[types.UID]announcement{}, waiting: map[types.UID]announcement{}, confirmations: newConfirmations(),
+		unknown: map[onNode]announcement{}, waiting: map[onNode]announcement{},
+		limits: newAnnounceLimits(), confirmations: newConfirmations(),
 	}
 }
 
@@ -81,6 +93,7 @@ func (a *Agents) run(ctx context.Context) {
 }
 
 func (a *Agents) expire(now time.Time) {
+	a.limits.forget(now)
 	a.c.mu.Lock()
 	_, changes := a.c.resolver.Expire(now)
 	a.c.enqueue(a.c.queue, changes, "", time.Time{})
@@ -88,15 +101,15 @@ func (a *Agents) expire(now time.Time) {
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for uid, n := range a.unknown {
+	for pod, n := range a.unknown {
 		if now.Sub(n.at) > unknownFor {
-			delete(a.unknown, uid)
-			a.refuse(n.session, string(uid), stream.Refused_POD_UNKNOWN)
+			delete(a.unknown, pod)
+			a.refuse(n.session, string(pod.uid), stream.Refused_POD_UNKNOWN)
 		}
 	}
-	for uid, n := range a.waiting {
+	for pod, n := range a.waiting {
 		if !now.Before(n.Until) {
-			delete(a.waiting, uid)
+			delete(a.waiting, pod)
 		}
 	}
 }
@@ -109,12 +122,17 @@ func (a *Agents) lead() {
 		return
 	}
 	a.leading = true
+	a.answers.Store(true)
 	for s := range a.sessions {
 		s.Send(role(true))
 	}
-	for uid, n := range a.waiting {
-		delete(a.waiting, uid)
-		go a.publish(n)
+	for pod, n := range a.waiting {
+		delete(a.waiting, pod)
+		if n.accepted {
+			go a.publish(n)
+		} else {
+			go a.announce(n) // this replica may have seen newer objects since
+		}
 	}
 }
 
@@ -141,9 +159,9 @@ func (a *Agents) Ended(s *streamserver.Session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.sessions, s)
-	for uid, n := range a.unknown {
+	for pod, n := range a.unknown {
 		if n.session == s {
-			delete(a.unknown, uid)
+			delete(a.unknown, pod)
 		}
 	}
 }
@@ -166,18 +184,20 @@ func (a *Agents) Received(s *streamserver.Session, m *stream.AgentMessage) {
 
 // added takes an announcement.
 func (a *Agents) added(s *streamserver.Session, m *stream.SandboxAdded) {
+	if !fits(m.GetUid(), m.GetNamespace(), m.GetName()) {
+		a.refuse(s, "", stream.Refused_INVALID)
+		return
+	}
+	now := time.Now()
+	if !a.limits.allows(s.Node, now) {
+		a.refuse(s, m.GetUid(), stream.Refused_TOO_MANY)
+		return
+	}
 	addresses, ok := announcedAddresses(m.GetAddresses())
-	if !ok || m.GetUid() == "" || len(m.GetUid()) > 64 {
+	if !ok || m.GetUid() == "" {
 		a.refuse(s, m.GetUid(), stream.Refused_INVALID)
 		return
 	}
-	for _, addr := range addresses {
-		if a.c.known.isReserved(addr) {
-			a.refuse(s, m.GetUid(), stream.Refused_ADDRESS_IN_USE)
-			return
-		}
-	}
-	now := time.Now()
 	a.announce(announcement{session: s, at: now, Announcement: resolver.Announcement{
 		Pod: types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, UID: types.UID(m.GetUid()),
 		Node: s.Node, Addresses: addresses, Until: now.Add(announcedFor),
@@ -194,16 +214,17 @@ func (a *Agents) announce(n announcement) {
 	}
 	// mu is held meanwhile, so that the pod's event comes before, or finds the announcement in unknown.
 	verdict := a.resolve(&n)
+	n.accepted = verdict == resolver.Accepted
 	publish := false
 	switch {
 	case verdict == resolver.UnknownPod:
-		a.unknown[n.UID] = n
+		a.unknown[onNode{n.Node, n.UID}] = n
+	case !a.leading:
+		a.waiting[onNode{n.Node, n.UID}] = n
 	case verdict != resolver.Accepted:
 		a.refuse(n.session, string(n.UID), refusals[verdict])
-	case a.leading:
-		publish = true
 	default:
-		a.waiting[n.UID] = n
+		publish = true
 	}
 	a.mu.Unlock()
 	if !publish {
@@ -230,6 +251,9 @@ var refusals = map[resolver.Verdict]stream.Refused_Reason{
 
 // resolve gives an announcement to the resolver, and enqueues the slices that change.
 func (a *Agents) resolve(n *announcement) resolver.Verdict {
+	if slices.ContainsFunc(n.Addresses, a.c.known.isReserved) {
+		return resolver.AddressInUse
+	}
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	var verdict resolver.Verdict
@@ -312,30 +336,30 @@ func (a *Agents) concerned(n *announcement) (groups []*stream.Group, names []typ
 // withdrawn ends what a node announced for a pod.
 func (a *Agents) withdrawn(s *streamserver.Session, uid types.UID) {
 	a.mu.Lock()
-	if n, ok := a.unknown[uid]; ok && n.session.Node == s.Node {
-		delete(a.unknown, uid)
-	}
-	if n, ok := a.waiting[uid]; ok && n.session.Node == s.Node {
-		delete(a.waiting, uid)
-	}
+	delete(a.unknown, onNode{s.Node, uid})
+	delete(a.waiting, onNode{s.Node, uid})
 	a.mu.Unlock()
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	a.c.enqueue(a.c.queue, a.c.resolver.Withdraw(s.Node, uid), "", time.Time{})
 }
 
-// sawPod announces again what waited for a pod. The resolver has the pod.
-func (a *Agents) sawPod(uid types.UID) {
+// sawPod announces again what waited for a pod of a node. The resolver has the pod.
+func (a *Agents) sawPod(node string, uid types.UID) {
 	a.mu.Lock()
-	n, ok := a.unknown[uid]
-	delete(a.unknown, uid)
+	n, ok := a.unknown[onNode{node, uid}]
+	delete(a.unknown, onNode{node, uid})
 	a.mu.Unlock()
 	if ok {
 		go a.announce(n) // its node's slots may be in use, and the caller is a watch
 	}
 }
 
+// refuse refuses an announcement. A follower leaves that to the leader, which may have seen newer objects.
 func (a *Agents) refuse(s *streamserver.Session, uid string, reason stream.Refused_Reason) {
+	if !a.answers.Load() {
+		return
+	}
 	announcements.WithLabelValues(camelCase(reason.String())).Inc()
 	s.Send(&stream.ControllerMessage{Message: &stream.ControllerMessage_Refused{Refused: &stream.Refused{Uid: uid, Reason: reason}}})
 }

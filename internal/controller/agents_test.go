@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -24,6 +25,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -35,6 +37,7 @@ import (
 type agentStream struct {
 	t *testing.T
 	grpc.BidiStreamingClient[stream.AgentMessage, stream.ControllerMessage]
+	leads bool // the replica, when the stream was opened
 }
 
 // node creates a node and a pod of the agents on it, and returns the agent's token.
@@ -77,9 +80,6 @@ func (c *cluster) bound(ns, name, node string, labels map[string]string) *corev1
 	return p
 }
 
-// streamObjects creates what the stream needs of the manifests.
-func (c *cluster) streamObjects() {
-	c.t.Helper()
 // runs writes a pod's status: it runs and has an address.
 func (c *cluster) runs(p *corev1.Pod, address string) {
 	c.t.Helper()
@@ -89,6 +89,9 @@ func (c *cluster) runs(p *corev1.Pod, address string) {
 	}
 }
 
+// streamObjects creates what the stream needs of the manifests.
+func (c *cluster) streamObjects() {
+	c.t.Helper()
 	for _, obj := range []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.AgentServiceAccount}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: stream.CertificateSecret}},
@@ -103,6 +106,13 @@ func (c *cluster) runs(p *corev1.Pod, address string) {
 // startWithStream runs a controller with a stream, and returns its address.
 func startWithStream(t *testing.T) (address string) {
 	t.Helper()
+	options := streamOptions(t)
+	runController(t, false, options)
+	return options.Address
+}
+
+func streamOptions(t *testing.T) *StreamOptions {
+	t.Helper()
 	api, err := kubernetes.NewForConfig(user)
 	if err != nil {
 		t.Fatal(err)
@@ -111,10 +121,8 @@ func startWithStream(t *testing.T) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address = l.Addr().String()
-	_ = l.Close()
-	runController(t, false, &StreamOptions{Flag: "--stream-bind-address", Address: address, Client: api})
-	return address
+	defer func() { _ = l.Close() }()
+	return &StreamOptions{Flag: "--stream-bind-address", Address: l.Addr().String(), Client: api}
 }
 
 // connect opens a stream as an agent, when the controller has published its authority.
@@ -151,7 +159,7 @@ func (c *cluster) connect(address, token string) *agentStream {
 			return fmt.Errorf("the first message is %v", m)
 		}
 		c.t.Cleanup(func() { _ = conn.Close() })
-		out = &agentStream{c.t, opened}
+		out = &agentStream{c.t, opened, m.GetRole().GetLeader()}
 		return nil
 	})
 	return out
@@ -243,6 +251,12 @@ func TestAnnouncements(t *testing.T) {
 	s.expectRefused(newcomer, stream.Refused_INVALID, "127.0.0.1")
 	s.expectRefused(newcomer, stream.Refused_INVALID, "fe80::1")
 	s.expectRefused(newcomer, stream.Refused_INVALID)
+	long := newcomer.DeepCopy()
+	long.UID = types.UID(strings.Repeat("x", 60_000))
+	s.announce(long, "10.9.0.4")
+	if m := s.answer().GetRefused(); m.GetReason() != stream.Refused_INVALID || m.GetUid() != "" {
+		t.Errorf("a UID of 60,000 bytes: %d bytes are sent back, %s", len(m.GetUid()), m.GetReason())
+	}
 	hostNetwork := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "host", Labels: web}, Spec: *newcomer.Spec.DeepCopy()}
 	hostNetwork.Spec.HostNetwork = true
 	c.create(hostNetwork)
@@ -290,6 +304,18 @@ func TestAnnouncements(t *testing.T) {
 	slices.Sort(answered)
 	if len(slices.Compact(answered)) != len(burst) || answered[0] == "" {
 		t.Errorf("published are %v", answered)
+	}
+
+	// The node knows a static pod by another UID than its mirror's.
+	mirror := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.ns("shop"), Name: "mirror", Labels: web}, Spec: *p.Spec.DeepCopy()}
+	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "static"}
+	mirror.Spec.ServiceAccountName, mirror.Spec.DeprecatedServiceAccount = "", ""
+	c.create(mirror)
+	static := mirror.DeepCopy()
+	static.UID = "static"
+	s.announce(static, "10.9.2.4")
+	if m := s.answer().GetPublished(); m.GetUid() != "static" || len(m.GetGroups()) != 1 {
+		t.Errorf("a static pod: %v", m)
 	}
 
 	// The status says on how many nodes the policy is in force, at first on none of those without pods.
@@ -368,6 +394,83 @@ func TestAnnouncements(t *testing.T) {
 			t.Error("that is too late")
 		}
 	}
+
+	// A new stream of that node does not begin anew: there are too many, and that is counted.
+	before := testutil.ToFloat64(announcements.WithLabelValues("TooMany"))
+	s = c.connect(address, first)
+	const together = 100 // few enough for the queue of answers
+	tooMany := 0
+	for range 50 {
+		for range together {
+			s.announce(newcomer) // without an address, so that nothing is written
+		}
+		for range together {
+			if s.answer().GetRefused().GetReason() == stream.Refused_TOO_MANY {
+				tooMany++
+			}
+		}
+		if tooMany > 0 {
+			break
+		}
+	}
+	if tooMany == 0 {
+		t.Error("none is refused because there are too many")
+	}
+	if counted := testutil.ToFloat64(announcements.WithLabelValues("TooMany")) - before; counted < float64(tooMany) {
+		t.Errorf("%v of %d are counted", counted, tooMany)
+	}
+}
+
+// A replica that does not lead answers nothing, and neither refuses: the leader may have seen newer objects. When it leads, it answers what it was
+// sent meanwhile, and publishes the addresses of pods whose status has none.
+func TestAFollowerAnswersWhenItLeads(t *testing.T) {
+	c := newCluster(t, "shop")
+	c.streamObjects()
+	token := c.node("follower-1", "192.0.2.21")
+	np := c.policy("shop", "db", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
+	web := map[string]string{"app": "web"}
+	first, second := streamOptions(t), streamOptions(t)
+	stop := runController(t, true, first)
+	c.runs(c.bound("shop", "before", "follower-1", web), "10.9.8.1")
+	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.8.1")
+	if s := c.connect(first.Address, token); !s.leads {
+		t.Error("the first replica does not lead")
+	}
+	runController(t, true, second)
+	s := c.connect(second.Address, token)
+	if s.leads {
+		t.Fatal("the second replica leads")
+	}
+	p := c.bound("shop", "web", "follower-1", web)
+	accepted := testutil.ToFloat64(announcements.WithLabelValues("Accepted"))
+	s.announce(p, "10.9.8.2")
+	refused := c.bound("shop", "refused", "follower-1", web)
+	s.announce(refused, "192.0.2.21") // the node's address
+	eventually(t, func() error {
+		if n := testutil.ToFloat64(announcements.WithLabelValues("Accepted")); n <= accepted {
+			return errors.New("the announcement was not taken in")
+		}
+		return nil
+	})
+	if got, err := c.peers(np, v1alpha1.PolicyTypeIngress); err != nil || got != "10.9.8.1" {
+		t.Errorf("while the other replica leads, the peers are %q, %v", got, err)
+	}
+	stop()
+	if m := s.receive(); !m.GetRole().GetLeader() {
+		t.Fatalf("before it leads it sends %v", m)
+	}
+	answers := map[string]string{}
+	for range 2 {
+		m := s.answer()
+		answers[m.GetPublished().GetUid()+m.GetRefused().GetUid()] = fmt.Sprint(m.GetPublished() != nil, m.GetRefused().GetReason())
+	}
+	if got := answers[string(p.UID)]; got != "true "+stream.Refused_REASON_UNSPECIFIED.String() {
+		t.Errorf("the answer is %s", got)
+	}
+	if got := answers[string(refused.UID)]; got != "false "+stream.Refused_ADDRESS_IN_USE.String() {
+		t.Errorf("the answer about the node's address is %s", got)
+	}
+	c.expectPeers(np, v1alpha1.PolicyTypeIngress, "10.9.8.1 10.9.8.2")
 }
 
 func (s *agentStream) receive() *stream.ControllerMessage {

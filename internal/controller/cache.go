@@ -54,6 +54,9 @@ func stripPod(in any) (any, error) {
 		return nil, fmt.Errorf("%T is not a Pod", in)
 	}
 	out := &corev1.Pod{ObjectMeta: identity(&pod.ObjectMeta)}
+	if static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static != "" {
+		out.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: static}
+	}
 	out.Spec.HostNetwork = pod.Spec.HostNetwork
 	out.Spec.NodeName = unique.Make(pod.Spec.NodeName).Value() // one copy of each name
 	if pod.Spec.ServiceAccountName == stream.AgentServiceAccount {

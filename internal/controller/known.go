@@ -153,7 +153,9 @@ func appendAddress(to []netip.Addr, text string) []netip.Addr {
 	return to
 }
 
-// isAgent reports whether a pod is one of the agents.
+// isAgent reports whether a pod is one of the agents. The token of one that has ended, as an evicted pod, is valid
+// until the pod is deleted.
 func (c *Controller) isAgent(p *corev1.Pod) bool {
-	return p.Namespace == c.shared && p.Spec.ServiceAccountName == stream.AgentServiceAccount
+	return p.Namespace == c.shared && p.Spec.ServiceAccountName == stream.AgentServiceAccount &&
+		p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 }

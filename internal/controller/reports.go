@@ -177,9 +177,8 @@ func (a *Agents) inForce(s *streamserver.Session, m *stream.InForce) {
 		r.tracker.BeginFull(s.Node)
 	}
 	for _, p := range m.GetPolicies() {
-		isCluster := p.GetKind() == stream.PolicyState_CLUSTER_POLICY_ENDPOINT
-		if p.GetKind() != stream.PolicyState_POLICY_ENDPOINT && !isCluster || isCluster != (p.GetNamespace() == "") {
-			continue // a kind of a newer version
+		if !isReport(p) {
+			continue
 		}
 		name := types.NamespacedName{Namespace: p.GetNamespace(), Name: p.GetName()}
 		r.tracker.Report(s.Node, name, inforce.Report{UID: types.UID(p.GetUid()), Generation: p.GetGeneration(), Reason: p.GetReason()}, p.GetGone())

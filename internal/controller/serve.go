@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -62,7 +63,7 @@ func (r *streamRunner) Start(ctx context.Context) error {
 
 // followAgents records the agents' pods, and gives a pod to the announcements that wait for it.
 func (c *Controller) followAgents(old, now **corev1.Pod) {
-	if old != nil && c.isAgent(*old) && (now == nil || (*now).UID != (*old).UID) {
+	if old != nil && c.isAgent(*old) && (now == nil || (*now).UID != (*old).UID || !c.isAgent(*now)) {
 		c.known.setAgent((*old).UID, "")
 		if c.server != nil {
 			c.server.EndPod((*old).Spec.NodeName, string((*old).UID))
@@ -74,7 +75,10 @@ func (c *Controller) followAgents(old, now **corev1.Pod) {
 	if c.isAgent(*now) {
 		c.known.setAgent((*now).UID, (*now).Spec.NodeName)
 	}
-	if (*now).Spec.NodeName != "" && (old == nil || (*old).UID != (*now).UID || (*old).Spec.NodeName == "") {
-		c.agents.sawPod((*now).UID)
+	if node := (*now).Spec.NodeName; node != "" && (old == nil || (*old).UID != (*now).UID || (*old).Spec.NodeName == "") {
+		c.agents.sawPod(node, (*now).UID)
+		if static := (*now).Annotations[corev1.MirrorPodAnnotationKey]; static != "" {
+			c.agents.sawPod(node, types.UID(static))
+		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Announcement contains addresses of a pod that its node's agent reported, usually before the pod's status has
 // them.
 type Announcement struct {
-	Pod       types.NamespacedName
+	Pod types.NamespacedName
+	// UID is the pod's, or that of the static pod whose mirror it is.
 	UID       types.UID
 	Node      string
 	Addresses []netip.Addr
@@ -39,6 +40,8 @@ const (
 type announced struct {
 	byUID     map[types.UID]*Announcement
 	byAddress map[address]types.UID
+	// mirrors are the UIDs of the mirrors that are announced, by those of their static pods.
+	mirrors map[types.UID]types.UID
 	// lost are the addresses that a pod announced while the status of another pod of its node had them. Until that
 	// status changes, they are the announced pod's only.
 	lost map[address]types.UID
@@ -49,7 +52,7 @@ type announced struct {
 
 func newAnnounced() announced {
 	return announced{
-		byUID: map[types.UID]*Announcement{}, byAddress: map[address]types.UID{}, lost: map[address]types.UID{},
+		byUID: map[types.UID]*Announcement{}, byAddress: map[address]types.UID{}, mirrors: map[types.UID]types.UID{}, lost: map[address]types.UID{},
 		owner: map[address]*pod{}, others: map[address][]*pod{},
 	}
 }
@@ -61,6 +64,7 @@ func (r *Resolver) Announce(a Announcement) (v Verdict, left []policy.GroupKey, 
 	if v := r.judge(&a, p); v != Accepted {
 		return v, nil, Changes{}
 	}
+	a.UID = p.UID
 	r.withdraw(a.UID)
 	refresh := []types.NamespacedName{a.Pod}
 	before := map[policy.GroupKey]struct{}{}
@@ -83,6 +87,9 @@ func (r *Resolver) Announce(a Announcement) (v Verdict, left []policy.GroupKey, 
 		r.announced.byUID[a.UID] = &a
 		for _, addr := range a.Addresses {
 			r.announced.byAddress[addr.As16()] = a.UID
+		}
+		if p.Mirrors != "" {
+			r.announced.mirrors[p.Mirrors] = a.UID
 		}
 	}
 	for _, key := range refresh {
@@ -124,6 +131,9 @@ func (r *Resolver) judge(a *Announcement, p *pod) Verdict {
 
 // Withdraw stops using what a node announced for a pod.
 func (r *Resolver) Withdraw(node string, uid types.UID) Changes {
+	if mirror, ok := r.announced.mirrors[uid]; ok {
+		uid = mirror
+	}
 	if a, ok := r.announced.byUID[uid]; ok && a.Node == node {
 		r.withdraw(uid)
 		r.refresh(a.Pod)
@@ -197,13 +207,23 @@ func (r *Resolver) withdraw(uid types.UID) {
 	if !ok {
 		return
 	}
-	delete(r.announced.byUID, uid)
+	r.forgetAnnouncement(a)
 	p := r.podOf(a.Pod, uid)
 	for _, addr := range a.Addresses {
 		key := address(addr.As16())
 		delete(r.announced.byAddress, key)
 		if p == nil || !slices.Contains(p.Addresses, addr) {
 			r.giveBack(key, uid)
+		}
+	}
+}
+
+// forgetAnnouncement removes an announcement, and keeps its addresses.
+func (r *Resolver) forgetAnnouncement(a *Announcement) {
+	delete(r.announced.byUID, a.UID)
+	for static, mirror := range r.announced.mirrors {
+		if mirror == a.UID {
+			delete(r.announced.mirrors, static)
 		}
 	}
 }
@@ -239,7 +259,7 @@ func (r *Resolver) settleAnnouncement(old *pod, next *Pod) {
 	if next != nil && next.UID == old.UID && !next.isFinal() && !hasAny(next, a) {
 		return
 	}
-	delete(r.announced.byUID, a.UID)
+	r.forgetAnnouncement(a)
 	for _, addr := range a.Addresses {
 		delete(r.announced.byAddress, addr.As16())
 		if next == nil || next.UID != a.UID || !slices.Contains(next.Addresses, addr) {
@@ -329,14 +349,14 @@ func (p *pod) status() []address {
 	return out
 }
 
-// podOf returns the pod with a name and a UID, or nil.
+// podOf returns the pod with a name and a UID, or the mirror of a static pod with that UID, or nil.
 func (r *Resolver) podOf(key types.NamespacedName, uid types.UID) *pod {
 	ns, ok := r.namespaces[key.Namespace]
 	if !ok {
 		return nil
 	}
 	p, ok := ns.pods[key.Name]
-	if !ok || p.UID != uid {
+	if !ok || p.UID != uid && (uid == "" || p.Mirrors != uid) {
 		return nil
 	}
 	return p

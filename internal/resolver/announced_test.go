@@ -220,6 +220,41 @@ func TestAnnouncedTwiceOnANode(t *testing.T) {
 	c.expect("a new sandbox of the pod", "a: ; b: 10.0.0.2")
 }
 
+// A node knows a static pod by another UID than its mirror's.
+func TestAnnouncedStaticPod(t *testing.T) {
+	c := newEarlyCluster(t, true)
+	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "web", UID: "mirror", Labels: map[string]string{"app": "a"}, Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "static"},
+	}}
+	object.Spec.NodeName = "n1"
+	p := PodOf(object)
+	c.SetPod(p)
+	static := announcementOf(p, "10.0.0.1")
+	static.UID = "static"
+	c.announce(static, Accepted)
+	c.expect("announced", "a: 10.0.0.1; b: ")
+	c.Withdraw("n1", "static")
+	c.expect("withdrawn", "a: ; b: ")
+	c.announce(static, Accepted)
+	c.announce(static, Accepted)
+	p.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+	c.SetPod(p)
+	c.expect("the status has it", "a: 10.0.0.1; b: ")
+	if n := len(c.announced.byUID) + len(c.announced.mirrors); n > 0 {
+		t.Errorf("left behind: %+v", c.announced)
+	}
+	other := static
+	other.UID = "other"
+	c.announce(other, UnknownPod)
+	// A pod without the annotation has no second UID.
+	q := earlyPod("db", "b", "n1")
+	q.UID = "uid-db"
+	c.SetPod(q)
+	none := announcementOf(q, "10.0.0.2")
+	none.UID = ""
+	c.announce(none, UnknownPod)
+}
+
 // A follower stores announcements and uses them when it starts.
 func TestAnnouncedBeforeStart(t *testing.T) {
 	c := newEarlyCluster(t, false)

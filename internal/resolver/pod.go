@@ -13,7 +13,8 @@ import (
 type Pod struct {
 	Key         types.NamespacedName
 	UID         types.UID
-	Node        string // empty until the pod is bound
+	Mirrors     types.UID // of the static pod whose mirror this is: the node knows it by that UID
+	Node        string    // empty until the pod is bound
 	Labels      map[string]string
 	Phase       corev1.PodPhase
 	HostNetwork bool
@@ -28,6 +29,7 @@ func PodOf(p *corev1.Pod) Pod {
 	return Pod{
 		Key:         types.NamespacedName{Namespace: p.Namespace, Name: p.Name},
 		UID:         p.UID,
+		Mirrors:     types.UID(p.Annotations[corev1.MirrorPodAnnotationKey]),
 		Node:        p.Spec.NodeName,
 		Labels:      p.Labels,
 		Phase:       p.Status.Phase,
