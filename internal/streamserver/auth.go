@@ -22,8 +22,9 @@ const (
 	// Per second, and at once, of callers with an address of the node that their token names. All agents of a large
 	// cluster connect within seconds.
 	nodeReviews, nodeBurst = 200, 400
-	// The same of all other callers together.
-	otherReviews, otherBurst = 5, 10
+	// The same of all other callers together. In an overlay network agents are among them: they connect from the address
+	// of a tunnel. Each source has little of it, so that it takes many to keep agents away.
+	otherReviews, otherBurst = 100, 200
 	// The same of one source.
 	sourceReviews, sourceBurst = 2, 5
 	// reviewWait is how long a caller waits for its turn and for the answer.

@@ -69,6 +69,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[string]*Session // by node
+	limiters map[string]*rate.Limiter
 	opening  int
 }
 
@@ -82,7 +83,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s=%s; set another address: %w", o.Flag, o.Address, err)
 	}
-	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}}, nil
+	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}, limiters: map[string]*rate.Limiter{}}, nil
 }
 
 // NeedLeaderElection is false: followers take announcements, too.
@@ -171,9 +172,10 @@ func (s *Server) open(conn grpc.BidiStreamingServer[stream.AgentMessage, stream.
 	}
 	session := &Session{
 		Identity: id, Version: hello.GetVersion(), conn: conn, queue: make(chan *stream.ControllerMessage, maxQueued),
-		limiter: rate.NewLimiter(messageRate, messageBurst), ended: make(chan struct{}),
+		ended: make(chan struct{}),
 	}
 	s.mu.Lock()
+	session.limiter = s.limiterOf(id.Node)
 	old := s.sessions[id.Node]
 	s.sessions[id.Node] = session
 	s.opening--
@@ -187,6 +189,22 @@ func (s *Server) open(conn grpc.BidiStreamingServer[stream.AgentMessage, stream.
 		session.end(EndPodDeleted)
 	}
 	return session, ""
+}
+
+// limiterOf returns the limiter of a node's messages. A new stream goes on with the one of the stream before, as long as
+// that has not recovered. The caller holds mu.
+func (s *Server) limiterOf(node string) *rate.Limiter {
+	for name, l := range s.limiters {
+		if s.sessions[name] == nil && l.Tokens() >= messageBurst {
+			delete(s.limiters, name)
+		}
+	}
+	l, ok := s.limiters[node]
+	if !ok {
+		l = rate.NewLimiter(messageRate, messageBurst)
+		s.limiters[node] = l
+	}
+	return l
 }
 
 // reserve counts a stream that is about to open, if there is room for one.

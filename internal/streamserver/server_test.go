@@ -237,7 +237,7 @@ func expectEnd(t *testing.T, c client, code codes.Code) {
 
 func eventually(t testing.TB, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := check()
 		if err == nil {
@@ -468,5 +468,94 @@ func TestHostileTokens(t *testing.T) {
 	seconds := time.Since(begin).Seconds()
 	if n, most := f.reviews.count.Load(), int64(sourceBurst+sourceReviews*seconds)+2; n > most {
 		t.Errorf("%d tokens in %.1f s caused %d reviews, more than %d", sent.Load(), seconds, n, most)
+	}
+}
+
+// In an overlay network agents connect from addresses of tunnels, as pods do from theirs. Twenty pods that have learned an agent's UID send
+// forged tokens as fast as they can: all agents whose tokens have to be reviewed connect within 5 seconds.
+func TestHostileTokensFromManySources(t *testing.T) {
+	const many = 150
+	agents := map[string]string{"uid-1": "n1"}
+	for i := range many {
+		agents[fmt.Sprint("agent-", i)] = fmt.Sprint("node-", i)
+	}
+	f := newFixture(t, agents)
+	f.cluster.remote = true
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		wg.Wait()
+	}()
+	begin := time.Now()
+	for source := range 20 {
+		for connection := range perSource {
+			wg.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					token := fakeToken("n1", "uid-1", fmt.Sprint("bad", source, connection, i))
+					f.server.options.Authenticator.Authenticate(ctx, token, netip.AddrFrom4([4]byte{10, 1, 0, byte(source)}))
+				}
+			})
+		}
+	}
+	eventually(t, func() error { // the first reviews of each source are over
+		if n := f.reviews.count.Load(); n < 20*(sourceBurst+sourceReviews) {
+			return fmt.Errorf("%d reviews", n)
+		}
+		return nil
+	})
+	connecting := time.Now()
+	var connected sync.WaitGroup
+	for i := range many {
+		connected.Go(func() {
+			token := fakeToken(fmt.Sprint("node-", i), fmt.Sprint("agent-", i), "good")
+			if _, why := f.server.options.Authenticator.Authenticate(ctx, token, netip.AddrFrom4([4]byte{10, 2, byte(i), 0})); why != "" {
+				t.Errorf("agent %d: %s", i, why)
+			}
+		})
+	}
+	connected.Wait()
+	if took := time.Since(connecting); took > 5*time.Second {
+		t.Errorf("the agents connected after %s", took)
+	}
+	if n, most := f.reviews.count.Load(), int64(otherBurst+otherReviews*time.Since(begin).Seconds()); n > most {
+		t.Errorf("%d reviews, more than %d", n, most)
+	}
+}
+
+// A node that connects again does not get another burst of messages.
+func TestANewStreamGoesOnWithTheLimit(t *testing.T) {
+	f := newFixture(t, map[string]string{"uid-1": "n1", "uid-2": "n2"})
+	begin := time.Now()
+	sent := func(token string, messages int) {
+		t.Helper()
+		c, err := f.open(f.dial(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range messages {
+			if err := c.Send(&stream.AgentMessage{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	sent(fakeToken("n1", "uid-1", "good"), messageBurst)
+	eventually(t, func() error {
+		if n := f.handler.messages("n1"); n < messageBurst {
+			return fmt.Errorf("%d messages", n)
+		}
+		return nil
+	})
+	sent(fakeToken("n1", "uid-1", "good"), 10)
+	sent(fakeToken("n2", "uid-2", "good"), 10)
+	f.server.mu.Lock()
+	left := f.server.limiters["n1"].Tokens()
+	n := len(f.server.limiters)
+	f.server.mu.Unlock()
+	if most := messageRate * time.Since(begin).Seconds(); left > most {
+		t.Errorf("the node may send %f messages more, want %f at most", left, most)
+	}
+	if n != 2 {
+		t.Errorf("there are %d limits", n)
 	}
 }
