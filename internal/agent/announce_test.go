@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -365,6 +366,47 @@ func TestAQuestionIsAnsweredWhenTheAddressesAreInForce(t *testing.T) {
 		r.sleep(time.Millisecond)
 		if !has(6) {
 			t.Error("a question is not answered after the others")
+		}
+	})
+}
+
+// A pod of which the agent learns by its status alone has started unknown, and is counted once.
+func TestPodsThatAreNotAnnouncedAreCounted(t *testing.T) {
+	unknown := func(r *running, reason string) float64 {
+		return testutil.ToFloat64(r.agent.metrics.unknown.WithLabelValues(reason))
+	}
+	getsAddress := func(r *running, name, ip string) {
+		r.Helper()
+		waiting := pod(name, "")
+		waiting.Status.PodIP, waiting.Status.PodIPs = "", nil
+		r.add(waiting)
+		i, err := r.pods.FakeInformerFor(r.Context(), waiting)
+		if err != nil {
+			r.Fatal(err)
+		}
+		i.Update(waiting, pod(name, ip))
+		i.Update(pod(name, ip), pod(name, ip))
+		r.sleep(0)
+	}
+	s := &fakeStream{answer: published(0, nil)}
+	with(t, s, func(r *running) { // other was there before the agent
+		getsAddress(r, "without", "10.0.0.1")
+		r.hook("web", "10.0.0.2")
+		r.starts("web", "10.0.0.2", 0)
+		getsAddress(r, "web", "10.0.0.2")
+		onHost := pod("host", "10.0.0.3")
+		onHost.Spec.HostNetwork = true
+		r.add(onHost)
+		if n := unknown(r, "no_nri"); n != 1 || r.metric("kidoban_agent_unknown_pod_starts_total") != 1 {
+			t.Errorf("without NRI %v pods are counted, want 1", n)
+		}
+	})
+	run(t, nil, func(r *running) {
+		getsAddress(r, "without", "10.0.0.1")
+		r.hook("web", "10.0.0.2")
+		getsAddress(r, "web", "10.0.0.2")
+		if n := unknown(r, "no_stream"); n != 2 {
+			t.Errorf("without the stream %v pods are counted, want 2", n)
 		}
 	})
 }

@@ -84,8 +84,30 @@ func (a *Agent) subscribe(ctx context.Context, c cache.Cache, object client.Obje
 	return registration.HasSynced, nil
 }
 
-func (a *Agent) onPod(ctx context.Context, _, obj any) {
-	a.state.update(ctx, func(now time.Time, n *node.Node) { n.SetPod(now, obj.(*corev1.Pod)) })
+func (a *Agent) onPod(ctx context.Context, old, obj any) {
+	pod := obj.(*corev1.Pod)
+	var hasSandbox bool
+	a.state.update(ctx, func(now time.Time, n *node.Node) {
+		n.SetPod(now, pod)
+		hasSandbox = n.HasSandbox(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
+	})
+	if before, ok := old.(*corev1.Pod); ok {
+		a.countUnannounced(before, pod, hasSandbox)
+	}
+}
+
+// countUnannounced counts a pod that has started, as its status shows now, if its address was not announced before. The
+// announcer counts the others.
+func (a *Agent) countUnannounced(old, now *corev1.Pod, hasSandbox bool) {
+	if !policy.IsPeer(now) || len(policy.PodAddresses(old)) > 0 {
+		return
+	}
+	switch {
+	case a.announcer == nil:
+		a.metrics.unknown.WithLabelValues("no_stream").Inc()
+	case !hasSandbox:
+		a.metrics.unknown.WithLabelValues("no_nri").Inc()
+	}
 }
 
 func (a *Agent) onPodGone(ctx context.Context, obj any) {

@@ -103,6 +103,12 @@ func (n *Node) SyncSandboxes(now time.Time, all []Sandbox) {
 	}
 }
 
+// HasSandbox reports whether the container runtime has reported a sandbox of a pod, which has not stopped.
+func (n *Node) HasSandbox(key types.NamespacedName) bool {
+	_, ok := n.sandboxes[key]
+	return ok
+}
+
 // RuntimeGone takes in that the connection to the container runtime is lost: it does not report any more when a sandbox stops.
 func (n *Node) RuntimeGone(now time.Time) {
 	n.begin(now)
