@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -80,34 +81,57 @@ func TestHealthForArgoCD(t *testing.T) {
 	if err := yaml.UnmarshalStrict(read(t, filepath.Join(repo, "examples", "gitops", "argocd", "settings.yaml")), &settings); err != nil {
 		t.Fatal(err)
 	}
-	script := settings.Data["resource.customizations.health.policy.networking.k8s.io_ClusterNetworkPolicy"]
-	for name, tc := range map[string]struct{ object, want string }{
-		"no status":            {`{metadata: {generation: 2}}`, "Progressing"},
-		"no condition of ours": {`{metadata: {generation: 2}, status: {conditions: [{type: example.com/Ready, status: "True"}]}}`, "Progressing"},
-		"resolved":             {`{metadata: {generation: 2}, status: {conditions: [{type: kidoban.dev/Resolved, status: "True", observedGeneration: 2}]}}`, "Healthy"},
-		"an older generation":  {`{metadata: {generation: 2}, status: {conditions: [{type: kidoban.dev/Resolved, status: "True", observedGeneration: 1}]}}`, "Progressing"},
-		"not resolved": {
-			`{metadata: {generation: 2}, status: {conditions: [{type: kidoban.dev/Resolved, status: "False", observedGeneration: 2, message: no}]}}`, "Degraded",
-		},
+	for kind, prefix := range map[string]string{
+		"policy.networking.k8s.io_ClusterNetworkPolicy": "kidoban.dev/",
+		"networking.kidoban.dev_PolicyEndpoint":         "",
+		"networking.kidoban.dev_ClusterPolicyEndpoint":  "",
 	} {
-		t.Run(name, func(t *testing.T) {
-			var object values
-			if err := yaml.Unmarshal([]byte(tc.object), &object); err != nil {
-				t.Fatal(err)
-			}
-			l := lua.NewState()
-			defer l.Close()
-			l.SetGlobal("obj", toLua(l, object))
-			if err := l.DoString(script); err != nil {
-				t.Fatal(err)
-			}
-			health, ok := l.Get(-1).(*lua.LTable)
-			if !ok {
-				t.Fatalf("the script returns %v", l.Get(-1))
-			}
-			want(t, "status", health.RawGetString("status").String(), tc.want)
-		})
+		script := settings.Data["resource.customizations.health."+kind]
+		condition := func(name, status string, generation int) string {
+			return fmt.Sprintf(`{type: %s%s, status: %q, observedGeneration: %d, message: m}`, prefix, name, status, generation)
+		}
+		for name, tc := range map[string]struct {
+			conditions []string // none: no status
+			want       string
+		}{
+			"no status":                 {nil, "Progressing"},
+			"no condition of ours":      {[]string{`{type: example.com/Ready, status: "True"}`}, "Progressing"},
+			"resolved, without reports": {[]string{condition("Resolved", "True", 2)}, "Healthy"},
+			"an older generation":       {[]string{condition("Resolved", "True", 1), condition("InForce", "True", 1)}, "Progressing"},
+			"not resolved":              {[]string{condition("Resolved", "False", 2), condition("InForce", "True", 2)}, "Degraded"},
+			"in force":                  {[]string{condition("InForce", "True", 2), condition("Resolved", "True", 2)}, "Healthy"},
+			"not in force":              {[]string{condition("Resolved", "True", 2), condition("InForce", "False", 2)}, "Progressing"},
+			"the older one in force":    {[]string{condition("Resolved", "True", 2), condition("InForce", "True", 1)}, "Progressing"},
+		} {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				text := `{metadata: {generation: 2}}`
+				if tc.conditions != nil {
+					text = `{metadata: {generation: 2}, status: {conditions: [` + strings.Join(tc.conditions, ", ") + `]}}`
+				}
+				want(t, "status", healthOf(t, script, text), tc.want)
+			})
+		}
 	}
+}
+
+// healthOf runs a script about an object.
+func healthOf(t *testing.T, script, text string) string {
+	t.Helper()
+	var object values
+	if err := yaml.Unmarshal([]byte(text), &object); err != nil {
+		t.Fatal(err)
+	}
+	l := lua.NewState()
+	defer l.Close()
+	l.SetGlobal("obj", toLua(l, object))
+	if err := l.DoString(script); err != nil {
+		t.Fatal(err)
+	}
+	health, ok := l.Get(-1).(*lua.LTable)
+	if !ok {
+		t.Fatalf("the script returns %v", l.Get(-1))
+	}
+	return health.RawGetString("status").String()
 }
 
 func toLua(l *lua.LState, v any) lua.LValue {
