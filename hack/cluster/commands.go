@@ -248,12 +248,15 @@ func kubectlCommand(load func() (*Cluster, error)) *cobra.Command {
 
 func execCommand(load func() (*Cluster, error)) *cobra.Command {
 	var nodeName, pod string
+	var publish uint16
 	cmd := &cobra.Command{
-		Use:   "exec [--node N | --pod [NAMESPACE/]NAME] -- CMD...",
+		Use:   "exec [--node N | --pod [NAMESPACE/]NAME | --publish PORT] -- CMD...",
 		Short: "Run one of the machine's commands inside the cluster",
 		Long: "Run one of the machine's commands inside the cluster: in the network namespace of the\n" +
 			"control plane; with --node in all namespaces of that node; with --pod in the network\n" +
-			"namespace of that pod and otherwise as with --node. $KUBECONFIG and $PATH are set for kubectl.",
+			"namespace of that pod and otherwise as with --node. $KUBECONFIG and $PATH are set for kubectl.\n" +
+			"With --publish a server that listens on that port of 127.0.0.1 in the network namespace of\n" +
+			"the control plane is reached at the same address from outside, until the command ends.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := load()
@@ -261,8 +264,10 @@ func execCommand(load func() (*Cluster, error)) *cobra.Command {
 				return err
 			}
 			switch {
-			case nodeName != "" && pod != "":
-				return errors.New("--node and --pod exclude each other")
+			case nodeName != "" && pod != "" || publish != 0 && nodeName+pod != "":
+				return errors.New("--node, --pod and --publish exclude each other")
+			case publish != 0:
+				return c.publish(cmd.Context(), publish, argv)
 			case pod != "":
 				argv, err = c.insidePod(cmd.Context(), pod, argv)
 			case nodeName != "":
@@ -281,6 +286,7 @@ func execCommand(load func() (*Cluster, error)) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&nodeName, "node", "", "name or number of a node")
 	cmd.Flags().StringVar(&pod, "pod", "", "a pod, in the namespace default unless given")
+	cmd.Flags().Uint16Var(&publish, "publish", 0, "port of 127.0.0.1 to reach from outside the cluster while the command runs")
 	return cmd
 }
 

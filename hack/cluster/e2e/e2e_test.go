@@ -112,6 +112,7 @@ func TestCluster(t *testing.T) {
 			c.testConnections(t)
 			c.testKubelet(t)
 			c.testRestart(t)
+			c.testPublished(t)
 		})
 	}
 }
@@ -209,6 +210,40 @@ func (c testCluster) testRestart(t *testing.T) {
 		})
 	}
 	c.kubectl(t, "wait", "--for=condition=Ready", "node", "n2", "--timeout=60s")
+}
+
+// testPublished reaches a server in the control plane's network namespace from outside, until the cluster is taken down.
+func (c testCluster) testPublished(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(address)
+	server := c.command("exec", "--publish="+port, "--", c.hello, "serve", address)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	eventually(t, func() (err error) {
+		answer, err = exec.Command(c.hello, "get", "http://"+address).Output()
+		return err
+	})
+	if host, _ := os.Hostname(); strings.TrimSpace(string(answer)) != host {
+		t.Errorf("answer %q, want %s", answer, host)
+	}
+	if status := c.run(t, "status"); !strings.Contains(status, "published-"+port) {
+		t.Errorf("status lacks the server: %s", status)
+	}
+	if out := c.run(t, "down"); strings.Contains(out, "warning") {
+		t.Error(out)
+	}
+	if err := server.Wait(); err == nil {
+		t.Error("the server ended well, though it was killed")
+	}
 }
 
 // TestInterrupted ends `cluster up` at different moments and expects that nothing remains.
