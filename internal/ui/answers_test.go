@@ -2,6 +2,7 @@ package ui
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,17 @@ func TestAnEdgeIsExplainedAsOnTheCommandLine(t *testing.T) {
 	}
 	if y := e.Policies["NetworkPolicy shop/database"]; !strings.Contains(y, "kind: NetworkPolicy") || !strings.Contains(y, "endPort: 5439") {
 		t.Errorf("policy: %s", y)
+	}
+	e = get[Edge](t, s, "/api/edge?from=shop/backend&to=shop/database&port=6000&port=5432&port=other&port=53/UDP")
+	var verdicts []string
+	for _, p := range e.Ports {
+		verdicts = append(verdicts, fmt.Sprintf("%d/%s %t", p.Port, p.Protocol, p.Answer.Allowed))
+	}
+	if want := []string{"6000/TCP false", "5432/TCP true", "0/TCP false", "53/UDP false"}; !slices.Equal(verdicts, want) {
+		t.Errorf("ports that the page names: %v, want %v", verdicts, want)
+	}
+	if w := s.request("GET", "/api/edge?from=shop/frontend&to=shop/database&port=80/ICMP", ""); w.Code != 400 {
+		t.Errorf("a protocol without ports: %d %s", w.Code, w.Body)
 	}
 	if w := s.request("GET", "/api/edge?from=shop/nothing&to=shop/database", ""); w.Code != 404 {
 		t.Errorf("a workload that is gone: %d %s", w.Code, w.Body)

@@ -50,7 +50,13 @@ func (s *Server) edge(r *http.Request) (any, error) {
 		return nil, notFound("%s is not in the cluster any more", q.Get("to"))
 	}
 	out := &Edge{From: snap.nodes[from].id, To: snap.nodes[to].id, Policies: map[string]string{}}
-	ports := snap.portsBetween(from, to)
+	ports, err := portsAsked(q["port"])
+	if err != nil {
+		return nil, invalid(err)
+	}
+	if len(ports) == 0 {
+		ports = snap.portsBetween(from, to)
+	}
 	if len(ports) > mostExplained {
 		ports = ports[:mostExplained]
 	}
@@ -76,6 +82,23 @@ func (s *Server) edge(r *http.Request) (any, error) {
 			port.Sentences = append(port.Sentences, sentences)
 		}
 		out.Ports = append(out.Ports, port)
+	}
+	return out, nil
+}
+
+// portsAsked are those that a page names, as 5432, 53/UDP or other: flows may have gone to ports that no rule and no container names.
+func portsAsked(texts []string) (out []model.Port, err error) {
+	for _, text := range texts {
+		p := model.OtherPort
+		if number, protocol, _ := strings.Cut(text, "/"); number == "other" {
+			p.Protocol, err = model.ParseProtocol(protocol)
+		} else {
+			p, err = model.ParsePort(text)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
 	}
 	return out, nil
 }

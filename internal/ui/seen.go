@@ -19,8 +19,9 @@ type Seen struct {
 	Rate   []float64 `json:"rate"`
 	Total  []uint64  `json:"total"`
 	Denied []uint64  `json:"denied"`
-	// Last is the time of the last one in seconds since 1970, or 0.
-	Last []int64 `json:"last"`
+	// First and Last are the times of the first and the last one in seconds since 1970, or 0.
+	First []int64 `json:"first"`
+	Last  []int64 `json:"last"`
 }
 
 // Traffic says what the observer's answer covers, or why there is none.
@@ -62,10 +63,11 @@ type seenPort struct {
 	port          model.Port
 	code          Code
 	total, denied uint64
-	last          time.Time
+	first, last   time.Time
 }
 
-// addFlows adds flows to the edges: those of connections that no policy allows, or that the map left out, become edges.
+// addFlows adds flows to the edges: those of connections that no policy allows, or that the map left out, become edges. What policies deny and
+// nothing tried is counted only.
 func (s *snapshot) addFlows(g *Graph, list *observerapi.FlowList) {
 	type ends struct{ from, to int }
 	at := map[ends]int{}
@@ -113,6 +115,9 @@ func (s *snapshot) addFlows(g *Graph, list *observerapi.FlowList) {
 		if f.Verdict == observerapi.WouldBeDeny && p.code == CodeAllowed {
 			p.code = CodeWouldDeny
 		}
+		if p.first.IsZero() || f.First.Before(p.first) {
+			p.first = f.First
+		}
 		if f.Last.After(p.last) {
 			p.last = f.Last
 		}
@@ -120,20 +125,29 @@ func (s *snapshot) addFlows(g *Graph, list *observerapi.FlowList) {
 	minutes := max(1, list.Coverage.Until.Sub(list.Coverage.Since).Minutes())
 	g.Edges, g.Seen = Edges{}, &Seen{}
 	for n, e := range order {
+		if !slices.ContainsFunc(ports[n], func(p seenPort) bool { return p.total > 0 || p.code != CodeDenied && p.code != CodeWouldAllow }) {
+			g.Denied++ // and not tried
+			continue
+		}
 		var plain []model.Port
 		var codes []Code
 		for _, p := range ports[n] {
 			plain, codes = append(plain, p.port), append(codes, p.code)
-			last := int64(0)
-			if !p.last.IsZero() {
-				last = p.last.Unix()
-			}
 			g.Seen.Rate, g.Seen.Total = append(g.Seen.Rate, float64(p.total)/minutes), append(g.Seen.Total, p.total)
-			g.Seen.Denied, g.Seen.Last = append(g.Seen.Denied, p.denied), append(g.Seen.Last, last)
+			g.Seen.Denied, g.Seen.Last = append(g.Seen.Denied, p.denied), append(g.Seen.Last, seconds(p.last))
+			g.Seen.First = append(g.Seen.First, seconds(p.first))
 		}
 		g.Edges.add(e.from, e.to, plain, codes)
 	}
 	g.Edges.First = append(g.Edges.First, len(g.Edges.Port))
+}
+
+// seconds since 1970, or 0.
+func seconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
 }
 
 func seenCode(v observerapi.Verdict) Code {

@@ -60,6 +60,9 @@ func TestFlowsAreAddedToTheEdges(t *testing.T) {
 	if g.Traffic == nil || g.Traffic.Error != "" || g.Traffic.Unplaced != 5 || len(g.Traffic.Losses) != 1 || len(g.Seen.Rate) != len(g.Edges.Port) {
 		t.Fatalf("traffic: %+v", g.Traffic)
 	}
+	if without := get[Graph](t, serve(t, readShop(t)), "/api/graph"); g.Denied <= without.Denied || len(g.Edges.Source) >= len(without.Edges.Source) {
+		t.Errorf("%d edges and %d denied pairs that are not listed; without traffic %d and %d", len(g.Edges.Source), g.Denied, len(without.Edges.Source), without.Denied)
+	}
 	type port struct {
 		from, to string
 		number   int
@@ -81,7 +84,8 @@ func TestFlowsAreAddedToTheEdges(t *testing.T) {
 		{"monitoring/prometheus", "shop/backend", 9090}:     {0, 0, CodeAllowed},
 	} {
 		k, ok := found[p]
-		if !ok || g.Seen.Total[k] != want.total || g.Seen.Denied[k] != want.denied || g.Edges.Verdict[k] != want.code || (g.Seen.Last[k] > 0) != (want.total > 0) {
+		if !ok || g.Seen.Total[k] != want.total || g.Seen.Denied[k] != want.denied || g.Edges.Verdict[k] != want.code || (g.Seen.Last[k] > 0) != (want.total > 0) ||
+			want.total > 0 && (g.Seen.First[k] != now.Add(-time.Minute).Unix() || g.Seen.Last[k] != now.Unix()) {
 			t.Errorf("%v: %t, %d connections, %d denied, code %d", p, ok, g.Seen.Total[k], g.Seen.Denied[k], g.Edges.Verdict[k])
 		}
 	}

@@ -83,7 +83,9 @@ async function ask<T>(what: string, path: string, init?: RequestInit): Promise<T
 }
 
 export const getGraph = (since: string) => ask<Wire>('the map', `api/graph?${new URLSearchParams({ since })}`);
-export const getEdge = (from: string, to: string) => ask<EdgeAnswer>(`${from} → ${to}`, `api/edge?${new URLSearchParams({ from, to })}`);
+/** Ports as 5432/TCP or other/TCP; without any, those that policies have between the two. */
+export const getEdge = (from: string, to: string, ports: string[]) =>
+  ask<EdgeAnswer>(`${from} → ${to}`, `api/edge?${new URLSearchParams([['from', from], ['to', to], ...ports.map(p => ['port', p])])}`);
 export const getPolicies = () => ask<{ policies: Policy[] }>('the policies', 'api/policies').then(a => a.policies);
 export const getPolicy = (id: string) => ask<PolicyDetail>(id, `api/policy?${new URLSearchParams({ id })}`);
 export const postWhatIf = (manifests: string) => ask<WhatIf>('the change', 'api/whatif', { method: 'POST', body: manifests });

@@ -13,7 +13,7 @@ import { Failed, Line, NoMatch, Sign } from './parts.tsx';
 import { Policies } from './policies.tsx';
 import * as s from './state.ts';
 import { Table } from './table.tsx';
-import { count, plain } from './text.ts';
+import { count, plain, plural } from './text.ts';
 import { theme, turn } from './theme.ts';
 import { Token } from './token.tsx';
 import { WhatIf } from './whatif.tsx';
@@ -21,6 +21,9 @@ import { WorkloadView } from './workload.tsx';
 import { formatAddress } from './address.ts';
 
 const NAMES: [View, string][] = [['map', 'Map'], ['workload', 'Workload'], ['flows', 'Flows'], ['policies', 'Policies'], ['whatif', 'What if']];
+
+/** Words of the filter that narrow policies, too. */
+const withoutEnds = (text: string) => text.split(/\s+/).filter(word => !/^-?(from|to|port|verdict):/i.test(word)).join(' ');
 
 function Header() {
   const c = s.cluster.value;
@@ -30,7 +33,8 @@ function Header() {
       {c && <span class="where" title={plain(c.name)}>{plain(c.name)}</span>}
       <nav aria-label="Views">
         {NAMES.map(([v, name]) => {
-          const next = { view: v, selected: v === 'map' || v === 'workload' ? s.address.value.selected : '' };
+          const { selected, text } = s.address.value;
+          const next = { view: v, selected: v === 'map' || v === 'workload' ? selected : '', text: v === 'policies' ? withoutEnds(text) : text };
           return <a href={formatAddress({ ...s.address.value, ...next }) || '#'} aria-current={s.view.value === v ? 'page' : undefined}
             onClick={e => !e.ctrlKey && !e.metaKey && (e.preventDefault(), s.go(next, true))}>{name}</a>;
         })}
@@ -120,7 +124,7 @@ function Footer() {
       {c && <><span>{`${count(c.namespaces.length)} namespaces`}</span><span>{`${count(c.nodes.length - c.outside.length)} workloads`}</span>
         <span><b>{count(f?.edges.length ?? 0)}</b>{` of ${count(c.size)} connections`}</span><span>{`${count(c.policies)} policies`}</span>
         {c.open + c.left > 0 && <span>{`${count(c.open + c.left)} pairs not listed`}</span>}
-        {c.traffic && <span class={lost(c) ? 'warn' : ''} title={lost(c)}>{lost(c) ? `▲ records lost on ${count(new Set(c.covered?.losses?.map(l => l.node)).size)} nodes` : 'no records lost'}</span>}
+        {c.traffic && <span class={lost(c) ? 'warn' : ''} title={lost(c)}>{lost(c) ? `▲ records lost on ${plural(new Set(c.covered?.losses?.map(l => l.node)).size, 'node')}` : 'no records lost'}</span>}
         {!!c.covered?.unplaced && <span>{`${count(c.covered.unplaced)} connections of workloads that are not on the map`}</span>}
         {!!c.covered?.hidden?.length && <span title={c.covered.hidden.map(plain).join(', ')}>{`${count(c.covered.hidden.length)} namespaces hidden from you`}</span>}
         {s.failed.value && <span class="warn" role="alert">{`▲ ${plain(s.failed.value.message)}`}</span>}</>}

@@ -25,6 +25,8 @@ export function parse(text: string): Query {
 
 export interface Filtered {
   edges: number[];
+  /** By edge, whether it is left. */
+  mask: Uint8Array;
   /** By stroke, also of the strokes that are switched off. */
   counts: number[];
   /** Nodes that have an edge left, or undefined where no words narrow. */
@@ -36,7 +38,7 @@ export function filter(c: Cluster, text: string, off: ReadonlySet<string>, mode:
   const q = parse(text);
   const tests = q.terms.map(t => test(c, t, policies));
   const holds = together(q.terms, tests);
-  const edges: number[] = [], counts = [0, 0, 0, 0], hidden = VERDICTS.map(v => off.has(v));
+  const edges: number[] = [], mask = new Uint8Array(c.size), counts = [0, 0, 0, 0], hidden = VERDICTS.map(v => off.has(v));
   const nodes = q.terms.length ? new Uint8Array(c.nodes.length) : undefined;
   for (let i = 0; i < c.size; i++) {
     const s = c.stroke[i];
@@ -45,9 +47,10 @@ export function filter(c: Cluster, text: string, off: ReadonlySet<string>, mode:
     counts[s]++;
     if (hidden[s]) continue;
     edges.push(i);
+    mask[i] = 1;
     if (nodes) nodes[c.source[i]] = nodes[c.destination[i]] = 1;
   }
-  return { edges, counts, nodes, unknown: q.unknown };
+  return { edges, mask, counts, nodes, unknown: q.unknown };
 }
 
 /** Words, and all that excludes, must each hold; of several values of one key one must. */

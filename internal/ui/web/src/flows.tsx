@@ -58,7 +58,7 @@ function Bar() {
       <button class="button" aria-pressed={paused} onClick={() => live.pause(!paused)}>{paused ? `Continue${live.waiting.value ? ` (${count(live.waiting.value)} new)` : ''}` : 'Pause'}</button>
       <button class="button" disabled={!list.length} onClick={() => save('flows.csv', 'text/csv', flowsCsv(list))}>Export CSV</button>
       <button class="button" disabled={!list.length} onClick={() => save('flows.jsonl', 'application/x-ndjson', flowsJson(list))}>Export JSON</button>
-      <span class="soft">{`${plural(list.length, 'flow')} of the newest ${count(live.rows.value.length)}`}</span>
+      <span class="soft">{`${plural(list.length, 'flow')} of the newest ${count(live.rows.value.length)}. Click one to see what decides it.`}</span>
     </div>
   );
 }
@@ -110,12 +110,13 @@ function List({ list }: { list: SeenFlow[] }) {
 function Row({ f }: { f: SeenFlow }) {
   const v = verdictOf(f), c = s.cluster.value, from = endName(f.source), to = endName(f.destination);
   const edge = c && f.from && f.to && !f.reply && c.byId.has(f.from) && c.byId.has(f.to) ? `${f.from}>${f.to}` : '';
+  const explain = () => s.go({ view: 'map', selected: edge }, true);
   return (
-    <tr>
+    <tr onClick={edge ? explain : undefined} class={edge ? '' : 'inert'}>
       <td class="mono" title={moment(f.last)}>{new Date(f.last).toLocaleTimeString()}</td>
       <td><Sign v={v} /> {WORD[v]}</td>
       <td title={plain(endDetail(f.source))}>{edge
-        ? <button class="plain" onClick={() => s.go({ view: 'map', selected: edge }, true)} aria-label={`Explain ${plain(from)} to ${plain(to)}`}><Name id={from} /></button> : <Name id={from} />}</td>
+        ? <button class="plain" onClick={e => (e.stopPropagation(), explain())} aria-label={`Explain ${plain(from)} to ${plain(to)}`}><Name id={from} /></button> : <Name id={from} />}</td>
       <td title={plain(endDetail(f.destination))}><Name id={to} />{f.service && <span class="soft">{` (${plain(f.service)})`}</span>}</td>
       <td class="mono">{f.port || ''}{f.protocol === 'TCP' ? '' : `/${f.protocol}`}</td>
       <td class="right mono">{f.reply ? 'answers' : f.continues ? 'continues' : count(f.connections)}</td>

@@ -9,8 +9,11 @@ interface Leg { route: Route; channel: number; vertical: boolean; from: number; 
 
 const LANE_STEP = 9, LANE_LEAST = 3, EDGE = 11;
 
-export function lanes(routes: Route[], s: Sheet): void {
-  const cellOf = (r: Rep): [number, number] => (r < 0 ? s.cell[nsOfRep(r)] : [-1, 0]);
+export function lanes(c: Cluster, routes: Route[], s: Sheet): void {
+  const cellOf = (r: Rep): [number, number] => {
+    const ns = r < 0 ? nsOfRep(r) : c.nodes[r].ns;
+    return ns < 0 ? [-1, 0] : s.cell[ns];
+  };
   const ports = portsOf(routes, s, cellOf);
   const middle = ([a, b]: [number, number]) => (a + b) / 2;
   const legs = new Map<Route, Leg[]>();
@@ -101,6 +104,16 @@ function marks(routes: Route[]): void {
     r.mid = [free[0], free[1]];
     if (r.n[0] || r.n[1]) put.push(r.mid);
   }
+}
+
+/** Whether a curve runs through a box that it does not concern. */
+export function strays(c: Cluster, r: Route, s: Sheet): boolean {
+  const [from, to] = [r.a, r.b].map(x => (x < 0 ? nsOfRep(x) : c.nodes[x].ns));
+  for (let t = 0.04; t < 1; t += 0.04) {
+    const [x, y] = onCurve(r.line, t), inside = (b: Box) => x > b.x && x < b.x + b.w && y > b.y && y < b.y + b.h;
+    if (s.boxes.some((b, ns) => ns !== from && ns !== to && inside(b)) || s.outside && from >= 0 && to >= 0 && inside(s.outside)) return true;
+  }
+  return false;
 }
 
 type Side = 'l' | 'r' | 't' | 'b';

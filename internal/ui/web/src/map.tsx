@@ -7,7 +7,7 @@ import { boxOf, nsOfRep, repOfNs, type Rep } from './routes.ts';
 import * as s from './state.ts';
 import { count, plain, plural } from './text.ts';
 import { theme } from './theme.ts';
-import { edgeId, WORD, VERDICTS } from './model.ts';
+import { edgeId, worstFirst, WORD, VERDICTS } from './model.ts';
 
 let live: MapCanvas | undefined;
 
@@ -33,7 +33,7 @@ export function Graph() {
           s.selectRep(under);
         } else {
           const c = s.cluster.value!;
-          s.select(under.edges.length === 1 ? edgeId(c, under.edges[0]) : s.repName(c, under.a) + '>' + s.repName(c, under.b));
+          s.select(under.size === 1 ? edgeId(c, under.first) : s.repName(c, under.a) + '>' + s.repName(c, under.b));
         }
       },
       open: r => toggle(r),
@@ -176,7 +176,7 @@ function keyboard(e: KeyboardEvent): void {
 export function connection(step: number): void {
   const c = s.cluster.value!, f = s.filtered.value!, of = s.focused.value ?? (s.selection.value.kind === 'node' ? s.selection.value.node : undefined);
   const within = (node: number) => of === undefined || (of < 0 ? c.nodes[node].ns === nsOfRep(of) : node === of);
-  const list = f.edges.filter(i => within(c.source[i]) || within(c.destination[i])).sort((a, b) => c.stroke[a] - c.stroke[b] || c.rate[b] - c.rate[a] || a - b);
+  const list = [...worstFirst(c).filter(i => f.mask[i] && (within(c.source[i]) || within(c.destination[i])))];
   if (!list.length) {
     s.spoken.value = 'No connection';
     return;

@@ -18,8 +18,8 @@ export interface Wire {
   name: string; id: string; live: boolean; agents?: boolean; replay?: boolean; taken: string; namespaces: string[];
   nodes: { id: string[]; namespace: number[]; name: string[]; kind: string[]; pods: number[]; ingress: number[]; egress: number[] };
   edges: { source: number[]; destination: number[]; first: number[]; port: number[]; protocol: number[]; verdict: number[] };
-  /** By port, like edges.port: connections per minute, their number, and when the last one was, in seconds since 1970. */
-  seen?: { rate: number[]; total: number[]; last: number[]; denied: number[] };
+  /** By port, like edges.port: connections per minute, their number, and when the first and the last one were, in seconds since 1970. */
+  seen?: { rate: number[]; total: number[]; first: number[]; last: number[]; denied: number[] };
   traffic?: Traffic;
   open: number; denied: number; policies: number; notes?: string[];
 }
@@ -31,14 +31,16 @@ export interface Traffic {
 }
 
 export interface Node { index: number; id: string; ns: number; name: string; kind: string; pods: number; ingress: number; egress: number; search: string }
-export interface Port { port: number; protocol: number; code: number; rate: number; total: number; last: number }
+export interface Port { port: number; protocol: number; code: number; rate: number; total: number; denied: number; first: number; last: number }
 
 export interface Cluster {
   name: string; id: string; live: boolean; agents: boolean; replay: boolean; taken: string;
   namespaces: string[]; nodes: Node[]; members: Node[][]; outside: Node[];
   byId: Map<string, number>; nsByName: Map<string, number>;
   size: number; source: Int32Array; destination: Int32Array; first: Int32Array; stroke: Uint8Array; rate: Float32Array;
-  port: Uint16Array; protocol: Uint8Array; code: Uint8Array; portRate?: Float32Array; total?: Float64Array; last?: Float64Array;
+  port: Uint16Array; protocol: Uint8Array; code: Uint8Array;
+  /** By port, as in Wire.seen: tried is how many were denied. */
+  portRate?: Float32Array; total?: Float64Array; tried?: Float64Array; began?: Float64Array; last?: Float64Array;
   /** Edges of each node, by index of the edge. */
   out: number[][]; in: number[][];
   open: number; left: number; policies: number; notes: string[]; traffic: boolean; covered: Traffic | undefined;
@@ -67,7 +69,8 @@ export function unpack(w: Wire): Cluster {
     byId: new Map(nodes.map(x => [x.id, x.index])), nsByName: new Map(w.namespaces.map((x, i) => [x, i])),
     size, source: Int32Array.from(e.source), destination: Int32Array.from(e.destination), first, stroke, rate,
     port: Uint16Array.from(e.port), protocol: Uint8Array.from(e.protocol), code,
-    portRate: w.seen && Float32Array.from(w.seen.rate), total: w.seen && Float64Array.from(w.seen.total), last: w.seen && Float64Array.from(w.seen.last),
+    portRate: w.seen && Float32Array.from(w.seen.rate), total: w.seen && Float64Array.from(w.seen.total),
+    tried: w.seen && Float64Array.from(w.seen.denied), began: w.seen && Float64Array.from(w.seen.first), last: w.seen && Float64Array.from(w.seen.last),
     out, in: into, open: w.open, left: w.denied, policies: w.policies, notes: w.notes ?? [], traffic: !!w.seen, covered: w.traffic,
   };
 }
@@ -94,13 +97,15 @@ function seenStroke(seen: NonNullable<Wire['seen']>, code: Uint8Array, from: num
       worst = Math.min(worst, STROKE_OF_CODE[code[k]] === AUDIT ? AUDIT : ALLOWED);
     }
   }
-  return used ? worst : allowed ? UNUSED : DENIED;
+  return used ? worst : allowed ? UNUSED : DENIED; // of a pair that was never tried the server sends no edge
 }
 
 export function portsOf(c: Cluster, edge: number): Port[] {
   const out: Port[] = [];
   for (let k = c.first[edge]; k < c.first[edge + 1]; k++)
-    out.push({ port: c.port[k], protocol: c.protocol[k], code: c.code[k], rate: c.portRate?.[k] ?? 0, total: c.total?.[k] ?? 0, last: c.last?.[k] ?? 0 });
+    out.push({
+      port: c.port[k], protocol: c.protocol[k], code: c.code[k], rate: c.portRate?.[k] ?? 0, total: c.total?.[k] ?? 0, denied: c.tried?.[k] ?? 0, first: c.began?.[k] ?? 0, last: c.last?.[k] ?? 0,
+    });
   return out;
 }
 
@@ -122,6 +127,30 @@ export function ends(text: string, known: (name: string) => boolean): [string, s
     if (known(a) && known(b)) return [a, b];
   }
   return undefined;
+}
+
+/** Whether an edge comes before another where the worst come first. */
+const before = (c: Cluster, a: number, b: number) => c.stroke[a] - c.stroke[b] || c.rate[b] - c.rate[a] || a - b;
+
+const orders = new WeakMap<Cluster, Int32Array>();
+/** All edges, the worst first: computed once for a cluster. */
+export function worstFirst(c: Cluster): Int32Array {
+  let out = orders.get(c);
+  if (!out) orders.set(c, (out = Int32Array.from({ length: c.size }, (_, i) => i).sort((a, b) => before(c, a, b))));
+  return out;
+}
+
+/** The worst of some edges, without putting all of them in order. */
+export function worst(c: Cluster, edges: Iterable<number>, most: number): number[] {
+  const out: number[] = [];
+  for (const i of edges) {
+    if (out.length === most && before(c, out[most - 1], i) < 0) continue;
+    let at = out.length;
+    while (at > 0 && before(c, out[at - 1], i) > 0) at--;
+    out.splice(at, 0, i);
+    if (out.length > most) out.pop();
+  }
+  return out;
 }
 
 /** What of a list of edges there is, by stroke. */

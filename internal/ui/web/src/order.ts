@@ -12,9 +12,13 @@ export interface Question {
 export interface Order {
   /** Columns of namespaces. */
   slots: number[][];
-  /** For a small namespace, the order of its nodes from callers to callees. */
-  inner: [number, number[]][];
+  /** For a small namespace, the order of its nodes from callers to callees. Undefined until it is known: closed namespaces do not need it. */
+  inner?: [number, number[]][];
 }
+
+/** What the worker is asked, and each of its two answers: first without the order inside of namespaces. */
+export interface Asked { id: number; question: Question }
+export interface Answer { id: number; order: Order }
 
 const graph = () => {
   const g = new dagre.graphlib.Graph();
@@ -34,7 +38,8 @@ function ranked(names: string[], edges: Iterable<[number, number]>): number[] {
   return byName.sort((a, b) => at(a).x - at(b).x || at(a).y - at(b).y || (names[a] < names[b] ? -1 : 1));
 }
 
-export function order(q: Question): Order {
+/** The order of namespaces. */
+export function outer(q: Question): Order {
   const weight = new Map(q.pairs.map(([a, b, n]) => [a * 65536 + b, n]));
   // Of each pair the stronger direction, and of each namespace the two strongest: one edge more or less does not turn the picture.
   const strong = q.pairs.filter(([a, b, n]) => n > 1.5 * (weight.get(b * 65536 + a) ?? 0))
@@ -51,5 +56,8 @@ export function order(q: Question): Order {
   const columns = Math.max(1, Math.ceil(Math.sqrt(list.length * 0.8))), height = Math.ceil(list.length / columns);
   const slots: number[][] = [];
   for (let i = 0; i < list.length; i += height) slots.push(list.slice(i, i + height));
-  return { slots, inner: q.inner.map(x => [x.ns, ranked(x.names, x.pairs)]) };
+  return { slots };
 }
+
+/** The order of namespaces, and of workloads inside small ones. */
+export const order = (q: Question, known = outer(q)): Required<Order> => ({ ...known, inner: q.inner.map(x => [x.ns, ranked(x.names, x.pairs)]) });

@@ -151,7 +151,7 @@ class Brush {
 
   private mark(r: Route): void {
     const { g, ink } = this, v = r.n[DENIED] ? DENIED : AUDIT, n = r.n[v], z = 1 / Math.max(0.55, Math.min(1.2, this.k)), [x, y] = r.mid;
-    const text = r.edges.length > 1 ? String(n) : '';
+    const text = r.size > 1 ? String(n) : '';
     g.font = `600 ${9.5 * z}px ${FONT}`;
     const w = 14 * z + (text ? g.measureText(text).width + 3 * z : 0), h = 14 * z;
     rounded(g, { x: x - w / 2, y: y - h / 2, w, h }, h / 2);

@@ -1,11 +1,11 @@
 // Details, in one panel beside the map: of an edge, a route, a workload, a namespace, or what needs a look.
 import { useEffect, useRef, useState } from 'preact/hooks';
 import * as api from './api.ts';
-import { count as tally, edgeId, MARK, portsOf, VERDICTS, WORD, type Cluster, type Verdict } from './model.ts';
+import { ALLOWED, AUDIT, count as tally, DENIED, edgeId, MARK, portsOf, protocolName, UNUSED, VERDICTS, WORD, worst, type Cluster, type Port, type Verdict } from './model.ts';
 import { Command, Copy, Empty, Failed, Line, Name, Pill, Sign, strokeName, useAnswer, Yaml } from './parts.tsx';
 import { nsOfRep, type Rep } from './routes.ts';
 import * as s from './state.ts';
-import { count, plain, plural, rate } from './text.ts';
+import { count, moment, plain, plural, rate } from './text.ts';
 
 export function Panel() {
   const ref = useRef<HTMLElement>(null), before = useRef<Element | null>(null), picked = s.selection.value, c = s.cluster.value;
@@ -45,17 +45,21 @@ function Group({ v, title, edges, c, none }: { v: Verdict; title: string; edges:
 }
 
 function NeedsALook({ c }: { c: Cluster }) {
-  const all = s.filtered.value?.edges ?? [];
-  const of = (test: (i: number) => boolean) => all.filter(test).sort((a, b) => c.rate[b] - c.rate[a] || a - b);
+  const by: number[][] = [[], [], [], []], inward: number[] = [];
+  for (const i of s.filtered.value?.edges ?? []) {
+    const v = c.stroke[i];
+    if (v !== ALLOWED) by[v].push(i);
+    if (v !== DENIED && c.nodes[c.source[i]].ns < 0) inward.push(i);
+  }
   const open = c.nodes.filter(n => n.ns >= 0 && n.ingress !== 1);
   return (
     <>
       <header class="head"><span class="soft">{c.live ? 'The live cluster' : 'Manifests'}, {c.taken.slice(0, 16).replace('T', ' ')} UTC</span><h2>What needs a look</h2></header>
-      {c.traffic && <Group v="denied" title="Denied and tried" c={c} edges={of(i => c.stroke[i] === 0)} none="Nothing was denied." />}
-      <Group v="audit" title="Would be denied by audited policies" c={c} edges={of(i => c.stroke[i] === 1)} none="No audited policy would deny what is allowed." />
+      {c.traffic && <Group v="denied" title="Denied and tried" c={c} edges={by[DENIED]} none="Nothing was denied." />}
+      <Group v="audit" title="Would be denied by audited policies" c={c} edges={by[AUDIT]} none="No audited policy would deny what is allowed." />
       {c.traffic
-        ? <Group v="unused" title="Allowed and never used" c={c} edges={of(i => c.stroke[i] === 3)} none="All that is allowed is used." />
-        : <Group v="allowed" title="Reached from outside the cluster" c={c} edges={of(i => c.nodes[c.source[i]].ns < 0 && c.stroke[i] > 0)} none="Nothing outside reaches a workload." />}
+        ? <Group v="unused" title="Allowed and never used" c={c} edges={by[UNUSED]} none="All that is allowed is used." />
+        : <Group v="allowed" title="Reached from outside the cluster" c={c} edges={inward} none="Nothing outside reaches a workload." />}
       <section>
         <h3>Open to everything<span class="tally">{count(open.length)}</span></h3>
         {open.length ? <Nodes c={c} nodes={open.map(n => n.index)} /> : <p class="soft">Policies isolate every workload for ingress.</p>}
@@ -81,13 +85,14 @@ function Nodes({ c, nodes, most = 5 }: { c: Cluster; nodes: number[]; most?: num
 function Edges({ c, edges, most, end }: { c: Cluster; edges: number[]; most: number; end?: 'source' | 'destination' }) {
   return (
     <ul class="peers">
-      {edges.slice(0, most).map(i => {
-        const a = c.nodes[c.source[i]].id, b = c.nodes[c.destination[i]].id, v = strokeName(c.stroke[i]);
+      {worst(c, edges, most).map(i => {
+        const a = c.nodes[c.source[i]].id, b = c.nodes[c.destination[i]].id, v = strokeName(c.stroke[i]), ports = portsOf(c, i);
+        if (v === 'denied') ports.sort((x, y) => y.denied - x.denied);
         return (
           <li key={i}><button onClick={() => s.select(edgeId(c, i))}>
             <Sign v={v} /><span class="sr">{WORD[v]}: </span>
             <span class="grow">{end === 'source' ? <Name id={a} /> : end === 'destination' ? <Name id={b} /> : <><Name id={a} /> → <Name id={b} /></>}</span>
-            <span class="mono soft">{portsOf(c, i).slice(0, 2).map(p => p.port || 'other').join(' ')}</span>{c.traffic && <span class="mono">{rate(c.rate[i])}</span>}
+            <span class="mono soft">{ports.slice(0, 2).map(p => p.port || 'other').join(' ')}</span>{c.traffic && <span class="mono">{rate(c.rate[i])}</span>}
           </button></li>
         );
       })}
@@ -98,49 +103,67 @@ function Edges({ c, edges, most, end }: { c: Cluster; edges: number[]; most: num
 
 // --- an edge
 
+/** Ports as the server reads them, what happened there first. Protocols without ports are not explained. */
+const asked = (ports: Port[]) => ports.filter(p => [6, 17, 132].includes(p.protocol)).map(p => `${p.port || 'other'}/${protocolName(p.protocol)}`);
+const isDenied = (p: Port) => p.denied > 0 || p.code === 1 || p.code === 5;
+
 function EdgePanel({ c, from, to, edge }: { c: Cluster; from: number; to: number; edge: number }) {
-  const a = c.nodes[from], b = c.nodes[to], { answer, failure, slow, again } = useAnswer(() => api.getEdge(a.id, b.id), [a.id, b.id]);
-  const ports = edge >= 0 ? portsOf(c, edge) : [], [at, pick] = useState(-1);
-  const worst = edge >= 0 ? strokeName(c.stroke[edge]) : 'denied';
-  // the port that says most: a denied one of a denied edge, the first otherwise
-  const shown = at >= 0 ? at : Math.max(0, answer?.ports.findIndex(p => (p.answer.verdict === 'denied') === (worst === 'denied')) ?? 0);
-  const port = answer?.ports[shown];
+  const a = c.nodes[from], b = c.nodes[to], listed = edge >= 0 ? strokeName(c.stroke[edge]) : undefined;
+  // the ports that say most come first: those with the verdict of the edge, and of these the busiest
+  const ports = edge < 0 ? [] : portsOf(c, edge).sort((x, y) => Number(isDenied(y) === (listed === 'denied')) - Number(isDenied(x) === (listed === 'denied')) || y.total - x.total);
+  const { answer, failure, slow, again } = useAnswer(() => api.getEdge(a.id, b.id, asked(ports)), [a.id, b.id, c.taken]), [at, pick] = useState(0);
+  const verdict = listed ?? (answer && (answer.ports.some(p => p.answer.verdict !== 'denied') ? 'allowed' : 'denied')); // of a pair that the map only counts
+  const port = answer?.ports[at] ?? answer?.ports[0], known = port && ports.find(p => p.port === port.port && protocolName(p.protocol) === port.protocol);
+  const others = ports.filter(p => answer && !answer.ports.some(q => p.port === q.port && protocolName(p.protocol) === q.protocol));
   return (
     <>
-      <header class="head"><Pill v={worst} />
+      <header class="head">{verdict && <Pill v={verdict} />}
         <h2><Link c={c} node={from} /> <span class="soft">→</span> <Link c={c} node={to} /></h2></header>
       {failure && <Failed failure={failure} again={again} />}
       {slow && <p class="soft">Asking what decides …</p>}
       {answer && port && (
         <>
           <p class="why">{why(port)}</p>
+          {known && known.denied > 0 && port.answer.verdict === 'allowed' && (
+            <p class="hint warn">{`▲ ${count(known.denied)} of ${plural(known.total, 'connection')} were denied in this time. The policies as they are now allow them.`}</p>
+          )}
           <table class="facts">
-            <thead><tr><th scope="col">Port</th><th scope="col">Verdict</th>{c.traffic && <><th scope="col" class="right">Per min</th><th scope="col" class="right">Total</th></>}</tr></thead>
+            <thead><tr><th scope="col">Port</th><th scope="col">Verdict</th>
+              {c.traffic && <><th scope="col" class="right">Per min</th><th scope="col" class="right">Total</th><th scope="col" class="right">Last</th></>}</tr></thead>
             <tbody>
               {answer.ports.map((p, i) => {
-                const known = ports[i], v: Verdict = known?.code === 2 ? 'audit' : p.answer.verdict === 'denied' ? 'denied' : p.answer.verdict === 'depends' ? 'unused' : 'allowed';
+                const seen = ports.find(q => p.port === q.port && protocolName(q.protocol) === p.protocol);
+                const v: Verdict = seen?.code === 2 ? 'audit' : p.answer.verdict === 'denied' ? 'denied' : p.answer.verdict === 'depends' ? 'unused' : 'allowed';
                 return (
-                  <tr class={i === shown ? 'chosen' : ''}>
-                    <td class="mono"><button class="plain" aria-pressed={i === shown} onClick={() => pick(i)}>{p.protocol} {p.port || 'other'}</button></td>
-                    <td>{p.answer.verdict === 'depends' ? <><span class="sign unused">?</span> depends on an address</> : known?.code === 3 ? <><span class="sign allowed">±</span> some pods</>
+                  <tr class={i === at ? 'chosen' : ''}>
+                    <td class="mono"><button class="plain" aria-pressed={i === at} onClick={() => pick(i)}>{p.protocol} {p.port || 'other'}</button></td>
+                    <td>{p.answer.verdict === 'depends' ? <><span class="sign unused">?</span> depends on an address</> : seen?.code === 3 ? <><span class="sign allowed">±</span> some pods</>
                       : <><Sign v={v} /> {WORD[v]}</>}</td>
-                    {c.traffic && <><td class="right mono">{known ? rate(known.rate) : ''}</td><td class="right mono">{known ? count(known.total) : ''}</td></>}
+                    {c.traffic && <Seen p={seen} />}
                   </tr>
                 );
               })}
+              {others.map(p => <tr><td class="mono">{protocolName(p.protocol)} {p.port || ''}</td><td>{isDenied(p) ? <><Sign v="denied" /> Denied</> : <><Sign v="allowed" /> Allowed</>}</td>{c.traffic && <Seen p={p} />}</tr>)}
             </tbody>
           </table>
+          {known && known.total > 0 && <p class="hint">{`First seen ${new Date(known.first * 1000).toLocaleString()}, last seen ${new Date(known.last * 1000).toLocaleString()}.`}</p>}
           <Decisions port={port} policies={answer.policies} />
           <h3>On the command line</h3>
           <Command text={port.command} />
         </>
       )}
       <div class="actions">
+        {c.covered && <button class="button" onClick={() => s.go({ view: 'flows', selected: '', text: `from:${a.id.toLowerCase()} to:${b.id.toLowerCase()}` }, true)}>Flows of this edge</button>}
         <button class="button" onClick={() => s.go({ view: 'map', form: 'table', text: `from:${a.id.toLowerCase()} to:${b.id.toLowerCase()}` }, true)}>This pair in the table</button>
         {port && <Copy text={port.text} label="Copy as text" />}
       </div>
     </>
   );
+}
+
+/** What happened at a port. */
+function Seen({ p }: { p: Port | undefined }) {
+  return <><td class="right mono">{p ? rate(p.rate) : ''}</td><td class="right mono">{p ? count(p.total) : ''}</td><td class="right mono">{p?.last ? moment(p.last) : ''}</td></>;
 }
 
 function Link({ c, node }: { c: Cluster; node: number }) {
@@ -212,7 +235,7 @@ function Quote({ h, policies }: { h: api.Half; policies: Record<string, string> 
 
 function RoutePanel({ c, a, b }: { c: Cluster; a: Rep; b: Rep }) {
   const is = (node: number, r: Rep) => (r < 0 ? c.nodes[node].ns === nsOfRep(r) : node === r), name = (r: Rep) => (r < 0 ? c.namespaces[nsOfRep(r)] : c.nodes[r].id);
-  const edges = sorted(c, (s.filtered.value?.edges ?? []).filter(i => is(c.source[i], a) && is(c.destination[i], b)));
+  const edges = (s.filtered.value?.edges ?? []).filter(i => is(c.source[i], a) && is(c.destination[i], b));
   return (
     <>
       <header class="head"><span class="soft">Route</span><h2><Name id={name(a)} /> <span class="soft">→</span> <Name id={name(b)} /></h2></header>
@@ -222,8 +245,6 @@ function RoutePanel({ c, a, b }: { c: Cluster; a: Rep; b: Rep }) {
     </>
   );
 }
-
-const sorted = (c: Cluster, edges: number[]) => edges.sort((x, y) => c.stroke[x] - c.stroke[y] || c.rate[y] - c.rate[x] || x - y);
 
 export function Shares({ n }: { n: number[] }) {
   const sum = n[0] + n[1] + n[2] + n[3];
@@ -236,7 +257,7 @@ export function Shares({ n }: { n: number[] }) {
 }
 
 function NodePanel({ c, node }: { c: Cluster; node: number }) {
-  const n = c.nodes[node], shown = new Set(s.filtered.value?.edges ?? []), of = (list: number[]) => sorted(c, list.filter(i => shown.has(i)));
+  const n = c.nodes[node], mask = s.filtered.value?.mask, of = (list: number[]) => list.filter(i => mask?.[i]);
   const into = of(c.in[node]), out = of(c.out[node]);
   return (
     <>
@@ -277,7 +298,7 @@ function NamespacePanel({ c, ns }: { c: Cluster; ns: number }) {
       <h3>Not isolated for ingress<span class="tally">{count(open.length)}</span></h3>
       {open.length > 0 && <Nodes c={c} nodes={open.map(n => n.index)} />}
       <h3>Connections<span class="tally">{count(edges.length)}</span></h3>
-      <Edges c={c} edges={sorted(c, edges)} most={9} />
+      <Edges c={c} edges={edges} most={9} />
       <div class="actions"><button class="button" onClick={() => s.toggle(ns)}>{s.open.value.has(ns) ? 'Close on the map' : 'Open on the map'}</button></div>
     </>
   );

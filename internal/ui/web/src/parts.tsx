@@ -50,7 +50,7 @@ export function Yaml({ text, marked }: { text: string; marked?: (line: string, i
 
 export function Copy({ text, label }: { text: string; label: string }) {
   const [done, set] = useState(false);
-  return <button class="button" onClick={() => void navigator.clipboard.writeText(text).then(() => {
+  return <button type="button" class="button" onClick={() => void navigator.clipboard.writeText(text).then(() => {
     set(true);
     s.spoken.value = 'Copied';
   })}>{done ? 'Copied' : label}</button>;

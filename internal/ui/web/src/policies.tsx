@@ -1,5 +1,5 @@
 // All policies, by tier, in the order in which they are evaluated.
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import * as api from './api.ts';
 import { Empty, Failed, Sign, useAnswer, Yaml } from './parts.tsx';
 import * as s from './state.ts';
@@ -70,7 +70,7 @@ function NeverHit({ list, hits }: { list: api.Policy[]; hits: api.HitsAnswer | u
   return (
     <section>
       <h2>Rules never hit<span class="tally">{count(found.reduce((n, x) => n + x.rules.length, 0))}</span></h2>
-      <p class="soft">{`Since ${since(hits)} they decided about no connection${hits.coverage.losses?.length ? ', but records were lost' : ''}. A longer time is in the header.`}</p>
+      <p class="soft">{`Since ${since(hits)} they decided about no connection${hits.coverage.losses?.length ? ', but records were lost' : ''}. Choose a longer time in the header.`}</p>
       {found.length ? <ul class="peers">{found.slice(0, MOST).map(({ p, rules }) => <li><button onClick={() => s.go({ text: `policy:${p.id.replace(/^\S+ /, '')}` }, true)}>
         <span class="grow">{plain(p.id)}</span><span class="mono soft">{rules.slice(0, 4).join(' ')}{rules.length > 4 ? ` and ${rules.length - 4} more` : ''}</span></button></li>)}
       {found.length > MOST && <li class="more">{`and ${count(found.length - MOST)} more policies, marked below`}</li>}</ul> : <p>Every rule was hit.</p>}
@@ -86,7 +86,11 @@ function InForce({ of }: { of: api.PolicyInForce | undefined }) {
 }
 
 function Card({ p, opened, r }: { p: api.Policy; opened: boolean; r: Reports }) {
-  const [open, set] = useState(opened), selected = new Set([...(p.ingress.nodes ?? []), ...(p.egress.nodes ?? [])]).size;
+  const [open, set] = useState(opened);
+  useEffect(() => { // the last one that the filter leaves
+    if (opened) set(true);
+  }, [opened]);
+  const selected = new Set([...(p.ingress.nodes ?? []), ...(p.egress.nodes ?? [])]).size;
   const short = p.namespace ? `${p.namespace}/${p.name}` : p.name;
   const rules = (['ingress', 'egress'] as const).filter(d => p[d].isolates).map(d => (p[d].rules ? `${plural(p[d].rules, `${d} rule`)}` : p.tier === 'NetworkPolicy' ? `denies all ${d}` : ''));
   return (

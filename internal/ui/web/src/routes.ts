@@ -3,7 +3,7 @@
 import type { Cluster } from './model.ts';
 import { ALLOWED } from './model.ts';
 import type { Box, Sheet } from './sheet.ts';
-import { bend, lanes } from './lanes.ts';
+import { bend, lanes, strays } from './lanes.ts';
 
 /** What stands for an end: a node by its index, or a namespace as -1 - its index. */
 export type Rep = number;
@@ -14,7 +14,8 @@ export interface Route {
   a: Rep; b: Rep;
   /** By stroke. */
   n: [number, number, number, number];
-  edges: number[];
+  /** How many edges it has, and the first of them. */
+  size: number; first: number;
   rate: number;
   worst: number;
   /** Not drawn unless it is asked for. */
@@ -49,25 +50,22 @@ export const LOUD = 44, LOUD_EACH = 4;
 export function draw(c: Cluster, edges: readonly number[], s: Sheet, ask: Ask): Drawn {
   const byEnds = new Map<number, Route>(), k = c.nodes.length + c.namespaces.length + 1, shift = c.namespaces.length + 1;
   const inner = c.namespaces.map(() => new Uint32Array(4)), total = c.namespaces.map(() => new Uint32Array(4));
+  /** What each node is drawn as. */
+  const reps = Int32Array.from(c.nodes, n => (n.ns < 0 || ask.every && ask.open.has(n.ns) ? n.index : repOfNs(n.ns)));
   let inside = 0;
   for (const i of edges) {
-    const na = c.nodes[c.source[i]].ns, nb = c.nodes[c.destination[i]].ns, v = c.stroke[i];
+    const na = c.nodes[c.source[i]].ns, nb = c.nodes[c.destination[i]].ns, v = c.stroke[i], a = reps[c.source[i]], b = reps[c.destination[i]];
     if (na >= 0) total[na][v]++;
     if (nb >= 0 && nb !== na) total[nb][v]++;
     if (na === nb && na >= 0) inner[na][v]++;
-    const rep = (node: number, ns: number): Rep => (ns < 0 || ask.every && ask.open.has(ns) ? node : repOfNs(ns));
-    const a = rep(c.source[i], na), b = rep(c.destination[i], nb);
     if (a === b) {
       inside++;
       continue;
     }
     const key = (a + shift) * k + b + shift;
     let r = byEnds.get(key);
-    if (!r) byEnds.set(key, (r = { a, b, n: [0, 0, 0, 0], edges: [], rate: 0, worst: 3, quiet: false, line: [], curve: false, mid: [0, 0] }));
-    r.n[v]++;
-    r.edges.push(i);
-    r.rate += c.rate[i];
-    if (v < r.worst) r.worst = v;
+    if (!r) byEnds.set(key, (r = route(a, b)));
+    add(r, c, i);
   }
   const routes = [...byEnds.values()];
   const quiet = hush(routes, ask.every ? Infinity : ask.loud);
@@ -75,13 +73,25 @@ export function draw(c: Cluster, edges: readonly number[], s: Sheet, ask: Ask): 
   return { routes, quiet, inside, inner, total };
 }
 
+/** A route without edges, and without a line. */
+export const route = (a: Rep, b: Rep): Route => ({ a, b, n: [0, 0, 0, 0], size: 0, first: -1, rate: 0, worst: 3, quiet: false, line: [], curve: false, mid: [0, 0] });
+
+export function add(r: Route, c: Cluster, edge: number): void {
+  const v = c.stroke[edge];
+  if (!r.size++) r.first = edge;
+  r.n[v]++;
+  r.rate += c.rate[edge];
+  if (v < r.worst) r.worst = v;
+}
+
 /** The rest of the routes go quiet; never away. */
 function hush(routes: Route[], loud: number): number {
   if (routes.length <= loud) return 0;
-  const score = (r: Route) => Math.log10(1 + r.rate + r.edges.length) + (r.n[0] ? 0.5 + Math.log10(r.n[0]) : 0) + (r.n[1] ? 0.3 : 0);
+  const scores = Float64Array.from(routes, r => Math.log10(1 + r.rate + r.size) + (r.n[0] ? 0.5 + Math.log10(r.n[0]) : 0) + (r.n[1] ? 0.3 : 0));
   const each = new Map<Rep, number>(), into = new Map<Rep, number>();
   let kept = 0;
-  for (const r of routes.slice().sort((x, y) => score(y) - score(x) || x.a - y.a || x.b - y.b)) {
+  for (const at of Uint32Array.from(routes.keys()).sort((x, y) => scores[y] - scores[x] || routes[x].a - routes[y].a || routes[x].b - routes[y].b)) {
+    const r = routes[at];
     const from = each.get(r.a) ?? 0, to = into.get(r.b) ?? 0;
     if (kept < loud && (loud === Infinity || from < LOUD_EACH && to < 2 * LOUD_EACH)) {
       kept++;
@@ -92,17 +102,21 @@ function hush(routes: Route[], loud: number): number {
   return routes.length - kept;
 }
 
-/** Lines of routes: between namespaces and the outside through the lanes, between workloads as curves. */
+/** Of more routes, curves may run behind boxes: there the eye follows no single line. */
+const FEW = 400;
+
+/** Lines of routes: between namespaces and the outside through the lanes, between workloads as curves, if no box is in their way. */
 export function shape(c: Cluster, routes: Route[], s: Sheet): void {
-  const through = routes.filter(r => (r.a < 0 || c.nodes[r.a].ns < 0) && (r.b < 0 || c.nodes[r.b].ns < 0) && !(r.a >= 0 && r.b >= 0));
-  const between = routes.filter(r => !through.includes(r));
-  if (through.length) lanes(through, s);
+  const through: Route[] = [], between: Route[] = [];
+  for (const r of routes) ((r.a < 0 || c.nodes[r.a].ns < 0) && (r.b < 0 || c.nodes[r.b].ns < 0) && !(r.a >= 0 && r.b >= 0) ? through : between).push(r);
   if (between.length) bend(c, between, s);
+  if (between.length <= FEW) through.push(...between.filter(r => strays(c, r, s)));
+  if (through.length) lanes(c, through, s);
 }
 
 /** Width of a route's line. */
 export const widthOf = (r: Route, traffic: boolean) =>
-  traffic ? Math.min(3.5, Math.round((1 + 0.8 * Math.log10(1 + r.rate / 20)) * 2) / 2) : Math.min(3, Math.round((1 + 0.6 * Math.log10(r.edges.length)) * 2) / 2);
+  traffic ? Math.min(3.5, Math.round((1 + 0.8 * Math.log10(1 + r.rate / 20)) * 2) / 2) : Math.min(3, Math.round((1 + 0.6 * Math.log10(r.size)) * 2) / 2);
 
 /** Stroke that a route is drawn as: a mixed one as allowed, with a mark. */
 export const strokeOf = (r: Route) => (r.n[ALLOWED] ? ALLOWED : r.worst);

@@ -30,7 +30,7 @@ export function decider(f: SeenFlow): string {
   const denied = verdictOf(f) === 'denied', of = (d?: Decision) => d && (!denied || d.verdict === 'Denied') ? d : undefined;
   const d = of(f.ingress) ?? of(f.egress);
   if (!d) return '';
-  return ruleName(d) ?? (d.isolatedBy?.length ? `default of ${d.isolatedBy.map(policyName).join(', ')}` : d.reason);
+  return ruleName(d) ?? (d.isolatedBy?.length ? `no rule of ${d.isolatedBy.map(policyName).join(', ')} allows it` : d.reason);
 }
 
 const policies = (f: SeenFlow): PolicyRef[] => [f.egress, f.ingress].flatMap(d => [...(d?.policy ? [d.policy] : []), ...(d?.isolatedBy ?? []), ...(d?.auditedBy ?? [])]);

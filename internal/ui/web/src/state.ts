@@ -4,8 +4,8 @@ import * as api from './api.ts';
 import { formatAddress, parseAddress, type Address, type Form, type View } from './address.ts';
 import { filter, type Selector } from './filter.ts';
 import { edgeBetween, ends, unpack, type Cluster } from './model.ts';
-import type { Order } from './order.ts';
-import { boxOf, draw, LOUD, nsOfRep, repOfNs, shape, type Rep, type Route } from './routes.ts';
+import type { Answer, Asked, Order } from './order.ts';
+import { add, boxOf, draw, LOUD, nsOfRep, repOfNs, route, shape, type Rep, type Route } from './routes.ts';
 import { placesOf, question, sheet, slotsOf, type Places } from './sheet.ts';
 import type { Change, Scene } from './painter.ts';
 import { bend } from './lanes.ts';
@@ -49,17 +49,19 @@ addEventListener('hashchange', () => {
   typed.value = address.value.text;
 });
 
-let delay = 0;
+let asked = 0;
+/** The filter follows what is typed after the letters that have arrived already: on a busy machine these come together. */
 export function type(text: string): void {
   typed.value = text;
-  clearTimeout(delay);
-  delay = window.setTimeout(() => go({ text }), 60);
+  clearTimeout(asked);
+  asked = window.setTimeout(() => go({ text }));
 }
 
 // --- what follows
 
-const SMALL_EDGES = 120, MANY_NAMESPACES = 40;
-const small = computed(() => !!cluster.value && shownEdges(cluster.value) <= SMALL_EDGES && cluster.value.nodes.length <= 60);
+const MANY_ROUTES = 500, SMALL_EDGES = 120, MANY_NAMESPACES = 40;
+const isSmall = (c: Cluster) => shownEdges(c) <= SMALL_EDGES && c.nodes.length <= 60;
+const small = computed(() => !!cluster.value && isSmall(cluster.value));
 const shownEdges = (c: Cluster) => c.stroke.reduce((n, s) => n + +(s > 0), 0);
 
 export const view = computed<View>(() => address.value.view);
@@ -69,16 +71,17 @@ export const off = computed<ReadonlySet<string>>(() => new Set(address.value.off
 export const every = computed(() => address.value.every ?? small.value);
 export const open = computed<ReadonlySet<number>>(() => {
   const c = cluster.value;
-  if (!c) return new Set();
+  if (!c || order.value && !order.value.inner) return new Set(); // what is opened before its order is known waits for it
   const names = address.value.open;
   if (!names) return new Set(small.value ? c.namespaces.keys() : []);
   return new Set(names.flatMap(n => c.nsByName.get(n) ?? []));
 });
 
 export const selectors = computed<Selector[]>(() => policies.value.map(p => ({ id: p.id, tier: p.tier, ingress: p.ingress.nodes ?? [], egress: p.egress.nodes ?? [] })));
+/** Of What if, which has no filter line, everything. */
 export const filtered = computed(() => {
   const c = cluster.value;
-  return c && filter(c, address.value.text, off.value, address.value.mode, selectors.value);
+  return c && filter(c, view.value === 'whatif' ? '' : address.value.text, off.value, address.value.mode, selectors.value);
 });
 
 const memory = (c: Cluster) => 'kidoban-places-' + c.id;
@@ -179,17 +182,17 @@ function brought(c: Cluster, pick: (i: number) => boolean, edges: Iterable<numbe
   const s = layout.value!, byEnds = new Map<string, Route>();
   for (const i of edges) {
     if (!pick(i)) continue;
-    const a = standsFor(c.source[i]), b = standsFor(c.destination[i]), v = c.stroke[i];
+    const a = standsFor(c.source[i]), b = standsFor(c.destination[i]);
     if (a === b) continue;
     let r = byEnds.get(a + ' ' + b);
-    if (!r) byEnds.set(a + ' ' + b, (r = { a, b, n: [0, 0, 0, 0], edges: [], rate: 0, worst: 3, quiet: false, line: [], curve: false, mid: [0, 0] }));
-    r.n[v]++;
-    r.edges.push(i);
-    r.rate += c.rate[i];
-    if (v < r.worst) r.worst = v;
+    if (!r) byEnds.set(a + ' ' + b, (r = route(a, b)));
+    add(r, c, i);
   }
-  const out = [...byEnds.values()];
-  bend(c, out, s);
+  // a line between two workloads that is drawn already stays where it is
+  const drawnAlready = drawn.value!.routes.length <= MANY_ROUTES ? drawn.value!.routes : [];
+  const out = [...byEnds.values()].map(r => (r.a >= 0 && r.b >= 0 && drawnAlready.find(d => d.a === r.a && d.b === r.b && d.line.length > 0)) || r);
+  const fresh = out.filter(r => !r.line.length);
+  if (fresh.length) shape(c, fresh, s);
   return out;
 }
 
@@ -200,8 +203,7 @@ const emphasis = computed<{ near: Set<Rep>; bright: Route[]; chosen: Route | und
   let bright: Route[] = [], chosen: Route | undefined;
   const near = new Set<Rep>();
   const ofNode = (node: number) => {
-    const shown = new Set(f.edges.length < c.size ? f.edges : []);
-    bright = brought(c, i => f.edges.length === c.size || shown.has(i), [...c.out[node], ...c.in[node]]);
+    bright = brought(c, i => !!f.mask[i], [...c.out[node], ...c.in[node]]);
     near.add(standsFor(node));
   };
   const ofNs = (ns: number) => {
@@ -251,7 +253,7 @@ const changes = computed<Change[] | undefined>(() => {
     if (from === undefined || to === undefined) continue;
     const a = standsFor(from), b = standsFor(to);
     if (a === b) continue;
-    routes.push({ a, b, n: [0, 0, 0, 0], edges: [], rate: 0, worst: 3, quiet: false, line: [], curve: false, mid: [0, 0] });
+    routes.push(route(a, b));
     pairs.push(p);
   }
   bend(c, routes, s);
@@ -277,28 +279,51 @@ export { boxOf };
 
 // --- loading
 
-let worker: Worker | undefined;
-function ordered(c: Cluster): Promise<Order> {
-  worker ??= new Worker(new URL('./worker.js', import.meta.url));
-  return new Promise((done, fail) => {
-    worker!.onmessage = e => done(e.data as Order);
-    worker!.onerror = e => fail(new api.Failure('the order of the map', e.message));
-    worker!.postMessage(question(c));
+const worker = new Worker(new URL('./worker.js', import.meta.url)); // it loads while the cluster is asked for
+interface Known { question: string; slots: Promise<Order>; all: Promise<Order> }
+let known: Known | undefined, orders = 0;
+
+/** The order of the sheet, and then that inside of namespaces, too. What is asked again has the same answer. */
+function ordered(c: Cluster): Known {
+  const q = question(c), text = JSON.stringify(q), id = ++orders;
+  if (known?.question === text) return known;
+  let first!: (o: Order) => void, whole!: (o: Order) => void;
+  const failure = new Promise<never>((_, fail) => {
+    worker.onerror = e => {
+      known = undefined;
+      fail(new api.Failure('the order of the map', e.message));
+    };
   });
+  known = {
+    question: text, slots: Promise.race([failure, new Promise<Order>(done => (first = done))]), all: Promise.race([failure, new Promise<Order>(done => (whole = done))]),
+  };
+  known.all.catch(() => undefined); // load waits for it later
+  worker.onmessage = (e: MessageEvent<Answer>) => e.data.id === id && (e.data.order.inner ? whole : first)(e.data.order);
+  worker.postMessage({ id, question: q } satisfies Asked);
+  return known;
 }
 
+let turn = 0;
 export async function load(): Promise<void> {
+  const own = ++turn;
   try {
     const c = unpack(await api.getGraph(address.value.since));
-    const o = await ordered(c);
+    if (own !== turn) return;
+    const list = api.getPolicies();
+    list.catch(() => undefined); // it is waited for below
+    const o = ordered(c), closed = address.value.open ? !address.value.open.length : !isSmall(c), first = await (closed ? o.slots : o.all);
+    if (own !== turn) return;
     batch(() => {
       places.value ??= remembered(c);
       cluster.value = c;
-      order.value = o;
+      order.value = first;
       failed.value = undefined;
     });
-    policies.value = await api.getPolicies();
+    void o.all.then(all => own === turn && (order.value = all), () => undefined);
+    const read = await list;
+    if (own === turn) policies.value = read;
+    await o.all;
   } catch (e) {
-    failed.value = e instanceof api.Failure ? e : new api.Failure('the map', String(e));
+    if (own === turn) failed.value = e instanceof api.Failure ? e : new api.Failure('the map', String(e));
   }
 }

@@ -1,6 +1,6 @@
 // All connections as a table: the worst first, and the text of the graph for those who do not see it.
 import { useEffect, useMemo, useState } from 'preact/hooks';
-import { edgeId, portsOf, WORD } from './model.ts';
+import { edgeId, portsOf, WORD, worstFirst } from './model.ts';
 import { Name, NoMatch, Ports, Sign, strokeName } from './parts.tsx';
 import * as s from './state.ts';
 import { count, plain, rate } from './text.ts';
@@ -11,7 +11,7 @@ export const ENDS = ['neither end isolated', 'source isolated', 'destination iso
 export function Table() {
   const c = s.cluster.value, f = s.filtered.value, [page, turn] = useState(0);
   useEffect(() => turn(0), [f]);
-  const rows = useMemo(() => c && f ? f.edges.slice().sort((a, b) => c.stroke[a] - c.stroke[b] || c.rate[b] - c.rate[a] || a - b) : [], [c, f]);
+  const rows = useMemo(() => c && f ? [...worstFirst(c).filter(i => f.mask[i])] : [], [c, f]);
   if (!c || !f) return <div class="scroll" />;
   if (!rows.length) return <div class="scroll"><NoMatch /></div>;
   const pages = Math.ceil(rows.length / PAGE), from = Math.min(page, pages - 1) * PAGE;

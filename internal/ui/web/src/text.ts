@@ -20,6 +20,12 @@ export function rate(n: number): string {
   return n >= 100 || Number.isInteger(n) ? String(Math.round(n)) : n.toFixed(1);
 }
 
+/** A moment, in seconds since 1970: the time of a day that is today's, and the date of another one. */
+export function moment(seconds: number): string {
+  const t = new Date(seconds * 1000), today = t.toDateString() === new Date().toDateString();
+  return today ? t.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }) : t.toLocaleDateString([], { month: 'short', day: 'numeric' });
+}
+
 /** A cell of a CSV file: a spreadsheet must not take it for a formula. */
 export function csvCell(s: string): string {
   const text = /^[=+\-@\t\r]/.test(s) ? "'" + s : s;

@@ -19,15 +19,16 @@ export function Token({ failure }: { failure: api.Failure }) {
     wait(false);
   };
   return (
-    <div class="state">
+    <form class="state" onSubmit={e => (e.preventDefault(), token.trim() && !busy && void send())}>
       <h2>Who reads?</h2>
       <p>{plain(failure.answered)}</p>
       <p>A token of a ServiceAccount that may read flows:</p>
       <Command text="kubectl -n kidoban-system create token kidoban-viewer --audience=kidoban-observer --duration=8h" />
+      <input type="text" autocomplete="username" value="kidoban" hidden />
       <label for="token"><b>Token</b></label>
-      <input id="token" class="token" type="password" autocomplete="off" value={token} onInput={e => set(e.currentTarget.value)} onKeyDown={e => e.key === 'Enter' && token.trim() && void send()} />
-      <div class="actions"><button class="button primary" disabled={!token.trim() || busy} onClick={() => void send()}>Continue</button></div>
+      <input id="token" class="token" type="password" autocomplete="off" value={token} onInput={e => set(e.currentTarget.value)} />
+      <div class="actions"><button class="button primary" disabled={!token.trim() || busy}>Continue</button></div>
       {wrong && <p class="warn" role="alert">{plain(wrong)}</p>}
-    </div>
+    </form>
   );
 }

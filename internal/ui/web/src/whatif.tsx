@@ -43,7 +43,8 @@ export function WhatIf() {
       <section class={`side ${over ? 'over' : ''}`} aria-label="Manifests"
         onDragOver={e => (e.preventDefault(), drag(true))} onDragLeave={() => drag(false)}
         onDrop={e => (e.preventDefault(), drag(false), void files(e.dataTransfer?.files))}>
-        <label for="manifests"><b>Manifests</b> <span class="soft">policies, and workloads if you like</span></label>
+        <h2><label for="manifests">Manifests</label></h2>
+        <p class="soft">What would they change? Paste policies, and workloads if you like.</p>
         <textarea id="manifests" spellcheck={false} value={manifests} placeholder="Paste YAML, or drop files here." onInput={e => write(e.currentTarget.value)} />
         <div class="actions">
           <button class="button primary" disabled={!manifests.trim() || busy} onClick={() => void ask(manifests)}>{busy ? 'Comparing …' : 'Compare'}</button>

@@ -111,7 +111,7 @@ function Drawing({ c, n, into, out }: { c: Cluster; n: Node; into: number[]; out
     <path class={`svgLine ${strokeName(c.stroke[i])}`} d={`M${x0} ${y0}C${x0 + 50} ${y0} ${x1 - 50} ${y1} ${x1} ${y1}`} />
   );
   return (
-    <svg class="drawing" viewBox={`0 0 800 ${h}`} width="800" height={h} role="img" aria-label={`${into.length} callers, ${out.length} called`}>
+    <svg class="drawing" viewBox={`-1 0 802 ${h}`} width="802" height={h} role="img" aria-label={`${into.length} callers, ${out.length} called`}>
       {a.map((i, k) => line(i, 200, y(k, a.length), 300, mid))}
       {b.map((i, k) => line(i, 500, mid, 600, y(k, b.length)))}
       {a.map((i, k) => plate(0, y(k, a.length), c.nodes[c.source[i]].id))}

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatAddress, parseAddress } from '../src/address.ts';
 import { complete, filter, parse, type Selector } from '../src/filter.ts';
-import { edgeId, ends, unpack } from '../src/model.ts';
+import { edgeId, ends, unpack, worst, worstFirst } from '../src/model.ts';
 import { csvCell, plain, shellWord } from '../src/text.ts';
 import { end, link, wire } from './cluster.ts';
 
@@ -61,4 +61,15 @@ test('texts that others write cannot do harm', () => {
   assert.equal(plain('a\u001b[31mb\u202ec\n'), 'a\\u001b[31mb\\u202ec\\u000a');
   assert.deepEqual(['=1+1', '@x', '-2', 'a,b', 'say "x"', 'plain'].map(csvCell), ["'=1+1", "'@x", "'-2", '"a,b"', '"say ""x"""', 'plain']);
   assert.deepEqual(['shop/web:80', "a'; rm -rf /"].map(shellWord), ['shop/web:80', "'a'\\''; rm -rf /'"]);
+});
+
+test('the worst come first, without putting all in order', () => {
+  const all = [...worstFirst(c)];
+  assert.deepEqual(all.map(i => c.stroke[i]), [...c.stroke].sort());
+  for (const most of [1, 2, 3, 9]) assert.deepEqual(worst(c, [3, 1, 0, 2], most), all.slice(0, most));
+});
+
+test('a filter marks the edges that it leaves', () => {
+  const f = filter(c, 'api', new Set(), 'both', []);
+  assert.deepEqual([...f.mask.keys()].filter(i => f.mask[i]), f.edges);
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { unpack, type Cluster, type Wire } from '../src/model.ts';
 import { order } from '../src/order.ts';
+import { strays } from '../src/lanes.ts';
 import { draw, nsOfRep, type Drawn } from '../src/routes.ts';
 import { placesOf, question, sheet, slotsOf, type Box, type Places, type Sheet } from '../src/sheet.ts';
 import { cluster, end, link, random, wire } from './cluster.ts';
@@ -43,12 +44,17 @@ for (const shape of shapes) {
       assert.equal(crossings(c, s, d), 0, `${open.size} open`);
       assert.ok(d.routes.length > 3);
     }
+    if (shape.edges > 120) return;
+    const open = everything(c), { sheet: s } = layout(c, open), d = draw(c, all(c), s, { open, every: true, loud: Infinity });
+    assert.equal(crossings(c, s, d), 0, 'each workload has its lines');
+    assert.deepEqual(d.routes.filter(r => r.curve && strays(c, r, s)), [], 'curves');
+    assert.ok(d.routes.some(r => r.curve) && d.routes.some(r => !r.curve));
   });
 
   test(`what is drawn and what is counted of ${shape.workloads} workloads is all there is`, () => {
     const c = cluster(shape), { sheet: s } = layout(c, new Set());
     const d = draw(c, all(c), s, { open: new Set(), every: false, loud: 44 });
-    assert.equal(d.routes.reduce((n, r) => n + r.edges.length, 0) + d.inside, c.size);
+    assert.equal(d.routes.reduce((n, r) => n + r.size, 0) + d.inside, c.size);
     assert.equal(d.routes.filter(r => r.quiet).length, d.quiet);
     assert.ok(d.routes.length - d.quiet <= 44);
     assert.ok(d.routes.every(r => r.quiet !== r.line.length > 0));
@@ -61,7 +67,7 @@ function crossings(c: Cluster, s: Sheet, d: Drawn): number {
   let n = 0;
   for (const r of d.routes) {
     if (r.curve) continue;
-    const own = new Set([r.a, r.b].map(x => (x < 0 ? nsOfRep(x) : -1)));
+    const own = new Set([r.a, r.b].map(x => (x < 0 ? nsOfRep(x) : c.nodes[x].ns)));
     for (let i = 0; i + 3 < r.line.length; i += 2) {
       const [x0, y0, x1, y1] = r.line.slice(i, i + 4), leg = { x: Math.min(x0, x1), y: Math.min(y0, y1), w: Math.abs(x1 - x0), h: Math.abs(y1 - y0) };
       s.boxes.forEach((b, ns) => (n += +(!own.has(ns) && overlap(leg, b))));

@@ -31,7 +31,7 @@ test('the observer narrows what it can', () => {
 });
 
 test('a flow in words', () => {
-  assert.equal(decider(base), 'default of data/db');
+  assert.equal(decider(base), 'no rule of data/db allows it');
   assert.equal(decider(internet), 'shop/web rule 1');
   assert.equal(decider(audited), 'audited: data/strict');
   assert.deepEqual([endName(base.source), endName(internet.destination), endName({ isNode: true, node: 'n1' }), endName({})], ['shop/web', 'example.com', 'node n1', 'an address that was not kept']);
