@@ -259,7 +259,7 @@ func TestAWorkloadHasItsDenials(t *testing.T) {
 	b := openWith(t, live(t, o), "view=workload&sel=shop/backend", "light")
 	b.wait(`document.querySelector('.list') && document.body.textContent.includes('in force for')`)
 	page := b.text(`document.querySelector('.page').textContent`)
-	for _, want := range []string{"Its policies are in force for 1 of 2 pods, on node-1, node-3", "Recent denials1", "9090", "default of shop/backend"} {
+	for _, want := range []string{"Its policies are in force for 1 of 2 pods, on node-1, node-3", "Recent denials1", "9090", "no rule of shop/backend"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in %s", want, page)
 		}

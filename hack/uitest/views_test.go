@@ -5,7 +5,6 @@ package uitest
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -111,7 +110,6 @@ func TestAnEdgeIsExplained(t *testing.T) {
 	if marked := b.text(`document.querySelector('.panel .quote:last-of-type mark')?.textContent ?? ''`); !strings.Contains(marked, "from") {
 		t.Errorf("the lines that do not match are not marked: %q", marked)
 	}
-	b.picture("edge-light")
 }
 
 const narrower = `apiVersion: networking.k8s.io/v1
@@ -181,43 +179,4 @@ func TestHostileNames(t *testing.T) {
 			}
 		})
 	}
-}
-
-// axe-core finds nothing in any view, light and dark.
-func TestAxe(t *testing.T) {
-	axe := axeScript(t)
-	for _, theme := range []string{"light", "dark"} {
-		b := openAt(t, shop(t), "", theme)
-		for _, hash := range []string{
-			"", "as=matrix&off=", "as=table&off=", "off=&sel=shop/frontend>shop/database", "sel=shop/backend", "sel=ns:shop", "q=nothing-has-this-name", "view=policies",
-			"view=policies&q=policy:shop/backend", "view=workload&sel=shop/backend", "view=flows", "view=whatif",
-		} {
-			b.eval("location.hash = " + quote("#"+hash))
-			b.text(`new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(''))))`)
-			b.wait(`!document.querySelector('.panel .close') || !location.hash.includes('%3E') || document.querySelector('.decisions')`)
-			found := b.axe(axe)
-			if found != "" {
-				t.Errorf("%s, %s:\n%s", theme, hash, found)
-			}
-		}
-	}
-}
-
-func axeScript(t *testing.T) string {
-	t.Helper()
-	axe, err := os.ReadFile("../../internal/ui/web/node_modules/axe-core/axe.min.js")
-	if err != nil {
-		t.Fatalf("make ui installs axe-core: %v", err)
-	}
-	return string(axe)
-}
-
-// axe is what axe-core finds on the page.
-func (b *browser) axe(script string) string {
-	b.Helper()
-	return b.text(`(async () => {
-		if (!globalThis.axe) { ` + script + ` }
-		const r = await axe.run(document, {resultTypes: ['violations']});
-		return r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html.slice(0, 160) + ' ' + n.failureSummary).join('\n')).join('\n');
-	})()`)
 }
