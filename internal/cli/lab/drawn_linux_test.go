@@ -19,7 +19,10 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
-var manifests = flag.Uint64("manifests", 2, "how many drawn manifests TestPacketsAgreeWithExplainAndDiff connects the pods of")
+var (
+	manifests = flag.Uint64("manifests", 2, "how many drawn manifests TestPacketsAgreeWithExplainAndDiff connects the pods of")
+	firstSeed = flag.Uint64("first-seed", 0, "the seed of the first of them, as a failure names it")
+)
 
 // cell of the lab's JSON.
 type cell struct {
@@ -37,7 +40,7 @@ type pair struct {
 // What explain, diff and replay print of drawn manifests is what packets do between the pods, and between them and addresses outside.
 func TestPacketsAgreeWithExplainAndDiff(t *testing.T) {
 	program := binary(t)
-	for seed := range *manifests {
+	for seed := *firstSeed; seed < *firstSeed+*manifests; seed++ {
 		m := drawn.New(seed)
 		before, after := m.Workloads+m.Before, m.Workloads+m.After
 		if seed%2 == 1 {
