@@ -1,7 +1,7 @@
 // Command demo shows kidoban at work: on a cluster of its own it deploys a small shop, measures who reaches whom by real
 // connections, applies NetworkPolicies and measures again. It fails if one connection does not go as the policies say.
 //
-// Environment: KEEP=1 leaves the cluster up; NODES and PROXY_MODE are those of `cluster up`; NO_COLOR switches colours off.
+// Environment: KEEP=1 leaves the cluster up, with its map for a browser; NODES and PROXY_MODE are those of `cluster up`; NO_COLOR switches colours off.
 package main
 
 import (
@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,7 +65,7 @@ func run(ctx context.Context) (err error) {
 	if err := d.buildPlugin(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.leave()) }()
+	defer func() { err = errors.Join(err, d.leave(ctx, err == nil)) }()
 	return d.show(ctx, build)
 }
 
@@ -187,21 +189,91 @@ func (d *demo) denials(ctx context.Context) error {
 	}
 }
 
-// leave takes the cluster down, or tells how to use it.
-func (d *demo) leave() error {
+// leave takes the cluster down, or prints how to use it. The map of a demo that failed is not started.
+func (d *demo) leave(ctx context.Context, well bool) error {
 	if os.Getenv("KEEP") == "" {
 		d.step("taking the cluster down (KEEP=1 keeps it)")
 		return d.cluster.Down()
+	}
+	var address string
+	var err error
+	if well {
+		address, err = d.serveMap(ctx)
 	}
 	fmt.Fprintf(d.out, `
 The cluster is still up:
   bin/cluster --name %[1]s kubectl -- get pe,pes -A
   bin/cluster --name %[1]s exec --pod shop/POD -- COMMAND
   bin/cluster --name %[1]s exec -- bin/kubectl-kidoban status
-  bin/cluster --name %[1]s exec -- bin/kubectl-kidoban ui    (a map of the connections, in the browser)
   bin/cluster --name %[1]s down
+
 `, d.cluster.Name)
-	return d.cluster.Keep()
+	if address != "" {
+		fmt.Fprintf(d.out, `The map of its connections, for a browser on this machine. The address works once; for another one:
+  bin/cluster --name %[1]s exec --publish %[2]d -- bin/kubectl-kidoban ui --port %[2]d
+
+  %[3]s
+`, d.cluster.Name, mapPort+1, address)
+	}
+	return errors.Join(err, d.cluster.Keep())
+}
+
+const (
+	// mapPort is where the map is served on the loopback address, unless another process has the port.
+	mapPort = 8700
+	// mapTimeout is how long the map may take to read the cluster.
+	mapTimeout = time.Minute
+)
+
+// serveMap starts `kubectl kidoban ui`, which goes on after the demo until the cluster is taken down, and returns its address.
+func (d *demo) serveMap(ctx context.Context) (string, error) {
+	printed := d.cluster.Dir("log", "map.log")
+	out, err := os.Create(printed)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = out.Close() }()
+	port := fmt.Sprint(freePort())
+	cmd := exec.Command(d.cluster.Program, "--name", d.cluster.Name, "exec", "--publish", port, "--", filepath.Join(d.cluster.Repo, "bin", plugin), "ui", "--port", port)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = d.cluster.Repo, out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl+C is for the demo
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for deadline := time.After(mapTimeout); ; {
+		text, err := os.ReadFile(printed)
+		if err != nil {
+			return "", err
+		}
+		for _, line := range cluster.Lines(string(text)) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "http://") {
+				return line, nil
+			}
+		}
+		select {
+		case err := <-ended:
+			return "", fmt.Errorf("the map ended: %w: %s", err, text)
+		case <-deadline:
+			return "", errors.Join(fmt.Errorf("the map prints no address within %s: %s", mapTimeout, text), cmd.Process.Signal(syscall.SIGTERM))
+		case <-ctx.Done():
+			return "", errors.Join(ctx.Err(), cmd.Process.Signal(syscall.SIGTERM))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// freePort is mapPort, or another one if that is in use.
+func freePort() int {
+	for _, port := range []int{mapPort, 0} {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			port = l.Addr().(*net.TCPAddr).Port
+			_ = l.Close()
+			return port
+		}
+	}
+	return mapPort // what serves the map reports why it cannot
 }
 
 func (d *demo) step(format string, args ...any) {
