@@ -128,7 +128,7 @@ func provenance() string {
 		version = "of unknown version"
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	return fmt.Sprintf("On %s: Kubernetes %s, %d nodes on one machine with %d CPUs (load %s at the end), Linux %s, %s.\n",
+	return fmt.Sprintf("On %s: Kubernetes %s, %d nodes on one machine with %d CPUs (load %s at the end),\nLinux %s, %s.\n",
 		time.Now().Format("2 January 2006"), version, len(nodes), runtime.NumCPU(), strings.Fields(string(load) + " ?")[0],
 		unix.ByteSliceToString(uname.Release[:]), runtime.Version())
 }
