@@ -356,13 +356,14 @@ func TestAnnouncements(t *testing.T) {
 	// An agent that announces without end, unknown pods and one that exists, does not slow the other.
 	const flood = 10_000
 	var sent atomic.Int64
+	flooding := s // s is another stream later
 	go func() {
 		for i := range flood {
 			m := &stream.SandboxAdded{Uid: fmt.Sprint("none-", i), Namespace: p.Namespace, Name: "none", Addresses: [][]byte{{10, 9, 4, 1}}}
 			if i%2 == 0 {
 				m.Uid, m.Name, m.Addresses = string(p.UID), p.Name, [][]byte{{10, 9, 4, byte(i)}}
 			}
-			if s.Send(&stream.AgentMessage{Message: &stream.AgentMessage_SandboxAdded{SandboxAdded: m}}) != nil {
+			if flooding.Send(&stream.AgentMessage{Message: &stream.AgentMessage_SandboxAdded{SandboxAdded: m}}) != nil {
 				return // the test has ended
 			}
 			sent.Add(1)
@@ -370,7 +371,7 @@ func TestAnnouncements(t *testing.T) {
 	}()
 	go func() {
 		for {
-			if _, err := s.Recv(); err != nil {
+			if _, err := flooding.Recv(); err != nil {
 				return
 			}
 		}

@@ -102,6 +102,7 @@ func TestAnotherVersionOfAKindIsRead(t *testing.T) {
 		time.Sleep(time.Second / 2)
 		served.Store(false)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if want := (seen{1, 2}); !slices.Equal(got, want) {
 			t.Errorf("taken in were %v, want %v", got, want)
 		}
