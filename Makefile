@@ -132,9 +132,9 @@ clean: ## Remove bin and dist (the test cluster's binaries stay in the user's ca
 test: test-unit fuzz-short test-envtest test-dataplane test-kernels-short e2e conformance-short conformance-cnp-short ## All tests that a change must pass (needs root)
 
 .PHONY: test-long
-test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-map, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
+test-long: ## The suites that take long, one after another: release-check (of a commit), test-ui, test-map, test-replay, test-helm, test-hostile, test-hubble, test-postgres, test-answers, test-dns, test-cni, chaos, churn, early, soak, conformance-all, conformance-cnp-all, test-kernels (4 hours; needs root)
 	$(MAKE) release-check VERSION=v0.0.0 # first: it wants a clean tree, and others write their results into pages
-	for suite in test-ui test-map test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
+	for suite in test-ui test-map test-replay test-helm test-hostile test-hubble test-postgres test-answers test-dns test-cni chaos churn early soak conformance-all conformance-cnp-all test-kernels; do $(MAKE) $$suite || exit 1; done
 
 .PHONY: test-unit
 test-unit: gcc ## Unit tests of every module, with the race detector
@@ -164,6 +164,11 @@ test-map: ui bin/cluster ## The map of a cluster's shop in a real browser, besid
 	@hack/apt.sh chromium=chromium
 	$(call heading,The map of a cluster)
 	go -C e2e test -count=1 -v -timeout=30m -tags='e2e browser' -run='^TestMap$$' .
+
+.PHONY: test-replay
+test-replay: bin/cluster ## Recorded connections of a cluster's shop, replayed under other policies that are then applied, and policies recommended from them (6 minutes; needs root)
+	$(call heading,Replay and recommend)
+	go -C e2e test -count=1 -v -timeout=40m -tags=e2e,recorded -run='^TestReplayAndRecommend$$' .
 
 # What a tenant could do to others, with more of everything than the part that the other targets run: tests named TestHostile….
 .PHONY: test-hostile
@@ -426,7 +431,7 @@ verify-ui: ui # the committed page, and no registry in the lock file
 .PHONY: verify-format
 verify-format:
 	@test -z "$$(gofmt -l .)" || { echo 'gofmt -w these:'; gofmt -l .; exit 1; }
-	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,release,sctp,ownclock,tunnels,vlan,vpc ./... || exit 1; done
+	for m in $(code); do go -C $$m vet -tags=browser,e2e,envtest,helm,hostile,hubble,postgres,release,sctp,ownclock,recorded,tunnels,vlan,vpc ./... || exit 1; done
 
 .PHONY: verify-words
 verify-words: # hack/words.txt in pages and code, and the width of pages' lines

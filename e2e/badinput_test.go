@@ -203,8 +203,11 @@ func within(t *testing.T, limit time.Duration, what string, f func(ctx context.C
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
-		last = f(ctx)
-		return last == nil, nil
+		now := f(ctx)
+		if now == nil || ctx.Err() == nil || last == nil { // else the time is over, and the last reason says more
+			last = now
+		}
+		return now == nil, nil
 	})
 	if err != nil {
 		t.Errorf("%s: %v: %v", what, err, last)

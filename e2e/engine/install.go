@@ -47,7 +47,7 @@ func AwaitReady(ctx context.Context, c *cluster.Cluster) error {
 }
 
 func awaitReady(ctx context.Context, c *cluster.Cluster, workload string) error {
-	if _, err := cluster.Output(c.Kubectl(ctx, "-n", Namespace, "rollout", "status", "--timeout=2m", workload)); err != nil {
+	if _, err := cluster.Output(c.Kubectl(ctx, "-n", Namespace, "rollout", "status", "--timeout=5m", workload)); err != nil {
 		return errors.Join(err, errors.New(Describe(ctx, c)))
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"os"
 	"os/exec"
@@ -42,7 +43,7 @@ func TestCommandsWithoutACluster(t *testing.T) {
 	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG=/dev/null", "HOME="+t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	if err := runAll(ctx, t.Output(), repo, offline, false, env); err != nil {
+	if err := (&runner{out: t.Output(), root: repo, kind: offline, env: env}).runAll(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -52,10 +53,12 @@ func TestThereAreCommandsForACluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(all, func(p *page) bool {
-		return slices.ContainsFunc(p.blocks, func(b block) bool { return b.kind == onCluster })
-	}) {
-		t.Error("no page has one")
+	for _, kind := range []string{onCluster, withObserver} {
+		if !slices.ContainsFunc(all, func(p *page) bool {
+			return slices.ContainsFunc(p.blocks, func(b block) bool { return b.kind == kind })
+		}) {
+			t.Errorf("no page has one of the kind %s", kind)
+		}
 	}
 }
 
@@ -115,6 +118,8 @@ func TestScriptsAreHeldToWhatPagesSay(t *testing.T) {
 		{"a command that fails", "```sh offline\nfalse\ntrue\n```\n", "exit status 1, want 0"},
 		{"one in a pipe", "```sh offline\nfalse | true\n```\n", "exit status 1, want 0"},
 		{"one that should", "```sh offline exit=1\ntrue\n```\n", "exit status 0, want 1"},
+		{"one that serves", "```sh offline until=http:// exit=3\ntrap 'exit 3' INT\necho http://there\nsleep 1000\n```\n\n```text output\nhttp://there\n```\n", ""},
+		{"one that does not", "```sh offline until=http://\necho there\n```\n", `it ended without "http://"`},
 		{"another kind", "```sh cluster\nfalse\n```\n", "no page has a block"},
 		{"not to be run", "```sh\nfalse\n```\n", "no page has a block"},
 		{"a misspelt kind", "```sh ofline\ntrue\n```\n", `"ofline" is none of`},
@@ -126,11 +131,39 @@ func TestScriptsAreHeldToWhatPagesSay(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(root, "page.md"), []byte(tc.page), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			err := runAll(t.Context(), t.Output(), root, offline, false, os.Environ())
+			err := (&runner{out: t.Output(), root: root, kind: offline, env: os.Environ()}).runAll(t.Context())
 			if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestSectionsWaitForALine(t *testing.T) {
+	root := t.TempDir()
+	content := "# Page\n\n## One\n\n```sh offline\necho 1\n```\n\n```sh offline\necho 2\n```\n\n## Two\n\n```sh offline\necho 3\n```\n"
+	if err := os.WriteFile(filepath.Join(root, "page.md"), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for lines, want := range map[string][]string{
+		"\n\n": {"section page.md: One", "1", "2", "section page.md: Two", "3"},
+		"\n":   {"section page.md: One", "1", "2", "section page.md: Two"},
+	} {
+		var out strings.Builder
+		r := runner{out: &out, root: root, kind: offline, show: true, env: os.Environ(), next: bufio.NewReader(strings.NewReader(lines))}
+		err := r.runAll(t.Context())
+		if isComplete := lines == "\n\n"; isComplete != (err == nil) {
+			t.Errorf("%q: %v", lines, err)
+		}
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			if line = strings.TrimSpace(line); line != "" && !strings.Contains(line, "s  page.md:") {
+				got = append(got, line)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", lines, got, want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type page struct {
 	anchors map[string]bool // what a link's fragment may be
 	links   []link
 	blocks  []block
+	section string // heading of the section that is being read
 }
 
 type link struct {
@@ -64,7 +66,8 @@ func parse(path string, source []byte) (*page, error) {
 		}
 		switch n := n.(type) {
 		case *ast.Heading:
-			p.addAnchor(anchor(plain(n, source)))
+			p.section = plain(n, source)
+			p.addAnchor(anchor(p.section))
 		case *ast.Link:
 			p.links = append(p.links, link{line(n, source), string(n.Destination)})
 		case *ast.Image:
@@ -106,19 +109,22 @@ func (p *page) addBlock(n *ast.FencedCodeBlock, source []byte) error {
 		p.blocks[len(p.blocks)-1].output = &content
 		return nil
 	}
-	b := block{page: p.path, line: line(n, source), script: content}
+	b := block{page: p.path, section: p.section, line: line(n, source), script: content}
 	for _, word := range info[1:] {
 		status, isExit := strings.CutPrefix(word, "exit=")
+		until, isUntil := strings.CutPrefix(word, "until=")
 		switch {
-		case word == offline || word == onCluster:
+		case slices.Contains(kinds, word):
 			b.kind = word
+		case isUntil && until != "":
+			b.until = until
 		case isExit:
 			var err error
 			if b.status, err = strconv.Atoi(status); err != nil {
 				return fmt.Errorf("%s:%d: %w", p.path, b.line, err)
 			}
 		default:
-			return fmt.Errorf("%s:%d: %q is none of %s, %s and exit=N", p.path, b.line, word, offline, onCluster)
+			return fmt.Errorf("%s:%d: %q is none of %s, exit=N and until=TEXT", p.path, b.line, word, strings.Join(kinds, ", "))
 		}
 	}
 	if b.kind != "" {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -253,4 +254,35 @@ func isListed(r *recommend.Result, f *observerapi.Flow) bool {
 			(d.From.Kind != replay.KindOutside || strings.Contains(d.FromText, f.Source.Address.String())) &&
 			(d.To.Kind != replay.KindOutside || strings.Contains(d.ToText, f.Destination.Address.String()))
 	})
+}
+
+// What kube-network-policies decides about recorded flows alone is what the reference evaluator says of the whole cluster.
+func TestRecordedFlowsAreJudgedAsInTheirCluster(t *testing.T) {
+	denied, all := 0, 0
+	for i := range uint64(replayScenarios) {
+		r := record(13, i, FlowsPerScenario)
+		nodes := slices.Clone(r.cluster.Nodes)
+		for n := range nodes { // as the kubelet lists them
+			nodes[n].Status.Addresses = append(slices.Clone(nodes[n].Status.Addresses), corev1.NodeAddress{Type: corev1.NodeHostName, Address: nodes[n].Name})
+		}
+		for _, f := range r.flows {
+			is := r.record(f, observerapi.Allowed, 1)
+			traffic := &replay.Traffic{Source: &is.Source, Destination: &is.Destination, Protocol: is.Protocol, Port: is.Port, Verdict: is.Verdict}
+			got := JudgeRecorded(traffic, nodes, policiesOf(r.cluster))
+			if got.Lacks != "" {
+				continue
+			}
+			all++
+			want := r.cluster.Allows(f)
+			if got.Allowed != want {
+				t.Fatalf("scenario %d: %+v: allowed is %t; the reference evaluator says %t", i, f, got.Allowed, want)
+			}
+			if !want {
+				denied++
+			}
+		}
+	}
+	if denied < all/20 || all < replayScenarios*FlowsPerScenario/2 {
+		t.Errorf("of %d flows %d are denied: that tells little", all, denied)
+	}
 }
