@@ -25,8 +25,7 @@ const (
 type liveDenials struct {
 	mu   sync.Mutex
 	at   time.Time
-	last map[agentapi.PolicyRef]*agentapi.LiveDenials
-	err  error
+	last map[agentapi.PolicyRef]*agentapi.LiveDenials // nil: there is no answer to remember
 }
 
 // of returns, for each audited policy, the live connections of this node's pods that would be cut if all audited policies were enforced, and
@@ -34,11 +33,13 @@ type liveDenials struct {
 func (l *liveDenials) of(s *sweeper, now time.Time) (map[agentapi.PolicyRef]*agentapi.LiveDenials, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.last == nil || now.Sub(l.at) > liveFresh {
-		l.last, l.err = s.wouldCut()
-		l.at = now
+	if l.last != nil && now.Sub(l.at) <= liveFresh {
+		return l.last, nil
 	}
-	return l.last, l.err
+	var err error
+	l.last, err = s.wouldCut()
+	l.at = now
+	return l.last, err
 }
 
 // wouldCut reads the live flows of the pods that audited policies select.
