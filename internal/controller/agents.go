@@ -41,9 +41,8 @@ type Agents struct {
 	log logr.Logger
 	ctx context.Context // of the manager's run
 
-	answers  atomic.Bool // is leading, for those who may not take mu
-	mu       sync.Mutex  // guards what follows; Controller.mu may be taken while it is held, never the reverse
-	leading  bool
+	leading  atomic.Bool                             // changes while mu is held
+	mu       sync.Mutex                              // guards what follows; Controller.mu may be taken while it is held, never the reverse
 	sessions map[*streamserver.Session]chan struct{} // slots for announcements that are being written
 	unknown  map[onNode]announcement                 // the pod is not known yet
 	waiting  map[onNode]announcement                 // that a follower has not answered
@@ -118,11 +117,10 @@ func (a *Agents) expire(now time.Time) {
 func (a *Agents) lead() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.leading {
+	if a.leading.Load() {
 		return
 	}
-	a.leading = true
-	a.answers.Store(true)
+	a.leading.Store(true)
 	for s := range a.sessions {
 		s.Send(role(true))
 	}
@@ -145,7 +143,7 @@ func (a *Agents) Connected(s *streamserver.Session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sessions[s] = make(chan struct{}, maxPublishing)
-	s.Send(role(a.leading))
+	s.Send(role(a.leading.Load()))
 }
 
 // Ended forgets a stream. What its node announced stays until it expires.
@@ -219,7 +217,7 @@ func (a *Agents) announce(n announcement) {
 	switch {
 	case verdict == resolver.UnknownPod:
 		a.unknown[onNode{n.Node, n.UID}] = n
-	case !a.leading:
+	case !a.leading.Load():
 		a.waiting[onNode{n.Node, n.UID}] = n
 	case verdict != resolver.Accepted:
 		a.refuse(n.session, string(n.UID), refusals[verdict])
@@ -357,7 +355,7 @@ func (a *Agents) sawPod(node string, uid types.UID) {
 
 // refuse refuses an announcement. A follower leaves that to the leader, which may have seen newer objects.
 func (a *Agents) refuse(s *streamserver.Session, uid string, reason stream.Refused_Reason) {
-	if !a.answers.Load() {
+	if !a.leading.Load() {
 		return
 	}
 	announcements.WithLabelValues(camelCase(reason.String())).Inc()
@@ -366,10 +364,7 @@ func (a *Agents) refuse(s *streamserver.Session, uid string, reason stream.Refus
 
 // unseen writes an Event on a pod with an interface that the agent cannot put policies on.
 func (a *Agents) unseen(s *streamserver.Session, m *stream.Unseen) {
-	a.mu.Lock()
-	leading := a.leading
-	a.mu.Unlock()
-	if !leading {
+	if !a.leading.Load() {
 		return
 	}
 	pod := &corev1.Pod{}
