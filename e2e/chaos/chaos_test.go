@@ -54,7 +54,7 @@ func faults() []fault {
 		{"policies created and deleted in a storm", nothingWrong, true, policiesStorm},
 		{"disk full for flow logs", nothingWrong, false, diskFull},
 		{"observer killed, hung, its disk full", nothingWrong, false, observerFails},
-		{"a pod floods with what is refused", nothingWrong, false, flood},
+		{"a pod floods with denied packets", nothingWrong, false, flood},
 		{"conntrack table full", nothingOpen("the kernel drops new connections, whatever policies say"), false, conntrackFull},
 	}
 }
