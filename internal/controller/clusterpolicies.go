@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	kjson "sigs.k8s.io/json"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+	beta "sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/resolver"
@@ -44,10 +46,9 @@ func (c *Controller) watchClusterPolicies(mgr manager.Manager) error {
 		versions: map[string]dynamic.ResourceInterface{},
 	}
 	kind := &optionalKind{log: c.cluster.log, objects: c.cluster}
-	for _, version := range []string{cnp.GroupVersion.Version, "v1beta1"} { // v0.3.0 of upstream's API has both
-		group := schema.GroupVersion{Group: cnp.GroupVersion.Group, Version: version}
-		of := client.Resource(group.WithResource("clusternetworkpolicies"))
-		c.cluster.versions[group.String()] = of
+	for _, version := range []metav1.GroupVersion{cnp.GroupVersion, beta.GroupVersion} { // an API server need not serve both
+		of := client.Resource(schema.GroupVersion(version).WithResource("clusternetworkpolicies"))
+		c.cluster.versions[version.String()] = of
 		kind.versions = append(kind.versions, of)
 	}
 	return mgr.Add(kind)

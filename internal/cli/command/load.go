@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+	beta "sigs.k8s.io/network-policy-api/apis/v1beta1"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
 	"github.com/kidoban/kidoban/internal/cli/model"
@@ -119,7 +120,7 @@ func ListClusterPolicies(ctx context.Context, c client.Client, each func([]cnp.C
 		return err
 	}
 	newer := &unstructured.UnstructuredList{}
-	newer.SetGroupVersionKind(schema.GroupVersionKind{Group: cnp.GroupVersion.Group, Version: model.ClusterPolicyBeta, Kind: model.ClusterPolicyKind + "List"})
+	newer.SetGroupVersionKind(schema.GroupVersion(beta.GroupVersion).WithKind(model.ClusterPolicyKind + "List"))
 	var unreadable error
 	err = list(ctx, c, newer, func(l *unstructured.UnstructuredList) {
 		items := make([]cnp.ClusterNetworkPolicy, len(l.Items))

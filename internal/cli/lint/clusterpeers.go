@@ -245,7 +245,7 @@ func (l *linter) clusterBaselineOutside() {
 			continue
 		}
 		l.found(Warning, r.object(), r.path(), "To deny the rest, isolate the pods by a NetworkPolicy with policyTypes: [Ingress] in each namespace.",
-			"traffic from outside the cluster, from nodes and from pods on the host network stays allowed: network-policy-api v0.2.0 has no peer for it in ingress rules")
+			"traffic from outside the cluster, from nodes and from pods on the host network stays allowed: network-policy-api v0.3.0 has no peer for it in ingress rules")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	cnp "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+	beta "sigs.k8s.io/network-policy-api/apis/v1beta1"
 )
 
 // ClusterPolicyKind is the kind of ClusterNetworkPolicies, and ClusterPolicyResource the full name of them: other groups have a kind of the
@@ -19,12 +20,10 @@ const (
 	ClusterPolicyResource = "clusternetworkpolicies.policy.networking.k8s.io"
 )
 
-// ClusterPolicyBeta is a version that network-policy-api has since v0.3.0, beside v1alpha2 and with the same fields.
-const ClusterPolicyBeta = "v1beta1"
-
+// Both versions have the same fields.
 var (
 	clusterPolicyType = metav1.TypeMeta{APIVersion: cnp.GroupVersion.String(), Kind: ClusterPolicyKind}
-	clusterPolicyBeta = metav1.TypeMeta{APIVersion: cnp.GroupVersion.Group + "/" + ClusterPolicyBeta, Kind: ClusterPolicyKind}
+	clusterPolicyBeta = metav1.TypeMeta{APIVersion: beta.GroupVersion.String(), Kind: ClusterPolicyKind}
 )
 
 // checkClusterPolicy reads the JSON of a ClusterNetworkPolicy's spec as strictly as an API server that is asked for strict validation. An

@@ -36,7 +36,7 @@ const (
 	hintProtocols = "write protocols: [{tcp: {destinationPort: {number: 443}}}] (protocols[].tcp.destinationPort.number; udp and sctp likewise)"
 	hintPeers     = "write namespaces: {matchLabels: …}, or pods: {namespaceSelector: …, podSelector: …}"
 	hintRange     = "write destinationPort: {number: 443}, or {range: {start: 1, end: 65535}} for all ports"
-	hintIngress   = "ingress rules have no such peers in network-policy-api v0.2.0 (NPEP-127 proposes them): their peers are namespaces and pods"
+	hintIngress   = "ingress rules have no such peers in network-policy-api v0.3.0 (NPEP-127 proposes them): their peers are namespaces and pods"
 	hintBoth      = "two items of the list mean \"or\"; pods of certain namespaces are pods: {namespaceSelector: …, podSelector: …}"
 	hintSame      = "there is no equivalent yet (NPEP-122): write one policy for each value of the label"
 )

@@ -15,7 +15,7 @@ import (
 )
 
 // Cluster evaluates ClusterNetworkPolicies and NetworkPolicies together, straight from the API objects and in the words of the
-// documentation of policy.networking.k8s.io/v1alpha2 (module sigs.k8s.io/network-policy-api v0.2.0).
+// documentation of policy.networking.k8s.io/v1alpha2 (module sigs.k8s.io/network-policy-api v0.3.0).
 type Cluster struct {
 	NetworkPolicies
 	Nodes           []corev1.Node
