@@ -56,14 +56,21 @@ func (n *Node) replaceSlice(name types.NamespacedName, s *policy.Slice, groups [
 		has[key] = true
 		n.groupOf(key).addSlice(name, s)
 	}
-	if s != nil {
-		parts := s.Parts(n.isWanted)
-		for i := range parts {
-			if n.isWanted(parts[i].Group) { // also after a policy has been activated that waited for one of the others
-				n.setPart(name, &parts[i])
-			}
+	// Groups that go before groups that come: a policy that is activated by the second does not use the first.
+	n.removeParts(before, name, has)
+	if s == nil {
+		return
+	}
+	parts := s.Parts(n.isWanted)
+	for i := range parts {
+		if n.isWanted(parts[i].Group) { // also after a policy has been activated that waited for one of the others
+			n.setPart(name, &parts[i])
 		}
 	}
+}
+
+// removeParts records that a slice does not have the groups any more that a version of it had; nil for no version.
+func (n *Node) removeParts(before *policy.Slice, name types.NamespacedName, has map[policy.GroupKey]bool) {
 	if before == nil {
 		return
 	}

@@ -292,6 +292,19 @@ func TestOnlyGroupsInUseAreRead(t *testing.T) {
 	}
 }
 
+// A slice that gets one group complete and does not have another any more is one event: a policy that waits for both still waits.
+func TestAGroupThatGoesIsNotCompleteWhenAnotherComes(t *testing.T) {
+	s := newStory(t)
+	s.pod("web", "10.0.0.100")
+	s.endpoint("allow", everyPod, fromGroup("g"), fromGroup("h"))
+	s.arrive("s1 g=s1 | 1:g", "s1 h=s1 | 2:h")
+	s.allowed("10.0.0.9", "10.0.0.100", 80) // not in force
+	s.arrive("s2 g=s2 | 3:g")
+	s.denied("10.0.0.1", "10.0.0.100", 80)
+	s.allowed("10.0.0.2", "10.0.0.100", 80)
+	s.allowed("10.0.0.3", "10.0.0.100", 80)
+}
+
 // A namespace that is forgotten and wanted again: its groups are complete when its own slices are here again.
 func TestAForgottenNamespaceLeavesSharedSlices(t *testing.T) {
 	s := withGroups(t)
