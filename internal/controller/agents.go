@@ -47,7 +47,7 @@ type Agents struct {
 	unknown  map[onNode]announcement                 // the pod is not known yet
 	waiting  map[onNode]announcement                 // that a follower has not answered
 
-	limits        *announceLimits
+	limits        *streamserver.Limiters[string] // of announcements, by node and not by stream: a new stream does not begin anew
 	confirmations *confirmations
 }
 
@@ -73,7 +73,7 @@ func newAgents(c *Controller, log logr.Logger) *Agents {
 	return &Agents{
 		c: c, log: log, ctx: context.Background(), sessions: map[*streamserver.Session]chan struct{}{},
 		unknown: map[onNode]announcement{}, waiting: map[onNode]announcement{},
-		limits: newAnnounceLimits(), confirmations: newConfirmations(),
+		limits: streamserver.NewLimiters[string](announceRate, announceBurst), confirmations: newConfirmations(),
 	}
 }
 
@@ -92,7 +92,7 @@ func (a *Agents) run(ctx context.Context) {
 }
 
 func (a *Agents) expire(now time.Time) {
-	a.limits.forget(now)
+	a.limits.Forget(now, nil)
 	a.c.mu.Lock()
 	_, changes := a.c.resolver.Expire(now)
 	a.c.enqueue(a.c.queue, changes, "", time.Time{})
@@ -187,7 +187,7 @@ func (a *Agents) added(s *streamserver.Session, m *stream.SandboxAdded) {
 		return
 	}
 	now := time.Now()
-	if !a.limits.allows(s.Node, now) {
+	if !a.limits.Of(s.Node).AllowN(now, 1) {
 		a.refuse(s, m.GetUid(), stream.Refused_TOO_MANY)
 		return
 	}

@@ -4,10 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/kidoban/kidoban/internal/stream"
 )
@@ -17,46 +13,14 @@ const (
 	maxAnnounced = 8
 	// The API server's objects have no longer names. A message may be much larger.
 	maxUID, maxNamespace, maxName = 64, 63, 253
-	// Announcements of one node per second, and at once: those of all of its pods when its agent has started again.
+	// Announcements of one node per second, and at once: those of all of its pods when its agent has started again. Each one that is accepted
+	// may cost writes of slices, which all agents receive.
 	announceRate, announceBurst = 50, 600
 )
 
 // fits reports whether an object can have this UID and this name.
 func fits(uid, namespace, name string) bool {
 	return len(uid) <= maxUID && len(namespace) <= maxNamespace && len(name) <= maxName
-}
-
-// announceLimits bounds the announcements of each node: each one that is accepted may cost writes of slices, which all
-// agents receive.
-type announceLimits struct {
-	mu    sync.Mutex // guards nodes
-	nodes map[string]*rate.Limiter
-}
-
-func newAnnounceLimits() *announceLimits { return &announceLimits{nodes: map[string]*rate.Limiter{}} }
-
-// allows reports whether a node may announce another pod, and counts it. It is by node and not by stream: a new stream
-// does not begin anew.
-func (l *announceLimits) allows(node string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limiter, ok := l.nodes[node]
-	if !ok {
-		limiter = rate.NewLimiter(announceRate, announceBurst)
-		l.nodes[node] = limiter
-	}
-	return limiter.AllowN(now, 1)
-}
-
-// forget drops the nodes that have not announced anything lately.
-func (l *announceLimits) forget(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for node, limiter := range l.nodes {
-		if limiter.TokensAt(now) >= announceBurst {
-			delete(l.nodes, node)
-		}
-	}
 }
 
 // isReport reports whether the state of a policy can be one of an object of the API server.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kidoban/kidoban/internal/stream"
 )
@@ -61,34 +60,5 @@ func TestReportsThatNoObjectCanHave(t *testing.T) {
 		if got := isReport(tc.state); got != tc.want {
 			t.Errorf("%s: %t", name, got)
 		}
-	}
-}
-
-func TestAnnouncementsOfANodeAreBounded(t *testing.T) {
-	l, now := newAnnounceLimits(), time.Unix(1_800_000_000, 0)
-	count := func(node string, tries int) (allowed int) {
-		for range tries {
-			if l.allows(node, now) {
-				allowed++
-			}
-		}
-		return allowed
-	}
-	if n := count("n1", 10_000); n != announceBurst {
-		t.Errorf("%d at once, want %d", n, announceBurst)
-	}
-	if n := count("n2", 10); n != 10 {
-		t.Errorf("%d of another node, want 10", n)
-	}
-	now = now.Add(time.Second)
-	if l.forget(now); len(l.nodes) != 1 { // n2 has announced little
-		t.Errorf("left are %v", l.nodes)
-	}
-	if n := count("n1", 10_000); n != announceRate {
-		t.Errorf("%d in the next second, want %d", n, announceRate)
-	}
-	now = now.Add(time.Minute)
-	if l.forget(now); len(l.nodes) != 0 {
-		t.Errorf("left are %v", l.nodes)
 	}
 }

@@ -85,16 +85,16 @@ type Authenticator struct {
 
 	once         sync.Once
 	node, others *rate.Limiter
+	sources      *Limiters[netip.Prefix]
 
-	mu       sync.Mutex // guards what follows
-	sources  map[netip.Prefix]*rate.Limiter
+	mu       sync.Mutex // guards accepted
 	accepted map[[sha256.Size]byte]Identity
 }
 
 func (a *Authenticator) init() {
 	a.once.Do(func() {
 		a.node, a.others = rate.NewLimiter(nodeReviews, nodeBurst), rate.NewLimiter(otherReviews, otherBurst)
-		a.sources, a.accepted = map[netip.Prefix]*rate.Limiter{}, map[[sha256.Size]byte]Identity{}
+		a.sources, a.accepted = NewLimiters[netip.Prefix](sourceReviews, sourceBurst), map[[sha256.Size]byte]Identity{}
 	})
 }
 
@@ -167,18 +167,8 @@ func (a *Authenticator) review(ctx context.Context, token string) (Identity, Ref
 
 // source returns the limiter of a source's reviews.
 func (a *Authenticator) source(from netip.Addr) *rate.Limiter {
-	source := httpserver.SourceOf(from)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l, ok := a.sources[source]
-	if !ok {
-		if len(a.sources) >= maxSources {
-			clear(a.sources)
-		}
-		l = rate.NewLimiter(sourceReviews, sourceBurst)
-		a.sources[source] = l
-	}
-	return l
+	a.sources.ForgetAll(maxSources)
+	return a.sources.Of(httpserver.SourceOf(from))
 }
 
 func (a *Authenticator) lookUp(hash [sha256.Size]byte) (Identity, bool) {

@@ -69,8 +69,9 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[string]*Session // by node
-	limiters map[string]*rate.Limiter
 	opening  int
+
+	limiters *Limiters[string] // of messages, by node
 }
 
 // New listens on the address.
@@ -83,7 +84,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s=%s; set another address: %w", o.Flag, o.Address, err)
 	}
-	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}, limiters: map[string]*rate.Limiter{}}, nil
+	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}, limiters: NewLimiters[string](messageRate, messageBurst)}, nil
 }
 
 // NeedLeaderElection is false: followers take announcements, too.
@@ -194,17 +195,8 @@ func (s *Server) open(conn grpc.BidiStreamingServer[stream.AgentMessage, stream.
 // limiterOf returns the limiter of a node's messages. A new stream goes on with the one of the stream before, as long as
 // that has not recovered. The caller holds mu.
 func (s *Server) limiterOf(node string) *rate.Limiter {
-	for name, l := range s.limiters {
-		if s.sessions[name] == nil && l.Tokens() >= messageBurst {
-			delete(s.limiters, name)
-		}
-	}
-	l, ok := s.limiters[node]
-	if !ok {
-		l = rate.NewLimiter(messageRate, messageBurst)
-		s.limiters[node] = l
-	}
-	return l
+	s.limiters.Forget(time.Now(), func(node string) bool { return s.sessions[node] != nil })
+	return s.limiters.Of(node)
 }
 
 // reserve counts a stream that is about to open, if there is room for one.

@@ -548,10 +548,10 @@ func TestANewStreamGoesOnWithTheLimit(t *testing.T) {
 	})
 	sent(fakeToken("n1", "uid-1", "good"), 10)
 	sent(fakeToken("n2", "uid-2", "good"), 10)
-	f.server.mu.Lock()
-	left := f.server.limiters["n1"].Tokens()
-	n := len(f.server.limiters)
-	f.server.mu.Unlock()
+	left := f.server.limiters.Of("n1").Tokens()
+	f.server.limiters.mu.Lock()
+	n := len(f.server.limiters.all)
+	f.server.limiters.mu.Unlock()
 	if most := messageRate * time.Since(begin).Seconds(); left > most {
 		t.Errorf("the node may send %f messages more, want %f at most", left, most)
 	}
