@@ -107,6 +107,7 @@ type Decision struct {
 
 // Loss says what is missing in a span of time.
 type Loss struct {
+	// Node is empty where the reader may not see which nodes there are.
 	Node  string    `json:"node"`
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -114,6 +115,14 @@ type Loss struct {
 	Reason  string `json:"reason"`
 	Packets uint64 `json:"packets,omitempty"`
 	Records uint64 `json:"records,omitempty"`
+}
+
+// Where is the node of a loss in words.
+func (l *Loss) Where() string {
+	if l.Node == "" {
+		return "some nodes"
+	}
+	return "node " + l.Node
 }
 
 // Coverage says how much of a span of time an answer knows.
@@ -127,6 +136,8 @@ type Coverage struct {
 	Resolution int `json:"resolution"`
 	// Losses within the span, by node and reason.
 	Losses []Loss `json:"losses,omitempty"`
+	// Truncated is set if the answer leaves out something because of its limit: what is not in it may have happened all the same.
+	Truncated bool `json:"truncated,omitempty"`
 }
 
 // Missing is a line of an answer that follows, beside those that are a Flow each: what is missing among the flows that arrive.
@@ -143,8 +154,9 @@ type FollowedLine struct {
 	Missing
 }
 
-// IsFlow reports whether the line is a Flow.
-func (l *FollowedLine) IsFlow() bool { return len(l.Losses) == 0 && l.Missed == 0 }
+// IsFlow reports whether the line is a Flow: each has a protocol. Readers ignore lines that are neither a Flow nor Missing, which an observer of a
+// later version may send.
+func (l *FollowedLine) IsFlow() bool { return l.Protocol != "" }
 
 // FlowList is an answer with flows, and without Flows the first line of a recorded file.
 type FlowList struct {

@@ -124,5 +124,5 @@ func CoverageSince(c observerapi.Coverage, since time.Time) observerapi.Coverage
 
 // IsComplete reports whether nothing is missing in a span of time.
 func IsComplete(c observerapi.Coverage) bool {
-	return len(c.Losses) == 0 && !c.CompleteSince.After(c.Since)
+	return len(c.Losses) == 0 && !c.Truncated && !c.CompleteSince.After(c.Since)
 }

@@ -36,8 +36,9 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 		return nil
 	}
 	missing := func(m observerapi.Missing) {
-		for _, l := range m.Losses {
-			fmt.Fprintf(errOut, "incomplete: node %s, %s to %s: %s (%d packets)\n", l.Node, l.First.Local().Format(time.TimeOnly), l.Last.Local().Format(time.TimeOnly), l.Reason, l.Packets)
+		for i := range m.Losses {
+			l := &m.Losses[i]
+			fmt.Fprintf(errOut, "incomplete: %s, %s to %s: %s (%d packets)\n", l.Where(), l.First.Local().Format(time.TimeOnly), l.Last.Local().Format(time.TimeOnly), l.Reason, l.Packets)
 		}
 		if m.Missed > 0 {
 			fmt.Fprintf(errOut, "incomplete: the observer left out %d flows, as this command read too slowly\n", m.Missed)
@@ -60,7 +61,7 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 	if c := list.Coverage.CompleteSince; !c.IsZero() {
 		fmt.Fprintf(errOut, "incomplete: the observer has all flows since %s\n", c.Local().Format(time.DateTime))
 	}
-	if len(list.Flows) == mostFlows {
+	if list.Coverage.Truncated || len(list.Flows) == mostFlows { // earlier versions of the observer do not report the first
 		fmt.Fprintf(errOut, "incomplete: these are the newest %d flows; ask for less time by --since\n", mostFlows)
 	}
 	missing(observerapi.Missing{Losses: list.Coverage.Losses})

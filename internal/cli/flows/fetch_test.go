@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ type fake struct {
 	t       *testing.T
 	flows   []observerapi.Flow
 	answers int
+	// most is how many flows it answers with at most, whatever the limit; 0: as many as the limit.
+	most int
 }
 
 func (f *fake) get(_ context.Context, path string, query url.Values, into any) error {
@@ -38,11 +41,49 @@ func (f *fake) get(_ context.Context, path string, query url.Values, into any) e
 	list.Hidden = []string{"bank"}
 	list.Coverage = observerapi.Coverage{CompleteSince: start.Add(time.Minute), Resolution: 10, Losses: []observerapi.Loss{{Node: "n7", First: start, Last: start, Reason: "map"}}}
 	for _, flow := range f.flows {
-		if !flow.Last.Before(since) && flow.Last.Before(until) && len(list.Flows) < limit {
+		if flow.Last.Before(since) || !flow.Last.Before(until) {
+			continue
+		}
+		if f.most > 0 && len(list.Flows) == f.most {
+			list.Coverage.Truncated = true
+		} else if len(list.Flows) < limit {
 			list.Flows = append(list.Flows, flow)
 		}
 	}
 	return nil
+}
+
+// An answer that leaves out flows is asked for in parts, however short it is, so that what was fetched is complete.
+func TestTruncatedAnswersAreAskedForInParts(t *testing.T) {
+	f := &fake{t: t, most: 10}
+	const all = 35
+	for i := range all {
+		first := start.Add(time.Duration(i) * time.Hour / all)
+		f.flows = append(f.flows, observerapi.Flow{First: first, Last: first, Protocol: "TCP", Port: uint16(i), Verdict: observerapi.Allowed})
+	}
+	got := 0
+	coverage, _, err := fetch(t.Context(), f.get, 1000, start, start.Add(time.Hour), func(*observerapi.Flow) error {
+		got++
+		return nil
+	})
+	if err != nil || got != all || coverage.Truncated {
+		t.Errorf("%d of %d flows, %+v, %v", got, all, coverage, err)
+	}
+}
+
+// A recording of an answer that leaves out flows is not complete.
+func TestCoverageOfATruncatedAnswer(t *testing.T) {
+	c := observerapi.Coverage{Since: start, Until: start.Add(time.Hour), Truncated: true, Losses: []observerapi.Loss{{Reason: "map"}}}
+	got := strings.Join(Coverage(c, nil), "\n")
+	for _, want := range []string{": incomplete", "leaves out flows", "some nodes lost an unknown number of connections"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	c.Losses = nil
+	if replay.IsComplete(c) {
+		t.Error("it counts as complete")
+	}
 }
 
 func TestEachFlowIsRecordedOnce(t *testing.T) {

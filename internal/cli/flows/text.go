@@ -34,8 +34,11 @@ func Coverage(c observerapi.Coverage, hidden []string) (out []string) {
 	if c.CompleteSince.After(c.Since) {
 		out = append(out, "the observer has all flows since "+Time(c.CompleteSince))
 	}
-	for _, l := range c.Losses {
-		out = append(out, loss(l))
+	if c.Truncated {
+		out = append(out, "the observer's answer leaves out flows because of its limit")
+	}
+	for i := range c.Losses {
+		out = append(out, loss(&c.Losses[i]))
 	}
 	if len(hidden) > 0 {
 		out = append(out, "namespaces that the reader may not read: "+strings.Join(hidden, ", "))
@@ -48,7 +51,7 @@ var lossReasons = map[string]string{
 	"queue": "the observer was slow or away", "absent": "the node did not report", "restart": "the agent restarted",
 }
 
-func loss(l observerapi.Loss) string {
+func loss(l *observerapi.Loss) string {
 	what := "an unknown number of connections"
 	switch {
 	case l.Packets > 0:
@@ -64,7 +67,7 @@ func loss(l observerapi.Loss) string {
 	if l.First.Unix() > 0 {
 		when = fmt.Sprintf("between %s and %s", Time(l.First), Time(l.Last))
 	}
-	return fmt.Sprintf("node %s lost %s %s: %s", l.Node, what, when, reason)
+	return fmt.Sprintf("%s lost %s %s: %s", l.Where(), what, when, reason)
 }
 
 // Section is a table with a title.

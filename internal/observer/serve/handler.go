@@ -1,11 +1,13 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,29 +142,35 @@ func (s *server) answer(do func(context.Context, *access.View, parameters) (any,
 
 func (s *server) list(ctx context.Context, view *access.View, p parameters) (any, error) {
 	list := observerapi.FlowList{APIVersion: observerapi.APIVersion, Kind: observerapi.KindFlowList, Flows: []observerapi.Flow{}}
+	truncated := false
 	coverage, err := s.flows.Scan(ctx, view, p.Query, func(f *observerapi.Flow) bool {
-		list.Flows = append(list.Flows, *f)
-		return len(list.Flows) < p.limit
+		if truncated = len(list.Flows) == p.limit; !truncated {
+			list.Flows = append(list.Flows, *f)
+		}
+		return !truncated
 	})
 	list.Coverage, list.Hidden = coverage, view.Hidden()
+	list.Coverage.Truncated = truncated
 	return list, err
 }
 
 func (s *server) edges(ctx context.Context, view *access.View, p parameters) (any, error) {
 	edges, coverage, err := s.flows.Edges(ctx, view, p.Query)
 	list := observerapi.FlowList{APIVersion: observerapi.APIVersion, Kind: observerapi.KindFlowList, Coverage: coverage, Flows: []observerapi.Flow{}}
+	list.Hidden = view.Hidden()
+	if list.Coverage.Truncated = len(edges) > p.limit; list.Coverage.Truncated { // the busiest are left
+		slices.SortStableFunc(edges, func(a, b *observerapi.Flow) int { return cmp.Compare(b.Connections, a.Connections) })
+		edges = edges[:p.limit]
+	}
 	for _, f := range edges {
-		if len(list.Flows) == p.limit {
-			break
-		}
 		list.Flows = append(list.Flows, *f)
 	}
-	list.Hidden = view.Hidden()
 	return list, err
 }
 
 func (s *server) hits(ctx context.Context, view *access.View, p parameters) (any, error) {
 	hits, coverage, err := s.flows.Hits(ctx, view, p.Query)
+	coverage.Truncated = len(hits) > p.limit
 	return observerapi.HitList{APIVersion: observerapi.APIVersion, Kind: observerapi.KindHitList, Coverage: coverage, Hits: hits[:min(len(hits), p.limit)]}, err
 }
 
