@@ -19,7 +19,9 @@ type View struct {
 	all    bool
 	known  map[string]bool
 	hidden map[string]bool
-	err    error
+	// readable is a namespace that the reader could see.
+	readable string
+	err      error
 }
 
 // NewView returns the view of a reader.
@@ -71,7 +73,32 @@ func (v *View) CanRead(namespace string) bool {
 		}
 		v.known[namespace] = allowed
 	}
+	if allowed {
+		v.readable = namespace
+	}
 	return allowed
+}
+
+// Losses returns losses as the reader may see them. Nodes are for readers that see a namespace: one of those that the view was asked about, or
+// the one that an answer is about, if any. For others there is one loss for each reason, without a node or a number.
+func (v *View) Losses(losses []observerapi.Loss, about string) (out []observerapi.Loss) {
+	if v.CanRead(v.readable) || v.CanRead(about) {
+		return losses
+	}
+	for _, l := range losses {
+		i := slices.IndexFunc(out, func(o observerapi.Loss) bool { return o.Reason == l.Reason })
+		if i < 0 {
+			out = append(out, observerapi.Loss{Reason: l.Reason, First: l.First, Last: l.Last})
+			continue
+		}
+		if o := &out[i]; l.First.Before(o.First) {
+			o.First = l.First
+		}
+		if o := &out[i]; l.Last.After(o.Last) {
+			o.Last = l.Last
+		}
+	}
+	return out
 }
 
 // Hidden returns the namespaces of which Flow has shown nothing but names, in ascending order.

@@ -51,7 +51,14 @@ func (f *Flows) Scan(ctx context.Context, view *access.View, q Query, visit func
 	if err := view.Err(); err != nil {
 		return observerapi.Coverage{}, err
 	}
-	return f.coverage(ctx, since, until)
+	return f.shown(ctx, view, q, since, until)
+}
+
+// shown is how much of the time of a query is covered, as the reader may see it.
+func (f *Flows) shown(ctx context.Context, view *access.View, q Query, since, until time.Time) (observerapi.Coverage, error) {
+	c, err := f.coverage(ctx, since, until)
+	c.Losses = view.Losses(c.Losses, q.Namespace)
+	return c, err
 }
 
 // bounds returns the time of a query: as far as there are flows, where it has no bounds.
@@ -97,7 +104,7 @@ func (f *Flows) Edges(ctx context.Context, view *access.View, q Query) ([]*obser
 	if err := view.Err(); err != nil {
 		return nil, observerapi.Coverage{}, err
 	}
-	c, err := f.coverage(ctx, since, until)
+	c, err := f.shown(ctx, view, q, since, until)
 	c.Resolution = max(c.Resolution, int(resolution.Seconds()))
 	return out, c, err
 }
@@ -172,7 +179,7 @@ func (f *Flows) Hits(ctx context.Context, view *access.View, q Query) ([]observe
 		out = append(out, *hits[key])
 	}
 	slices.SortStableFunc(out, func(a, b observerapi.Hit) int { return cmp.Compare(b.Connections, a.Connections) })
-	c, err := f.coverage(ctx, since, until)
+	c, err := f.shown(ctx, view, q, since, until)
 	c.Resolution = max(c.Resolution, int(resolution.Seconds()))
 	return out, c, err
 }
@@ -192,6 +199,7 @@ func (f *Flows) Follow(ctx context.Context, view *access.View, filter Filter) <-
 					a.Flow = nil
 				}
 			}
+			a.Losses = view.Losses(a.Losses, filter.Namespace)
 			if a.Flow == nil && a.Missed == 0 && len(a.Losses) == 0 {
 				continue
 			}

@@ -108,9 +108,12 @@ func checkRequest(req *observerpb.GetFlowsRequest) error {
 	return nil
 }
 
-// nodes sends which nodes the flows are from, and which cannot report at the moment.
+// nodes sends which nodes the flows are from, and which cannot report at the moment, to a caller that may read all namespaces.
 func (a *answer) nodes(ctx context.Context, reader Reader) error {
 	nodes, err := reader.Nodes(ctx)
+	if isForbidden(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -209,7 +212,9 @@ func (a *answer) gaps(c *observerapi.Coverage, from time.Time) error {
 			by[text] = &relaypb.NodeStatusEvent{Message: text}
 			errs = append(errs, by[text])
 		}
-		by[text].NodeNames = append(by[text].NodeNames, l.Node)
+		if l.Node != "" {
+			by[text].NodeNames = append(by[text].NodeNames, l.Node)
+		}
 	}
 	for _, e := range errs {
 		e.StateChange = relaypb.NodeState_NODE_ERROR

@@ -18,13 +18,13 @@ type Reader interface {
 	// again, with the new connections only. What a subscriber is too slow for is lost and counted by a later Arrival.
 	Subscribe(ctx context.Context) (<-chan Arrival, error)
 
-	// Nodes returns the nodes of the cluster, by name.
+	// Nodes returns the nodes of the cluster, by name. It returns PermissionDenied to a caller that may not read all namespaces.
 	Nodes(ctx context.Context) ([]Node, error)
 
 	// Namespaces returns the namespaces of ends of flows since a time, in ascending order.
 	Namespaces(ctx context.Context, since time.Time) ([]string, error)
 
-	// Status reports what the observer has.
+	// Status reports what the observer has. It returns PermissionDenied as Nodes does.
 	Status(ctx context.Context) (Status, error)
 }
 

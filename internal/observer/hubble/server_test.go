@@ -294,6 +294,27 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// A caller that may not read all namespaces gets flows, and no names and numbers of nodes.
+func TestACallerOfOneNamespace(t *testing.T) {
+	r := minutes()
+	r.NodeList, r.Forbidden = []hubble.Node{{Name: "a", Connected: true}}, true
+	c := serve(t, r)
+	got, err := c.ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
+	if d := cmp.Diff(&observerpb.ServerStatusResponse{Version: "v1"}, got, protocmp.Transform()); d != "" || err != nil {
+		t.Errorf("%v (-want +got)\n%s", err, d)
+	}
+	if nodes, err := c.GetNodes(t.Context(), &observerpb.GetNodesRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("nodes %v, %v", nodes, err)
+	}
+	stream, err := c.GetFlows(t.Context(), &observerpb.GetFlowsRequest{Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.Recv(); err != nil || m.GetFlow() == nil {
+		t.Errorf("the answer begins with %v, %v", m, err)
+	}
+}
+
 func TestStatusWithoutNodesHasNumbers(t *testing.T) {
 	got, err := serve(t, &hubbletest.Reader{}).ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
 	if err != nil {

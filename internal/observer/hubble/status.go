@@ -6,6 +6,8 @@ import (
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	relaypb "github.com/cilium/cilium/api/v1/relay"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -53,13 +55,17 @@ func (s *Server) GetNamespaces(ctx context.Context, _ *observerpb.GetNamespacesR
 	return out, nil
 }
 
-// ServerStatus reports what the observer has. An observer is bounded by bytes and age: it has no largest number of flows.
+// ServerStatus reports what the observer has. An observer is bounded by bytes and age: it has no largest number of flows. To a caller that may
+// not read all namespaces it reports its version only.
 func (s *Server) ServerStatus(ctx context.Context, _ *observerpb.ServerStatusRequest) (*observerpb.ServerStatusResponse, error) {
 	r, err := s.opts.Reader(ctx)
 	if err != nil {
 		return nil, err
 	}
 	st, err := r.Status(ctx)
+	if isForbidden(err) {
+		return &observerpb.ServerStatusResponse{Version: s.opts.Version}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +85,9 @@ func (s *Server) ServerStatus(ctx context.Context, _ *observerpb.ServerStatusReq
 		FlowsRate:           st.PerSecond,
 	}, nil
 }
+
+// isForbidden reports whether an answer is for callers that may read all namespaces.
+func isForbidden(err error) bool { return status.Code(err) == codes.PermissionDenied }
 
 func byState(nodes []Node) (connected, away []string) {
 	for _, n := range nodes {

@@ -106,7 +106,19 @@ func (h *hubbleReader) Subscribe(ctx context.Context) (<-chan hubble.Arrival, er
 	return out, nil
 }
 
+// all returns an error unless the caller may read all namespaces, as it must for the same answers of the JSON API.
+func (h *hubbleReader) all(ctx context.Context) error {
+	view, err := access.NewView(ctx, h.reader)
+	if err == nil && !view.All() {
+		err = errForbidden
+	}
+	return err
+}
+
 func (h *hubbleReader) Nodes(ctx context.Context) ([]hubble.Node, error) {
+	if err := h.all(ctx); err != nil {
+		return nil, rpcError(err)
+	}
 	nodes, err := h.flows.Nodes(ctx)
 	out := make([]hubble.Node, 0, len(nodes))
 	for _, n := range nodes {
@@ -125,6 +137,9 @@ func (h *hubbleReader) Namespaces(ctx context.Context, since time.Time) ([]strin
 }
 
 func (h *hubbleReader) Status(ctx context.Context) (hubble.Status, error) {
+	if err := h.all(ctx); err != nil {
+		return hubble.Status{}, rpcError(err)
+	}
 	s, err := h.flows.Status(ctx)
 	return hubble.Status{Started: s.Started, Stored: uint64(s.Reports), Received: h.flows.Received(), PerSecond: s.PerSecond}, rpcError(err)
 }

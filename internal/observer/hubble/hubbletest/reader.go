@@ -8,6 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/kidoban/kidoban/internal/observer/hubble"
 	"github.com/kidoban/kidoban/internal/observerapi"
 )
@@ -17,6 +20,8 @@ type Reader struct {
 	Losses        []observerapi.Loss
 	CompleteSince time.Time
 	NodeList      []hubble.Node
+	// Forbidden is set if the caller may not read all namespaces.
+	Forbidden bool
 	// Subscribed is called after a subscription and before Flows: what is put in between is stored, and arrives too.
 	Subscribed func()
 
@@ -74,7 +79,14 @@ func (r *Reader) End() {
 }
 
 // Nodes returns NodeList.
-func (r *Reader) Nodes(context.Context) ([]hubble.Node, error) { return r.NodeList, nil }
+func (r *Reader) Nodes(context.Context) ([]hubble.Node, error) { return r.NodeList, r.all() }
+
+func (r *Reader) all() error {
+	if r.Forbidden {
+		return status.Error(codes.PermissionDenied, "for readers of all namespaces")
+	}
+	return nil
+}
 
 // Namespaces returns those of the flows that were put.
 func (r *Reader) Namespaces(_ context.Context, since time.Time) ([]string, error) {
@@ -101,7 +113,7 @@ func (r *Reader) Status(context.Context) (hubble.Status, error) {
 	if len(r.flows) > 0 {
 		st.Started = r.flows[0].Last.Add(-time.Hour)
 	}
-	return st, nil
+	return st, r.all()
 }
 
 // Put stores flows and sends them to subscribers.
