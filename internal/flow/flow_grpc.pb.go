@@ -8,7 +8,8 @@
 // records, which it counts.
 //
 // Both sides ignore fields that they do not know, and enum values that they do not know count as UNSPECIFIED: observer
-// and agents differ in version during an upgrade. Fields are only ever added.
+// and agents differ in version during an upgrade. Fields are only ever added. A message that has no other fields than
+// those is ignored.
 
 package flow
 

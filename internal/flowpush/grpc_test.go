@@ -31,6 +31,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/flow"
+	"github.com/kidoban/kidoban/internal/flow/flowtest"
 	"github.com/kidoban/kidoban/internal/flowlog"
 	"github.com/kidoban/kidoban/internal/replicas"
 )
@@ -48,6 +49,7 @@ type observer struct {
 	asks    uint64         // the number of a question to ask with the next confirmation
 	reports []*flow.NodeReport
 	refused int
+	isLater bool // it sends fields and messages of a later version
 }
 
 func serveObserver(t *testing.T, name string) *observer {
@@ -98,7 +100,7 @@ func (o *observer) Push(s flow.Flows_PushServer) error {
 			r, err := s.Recv()
 			if err == nil {
 				o.mu.Lock()
-				ask := o.asks
+				ask, isLater := o.asks, o.isLater
 				o.asks = 0
 				if r.GetReport() != nil {
 					o.reports = append(o.reports, r.GetReport())
@@ -109,8 +111,15 @@ func (o *observer) Push(s flow.Flows_PushServer) error {
 				if ask != 0 {
 					err = s.Send(&flow.PushResponse{Report: ask})
 				}
+				if err == nil && isLater {
+					err = s.Send(later(&flow.PushResponse{}))
+				}
 				if err == nil && r.GetReport() == nil {
-					err = s.Send(&flow.PushResponse{Generation: r.GetGeneration(), Sequence: r.GetSequence()})
+					answer := &flow.PushResponse{Generation: r.GetGeneration(), Sequence: r.GetSequence()}
+					if isLater {
+						answer = later(answer)
+					}
+					err = s.Send(answer)
 				}
 			}
 			if err != nil {
@@ -196,6 +205,28 @@ func TestAServerWithAnotherName(t *testing.T) {
 	})
 	if n := o.count(func() int { return o.refused + len(o.batches) }); n > 0 {
 		t.Errorf("%d streams reached it", n)
+	}
+}
+
+// later is a message with fields of a later version.
+func later(m *flow.PushResponse) *flow.PushResponse {
+	flowtest.AddUnknown(m)
+	return m
+}
+
+// An observer of a later version sends what this version does not know: it has no effect, and what it confirms is confirmed.
+func TestAnObserverOfALaterVersion(t *testing.T) {
+	o := serveObserver(t, flow.ServerName)
+	o.isLater = true
+	_, p := pushTo(t, o)
+	eventually(t, "batches", func() bool { return o.count(func() int { return o.batches["first"] }) > 10 })
+	eventually(t, "all of them are confirmed", func() bool {
+		p.buffer.mu.Lock()
+		defer p.buffer.mu.Unlock()
+		return p.buffer.base.sequence > 5
+	})
+	if n := o.count(func() int { return len(o.reports) }); n > 0 {
+		t.Errorf("the agent answers %d questions that it was not asked", n)
 	}
 }
 

@@ -45,6 +45,7 @@ func TestFollowReportsWhatIsMissing(t *testing.T) {
 	body := io.NopCloser(strings.NewReader(`{"protocol":"TCP","port":80,"egress":{"verdict":"Allowed","reason":"policy"}}
 
 {"losses":[{"node":"n1","reason":"map","packets":7}]}
+{"ofALaterVersion":{"protocol":"TCP"}}
 {"missed":3}
 `))
 	var ports []uint16

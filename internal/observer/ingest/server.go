@@ -278,6 +278,12 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 			a.questions.answered(request.Report)
 			continue
 		}
+		if isOfLaterVersion(request) {
+			if err := limiter.Wait(ctx); err != nil {
+				return status.Error(codes.ResourceExhausted, err.Error())
+			}
+			continue
+		}
 		if request.Generation == "" || len(request.Generation) > maxWord || request.Sequence == 0 {
 			return status.Error(codes.InvalidArgument, "a push needs a generation of at most 64 bytes and a sequence from 1 on")
 		}
@@ -309,6 +315,11 @@ func (s *Server) receive(ctx context.Context, conn grpc.BidiStreamingServer[flow
 			return err
 		}
 	}
+}
+
+// isOfLaterVersion reports whether a message has nothing but fields that this version does not have. It needs no confirmation: it is no batch.
+func isOfLaterVersion(r *flow.PushRequest) bool {
+	return r.Generation == "" && r.Sequence == 0 && len(r.ProtoReflect().GetUnknown()) > 0
 }
 
 // heard is when a node has pushed last; the zero time if there is no such push in the store.
