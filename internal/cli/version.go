@@ -22,6 +22,9 @@ type Versions struct {
 	Client     string         `json:"client"`
 	Controller map[string]int `json:"controller,omitempty"`
 	Agents     map[string]int `json:"agents,omitempty"`
+	Observer   map[string]int `json:"observer,omitempty"`
+	// Problems are versions that do not work together.
+	Problems []string `json:"problems,omitempty"`
 }
 
 func versionCommand(env *command.Env) *cobra.Command {
@@ -29,9 +32,9 @@ func versionCommand(env *command.Env) *cobra.Command {
 	var namespace string
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the versions of this plugin, the controller and the agents",
-		Long: `Print the version of this plugin and, by the images of their pods, those of the controller and the agents. Neighbouring minor versions
-work together.`,
+		Short: "Print the versions of this plugin, the controller, the agents and the observer",
+		Long: `Print the version of this plugin and, by the images of their pods, those of the controller, the agents and the observer. Neighbouring
+minor versions work together; others are reported.`,
 		Example: `  kubectl kidoban version
   kubectl kidoban version --client`,
 		Args: cobra.NoArgs,
@@ -61,7 +64,7 @@ func (v *Versions) ask(ctx context.Context, env *command.Env, namespace string) 
 	if err != nil {
 		return err
 	}
-	for component, out := range map[string]*map[string]int{"controller": &v.Controller, "agent": &v.Agents} {
+	for component, out := range map[string]*map[string]int{"controller": &v.Controller, "agent": &v.Agents, "observer": &v.Observer} {
 		var pods corev1.PodList
 		err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{"app.kubernetes.io/name": "kidoban", "app.kubernetes.io/component": component})
 		if err != nil {
@@ -74,6 +77,7 @@ func (v *Versions) ask(ctx context.Context, env *command.Env, namespace string) 
 			}
 		}
 	}
+	v.Problems = v.apart()
 	if len(v.Controller)+len(v.Agents) == 0 {
 		return fmt.Errorf("no pods of kidoban in namespace %s: is kidoban installed there? (--kidoban-namespace)", namespace)
 	}
@@ -97,7 +101,7 @@ func (v *Versions) write(out io.Writer) {
 	for _, part := range []struct {
 		name     string
 		versions map[string]int
-	}{{"controller", v.Controller}, {"agents", v.Agents}} {
+	}{{"controller", v.Controller}, {"agents", v.Agents}, {"observer", v.Observer}} {
 		var texts []string
 		for _, tag := range slices.Sorted(maps.Keys(part.versions)) {
 			texts = append(texts, fmt.Sprintf("%s (%d)", tag, part.versions[tag]))
@@ -105,5 +109,8 @@ func (v *Versions) write(out io.Writer) {
 		if len(texts) > 0 {
 			fmt.Fprintf(out, "%-12s %s\n", part.name, strings.Join(texts, ", "))
 		}
+	}
+	for _, p := range v.Problems {
+		fmt.Fprintln(out, p)
 	}
 }

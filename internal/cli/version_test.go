@@ -43,6 +43,8 @@ func TestVersionsOfTheCluster(t *testing.T) {
 			answer = `{"kind": "APIResourceList", "groupVersion": "v1", "resources": [{"name": "pods", "namespaced": true, "kind": "Pod", "verbs": ["list"]}]}`
 		case strings.Contains(r.URL.RawQuery, "controller"):
 			answer = pods("registry:5000/k/controller:v0.1.0", "registry:5000/k/controller:v0.1.0")
+		case strings.Contains(r.URL.RawQuery, "observer"):
+			answer = pods("registry:5000/k/observer:v0.3.0")
 		case strings.Contains(r.URL.RawQuery, "agent"):
 			answer = pods("registry:5000/k/agent:v0.1.0", "k/agent@sha256:0123", "registry:5000/k/agent")
 		}
@@ -57,7 +59,8 @@ func TestVersionsOfTheCluster(t *testing.T) {
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	want := "client       " + version.String() + "\ncontroller   v0.1.0 (2)\nagents       latest (1), sha256:0123 (1), v0.1.0 (1)\n"
+	want := "client       " + version.String() + "\ncontroller   v0.1.0 (2)\nagents       latest (1), sha256:0123 (1), v0.1.0 (1)\n" +
+		"observer     v0.3.0 (1)\nobserver v0.3.0 and agents v0.1.0 are more than one minor version apart: see docs/upgrade.md\n"
 	if got := out.String(); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
