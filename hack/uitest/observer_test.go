@@ -30,6 +30,8 @@ type observer struct {
 	// err is why it does not answer.
 	err    error
 	losses []observerapi.Loss
+	// truncated is set if its answers leave out something.
+	truncated bool
 	// streams that followers read.
 	streams []*io.PipeWriter
 }
@@ -76,12 +78,18 @@ func (o *observer) away(err error) {
 // arrive sends a flow to those that follow.
 func (o *observer) arrive(t *testing.T, f observerapi.Flow) {
 	t.Helper()
-	line, err := json.Marshal(f)
+	o.set(func() { o.flows = append([]observerapi.Flow{f}, o.flows...) })
+	o.send(t, f)
+}
+
+// send a line to those that follow.
+func (o *observer) send(t *testing.T, of any) {
+	t.Helper()
+	line, err := json.Marshal(of)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.set(func() {
-		o.flows = append([]observerapi.Flow{f}, o.flows...)
 		for _, s := range o.streams {
 			_, _ = s.Write(append(line, '\n'))
 		}
@@ -94,7 +102,7 @@ func (o *observer) open(ctx context.Context, path string, query url.Values) (io.
 	if o.err != nil {
 		return nil, o.err
 	}
-	coverage := observerapi.Coverage{Since: start.Add(-time.Hour), Until: start, CompleteSince: start.Add(-30 * time.Minute), Losses: o.losses}
+	coverage := observerapi.Coverage{Since: start.Add(-time.Hour), Until: start, CompleteSince: start.Add(-30 * time.Minute), Losses: o.losses, Truncated: o.truncated}
 	var out any
 	switch {
 	case query.Get("follow") == "true":
@@ -139,7 +147,7 @@ func live(t *testing.T, o *observer) ui.Options {
 					"NetworkPolicy shop/backend":  {Nodes: 3, InForce: 2, Resolved: "True", Waiting: []ui.NodeState{{Node: "node-3", State: agentapi.StatePending, Reason: "waits for shop/web"}}},
 					"NetworkPolicy shop/frontend": {Nodes: 3, InForce: 3, Resolved: "True"},
 				},
-				Pods: map[model.Workload]ui.WorkloadInForce{{Namespace: "shop", Kind: "Deployment", Name: "backend"}: {Pods: 2, InForce: 1, Nodes: []string{"node-1", "node-3"}}},
+				Pods: map[model.Workload]ui.WorkloadInForce{{Namespace: "shop", Kind: "Deployment", Name: "backend"}: {Pods: 2, InForce: 1, Nodes: []string{"node-1", "node-3"}, Waiting: []string{"node-3"}}},
 			}, nil
 		},
 	}
@@ -266,6 +274,19 @@ func TestAWorkloadHasItsDenials(t *testing.T) {
 	}
 	if n := b.text(`String(document.querySelectorAll('.list tbody tr').length)`); n != "1" {
 		t.Errorf("%s denials", n)
+	}
+	if head := b.text(`document.querySelector('.head').textContent`); !strings.Contains(head, "in force on 1 of 2 nodes") {
+		t.Error(head)
+	}
+	if side := b.text(`document.querySelector('.two').textContent`); !strings.Contains(side, "in force on 2 of 3 nodes") {
+		t.Error(side)
+	}
+	// frontend may open connections to backend's port 8000, and tried another one.
+	if label := b.text(`document.querySelector('.drawing').getAttribute('aria-label')`); !strings.HasPrefix(label, "2 callers") || !strings.HasSuffix(label, ", 1 of them with denied connections") {
+		t.Error(label)
+	}
+	if marks := b.text(`[...document.querySelectorAll('.drawing .svgMark')].map(x => x.textContent).join('')`); marks != "✘" {
+		t.Errorf("marks %q", marks)
 	}
 	b.picture("workload-light")
 }

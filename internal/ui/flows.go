@@ -105,7 +105,11 @@ func (s *Server) hits(r *http.Request) (any, error) {
 	out := &observerapi.HitList{}
 	query := r.URL.Query()
 	query.Set("limit", strconv.Itoa(mostEdges))
-	return out, s.ask(r.Context(), observerapi.PathHits, query, out)
+	err := s.ask(r.Context(), observerapi.PathHits, query, out)
+	if len(out.Hits) == mostEdges { // earlier versions of the observer do not report it
+		out.Coverage.Truncated = true
+	}
+	return out, err
 }
 
 // live streams flows as server-sent events: those since a time, and those that arrive. The event "missing" has an
@@ -211,6 +215,9 @@ func (s *stream) flow(line []byte) error {
 		return fmt.Errorf("read a flow of the observer: %w", err)
 	}
 	if !l.IsFlow() {
+		if len(l.Losses) == 0 && l.Missed == 0 { // a line of a later version
+			return nil
+		}
 		text, err := json.Marshal(l.Missing)
 		if err != nil {
 			return err

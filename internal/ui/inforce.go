@@ -46,6 +46,8 @@ type WorkloadInForce struct {
 	Pods    int      `json:"pods"`
 	InForce int      `json:"inForce"`
 	Nodes   []string `json:"nodes"`
+	// Waiting are the nodes with a pod whose policies are not in force.
+	Waiting []string `json:"waiting,omitempty"`
 	// Audit is the number of pods in audit mode.
 	Audit int `json:"audit,omitempty"`
 }

@@ -37,6 +37,8 @@ type Traffic struct {
 	Losses []observerapi.Loss `json:"losses,omitempty"`
 	// Hidden are the namespaces of which the reader sees nothing but names.
 	Hidden []string `json:"hidden,omitempty"`
+	// Truncated is set if the observer had more to answer: connections that are not in the answer may have been opened all the same.
+	Truncated bool `json:"truncated,omitempty"`
 	// Unplaced are the connections with an end that is not on the map, such as a workload that is gone.
 	Unplaced uint64 `json:"unplaced,omitempty"`
 }
@@ -55,6 +57,7 @@ func (s *Server) observe(ctx context.Context, snap *snapshot, g *Graph, since ti
 	}
 	c := list.Coverage
 	g.Traffic = &Traffic{Since: c.Since, Until: c.Until, CompleteSince: c.CompleteSince, Losses: c.Losses, Hidden: list.Hidden}
+	g.Traffic.Truncated = c.Truncated || len(list.Flows) == mostEdges // earlier versions of the observer do not report the first
 	snap.addFlows(g, list)
 }
 

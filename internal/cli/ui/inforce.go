@@ -49,6 +49,7 @@ func inForce(ctx context.Context, env *command.Env, namespace string) (*ui.InFor
 	}
 	for _, w := range out.Pods {
 		slices.Sort(w.Nodes)
+		slices.Sort(w.Waiting)
 	}
 	return out, nil
 }
@@ -91,6 +92,8 @@ func addPods(to *ui.InForce, node string, pods []agentapi.Pod) {
 		state.Pods++
 		if p.State == agentapi.StateInForce {
 			state.InForce++
+		} else if !slices.Contains(state.Waiting, node) {
+			state.Waiting = append(state.Waiting, node)
 		}
 		if p.Mode == agentapi.ModeAudit {
 			state.Audit++

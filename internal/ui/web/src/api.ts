@@ -1,4 +1,5 @@
 // Questions to the server that served the page. Addresses are relative: the page may be under a path prefix.
+import type { Coverage } from './missing.ts';
 import type { Wire } from './model.ts';
 
 export interface Rule { kind?: string; policy: string; priority?: number; name?: string; path: string; quote: string; unreadable?: string }
@@ -38,7 +39,6 @@ export interface SeenFlow {
   verdict: 'Allowed' | 'Denied' | 'WouldBeDenied' | 'WouldBeAllowed'; egress?: Decision; ingress?: Decision; sides: 'Complete' | 'OneSide';
   connections: number; continues?: boolean; reply?: boolean; from?: string; to?: string;
 }
-export interface Coverage { since: string; until: string; completeSince?: string; losses?: { node: string; reason: string; records?: number; packets?: number }[] }
 export interface FlowsAnswer { coverage: Coverage; hidden?: string[]; flows: SeenFlow[] }
 
 /** How often a rule decided, or a default because of a policy. */
@@ -48,7 +48,7 @@ export interface HitsAnswer { coverage: Coverage; hits: Hit[] | null }
 export interface PolicyInForce {
   nodes: number; inForce: number; resolved: string; message?: string; auditedSince?: string; waiting?: { node: string; state: string; reason?: string }[];
 }
-export interface WorkloadInForce { pods: number; inForce: number; nodes: string[]; audit?: number }
+export interface WorkloadInForce { pods: number; inForce: number; nodes: string[]; waiting?: string[]; audit?: number }
 export interface InForceAnswer { policies: Record<string, PolicyInForce>; workloads: Record<string, WorkloadInForce>; problems?: string[] }
 
 interface Count { connections: number }

@@ -7,13 +7,14 @@ import { Flows, NoRights } from './flows.tsx';
 import * as live from './live.ts';
 import { connection, Graph } from './map.tsx';
 import { Matrix } from './matrix.tsx';
-import { VERDICTS, WORD, type Cluster, type Verdict } from './model.ts';
+import { gapsInShort, gapsOf } from './missing.ts';
+import { VERDICTS, WORD, type Verdict } from './model.ts';
 import { Panel } from './panel.tsx';
 import { Failed, Line, NoMatch, Sign } from './parts.tsx';
 import { Policies } from './policies.tsx';
 import * as s from './state.ts';
 import { Table } from './table.tsx';
-import { count, plain, plural } from './text.ts';
+import { count, plain } from './text.ts';
 import { theme, turn } from './theme.ts';
 import { Token } from './token.tsx';
 import { WhatIf } from './whatif.tsx';
@@ -118,13 +119,13 @@ function Strip() {
 }
 
 function Footer() {
-  const c = s.cluster.value, f = s.filtered.value;
+  const c = s.cluster.value, f = s.filtered.value, gaps = gapsInShort(c?.covered);
   return (
     <footer>
       {c && <><span>{`${count(c.namespaces.length)} namespaces`}</span><span>{`${count(c.nodes.length - c.outside.length)} workloads`}</span>
         <span><b>{count(f?.edges.length ?? 0)}</b>{` of ${count(c.size)} connections`}</span><span>{`${count(c.policies)} policies`}</span>
         {c.open + c.left > 0 && <span>{`${count(c.open + c.left)} pairs not listed`}</span>}
-        {c.traffic && <span class={lost(c) ? 'warn' : ''} title={lost(c)}>{lost(c) ? `▲ records lost on ${plural(new Set(c.covered?.losses?.map(l => l.node)).size, 'node')}` : 'no records lost'}</span>}
+        {c.traffic && <span class={gaps ? 'warn' : ''} title={gapsOf(c.covered).join(' ')}>{gaps ? `▲ ${gaps}` : 'no records lost'}</span>}
         {!!c.covered?.unplaced && <span>{`${count(c.covered.unplaced)} connections of workloads that are not on the map`}</span>}
         {!!c.covered?.hidden?.length && <span title={c.covered.hidden.map(plain).join(', ')}>{`${count(c.covered.hidden.length)} namespaces hidden from you`}</span>}
         {s.failed.value && <span class="warn" role="alert">{`▲ ${plain(s.failed.value.message)}`}</span>}</>}
@@ -132,8 +133,6 @@ function Footer() {
     </footer>
   );
 }
-
-const lost = (c: Cluster) => c.covered?.losses?.map(l => `${plain(l.node)}: ${plain(l.reason)}`).join('; ') ?? '';
 
 const HELP: [string, string][] = [
   ['/', 'filter'], ['arrows', 'to the next thing in that direction; with Shift, move the map'], ['Space', 'open, close a namespace'],

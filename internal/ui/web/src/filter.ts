@@ -1,6 +1,6 @@
 // The filter line: words that narrow, and keys that narrow by field. It decides for all forms of the map alike.
 import type { Cluster } from './model.ts';
-import { VERDICTS } from './model.ts';
+import { mayStroke, VERDICTS } from './model.ts';
 
 export const KEYS = ['ns', 'from', 'to', 'port', 'policy', 'tier', 'verdict'] as const;
 type Key = (typeof KEYS)[number];
@@ -42,7 +42,7 @@ export function filter(c: Cluster, text: string, off: ReadonlySet<string>, mode:
   const nodes = q.terms.length ? new Uint8Array(c.nodes.length) : undefined;
   for (let i = 0; i < c.size; i++) {
     const s = c.stroke[i];
-    if (mode === 'does' && s === 3 || mode === 'may' && s === 0) continue;
+    if (mode === 'does' && c.traffic && s > 0 && c.rate[i] === 0 || mode === 'may' && s === 0 && mayStroke(c, i) === 0) continue;
     if (!holds(i)) continue;
     counts[s]++;
     if (hidden[s]) continue;

@@ -2,6 +2,7 @@
 import { useState } from 'preact/hooks';
 import type { SeenFlow } from './api.ts';
 import * as live from './live.ts';
+import { lossText, missedText } from './missing.ts';
 import { WORD } from './model.ts';
 import { Command, Empty, Failed, Name, NoMatch, Sign } from './parts.tsx';
 import { decider, endDetail, endName, flowKey, flowsCsv, flowsJson, verdictOf } from './seenflow.ts';
@@ -45,7 +46,7 @@ function Nothing() {
   return (
     <Empty title="Nothing seen yet">
       <p>{`No pod has opened a connection${s.address.value.text ? ' that the filter asks for' : ''} in this time. New ones appear here within some seconds.`}</p>
-      {since && <p>{`The observer has recorded since ${moment(since)}.`}</p>}
+      {since && <p>{`The observer has all flows since ${moment(since)}.`}</p>}
       <p class="soft">Agents push records if OBSERVER=true is among their settings: docs/observer.md.</p>
     </Empty>
   );
@@ -73,11 +74,13 @@ function save(name: string, type: string, text: string): void {
 
 /** What is missing. */
 function Reports() {
-  const away = live.away.value, answer = live.coverage.value, losses = answer?.coverage.losses ?? [];
+  const away = live.away.value, answer = live.coverage.value, losses = live.losses.value, missed = live.missing.value.missed, from = answer?.coverage.completeSince;
   return (
     <>
       {away && <p class="strip" role="alert">{`▲ The observer is away since ${away.since.toLocaleTimeString()}: ${plain(away.error)} The flows below are those until then.`}</p>}
-      {losses.length > 0 && <p class="hint warn" role="status">{`▲ Records lost: ${losses.slice(0, 6).map(l => `${plain(l.node)} (${plain(l.reason)})`).join(', ')}${losses.length > 6 ? ` and ${losses.length - 6} more` : ''}. Flows of these nodes may be missing.`}</p>}
+      {losses.length > 0 && <p class="hint warn" role="status">{`▲ ${lossText(losses)}`}</p>}
+      {missed > 0 && <p class="hint warn" role="status">{`▲ ${missedText(missed)}`} <button class="link" onClick={() => live.again()}>Read again</button></p>}
+      {from && live.rows.value.length > 0 && <p class="hint">{`The observer has all flows since ${moment(from)}.`}</p>}
       {!!answer?.hidden?.length && <p class="hint">{`Of ${plural(answer.hidden.length, 'namespace')} you see names only: ${answer.hidden.map(plain).join(', ')}.`}</p>}
     </>
   );

@@ -2,6 +2,7 @@
 import { batch, computed, effect, signal } from '@preact/signals';
 import * as api from './api.ts';
 import { parse } from './filter.ts';
+import { addMissing, NOTHING, without, type Missing } from './missing.ts';
 import { flowFilter, flowKey, narrowed, verdictOf } from './seenflow.ts';
 import { address, cluster, load, off, view } from './state.ts';
 
@@ -13,6 +14,10 @@ export const coverage = signal<api.FlowsAnswer | undefined>(undefined);
 export const failed = signal<api.Failure | undefined>(undefined);
 /** Why nothing arrives, and since when. */
 export const away = signal<{ error: string; since: Date } | undefined>(undefined);
+/** What is missing among the flows that arrived. */
+export const missing = signal<Missing>(NOTHING);
+/** Losses of the whole time, and of what arrived since the observer was asked about them. */
+export const losses = computed(() => addMissing({ losses: coverage.value?.coverage.losses ?? [], missed: 0 }, missing.value).losses);
 export const paused = signal(false);
 export const waiting = signal(0);
 export const read = signal(false);
@@ -66,6 +71,7 @@ export async function start(narrow: Record<string, string>, since: string): Prom
   batch(() => {
     rows.value = [];
     read.value = false;
+    missing.value = NOTHING;
     failed.value = away.value = undefined;
   });
   try {
@@ -87,6 +93,7 @@ export async function start(narrow: Record<string, string>, since: string): Prom
     if (held.length > MOST) held.splice(0, held.length - MOST);
     timer ||= window.setTimeout(add, PERIOD);
   };
+  source.addEventListener('missing', e => (missing.value = addMissing(missing.value, JSON.parse((e as MessageEvent<string>).data) as Partial<Missing>)));
   source.addEventListener('live', () => {
     if (away.value) void load();
     away.value = undefined;
@@ -99,7 +106,11 @@ export async function start(narrow: Record<string, string>, since: string): Prom
   source.onerror = () => lost('no answer of the map’s server; the browser asks again');
   clock = window.setInterval(() => {
     if (document.hidden) return;
-    api.getFlows({ ...narrow, since, limit: '1' }).then(a => (coverage.value = a), () => undefined); // that it is away the stream reports
+    const before = missing.value.losses;
+    api.getFlows({ ...narrow, since, limit: '1' }).then(a => own === turn && batch(() => {
+      coverage.value = a;
+      missing.value = without(missing.value, before);
+    }), () => undefined); // that it is away the stream reports
   }, COVERAGE);
 }
 

@@ -1,4 +1,5 @@
 // The cluster as the map has it: columns of numbers, and indexes into them. Nothing here knows a browser.
+import type { Coverage } from './missing.ts';
 
 /** Stroke of an edge, the worst first. */
 export type Verdict = 'denied' | 'audit' | 'allowed' | 'unused';
@@ -25,10 +26,7 @@ export interface Wire {
 }
 
 /** What the observer's answer covers, or why there is none. */
-export interface Traffic {
-  error?: string; rights?: boolean; since?: string; until?: string; completeSince?: string; losses?: { node: string; reason: string; records?: number; packets?: number }[];
-  hidden?: string[]; unplaced?: number;
-}
+export interface Traffic extends Coverage { error?: string; rights?: boolean; hidden?: string[]; unplaced?: number }
 
 export interface Node { index: number; id: string; ns: number; name: string; kind: string; pods: number; ingress: number; egress: number; search: string }
 export interface Port { port: number; protocol: number; code: number; rate: number; total: number; denied: number; first: number; last: number }
@@ -59,7 +57,7 @@ export function unpack(w: Wire): Cluster {
   const code = Uint8Array.from(e.verdict), stroke = new Uint8Array(size), rate = new Float32Array(size);
   const out: number[][] = nodes.map(() => []), into: number[][] = nodes.map(() => []);
   for (let i = 0; i < size; i++) {
-    stroke[i] = w.seen ? seenStroke(w.seen, code, first[i], first[i + 1]) : strokeOf(code, first[i], first[i + 1]);
+    stroke[i] = w.seen ? seenStroke(w.seen, code, first[i], first[i + 1], !!w.traffic?.truncated) : strokeOf(code, first[i], first[i + 1]);
     if (w.seen) for (let k = first[i]; k < first[i + 1]; k++) rate[i] += w.seen.rate[k];
     out[e.source[i]].push(i);
     into[e.destination[i]].push(i);
@@ -86,8 +84,9 @@ function strokeOf(code: Uint8Array, from: number, to: number): number {
   return audit ? AUDIT : best;
 }
 
-/** With traffic an edge is the worst that happened; one on which nothing happened was never used. */
-function seenStroke(seen: NonNullable<Wire['seen']>, code: Uint8Array, from: number, to: number): number {
+/** With traffic an edge is the worst that happened. One on which nothing happened was never used, unless connections are left out of the answer: then
+ * it is what policies say. */
+function seenStroke(seen: NonNullable<Wire['seen']>, code: Uint8Array, from: number, to: number, truncated: boolean): number {
   let used = false, worst = UNUSED, allowed = false;
   for (let k = from; k < to; k++) {
     allowed ||= code[k] !== 1 && code[k] !== 5;
@@ -97,7 +96,25 @@ function seenStroke(seen: NonNullable<Wire['seen']>, code: Uint8Array, from: num
       worst = Math.min(worst, STROKE_OF_CODE[code[k]] === AUDIT ? AUDIT : ALLOWED);
     }
   }
-  return used ? worst : allowed ? UNUSED : DENIED; // of a pair that was never tried the server sends no edge
+  return used ? worst : allowed ? (truncated ? strokeOf(code, from, to) : UNUSED) : DENIED; // of a pair that was never tried the server sends no edge
+}
+
+const isDenied = (code: number) => STROKE_OF_CODE[code] === DENIED;
+
+/** The worst of the ports of an edge on which connections may be opened, whatever was denied on others; DENIED if policies deny all. */
+export function mayStroke(c: Cluster, edge: number): number {
+  let worst = UNUSED + 1;
+  for (let k = c.first[edge]; k < c.first[edge + 1]; k++) {
+    if (isDenied(c.code[k])) continue;
+    const unused = c.total && !c.total[k] && !c.covered?.truncated;
+    worst = Math.min(worst, unused ? UNUSED : STROKE_OF_CODE[c.code[k]]);
+  }
+  return worst > UNUSED ? DENIED : worst;
+}
+
+/** Whether connections were denied on an edge that allows others. */
+export function hasDenials(c: Cluster, edge: number): boolean {
+  return mayStroke(c, edge) !== DENIED && !!c.tried?.subarray(c.first[edge], c.first[edge + 1]).some(n => n > 0);
 }
 
 export function portsOf(c: Cluster, edge: number): Port[] {

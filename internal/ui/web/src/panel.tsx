@@ -1,6 +1,7 @@
 // Details, in one panel beside the map: of an edge, a route, a workload, a namespace, or what needs a look.
 import { useEffect, useRef, useState } from 'preact/hooks';
 import * as api from './api.ts';
+import { gapsOf } from './missing.ts';
 import { ALLOWED, AUDIT, count as tally, DENIED, edgeId, MARK, portsOf, protocolName, UNUSED, VERDICTS, WORD, worst, type Cluster, type Port, type Verdict } from './model.ts';
 import { Command, Copy, Empty, Failed, Line, Name, Pill, Sign, strokeName, useAnswer, Yaml } from './parts.tsx';
 import { nsOfRep, type Rep } from './routes.ts';
@@ -51,14 +52,15 @@ function NeedsALook({ c }: { c: Cluster }) {
     if (v !== ALLOWED) by[v].push(i);
     if (v !== DENIED && c.nodes[c.source[i]].ns < 0) inward.push(i);
   }
-  const open = c.nodes.filter(n => n.ns >= 0 && n.ingress !== 1);
+  const open = c.nodes.filter(n => n.ns >= 0 && n.ingress !== 1), gaps = gapsOf(c.covered);
   return (
     <>
       <header class="head"><span class="soft">{c.live ? 'The live cluster' : 'Manifests'}, {c.taken.slice(0, 16).replace('T', ' ')} UTC</span><h2>What needs a look</h2></header>
-      {c.traffic && <Group v="denied" title="Denied and tried" c={c} edges={by[DENIED]} none="Nothing was denied." />}
+      {c.traffic && gaps.map(x => <p class="hint warn">{`▲ ${x}`}</p>)}
+      {c.traffic && <Group v="denied" title="Denied and tried" c={c} edges={by[DENIED]} none={gaps.length ? 'No recorded connection was denied.' : 'Nothing was denied.'} />}
       <Group v="audit" title="Would be denied by audited policies" c={c} edges={by[AUDIT]} none="No audited policy would deny what is allowed." />
       {c.traffic
-        ? <Group v="unused" title="Allowed and never used" c={c} edges={by[UNUSED]} none="All that is allowed is used." />
+        ? <Group v="unused" title="Allowed and never used" c={c} edges={by[UNUSED]} none={c.covered?.truncated ? 'Not known.' : 'All that is allowed is used.'} />
         : <Group v="allowed" title="Reached from outside the cluster" c={c} edges={inward} none="Nothing outside reaches a workload." />}
       <section>
         <h3>Open to everything<span class="tally">{count(open.length)}</span></h3>

@@ -17,13 +17,13 @@ const TIERS = [
 interface Reports { hits?: api.HitsAnswer; inForce?: api.InForceAnswer }
 const DIRECTIONS = [['ingress', 'Ingress'], ['egress', 'Egress']] as const;
 const day = (t: string) => new Date(t).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
-/** Since when hits are complete. */
-const since = (h: api.HitsAnswer) => day(h.coverage.completeSince ?? h.coverage.since);
+/** The time without a hit, with what is missing in it. */
+const since = (h: api.HitsAnswer) => `since ${day(h.coverage.completeSince ?? h.coverage.since ?? '')}${h.coverage.losses?.length ? ', but records were lost' : ''}`;
 
-/** Rules of a policy that decided about no connection. */
-function unused(p: api.Policy, hits: api.Hit[]): string[] {
-  return DIRECTIONS.flatMap(([d, direction]) => [...Array(p[d].rules).keys()].filter(i => {
-    const h = hitsOf(hits, p.id, direction, i);
+/** Rules of a policy that decided about no connection. Of an answer that leaves out some rules it is not known. */
+function unused(p: api.Policy, { hits, coverage }: api.HitsAnswer): string[] {
+  return coverage.truncated ? [] : DIRECTIONS.flatMap(([d, direction]) => [...Array(p[d].rules).keys()].filter(i => {
+    const h = hitsOf(hits ?? [], p.id, direction, i);
     return h.connections + h.would === 0;
   }).map(i => `spec.${d}[${i}]`));
 }
@@ -66,11 +66,14 @@ export function Policies() {
 const MOST = 12;
 function NeverHit({ list, hits }: { list: api.Policy[]; hits: api.HitsAnswer | undefined }) {
   if (!hits || list.length < 2) return null;
-  const found = list.filter(p => !p.audit).map(p => ({ p, rules: unused(p, hits.hits ?? []) })).filter(x => x.rules.length > 0);
+  if (hits.coverage.truncated) {
+    return <section><h2>Rules never hit</h2><p class="warn">▲ There are more rules with hits than the observer answers with, so this is not known.</p></section>;
+  }
+  const found = list.filter(p => !p.audit).map(p => ({ p, rules: unused(p, hits) })).filter(x => x.rules.length > 0);
   return (
     <section>
       <h2>Rules never hit<span class="tally">{count(found.reduce((n, x) => n + x.rules.length, 0))}</span></h2>
-      <p class="soft">{`Since ${since(hits)} they decided about no connection${hits.coverage.losses?.length ? ', but records were lost' : ''}. Choose a longer time in the header.`}</p>
+      <p class="soft">{`They decided about no connection ${since(hits)}. Choose a longer time in the header.`}</p>
       {found.length ? <ul class="peers">{found.slice(0, MOST).map(({ p, rules }) => <li><button onClick={() => s.go({ text: `policy:${p.id.replace(/^\S+ /, '')}` }, true)}>
         <span class="grow">{plain(p.id)}</span><span class="mono soft">{rules.slice(0, 4).join(' ')}{rules.length > 4 ? ` and ${rules.length - 4} more` : ''}</span></button></li>)}
       {found.length > MOST && <li class="more">{`and ${count(found.length - MOST)} more policies, marked below`}</li>}</ul> : <p>Every rule was hit.</p>}
@@ -79,14 +82,14 @@ function NeverHit({ list, hits }: { list: api.Policy[]; hits: api.HitsAnswer | u
 }
 
 /** In force on n of n nodes; not where nothing is known of it. */
-function InForce({ of }: { of: api.PolicyInForce | undefined }) {
+export function InForce({ of }: { of: api.PolicyInForce | undefined }) {
   if (!of) return null;
   const all = of.inForce === of.nodes && of.resolved === 'True';
   return <span class={all ? 'soft' : 'warn'}>{`${all ? '' : '▲ '}in force on ${count(of.inForce)} of ${plural(of.nodes, 'node')}`}</span>;
 }
 
 function Card({ p, opened, r }: { p: api.Policy; opened: boolean; r: Reports }) {
-  const [open, set] = useState(opened);
+  const [open, set] = useState(opened), never = r.hits && !p.audit ? unused(p, r.hits).length : 0;
   useEffect(() => { // the last one that the filter leaves
     if (opened) set(true);
   }, [opened]);
@@ -101,7 +104,7 @@ function Card({ p, opened, r }: { p: api.Policy; opened: boolean; r: Reports }) 
         {p.priority !== undefined && <span class="soft">priority {p.priority}</span>}
         {p.audit && <span class="pill audit"><Sign v="audit" />audit: decides nothing</span>}
         <span class="soft">{rules.filter(Boolean).join(', ')}</span>
-        {r.hits && !p.audit && unused(p, r.hits.hits ?? []).length > 0 && <span class="pill unused"><Sign v="unused" />{plural(unused(p, r.hits.hits ?? []).length, 'rule')} never hit</span>}
+        {never > 0 && <span class="pill unused"><Sign v="unused" />{plural(never, 'rule')} never hit</span>}
         <InForce of={r.inForce?.policies[p.id]} />
         <span class={selected ? 'soft' : 'warn'}>{selected ? `selects ${plural(selected, 'workload')}` : 'selects nothing'}</span>
       </button>
@@ -123,7 +126,9 @@ function Conditions({ of }: { of: api.PolicyInForce }) {
 
 function Hits({ p, hits, direction, rule }: { p: api.Policy; hits: api.HitsAnswer; direction: api.Hit['direction']; rule?: number }) {
   const h = hitsOf(hits.hits ?? [], p.id, direction, rule);
-  if (h.connections + h.would === 0) return rule === undefined ? null : <p class="soft"><Sign v="unused" /> {`Never hit since ${since(hits)}.`}</p>;
+  if (h.connections + h.would === 0) {
+    return rule === undefined ? null : <p class="soft">{hits.coverage.truncated ? 'No hits in the observer’s answer, which leaves out some rules.' : <><Sign v="unused" /> {`Never hit ${since(hits)}.`}</>}</p>;
+  }
   const what = [h.connections > 0 && `${plural(h.connections, 'connection')}${rule === undefined ? ' denied because no rule allows them' : ''}`, h.would > 0 && `${plural(h.would, 'connection')} would be decided otherwise`];
   return <p>{rule === undefined && `${direction}: `}<b>{what.filter(Boolean).join(', ')}</b><span class="soft">{`, the last ${day(h.last)}`}</span></p>;
 }
