@@ -197,7 +197,7 @@ func (a *answer) gaps(c *observerapi.Coverage, from time.Time) error {
 	if a.req.GetSince() != nil && c.CompleteSince.After(from) {
 		errs = append(errs, &relaypb.NodeStatusEvent{Message: "the observer has all flows since " + c.CompleteSince.UTC().Format(time.RFC3339)})
 	}
-	by := map[string]*relaypb.NodeStatusEvent{}
+	by, left := map[string]*relaypb.NodeStatusEvent{}, 0
 	for i := range c.Losses {
 		l := &c.Losses[i]
 		if !isUncounted(l) || l.Last.Before(from) {
@@ -207,6 +207,7 @@ func (a *answer) gaps(c *observerapi.Coverage, from time.Time) error {
 		text := fmt.Sprintf("flows between %s and %s are missing (%s)", l.First.UTC().Format(time.RFC3339), l.Last.UTC().Format(time.RFC3339), l.Reason)
 		if by[text] == nil {
 			if len(errs) == maxGaps {
+				left++
 				continue
 			}
 			by[text] = &relaypb.NodeStatusEvent{Message: text}
@@ -215,6 +216,9 @@ func (a *answer) gaps(c *observerapi.Coverage, from time.Time) error {
 		if l.Node != "" {
 			by[text].NodeNames = append(by[text].NodeNames, l.Node)
 		}
+	}
+	if left > 0 {
+		errs = append(errs, &relaypb.NodeStatusEvent{Message: fmt.Sprintf("flows of %d more times are missing: ask for less time", left)})
 	}
 	for _, e := range errs {
 		e.StateChange = relaypb.NodeState_NODE_ERROR

@@ -234,6 +234,32 @@ func TestTimesWithoutFlowsOfANode(t *testing.T) {
 	}
 }
 
+// An answer has a bounded number of messages about such times, and reports how many it leaves out.
+func TestMoreTimesWithoutFlowsThanMessages(t *testing.T) {
+	r := minutes()
+	for i := range 130 {
+		at := noon.Add(-time.Duration(i) * time.Second)
+		r.Losses = append(r.Losses, observerapi.Loss{Node: "a", Reason: "restart", First: at, Last: at})
+	}
+	stream, err := serve(t, r).GetFlows(t.Context(), &observerpb.GetFlowsRequest{Since: timestamppb.New(noon.Add(-time.Hour))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var messages []string
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			break
+		}
+		if s := m.GetNodeStatus(); s.GetStateChange() == relaypb.NodeState_NODE_ERROR {
+			messages = append(messages, s.GetMessage())
+		}
+	}
+	if len(messages) != 101 || messages[100] != "flows of 30 more times are missing: ask for less time" {
+		t.Errorf("%d messages, the last %q", len(messages), messages[len(messages)-1])
+	}
+}
+
 func TestNodesOfAnAnswer(t *testing.T) {
 	r := minutes()
 	r.NodeList = []hubble.Node{{Name: "a", Connected: true}, {Name: "b"}, {Name: "c", Connected: true}}
