@@ -232,6 +232,24 @@ func TestStatusAndLists(t *testing.T) {
 	})
 }
 
+// A reader of some namespaces sees that the observer is there, and that nodes are not for it.
+func TestStatusAndListsWithoutAllRights(t *testing.T) {
+	forEachCommand(t, func(t *testing.T, path string) {
+		r := hubbletest.New(flows()...)
+		r.NodeList, r.Forbidden = []hubble.Node{{Name: "node-1", Connected: true}}, true
+		c := command{path, serve(t, r)}
+		if got := c.run(t, "status"); !strings.Contains(got, "Ok") || strings.Contains(got, "node-1") || strings.Contains(got, "NaN") {
+			t.Error(got)
+		}
+		if got := c.run(t, "observe", "--last=1"); got == "" {
+			t.Error("no flow")
+		}
+		if got := c.fail(t, "list", "nodes"); !strings.Contains(got, "PermissionDenied") {
+			t.Error(got)
+		}
+	})
+}
+
 func TestAWrongTokenIsAnError(t *testing.T) {
 	forEachCommand(t, func(t *testing.T, path string) {
 		s := serve(t, hubbletest.New(flows()...))
