@@ -6,6 +6,7 @@ import (
 
 	"github.com/kidoban/kidoban/internal/agentapi"
 	"github.com/kidoban/kidoban/internal/compiler"
+	"github.com/kidoban/kidoban/internal/dataplane"
 	"github.com/kidoban/kidoban/internal/node"
 )
 
@@ -24,6 +25,11 @@ func (a *Agent) LearnedNames() (agentapi.NameList, error) {
 	if err != nil {
 		return out, err
 	}
+	counters, err := a.kernel.Counters()
+	if err != nil {
+		return out, err
+	}
+	out.BehindBridge = counters.Names.Answers[dataplane.AnswerSharedInterface]
 	type key struct{ name, pattern string }
 	index := map[key]int{} // the kernel has a name once for each family
 	for _, l := range learned {

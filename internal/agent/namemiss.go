@@ -16,6 +16,7 @@ var missReasons = map[dataplane.MissReason]string{
 	dataplane.MissUntrusted: agentapi.NameMissUntrusted,
 	dataplane.MissLimit:     agentapi.NameMissLimit,
 	dataplane.MissExpired:   agentapi.NameMissExpired,
+	dataplane.MissHint:      agentapi.NameMissHint,
 }
 
 // NameMiss finds out why no rule with names allowed a flow that a set denied. It returns nil if no such rule comes before the decision, or if

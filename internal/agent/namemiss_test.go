@@ -48,6 +48,7 @@ func TestWhyNoNameHelped(t *testing.T) {
 			addr(5):   {Reason: dataplane.MissLimit, Name: "api.example.com"},
 			addr(6):   {Reason: dataplane.MissOtherName, Name: "api.example.com.svc"},
 			addr(7):   {Reason: dataplane.MissExpired, Name: "api.example.com"},
+			addr(9):   {Reason: dataplane.MissHint, Name: "api.example.com"},
 			addr(201): {Reason: dataplane.MissOtherName, Name: "x"},
 		}
 		r.kernel.mu.Unlock()
@@ -64,6 +65,7 @@ func TestWhyNoNameHelped(t *testing.T) {
 			{6, agentapi.NameMiss{Reason: "name-other", Name: "api.example.com.svc"}},
 			{7, agentapi.NameMiss{Reason: "name-expired", Name: "api.example.com"}},
 			{8, agentapi.NameMiss{}},
+			{9, agentapi.NameMiss{Reason: "name-https-hint", Name: "api.example.com"}},
 			{200, agentapi.NameMiss{}}, // an earlier Deny
 			{201, agentapi.NameMiss{}},
 		} {

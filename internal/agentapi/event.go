@@ -92,6 +92,7 @@ const (
 	NameMissExpired   = "name-expired"            // the address was that of an allowed name until its TTL was over
 	NameMissOther     = "name-other"              // another name was asked for, such as one of the search path, or the target of a CNAME
 	NameMissUntrusted = "name-untrusted-resolver" // the answer came from a resolver that is not trusted
+	NameMissHint      = "name-https-hint"         // the address is a hint of the name's HTTPS record, and no A or AAAA record had it
 	NameMissLimit     = "name-limit"              // the name, its pattern or the node had more addresses than it may have
 )
 

@@ -11,6 +11,9 @@ type NameList struct {
 	// Resolvers whose answers count, with the port at which they answer; port 0 is every port.
 	Resolvers []netip.AddrPort `json:"resolvers"`
 	Names     []LearnedName    `json:"names"`
+	// BehindBridge is how many DNS answers came through a bridge since the node's program was loaded. They teach nothing: any pod behind the
+	// bridge could have sent them.
+	BehindBridge uint64 `json:"behindBridge,omitempty"`
 }
 
 // LearnedName is a name that pods of the node resolved.

@@ -107,7 +107,7 @@ func TestAnswersBehindABridge(t *testing.T) {
 	})
 	counters, err := n.d.Counters()
 	check(t, err)
-	if got := counters.Names.Answers["shared-interface"]; got != 2 {
+	if got := counters.Names.Answers[dataplane.AnswerSharedInterface]; got != 2 {
 		t.Errorf("%d answers through a shared interface, want 2", got)
 	}
 }

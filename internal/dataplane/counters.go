@@ -45,9 +45,12 @@ type NameCounters struct {
 // AnswerResult is what became of a resolver's answer.
 type AnswerResult string
 
+// AnswerSharedInterface is of an answer that came by an interface that several pods may be behind, such as a bridge's.
+const AnswerSharedInterface AnswerResult = "shared-interface"
+
 // answerResults are those of enum answer, in its order.
 var answerResults = [...]AnswerResult{
-	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", "shared-interface", "untrusted", "out-of-order", "busy",
+	"learned", "unwanted", "empty", "truncated", "malformed", "too-long", "unasked", "forged", AnswerSharedInterface, "untrusted", "out-of-order", "busy",
 }
 
 // verdictCounters are the counters of verdicts. The others of bpf/report.h come after them.

@@ -20,6 +20,7 @@ const (
 	MissUntrusted = MissReason(bpf.FilterMissMISS_UNTRUSTED)  // the resolver is not trusted
 	MissLimit     = MissReason(bpf.FilterMissMISS_LIMIT)      // there was no room for the address, or for the name
 	MissExpired   = MissReason(bpf.FilterMissMISS_EXPIRED)    // its time is over
+	MissHint      = MissReason(bpf.FilterMissMISS_HINT)       // it is a hint of an HTTPS record
 )
 
 // Miss is the last answer that led to an address which was not learned from it, or the name under which it has expired.

@@ -103,13 +103,33 @@ var unlearnable = []netip.Prefix{
 	netip.MustParsePrefix("fd00:ec2::254/128"), netip.MustParsePrefix("fd20:ce::254/128"),
 }
 
-// fillUnlearnable writes unlearnable and the Options' own.
+// unlearnable returns all networks whose addresses are never learned.
+func (o *NameOptions) unlearnable() []netip.Prefix { return slices.Concat(unlearnable, o.Unlearnable) }
+
+// fillUnlearnable writes them into the map.
 func (d *Dataplane) fillUnlearnable() error {
 	keys := map[bpf.FilterNetworkKey]bool{}
-	for _, p := range slices.Concat(unlearnable, d.opts.Names.Unlearnable) {
+	for _, p := range d.opts.Names.unlearnable() {
 		keys[encodeNetwork(p.Masked())] = true
 	}
 	return addKeys(d.objs.Unlearnable, bpf.FilterMapUnlearnable, keys)
+}
+
+// firstBytes are those of the networks' addresses, a bit each, of IPv6 and of IPv4. The maps have IPv4 addresses as IPv4-mapped ones.
+func firstBytes(networks []netip.Prefix) (out [2][4]uint64) {
+	mapped := netip.PrefixFrom(netip.IPv6Unspecified(), 80)
+	for _, p := range networks {
+		family, first := 0, int(p.Masked().Addr().AsSlice()[0])
+		if p.Addr().Is4() {
+			family = 1
+		} else if p.Overlaps(mapped) {
+			out[1] = [4]uint64{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+		}
+		for b := first; b < first+1<<max(0, 8-p.Bits()); b++ {
+			out[family][b/64] |= 1 << (b % 64)
+		}
+	}
+	return out
 }
 
 // NameOptions are about DNS names in policies.
@@ -131,6 +151,8 @@ func (o *NameOptions) variables() map[string]any {
 		bpf.FilterVarHashSeed: binary.NativeEndian.Uint64(seed[:]),
 		bpf.FilterVarTtlMin:   uint32(o.MinTTL / time.Second),
 		bpf.FilterVarTtlMax:   uint32(o.MaxTTL / time.Second),
+
+		bpf.FilterVarUnlearnableFirst: firstBytes(o.unlearnable()),
 	}
 }
 

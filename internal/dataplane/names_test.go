@@ -255,17 +255,23 @@ func (n *nameNode) sendForged(p *netnstest.Pod, source, to netip.AddrPort, messa
 // Addresses that lead to the node, to the pod itself or to the cloud's metadata are never learned.
 func TestAddressesThatAreNeverLearned(t *testing.T) {
 	opts := withNames
-	opts.Names.Unlearnable = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	for _, p := range []string{"203.0.113.0/24", "64.0.0.0/3", "3000::/6", "::ffff:198.18.0.0/111"} {
+		opts.Names.Unlearnable = append(opts.Names.Unlearnable, netip.MustParsePrefix(p))
+	}
 	n := newNameNode(t, opts)
 	n.allow(named([]string{"api.example.com"}))
 	var never []netip.Addr
 	for _, a := range []string{
 		"127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "255.255.255.255", "203.0.113.7", "168.63.129.16", "::1", "::", "fe80::1", "ff02::1",
+		"64.0.0.1", "95.255.255.255", "239.255.255.255", "3000::1", "33ff::1", "198.18.0.1", "198.19.255.255",
 		"64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b::203.0.113.7", "::ffff:192.0.2.7", "fd00:ec2::254",
 	} {
 		never = append(never, netip.MustParseAddr(a))
 	}
-	good := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("64:ff9b::192.0.2.1")}
+	var good []netip.Addr
+	for _, a := range []string{"192.0.2.1", "203.0.112.1", "63.255.255.255", "96.0.0.1", "255.1.2.3", "64:ff9b::192.0.2.1", "fd00::1", "2fff::1", "3400::1"} {
+		good = append(good, netip.MustParseAddr(a))
+	}
 	n.zone.set("api.example.com", append(never, good...)...)
 	bothFamilies(t, func(_ *testing.T, v6 bool) { n.ask(v6, "api.example.com") })
 	for _, a := range never {

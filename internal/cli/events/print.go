@@ -103,6 +103,8 @@ func nameMiss(m *agentapi.NameMiss) string {
 		return "resolved as " + name
 	case agentapi.NameMissUntrusted:
 		return name + " was resolved by a resolver that is not trusted"
+	case agentapi.NameMissHint:
+		return "a hint of the HTTPS record of " + name
 	case agentapi.NameMissLimit:
 		return name + " has more addresses than the limit"
 	}

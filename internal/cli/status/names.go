@@ -35,6 +35,9 @@ func (s *Status) domainNames(reports map[string]*report) {
 		if len(r.names.Resolvers) == 0 {
 			s.attend("node %s: policies have domain names, and the agent trusts no DNS resolver: nothing is allowed by name", node)
 		}
+		if n := r.names.BehindBridge; n > 0 {
+			s.attend("node %s: nothing was learned from %d DNS answers, because they came through a bridge; pods that need domain names should ask a resolver on the node itself or on another node", node, n)
+		}
 		for _, a := range r.names.Resolvers {
 			nodes[a]++
 		}

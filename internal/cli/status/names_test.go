@@ -20,11 +20,12 @@ func TestDomainNamesOfPolicies(t *testing.T) {
 	s := &Status{Policies: []Policy{{Kind: "ClusterNetworkPolicy", Name: "egress"}, {Namespace: "shop", Name: "egress"}}}
 	s.domainNames(map[string]*report{
 		"n1": {pods: pods, names: &agentapi.NameList{Resolvers: dns, Names: learned}},
-		"n2": {pods: pods, names: &agentapi.NameList{Resolvers: dns}},
+		"n2": {pods: pods, names: &agentapi.NameList{Resolvers: dns, BehindBridge: 7}},
 		"n3": {pods: pods, names: &agentapi.NameList{}},
 		"n4": {},
 	})
-	if len(s.Attention) != 1 || !strings.HasPrefix(s.Attention[0], "node n3: policies have domain names, and the agent trusts no DNS resolver") {
+	want := []string{"node n2: nothing was learned from 7 DNS answers, because they came through a bridge", "node n3: policies have domain names, and the agent trusts no DNS resolver"}
+	if len(s.Attention) != 2 || !strings.HasPrefix(s.Attention[0], want[0]) || !strings.HasPrefix(s.Attention[1], want[1]) {
 		t.Errorf("%q", s.Attention)
 	}
 	if got := resolvers(s.Resolvers); got != "10.96.0.10:53 (2 nodes)" {

@@ -160,6 +160,7 @@ static __always_inline enum answer read_head(struct worker *w)
 	enum answer result;
 	__u32 flags;
 
+	w->s.type = 0;
 	if (w->s.length < DNS_HEADER)
 		return ANSWER_MALFORMED;
 	flags = two_bytes_at(&w->s, 2);
@@ -181,6 +182,8 @@ __noinline enum answer read_answer(struct worker *w, bool is_stream)
 	result = read_head(w);
 	if (result == ANSWER_UNWANTED)
 		note_answer(w, MISS_OTHER_NAME);
+	if (result == ANSWER_EMPTY && w->s.type == TYPE_HTTPS)
+		note_hints(w);
 	if (result != ANSWERS)
 		return result;
 	if (!is_stream && !was_asked(w))

@@ -33,6 +33,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 #include "message.h"
 #include "worker.h"
 #include "missed.h"
+#include "hints.h"
 #include "learn.h"
 #include "dns.h"
 #include "stream.h"

@@ -122,6 +122,7 @@ const (
 	FilterMissMISS_UNTRUSTED  FilterMiss = 2
 	FilterMissMISS_LIMIT      FilterMiss = 3
 	FilterMissMISS_EXPIRED    FilterMiss = 4
+	FilterMissMISS_HINT       FilterMiss = 5
 )
 
 type FilterMissedAddress struct {
@@ -350,6 +351,7 @@ const (
 	FilterVarTickSecond       = "tick_second"
 	FilterVarTtlMax           = "ttl_max"
 	FilterVarTtlMin           = "ttl_min"
+	FilterVarUnlearnableFirst = "unlearnable_first"
 	FilterVarWrites           = "writes"
 )
 
@@ -437,30 +439,31 @@ type FilterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FilterVariableSpecs struct {
-	AnyTunnelEnd  *ebpf.VariableSpec `ebpf:"any_tunnel_end"`
-	Audited       *ebpf.VariableSpec `ebpf:"audited"`
-	EventAhead    *ebpf.VariableSpec `ebpf:"event_ahead"`
-	EventPace     *ebpf.VariableSpec `ebpf:"event_pace"`
-	EventsWanted  *ebpf.VariableSpec `ebpf:"events_wanted"`
-	Guarded       *ebpf.VariableSpec `ebpf:"guarded"`
-	HasNames      *ebpf.VariableSpec `ebpf:"has_names"`
-	HasTunnels    *ebpf.VariableSpec `ebpf:"has_tunnels"`
-	HashSeed      *ebpf.VariableSpec `ebpf:"hash_seed"`
-	HeldUpOneIn   *ebpf.VariableSpec `ebpf:"held_up_one_in"`
-	HitsWanted    *ebpf.VariableSpec `ebpf:"hits_wanted"`
-	JudgesLocal   *ebpf.VariableSpec `ebpf:"judges_local"`
-	NamesOn       *ebpf.VariableSpec `ebpf:"names_on"`
-	PodsFull      *ebpf.VariableSpec `ebpf:"pods_full"`
-	ReadsOwn      *ebpf.VariableSpec `ebpf:"reads_own"`
-	RecordsWanted *ebpf.VariableSpec `ebpf:"records_wanted"`
-	Reorders      *ebpf.VariableSpec `ebpf:"reorders"`
-	RevokedKinds  *ebpf.VariableSpec `ebpf:"revoked_kinds"`
-	Tick          *ebpf.VariableSpec `ebpf:"tick"`
-	TickNs        *ebpf.VariableSpec `ebpf:"tick_ns"`
-	TickSecond    *ebpf.VariableSpec `ebpf:"tick_second"`
-	TtlMax        *ebpf.VariableSpec `ebpf:"ttl_max"`
-	TtlMin        *ebpf.VariableSpec `ebpf:"ttl_min"`
-	Writes        *ebpf.VariableSpec `ebpf:"writes"`
+	AnyTunnelEnd     *ebpf.VariableSpec `ebpf:"any_tunnel_end"`
+	Audited          *ebpf.VariableSpec `ebpf:"audited"`
+	EventAhead       *ebpf.VariableSpec `ebpf:"event_ahead"`
+	EventPace        *ebpf.VariableSpec `ebpf:"event_pace"`
+	EventsWanted     *ebpf.VariableSpec `ebpf:"events_wanted"`
+	Guarded          *ebpf.VariableSpec `ebpf:"guarded"`
+	HasNames         *ebpf.VariableSpec `ebpf:"has_names"`
+	HasTunnels       *ebpf.VariableSpec `ebpf:"has_tunnels"`
+	HashSeed         *ebpf.VariableSpec `ebpf:"hash_seed"`
+	HeldUpOneIn      *ebpf.VariableSpec `ebpf:"held_up_one_in"`
+	HitsWanted       *ebpf.VariableSpec `ebpf:"hits_wanted"`
+	JudgesLocal      *ebpf.VariableSpec `ebpf:"judges_local"`
+	NamesOn          *ebpf.VariableSpec `ebpf:"names_on"`
+	PodsFull         *ebpf.VariableSpec `ebpf:"pods_full"`
+	ReadsOwn         *ebpf.VariableSpec `ebpf:"reads_own"`
+	RecordsWanted    *ebpf.VariableSpec `ebpf:"records_wanted"`
+	Reorders         *ebpf.VariableSpec `ebpf:"reorders"`
+	RevokedKinds     *ebpf.VariableSpec `ebpf:"revoked_kinds"`
+	Tick             *ebpf.VariableSpec `ebpf:"tick"`
+	TickNs           *ebpf.VariableSpec `ebpf:"tick_ns"`
+	TickSecond       *ebpf.VariableSpec `ebpf:"tick_second"`
+	TtlMax           *ebpf.VariableSpec `ebpf:"ttl_max"`
+	TtlMin           *ebpf.VariableSpec `ebpf:"ttl_min"`
+	UnlearnableFirst *ebpf.VariableSpec `ebpf:"unlearnable_first"`
+	Writes           *ebpf.VariableSpec `ebpf:"writes"`
 }
 
 // FilterObjects contains all objects after they have been loaded into the kernel.
@@ -548,30 +551,31 @@ func (m *FilterMaps) Close() error {
 //
 // It can be passed to LoadFilterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FilterVariables struct {
-	AnyTunnelEnd  *ebpf.Variable `ebpf:"any_tunnel_end"`
-	Audited       *ebpf.Variable `ebpf:"audited"`
-	EventAhead    *ebpf.Variable `ebpf:"event_ahead"`
-	EventPace     *ebpf.Variable `ebpf:"event_pace"`
-	EventsWanted  *ebpf.Variable `ebpf:"events_wanted"`
-	Guarded       *ebpf.Variable `ebpf:"guarded"`
-	HasNames      *ebpf.Variable `ebpf:"has_names"`
-	HasTunnels    *ebpf.Variable `ebpf:"has_tunnels"`
-	HashSeed      *ebpf.Variable `ebpf:"hash_seed"`
-	HeldUpOneIn   *ebpf.Variable `ebpf:"held_up_one_in"`
-	HitsWanted    *ebpf.Variable `ebpf:"hits_wanted"`
-	JudgesLocal   *ebpf.Variable `ebpf:"judges_local"`
-	NamesOn       *ebpf.Variable `ebpf:"names_on"`
-	PodsFull      *ebpf.Variable `ebpf:"pods_full"`
-	ReadsOwn      *ebpf.Variable `ebpf:"reads_own"`
-	RecordsWanted *ebpf.Variable `ebpf:"records_wanted"`
-	Reorders      *ebpf.Variable `ebpf:"reorders"`
-	RevokedKinds  *ebpf.Variable `ebpf:"revoked_kinds"`
-	Tick          *ebpf.Variable `ebpf:"tick"`
-	TickNs        *ebpf.Variable `ebpf:"tick_ns"`
-	TickSecond    *ebpf.Variable `ebpf:"tick_second"`
-	TtlMax        *ebpf.Variable `ebpf:"ttl_max"`
-	TtlMin        *ebpf.Variable `ebpf:"ttl_min"`
-	Writes        *ebpf.Variable `ebpf:"writes"`
+	AnyTunnelEnd     *ebpf.Variable `ebpf:"any_tunnel_end"`
+	Audited          *ebpf.Variable `ebpf:"audited"`
+	EventAhead       *ebpf.Variable `ebpf:"event_ahead"`
+	EventPace        *ebpf.Variable `ebpf:"event_pace"`
+	EventsWanted     *ebpf.Variable `ebpf:"events_wanted"`
+	Guarded          *ebpf.Variable `ebpf:"guarded"`
+	HasNames         *ebpf.Variable `ebpf:"has_names"`
+	HasTunnels       *ebpf.Variable `ebpf:"has_tunnels"`
+	HashSeed         *ebpf.Variable `ebpf:"hash_seed"`
+	HeldUpOneIn      *ebpf.Variable `ebpf:"held_up_one_in"`
+	HitsWanted       *ebpf.Variable `ebpf:"hits_wanted"`
+	JudgesLocal      *ebpf.Variable `ebpf:"judges_local"`
+	NamesOn          *ebpf.Variable `ebpf:"names_on"`
+	PodsFull         *ebpf.Variable `ebpf:"pods_full"`
+	ReadsOwn         *ebpf.Variable `ebpf:"reads_own"`
+	RecordsWanted    *ebpf.Variable `ebpf:"records_wanted"`
+	Reorders         *ebpf.Variable `ebpf:"reorders"`
+	RevokedKinds     *ebpf.Variable `ebpf:"revoked_kinds"`
+	Tick             *ebpf.Variable `ebpf:"tick"`
+	TickNs           *ebpf.Variable `ebpf:"tick_ns"`
+	TickSecond       *ebpf.Variable `ebpf:"tick_second"`
+	TtlMax           *ebpf.Variable `ebpf:"ttl_max"`
+	TtlMin           *ebpf.Variable `ebpf:"ttl_min"`
+	UnlearnableFirst *ebpf.Variable `ebpf:"unlearnable_first"`
+	Writes           *ebpf.Variable `ebpf:"writes"`
 }
 
 // FilterPrograms contains all programs after they have been loaded into the kernel.

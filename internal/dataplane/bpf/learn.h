@@ -36,6 +36,12 @@ struct {
 	__type(value, __u8);
 } unlearnable SEC(".maps");
 
+/*
+ * The first bytes of these networks' addresses, a bit each, of IPv6 and of IPv4. Most addresses begin otherwise:
+ * they need no look-up. Set before the program is loaded.
+ */
+volatile const __u64 unlearnable_first[2][4] = {};
+
 /* Seconds. Set before the program is loaded. */
 volatile const __u32 ttl_min = 30;
 volatile const __u32 ttl_max = 3600;
@@ -46,17 +52,24 @@ static __always_inline bool is_nat64(const struct address *a)
 	return a->word[0] == bpf_htonl(0x0064ff9b) && !a->word[1] && !a->word[2];
 }
 
+static __always_inline bool is_in_unlearnable(const struct address *a)
+{
+	const bool is_v4 = is_mapped(a);
+	const __u8 first = *(const __u8 *)&a->word[is_v4 ? 3 : 0];
+	struct network_key key;
+
+	if (!(unlearnable_first[is_v4][first / 64] >> first % 64 & 1))
+		return false;
+	key.prefixlen = 128;
+	key.addr = *a;
+	return bpf_map_lookup_elem(&unlearnable, &key);
+}
+
 static __always_inline bool is_unlearnable(const struct address *a)
 {
-	struct network_key key = { .prefixlen = 128, .addr = *a };
+	struct address inner = { .word = { 0, 0, MAPPED_PREFIX, a->word[3] } };
 
-	if (bpf_map_lookup_elem(&unlearnable, &key))
-		return true;
-	if (!is_nat64(a))
-		return false;
-	key.addr.word[0] = key.addr.word[1] = 0;
-	key.addr.word[2] = MAPPED_PREFIX;
-	return bpf_map_lookup_elem(&unlearnable, &key);
+	return is_in_unlearnable(a) || (is_nat64(a) && is_in_unlearnable(&inner));
 }
 
 /* Takes a pattern from an address, unless another name of the pattern holds it longer. */
@@ -81,7 +94,19 @@ __noinline int forget_address(const struct address *a, __u32 pattern, __u32 unti
 	return 0;
 }
 
-/* Lets an address hold under a pattern until w->until. False: there is no room for it. */
+/* Makes an entry for an address. False: there is one, or no room for it. */
+static __always_inline bool add_address(struct worker *w, __u64 slot)
+{
+	w->fresh.address = w->address;
+	w->fresh.again = w->address;
+	w->fresh.slots[0] = slot;
+	return !bpf_map_update_elem(&learned, &w->address, &w->fresh, BPF_NOEXIST);
+}
+
+/*
+ * Lets an address hold under a pattern until w->until. An address with a new place is probably new itself: it is
+ * looked up only if it is not. False: there is no room for it.
+ */
 __noinline bool learn_address(struct worker *w)
 {
 	struct learned_address *entry;
@@ -90,12 +115,11 @@ __noinline bool learn_address(struct worker *w)
 	if (!w)
 		return false;
 	fresh = (__u64)w->until << 32 | w->s.pattern;
+	if (w->free_until != ~0u && add_address(w, fresh))
+		return true;
 	entry = bpf_map_lookup_elem(&learned, &w->address);
 	if (!entry) {
-		w->fresh.address = w->address;
-		w->fresh.again = w->address;
-		w->fresh.slots[0] = fresh;
-		if (!bpf_map_update_elem(&learned, &w->address, &w->fresh, BPF_NOEXIST))
+		if (add_address(w, fresh))
 			return true;
 		entry = bpf_map_lookup_elem(&learned, &w->address); /* another CPU was first, or the map is full */
 		if (!entry)

@@ -29,6 +29,7 @@
 #define TYPE_A 1
 #define TYPE_AAAA 28
 #define TYPE_OPT 41
+#define TYPE_HTTPS 65
 #define CLASS_IN 1
 
 #define RECORD_FIXED 10 /* type, class, TTL, length of data */
@@ -51,7 +52,7 @@ struct scratch {
 	__u32 inside;    /* between an owner name and its record's fixed part */
 	__u32 name_from; /* where the owner name began */
 	__u32 state;     /* enum walk_state */
-	__u32 type;      /* asked for */
+	__u32 type;      /* asked for; 0: of another class, or not read */
 	__u32 foreign;   /* the name has a byte that no pattern can have */
 	__u32 text_at;   /* where the canonical text begins */
 	__u32 records;
@@ -181,9 +182,9 @@ static __always_inline enum answer read_question(struct scratch *s)
 	class = two_bytes_at(s, s->at + 2);
 	s->at += 4;
 	s->hash = mix(s->hash, s->type);
-	if (class != CLASS_IN || (s->type != TYPE_A && s->type != TYPE_AAAA))
-		return ANSWER_EMPTY;
-	return ANSWERS;
+	if (class != CLASS_IN)
+		s->type = 0;
+	return s->type == TYPE_A || s->type == TYPE_AAAA ? ANSWERS : ANSWER_EMPTY;
 }
 
 /* Finds the patterns of the question's name. The root's text is empty, and it is in no pattern. */
@@ -217,7 +218,7 @@ static __always_inline bool take_record(struct scratch *s)
 	if (at + RECORD_FIXED + size > s->length)
 		return malformed(s);
 	if (s->answers && type == s->type && class == CLASS_IN) {
-		if (size != (type == TYPE_A ? 4 : 16))
+		if (type != TYPE_HTTPS && size != (type == TYPE_A ? 4 : 16))
 			return malformed(s);
 		if (s->records < RECORDS_MAX) {
 			s->record[s->records & (RECORDS_MAX - 1)] = at;

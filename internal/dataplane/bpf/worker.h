@@ -32,6 +32,7 @@ enum miss {
 	MISS_UNTRUSTED,      /* the resolver is not trusted */
 	MISS_LIMIT,          /* there was no room for the address, or for the name */
 	MISS_EXPIRED,        /* its time is over: the agent writes this when it removes the address */
+	MISS_HINT,           /* it is a hint of an HTTPS record */
 };
 
 /* An address that an answer led to and that was not learned. */
