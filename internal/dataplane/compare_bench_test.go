@@ -205,6 +205,40 @@ func BenchmarkPackets(b *testing.B) {
 	}
 }
 
+// BenchmarkOwnNode is of packets from a pod to its own node, to a socket that nobody reads. No answer comes, so each of them opens a flow. A
+// node without policies about such traffic has no program there.
+func BenchmarkOwnNode(b *testing.B) {
+	cs := []*contender{
+		{name: "nothing", node: bareNode(b)}, {name: "kidoban", node: newNode(b, dataplane.Options{})}, {name: "judging", node: newNode(b, dataplane.Options{})},
+	}
+	to := ownAddresses[false]
+	fds := map[*contender]int{}
+	for _, c := range cs {
+		c.peer = c.AddPod("10.9.0.1", "fd09::1")
+		c.ownAddress(netip.PrefixFrom(to, 32).String())
+		var unread net.PacketConn
+		c.Do(func() (err error) {
+			unread, err = net.ListenPacket("udp4", netip.AddrPortFrom(to, 2000).String())
+			return err
+		})
+		b.Cleanup(func() { _ = unread.Close() })
+		fds[c] = sender(b, c.peer)
+		if c.name != "nothing" {
+			c.set(c.peer, isolate(policy.Egress))
+		}
+	}
+	cs[2].own(cs[2].peer, 0, denies(policy.Egress, everyone(port(policy.UDP, 53))))
+	race(b, cs, "packet", func(_ int, c *contender) float64 {
+		begin := time.Now()
+		for range packetsOfARound {
+			if err := unix.Sendto(fds[c], []byte("kidoban."), 0, &unix.SockaddrInet4{Addr: to.As4(), Port: 2000}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return float64(time.Since(begin).Nanoseconds()) / packetsOfARound
+	})
+}
+
 // BenchmarkConnections is of TCP as programs use it: one request and its answer on an open connection, and a
 // connection from SYN to FIN.
 func BenchmarkConnections(b *testing.B) {
