@@ -372,7 +372,7 @@ fuzz-short: ## Run every Go fuzz test briefly, a minute in total (FUZZTIME=1m: e
 .PHONY: bench
 bench: ## Cost of packets, changes and memory beside an empty program, nftables and no program (6 minutes; needs root)
 	@hack/apt.sh nft=nftables
-	go test -run='^$$' -bench='^Benchmark(Packets|Connections)$$' -benchtime=300x ./internal/dataplane
+	go test -run='^$$' -bench='^Benchmark(Packets|OwnNode|Connections)$$' -benchtime=300x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(FirstPacket|FirstPacketByName|Tiers|Report|Records|Audited)$$' -benchtime=30x ./internal/dataplane
 	go test -run='^$$' -bench='^Benchmark(Answers|MemoryOfNames)$$' -benchtime=10x ./internal/dataplane
 	go test -run='^$$' -bench='^BenchmarkEstablished$$' -benchtime=20000x ./internal/dataplane
