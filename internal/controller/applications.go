@@ -104,11 +104,7 @@ func (a *applications) remove(key types.NamespacedName) {
 }
 
 func (a *applications) feed(change func() resolver.Changes) {
-	a.c.feedLocked("applicationnetworkpolicy", func() resolver.Changes {
-		changes := change()
-		a.c.edits.addAgain(changes.Again)
-		return changes
-	})
+	a.c.feedLocked("applicationnetworkpolicy", change)
 }
 
 // mayDelete reports whether a PolicyEndpoint whose policy is not known may be deleted. The caller holds mu.

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kidoban/kidoban/api/v1alpha1"
+	"github.com/kidoban/kidoban/internal/resolver"
 	"github.com/kidoban/kidoban/internal/stream"
 )
 
@@ -33,11 +34,37 @@ func CacheOptions() cache.Options {
 			&corev1.Node{}:                    {Transform: stripNode},
 			&corev1.Service{}:                 {Transform: stripService},
 			&discoveryv1.EndpointSlice{}:      {Namespaces: map[string]cache.Config{kubeSystem: {}, openShiftDNS: {}}, Transform: stripEndpoints},
-			&v1alpha1.PolicyEndpoint{}:        ours,
+			&networkingv1.NetworkPolicy{}:     {Transform: stripPolicy},
+			&v1alpha1.PolicyEndpoint{}:        {Label: ours.Label, Transform: stripEndpoint},
 			&v1alpha1.ClusterPolicyEndpoint{}: ours,
 			&v1alpha1.PolicyEndpointSlice{}:   ours,
 		},
 	}
+}
+
+// stripPolicy keeps an outline of a large policy: see loadPolicy.
+func stripPolicy(in any) (any, error) {
+	np, ok := in.(*networkingv1.NetworkPolicy)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a NetworkPolicy", in)
+	}
+	np.ManagedFields, np.Annotations, np.OwnerReferences = nil, nil, nil
+	enforcement, ok := np.Labels[v1alpha1.LabelEnforcement]
+	if np.Labels = nil; ok {
+		np.Labels = map[string]string{v1alpha1.LabelEnforcement: enforcement}
+	}
+	return resolver.OutlinePolicy(np), nil
+}
+
+// stripEndpoint keeps an outline of a large spec, which is enough to compare it.
+func stripEndpoint(in any) (any, error) {
+	pe, ok := in.(*v1alpha1.PolicyEndpoint)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a PolicyEndpoint", in)
+	}
+	pe.ManagedFields = nil
+	pe.Spec = *resolver.Outline(&pe.Spec)
+	return pe, nil
 }
 
 func stripNamespace(in any) (any, error) {

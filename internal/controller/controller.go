@@ -34,7 +34,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods;services,verbs=list;watch
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch
-// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints;policyendpoints;policyendpointslices,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.kidoban.dev,resources=clusterpolicyendpoints/status;policyendpoints/status,verbs=update
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=adminnetworkpolicies;baselineadminnetworkpolicies,verbs=list
@@ -53,6 +53,9 @@ const reconcileTimeout = httpserver.StalledAfter - 30*time.Second
 
 // maxPause is the longest time until the controller repeats a write that failed.
 const maxPause = 10 * time.Second
+
+// wholeSpecs is how many large specs of PolicyEndpoints are kept until they are written. Each takes up to 3 MB.
+const wholeSpecs = workers
 
 // Options of the controller.
 type Options struct {
@@ -107,8 +110,8 @@ type queue = workqueue.TypedRateLimitingInterface[request]
 type Controller struct {
 	// client reads from the cache, and waits until the cache has seen its own writes.
 	client client.Client
-	// live reads from the API server, after a conflict: the cache does not contain objects that have lost the
-	// controller's label.
+	// live reads from the API server: large policies, of which the cache has outlines, and, after a conflict, objects that have lost
+	// the controller's label, which the cache does not contain.
 	live     client.Reader
 	recorder recorder.EventRecorder
 	shared   string // the namespace of groups that cross namespaces
@@ -140,12 +143,14 @@ type Controller struct {
 // Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and
 // ClientOptions.
 func Add(mgr manager.Manager, o Options) error {
+	resolverOptions := o.Resolver
+	resolverOptions.WholeSpecs = wholeSpecs
 	c := &Controller{
 		client:     mgr.GetClient(),
 		live:       mgr.GetAPIReader(),
 		recorder:   mgr.GetEventRecorder(Name),
 		shared:     o.Resolver.SharedNamespace,
-		resolver:   resolver.New(o.Resolver),
+		resolver:   resolver.New(resolverOptions),
 		slices:     plan.NewSlices(o.Resolver.SharedNamespace, o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
@@ -352,6 +357,7 @@ func (c *Controller) enqueue(q queue, changes resolver.Changes, cause string, se
 	for _, name := range changes.Endpoints {
 		q.Add(request{kind: endpoint, name: name})
 	}
+	c.edits.addAgain(changes.Again)
 	for _, name := range changes.ClusterEndpoints {
 		q.Add(request{kind: clusterEndpoint, name: types.NamespacedName{Name: name}})
 	}

@@ -27,6 +27,9 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		c.slices.References.Add(name, want.Groups) // from here on these groups are not forgotten
 	}
 	c.mu.Unlock()
+	if want != nil && want.IsPending {
+		return nil // enqueued again when its policy is resolved
+	}
 	pe := &v1alpha1.PolicyEndpoint{}
 	have := pe
 	if found, err := c.get(ctx, name, pe); err != nil {
@@ -55,6 +58,10 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 				return nil
 			}
 		case plan.WriteEndpoint:
+			if resolver.IsOutline(want.Spec) {
+				c.resolveAgain(name)
+				return nil
+			}
 			pe.Namespace, pe.Name = name.Namespace, name.Name
 			if _, err := c.put(ctx, pe, func() bool { return plan.SetEndpoint(pe, want) }); err != nil {
 				return c.rejected(ctx, want, isolates, err)
@@ -75,6 +82,16 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		c.refer(name, want.Groups, want.Problems)
 	}
 	return nil
+}
+
+// resolveAgain resolves a policy once more because its PolicyEndpoint has to be written, and only an outline is left of it. That
+// enqueues the PolicyEndpoint again.
+func (c *Controller) resolveAgain(name types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if np, ok := c.resolver.Lost(name); ok {
+		c.edits.addAgain([]*resolver.Source{np})
+	}
 }
 
 // mayDelete reports whether a PolicyEndpoint whose policy is not known may be deleted.
@@ -123,7 +140,11 @@ func (c *Controller) reconcileStatus(ctx context.Context, name types.NamespacedN
 	c.mu.Lock()
 	want := c.want(name)
 	c.mu.Unlock()
-	if want == nil {
+	switch {
+	case want == nil:
+		return nil
+	case want.IsPending: // its problems are not known yet
+		c.queue.AddAfter(request{kind: status, name: name}, reportsWait)
 		return nil
 	}
 	pe := &v1alpha1.PolicyEndpoint{}

@@ -292,10 +292,10 @@ func (r *Resolver) admitWaiting(namespace string, room bool) {
 	t.full = false
 	long := false
 	for _, p := range slices.SortedFunc(maps.Values(t.waiting), compareAge) {
-		if b := r.options.Budget; b.Groups > 0 && p.demands.groups() > b.Groups {
+		if b := r.options.Budget; b.Groups > 0 && p.asked > b.Groups {
 			continue
 		}
-		if long = long || r.isLarge(p); long {
+		if long = long || p.source.IsOutline() || r.isLarge(p); long {
 			if room {
 				r.again = append(r.again, p.source)
 			}
@@ -323,7 +323,12 @@ func compareAge(a, b *policyState) int {
 // come first, then the oldest.
 func (r *Resolver) setUnresolved() {
 	byNamespace := map[string][]*policyState{}
-	for _, np := range r.unresolved {
+	for _, key := range slices.SortedFunc(maps.Keys(r.unresolved), compareNames) {
+		np := r.unresolved[key]
+		if np.IsOutline() {
+			r.setLater(np) // what is in force of it counts before what others ask for
+			continue
+		}
 		byNamespace[np.Namespace] = append(byNamespace[np.Namespace], r.newPolicy(np, normalize(np)))
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {

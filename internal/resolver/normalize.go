@@ -12,16 +12,26 @@ import (
 	"github.com/kidoban/kidoban/internal/policy"
 )
 
+// maxPodSelector bounds the podSelector of a policy, in bytes of its protobuf encoding: controller and agents keep it for as long as the
+// policy exists.
+const maxPodSelector = 32 << 10
+
+// maxNames is how many named ports of a policy's ingress rules are looked for among the ports of its pods, to report those that no pod has.
+const maxNames = 100
+
 // normalized is the content of a policy in a form that does not depend on the cluster.
 type normalized struct {
 	// selects is the canonical podSelector. If it is invalid, problems contains the reason, and of the
 	// other fields only types is used.
 	selects selector
 	invalid bool
-	types   []v1alpha1.PolicyType
+	// podSelector and enforcement are the policy's own.
+	podSelector metav1.LabelSelector
+	enforcement v1alpha1.Enforcement
+	types       []v1alpha1.PolicyType
 	// peers contains each peer of a direction once.
 	peers [2][]peerPorts
-	// names are the named ports of ingress rules, which the selected pods should have.
+	// names are the first maxNames named ports of ingress rules, which the selected pods should have.
 	names    []portName
 	problems []Problem
 }
@@ -93,7 +103,7 @@ func (s *podSet) withinKey() string { return strings.Join(s.within.keys(), "") }
 // normalize reads a policy. It leaves out what cannot be enforced, so that less is allowed, and
 // reports it in problems.
 func normalize(np *Source) *normalized {
-	out := &normalized{}
+	out := &normalized{enforcement: enforcementOf(np.Labels)}
 	ingress, egress := policyTypes(np.NetworkPolicy)
 	if ingress {
 		out.types = append(out.types, v1alpha1.PolicyTypeIngress)
@@ -101,10 +111,21 @@ func normalize(np *Source) *normalized {
 	if egress {
 		out.types = append(out.types, v1alpha1.PolicyTypeEgress)
 	}
+	if np.IsOutline() { // nothing of it is known
+		out.types, out.invalid = []v1alpha1.PolicyType{v1alpha1.PolicyTypeIngress, v1alpha1.PolicyTypeEgress}, true
+		out.problem(v1alpha1.ReasonInvalidSelector, "spec: the policy was not read")
+		return out
+	}
 	err := policy.CheckEnforcement(np.Labels)
 	if err != nil {
 		out.problem(v1alpha1.ReasonInvalidEnforcement, "%v", err)
 	}
+	if size := np.Spec.PodSelector.Size(); size > maxPodSelector {
+		out.invalid = true
+		out.problem(v1alpha1.ReasonTooLarge, "spec.podSelector comes to %d bytes, of %d at most; the policy isolates all pods of its namespace", size, maxPodSelector)
+		return out
+	}
+	np.Spec.PodSelector.DeepCopyInto(&out.podSelector)
 	if out.selects, err = parseSelector(&np.Spec.PodSelector); err != nil {
 		out.invalid = true
 		out.problem(v1alpha1.ReasonInvalidSelector, "spec.podSelector: %v", err)
@@ -205,7 +226,7 @@ func (b *builder) names(path string, index int32, names []string, ports []networ
 
 // hasNames reports whether a rule has domain names.
 func (n *normalized) hasNames() bool {
-	return slices.ContainsFunc(n.peers[policy.Egress], func(p peerPorts) bool { return len(p.peer.names) > 0 })
+	return n != nil && slices.ContainsFunc(n.peers[policy.Egress], func(p peerPorts) bool { return len(p.peer.names) > 0 })
 }
 
 // ports reads a rule's ports: "if this field is empty or missing, this rule matches all ports". For egress,
@@ -226,7 +247,7 @@ func (b *builder) ports(path string, ports []networkingv1.NetworkPolicyPort) (nu
 			names = append(names, name)
 		default:
 			numbers.ranges = append(numbers.ranges, r)
-			if !slices.Contains(b.out.names, name) {
+			if len(b.out.names) < maxNames && !slices.Contains(b.out.names, name) {
 				b.out.names = append(b.out.names, name)
 			}
 		}

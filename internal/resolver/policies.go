@@ -16,19 +16,22 @@ type Endpoint struct {
 	// Name of the PolicyEndpoint; Policy is the Key of the policy, and UID its own.
 	Name, Policy types.NamespacedName
 	UID          types.UID
-	// Spec is the policy's. If the policy does not fit or cannot be read, it is the one before, provided that it isolates
+	// Spec is the policy's, or an outline of it (see Options.WholeSpecs). If the policy does not fit or cannot be read, it is the one before, provided that it isolates
 	// the same pods in the same directions; else one without rules. So a policy's pods are isolated whatever its state.
 	Spec *v1alpha1.PolicyEndpointSpec
 	// Groups that Spec refers to, sorted. They must be complete before Spec is written.
 	Groups []policy.GroupKey
 	// Problems are the parts of the policy that Spec lacks, the gravest first.
 	Problems []Problem
+	// IsPending is true from the start on until all of the policy is there: Spec is what an earlier resolver wrote, and the problems
+	// are unknown.
+	IsPending bool
 }
 
 // policyState is a policy, its PolicyEndpoint, and the named ports that it depends on.
 type policyState struct {
 	source     *Source
-	normalized *normalized
+	normalized *normalized // nil, once it is rendered, if source is an outline
 	endpoint   Endpoint
 	// cluster is set for a ClusterNetworkPolicy. Of the other fields, it then has names, and of endpoint the names.
 	cluster *clusterPolicy
@@ -36,6 +39,10 @@ type policyState struct {
 	// demands are those of the policy, charged those of its version in force. over is set if the policy is over the budget.
 	demands, charged demands
 	over             *Problem
+	// asked is how many groups the demands are. Of a policy over the budget whose source is an outline, nothing else is kept of them.
+	asked int
+	// lost is set if only an outline is left of a spec that has to be written.
+	lost bool
 }
 
 // nameUse is a named port whose numbers a policy depends on, of a matcher's pods that have an address in a
@@ -49,7 +56,8 @@ type nameUse struct {
 func (r *Resolver) newPolicy(np *Source, n *normalized) *policyState {
 	own := types.NamespacedName{Namespace: np.Namespace, Name: np.Name}
 	name := types.NamespacedName{Namespace: np.Namespace, Name: endpointName(np.kind, own, np.UID)}
-	return &policyState{source: np, normalized: n, demands: r.demandsOf(np.Namespace, n), endpoint: Endpoint{Name: name, Policy: np.Key(), UID: np.UID}}
+	d := r.demandsOf(np.Namespace, n)
+	return &policyState{source: np, normalized: n, demands: d, asked: d.groups(), endpoint: Endpoint{Name: name, Policy: np.Key(), UID: np.UID}}
 }
 
 func (r *Resolver) setPolicy(p PreparedPolicy) {
@@ -96,6 +104,11 @@ func (r *Resolver) putPolicy(p *policyState) (gaveFree bool) {
 		r.unwatch(old)
 	default:
 		r.forgetPolicy(old)
+	}
+	if p.source.IsOutline() {
+		if p.normalized = nil; p.over != nil {
+			p.demands = nil
+		}
 	}
 	return old != nil && !old.charged.within(p.charged)
 }
@@ -166,27 +179,33 @@ func (r *Resolver) render(p, old *policyState) {
 	if spec != nil && !Isolates(spec, out.isolating) {
 		spec, groups, p.charged = nil, nil, nil
 	}
-	if spec == nil && before.Spec != nil && Isolates(before.Spec, out.isolating) {
+	if spec == nil && before.Spec != nil && !old.lost && Isolates(before.Spec, out.isolating) {
 		e.Spec, e.Groups, p.charged = before.Spec, before.Groups, had
 	} else {
 		if spec == nil {
 			spec, groups = out.isolating, nil
 		}
-		e.Spec, e.Groups = spec, nil
-		slices.SortFunc(groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
-		for i, ref := range groups {
-			if i == 0 || ref.key != groups[i-1].key {
-				r.acquire(from, ref)
-				e.Groups = append(e.Groups, ref.key)
-			}
-		}
+		e.Spec, e.Groups = spec, r.acquireAll(from, groups)
 		for _, g := range before.Groups {
 			r.release(g)
 		}
 	}
+	r.keepWhole(p)
 	if !reflect.DeepEqual(before, *e) {
 		r.changedEndpoints[e.Name] = struct{}{}
 	}
+}
+
+// acquireAll acquires groups for a policy of a namespace, each once, and returns their keys, sorted.
+func (r *Resolver) acquireAll(from string, groups []groupRef) (keys []policy.GroupKey) {
+	slices.SortFunc(groups, func(a, b groupRef) int { return compareGroups(a.key, b.key) })
+	for i, ref := range groups {
+		if i == 0 || ref.key != groups[i-1].key {
+			r.acquire(from, ref)
+			keys = append(keys, ref.key)
+		}
+	}
+	return keys
 }
 
 // renderer returns a renderer of the policies of a namespace.
@@ -199,9 +218,12 @@ func (r *Resolver) renderer(from string) renderer {
 // renderStale renders the policies with a named port whose numbers changed.
 func (r *Resolver) renderStale() {
 	for _, p := range slices.SortedFunc(maps.Keys(r.stale), func(a, b *policyState) int { return compareNames(a.endpoint.Name, b.endpoint.Name) }) {
-		if p.cluster != nil {
+		switch {
+		case p.cluster != nil:
 			r.renderClusterPolicy(p, p)
-		} else {
+		case p.source.IsOutline():
+			r.again = append(r.again, p.source)
+		default:
 			r.render(p, p)
 		}
 	}

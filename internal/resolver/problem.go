@@ -29,14 +29,17 @@ var gravity = []string{
 	v1alpha1.ReasonInvalidEnforcement,
 }
 
-// sortProblems sorts problems by gravity and removes duplicates.
+// maxProblems is how many problems of a policy are kept. A status has room for about ten.
+const maxProblems = 100
+
+// sortProblems sorts problems by gravity, removes duplicates, and keeps the first maxProblems.
 func sortProblems(problems []Problem) []Problem {
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Compare(slices.Index(gravity, a.Reason), slices.Index(gravity, b.Reason))
 	})
 	var out []Problem
 	for _, p := range problems {
-		if !slices.Contains(out, p) {
+		if len(out) < maxProblems && !slices.Contains(out, p) {
 			out = append(out, p)
 		}
 	}

@@ -84,11 +84,11 @@ func (r *renderer) render(np *Source, n *normalized) rendered {
 func isolatingSpec(np *Source, n *normalized) *v1alpha1.PolicyEndpointSpec {
 	spec := &v1alpha1.PolicyEndpointSpec{
 		PolicyRef:   v1alpha1.PolicyReference{Kind: np.kind, Name: np.Name, UID: np.UID, Generation: np.Generation},
-		Enforcement: enforcementOf(np.Labels),
+		Enforcement: n.enforcement,
 		PolicyTypes: n.types,
 	}
 	if !n.invalid {
-		spec.PodSelector = *np.Spec.PodSelector.DeepCopy()
+		spec.PodSelector = n.podSelector
 	}
 	return spec
 }

@@ -21,6 +21,9 @@ type Options struct {
 	MaxAddresses int
 	// Budget is that of each namespace.
 	Budget Budget
+	// WholeSpecs is how many large specs of PolicyEndpoints the Resolver keeps whole, those that it rendered last; 0: all. Of the
+	// others it keeps outlines.
+	WholeSpecs int
 }
 
 // Resolver contains the namespaces, pods and policies of a cluster and the objects that follow from them. It
@@ -47,6 +50,8 @@ type Resolver struct {
 	filling    *filling
 	fillAtOnce int
 
+	whole []wholeSpec // the oldest first
+
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
 	unresolved map[types.NamespacedName]*Source
@@ -70,8 +75,9 @@ type Changes struct {
 	Slices []SliceChange
 	// Unused are groups that no policy uses any more. They stay in their slices until Forget.
 	Unused []policy.GroupKey
-	// Again are policies over the budget of their namespace for which there may be room now. They are for Fill and
-	// SetPreparedPolicy, in this order.
+	// Again are policies that are to be resolved once more: those over the budget of their namespace for which there may be room
+	// now, and large ones of which something changed that they depend on. They are for Fill and SetPreparedPolicy, in this order.
+	// Of those that are outlines, the caller gives the Resolver all that they have.
 	Again []*Source
 }
 
@@ -164,7 +170,7 @@ func (r *Resolver) DeletePod(key types.NamespacedName) Changes {
 }
 
 // SetPolicy adds a policy or replaces it. The Resolver keeps the policy, which must not be changed
-// afterwards.
+// afterwards. Before Start it may be an outline.
 func (r *Resolver) SetPolicy(np *networkingv1.NetworkPolicy) Changes { return r.Set(NetworkPolicy(np)) }
 
 // Set is SetPolicy for policies of all kinds.

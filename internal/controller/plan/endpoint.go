@@ -63,7 +63,7 @@ func Endpoint(want *resolver.Endpoint, have *v1alpha1.PolicyEndpoint, present fu
 }
 
 // SetEndpoint sets the parts of a PolicyEndpoint that the controller owns, and reports whether that changed
-// anything.
+// anything. The specs may be outlines (see resolver.Outline), and the result is one if want's is.
 func SetEndpoint(pe *v1alpha1.PolicyEndpoint, want *resolver.Endpoint) bool {
 	ref := &want.Spec.PolicyRef
 	owner := metav1.OwnerReference{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: ref.Kind, Name: ref.Name, UID: want.UID}
@@ -71,7 +71,7 @@ func SetEndpoint(pe *v1alpha1.PolicyEndpoint, want *resolver.Endpoint) bool {
 		owner.APIVersion = application.Group + "/" + application.Version
 	}
 	changed := setOwner(pe, owner)
-	if !equality.Semantic.DeepEqual(&pe.Spec, want.Spec) {
+	if changed || !resolver.SameSpec(&pe.Spec, want.Spec) {
 		pe.Spec = *want.Spec.DeepCopy()
 		changed = true
 	}

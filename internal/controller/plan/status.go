@@ -35,9 +35,7 @@ func setStatus(s *v1alpha1.EndpointStatus, generation, policyGeneration int64, c
 	changed := meta.SetStatusCondition(&s.Conditions, condition)
 	var peers int32
 	for _, rules := range all {
-		for _, r := range rules {
-			peers += int32(len(r.Peers))
-		}
+		peers += resolver.PeerCount(rules)
 	}
 	if s.Peers != peers || s.ObservedGeneration != generation || s.PolicyGeneration != policyGeneration {
 		s.Peers, s.ObservedGeneration, s.PolicyGeneration = peers, generation, policyGeneration
