@@ -54,9 +54,6 @@ const reconcileTimeout = httpserver.StalledAfter - 30*time.Second
 // maxPause is the longest time until the controller repeats a write that failed.
 const maxPause = 10 * time.Second
 
-// wholeSpecs is how many large specs of PolicyEndpoints are kept until they are written. Each takes up to 3 MB.
-const wholeSpecs = workers
-
 // Options of the controller.
 type Options struct {
 	Resolver resolver.Options
@@ -121,6 +118,7 @@ type Controller struct {
 	known   *known
 	dns     *dnsServers
 	edits   *edits
+	large   largeTurns
 	agents  *Agents
 	reports *reports
 	server  *streamserver.Server // nil: agents cannot connect
@@ -143,14 +141,13 @@ type Controller struct {
 // Add makes a controller and adds it to the manager, whose cache and client must have CacheOptions and
 // ClientOptions.
 func Add(mgr manager.Manager, o Options) error {
-	resolverOptions := o.Resolver
-	resolverOptions.WholeSpecs = wholeSpecs
+	o.Resolver.Outlines = true
 	c := &Controller{
 		client:     mgr.GetClient(),
 		live:       mgr.GetAPIReader(),
 		recorder:   mgr.GetEventRecorder(Name),
 		shared:     o.Resolver.SharedNamespace,
-		resolver:   resolver.New(resolverOptions),
+		resolver:   resolver.New(o.Resolver),
 		slices:     plan.NewSlices(o.Resolver.SharedNamespace, o.BatchWindow),
 		unresolved: unresolved{},
 		known:      newKnown(),
@@ -270,6 +267,11 @@ func (c *Controller) Reconcile(ctx context.Context, r request) (reconcile.Result
 		c.agents.lead()
 		c.countNodes()
 	}
+	end, ok := c.large.begin(r, c.isLarge(r), c.queue)
+	if !ok {
+		return reconcile.Result{}, nil
+	}
+	defer end()
 	var err error
 	switch r.kind {
 	case endpoint:

@@ -6,19 +6,13 @@ import (
 	"sync"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kidoban/kidoban/internal/resolver"
 )
 
 // shortEdit is how long the resolver may be busy with a step of an edit without a pause afterwards.
 const shortEdit = 5 * time.Millisecond
-
-// loadTimeout is how long the API server may take to return a large policy. Meanwhile no other edit is resolved.
-const loadTimeout = 5 * time.Second
 
 // edits are NetworkPolicies that changed and were not resolved yet. One policy is resolved at a time, and only its last
 // version. The namespaces take turns by the time that their policies took: one whose policies take long, or change all the
@@ -157,7 +151,7 @@ func (c *Controller) resolvePolicies(ctx context.Context) error {
 		begin := time.Now()
 		if np == nil {
 			c.resolveEdit(ctx, name.Namespace, func() resolver.Changes { return c.resolver.DeletePolicy(name) })
-		} else if np = c.loadPolicy(ctx, np); np != nil {
+		} else if np = c.loadEdit(ctx, np); np != nil {
 			prepared := resolver.PrepareOutline(np)
 			for more := true; more && ctx.Err() == nil; {
 				c.resolveEdit(ctx, name.Namespace, func() (changes resolver.Changes) {
@@ -169,28 +163,6 @@ func (c *Controller) resolvePolicies(ctx context.Context) error {
 		}
 		c.edits.took(name.Namespace, time.Since(begin))
 	}
-}
-
-// loadPolicy reads a policy of which there is only an outline. It returns nil if the policy is gone, which its watch reports, or if it
-// cannot be read now, and has another try later.
-func (c *Controller) loadPolicy(ctx context.Context, np *resolver.Source) *resolver.Source {
-	if !np.IsOutline() {
-		return np
-	}
-	within, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	whole := &networkingv1.NetworkPolicy{}
-	err := c.live.Get(within, np.Key(), whole)
-	switch {
-	case err == nil:
-		whole.ManagedFields = nil
-		return resolver.NetworkPolicy(whole)
-	case apierrors.IsNotFound(err):
-	case ctx.Err() == nil:
-		log.FromContext(ctx).Error(err, "Cannot read a large NetworkPolicy; trying again", "namespace", np.Namespace, "name", np.Name)
-		time.AfterFunc(maxPause, func() { c.edits.addAgain([]*resolver.Source{np}) })
-	}
-	return nil
 }
 
 // resolveEdit resolves a step of an edit. After one that kept the resolver busy, mu is free for as long.

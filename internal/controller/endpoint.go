@@ -58,9 +58,9 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 				return nil
 			}
 		case plan.WriteEndpoint:
-			if resolver.IsOutline(want.Spec) {
-				c.resolveAgain(name)
-				return nil
+			var err error
+			if want, err = c.whole(ctx, want); want == nil {
+				return err
 			}
 			pe.Namespace, pe.Name = name.Namespace, name.Name
 			if _, err := c.put(ctx, pe, func() bool { return plan.SetEndpoint(pe, want) }); err != nil {
@@ -82,16 +82,6 @@ func (c *Controller) reconcileEndpoint(ctx context.Context, name types.Namespace
 		c.refer(name, want.Groups, want.Problems)
 	}
 	return nil
-}
-
-// resolveAgain resolves a policy once more because its PolicyEndpoint has to be written, and only an outline is left of it. That
-// enqueues the PolicyEndpoint again.
-func (c *Controller) resolveAgain(name types.NamespacedName) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if np, ok := c.resolver.Lost(name); ok {
-		c.edits.addAgain([]*resolver.Source{np})
-	}
 }
 
 // mayDelete reports whether a PolicyEndpoint whose policy is not known may be deleted.

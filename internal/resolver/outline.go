@@ -129,28 +129,6 @@ func PrepareOutline(s *Source) PreparedPolicy {
 	return p
 }
 
-// wholeSpec is a large spec that is kept whole until others take its place.
-type wholeSpec struct {
-	of   *policyState
-	spec *v1alpha1.PolicyEndpointSpec
-}
-
-// keepWhole keeps the spec of a policy whole for a while if it is large, in the place of the one that was kept longest.
-func (r *Resolver) keepWhole(p *policyState) {
-	spec := p.endpoint.Spec
-	if r.options.WholeSpecs == 0 || !isLarge(spec) {
-		return
-	}
-	r.whole = append(r.whole, wholeSpec{p, spec})
-	for len(r.whole) > r.options.WholeSpecs {
-		oldest := r.whole[0]
-		r.whole = r.whole[1:]
-		if e := &oldest.of.endpoint; e.Spec == oldest.spec {
-			e.Spec = Outline(oldest.spec)
-		}
-	}
-}
-
 // setLater takes over what an earlier resolver wrote for a policy of which there is an outline only, so that it stays in force until
 // all of the policy is there. Without a PolicyEndpoint there is nothing to take over.
 func (r *Resolver) setLater(s *Source) {
@@ -169,14 +147,36 @@ func (r *Resolver) setLater(s *Source) {
 	r.policies[e.Policy], r.endpoints[e.Name] = p, p
 }
 
-// Lost reports that the spec of a PolicyEndpoint has to be written, but that its outline is all that is left of it. It returns the policy,
-// to be set again with all that it has. If the spec does not follow from it, because it is that of a version before, the policy is
-// without rules from then on.
-func (r *Resolver) Lost(name types.NamespacedName) (*Source, bool) {
+// Whole returns what a PolicyEndpoint should be with all of its spec, of which the Resolver has an outline. p is the policy as it is
+// now. It returns false if the spec does not follow from that: the policy changed in the meantime, or a version before is in force.
+func (r *Resolver) Whole(name types.NamespacedName, p PreparedPolicy) (Endpoint, bool) {
+	state, ok := r.endpoints[name]
+	if !ok || state.over != nil || state.source.UID != p.policy.UID {
+		return Endpoint{}, false
+	}
+	renderer := r.renderer(p.policy.Namespace)
+	out := renderer.render(p.policy, p.normalized)
+	if out.spec == nil || !SameSpec(out.spec, state.endpoint.Spec) {
+		return Endpoint{}, false
+	}
+	e := state.endpoint
+	e.Spec = out.spec
+	return e, true
+}
+
+// Source returns the policy of a PolicyEndpoint as the Resolver keeps it.
+func (r *Resolver) Source(name types.NamespacedName) (*Source, bool) {
 	p, ok := r.endpoints[name]
-	if !ok || !IsOutline(p.endpoint.Spec) {
+	if !ok {
 		return nil, false
 	}
-	p.lost = true
 	return p.source, true
+}
+
+// Lost records that a PolicyEndpoint has to be written, but that its spec does not follow from its policy any more (see Whole). When the
+// policy is set again, the version before does not stay.
+func (r *Resolver) Lost(name types.NamespacedName) {
+	if p, ok := r.endpoints[name]; ok {
+		p.lost = true
+	}
 }

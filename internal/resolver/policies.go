@@ -16,7 +16,7 @@ type Endpoint struct {
 	// Name of the PolicyEndpoint; Policy is the Key of the policy, and UID its own.
 	Name, Policy types.NamespacedName
 	UID          types.UID
-	// Spec is the policy's, or an outline of it (see Options.WholeSpecs). If the policy does not fit or cannot be read, it is the one before, provided that it isolates
+	// Spec is the policy's, or an outline of it (see Options.Outlines). If the policy does not fit or cannot be read, it is the one before, provided that it isolates
 	// the same pods in the same directions; else one without rules. So a policy's pods are isolated whatever its state.
 	Spec *v1alpha1.PolicyEndpointSpec
 	// Groups that Spec refers to, sorted. They must be complete before Spec is written.
@@ -41,7 +41,7 @@ type policyState struct {
 	over             *Problem
 	// asked is how many groups the demands are. Of a policy over the budget whose source is an outline, nothing else is kept of them.
 	asked int
-	// lost is set if only an outline is left of a spec that has to be written.
+	// lost is set if the spec has to be written, and only an outline is left of it.
 	lost bool
 }
 
@@ -190,8 +190,10 @@ func (r *Resolver) render(p, old *policyState) {
 			r.release(g)
 		}
 	}
-	r.keepWhole(p)
-	if !reflect.DeepEqual(before, *e) {
+	if r.options.Outlines {
+		e.Spec = Outline(e.Spec)
+	}
+	if !reflect.DeepEqual(before, *e) || old != nil && old.lost {
 		r.changedEndpoints[e.Name] = struct{}{}
 	}
 }

@@ -21,9 +21,8 @@ type Options struct {
 	MaxAddresses int
 	// Budget is that of each namespace.
 	Budget Budget
-	// WholeSpecs is how many large specs of PolicyEndpoints the Resolver keeps whole, those that it rendered last; 0: all. Of the
-	// others it keeps outlines.
-	WholeSpecs int
+	// Outlines makes the Resolver keep outlines of large specs of PolicyEndpoints, to be made whole when they have to be written.
+	Outlines bool
 }
 
 // Resolver contains the namespaces, pods and policies of a cluster and the objects that follow from them. It
@@ -49,8 +48,6 @@ type Resolver struct {
 	// filling makes the groups of a policy that is not in force yet; fillAtOnce is that constant, but in tests.
 	filling    *filling
 	fillAtOnce int
-
-	whole []wholeSpec // the oldest first
 
 	// started is set by Start; unresolved are the policies stored before it. existing is set during Start.
 	started    bool
