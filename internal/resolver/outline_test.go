@@ -52,7 +52,9 @@ func TestOutlinesAreEqualIfSpecsAre(t *testing.T) {
 	if !IsOutline(outline) || IsOutline(spec) || Outline(outline) != outline || !SameSpec(spec, outline) || !SameSpec(outline, spec) {
 		t.Errorf("outline %+v", outline)
 	}
-	keys := func(s *v1alpha1.PolicyEndpointSpec) []policy.GroupKey { return policy.GroupKeys("evil", "kidoban", s.Ingress) }
+	keys := func(s *v1alpha1.PolicyEndpointSpec) []policy.GroupKey {
+		return policy.GroupKeys("evil", "kidoban", s.Ingress)
+	}
 	if want := keys(spec); len(want) != 3 || !slices.Equal(keys(outline), want) {
 		t.Errorf("groups %v, want %v", keys(outline), want)
 	}
