@@ -215,8 +215,8 @@ func (o *others) watch() {
 	}()
 }
 
-// change makes changes, one policy and one pod in turn, each when the one before was written.
-func (o *others) change(count int) {
+// change makes changes, one policy and one pod in turn, each when the one before was written. It reports whether all were.
+func (o *others) change(count int) bool {
 	web := map[string]string{"app": "web"}
 	for range count {
 		o.next++
@@ -238,21 +238,24 @@ func (o *others) change(count int) {
 				err = o.c.Status().Update(o.t.Context(), pod)
 			}
 		}
+		if err == nil {
+			err = o.await(key, begin)
+		}
 		if err != nil {
 			o.t.Error(err)
-			return
+			return false
 		}
-		o.await(key, begin)
 		begin = time.Now()
 		if err := o.c.Create(o.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("beside-", o.next)}}); err != nil {
 			o.t.Error(err)
-			return
+			return false
 		}
 		o.server = append(o.server, time.Since(begin))
 	}
+	return true
 }
 
-func (o *others) await(key string, begin time.Time) {
+func (o *others) await(key string, begin time.Time) error {
 	for {
 		o.mu.Lock()
 		at, ok := o.seen[key]
@@ -261,10 +264,10 @@ func (o *others) await(key string, begin time.Time) {
 		}
 		o.mu.Unlock()
 		if ok {
-			return
+			return nil
 		}
 		if time.Since(begin) > 5*time.Minute {
-			o.t.Fatalf("%s is not written", key)
+			return fmt.Errorf("%s is not written", key)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -275,8 +278,7 @@ func (o *others) whileThat(do func()) func(when string) {
 	ctx, cancel := context.WithCancel(o.t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for ctx.Err() == nil && !o.t.Failed() {
-			o.change(1)
+		for ctx.Err() == nil && o.change(1) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
@@ -295,6 +297,9 @@ func (o *others) report(when string) (p99 time.Duration) {
 	slices.Sort(o.times)
 	slices.Sort(o.server)
 	n := len(o.times)
+	if n == 0 || len(o.server) == 0 {
+		o.t.Fatalf("%s: no change was written", when)
+	}
 	p99 = o.times[n*99/100]
 	at := func(times []time.Duration, percent int) time.Duration {
 		return times[len(times)*percent/100].Round(time.Millisecond)
