@@ -331,15 +331,15 @@ func largest(number int) *networkingv1.NetworkPolicy {
 	case 0: // one rule with all blocks
 		rules = 1
 	case 1: // as many rules as there may be, with a port each
-	default: // blocks of all addresses but one, in as many rules
-		if block = except; number%2 == 0 { // in one rule
-			rules = 1
-		}
-	case 2: // addresses that no compression makes much shorter
+	case 2: // IPv6 addresses that have nothing in common
 		count -= 48 * 40 // otherwise the PolicyEndpoint would be too large
 		block = func(i int) networkingv1.IPBlock {
 			x := uint64(i+1+number*mostBlocks) * 0x9E3779B97F4A7C15
 			return networkingv1.IPBlock{CIDR: fmt.Sprintf("2001:db8:%x:%x:%x:%x:%x:%x/128", x>>48, x>>32&0xffff, x>>16&0xffff, x&0xffff, x*x>>48, x*x>>32&0xffff)}
+		}
+	default: // blocks of all addresses but one, in as many rules
+		if block = except; number%2 == 0 { // in one rule
+			rules = 1
 		}
 	}
 	for r := range rules {
