@@ -32,8 +32,12 @@ import (
 
 var hostilePolicies = flag.Int("hostile-policies", 1000, "number of policies of TestHostileLargestPoliciesOfOneNamespace")
 
-// mostDelay is how long a change of another namespace may take meanwhile, in 99 of 100 cases.
-const mostDelay = time.Second
+// mostDelay is how long a change of another namespace may take meanwhile, in 99 of 100 cases. On a busy machine it may take mostRatio times
+// what the API server alone takes to create an object.
+const (
+	mostDelay = time.Second
+	mostRatio = 5
+)
 
 // TestHostileLargestPoliciesOfOneNamespace creates policies of the largest kind in one namespace while the controller runs with the memory
 // limit of its Deployment, and starts it once more when all of them are there. It measures changes of other namespaces meanwhile.
@@ -287,27 +291,28 @@ func (o *others) whileThat(do func()) func(when string) {
 	wg.Wait()
 	return func(when string) {
 		o.t.Helper()
-		if p99 := o.report(when); p99 > mostDelay {
-			o.t.Errorf("%s: p99 is more than %v", when, mostDelay)
+		if p99, server := o.report(when); p99 > max(mostDelay, mostRatio*server) {
+			o.t.Errorf("%s: p99 is more than %v, and more than %d times what the API server alone takes", when, mostDelay, mostRatio)
 		}
 	}
 }
 
-func (o *others) report(when string) (p99 time.Duration) {
+// report logs how long changes took since the last report, and how long the API server alone.
+func (o *others) report(when string) (p99, server time.Duration) {
 	slices.Sort(o.times)
 	slices.Sort(o.server)
 	n := len(o.times)
 	if n == 0 || len(o.server) == 0 {
 		o.t.Fatalf("%s: no change was written", when)
 	}
-	p99 = o.times[n*99/100]
+	p99, server = o.times[n*99/100], o.server[len(o.server)*99/100]
 	at := func(times []time.Duration, percent int) time.Duration {
 		return times[len(times)*percent/100].Round(time.Millisecond)
 	}
 	o.t.Logf("%s: %d changes of another namespace, p50 %v, p99 %v, longest %v; the API server alone: p50 %v, p99 %v",
 		when, n, at(o.times, 50), at(o.times, 99), o.times[n-1].Round(time.Millisecond), at(o.server, 50), at(o.server, 99))
 	o.times, o.server = nil, nil
-	return p99
+	return p99, server
 }
 
 const mostBlocks = v1alpha1.MaxRules * v1alpha1.MaxPeersPerRule
