@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -77,13 +78,20 @@ func isUnasked(c call, used map[call]bool) bool {
 
 // TestRoles holds the calls that the API server has noted, of this whole run, against the roles: none is refused, and every rule is needed.
 func TestRoles(t *testing.T) {
-	// What no other test asks for: an Event about a policy, the agent's own API, and a look past the controller's cache, which shows what
-	// bears its label.
+	// What no other test asks for: an Event about a policy, a policy so large that the controller keeps an outline of it, the agent's own API,
+	// and a look past the controller's cache, which shows what bears its label.
 	bad := ingress("unknown-port", server, friend)
 	bad.Spec.Egress = append(bad.Spec.Egress, egressTo(server, "no-such-port"))
 	bad.Spec.PolicyTypes = append(bad.Spec.PolicyTypes, "Egress")
 	bad.Spec.PodSelector = *role("nobody")
 	create(t, bad)
+	large := ingress("large", server, friend)
+	large.Spec.PodSelector = *role("nobody")
+	for i := range 1000 {
+		block := &networkingv1.IPBlock{CIDR: fmt.Sprintf("198.51.%d.%d/32", i/250, i%250)}
+		large.Spec.Ingress[0].From = append(large.Spec.Ingress[0].From, networkingv1.NetworkPolicyPeer{IPBlock: block})
+	}
+	create(t, large)
 	token, err := cluster.Output(test.Kubectl(t.Context(), "-n", engine.Namespace, "create", "token", "kidoban-agent", "--audience="+agentapi.Audience))
 	must(t, err)
 	_ = onNode(t, steady[0], "curl", "-s", "-o", "/dev/null", "-H", "Authorization: Bearer "+strings.TrimSpace(token), fmt.Sprintf("http://127.0.0.1:%d%s", agentapi.DefaultPort, agentapi.PathNode))
