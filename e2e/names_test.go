@@ -101,9 +101,10 @@ func installClusterNetworkPolicies(t *testing.T) {
 	if _, err := cluster.Output(test.Kubectl(t.Context(), "apply", "--server-side", "-f", crd)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.Output(test.Kubectl(t.Context(), "wait", "--for=condition=Established", "--timeout=1m", "-f", crd)); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the kind is served", func(ctx context.Context) error { // kubectl wait ends with an error while there are no conditions
+		_, err := cluster.Output(test.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=10s", "-f", crd))
+		return err
+	})
 	t.Cleanup(func() { _, _ = cluster.Output(test.Kubectl(context.Background(), "delete", "-f", crd)) })
 }
 

@@ -1,6 +1,6 @@
 module github.com/kidoban/kidoban/hack/hubbleenv
 
-go 1.26.6
+go 1.26.0
 
 // The newest hubble command, for tests of Hubble's Observer API.
 tool github.com/cilium/cilium/hubble
@@ -142,7 +142,7 @@ require (
 	sigs.k8s.io/kustomize/api v0.21.1 // indirect
 	sigs.k8s.io/kustomize/kyaml v0.21.1 // indirect
 	sigs.k8s.io/mcs-api v0.5.2 // indirect
-	sigs.k8s.io/network-policy-api v0.3.0 // indirect
+	sigs.k8s.io/network-policy-api v0.2.0 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.0 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
