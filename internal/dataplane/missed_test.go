@@ -115,9 +115,7 @@ func TestHintsOfHTTPSRecords(t *testing.T) {
 		{"without any", "api.example.com", []record{{typeHTTPS, 300, nil}, {typeHTTPS, 300, []byte{0}}, httpsRecord(root)}, nil},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			n.zone.change = func(message []byte) []byte {
-				return dnsMessage(binary.BigEndian.Uint16(message), dnsAnswer, tc.name, typeHTTPS, tc.records...)
-			}
+			n.zone.answerWith(tc.records...)
 			ask(t, n.client, netip.AddrPortFrom(n.resolver.V4, 53), tc.name, typeHTTPS)
 			for a, reason := range tc.want {
 				if got, ok := n.d.MissOf(a); ok != (reason != 0) || got.Reason != reason || ok && got.Name != tc.name {
