@@ -73,7 +73,7 @@ func newAgents(c *Controller, log logr.Logger) *Agents {
 	return &Agents{
 		c: c, log: log, ctx: context.Background(), sessions: map[*streamserver.Session]chan struct{}{},
 		unknown: map[onNode]announcement{}, waiting: map[onNode]announcement{},
-		limits: streamserver.NewLimiters[string](announceRate, announceBurst), confirmations: newConfirmations(),
+		limits: streamserver.NewLimiters[string](announceRate, announceBurst, 0), confirmations: newConfirmations(),
 	}
 }
 

@@ -94,7 +94,7 @@ type Authenticator struct {
 func (a *Authenticator) init() {
 	a.once.Do(func() {
 		a.node, a.others = rate.NewLimiter(nodeReviews, nodeBurst), rate.NewLimiter(otherReviews, otherBurst)
-		a.sources, a.accepted = NewLimiters[netip.Prefix](sourceReviews, sourceBurst), map[[sha256.Size]byte]Identity{}
+		a.sources, a.accepted = NewLimiters[netip.Prefix](sourceReviews, sourceBurst, maxSources), map[[sha256.Size]byte]Identity{}
 	})
 }
 
@@ -126,7 +126,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, from net
 		all = a.node
 	}
 	// The source's own limit first: one source must not use up the limit of all.
-	if a.source(from).Wait(ctx) != nil || all.Wait(ctx) != nil {
+	if a.sources.Of(httpserver.SourceOf(from)).Wait(ctx) != nil || all.Wait(ctx) != nil {
 		return Identity{}, TooManyReviews
 	}
 	id, refusal := a.review(ctx, token)
@@ -163,12 +163,6 @@ func (a *Authenticator) review(ctx context.Context, token string) (Identity, Ref
 		return Identity{}, NotBound
 	}
 	return Identity{Node: nodes[0], Pod: uids[0]}, ""
-}
-
-// source returns the limiter of a source's reviews.
-func (a *Authenticator) source(from netip.Addr) *rate.Limiter {
-	a.sources.ForgetAll(maxSources)
-	return a.sources.Of(httpserver.SourceOf(from))
 }
 
 func (a *Authenticator) lookUp(hash [sha256.Size]byte) (Identity, bool) {

@@ -11,14 +11,16 @@ import (
 type Limiters[K comparable] struct {
 	limit rate.Limit
 	burst int
+	most  int
 
 	mu  sync.Mutex // guards all
 	all map[K]*rate.Limiter
 }
 
-// NewLimiters makes Limiters that allow each key so many events a second, and so many at once.
-func NewLimiters[K comparable](limit rate.Limit, burst int) *Limiters[K] {
-	return &Limiters[K]{limit: limit, burst: burst, all: map[K]*rate.Limiter{}}
+// NewLimiters makes Limiters that allow each key so many events a second, and so many at once. There are at most so many: one more makes all others
+// forgotten; 0 for no bound.
+func NewLimiters[K comparable](limit rate.Limit, burst, most int) *Limiters[K] {
+	return &Limiters[K]{limit: limit, burst: burst, most: most, all: map[K]*rate.Limiter{}}
 }
 
 // Of returns the limiter of a key.
@@ -27,6 +29,9 @@ func (l *Limiters[K]) Of(key K) *rate.Limiter {
 	defer l.mu.Unlock()
 	limiter, ok := l.all[key]
 	if !ok {
+		if l.most > 0 && len(l.all) >= l.most {
+			clear(l.all)
+		}
 		limiter = rate.NewLimiter(l.limit, l.burst)
 		l.all[key] = limiter
 	}
@@ -41,14 +46,5 @@ func (l *Limiters[K]) Forget(now time.Time, keep func(K) bool) {
 		if limiter.TokensAt(now) >= float64(l.burst) && (keep == nil || !keep(key)) {
 			delete(l.all, key)
 		}
-	}
-}
-
-// ForgetAll forgets all of them if there are more than so many.
-func (l *Limiters[K]) ForgetAll(most int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.all) > most {
-		clear(l.all)
 	}
 }

@@ -8,7 +8,7 @@ import (
 // Each key has a limit of its own. A limiter is forgotten when that changes nothing for its key.
 func TestLimiters(t *testing.T) {
 	const perSecond, burst = 50, 600
-	l, now := NewLimiters[string](perSecond, burst), time.Unix(1_800_000_000, 0)
+	l, now := NewLimiters[string](perSecond, burst, 0), time.Unix(1_800_000_000, 0)
 	count := func(node string, tries int) (allowed int) {
 		for range tries {
 			if l.Of(node).AllowN(now, 1) {
@@ -37,8 +37,17 @@ func TestLimiters(t *testing.T) {
 	if n := count("n1", 10_000); n != perSecond {
 		t.Errorf("%d in the next second, want %d", n, perSecond)
 	}
-	l.ForgetAll(1)
-	left(1)
-	l.ForgetAll(0)
-	left(0)
+}
+
+// A key too many makes the others forgotten, and one that is there does not.
+func TestLimitersAreBounded(t *testing.T) {
+	l := NewLimiters[string](1, 1, 2)
+	for _, step := range []struct {
+		key  string
+		left int
+	}{{"a", 1}, {"b", 2}, {"a", 2}, {"c", 1}, {"a", 2}} {
+		if l.Of(step.key); len(l.all) != step.left {
+			t.Errorf("after %s: %d, want %d", step.key, len(l.all), step.left)
+		}
+	}
 }

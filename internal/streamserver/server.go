@@ -84,7 +84,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s=%s; set another address: %w", o.Flag, o.Address, err)
 	}
-	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}, limiters: NewLimiters[string](messageRate, messageBurst)}, nil
+	return &Server{options: o, listener: l, metrics: m, sessions: map[string]*Session{}, limiters: NewLimiters[string](messageRate, messageBurst, 0)}, nil
 }
 
 // NeedLeaderElection is false: followers take announcements, too.
