@@ -140,6 +140,9 @@ type Coverage struct {
 	Truncated bool `json:"truncated,omitempty"`
 }
 
+// LeftOut reports whether an answer with so many items, of so many at most, may lack some. Observers before the field Truncated do not set it.
+func (c *Coverage) LeftOut(items, limit int) bool { return c.Truncated || items >= limit }
+
 // Missing is a line of an answer that follows, beside those that are a Flow each: what is missing among the flows that arrive.
 type Missing struct {
 	// Losses that agents have reported.

@@ -106,9 +106,7 @@ func (s *Server) hits(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	query.Set("limit", strconv.Itoa(mostEdges))
 	err := s.ask(r.Context(), observerapi.PathHits, query, out)
-	if len(out.Hits) == mostEdges { // earlier versions of the observer do not report it
-		out.Coverage.Truncated = true
-	}
+	out.Coverage.Truncated = out.Coverage.LeftOut(len(out.Hits), mostEdges)
 	return out, err
 }
 

@@ -57,7 +57,7 @@ func (s *Server) observe(ctx context.Context, snap *snapshot, g *Graph, since ti
 	}
 	c := list.Coverage
 	g.Traffic = &Traffic{Since: c.Since, Until: c.Until, CompleteSince: c.CompleteSince, Losses: c.Losses, Hidden: list.Hidden}
-	g.Traffic.Truncated = c.Truncated || len(list.Flows) == mostEdges // earlier versions of the observer do not report the first
+	g.Traffic.Truncated = c.LeftOut(len(list.Flows), mostEdges)
 	snap.addFlows(g, list)
 }
 

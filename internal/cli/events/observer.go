@@ -61,7 +61,7 @@ func observed(ctx context.Context, o *observer.Observer, since time.Duration, fo
 	if c := list.Coverage.CompleteSince; !c.IsZero() {
 		fmt.Fprintf(errOut, "incomplete: the observer has all flows since %s\n", c.Local().Format(time.DateTime))
 	}
-	if list.Coverage.Truncated || len(list.Flows) == mostFlows { // earlier versions of the observer do not report the first
+	if list.Coverage.LeftOut(len(list.Flows), mostFlows) {
 		fmt.Fprintf(errOut, "incomplete: these are the newest %d flows; ask for less time by --since\n", mostFlows)
 	}
 	missing(observerapi.Missing{Losses: list.Coverage.Losses})

@@ -53,7 +53,7 @@ func (f *fetched) fetch(ctx context.Context, since, until time.Time) error {
 	if err := f.get(ctx, observerapi.PathFlows, query, &list); err != nil {
 		return err
 	}
-	if list.Coverage.Truncated || len(list.Flows) >= f.limit { // earlier versions of the observer do not report the first
+	if list.Coverage.LeftOut(len(list.Flows), f.limit) {
 		half := since.Add(until.Sub(since) / 2).Truncate(shortest)
 		if !half.After(since) {
 			return fmt.Errorf("there are more than %d flows within %s from %s on, more than an observer answers with", f.limit, until.Sub(since), Time(since))
