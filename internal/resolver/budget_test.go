@@ -76,6 +76,12 @@ func snapshotOf(r *Resolver) Existing { return snap(r).existing() }
 
 // restart gives the namespaces, pods and policies of a resolver to a new one, with the objects that the first one wrote.
 func restart(r *Resolver) *Resolver {
+	next, _ := restartWith(r, snapshotOf(r))
+	return next
+}
+
+// restartWith is restart with other objects.
+func restartWith(r *Resolver, existing Existing) (*Resolver, Changes) {
 	next := New(r.options)
 	for name, ns := range r.namespaces {
 		next.SetNamespace(name, ns.labels)
@@ -86,8 +92,7 @@ func restart(r *Resolver) *Resolver {
 	for _, p := range r.policies {
 		next.Set(p.source)
 	}
-	next.Start(snapshotOf(r))
-	return next
+	return next, next.Start(existing)
 }
 
 func TestHostileGroupsOfANamespaceAreBounded(t *testing.T) {

@@ -139,21 +139,11 @@ func TestHostileAVersionBeforeIsLost(t *testing.T) {
 
 // outlineRestart is restart of a resolver that has outlines.
 func outlineRestart(r *Resolver) (*Resolver, Changes) {
-	existing := snap(r).existing()
+	existing := snapshotOf(r)
 	for name, spec := range existing.Endpoints {
 		existing.Endpoints[name] = Outline(spec)
 	}
-	next := New(r.options)
-	for name, ns := range r.namespaces {
-		next.SetNamespace(name, ns.labels)
-		for _, p := range ns.pods {
-			next.SetPod(p.Pod)
-		}
-	}
-	for _, p := range r.policies {
-		next.Set(p.source)
-	}
-	return next, next.Start(existing)
+	return restartWith(r, existing)
 }
 
 // At the start, what is in force of large policies stays, with its place in the budget, until all of the policies are there.

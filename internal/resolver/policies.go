@@ -16,8 +16,9 @@ type Endpoint struct {
 	// Name of the PolicyEndpoint; Policy is the Key of the policy, and UID its own.
 	Name, Policy types.NamespacedName
 	UID          types.UID
-	// Spec is the policy's, or an outline of it (see Options.Outlines). If the policy does not fit or cannot be read, it is the one before, provided that it isolates
-	// the same pods in the same directions; else one without rules. So a policy's pods are isolated whatever its state.
+	// Spec is the policy's, or an outline of it (see Options.Outlines). If the policy does not fit or cannot be read, it is the one
+	// before, provided that it isolates the same pods in the same directions; else one without rules. So a policy's pods are isolated
+	// whatever its state.
 	Spec *v1alpha1.PolicyEndpointSpec
 	// Groups that Spec refers to, sorted. They must be complete before Spec is written.
 	Groups []policy.GroupKey
