@@ -115,13 +115,11 @@ __noinline bool learn_address(struct worker *w)
 	if (!w)
 		return false;
 	fresh = (__u64)w->until << 32 | w->s.pattern;
-	if (w->free_until != ~0u && add_address(w, fresh))
-		return true;
-	entry = bpf_map_lookup_elem(&learned, &w->address);
+	entry = w->free_until == ~0u ? bpf_map_lookup_elem(&learned, &w->address) : NULL;
 	if (!entry) {
 		if (add_address(w, fresh))
 			return true;
-		entry = bpf_map_lookup_elem(&learned, &w->address); /* another CPU was first, or the map is full */
+		entry = bpf_map_lookup_elem(&learned, &w->address); /* it was there, another CPU was first, or the map is full */
 		if (!entry)
 			return false;
 	}
